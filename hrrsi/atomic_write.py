@@ -1,0 +1,112 @@
+"""Files and folders that appear under their final name whole, or not at all."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hrrsi.errors import HrrsiError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` once the block succeeds.
+
+    Works for a file and for a folder (the block creates either at the temporary path). Where the
+    block fails, the temporary path is removed and whatever `path` held is untouched. Leftovers
+    of killed processes are removed. The suffix is kept, since GDAL picks drivers by it.
+
+    Raises:
+        HrrsiError: The folder can't be created or written to.
+    """
+    prepare_folder(path.parent)
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        if path.is_dir() and not path.is_symlink():
+            retired = path.with_name(f".{path.stem}.partial-{os.getpid()}-old{path.suffix}")
+            path.rename(retired)
+            temporary.rename(path)
+            shutil.rmtree(retired)
+        else:
+            temporary.replace(path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for outputs and check that it can be written to.
+
+    Raises:
+        HrrsiError: It can't be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HrrsiError(
+            f"the folder cannot be created ({error.strerror})",
+            where=folder,
+            fix="choose another output",
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise HrrsiError(
+            "the folder is not writable", where=folder, fix="change its permissions, or the output"
+        )
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise unless `path` is free or may be replaced.
+
+    Raises:
+        HrrsiError: `path` exists and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise HrrsiError(
+            "exists already", where=path, fix="give --overwrite to replace it, or another --out"
+        )
+
+
+def _flush_to_disk(path: Path) -> None:
+    files = [path] if path.is_file() else []
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    pattern = re.compile(
+        re.escape(f".{path.stem}.partial-") + r"(\d+)(?:-old)?" + re.escape(path.suffix)
+    )
+    with suppress(OSError):
+        for candidate in path.parent.iterdir():
+            match = pattern.fullmatch(candidate.name)
+            if match and not _is_running(int(match[1])):
+                _remove(candidate)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

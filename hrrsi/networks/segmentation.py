@@ -1,0 +1,140 @@
+"""The three segmentation networks, each the previous one plus a part."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hrrsi.networks.body_edge import BodyEdgeDecoupling
+from hrrsi.networks.decoder import ConvNorm, JoinStep
+from hrrsi.networks.ghostnet_encoder import GhostNetEncoder
+from hrrsi.networks.score_fusion import ScoreFusion
+
+_FEATURES = 24
+
+
+class UED(nn.Module):
+    """Unified encoder-decoder, published as SegGhostNet.
+
+    Attribute names are the published checkpoints' keys.
+
+    Args:
+        num_classes: Number of classes.
+        width: Channel multiplier of the encoder and the decoder.
+        bands: Number of input bands.
+
+    Attributes:
+        meta: What the weights are (see ``hrrsi.weights.ModelMeta``); empty until weights are
+            loaded.
+    """
+
+    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.meta: Mapping[str, Any] = {}
+        self.base_network = GhostNetEncoder(width, bands)
+        c4, c8, c16, c32 = self.base_network.channels
+        self.dec_c3 = JoinStep(c32, c16)
+        self.dec_c2 = JoinStep(c16, c8)
+        self.dec_c1 = JoinStep(c8, c4)
+        self.final_out = _head(c4, self._final_channels(), convolutions=2, bias=False)
+
+    def _final_channels(self) -> int:
+        return self.num_classes
+
+    def _features(self, image: torch.Tensor) -> torch.Tensor:
+        """Return `final_out`'s map at stride 4."""
+        x4, x8, x16, x32 = self.base_network(image)
+        x = self.dec_c1(self.dec_c2(self.dec_c3(x32, x16), x8), x4)
+        y: torch.Tensor = self.final_out(x)
+        return y
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the maps of the network.
+
+        Args:
+            image: (N, bands, H, W), float, normalised; any H and W.
+
+        Returns:
+            ``lbl``: class logits (N, classes, H, W).
+        """
+        return {"lbl": _resize(self._features(image), image)}
+
+
+class UEDBES(UED):
+    """UED with body and edge supervision, published as SegGhostNetDecouple."""
+
+    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
+        super().__init__(num_classes, width, bands)
+        self.decouple_body_edge = BodyEdgeDecoupling(_FEATURES)
+        self.decouple_body = _refinement()
+        self.decouple_edge = _refinement()
+        self.seg_out = _head(_FEATURES, num_classes, convolutions=2)
+        self.body_out = _head(_FEATURES, num_classes, convolutions=1)
+        self.edge_out = _head(_FEATURES, 1, convolutions=1)
+
+    def _final_channels(self) -> int:
+        return _FEATURES
+
+    def _body_and_edge(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        warped, residue = self.decouple_body_edge(self._features(image))
+        return self.decouple_body(warped), self.decouple_edge(residue)
+
+    def _fused(
+        self, body: torch.Tensor, edge: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the features of the segmentation head and the maps that fusing them yields."""
+        return body + edge, {}
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the maps of the network.
+
+        Args:
+            image: (N, bands, H, W), float, normalised; any H and W.
+
+        Returns:
+            ``lbl`` and ``bdy``: class logits (N, classes, H, W) of the segmentation and the body
+            head; ``edg``: edge logits (N, H, W).
+        """
+        body, edge = self._body_and_edge(image)
+        fused, fusion_maps = self._fused(body, edge)
+        return {
+            "lbl": _resize(self.seg_out(fused), image),
+            "bdy": _resize(self.body_out(body), image),
+            "edg": _resize(self.edge_out(edge), image)[:, 0],
+            **fusion_maps,
+        }
+
+
+class UEDBESSFM(UEDBES):
+    """UED+BES with score-based fusion, published as SegGhostNetDecoupleScore.
+
+    `forward` adds ``scr``: the score in [0, 1], (N, 24, ceil(H / 4), ceil(W / 4)).
+    """
+
+    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
+        super().__init__(num_classes, width, bands)
+        self.fusion_score = ScoreFusion(_FEATURES)
+
+    def _fused(
+        self, body: torch.Tensor, edge: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        fused, score = self.fusion_score(body, edge)
+        return fused, {"scr": score}
+
+
+def _head(inputs: int, outputs: int, *, convolutions: int, bias: bool = True) -> nn.Sequential:
+    return nn.Sequential(
+        *(ConvNorm(inputs, inputs) for _ in range(convolutions)),
+        nn.Conv2d(inputs, outputs, 1, bias=bias),
+    )
+
+
+def _refinement() -> nn.Sequential:
+    return nn.Sequential(ConvNorm(_FEATURES, _FEATURES), nn.Conv2d(_FEATURES, _FEATURES, 3, 1, 1))
+
+
+def _resize(x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=True)

@@ -1,0 +1,270 @@
+"""Weights files: one ``.safetensors`` that says what it is, and the published ``.pth`` files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from typing_extensions import TypedDict
+
+from hrrsi.atomic_write import replacing
+from hrrsi.errors import HrrsiError
+from hrrsi.networks import MODEL_NAMES, UED, build_network
+from hrrsi.scheme import load_scheme
+
+PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
+_FORMAT = "1"
+_WIDTH_SUFFIXES = {16: "", 20: "_1p3", 24: "_1p5"}  # by channels of the stem
+_CLASSIFICATION_ONLY = (
+    "base_network.blocks.9.",
+    "base_network.conv_head.",
+    "base_network.classifier.",
+)
+
+
+class ModelMeta(TypedDict):
+    """What a weights file says of itself.
+
+    Attributes:
+        model: Name of the network, one of `hrrsi.networks.MODEL_NAMES`.
+        classes: Class names in the order of the logits.
+        colours: Class colours (red, green, blue, 0 to 255), likewise.
+        bands: Meaning of the input bands, 1-based in the scenes trained on.
+        dtype: NumPy name of the type of the scenes trained on.
+        scale: The value that counts as 1: bands are divided by it, then normalised.
+        mean: Mean of each band after that division.
+        std: Standard deviation of each band, likewise.
+        resolution: Ground sampling distance in metres per pixel, or None where it is unknown.
+        scheme: Name of the label scheme.
+        training: How the weights were trained: data, recipe, seed, images seen.
+        scores: Scores and their protocol.
+        licence: Terms of the weights and of the data behind them.
+    """
+
+    model: str
+    classes: list[str]
+    colours: list[tuple[int, int, int]]
+    bands: list[int]
+    dtype: str
+    scale: float
+    mean: list[float]
+    std: list[float]
+    resolution: float | None
+    scheme: str
+    training: dict[str, Any]
+    scores: dict[str, Any]
+    licence: str
+
+
+_META = TypeAdapter(ModelMeta)
+
+
+def packaged_weights() -> Path:
+    """Return the weights inside the package."""
+    return Path(str(resources.files("hrrsi") / "pretrained" / PACKAGED_WEIGHTS))
+
+
+def load_model(path: str | Path | None = None) -> UED:
+    """Return a network with its weights, in eval mode, on the CPU.
+
+    Args:
+        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``);
+            by default the weights inside the package.
+
+    Returns:
+        A module whose call on a normalised (N, bands, H, W) float tensor returns a dict with at
+        least ``lbl``, logits (N, classes, H, W), and whose ``meta`` is a `ModelMeta`.
+
+    Raises:
+        HrrsiError: Missing, truncated, not a weights file, of another model, or a pickle that
+            holds more than tensors.
+    """
+    file = packaged_weights() if path is None else Path(path)
+    meta, tensors = _read_safetensors(file) if _is_safetensors(file) else _read_published(file)
+    network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
+    _load_tensors(network, tensors, file)
+    network.meta = meta
+    return network.eval()
+
+
+def read_meta(path: str | Path) -> ModelMeta:
+    """Return what a weights file says of itself.
+
+    Raises:
+        HrrsiError: As `load_model`.
+    """
+    file = Path(path)
+    if not _is_safetensors(file):
+        return _read_published(file)[0]
+    with _open_safetensors(file) as tensors:
+        return _meta_of(tensors.metadata() or {}, file)
+
+
+def save_weights(
+    tensors: Mapping[str, torch.Tensor], meta: ModelMeta, path: Path, *, half: bool = False
+) -> None:
+    """Write a weights file; it appears under its name whole or not at all.
+
+    Args:
+        tensors: State dict of the network.
+        meta: What the weights are.
+        path: A ``.safetensors`` file; replaced where it exists.
+        half: Store floating-point tensors in half precision.
+    """
+    stored = {
+        key: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous()
+        for key, t in tensors.items()
+    }
+    metadata = {key: json.dumps(value) for key, value in meta.items()}
+    with replacing(path) as temporary:
+        save_file(stored, temporary, {"hrrsi_format": _FORMAT, **metadata})
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file starts as safetensors do: a header's length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except FileNotFoundError:
+        raise HrrsiError("no such weights file", where=path, fix="check the path") from None
+    except OSError as error:
+        raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
+    if not start:
+        raise HrrsiError("is empty (0 bytes)", where=path, fix="copy the file again")
+    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{")
+
+
+def _open_safetensors(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, struct.error) as error:
+        raise HrrsiError(
+            f"is not a whole safetensors file ({error})", where=path, fix="copy the file again"
+        ) from error
+
+
+def _meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
+    if metadata.get("hrrsi_format") != _FORMAT:
+        raise HrrsiError(
+            "does not say which network it holds (not written by hrrsi)",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        )
+    try:
+        meta = _META.validate_python(
+            {key: json.loads(value) for key, value in metadata.items() if key != "hrrsi_format"}
+        )
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise HrrsiError(
+            "its description is damaged", where=path, fix="copy the file again"
+        ) from error
+    if meta["model"] not in MODEL_NAMES:
+        raise HrrsiError(
+            f"holds the model {meta['model']!r}, which this version does not know",
+            where=path,
+            fix="update hrrsi",
+        )
+    return meta
+
+
+def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
+    with _open_safetensors(path) as file:
+        meta = _meta_of(file.metadata() or {}, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    return meta, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def _read_published(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise HrrsiError(
+            "is a pickle that holds more than tensors; it was not run",
+            where=path,
+            fix="use a file that holds weights alone",
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise HrrsiError(
+            "is not a whole weights file", where=path, fix="copy the file again"
+        ) from error
+    state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise HrrsiError(
+            "is not a published checkpoint (it has no model_state_dict)",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        )
+    tensors = {
+        key.removeprefix("module."): value
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    meta = _published_meta(tensors, path)
+    return meta, {k: t for k, t in tensors.items() if not k.startswith(_CLASSIFICATION_ONLY)}
+
+
+def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMeta:
+    """Recognise a published network by its tensors; they come from Vaihingen."""
+    if any(key.startswith("fusion_score.") for key in tensors):
+        model, head = "ued_bes_sfm", "seg_out.2.weight"
+    elif any(key.startswith("decouple_body_edge.") for key in tensors):
+        model, head = "ued_bes", "seg_out.2.weight"
+    else:
+        model, head = "ued", "final_out.2.weight"
+    stem = tensors.get("base_network.conv_stem.weight")
+    suffix = None if stem is None else _WIDTH_SUFFIXES.get(stem.shape[0])
+    if head not in tensors or suffix is None:
+        raise HrrsiError(
+            "holds the weights of another network", where=path, fix="use one of hrrsi's networks"
+        )
+    scheme = load_scheme("vaihingen")
+    by_code = sorted(scheme.classes, key=lambda c: c.code or c.name)
+    rows = tensors[head].shape[0]
+    if rows == len(by_code):
+        classes, colours = [c.name for c in by_code], [c.colour for c in by_code]
+    else:
+        classes = [f"class {i}" for i in range(rows)]
+        colours = [((i * 83) % 256, (i * 151) % 256, (i * 211) % 256) for i in range(rows)]
+    assert scheme.mean is not None and scheme.std is not None
+    return ModelMeta(
+        model=model + suffix,
+        classes=classes,
+        colours=colours,
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=list(scheme.mean),
+        std=list(scheme.std),
+        resolution=scheme.resolution,
+        scheme="vaihingen",
+        training={"data": "ISPRS Vaihingen", "source": "published checkpoint"},
+        scores={},
+        licence="see the publisher of the checkpoint",
+    )
+
+
+def _load_tensors(network: UED, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    try:
+        missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError as error:
+        raise HrrsiError(
+            "its tensors have the wrong shapes for the network it names",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        ) from error
+    if missing or unexpected:
+        raise HrrsiError(
+            f"holds the weights of another network ({len(missing)} tensors are missing, "
+            f"{len(unexpected)} unknown, e.g. {(missing + unexpected)[0]})",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        )

@@ -1,0 +1,32 @@
+"""What several test modules share: small real scenes, and data that not every clone has."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def legacy() -> Path:
+    """The folder of the published checkpoints' layout and reference outputs."""
+    folder = SHARED / "legacy"
+    if not folder.is_dir():
+        pytest.skip("the published networks' reference outputs are not beside this clone")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imagery() -> Path:
+    """The folder of real labelled imagery (Dubai tiles and georeferenced orthophotos)."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of real imagery is not beside this clone")
+    return folder
+
+
+@pytest.fixture
+def examples() -> Path:
+    """The real imagery that ships with the repository."""
+    return REPOSITORY / "examples"
