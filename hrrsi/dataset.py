@@ -23,6 +23,7 @@ class SplitContent(BaseModel):
         patches: Number of patches.
         class_pixels: Labelled pixels of each class.
         ignored_pixels: Pixels that no class is given for (label 255).
+        labels: Whether its labels are full, or eroded at the borders of classes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -30,6 +31,7 @@ class SplitContent(BaseModel):
     patches: int
     class_pixels: list[int]
     ignored_pixels: int
+    labels: Literal["full", "eroded"] = "full"
 
 
 class DatasetDescription(BaseModel):
@@ -38,6 +40,7 @@ class DatasetDescription(BaseModel):
     Attributes:
         format: Version of this layout.
         scheme: Name of the label scheme.
+        split: Name of the split, its file, or ``"chosen scenes"``.
         classes: Class names in the order of their indices.
         colours: Class colours, likewise.
         bands: The 1-based bands of the scenes that the patches hold.
@@ -58,6 +61,7 @@ class DatasetDescription(BaseModel):
     model_config = ConfigDict(extra="forbid")
     format: Literal[1] = 1
     scheme: str
+    split: str | None = None
     classes: list[str] = Field(min_length=1)
     colours: list[Colour]
     bands: list[int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
 from hrrsi.windows import Window
+
+# GDAL's shortcut for reading a whole PNG returns noise instead of an error where the file is cut.
+os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
 
 # What the largest value of a type counts as: values are divided by it before normalisation.
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0}

@@ -121,6 +121,11 @@ class Scheme(_Strict):
         """Class colours in the order of their indices."""
         return [c.colour for c in self.classes]
 
+    def read_as(self, label_format: str | None, attribute: str | None = None) -> Scheme:
+        """Return the scheme with another label format or attribute, where they are given."""
+        changed = {"label_format": label_format, "attribute": attribute}
+        return self.model_copy(update={k: v for k, v in changed.items() if v is not None})
+
     def index_of(self, value: object) -> int | None:
         """Return the class index that a name, code or label value stands for, or None."""
         text = str(value).strip().casefold()

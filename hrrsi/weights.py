@@ -127,6 +127,7 @@ def save_weights(
     metadata = {key: json.dumps(value) for key, value in meta.items()}
     with replacing(path) as temporary:
         save_file(stored, temporary, {"hrrsi_format": _FORMAT, **metadata})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def _is_safetensors(path: Path) -> bool:

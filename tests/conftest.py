@@ -30,3 +30,11 @@ def imagery() -> Path:
 def examples() -> Path:
     """The real imagery that ships with the repository."""
     return REPOSITORY / "examples"
+
+
+@pytest.fixture(scope="session")
+def made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file with random numbers, Dubai's classes, and maps that show every class."""
+    from made_weights import save_made_weights
+
+    return save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors")

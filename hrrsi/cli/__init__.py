@@ -4,17 +4,31 @@ No module here imports anything heavy at its top, so that ``--help`` answers at 
 """
 
 import errno
-import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from hrrsi.cli.info import info
+from hrrsi.cli.predict import predict
+from hrrsi.cli.evaluate import evaluate
+from hrrsi.cli.profile import profile
+from hrrsi.cli.tile import tile
+from hrrsi.cli.train import train
 from hrrsi.errors import HrrsiError
+
+_OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
 
 
 class OneLineErrors(TyperGroup):
     """Runs a command, and turns what went wrong into one line and exit code 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; ``--debug`` counts before and after the command."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[1:end]:
+            args = ["--debug", *(a for a in args[:end] if a != "--debug"), *args[end:]]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -22,18 +36,23 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise  # typer's own: usage errors among them, which exit with 2
         except HrrsiError as error:
             line = str(error)
         except KeyboardInterrupt:
             line = "interrupted; nothing half-written was left under its final name"
         except MemoryError:
-            line = "out of memory; lower --batch or --window, or close other programs"
+            line = _OUT_OF_MEMORY
         except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # `hrrsi ... | head` is no error; typer ends it without a word
             line = _os_error_line(error)
         except Exception as error:
-            if type(error).__module__.startswith("click") or isinstance(error, typer.Exit):
-                raise
-            line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
+            kind = type(error).__name__
+            line = f"unexpected {kind}: {error}; run it with --debug and report it"
+            if kind == "OutOfMemoryError":  # torch's, which takes seconds to import
+                line = _OUT_OF_MEMORY
         typer.echo(f"error: {' '.join(line.split())}", err=True)
         raise typer.Exit(1)
 
@@ -83,9 +102,14 @@ def _hrrsi(
     """
 
 
+app.command("predict")(predict)
+app.command("eval")(evaluate)
+app.command("profile")(profile)
+app.command("info")(info)
+app.command("tile")(tile)
+app.command("train")(train)
+
+
 def main() -> None:
-    """Run the command line; ``--debug`` counts wherever it stands."""
-    arguments = sys.argv[1:]
-    if "--debug" in arguments[1:]:
-        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    app(args=arguments)
+    """Run the command line."""
+    app()

@@ -3,7 +3,15 @@
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.segmentation import UED, UEDBES, UEDBESSFM
 
-__all__ = ["NETWORKS", "UED", "UEDBES", "UEDBESSFM", "build_network", "split_width"]
+__all__ = [
+    "MODEL_NAMES",
+    "NETWORKS",
+    "UED",
+    "UEDBES",
+    "UEDBESSFM",
+    "build_network",
+    "split_width",
+]
 
 NETWORKS: dict[str, type[UED]] = {"ued": UED, "ued_bes": UEDBES, "ued_bes_sfm": UEDBESSFM}
 _WIDTHS = {"": 1.0, "_1p3": 1.3, "_1p5": 1.5}

@@ -60,7 +60,18 @@ class UED(nn.Module):
         Returns:
             ``lbl``: class logits (N, classes, H, W).
         """
-        return {"lbl": _resize(self._features(image), image)}
+        return {"lbl": self.segment(image)}
+
+    def segment(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ``lbl`` alone, without computing what only the other maps need.
+
+        Args:
+            image: (N, bands, H, W), float, normalised; any H and W.
+
+        Returns:
+            Class logits (N, classes, H, W), those of `forward`.
+        """
+        return _resize(self._features(image), image)
 
 
 class UEDBES(UED):
@@ -106,6 +117,11 @@ class UEDBES(UED):
             "edg": _resize(self.edge_out(edge), image)[:, 0],
             **fusion_maps,
         }
+
+    def segment(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ``lbl`` alone, as `UED.segment`."""
+        fused, _ = self._fused(*self._body_and_edge(image))
+        return _resize(self.seg_out(fused), image)
 
 
 class UEDBESSFM(UEDBES):

@@ -1,0 +1,38 @@
+# docker build -t hrrsi .                            runs on the CPU
+# docker build -t hrrsi:cuda --target cuda .         runs on an NVIDIA GPU
+# docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" hrrsi predict scene.tif
+#
+# tests/test_dockerfile.py replays the install steps in a clean environment (no image is built).
+
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv /opt/hrrsi
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY hrrsi ./hrrsi
+RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt .
+
+FROM python:3.11-slim-bookworm AS runtime
+# libgl1, libglib2.0-0: OpenCV, which training augments with. libexpat1: GDAL inside rasterio.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libexpat1 libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/hrrsi /opt/hrrsi
+# Caches go where any user may write, since --user often names one that has no home.
+ENV PATH=/opt/hrrsi/bin:$PATH \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NUMBA_CACHE_DIR=/tmp/numba \
+    HF_HOME=/tmp/huggingface
+RUN useradd --create-home --uid 1000 hrrsi && install -d -o hrrsi -g hrrsi /data
+USER hrrsi
+WORKDIR /data
+ENTRYPOINT ["hrrsi"]
+CMD ["--help"]
+
+# torch brings its own CUDA libraries; the host gives the driver (docker run --gpus all).
+FROM runtime AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# This image carries torch's CUDA libraries too, unused: torch links to them, so they cannot be
+# removed, and torchvision did not import beside the CPU-only build of this torch.
+FROM runtime AS cpu

@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Editable, so that an edit needs no new install; only these two files ask for one.
+INSTALLED_FROM := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## map a real scene with the packaged weights
+	$(BIN)/hrrsi predict examples/dubai_tile1.tif --out demo/ --preview demo/dubai_tile1.png --overwrite
+	@echo
+	@echo "Look at demo/dubai_tile1.png: scene, map and legend side by side."
+	@echo "The map itself is demo/dubai_tile1_classes.tif: open it in QGIS."
+
+test: $(VENV)/installed-test ## lint, types and every test except the slow ones and those for a GPU
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+# One thread a process: the processes of pytest-xdist already use every core.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+clean: ## remove the environment, the demo's outputs and caches
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: $(INSTALLED_FROM)
+	$(call install,.)
+
+$(VENV)/installed-test: $(INSTALLED_FROM)
+	$(call install,.[test])
+	@touch $(VENV)/installed
+
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing into $(VENV): about 6 GB, most of it torch; minutes on a fast line."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '$(1)'
+	@touch $@
+endef

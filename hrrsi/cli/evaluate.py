@@ -1,0 +1,325 @@
+"""``hrrsi eval``: scores of weights on labelled scenes or patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hrrsi.cli.options import (
+    Bands,
+    BatchSize,
+    Device,
+    Nodata,
+    Overlap,
+    Overwrite,
+    Quiet,
+    Scale,
+    Weights,
+    WindowSize,
+    integers,
+    names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hrrsi.evaluation import Evaluation
+    from hrrsi.networks import UED
+    from hrrsi.scene_evaluation import SceneReading
+    from hrrsi.scheme import Scheme
+
+_SCENES = "Whole scenes (with --scheme)"
+_SCENE_OPTIONS = (
+    "scenes",
+    "eroded",
+    "merge",
+    "label_format",
+    "attribute",
+    "unknown",
+    "window",
+    "overlap",
+    "bands",
+    "nodata",
+    "scale",
+)
+
+
+def evaluate(
+    ctx: typer.Context,
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of a tiled dataset; or, with --scheme, folders and zips of raw scenes "
+            "and labels.",
+        ),
+    ],
+    weights: Weights = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Tiled dataset: test, val or train; default: test if there is one, else val. "
+            "Whole scenes: a split of the scheme and its part, e.g. paper:val; default: all.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["all", "no-clutter", "published"],
+        typer.Option(
+            "--protocol",
+            help="all: every class counts. no-clutter: clutter is dropped everywhere. published: "
+            "as the networks' published table, OA counts clutter, mF1 and mIoU drop it.",
+        ),
+    ] = "all",
+    clutter: Annotated[
+        str, typer.Option("--clutter", help="Names of the classes that are clutter.")
+    ] = "clutter",
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="What to print.")
+    ] = "table",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the scores to this JSON file.")
+    ] = None,
+    confusion_matrix: Annotated[
+        Path | None,
+        typer.Option("--confusion-matrix", help="Also draw the confusion matrix, as this .png."),
+    ] = None,
+    overwrite: Overwrite = False,
+    batch: BatchSize = 4,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            "--scheme",
+            help="dubai, potsdam, vaihingen, or your own .yaml file.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = None,
+    scenes: Annotated[
+        str | None,
+        typer.Option(
+            "--scenes",
+            help="Names or patterns of scenes, e.g. 'tile1_*,tile6_part001'.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = None,
+    eroded: Annotated[
+        bool,
+        typer.Option(
+            "--eroded", help="Take labels with eroded class borders.", rich_help_panel=_SCENES
+        ),
+    ] = False,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--merge",
+            help="Join classes, e.g. 'tree+low vegetation=vegetation'.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = None,
+    label_format: Annotated[
+        Literal["colours", "indices", "polygons"] | None,
+        typer.Option(
+            "--label-format",
+            help="What labels hold, if not what the scheme says.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = None,
+    unknown: Annotated[
+        Literal["error", "ignore"],
+        typer.Option(
+            "--unknown",
+            help="What to do about labels that the scheme doesn't know.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = "error",
+    attribute: Annotated[
+        str | None,
+        typer.Option(
+            "--attribute",
+            help="The polygons' attribute that holds the class.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = None,
+    window: WindowSize = 512,
+    overlap: Overlap = 64,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    scale: Scale = None,
+) -> None:
+    """Score weights on labelled data: every pixel counts once, in one confusion matrix.
+
+    Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa, and the protocol
+    that the figures were taken under.
+
+        hrrsi eval dataset/ --split val --weights runs/ued/best.safetensors
+
+        hrrsi eval dubai/ --scheme dubai --split test --confusion-matrix matrix.png
+
+        hrrsi eval top/ gt.zip --scheme vaihingen --split paper:val --protocol published
+
+    `--window`, `--overlap`, `--bands`, `--nodata` and `--scale` are for whole scenes too. Pixels
+    without a label are not scored; nor are those where the image holds no data, which are counted.
+    """
+    import json
+
+    if scheme is None:
+        _refuse_scene_options(ctx, data)
+    if confusion_matrix is not None and confusion_matrix.suffix.lower() != ".png":
+        raise typer.BadParameter("name a .png file", param_hint="--confusion-matrix")
+    for path in (json_file, confusion_matrix):
+        _refuse_output(path, overwrite=overwrite)
+    from hrrsi.atomic_write import replacing
+    from hrrsi.device import chosen_device
+    from hrrsi.evaluation_report import EvaluationReport
+    from hrrsi.scheme import load_scheme
+    from hrrsi.scores import named_protocol
+    from hrrsi.weights import load_model, packaged_weights
+
+    where = chosen_device(device)
+    label_scheme = load_scheme(scheme).read_as(label_format, attribute) if scheme else None
+    network = load_model(weights)
+    named_protocol(protocol, network.meta["classes"], names(clutter))  # before hours of work
+    if label_scheme is None:
+        evaluation = _dataset_evaluation(
+            data[0], network, split=split, batch=batch, device=where, quiet=quiet
+        )
+    else:
+        from hrrsi.scene_evaluation import SceneReading
+
+        kept = integers(bands, "--bands")
+        evaluation = _scene_evaluation(
+            data,
+            label_scheme,
+            network,
+            SceneReading(
+                merges=tuple(merge or ()),
+                eroded=eroded,
+                unknown=unknown,
+                bands=tuple(kept) if kept else None,
+                nodata=nodata,
+                scale=scale,
+            ),
+            split=split,
+            scenes=names(scenes),
+            window=window,
+            overlap=overlap,
+            batch=batch,
+            device=where,
+            quiet=quiet,
+        )
+    report = EvaluationReport(
+        evaluation,
+        named_protocol(protocol, evaluation.matrix.classes, names(clutter)),
+        (weights or packaged_weights()).name,
+    )
+    if evaluation.seen_in_training:
+        _warn(f"the weights were trained on {_few(evaluation.seen_in_training)}")
+    document = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+    typer.echo(document if output == "json" else report.to_text())
+    if json_file is not None:
+        with replacing(json_file) as temporary:
+            temporary.write_text(document + "\n", encoding="utf-8")
+    if confusion_matrix is not None:
+        from hrrsi.confusion_plot import write_confusion_plot
+
+        write_confusion_plot(evaluation.matrix, report.sentence, confusion_matrix)
+
+
+def _dataset_evaluation(
+    folder: Path, network: UED, *, split: str | None, batch: int, device: str, quiet: bool
+) -> Evaluation:
+    from hrrsi.dataset import DESCRIPTION, TiledDataset
+    from hrrsi.errors import HrrsiError
+    from hrrsi.patch_evaluation import default_split, evaluate_dataset
+    from hrrsi.progress import progress
+
+    if folder.is_dir() and not (folder / DESCRIPTION).is_file():
+        raise HrrsiError(
+            f"is not a tiled dataset (no {DESCRIPTION})",
+            where=folder,
+            fix="make one with `hrrsi tile`, or give --scheme to evaluate whole scenes",
+        )
+    dataset = TiledDataset(folder)
+    split = split or default_split(dataset)
+    total = len(dataset.patches(split))
+    with progress(f"evaluating {split}", total, " patches", enabled=not quiet) as bar:
+        return evaluate_dataset(
+            dataset, network, split=split, batch=batch, device=device, on_patches=bar.update
+        )
+
+
+def _scene_evaluation(
+    data: list[Path],
+    scheme: Scheme,
+    network: UED,
+    reading: SceneReading,
+    *,
+    split: str | None,
+    scenes: list[str],
+    quiet: bool,
+    window: int,
+    overlap: int,
+    batch: int,
+    device: str,
+) -> Evaluation:
+    from hrrsi.labelled_scenes import labelled_scenes
+    from hrrsi.progress import progress
+    from hrrsi.scene_choice import chosen_scenes
+    from hrrsi.scene_evaluation import evaluate_scenes, scene_pixels
+
+    found = labelled_scenes(data, scheme)
+    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes, eroded=reading.eroded)
+    if chosen.unlabelled:
+        _warn(f"left out because they have no label: {_few(chosen.unlabelled)}")
+    if chosen.absent:
+        _warn(f"the split {chosen.split} also names {_few(chosen.absent)}, not found here")
+    total = scene_pixels(chosen.files, scheme, network, reading) / 1e6
+    with progress("evaluating", total, " Mpx", scale=True, enabled=not quiet) as bar:
+        return evaluate_scenes(
+            chosen.files,
+            scheme,
+            network,
+            split=chosen.split,
+            reading=reading,
+            window=window,
+            overlap=overlap,
+            batch=batch,
+            device=device,
+            on_pixels=lambda pixels: bar.update(pixels / 1e6),
+        )
+
+
+def _refuse_scene_options(ctx: typer.Context, data: list[Path]) -> None:
+    if len(data) > 1:
+        raise typer.BadParameter("name one tiled dataset, or give --scheme", param_hint="DATA")
+    for option in _SCENE_OPTIONS:
+        source = ctx.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                "is for whole scenes; give --scheme too",
+                param_hint=f"--{option.replace('_', '-')}",
+            )
+
+
+def _refuse_output(path: Path | None, *, overwrite: bool) -> None:
+    from hrrsi.atomic_write import prepare_folder, refuse_existing
+    from hrrsi.errors import HrrsiError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise HrrsiError("is a folder", where=path, fix="name a file in it")
+    refuse_existing(path, overwrite=overwrite)
+    prepare_folder(path.parent)
+
+
+def _few(values: Sequence[str]) -> str:
+    return ", ".join(values[:8]) + (f" and {len(values) - 8} more" if len(values) > 8 else "")
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)

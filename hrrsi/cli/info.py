@@ -1,0 +1,48 @@
+"""``hrrsi info``: what a file is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def info(
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Weights (.safetensors, .pth), a tiled dataset (folder or dataset.yaml), or a "
+            "raster.",
+            show_default=False,
+        ),
+    ],
+    output_format: Annotated[
+        Format, typer.Option("--format", help="Lines for people, or JSON for programs.")
+    ] = Format.TEXT,
+) -> None:
+    """Say what a weights file, a tiled dataset or a raster is.
+
+    hrrsi info scene.tif
+
+    hrrsi info mine.safetensors --format json
+    """
+    import json
+
+    from hrrsi.file_info import file_info
+
+    found = file_info(file)
+    if output_format is Format.JSON:
+        typer.echo(json.dumps({"file": file, "kind": found.kind, **found.data}, indent=2))
+        return
+    typer.echo(f"{file}: {found.kind}")
+    width = max(len(label) for label, _ in found.lines)
+    for label, text in found.lines:
+        typer.echo(f"  {label:<{width}}  {text}")

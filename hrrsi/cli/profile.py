@@ -1,0 +1,84 @@
+"""`hrrsi profile`: what the networks cost."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hrrsi.cli.options import BatchSize, Device, Quiet
+
+
+def profile(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="ued, ued_bes, ued_bes_sfm, or these names "
+            "with _1p3 or _1p5 for their wider versions. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Profile the network in this weights file (too)."),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, max=254, help="Classes of networks by name.")
+    ] = 6,
+    size: Annotated[
+        int, typer.Option("--size", min=32, help="Rows and columns of the window, in pixels.")
+    ] = 512,
+    output: Annotated[
+        Literal["table", "json", "markdown"], typer.Option("--format", help="How to print it.")
+    ] = "table",
+    latency: Annotated[
+        bool,
+        typer.Option("--latency", help="Measure speed and peak memory on this device as well."),
+    ] = False,
+    batch: BatchSize = 4,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Count a network's parameters and operations, and measure its speed.
+
+    Published operation counts follow different conventions; every column names its own.
+    `--batch` and `--device` are those of `--latency`.
+
+    For example `hrrsi profile` for all networks, or
+    `hrrsi profile ued_bes_sfm --classes 5 --latency --format json`.
+    """
+    import json
+
+    from hrrsi.device import chosen_device
+    from hrrsi.latency import model_latency, weights_latency
+    from hrrsi.networks import MODEL_NAMES, split_width
+    from hrrsi.profile_table import profile_table
+    from hrrsi.profiling import profile_model, profile_weights
+    from hrrsi.progress import progress
+
+    names = list(models or (() if weights else MODEL_NAMES))
+    for name in names:
+        split_width(name)  # an unknown name fails before the first is measured
+    where = chosen_device(device)
+    profiles, latencies = [], []
+    total = len(names) + (weights is not None)
+    with progress("profiling", total, " models", enabled=not quiet) as bar:
+        for name in names:
+            profiles.append(profile_model(name, classes=classes, size=size))
+            if latency:
+                latencies.append(
+                    model_latency(name, classes=classes, size=size, batch=batch, device=where)
+                )
+            bar.update()
+        if weights:
+            profiles.append(profile_weights(weights, size=size))
+            if latency:
+                latencies.append(weights_latency(weights, size=size, batch=batch, device=where))
+            bar.update()
+    if output == "json":
+        rows = [p.to_dict() for p in profiles]
+        for row, measured in zip(rows, latencies, strict=False):
+            row["latency"] = measured.to_dict()
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo(profile_table(profiles, latencies, style=output))

@@ -1,0 +1,240 @@
+"""What a file is: weights, a tiled dataset or a raster, in a few lines a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrrsi.class_raster import read_class_raster
+from hrrsi.dataset import DESCRIPTION, TiledDataset
+from hrrsi.errors import HrrsiError
+from hrrsi.quantities import area_text, length_text
+from hrrsi.scene import Scene, open_raster
+from hrrsi.scene_files import is_remote
+from hrrsi.windows import window_starts
+
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+_WINDOW, _OVERLAP = 512, 64
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file is.
+
+    Attributes:
+        kind: ``weights``, ``tiled dataset``, ``class map`` or ``raster``.
+        lines: Label and text, for people.
+        data: The same and more as plain values, for programs.
+    """
+
+    kind: str
+    lines: list[tuple[str, str]]
+    data: dict[str, Any]
+
+
+def file_info(path: str | Path) -> FileInfo:
+    """Return what a file or folder is.
+
+    Args:
+        path: Weights (``.safetensors``, ``.pth``), a tiled dataset (its folder or its
+            ``dataset.yaml``), or whatever GDAL opens.
+
+    Raises:
+        HrrsiError: It is none of these, or damaged.
+    """
+    local = Path(path)
+    if is_remote(str(path)):
+        return _raster_info(str(path))
+    if local.name == DESCRIPTION:
+        return _dataset_info(local.parent)
+    if local.is_dir():
+        if (local / DESCRIPTION).is_file():
+            return _dataset_info(local)
+        raise HrrsiError(
+            f"is a folder without {DESCRIPTION}",
+            where=path,
+            fix="name a tiled dataset, a weights file or a raster",
+        )
+    if local.suffix.lower() in _WEIGHTS_SUFFIXES:
+        return _weights_info(local)
+    return _raster_info(str(path))
+
+
+def _weights_info(path: Path) -> FileInfo:
+    from hrrsi.weights import load_model  # torch takes seconds to import
+
+    network = load_model(path)
+    meta = network.meta
+    parameters = sum(p.numel() for p in network.parameters())
+    resolution = meta["resolution"]
+    lines = [
+        ("network", f"{meta['model']}, {parameters:,} parameters, {_size(path)}"),
+        ("classes", _named(meta["classes"])),
+        ("sees", _sees(meta["bands"], meta["dtype"], meta["scale"])),
+        ("mean", _decimals(meta["mean"])),
+        ("std", _decimals(meta["std"])),
+        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
+        ("scheme", meta["scheme"]),
+        *_mapping_lines("trained", meta["training"]),
+        *_mapping_lines("scores", meta["scores"]),
+        ("licence", meta["licence"]),
+    ]
+    data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
+    return FileInfo("weights", lines, data)
+
+
+def _dataset_info(folder: Path) -> FileInfo:
+    description = TiledDataset(folder).description
+    resolution = description.resolution
+    lines = [
+        ("scheme", description.scheme),
+        ("classes", _named(description.classes)),
+        (
+            "patches",
+            f"{description.patch_size} x {description.patch_size} px, stride "
+            f"{description.stride}, {description.patch_format}",
+        ),
+        ("holds", _sees(description.bands, description.dtype, description.scale)),
+        ("mean", f"{_decimals(description.mean)} ({description.statistics})"),
+        ("std", f"{_decimals(description.std)} ({description.statistics})"),
+        (
+            "resolution",
+            resolution if isinstance(resolution, str) else f"{length_text(resolution)} a pixel",
+        ),
+    ]
+    for name, content in description.splits.items():
+        if not content.patches:
+            lines.append((name, "no patches"))
+            continue
+        labelled = sum(content.class_pixels)
+        total = labelled + content.ignored_pixels
+        shares = _shares(description.classes, content.class_pixels)
+        lines.append(
+            (
+                name,
+                f"{content.patches:,} patches of {_count(len(content.scenes), 'scene')}, "
+                f"{content.ignored_pixels / max(1, total):.1%} ignored: {shares}",
+            )
+        )
+    return FileInfo("tiled dataset", lines, description.model_dump(mode="json"))
+
+
+def _raster_info(path: str) -> FileInfo:
+    with open_raster(path) as dataset:
+        scene = Scene(path, dataset, tuple(range(1, dataset.count + 1)))
+        resolution = scene.resolution
+        meanings = [meaning.name for meaning in dataset.colorinterp]
+        types = sorted(set(dataset.dtypes))
+        windows = len(window_starts(scene.height, _WINDOW, _WINDOW - _OVERLAP)) * len(
+            window_starts(scene.width, _WINDOW, _WINDOW - _OVERLAP)
+        )
+        compression = dataset.compression.value if dataset.compression else "none"
+        data: dict[str, Any] = {
+            "driver": dataset.driver,
+            "width": scene.width,
+            "height": scene.height,
+            "bands": dataset.count,
+            "band_meanings": meanings,
+            "dtypes": list(dataset.dtypes),
+            "crs": _crs_name(dataset),
+            "bounds": None if dataset.crs is None else list(dataset.bounds),
+            "resolution": resolution,
+            "nodata": _nodata_sources(dataset),
+            "compression": compression,
+            "overviews": dataset.overviews(1),
+            "windows": windows,
+        }
+    megapixels = scene.width * scene.height / 1e6
+    lines = [
+        ("size", f"{scene.width} x {scene.height} px ({megapixels:.1f} Mpx), {data['driver']}"),
+        ("bands", f"{_count(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}"),
+        ("CRS", data["crs"] or "none"),
+        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
+        ("no data", data["nodata"] or "not declared"),
+        ("stored", f"compression {compression}, {_count(len(data['overviews']), 'overview')}"),
+        (
+            "windows",
+            f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
+            if max(scene.width, scene.height) > _WINDOW
+            else "1 (the raster is no larger than a window)",
+        ),
+    ]
+    if resolution is not None:
+        area = scene.width * scene.height * resolution**2
+        lines.insert(4, ("area", area_text(area)))
+    content = read_class_raster(path)
+    if content is None:
+        return FileInfo("raster", lines, data)
+    lines.append(("classes", _shares(content.classes, content.class_pixels)))
+    if content.nodata_pixels:
+        share = content.nodata_pixels / (scene.width * scene.height)
+        lines.append(("", f"no data in {share:.1%} of the raster"))
+    made_by = content.provenance
+    lines.append(
+        (
+            "made by",
+            f"hrrsi {made_by.get('VERSION', '?')}, {made_by.get('MODEL', '?')} "
+            f"({made_by.get('WEIGHTS', '?')}), {made_by.get('OPTIONS', '')}",
+        )
+    )
+    data |= {
+        "classes": content.classes,
+        "class_pixels": content.class_pixels,
+        "nodata_pixels": content.nodata_pixels,
+        "provenance": made_by,
+    }
+    return FileInfo("class map", lines, data)
+
+
+def _crs_name(dataset: Any) -> str | None:
+    if dataset.crs is None:
+        points, crs = dataset.gcps
+        return f"{len(points)} ground control points, {crs}" if points else None
+    code = dataset.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(dataset.crs.to_wkt()).split('"')[1]
+
+
+def _nodata_sources(dataset: Any) -> str | None:
+    flags = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
+    if "nodata" in flags:
+        values = list(dict.fromkeys(f"{v:g}" for v in dataset.nodatavals if v is not None))
+        return f"value {', '.join(values)}"
+    if "alpha" in flags:
+        return "alpha band"
+    return "mask" if "per_dataset" in flags else None
+
+
+def _named(classes: Sequence[str]) -> str:
+    return f"{len(classes)}: {', '.join(classes)}"
+
+
+def _sees(bands: Sequence[int], dtype: str, scale: float) -> str:
+    listed = ", ".join(map(str, bands))
+    return f"{'band' if len(bands) == 1 else 'bands'} {listed} of {dtype} scenes, {scale:g} = full"
+
+
+def _shares(classes: Sequence[str], pixels: Sequence[int]) -> str:
+    total = max(1, sum(pixels))
+    return ", ".join(f"{c} {n / total:.1%}" for c, n in zip(classes, pixels, strict=True))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _decimals(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:.4f}" for v in values)
+
+
+def _mapping_lines(label: str, mapping: dict[str, Any]) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append((label if not lines else "", f"{key}: {text}"))
+    return lines
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

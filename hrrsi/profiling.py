@@ -1,0 +1,197 @@
+"""What a network costs: parameters, operations by named conventions, file size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from hrrsi.errors import HrrsiError
+from hrrsi.networks import UED, build_network
+from hrrsi.networks.score_fusion import ScoreFusion
+from hrrsi.weights import load_model
+
+
+class PublishedFigures(NamedTuple):
+    """What the networks' published table says, for 6 classes at 512x512."""
+
+    parameters: int
+    gflops: float
+
+
+PUBLISHED: dict[str, PublishedFigures] = {
+    "ued": PublishedFigures(2_767_252, 1.44),
+    "ued_bes": PublishedFigures(2_822_393, 2.19),
+    "ued_bes_sfm": PublishedFigures(2_833_409, 2.37),
+}
+PUBLISHED_SIZE, PUBLISHED_CLASSES = 512, 6
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What one forward pass computes, all heads included.
+
+    Attributes:
+        macs: Multiply-accumulates of convolutions and matrix products, and of nothing else.
+        published: The published "FLOPs": multiply-accumulates of convolutions, plus 1 per element
+            for a convolution's bias, 2 per element of a BatchNorm and 1 per element of a ReLU;
+            resizing, sampling, sigmoids, pooling, additions and products of maps count nothing.
+    """
+
+    macs: int
+    published: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs for one window.
+
+    Attributes:
+        model: Name of the network.
+        weights: The weights file it was read from, or None for a network by name.
+        classes: Number of classes.
+        size: Rows and columns of the window.
+        parameters: Number of parameters.
+        operations: What one forward pass computes.
+        ptflops_macs: What ptflops counts with its ``pytorch`` backend: also resizing, pooling
+            and whatever else is called through Python.
+        file_bytes: Size of the weights file; for a network by name that of a float32
+            ``.safetensors`` without metadata.
+    """
+
+    model: str
+    weights: str | None
+    classes: int
+    size: int
+    parameters: int
+    operations: Operations
+    ptflops_macs: int
+    file_bytes: int
+
+    @property
+    def published(self) -> PublishedFigures | None:
+        """The published table's figures, where they are for the same classes and size."""
+        if (self.size, self.classes) != (PUBLISHED_SIZE, PUBLISHED_CLASSES):
+            return None
+        return PUBLISHED.get(self.model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the profile as plain data; operations in units of 1e9."""
+        published = self.published
+        return {
+            "model": self.model,
+            "weights": self.weights,
+            "classes": self.classes,
+            "size": self.size,
+            "parameters": self.parameters,
+            "gmacs": self.operations.macs / 1e9,
+            "gflops": 2 * self.operations.macs / 1e9,
+            "gflops_published": self.operations.published / 1e9,
+            "gflops_published_table": published and published.gflops,
+            "ptflops_gmacs": self.ptflops_macs / 1e9,
+            "file_bytes": self.file_bytes,
+        }
+
+
+def profile_model(model: str, *, classes: int = PUBLISHED_CLASSES, size: int = 512) -> Profile:
+    """Return what a network costs.
+
+    Args:
+        model: One of `hrrsi.networks.MODEL_NAMES`.
+        classes: Number of classes.
+        size: Rows and columns of the window, at least 32.
+
+    Raises:
+        HrrsiError: The name is not a model's.
+    """
+    network = build_network(model, classes).eval()
+    return _profile(network, model, None, size, len(safetensors.torch.save(network.state_dict())))
+
+
+def profile_weights(path: Path, *, size: int = 512) -> Profile:
+    """Return what the network in a weights file costs.
+
+    Raises:
+        HrrsiError: Not a weights file (see `hrrsi.weights.load_model`).
+    """
+    network = load_model(path)
+    return _profile(network, network.meta["model"], path.name, size, path.stat().st_size)
+
+
+def _profile(network: UED, model: str, weights: str | None, size: int, file_bytes: int) -> Profile:
+    bands = network.base_network.conv_stem.in_channels
+    return Profile(
+        model=model,
+        weights=weights,
+        classes=network.num_classes,
+        size=size,
+        parameters=sum(p.numel() for p in network.parameters()),
+        operations=count_operations(network, bands, size),
+        ptflops_macs=_ptflops_macs(network, bands, size),
+        file_bytes=file_bytes,
+    )
+
+
+def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
+    """Return what one forward pass of a (1, bands, size, size) window computes."""
+    counted: Counter[str] = Counter()
+
+    def count(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            taps = module.weight[0].numel()
+            counted["convolutions"] += output.numel() * taps
+            counted["biases"] += output.numel() if module.bias is not None else 0
+        elif isinstance(module, nn.BatchNorm2d):
+            counted["norms"] += 2 * output.numel()
+        elif isinstance(module, nn.ReLU):
+            counted["relus"] += output.numel()
+        elif isinstance(module, ScoreFusion):
+            # the outer product of row and column means: a matrix product of inner dimension 1
+            counted["matrix products"] += output[1].numel()
+
+    with _hooked(network, count), torch.inference_mode():
+        network(torch.zeros(1, bands, size, size))
+    return Operations(
+        macs=counted["convolutions"] + counted["matrix products"],
+        published=sum(counted[what] for what in ("convolutions", "biases", "norms", "relus")),
+    )
+
+
+@contextlib.contextmanager
+def _hooked(network: nn.Module, hook: Any) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _ptflops_macs(network: nn.Module, bands: int, size: int) -> int:
+    from ptflops import get_model_complexity_info
+
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        torch.inference_mode(),
+    ):
+        macs, _ = get_model_complexity_info(
+            network,
+            (bands, size, size),
+            print_per_layer_stat=False,
+            as_strings=False,
+            backend="pytorch",
+        )
+    if macs is None:
+        last = said.getvalue().strip().rsplit("\n", 1)[-1]
+        raise HrrsiError(f"ptflops could not count it ({last})", where=type(network).__name__)
+    return int(macs)

@@ -1,0 +1,104 @@
+"""Weights that the encoder starts from: timm's ImageNet weights, a file, or none."""
+
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from hrrsi.errors import HrrsiError
+from hrrsi.networks import UED, split_width
+
+_PREFIXES = ("module.", "base_network.")
+
+
+def load_encoder_weights(network: UED, model: str, source: str) -> None:
+    """Fill a network's encoder.
+
+    Args:
+        network: The network; its encoder is changed.
+        model: Its name, which says its width.
+        source: ``imagenet`` (timm's hub; width 1.0 and three bands only), ``none``, or a file
+            that holds GhostNet's tensors under timm's names: a ``.safetensors`` or a ``.pth``,
+            with or without the prefix ``base_network.``.
+
+    Raises:
+        HrrsiError: The hub is out of reach, or the file does not hold such an encoder.
+    """
+    if source == "none":
+        return
+    tensors = _imagenet_tensors(model) if source == "imagenet" else _tensors_of(Path(source))
+    encoder = network.base_network
+    expected = encoder.state_dict()
+    missing = [key for key in expected if key not in tensors]
+    if missing:
+        raise HrrsiError(
+            f"lacks {len(missing)} of the encoder's {len(expected)} tensors, e.g. {missing[0]}",
+            where=source,
+            fix="give the weights of a GhostNet, or --encoder-weights none",
+        )
+    differing = [key for key, value in expected.items() if tensors[key].shape != value.shape]
+    if differing:
+        raise HrrsiError(
+            f"holds an encoder of another width or number of bands ({differing[0]} is "
+            f"{tuple(tensors[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})",
+            where=source,
+            fix="give the weights of the same GhostNet, or --encoder-weights none",
+        )
+    encoder.load_state_dict({key: tensors[key] for key in expected})
+
+
+def _imagenet_tensors(model: str) -> dict[str, torch.Tensor]:
+    _, width = split_width(model)
+    if width != 1.0:
+        raise HrrsiError(
+            f"timm has no ImageNet weights for GhostNet at width {width} ({model})",
+            where="--encoder-weights imagenet",
+            fix="give --encoder-weights FILE or none",
+        )
+    try:
+        ghostnet = timm.create_model("ghostnet_100", pretrained=True)
+    except Exception as error:  # the hub's client raises errors of its own, of the network's, ...
+        raise HrrsiError(
+            f"timm's ImageNet weights cannot be fetched ({type(error).__name__})",
+            where="--encoder-weights imagenet",
+            fix="check the network, or give --encoder-weights none (from scratch) or FILE (a "
+            "ghostnet_100 .safetensors or .pth fetched elsewhere)",
+        ) from error
+    return dict(ghostnet.state_dict())
+
+
+def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise HrrsiError(
+            "no such file",
+            where=f"--encoder-weights {path}",
+            fix="give imagenet, none or a weights file",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise HrrsiError(
+            "is a pickle that holds more than tensors; it was not run",
+            where=path,
+            fix="use a file that holds weights alone",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise HrrsiError(
+            "is not a whole weights file", where=path, fix="copy the file again"
+        ) from error
+    for key in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        for prefix in _PREFIXES:
+            key = key.removeprefix(prefix)
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value.float() if value.is_floating_point() else value
+    return tensors

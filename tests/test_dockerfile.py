@@ -1,0 +1,141 @@
+"""The Dockerfile, replayed: no image is built here, since that needs a container engine.
+
+The fast tests read it. The slow one runs its `RUN` steps for Python in a clean environment outside
+the checkout, on the files that its `COPY` steps name, and then the entrypoint. The base image and
+the installation of system packages are not replayed; their names are only looked up.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+EXECUTABLE = Path(sys.executable).with_name("hrrsi")
+
+
+class Instruction(NamedTuple):
+    stage: str
+    keyword: str
+    text: str
+
+
+def instructions() -> list[Instruction]:
+    text = (REPOSITORY / "Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    found: list[Instruction] = []
+    stage = ""
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if line.strip():
+            keyword, _, rest = line.partition(" ")
+            if keyword == "FROM":
+                stage = rest.split()[-1]
+            found.append(Instruction(stage, keyword, " ".join(rest.split())))
+    return found
+
+
+def of_target(target: str) -> list[Instruction]:
+    """Instructions that make up a target, its bases' included."""
+    base = next(
+        i.text.split()[0] for i in instructions() if (i.keyword, i.stage) == ("FROM", target)
+    )
+    own = [i for i in instructions() if i.stage == target]
+    stages = {i.stage for i in instructions()}
+    return (of_target(base) if base in stages else []) + own
+
+
+def last(keyword: str, target: str) -> str:
+    return [i.text for i in of_target(target) if i.keyword == keyword][-1]
+
+
+def copied_files() -> list[str]:
+    """Sources of the COPY steps that come from the checkout."""
+    copies = [i.text for i in instructions() if i.keyword == "COPY" and "--from" not in i.text]
+    return [source for text in copies for source in text.split()[:-1]]
+
+
+def test_the_last_target_is_the_cpu_image() -> None:
+    assert instructions()[-1].stage == "cpu"
+    assert {"cpu", "cuda"} <= {i.stage for i in instructions()}
+
+
+def test_every_copied_file_exists_and_is_sent_to_the_engine() -> None:
+    rules = (REPOSITORY / ".dockerignore").read_text().split()
+    assert len(copied_files()) >= 5
+    for source in copied_files():
+        assert (REPOSITORY / source.removeprefix("./")).exists()
+        assert f"!{source.removeprefix('./')}" in rules
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
+    user = last("USER", target)
+    assert user not in ("root", "0")
+    assert any(re.search(rf"useradd .*\b{user}\b", i.text) for i in of_target(target))
+    entrypoint = json.loads(last("ENTRYPOINT", target))
+    assert entrypoint == [EXECUTABLE.name]
+    arguments = json.loads(last("CMD", target))
+    done = subprocess.run([EXECUTABLE, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "predict" in done.stdout
+
+
+def test_system_packages_exist_in_the_base_images_release() -> None:
+    """A look-up in the package lists, where this machine runs the release of the base image."""
+    (step,) = [i.text for i in of_target("cpu") if "apt-get install" in i.text]
+    packages = re.findall(r"\blib\S+", step.partition("apt-get install")[2].partition("&&")[0])
+    assert packages
+    base = next(i.text.split()[0] for i in of_target("cpu") if i.keyword == "FROM")
+    release = Path("/etc/os-release")
+    codename = base.rpartition("-")[2]
+    if not release.exists() or f"VERSION_CODENAME={codename}\n" not in release.read_text():
+        pytest.skip(f"this machine does not run {codename}")
+    for package in packages:
+        shown = subprocess.run(["apt-cache", "show", package], capture_output=True, text=True)
+        if "Unable to locate" in shown.stderr and not any(Path("/var/lib/apt/lists").glob("*_*")):
+            pytest.skip("this machine has no package lists")
+        assert shown.returncode == 0, package
+
+
+@pytest.mark.slow  # downloads gigabytes
+def test_replay_of_the_install_steps_in_a_clean_environment(tmp_path: Path) -> None:
+    source, environment = tmp_path / "src", tmp_path / "environment"
+    source.mkdir()
+    for name in copied_files():
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, source / name)
+    (copied_environment,) = {
+        i.text.split()[1] for i in of_target("cpu") if i.text.startswith("--from=build ")
+    }
+    clean = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
+    clean["HOME"] = str(tmp_path)
+    # how this machine reaches the package index is its own affair
+    clean |= {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k.lower()}
+    steps = [i.text for i in instructions() if (i.stage, i.keyword) == ("build", "RUN")]
+    assert len(steps) == 2
+    for step in steps:
+        command = re.sub(r"^(--mount=\S+ )*", "", step)
+        command = command.replace(copied_environment, str(environment))
+        command = re.sub(r"^python ", f"{sys.executable} ", command)
+        subprocess.run(command, shell=True, check=True, cwd=source, env=clean)
+    shutil.rmtree(source)  # the image does not keep it
+
+    clean["PATH"] = f"{environment / 'bin'}:{clean['PATH']}"
+    entrypoint = json.loads(last("ENTRYPOINT", "cpu"))
+    for arguments in (["--version"], ["profile", "ued", "--format", "json"]):
+        done = subprocess.run(
+            [*entrypoint, *arguments], env=clean, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["model"] == "ued"
+    # what needs the system packages
+    subprocess.run(["python", "-c", "import imgaug, rasterio"], env=clean, cwd=tmp_path, check=True)

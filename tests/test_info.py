@@ -1,0 +1,191 @@
+"""`hrrsi info` on weights, tiled datasets, rasters and class maps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from made_weights import save_made_weights
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+from hrrsi.class_raster import writing_class_raster
+from hrrsi.cli import app
+from hrrsi.dataset import DatasetDescription, SplitContent
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def info(path: Path, *options: str) -> Any:
+    return CliRunner().invoke(app, ["info", str(path), *options])
+
+
+def lines(path: Path) -> dict[str, str]:
+    """What `hrrsi info` prints, by label."""
+    result = info(path)
+    assert result.exit_code == 0, result.output
+    first, *rest = result.stdout.splitlines()
+    kind = first.removeprefix(f"{path}: ")
+    assert len(rest) <= 14  # a few lines a person reads
+    return {"kind": kind} | {line[2:].split("  ")[0]: line[2:].split("  ")[-1] for line in rest}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    result = info(path, "--format", "json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    profile = {"driver": "GTiff", "count": 4, "dtype": "uint16", "crs": "EPSG:28992", "nodata": 0}
+    grid = from_origin(1000, 2000, 0.25, 0.25)
+    with rasterio.open(path, "w", height=700, width=1000, transform=grid, **profile) as dataset:
+        dataset.write(np.ones((4, 700, 1000), dtype=np.uint16))
+    return path
+
+
+def test_a_raster(scene: Path) -> None:
+    found = lines(scene)
+    assert found["kind"] == "raster"
+    assert found["size"] == "1000 x 700 px (0.7 Mpx), GTiff"
+    assert found["bands"].startswith("4 bands (")
+    assert found["bands"].endswith("uint16")
+    assert found["CRS"] == "EPSG:28992"
+    assert found["resolution"] == "25 cm a pixel"
+    assert found["area"] == "4.38 ha"
+    assert found["no data"] == "value 0"
+    assert found["windows"] == "6 of 512 px that overlap by 64 px"
+    data = facts(scene)
+    assert data["kind"] == "raster"
+    assert (data["width"], data["height"], data["bands"]) == (1000, 700, 4)
+    assert data["resolution"] == 0.25
+    assert data["bounds"] == [1000, 1825, 1250, 2000]
+
+
+def test_a_raster_without_georeference(tmp_path: Path) -> None:
+    path = tmp_path / "plain.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=30, width=40, count=1, dtype="float32"
+    ) as dataset:
+        dataset.write_mask(np.ones((30, 40), dtype=bool))
+    found = lines(path)
+    assert found["CRS"] == "none"
+    assert found["resolution"] == "unknown"
+    assert found["no data"] == "mask"
+    assert found["windows"] == "1 (the raster is no larger than a window)"
+    assert "area" not in found
+    assert info(path).stderr == ""
+
+
+def test_a_class_map(scene: Path, tmp_path: Path) -> None:
+    labels = np.zeros((700, 1000), dtype=np.uint8)
+    labels[:350] = 1
+    labels[:, :100] = 255
+    with (
+        rasterio.open(scene) as source,
+        writing_class_raster(
+            tmp_path / "map.tif",
+            source,
+            classes=["road", "roof"],
+            colours=[(1, 2, 3), (4, 5, 6)],
+            has_nodata=True,
+            provenance={"VERSION": "0.1", "MODEL": "ued", "WEIGHTS": "w.safetensors"},
+        ) as writer,
+    ):
+        writer.write(0, labels)
+    found = lines(tmp_path / "map.tif")
+    assert found["kind"] == "class map"
+    assert found["classes"] == "road 50.0%, roof 50.0%"
+    assert found["made by"].startswith("hrrsi 0.1, ued (w.safetensors)")
+    assert "no data in 10.0% of the raster" in info(tmp_path / "map.tif").stdout
+    assert facts(tmp_path / "map.tif")["class_pixels"] == [315000, 315000]
+
+
+def test_weights(tmp_path: Path) -> None:
+    path = save_made_weights(tmp_path / "made.safetensors", resolution=0.09)
+    found = lines(path)
+    assert found["kind"] == "weights"
+    # the published 2,833,409 are for 6 classes; a class less is 25 numbers in each of two heads
+    assert found["network"].startswith("ued_bes_sfm, 2,833,359 parameters, ")
+    assert found["classes"] == "5: Building, Land, Road, Vegetation, Water"
+    assert found["resolution"] == "9 cm a pixel"
+    assert found["sees"] == "bands 1, 2, 3 of uint8 scenes, 255 = full"
+    data = facts(path)
+    assert data["parameters"] == 2_833_359
+    assert data["colours"][0] == [60, 16, 152]
+
+
+def test_a_published_checkpoint(legacy: Path, tmp_path: Path) -> None:
+    shapes = json.loads((legacy / "keys_ued_bes.json").read_text())
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    path = tmp_path / "epoch_420_OA_0.8925.pth"
+    torch.save({"epoch": 420, "model_state_dict": state, "optimizer_state_dict": {}}, path)
+    found = lines(path)
+    assert found["network"].startswith("ued_bes, 2,822,393 parameters")
+    assert found["classes"].startswith("6: building, clutter, car")
+
+
+def test_a_tiled_dataset(tmp_path: Path) -> None:
+    description = DatasetDescription(
+        scheme="mine",
+        classes=["road", "roof"],
+        colours=[(1, 2, 3), (4, 5, 6)],
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=[0.1, 0.2, 0.3],
+        std=[0.2, 0.2, 0.2],
+        statistics="measured",
+        class_frequencies=[0.75, 0.25],
+        resolution="unknown",
+        patch_size=256,
+        stride=128,
+        patch_format="png",
+        splits={
+            "train": SplitContent(
+                scenes=["a", "b"], patches=12, class_pixels=[300, 100], ignored_pixels=100
+            ),
+            "val": SplitContent(scenes=[], patches=0, class_pixels=[0, 0], ignored_pixels=0),
+        },
+    )
+    (tmp_path / "dataset.yaml").write_text(description.to_yaml())
+    for path in (tmp_path, tmp_path / "dataset.yaml"):
+        found = lines(path)
+        assert found["kind"] == "tiled dataset"
+        assert found["patches"] == "256 x 256 px, stride 128, png"
+        assert found["train"] == ("12 patches of 2 scenes, 20.0% ignored: road 75.0%, roof 25.0%")
+        assert found["val"] == "no patches"
+    assert facts(tmp_path)["class_frequencies"] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.tif", None, "no such file"),
+        ("missing.safetensors", None, "no such weights file"),
+        ("notes.txt", b"hello", "not a raster"),
+        ("cut.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{", "not a whole safetensors file"),
+        ("cut.pth", b"PK\x03\x04", "not a whole weights file"),
+        ("dataset.yaml", b"!!python/object:os.system {}", "tag that is not plain data"),
+        ("folder", None, "is a folder without dataset.yaml"),
+    ],
+)
+def test_bad_files_end_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    result = info(tmp_path / name)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr

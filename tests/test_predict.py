@@ -1,0 +1,463 @@
+"""`hrrsi predict`, as users call it."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from made_weights import save_made_weights, scene_pixels
+from PIL import Image
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.prediction import ResolutionWarning, ScenesFailedError
+from hrrsi.scene import open_scene
+from hrrsi.sliding_window import predict_rows
+from hrrsi.weights import load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+SMALL = ["--window", "64", "--overlap", "16"]
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(made_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `hrrsi predict` in an empty folder with small windows and made weights."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def predict(*arguments: object, weights: Path = made_weights) -> Any:
+        line = ["predict", *map(str, arguments), "--weights", str(weights), *SMALL]
+        return CliRunner().invoke(app, line)
+
+    return predict
+
+
+def save_scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> Path:
+    """Write real pixels (or the given (bands, height, width) ones) as a raster."""
+    if values is None:
+        values = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :200]
+    count, height, width = values.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": values.dtype, **profile}
+    with rasterio.open(path, "w", height=height, width=width, **made) as dataset:
+        dataset.write(values)
+    return path
+
+
+def one_error_line(result: Any) -> str:
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return str(lines[0])
+
+
+def test_maps_a_scene_into_the_current_folder(run: Run, tmp_path: Path, made_weights: Path) -> None:
+    scene = save_scene(
+        tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 0.25, 0.25)
+    )
+    result = run(scene)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    names = ["scene_classes.qml", "scene_classes.tif", "scene_classes.tif.aux.xml"]
+    assert sorted(os.listdir()) == names
+    network = load_model(made_weights)
+    with open_scene(scene) as source:
+        strips = [s for _, s in predict_rows(source, network, window=64, overlap=16)]
+    with rasterio.open("scene_classes.tif") as written, rasterio.open(scene) as source:
+        labels = written.read(1)
+        assert written.crs == source.crs
+        assert written.transform == source.transform
+        assert written.nodata is None
+        assert [written.colormap(1)[i][:3] for i in range(5)] == network.meta["colours"]
+    np.testing.assert_array_equal(labels, np.concatenate(strips))
+    for index, name in enumerate(network.meta["classes"]):
+        pixels = int((labels == index).sum())
+        row = rf"{name} +\| +{pixels:,} \| +{pixels / 300:.2f}% \| +{pixels / 16:,.0f} m²"
+        assert re.search(row, result.stdout), result.stdout
+    assert "all with data" in result.stdout
+    assert "1,875 m²" in result.stdout
+
+
+def test_a_scene_without_crs_makes_no_noise(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(scene_pixels()[:90, :110]).save(tmp_path / "photo.jpg")
+    result = run(tmp_path / "photo.jpg")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "m²" not in result.stdout
+    with rasterio.open("photo_classes.tif") as written:
+        assert written.crs is None
+        assert written.shape == (90, 110)
+
+
+def test_the_same_call_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    for out in ("a", "b"):
+        assert run(scene, "--out", f"{out}/").exit_code == 0
+    for name in os.listdir("a"):
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("map.tif", "map.tif"),
+        ("new/deep/map.tiff", "new/deep/map.tiff"),
+        ("maps/", "maps/scene_classes.tif"),
+        ("maps", "maps/scene_classes.tif"),
+    ],
+)
+def test_out_is_a_file_or_a_folder(run: Run, tmp_path: Path, out: str, expected: str) -> None:
+    assert run(save_scene(tmp_path / "scene.tif"), "--out", out).exit_code == 0
+    assert Path(expected).is_file()
+
+
+def test_an_existing_folder_with_a_dot_is_a_folder(run: Run, tmp_path: Path) -> None:
+    Path("maps.tif").mkdir()
+    assert run(save_scene(tmp_path / "scene.tif"), "--out", "maps.tif").exit_code == 0
+    assert Path("maps.tif/scene_classes.tif").is_file()
+
+
+def test_out_that_is_no_geotiff_is_refused(run: Run, tmp_path: Path) -> None:
+    line = one_error_line(run(save_scene(tmp_path / "scene.tif"), "--out", "map.png"))
+    assert "map.png: a class map is a GeoTIFF" in line
+
+
+def test_an_existing_map_is_only_replaced_with_overwrite(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    other = save_scene(tmp_path / "other.tif")
+    Path("scene_classes.tif").write_text("precious")
+    assert "exists already" in one_error_line(run(other, scene))
+    assert os.listdir() == ["scene_classes.tif"]  # checked before any work
+    assert Path("scene_classes.tif").read_text() == "precious"
+    assert run(other, scene, "--overwrite").exit_code == 0
+    assert rasterio.open("scene_classes.tif").count == 1
+
+
+def test_a_map_never_replaces_a_scene(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    before = scene.read_bytes()
+    link = tmp_path / "link.tif"
+    link.symlink_to(scene)
+    for out in (scene, link):
+        assert "would replace it" in one_error_line(run(scene, "--out", out, "--overwrite"))
+    assert scene.read_bytes() == before
+
+
+def test_maps_patterns_and_folders_but_not_its_own_maps(run: Run, tmp_path: Path) -> None:
+    for name in ("a.tif", "b.TIF"):
+        save_scene(tmp_path / "scenes" / name)
+    (tmp_path / "scenes" / "notes.txt").write_text("not a raster")
+    result = run(tmp_path / "scenes", "--out", tmp_path / "scenes")
+    assert result.exit_code == 0, result.output
+    result = run(tmp_path / "scenes", "--out", "maps")
+    assert sorted(p.name for p in Path("maps").glob("*.tif")) == ["a_classes.tif", "b_classes.tif"]
+    assert run(str(tmp_path / "scenes" / "?.*"), "--out", "found").exit_code == 0
+    assert sorted(p.name for p in Path("found").glob("*.tif")) == ["a_classes.tif", "b_classes.tif"]
+    assert "matches no file" in one_error_line(run(str(tmp_path / "*.xyz")))
+    (tmp_path / "empty").mkdir()
+    assert "holds no rasters" in one_error_line(run(tmp_path / "empty"))
+
+
+def test_equal_names_do_not_collide(run: Run, tmp_path: Path) -> None:
+    for folder in ("may", "june", "2024/july", "2025/july"):
+        save_scene(tmp_path / folder / "scene.tif")
+    save_scene(tmp_path / "may" / "other.tif")
+    result = run(*sorted(tmp_path.rglob("*.tif")), "--out", "maps")
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in Path("maps").glob("*.tif")) == [
+        "2024_july_scene_classes.tif",
+        "2025_july_scene_classes.tif",
+        "june_scene_classes.tif",
+        "may_scene_classes.tif",
+        "other_classes.tif",
+    ]
+    Image.fromarray(scene_pixels()).save(tmp_path / "may" / "scene.png")
+    line = one_error_line(run(tmp_path / "may", "--out", "again"))
+    assert "would both be mapped to" in line
+
+
+def test_a_bad_scene_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
+    good = [save_scene(tmp_path / "a.tif"), save_scene(tmp_path / "z.tif")]
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(good[0].read_bytes()[:20000])
+    result = run(good[0], bad, tmp_path / "missing.tif", good[1])
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3
+    assert "bad.tif" in lines[0]
+    assert "missing.tif: no such file" in lines[1]
+    assert lines[2].startswith("error: 2 of 4 scenes failed: ")
+    assert sorted(p.name for p in Path().glob("*.tif")) == ["a_classes.tif", "z_classes.tif"]
+    assert result.stdout.count("all with data") == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file"),
+        ("empty", "is empty"),
+        ("text", "is not a raster"),
+        ("truncated", "truncated or damaged|is not a raster"),
+        ("one band", "has 1 band where 3 are needed"),
+        ("four bands", "has 4 bands where 3 are needed; choose 3 with --bands"),
+        ("uint16", "holds uint16 where .* uint8.*--scale"),
+        ("float", "holds float32 where .* uint8.*--scale"),
+        ("complex", "holds complex numbers"),
+        ("folder as file", "cannot be created|Not a directory"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, kind: str, message: str
+) -> None:
+    path = tmp_path / "scene.tif"
+    values = np.moveaxis(scene_pixels(), -1, 0)
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind != "missing":
+        dtypes = {"uint16": "uint16", "float": "float32", "complex": "complex64"}
+        bands = {"one band": values[:1], "four bands": np.concatenate([values, values[:1]])}
+        profile = {"photometric": "minisblack"} if kind == "four bands" else {}
+        chosen = bands.get(kind, values).astype(dtypes.get(kind, "uint8"))
+        save_scene(path, chosen, **profile)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:100_000])
+    out = "."
+    if kind == "folder as file":
+        (tmp_path / "file").touch()
+        out = str(tmp_path / "file" / "maps")
+    line = one_error_line(run(path, "--out", out))
+    assert re.search(message, line), line
+    assert os.listdir() == []
+
+
+def test_other_types_and_bands_with_options(run: Run, tmp_path: Path) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :100, :120]
+    plain = save_scene(tmp_path / "plain.tif", values)
+    reversed_bands = np.concatenate([values[:1], values[::-1].copy()])
+    four = save_scene(tmp_path / "four.tif", reversed_bands, photometric="minisblack")
+    sixteen = save_scene(tmp_path / "sixteen.tif", values.astype("uint16") * 40)
+    floats = values.astype("float32") / 255
+    floats[:, 10:30, 20:50] = np.nan
+    holes = save_scene(tmp_path / "holes.tif", floats)
+    for arguments in (
+        [plain],
+        [four, "--bands", "4,3,2"],
+        [sixteen, "--scale", "10200"],
+        [holes, "--scale", "1"],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+    maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}
+    np.testing.assert_array_equal(maps["four_classes"], maps["plain_classes"])
+    assert (maps["sixteen_classes"] != maps["plain_classes"]).sum() <= 1
+    np.testing.assert_array_equal(maps["holes_classes"] == 255, np.isnan(floats).any(0))
+    assert rasterio.open("holes_classes.tif").nodata == 255
+
+
+def test_alpha_is_no_band_but_says_where_there_is_data(run: Run, tmp_path: Path) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :100, :120]
+    alpha = np.full((1, 100, 120), 255, dtype=np.uint8)
+    alpha[:, :, 90:] = 0
+    rgba = np.concatenate([values, alpha])
+    result = run(save_scene(tmp_path / "rgba.tif", rgba, photometric="rgb", alpha="yes"))
+    assert result.exit_code == 0, result.output
+    labels = rasterio.open("rgba_classes.tif").read(1)
+    np.testing.assert_array_equal(labels == 255, alpha[0] == 0)
+    assert re.search(r"no data +\| +3,000 ", result.stdout)
+
+
+def test_weights_for_one_band_map_one_band(run: Run, tmp_path: Path) -> None:
+    weights = save_made_weights(tmp_path / "one.safetensors", bands=1)
+    scene = save_scene(tmp_path / "grey.tif", scene_pixels()[None, :100, :120, 0].copy())
+    assert run(scene, weights=weights).exit_code == 0
+    assert rasterio.open("grey_classes.tif").shape == (100, 120)
+
+
+def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None:
+    weights = save_made_weights(tmp_path / "vaihingen.safetensors", resolution=0.09)
+    scenes = [
+        save_scene(tmp_path / f"{i}.tif", crs="EPSG:28992", transform=from_origin(0, 9, size, size))
+        for i, size in enumerate((0.1, 0.5, 0.5))
+    ]
+    result = run(*scenes, weights=weights)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"warning: {scenes[1]}: has 50 cm a pixel where the weights were trained on 9 cm; "
+        "expect worse maps, or resample the scene"
+    ]
+
+
+def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    options: dict[str, Any] = {"weights": made_weights, "window": 64, "overlap": 16}
+    (mapped,) = hrrsi.predict(scene, out=tmp_path / "maps", **options)
+    labels = rasterio.open(mapped.path).read(1)
+    assert mapped.path == tmp_path / "maps" / "scene_classes.tif"
+    assert mapped.class_pixels == [int((labels == i).sum()) for i in range(5)]
+    assert sum(mapped.shares) == pytest.approx(1)
+    assert mapped.areas is None
+    assert mapped.seconds > 0
+    with pytest.raises(ScenesFailedError) as failed:
+        hrrsi.predict([scene, tmp_path / "none.tif"], out=tmp_path, **options)
+    assert [m.scene for m in failed.value.mapped] == [str(scene)]
+    assert list(failed.value.failures) == [str(tmp_path / "none.tif")]
+    weights = save_made_weights(tmp_path / "far.safetensors", resolution=5.0)
+    placed = save_scene(
+        tmp_path / "placed.tif", crs="EPSG:28992", transform=from_origin(0, 9, 1, 1)
+    )
+    with pytest.warns(ResolutionWarning):
+        hrrsi.predict(placed, out=tmp_path / "m", **(options | {"weights": weights}))
+
+
+def test_preview_shows_scene_map_and_legend(run: Run, tmp_path: Path) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :160, :200].copy()
+    values[:, :, 150:] = 0
+    scene = save_scene(tmp_path / "scene.tif", values)
+    result = run(scene, "--nodata", "0", "--preview", "picture.png")
+    assert result.exit_code == 0, result.output
+    picture = np.asarray(Image.open("picture.png").convert("RGB"))
+    labels = rasterio.open("scene_classes.tif").read(1)
+    # two panels four times as large as the scene, beside each other
+    height, width = 640, 800
+    top = picture.shape[0] - 40 - max(height, 54 * 7 + 20)
+    right = picture[top : top + height, 80 + width : 80 + 2 * width]
+    colours = np.full((256, 3), (235, 237, 240), dtype=np.uint8)
+    colours[:5] = load_colours()
+    np.testing.assert_array_equal(right[2::4, 2::4], colours[labels])
+    left = picture[top : top + height, 40 : 40 + width]
+    shrunk = np.asarray(Image.fromarray(left).resize((200, 160), Image.Resampling.BOX), dtype=float)
+    difference = np.abs(shrunk - np.moveaxis(values, 0, -1))[:, :145]
+    assert difference.mean() < 6
+    legend = picture[:, 120 + 2 * width :].reshape(-1, 3)
+    for colour in colours[:5]:
+        assert (legend == colour).all(-1).sum() > 500
+    assert "exists already" in one_error_line(
+        run(scene, "--out", "other.tif", "--preview", "picture.png")
+    )
+    assert "one preview for 2 scenes" in one_error_line(
+        run(scene, save_scene(tmp_path / "b.tif"), "--preview", "p.png")
+    )
+
+
+def load_colours() -> list[tuple[int, int, int]]:
+    return [(60, 16, 152), (132, 41, 246), (110, 193, 228), (254, 221, 58), (226, 169, 41)]
+
+
+@pytest.mark.parametrize("arguments", [["--bands", "x"], ["--window", "5"], ["--batch", "0"], []])
+def test_usage_errors_exit_with_2(arguments: list[str], tmp_path: Path) -> None:
+    scene = [str(save_scene(tmp_path / "scene.tif"))] if arguments else []
+    assert CliRunner().invoke(app, ["predict", *scene, *arguments]).exit_code == 2
+
+
+def test_an_overlap_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    result = CliRunner().invoke(app, ["predict", str(scene), "--window", "64"])
+    assert "an overlap of 64 px does not fit windows of 64 px" in one_error_line(result)
+
+
+def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
+    del run
+    manila, gorinchem = (imagery / "geotiff" / f"{n}.tif" for n in ("manila", "gorinchem"))
+    line = ["predict", str(manila), str(gorinchem), "--nodata", "0", "--weights", str(made_weights)]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    with rasterio.open(manila) as source, rasterio.open("manila_classes.tif") as written:
+        black = (source.read() == 0).all(0)
+        assert black.mean() > 0.1
+        np.testing.assert_array_equal(written.read(1) == 255, black)
+        assert written.transform == source.transform
+        assert written.overviews(1) == [2, 4, 8]
+    with rasterio.open("gorinchem_classes.tif") as written:
+        assert written.crs.to_epsg() == 28992
+    assert re.search(r"all with data +\| +1,000,000 \| 100.00% \| +6.25 ha", result.stdout)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from hrrsi.engine import TorchEngine
+from hrrsi.prediction import predict
+
+# the network's own memory does not depend on the raster, and would take minutes here
+blocks = np.random.default_rng(0).random((1, 5, 32, 32), dtype=np.float32)
+window = np.kron(blocks, np.ones((16, 16), dtype=np.float32))
+TorchEngine.probabilities = lambda self, pixels: np.repeat(window, len(pixels), axis=0)
+predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_height(tmp_path: Path, made_weights: Path) -> None:
+    peaks = []
+    for height in (2000, 16000):
+        scene = tmp_path / f"{height}.tif"
+        strip = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 2, 7))[:, :500, :2000]
+        profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "tiled": True}
+        with rasterio.open(scene, "w", height=height, width=2000, **profile) as dataset:
+            for row in range(0, height, 500):
+                dataset.write(strip, window=rasterio.windows.Window(0, row, 2000, 500))
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, scene, made_weights, tmp_path / f"{height}_map.tif"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"GDAL_CACHEMAX": "16", "OMP_NUM_THREADS": "1"},
+        )
+        peaks.append(int(done.stdout))
+    # 28 Mpx more: their labels alone are 28 MB, their pixels 84 MB, their probabilities 560 MB
+    assert peaks[1] - peaks[0] < 20_000, peaks
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_nothing_under_the_final_name(
+    tmp_path: Path, made_weights: Path, how: signal.Signals
+) -> None:
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 12, 9))
+    scene = save_scene(tmp_path / "scene.tif", values, compress="jpeg", tiled=True)
+    maps = tmp_path / "maps"
+    line = [sys.executable, "-m", "hrrsi", "predict", scene, "--out", maps, "--weights"]
+    process = subprocess.Popen(
+        [*map(str, line), str(made_weights), *SMALL],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    )
+    deadline = time.monotonic() + 900
+    while not list(maps.glob(".*partial*.tif")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=600)
+    visible = [p.name for p in maps.iterdir() if not p.name.startswith(".")]
+    assert visible == []
+    if how == signal.SIGINT:
+        assert process.returncode == 1
+        assert errors.startswith("error: interrupted")
+        assert len(errors.splitlines()) == 1
+        assert list(maps.iterdir()) == []
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert list(maps.iterdir()) != []
+        small = save_scene(tmp_path / "small" / "scene.tif")
+        arguments = ["predict", small, "--out", maps, "--weights", made_weights, *SMALL]
+        assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
+        assert not list(maps.glob(".*"))  # the next run cleans up
