@@ -20,7 +20,6 @@ from hrrsi.class_raster import writing_class_raster
 from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import UED
-from hrrsi.preview import write_preview
 from hrrsi.progress import progress
 from hrrsi.scene import Scene, open_raster, open_scene
 from hrrsi.scene_files import map_paths, scene_files
@@ -178,6 +177,8 @@ def predict(
             try:
                 scene = mapper.map(name, path)
                 if preview is not None:
+                    from hrrsi.preview import write_preview  # fonts and pictures, seldom asked for
+
                     write_preview(scene, preview, bands=bands)
             except (HrrsiError, OSError) as error:
                 if len(scenes) == 1:

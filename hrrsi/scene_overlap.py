@@ -140,11 +140,13 @@ def fingerprints(pixels: npt.NDArray[Any]) -> Fingerprints:
             step *= 2
     hashes = _mixed(hashes)
     rows, cols = np.nonzero(hashes % np.uint64(_SAMPLE) == 0)
+    chosen, first = np.unique(hashes[rows, cols], return_index=True)
+    rows, cols = rows[first], cols[first]  # one block a hash: flat areas may repeat one for ever
     blocks = sliding_window_view(values, _BLOCK)[rows, cols]
     blocks = blocks.reshape(len(rows), _BLOCK[0] * _BLOCK[1])
     different = (np.diff(np.sort(blocks, axis=1), axis=1) != 0).sum(axis=1) + 1
-    chosen: Fingerprints = np.unique(hashes[rows, cols][different >= _LEAST_VALUES])
-    return chosen
+    telling: Fingerprints = chosen[different >= _LEAST_VALUES]
+    return telling
 
 
 def _mixed(values: Fingerprints) -> Fingerprints:

@@ -235,7 +235,8 @@ def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMet
     else:
         classes = [f"class {i}" for i in range(rows)]
         colours = [((i * 83) % 256, (i * 151) % 256, (i * 211) % 256) for i in range(rows)]
-    assert scheme.mean is not None and scheme.std is not None
+    assert scheme.mean is not None
+    assert scheme.std is not None
     return ModelMeta(
         model=model + suffix,
         classes=classes,

@@ -30,7 +30,9 @@ def lines(path: Path) -> dict[str, str]:
     first, *rest = result.stdout.splitlines()
     kind = first.removeprefix(f"{path}: ")
     assert len(rest) <= 14  # a few lines a person reads
-    return {"kind": kind} | {line[2:].split("  ")[0]: line[2:].split("  ")[-1] for line in rest}
+    return {"kind": kind} | {
+        line[2:].split("  ")[0]: line[2:].split("  ")[-1].strip() for line in rest
+    }
 
 
 def facts(path: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hrrsi.cli.evaluate import evaluate
 from hrrsi.cli.info import info
 from hrrsi.cli.predict import predict
-from hrrsi.cli.evaluate import evaluate
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train

@@ -140,11 +140,13 @@ def _resolution_warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings(action="always", category=ResolutionWarning):
         show = warnings.showwarning
 
-        def show_in_one_line(message: Any, category: Any, *place: Any) -> None:
+        def show_in_one_line(
+            message: Warning | str, category: type[Warning], *place: Any, **more: Any
+        ) -> None:
             if issubclass(category, ResolutionWarning):
                 typer.echo(f"warning: {message}", err=True)
             else:
-                show(message, category, *place)
+                show(message, category, *place, **more)
 
-        warnings.showwarning = show_in_one_line
+        warnings.showwarning = show_in_one_line  # restored by catch_warnings
         yield

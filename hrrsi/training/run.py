@@ -150,8 +150,8 @@ def train(
         raise HrrsiError(
             "the GPU is out of memory", where=options.device, fix="lower --batch"
         ) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except SystemExit:  # how Lightning ends a run that Ctrl-C stopped
+        raise KeyboardInterrupt from None
     best = record.best
     return TrainedRun(folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"])
 

@@ -1,0 +1,144 @@
+"""The losses against plain, slow readings of their definitions: values and gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from hrrsi.training.losses import (
+    body_loss,
+    class_weights,
+    edge_loss,
+    edge_target,
+    segmentation_loss,
+)
+
+CLASSES = 3
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, CLASSES, (2, 4, 3)).repeat(4, 1).repeat(4, 2)
+    blocks[0, :3, :5] = 255
+    blocks[1, 9, 4] = 255
+    return torch.from_numpy(blocks)
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    torch.manual_seed(0)
+    return (2 * torch.randn(2, CLASSES, 16, 12, dtype=torch.float64)).requires_grad_()
+
+
+WEIGHTS = torch.tensor([1.2, 1.9, 1.5], dtype=torch.float64)
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor, inputs: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+    (gradient,) = torch.autograd.grad(actual, inputs)
+    (wanted,) = torch.autograd.grad(expected, inputs)
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-12)
+
+
+def softmax_at(logits: torch.Tensor, n: int, y: int, x: int) -> list[torch.Tensor]:
+    powers = [logits[n, c, y, x].exp() for c in range(CLASSES)]
+    return [p / sum(powers) for p in powers]
+
+
+def test_class_weights() -> None:
+    weights = class_weights(torch.tensor([0.5, 0.25, 0.25]))
+    assert weights.tolist() == [1.5, 1.75, 1.75]
+
+
+def test_segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    expected = torch.zeros((), dtype=torch.float64)
+    for n, y, x in np.ndindex(*labels.shape):
+        label = int(labels[n, y, x])
+        if label != 255:
+            expected = expected - WEIGHTS[label] * softmax_at(logits, n, y, x)[label].log()
+    assert_same(segmentation_loss(logits, labels, WEIGHTS), expected / labels.numel(), logits)
+
+
+def test_edge_target_is_a_band_around_class_changes_alone(labels: torch.Tensor) -> None:
+    actual = edge_target(labels)
+    array = labels.numpy()
+    for n, y, x in np.ndindex(*array.shape):
+        if array[n, y, x] == 255:
+            assert actual[n, y, x] == 255
+            continue
+        around = array[n, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
+        assert actual[n, y, x] == (len(set(around[around != 255].tolist())) > 1)
+    assert {0, 1, 255} == set(actual.unique().tolist())
+
+
+def test_a_straight_border_makes_a_band_of_four_pixels() -> None:
+    labels = torch.zeros(1, 20, 20, dtype=torch.int64)
+    labels[:, :, 10:] = 1
+    assert edge_target(labels)[0, 7].nonzero().flatten().tolist() == [8, 9, 10, 11]
+
+
+def test_ignored_pixels_make_no_border() -> None:
+    labels = torch.full((1, 20, 20), 1)
+    labels[:, 5:9, 5:9] = 255
+    assert set(edge_target(labels).unique().tolist()) == {0, 255}
+
+
+def test_edge_loss(labels: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(2, 16, 12, dtype=torch.float64, requires_grad=True)
+    edges = edge_target(labels)
+    positives, negatives = int((edges == 1).sum()), int((edges == 0).sum())
+    everything = positives + negatives
+    expected = torch.zeros((), dtype=torch.float64)
+    for n, y, x in np.ndindex(*edges.shape):
+        p = 1 / (1 + (-logits[n, y, x]).exp())
+        if edges[n, y, x] == 1:
+            expected = expected - (1 + negatives / everything) * p.log()
+        elif edges[n, y, x] == 0:
+            expected = expected - (1 + positives / everything) * (1 - p).log()
+    actual = edge_loss(logits, edges)
+    torch.testing.assert_close(actual, expected / edges.numel(), rtol=1e-6, atol=1e-9)
+    assert_gradients_close(actual, expected / edges.numel(), logits)
+
+
+def assert_gradients_close(
+    actual: torch.Tensor, expected: torch.Tensor, inputs: torch.Tensor
+) -> None:
+    (gradient,) = torch.autograd.grad(actual, inputs)
+    (wanted,) = torch.autograd.grad(expected, inputs)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_body_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    count, height, width = labels.shape
+    expected = torch.zeros((), dtype=torch.float64)
+    for n in range(count):
+        for top in range(height - 4):
+            for left in range(width - 4):
+                p = [torch.zeros((), dtype=torch.float64) for _ in range(CLASSES)]
+                t = [0.0] * CLASSES
+                for y in range(top, top + 5):
+                    for x in range(left, left + 5):
+                        for c, share in enumerate(softmax_at(logits, n, y, x)):
+                            p[c] = p[c] + share / 25
+                        if labels[n, y, x] != 255:
+                            t[int(labels[n, y, x])] += 1 / 25
+                for c in range(CLASSES):
+                    if t[c] > 0:
+                        expected = expected - WEIGHTS[c] * t[c] * (p[c].log() - np.log(t[c]))
+    assert_same(body_loss(logits, labels, WEIGHTS), expected / labels.numel(), logits)
+
+
+@pytest.mark.parametrize("loss", [segmentation_loss, body_loss])
+def test_a_batch_without_labels_costs_nothing(loss, logits: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
+    nothing = torch.full((2, 16, 12), 255)
+    value = loss(logits, nothing, WEIGHTS)
+    value.backward()
+    assert float(value) == 0
+    assert float(logits.grad.abs().max()) == 0  # type: ignore[union-attr]
+
+
+def test_an_edge_batch_without_labels_costs_nothing() -> None:
+    logits = torch.randn(1, 8, 8, requires_grad=True)
+    assert float(edge_loss(logits, edge_target(torch.full((1, 8, 8), 255)))) == 0

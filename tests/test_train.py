@@ -1,0 +1,364 @@
+"""Training through the command line, on small real patches."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner, Result
+
+from hrrsi.cli import app
+from hrrsi.dataset import TiledDataset
+from hrrsi.errors import HrrsiError
+from hrrsi.networks import build_network
+from hrrsi.training.encoder_weights import load_encoder_weights
+from hrrsi.weights import load_model
+
+EXAMPLES = Path(__file__).parent.parent / "examples" / "dubai"
+QUICK = ["--encoder-weights", "none", "--batch", "4", "--lr", "0.02", "--workers", "0", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled dataset of real patches of 64 px: 16 for training, 8 for validation."""
+    folder = tmp_path_factory.mktemp("data") / "dubai64"
+    result = CliRunner().invoke(
+        app,
+        f"tile {EXAMPLES} --scheme dubai --out {folder} --size 64 --workers 1 --quiet".split(),
+    )
+    assert result.exit_code == 0, result.output
+    content = yaml.safe_load((folder / "dataset.yaml").read_text())
+    for split, keep in (("train", 16), ("val", 8)):
+        images = sorted((folder / split / "image").iterdir())
+        for image in images[:: max(1, len(images) // keep)][keep:] + [
+            i for n, i in enumerate(images) if n % max(1, len(images) // keep)
+        ]:
+            image.unlink()
+            (folder / split / "label" / image.name).unlink()
+        content["splits"][split]["patches"] = len(list((folder / split / "image").iterdir()))
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(folder)]
+
+
+def assert_one_line_error(result: Result, *words: str) -> None:
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def two_models(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("runs")
+    return out, run(dataset, "--model", "ued,ued_bes_sfm", "--epochs", 2, "--out", out, *QUICK)
+
+
+def test_several_models_in_one_call(two_models: tuple[Path, Result]) -> None:
+    out, result = two_models
+    assert result.exit_code == 0, result.output
+    for model in ("ued", "ued_bes_sfm"):
+        files = {p.name for p in (out / model).iterdir()}
+        assert files == {
+            "best.safetensors",
+            "config.yaml",
+            "curves.png",
+            "last.ckpt",
+            "metrics.csv",
+        }
+        assert len(rows_of(out / model)) == 2
+        assert f"weights in {out / model / 'best.safetensors'}" in result.output
+
+
+def test_losses_are_logged_apart(two_models: tuple[Path, Result]) -> None:
+    out, _ = two_models
+    for row in rows_of(out / "ued_bes_sfm"):
+        parts = [float(row[f"{name}_loss"]) for name in ("segmentation", "body", "edge")]
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    assert "body_loss" not in rows_of(out / "ued")[0]
+
+
+def test_learning_rate_decays_polynomially(two_models: tuple[Path, Result]) -> None:
+    out, _ = two_models
+    steps = 2 * (16 // 4)
+    expected = [0.02 * (1 - done / steps) ** 0.9 for done in (4, 8)]
+    assert [float(r["lr"]) for r in rows_of(out / "ued")] == pytest.approx(expected, abs=1e-9)
+
+
+def test_best_weights_score_what_the_metrics_say(
+    two_models: tuple[Path, Result], dataset: Path, tmp_path: Path
+) -> None:
+    import json
+
+    out, _ = two_models
+    best = max(rows_of(out / "ued_bes_sfm"), key=lambda row: float(row["val_mIoU"]))
+    weights = out / "ued_bes_sfm" / "best.safetensors"
+    network = load_model(weights)
+    assert network.meta["scores"]["validation"]["mIoU"] == float(best["val_mIoU"])
+    assert network.meta["training"]["epoch"] == int(best["epoch"])
+    assert network.meta["classes"] == ["Building", "Land", "Road", "Vegetation", "Water"]
+    assert set(network.meta["training"]["scenes"]) == set(
+        TiledDataset(dataset).description.splits["train"].scenes
+    )
+    evaluated = CliRunner().invoke(
+        app,
+        f"eval {dataset} --split val --weights {weights} --format json --quiet".split(),
+    )
+    assert evaluated.exit_code == 0, evaluated.output
+    scores = json.loads(evaluated.stdout)
+    found = [v for v in _numbers(scores) if v == pytest.approx(float(best["val_mIoU"]), abs=1e-4)]
+    assert found
+
+
+def _numbers(data: object) -> list[float]:
+    if isinstance(data, dict):
+        return [n for value in data.values() for n in _numbers(value)]
+    if isinstance(data, list):
+        return [n for value in data for n in _numbers(value)]
+    return [float(data)] if isinstance(data, int | float) else []
+
+
+def test_same_seed_same_curve_for_any_number_of_workers(dataset: Path, tmp_path: Path) -> None:
+    for name, workers in (("a", "0"), ("b", "2")):
+        result = run(
+            dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path / name, *QUICK,
+            "--workers", workers,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+    assert without_seconds(tmp_path / "a" / "ued") == without_seconds(tmp_path / "b" / "ued")
+
+
+def test_killed_run_resumes_on_the_undisturbed_curve(
+    dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
+) -> None:
+    undisturbed, _ = two_models
+    command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", "ued"]
+    command += ["--epochs", "2", "--out", str(tmp_path), *QUICK]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "ued" / "last.ckpt"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", tmp_path, *QUICK, "--resume")
+    assert result.exit_code == 0, result.output
+    assert without_seconds(tmp_path / "ued") == without_seconds(undisturbed / "ued")
+    assert not [p for p in (tmp_path / "ued").iterdir() if "partial" in p.name]
+
+
+def test_interrupt_is_one_line_and_leaves_the_last_checkpoint(
+    dataset: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", "ued"]
+    command += ["--epochs", "500", "--out", str(tmp_path), *QUICK]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    checkpoint = tmp_path / "ued" / "last.ckpt"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in errors
+    assert "epoch" in torch.load(checkpoint, weights_only=True)
+
+
+def test_config_takes_any_option_and_the_command_line_wins(
+    dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
+) -> None:
+    runs, _ = two_models
+    config = tmp_path / "my.yaml"
+    written = yaml.safe_load((runs / "ued" / "config.yaml").read_text())
+    assert written["epochs"] == 2
+    config.write_text(yaml.safe_dump({**written, "out": str(tmp_path / "from-config")}))
+    result = run("--config", config, "--epochs", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    again = yaml.safe_load((tmp_path / "from-config" / "ued" / "config.yaml").read_text())
+    assert again == {**written, "out": str(tmp_path / "from-config"), "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("!!python/object/apply:os.system ['true']", "tag that is not plain data"),
+        ("epoch: 3", "unknown option 'epoch'"),
+        ("epochs: [3", "not valid YAML"),
+        ("- 3", "not a mapping"),
+    ],
+)
+def test_bad_config(dataset: Path, tmp_path: Path, text: str, words: str) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(text)
+    assert_one_line_error(run(dataset, "--config", config), words, "bad.yaml")
+
+
+def test_existing_run_is_kept(dataset: Path, two_models: tuple[Path, Result]) -> None:
+    out, _ = two_models
+    before = (out / "ued" / "best.safetensors").read_bytes()
+    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", out, *QUICK)
+    assert_one_line_error(result, "holds a run already", "--resume")
+    result = run(dataset, "--model", "ued", "--epochs", 3, "--out", out, *QUICK, "--resume")
+    assert_one_line_error(result, "was started with epochs 2, not 3")
+    assert (out / "ued" / "best.safetensors").read_bytes() == before
+
+
+def test_overwrite_refuses_a_folder_that_is_no_run(dataset: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "ued" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    result = run(dataset, "--model", "ued", "--out", tmp_path, *QUICK, "--overwrite")
+    assert_one_line_error(result, "is not a run folder")
+    assert precious.read_text() == "mine"
+
+
+def with_split(dataset: Path, folder: Path, **changes: object) -> Path:
+    import shutil
+
+    shutil.copytree(dataset, folder)
+    content = yaml.safe_load((folder / "dataset.yaml").read_text())
+    for split, change in changes.items():
+        if change is None:
+            del content["splits"][split]
+        else:
+            content["splits"][split].update(change)
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val": None}, "has no val split"),
+        ({"train": {"class_pixels": [0, 9, 0, 0, 0]}}, "one class only (Land)"),
+        ({"train": {"class_pixels": [0, 0, 0, 0, 0]}}, "no class at all"),
+    ],
+)
+def test_datasets_that_cannot_be_trained_on(
+    dataset: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    data = with_split(dataset, tmp_path / "data", **changes)
+    result = run(data, "--model", "ued", "--out", tmp_path / "runs", *QUICK)
+    assert_one_line_error(result, words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_not_a_dataset(tmp_path: Path) -> None:
+    assert_one_line_error(run(tmp_path, *QUICK), "is not a tiled dataset", "hrrsi tile")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_truncated_patch_is_named(dataset: Path, tmp_path: Path, workers: str) -> None:
+    data = with_split(dataset, tmp_path / "data")
+    patch = min((data / "train" / "image").iterdir())
+    patch.write_bytes(patch.read_bytes()[:700])
+    result = run(
+        data, "--model", "ued", "--epochs", 1, "--out", tmp_path / "runs", *QUICK, "--workers",
+        workers,
+    )  # fmt: skip
+    assert_one_line_error(result, patch.name)
+
+
+def test_loss_that_is_no_number_stops_the_run(dataset: Path, tmp_path: Path) -> None:
+    result = run(
+        dataset, "--model", "ued", "--epochs", 50, "--out", tmp_path, *QUICK, "--lr", "1e30"
+    )
+    assert_one_line_error(result, "the loss is", "--lr")
+
+
+def test_full_disk_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
+        "from hrrsi.cli import main; main()"
+    )
+    arguments = ["train", str(dataset), "--model", "ued", "--epochs", "1", "--out", str(tmp_path)]
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *arguments, *QUICK], capture_output=True, text=True
+    )
+    assert finished.returncode == 1
+    assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert finished.stderr.startswith("error: ")
+    assert not (tmp_path / "ued" / "best.safetensors").exists()
+
+
+def test_hub_out_of_reach_names_the_alternatives(dataset: Path, tmp_path: Path) -> None:
+    arguments = ["train", str(dataset), "--out", str(tmp_path / "runs"), "--epochs", "1"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "hrrsi", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")},
+    )
+    assert finished.returncode == 1
+    assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert "--encoder-weights none" in finished.stderr
+    assert "FILE" in finished.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("layout", ["timm", "published", "hrrsi"])
+def test_encoder_weights_from_a_file(tmp_path: Path, layout: str) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    donor = build_network("ued", 6).base_network.state_dict()
+    if layout == "timm":
+        path = tmp_path / "ghostnet_100.pth"
+        torch.save({**donor, "classifier.weight": torch.zeros(1000, 1280)}, path)
+    elif layout == "published":
+        path = tmp_path / "published.pth"
+        state = {f"base_network.{k}": v for k, v in donor.items()}
+        torch.save({"epoch": 1, "model_state_dict": state}, path)
+    else:
+        path = tmp_path / "weights.safetensors"
+        save_file({f"base_network.{k}": v.clone() for k, v in donor.items()}, path)
+    network = build_network("ued_bes_sfm", 5)
+    load_encoder_weights(network, "ued_bes_sfm", str(path))
+    actual = network.base_network.state_dict()
+    assert all(torch.equal(actual[key], value) for key, value in donor.items())
+
+
+def test_encoder_weights_that_do_not_fit(tmp_path: Path) -> None:
+    wide = build_network("ued_1p5", 6).base_network.state_dict()
+    torch.save(wide, tmp_path / "wide.pth")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    torch.save({"x": np.array([1]), "f": print}, tmp_path / "code.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "wide.pth").read_bytes()[:5000])
+    network = build_network("ued", 6)
+    for name, words in (
+        ("wide.pth", "another width"),
+        ("other.pth", "lacks"),
+        ("code.pth", "it was not run"),
+        ("cut.pth", "not a whole weights file"),
+        ("missing.pth", "no such file"),
+    ):
+        with pytest.raises(HrrsiError, match=words):
+            load_encoder_weights(network, "ued", str(tmp_path / name))
+    with pytest.raises(HrrsiError, match=r"no ImageNet weights for GhostNet at width 1\.5"):
+        load_encoder_weights(build_network("ued_1p5", 6), "ued_1p5", "imagenet")
