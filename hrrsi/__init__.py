@@ -4,7 +4,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrrsi.prediction import predict
+    from hrrsi.prediction.predict import predict
     from hrrsi.weights import load_model
 
 __all__ = ["__version__", "load_model", "predict"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return load_model
     if name == "predict":
-        from hrrsi.prediction import predict
+        from hrrsi.prediction.predict import predict
 
         return predict
     raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrrsi.class_raster import read_class_raster
-from hrrsi.dataset import DESCRIPTION, TiledDataset
 from hrrsi.errors import HrrsiError
+from hrrsi.prediction.class_raster import read_class_raster
+from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
-from hrrsi.scene import Scene, open_raster
-from hrrsi.scene_files import is_remote
-from hrrsi.windows import window_starts
+from hrrsi.scenes.scene import Scene, open_raster
+from hrrsi.scenes.windows import window_starts
+from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = 512, 64

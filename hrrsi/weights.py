@@ -18,8 +18,8 @@ from typing_extensions import TypedDict
 
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks import MODEL_NAMES, UED, build_network
-from hrrsi.scheme import load_scheme
 
 PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
 _FORMAT = "1"

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks import build_network
-from hrrsi.scheme import load_scheme
 from hrrsi.weights import ModelMeta, save_weights
 
 REPOSITORY = Path(__file__).parent.parent

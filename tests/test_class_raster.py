@@ -17,8 +17,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Compression
 from rasterio.transform import Affine
 
-from hrrsi.class_raster import overview_levels, read_class_raster, writing_class_raster
 from hrrsi.errors import HrrsiError
+from hrrsi.prediction.class_raster import overview_levels, read_class_raster, writing_class_raster
 
 CLASSES = ["Building & <roof>", "Straße", "Wasser 水"]
 COLOURS = [(60, 16, 152), (255, 255, 0), (1, 2, 3)]
@@ -227,7 +227,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.class_raster import writing_class_raster
+from hrrsi.prediction.class_raster import writing_class_raster
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 labels = np.random.default_rng(0).integers(0, 3, (1500, 1500)).astype(np.uint8)
 folder = Path(sys.argv[1])

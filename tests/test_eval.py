@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.dataset import DatasetDescription, SplitContent
 from hrrsi.networks import build_network
+from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 from hrrsi.weights import load_model, save_weights
 
 CLASSES = ["water", "clutter", "tree"]

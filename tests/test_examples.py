@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrrsi.scene import open_scene
-from hrrsi.scheme import load_scheme, match_scene, scenes_matching
+from hrrsi.labels.scheme import load_scheme, match_scene, scenes_matching
+from hrrsi.scenes.scene import open_scene
 
 
 def rgb(path: Path) -> np.ndarray:

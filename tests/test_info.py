@@ -12,9 +12,9 @@ from made_weights import save_made_weights
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
-from hrrsi.class_raster import writing_class_raster
 from hrrsi.cli import app
-from hrrsi.dataset import DatasetDescription, SplitContent
+from hrrsi.prediction.class_raster import writing_class_raster
+from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -3,8 +3,8 @@
 import zipfile
 from pathlib import Path
 
-from hrrsi.labelled_scenes import labelled_scenes
-from hrrsi.scheme import load_scheme
+from hrrsi.labels.labelled_scenes import labelled_scenes
+from hrrsi.labels.scheme import load_scheme
 
 
 def touch(root: Path, *paths: str) -> None:

@@ -25,12 +25,12 @@ from raw_layouts import (
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
-from hrrsi.dataset import TiledDataset
 from hrrsi.errors import HrrsiError
-from hrrsi.labels import Labels, open_labels
-from hrrsi.scene import open_scene
-from hrrsi.scheme import load_scheme
-from hrrsi.windows import Window
+from hrrsi.labels.label_reading import Labels, open_labels
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window
+from hrrsi.tiling.dataset import TiledDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> No
         for path in (REPOSITORY / "hrrsi").rglob("*")
         if path.is_file() and path.parent.name != "__pycache__" and not path.name.startswith(".")
     }
-    assert {"hrrsi/py.typed", "hrrsi/schemes/dubai.yaml", "hrrsi/cli/train.py"} <= expected
+    assert {"hrrsi/py.typed", "hrrsi/labels/schemes/dubai.yaml", "hrrsi/cli/train.py"} <= expected
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == expected
 

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.prediction import ResolutionWarning, ScenesFailedError
-from hrrsi.scene import open_scene
-from hrrsi.sliding_window import predict_rows
+from hrrsi.prediction.predict import ResolutionWarning, ScenesFailedError
+from hrrsi.prediction.sliding_window import predict_rows
+from hrrsi.scenes.scene import open_scene
 from hrrsi.weights import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -392,8 +392,8 @@ def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
 MEMORY = """
 import resource, sys
 import numpy as np
-from hrrsi.engine import TorchEngine
-from hrrsi.prediction import predict
+from hrrsi.prediction.engine import TorchEngine
+from hrrsi.prediction.predict import predict
 
 # the network's own memory does not depend on the raster, and would take minutes here
 blocks = np.random.default_rng(0).random((1, 5, 32, 32), dtype=np.float32)

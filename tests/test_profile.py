@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.networks import MODEL_NAMES, build_network
-from hrrsi.profiling import count_operations, profile_model
+from hrrsi.profiling.profile import count_operations, profile_model
 from hrrsi.weights import load_model, save_weights
 
 META = {

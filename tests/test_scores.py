@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional import classification
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scores import ConfusionMatrix, named_protocol
+from hrrsi.evaluation.scores import ConfusionMatrix, named_protocol
 
 PUBLISHED_CLASSES = ["BD", "BG", "CR", "IS", "LV", "TR"]
 PUBLISHED_MATRIX = [
@@ -190,5 +190,5 @@ def test_a_protocol_that_leaves_no_class_is_refused():
 
 
 def test_scores_need_no_torch():
-    code = "import sys, hrrsi.scores; sys.exit('torch' in sys.modules)"
+    code = "import sys, hrrsi.evaluation.scores; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,11 +10,11 @@ import rasterio
 import torch
 from made_weights import scene_pixels
 
-from hrrsi.engine import TorchEngine
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import build_network
-from hrrsi.scene import open_scene
-from hrrsi.sliding_window import predict_rows
+from hrrsi.prediction.engine import TorchEngine
+from hrrsi.prediction.sliding_window import predict_rows
+from hrrsi.scenes.scene import open_scene
 from hrrsi.weights import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scheme import load_scheme
-from hrrsi.splits import scene_split
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.labels.splits import scene_split
 
 VAIHINGEN = [str(n) for n in range(1, 39)]
 

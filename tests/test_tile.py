@@ -23,8 +23,8 @@ from raw_layouts import (
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
-from hrrsi.dataset import TiledDataset
-from hrrsi.scheme import load_scheme
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.tiling.dataset import TiledDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

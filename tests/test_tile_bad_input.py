@@ -28,7 +28,7 @@ from raw_layouts import (
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
-from hrrsi.dataset import TiledDataset
+from hrrsi.tiling.dataset import TiledDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

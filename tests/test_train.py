@@ -15,9 +15,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
-from hrrsi.dataset import TiledDataset
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import build_network
+from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.weights import load_model
 

@@ -25,10 +25,10 @@ from hrrsi.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hrrsi.evaluation import Evaluation
+    from hrrsi.evaluation.evaluation import Evaluation
+    from hrrsi.evaluation.scene_evaluation import SceneReading
+    from hrrsi.labels.scheme import Scheme
     from hrrsi.networks import UED
-    from hrrsi.scene_evaluation import SceneReading
-    from hrrsi.scheme import Scheme
 
 _SCENES = "Whole scenes (with --scheme)"
 _SCENE_OPTIONS = (
@@ -174,9 +174,9 @@ def evaluate(
         _refuse_output(path, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
     from hrrsi.device import chosen_device
-    from hrrsi.evaluation_report import EvaluationReport
-    from hrrsi.scheme import load_scheme
-    from hrrsi.scores import named_protocol
+    from hrrsi.evaluation.report import EvaluationReport
+    from hrrsi.evaluation.scores import named_protocol
+    from hrrsi.labels.scheme import load_scheme
     from hrrsi.weights import load_model, packaged_weights
 
     where = chosen_device(device)
@@ -188,7 +188,7 @@ def evaluate(
             data[0], network, split=split, batch=batch, device=where, quiet=quiet
         )
     else:
-        from hrrsi.scene_evaluation import SceneReading
+        from hrrsi.evaluation.scene_evaluation import SceneReading
 
         kept = integers(bands, "--bands")
         evaluation = _scene_evaluation(
@@ -224,7 +224,7 @@ def evaluate(
         with replacing(json_file) as temporary:
             temporary.write_text(document + "\n", encoding="utf-8")
     if confusion_matrix is not None:
-        from hrrsi.confusion_plot import write_confusion_plot
+        from hrrsi.evaluation.confusion_plot import write_confusion_plot
 
         write_confusion_plot(evaluation.matrix, report.sentence, confusion_matrix)
 
@@ -232,10 +232,10 @@ def evaluate(
 def _dataset_evaluation(
     folder: Path, network: UED, *, split: str | None, batch: int, device: str, quiet: bool
 ) -> Evaluation:
-    from hrrsi.dataset import DESCRIPTION, TiledDataset
     from hrrsi.errors import HrrsiError
-    from hrrsi.patch_evaluation import default_split, evaluate_dataset
+    from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
     from hrrsi.progress import progress
+    from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
     if folder.is_dir() and not (folder / DESCRIPTION).is_file():
         raise HrrsiError(
@@ -266,10 +266,10 @@ def _scene_evaluation(
     batch: int,
     device: str,
 ) -> Evaluation:
-    from hrrsi.labelled_scenes import labelled_scenes
+    from hrrsi.evaluation.scene_choice import chosen_scenes
+    from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
+    from hrrsi.labels.labelled_scenes import labelled_scenes
     from hrrsi.progress import progress
-    from hrrsi.scene_choice import chosen_scenes
-    from hrrsi.scene_evaluation import evaluate_scenes, scene_pixels
 
     found = labelled_scenes(data, scheme)
     chosen = chosen_scenes(found, scheme, split=split, scenes=scenes, eroded=reading.eroded)

@@ -25,7 +25,7 @@ from hrrsi.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrrsi.prediction import MappedScene
+    from hrrsi.prediction.predict import MappedScene
 
 
 def predict(
@@ -75,7 +75,7 @@ def predict(
     several scenes fails, the others are still mapped, and the exit code is 1.
     """
     band_list = integers(bands, "--bands")
-    from hrrsi.prediction import predict as map_scenes
+    from hrrsi.prediction.predict import predict as map_scenes
 
     with _resolution_warnings_in_one_line():
         map_scenes(
@@ -135,7 +135,7 @@ def _print_table(mapped: MappedScene) -> None:
 
 @contextmanager
 def _resolution_warnings_in_one_line() -> Iterator[None]:
-    from hrrsi.prediction import ResolutionWarning
+    from hrrsi.prediction.predict import ResolutionWarning
 
     with warnings.catch_warnings(action="always", category=ResolutionWarning):
         show = warnings.showwarning

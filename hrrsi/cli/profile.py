@@ -50,10 +50,10 @@ def profile(
     import json
 
     from hrrsi.device import chosen_device
-    from hrrsi.latency import model_latency, weights_latency
     from hrrsi.networks import MODEL_NAMES, split_width
-    from hrrsi.profile_table import profile_table
-    from hrrsi.profiling import profile_model, profile_weights
+    from hrrsi.profiling.latency import model_latency, weights_latency
+    from hrrsi.profiling.profile import profile_model, profile_weights
+    from hrrsi.profiling.table import profile_table
     from hrrsi.progress import progress
 
     names = list(models or (() if weights else MODEL_NAMES))

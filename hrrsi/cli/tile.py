@@ -139,20 +139,20 @@ def tile(
     test each pixel counts once, however patches overlap. Whole scenes go to one part of the
     split, never patches.
     """
-    from hrrsi.labelled_scenes import labelled_scenes
-    from hrrsi.scene_overlap import overlaps_by_georeference
-    from hrrsi.scheme import load_scheme
-    from hrrsi.splits import scene_split
-    from hrrsi.tiling import tile as tile_scenes
-    from hrrsi.tiling_plan import TilingOptions, tiling_plan
-    from hrrsi.tiling_table import (
+    from hrrsi.labels.labelled_scenes import labelled_scenes
+    from hrrsi.labels.scheme import load_scheme
+    from hrrsi.labels.splits import scene_split
+    from hrrsi.tiling.plan import TilingOptions, tiling_plan
+    from hrrsi.tiling.scene_overlap import overlaps_by_georeference
+    from hrrsi.tiling.table import (
         content_notes,
         content_table,
         overlap_notes,
         planned_table,
         split_notes,
     )
-    from hrrsi.worker_processes import available_processors
+    from hrrsi.tiling.tile import tile as tile_scenes
+    from hrrsi.tiling.worker_processes import available_processors
 
     if stride is not None and stride > size:
         raise typer.BadParameter(

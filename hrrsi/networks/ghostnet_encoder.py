@@ -1,7 +1,6 @@
 """GhostNet as the encoder of the segmentation networks: four maps at strides 4, 8, 16 and 32."""
 
 import torch
-from timm.layers import make_divisible
 from timm.models.ghostnet import GhostNet
 from torch import nn
 
@@ -30,7 +29,6 @@ _STAGES: list[list[list[int | float]]] = [
     ],
 ]
 _MAP_STAGES = (2, 4, 6, 8)
-_MAP_CHANNELS = (24, 40, 112, 160)
 
 
 class GhostNetEncoder(nn.Module):
@@ -52,7 +50,7 @@ class GhostNetEncoder(nn.Module):
         self.act1 = ghostnet.act1
         self.blocks = ghostnet.blocks[: len(_STAGES)]
         self.channels: tuple[int, ...] = tuple(
-            int(make_divisible(c * width, 4)) for c in _MAP_CHANNELS
+            ghostnet.blocks[stage][-1].ghost2.out_chs for stage in _MAP_STAGES
         )
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:

@@ -77,6 +77,7 @@ def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
             where=f"--encoder-weights {path}",
             fix="give imagenet, none or a weights file",
         )
+    content: object
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

@@ -6,7 +6,7 @@ Labels are (N, H, W) int64, 255 where ignored; class weights are (classes,) floa
 import torch
 import torch.nn.functional as F
 
-from hrrsi.scheme import IGNORE_INDEX
+from hrrsi.labels.scheme import IGNORE_INDEX
 
 _EDGE_WIDTH = 5
 _RELAXATION = 5

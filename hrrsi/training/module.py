@@ -5,10 +5,10 @@ from typing import Any
 import lightning
 import torch
 
-from hrrsi.dataset import DatasetDescription
 from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.networks import UED
-from hrrsi.scores import ConfusionMatrix
+from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.losses import (
     body_loss,
     class_weights,
@@ -38,7 +38,7 @@ class SegmentationTraining(lightning.LightningModule):
 
     def __init__(self, network: UED, options: TrainOptions, description: DatasetDescription):
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self._options = options
         self._classes = description.classes
         scale = torch.tensor(description.scale, dtype=torch.float32)

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hrrsi.dataset import Patch, TiledDataset
-from hrrsi.errors import HrrsiError
-from hrrsi.scene import open_raster
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.training.augmentation import PublishedAugmentation
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -54,6 +52,7 @@ class TrainingPatches(Dataset[Batch]):
 
     def __init__(self, dataset: TiledDataset, seed: int) -> None:
         self._patches = dataset.patches("train")
+        self._description = dataset.description
         self._augmentation = PublishedAugmentation(dataset.description.patch_size)
         self._seed = seed
 
@@ -63,7 +62,8 @@ class TrainingPatches(Dataset[Batch]):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """Return image (bands, size, size), in the patch's values, and label (size, size) uint8."""
         epoch, index = key
-        image, label = read_patch(self._patches[index])
+        patch = self._patches[index]
+        image, label = read_image(patch, self._description), read_label(patch, self._description)
         seed = int(np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0])
         image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(
@@ -81,13 +81,15 @@ class PlainPatches(Dataset[Batch]):
 
     def __init__(self, dataset: TiledDataset, split: str) -> None:
         self._patches = dataset.patches(split)
+        self._description = dataset.description
 
     def __len__(self) -> int:
         return len(self._patches)
 
     def __getitem__(self, index: int) -> Batch:
         """Return image (bands, size, size), in the patch's values, and label (size, size) uint8."""
-        image, label = read_patch(self._patches[index])
+        patch = self._patches[index]
+        image, label = read_image(patch, self._description), read_label(patch, self._description)
         return torch.from_numpy(image), torch.from_numpy(label)
 
 
@@ -127,30 +129,3 @@ def _use_one_thread(_worker: int) -> None:
     import cv2  # comes with imgaug; its thread pool would fight the other workers
 
     cv2.setNumThreads(0)
-
-
-def read_patch(patch: Patch) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-    """Return a patch's image (bands, H, W) and label (H, W) uint8, 255 where ignored.
-
-    Raises:
-        HrrsiError: A file can't be read, or the two differ in size.
-    """
-    from rasterio.errors import RasterioError
-
-    arrays = []
-    for path in (patch.image, patch.label):
-        with open_raster(path) as raster:
-            try:
-                arrays.append(raster.read())
-            except RasterioError as error:
-                raise HrrsiError(
-                    "is truncated or damaged", where=path, fix="run `hrrsi tile` again"
-                ) from error
-    image, label = arrays
-    if image.shape[1:] != label.shape[1:]:
-        raise HrrsiError(
-            f"image and label differ in size ({image.shape[1:]} and {label.shape[1:]})",
-            where=patch.image,
-            fix="run `hrrsi tile` again",
-        )
-    return image, label[0]

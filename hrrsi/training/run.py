@@ -22,11 +22,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hrrsi.atomic_write import prepare_folder, replacing
-from hrrsi.dataset import DatasetDescription, TiledDataset
 from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import build_network
 from hrrsi.progress import progress
+from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.curves import write_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.training.module import SegmentationTraining
@@ -328,7 +328,7 @@ def _check_trainable(dataset: TiledDataset) -> None:
         if split not in dataset.description.splits:
             raise HrrsiError(f"has no {split} split", where=dataset.folder, fix=fix)
         dataset.patches(split)
-        pixels = dataset.description.splits[split].class_pixels  # type: ignore[index]
+        pixels = dataset.description.splits[split].class_pixels
         present = [n for n, p in zip(dataset.description.classes, pixels, strict=True) if p]
         if len(present) < (2 if split == "train" else 1):
             raise HrrsiError(

@@ -1,0 +1,1 @@
+"""Evaluation: predictions against labels, one confusion matrix, and what follows from it."""

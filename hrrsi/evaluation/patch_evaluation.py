@@ -1,0 +1,116 @@
+"""Evaluation on the patches of a tiled dataset, each seen on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.evaluation import (
+    Evaluation,
+    class_lookup,
+    require_labels,
+    scenes_seen_in_training,
+)
+from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.networks import UED
+from hrrsi.prediction.blending import most_probable
+from hrrsi.prediction.engine import TorchEngine
+from hrrsi.prediction.window_reader import Normalisation
+from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.tiling.patch_reading import read_image, read_label
+
+Indices = npt.NDArray[np.uint8]
+
+
+def evaluate_dataset(
+    dataset: TiledDataset,
+    network: UED,
+    *,
+    split: str | None = None,
+    batch: int = 4,
+    device: str = "cpu",
+    on_patches: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Evaluate a network on the patches of a tiled dataset.
+
+    Args:
+        dataset: The dataset. A pixel that several patches hold has its label in one of them.
+        network: The network with its ``meta``; it is moved to `device`.
+        split: ``train``, ``val`` or ``test``; by default test if there is one, else val.
+        batch: Patches that the network sees at once; the matrix doesn't depend on it.
+        device: Where the network runs.
+        on_patches: Called with the number of patches that have just been counted.
+
+    Raises:
+        HrrsiError: No such split, other classes or bands than the weights', a patch that can't
+            be read, or no labelled pixel.
+    """
+    description, meta, where = dataset.description, network.meta, str(dataset.folder)
+    split = split or default_split(dataset)
+    new_index = class_lookup(meta["classes"], description.classes, where)
+    _check_bands(len(description.bands), len(meta["mean"]), where)
+    patches = dataset.patches(split)
+    content = description.splits.get(split)  # type: ignore[call-overload]  # maybe not one of them
+    if content is None:
+        raise HrrsiError(
+            f"{DESCRIPTION} does not describe the split {split!r}",
+            where=where,
+            fix="run `hrrsi tile` again with --overwrite",
+        )
+    scale = meta["scale"] if description.dtype == meta["dtype"] else description.scale
+    normalisation = Normalisation(scale, meta["mean"], meta["std"])
+    engine = TorchEngine(network, device)
+    matrix = ConfusionMatrix(description.classes)
+    ignored = 0
+    for start in range(0, len(patches), batch):
+        group = patches[start : start + batch]
+        images = [normalisation(read_image(patch, description)) for patch in group]
+        for patch, scores in zip(group, engine.probabilities(np.stack(images)), strict=True):
+            truth = read_label(patch, description)
+            matrix.add(new_index[most_probable(scores)], truth)
+            ignored += int((truth == IGNORE_INDEX).sum())
+        if on_patches:
+            on_patches(len(group))
+    require_labels(matrix, f"{where}/{split}")
+    return Evaluation(
+        matrix=matrix,
+        colours=tuple(description.colours),
+        data=description.scheme,
+        split=f"{description.split}:{split}" if description.split else split,
+        scenes=tuple(content.scenes),
+        unit="patches",
+        window=description.patch_size,
+        overlap=0,
+        labels=content.labels,
+        ignored_pixels=ignored,
+        unknown_pixels=0,
+        model=meta["model"],
+        seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
+    )
+
+
+def default_split(dataset: TiledDataset) -> str:
+    """Return the split that is evaluated unless another is asked for: test, else val.
+
+    Raises:
+        HrrsiError: The dataset has patches in neither.
+    """
+    for split in ("test", "val"):
+        if next((dataset.folder / split / "image").glob("*"), None) is not None:
+            return split
+    raise HrrsiError(
+        "has neither test nor val patches", where=dataset.folder, fix="tile it with such scenes"
+    )
+
+
+def _check_bands(bands: int, expected: int, where: str) -> None:
+    if bands != expected:
+        raise HrrsiError(
+            f"its patches have {bands} bands where the weights expect {expected}",
+            where=where,
+            fix="take weights that were trained on such patches",
+        )

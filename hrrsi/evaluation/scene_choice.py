@@ -1,0 +1,108 @@
+"""Which of the scenes found are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hrrsi.errors import HrrsiError
+from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import Scheme, scenes_matching
+from hrrsi.tiling.dataset import SPLITS
+
+
+class ChosenScenes(NamedTuple):
+    """Scenes to evaluate, each with the label that was asked for.
+
+    Attributes:
+        files: Their files.
+        split: Which part of which split they are, e.g. ``"paper:val"``, or None.
+        unlabelled: Scenes left out because they have no label.
+        absent: Names and patterns of the split that no scene fits.
+    """
+
+    files: list[SceneFiles]
+    split: str | None
+    unlabelled: list[str]
+    absent: list[str]
+
+
+def chosen_scenes(
+    found: Sequence[SceneFiles],
+    scheme: Scheme,
+    *,
+    split: str | None = None,
+    scenes: Sequence[str] = (),
+    eroded: bool = False,
+) -> ChosenScenes:
+    """Return the scenes that are asked for; by default every scene that has a label.
+
+    Args:
+        found: The scenes of some folders.
+        scheme: Knows splits by name.
+        split: ``NAME:PART`` such as ``paper:val``, a name alone (its test part, else its val
+            part), or a part alone (of the scheme's first split).
+        scenes: Names of scenes, or patterns such as ``tile1_*``, beside or instead of a split.
+        eroded: Whether eroded labels are wanted.
+
+    Raises:
+        HrrsiError: No such split or scene, or a label is missing.
+    """
+    names = [f.name for f in found]
+    absent: list[str] = []
+    if split is not None:
+        split, patterns = _split_patterns(scheme, split)
+        absent = [p for p in patterns if not scenes_matching(names, [p])]
+        names = scenes_matching(names, patterns)
+        if not names:
+            raise HrrsiError(
+                f"none of the {len(found)} scenes found is in the split {split}",
+                where=f"--split {split}",
+                fix="give the folder of its scenes, or another split",
+            )
+    for pattern in scenes:
+        if not scenes_matching(names, [pattern]):
+            few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise HrrsiError(
+                f"no scene fits {pattern!r}", where="--scenes", fix=f"the scenes are {few}"
+            )
+    if scenes:
+        names = scenes_matching(names, scenes)
+    chosen = [f for f in found if f.name in names]
+    kind = "eroded label" if eroded else "label"
+    unlabelled = [f.name for f in chosen if (f.eroded_label if eroded else f.label) is None]
+    if unlabelled and (split or scenes or len(unlabelled) == len(chosen)):
+        patterns_looked_for = scheme.eroded_labels if eroded else scheme.labels
+        raise HrrsiError(
+            f"has no {kind} (looked for {' or '.join(patterns_looked_for) or 'none'})",
+            where=f"scene {unlabelled[0]}",
+            fix="give the folder of the labels too, or choose other scenes with --scenes",
+        )
+    files = [f for f in chosen if f.name not in unlabelled]
+    return ChosenScenes(files, split, unlabelled, absent)
+
+
+def _split_patterns(scheme: Scheme, text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a split's full name ``NAME:PART`` and the scenes that it names."""
+    name, colon, part = text.rpartition(":") if ":" in text else (text, "", "")
+    if text in SPLITS and text not in scheme.splits:
+        name, part = next(iter(scheme.splits), ""), text
+    if name not in scheme.splits:
+        raise HrrsiError(
+            f"knows no split {name or text!r}",
+            where=f"scheme {scheme.name}",
+            fix=f"it has {', '.join(scheme.splits) or 'none'}; or choose scenes with --scenes",
+        )
+    known = scheme.splits[name]
+    if not part and not colon:
+        part = "test" if known.test else "val"
+    if part not in SPLITS:
+        raise HrrsiError(
+            f"a split has no part {part!r}", where=f"--split {text}", fix="give train, val or test"
+        )
+    patterns: tuple[str, ...] = getattr(known, part)
+    if not patterns:
+        raise HrrsiError(
+            f"names no {part} scenes", where=f"split {name}", fix="choose scenes with --scenes"
+        )
+    return f"{name}:{part}", patterns

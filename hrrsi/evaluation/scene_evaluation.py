@@ -1,0 +1,168 @@
+"""Evaluation on whole scenes, stitched from overlapping windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.evaluation import (
+    Evaluation,
+    class_lookup,
+    require_labels,
+    scenes_seen_in_training,
+)
+from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.labels.class_merging import merged_classes
+from hrrsi.labels.label_reading import Labels, Unknown, open_labels
+from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.networks import UED
+from hrrsi.prediction.sliding_window import check_window, predict_rows, value_scale
+from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.windows import Window
+
+
+@dataclass(frozen=True)
+class SceneReading:
+    """How scenes and their labels are read.
+
+    Attributes:
+        merges: Classes to join, as `hrrsi.labels.class_merging.merged_classes` takes them.
+        eroded: Whether labels with eroded class borders are the truth.
+        unknown: What to do about labels that the scheme doesn't know.
+        bands: The 1-based bands of the scenes, or None for all but alpha.
+        nodata: Value of pixels without data, beside what the scenes declare.
+        scale: Value that counts as full brightness, or None for the weights'.
+    """
+
+    merges: tuple[str, ...] = ()
+    eroded: bool = False
+    unknown: Unknown = "error"
+    bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    scale: float | None = None
+
+
+def evaluate_scenes(
+    files: Sequence[SceneFiles],
+    scheme: Scheme,
+    network: UED,
+    *,
+    split: str | None = None,
+    reading: SceneReading | None = None,
+    window: int = 512,
+    overlap: int = 64,
+    batch: int = 4,
+    device: str = "cpu",
+    on_pixels: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a network on whole scenes, each stitched from overlapping windows.
+
+    Scenes are read, predicted and counted strip by strip. Pixels without data get no prediction,
+    so their label counts in no score (`ConfusionMatrix.unpredicted` says how many there are).
+
+    Args:
+        files: The scenes; each needs a label.
+        scheme: What the labels mean.
+        network: The network with its ``meta``; it is moved to `device`.
+        split: What the scenes are, for the record.
+        reading: How scenes and labels are read.
+        window: Rows and columns of a window.
+        overlap: Pixels that neighbouring windows share.
+        batch: Windows that the network sees at once.
+        device: Where the network runs.
+        on_pixels: Called with the number of pixels that have just been predicted.
+
+    Raises:
+        HrrsiError: Other classes or bands than the weights', a file that can't be read, a label
+            that the scheme doesn't know or of another size than its image, or no labelled pixel.
+    """
+    reading = reading or SceneReading()
+    merged = merged_classes(scheme, reading.merges)
+    new_index = class_lookup(network.meta["classes"], merged.names, f"scheme {scheme.name}")
+    check_window(window, overlap)
+    matrix = ConfusionMatrix(merged.names)
+    ignored = unknown = 0
+    for scene_file in files:
+        with ExitStack() as stack:
+            scene, labels = open_labelled_scene(stack, scene_file, scheme, network, reading)
+            strips = predict_rows(
+                scene,
+                network,
+                window=window,
+                overlap=overlap,
+                batch=batch,
+                device=device,
+                scale=reading.scale,
+                on_pixels=on_pixels,
+            )
+            for first, predicted in strips:
+                strip = Window(first, 0, *predicted.shape)
+                indices, unknown_here = labels.read_with_unknown(strip)
+                truth = merged.new_index[indices]
+                matrix.add(new_index[predicted], truth)
+                ignored += int((truth == IGNORE_INDEX).sum())
+                unknown += unknown_here
+    names = tuple(f.name for f in files)
+    require_labels(matrix, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+    return Evaluation(
+        matrix=matrix,
+        colours=merged.colours,
+        data=scheme.name,
+        split=split,
+        scenes=names,
+        unit="whole scenes",
+        window=window,
+        overlap=overlap,
+        labels="eroded" if reading.eroded else "full",
+        ignored_pixels=ignored,
+        unknown_pixels=unknown,
+        model=network.meta["model"],
+        seen_in_training=scenes_seen_in_training(network.meta, scheme.name, names),
+    )
+
+
+def scene_pixels(
+    files: Sequence[SceneFiles], scheme: Scheme, network: UED, reading: SceneReading
+) -> int:
+    """Return the pixels of all scenes, having checked that each opens together with its label.
+
+    Raises:
+        HrrsiError: As `evaluate_scenes`, for what shows without reading the pixels.
+    """
+    pixels = 0
+    for scene_file in files:
+        with ExitStack() as stack:
+            scene, _ = open_labelled_scene(stack, scene_file, scheme, network, reading)
+            value_scale(scene, network, reading.scale)
+            pixels += scene.height * scene.width
+    return pixels
+
+
+def open_labelled_scene(
+    stack: ExitStack, files: SceneFiles, scheme: Scheme, network: UED, reading: SceneReading
+) -> tuple[Scene, Labels]:
+    """Open a scene and its labels until `stack` closes.
+
+    Raises:
+        HrrsiError: One can't be opened, or they don't fit each other or the network.
+    """
+    path = files.eroded_label if reading.eroded else files.label
+    if path is None:
+        raise HrrsiError(
+            "has no label", where=f"scene {files.name}", fix="give the folder of the labels too"
+        )
+    scene = stack.enter_context(
+        open_scene(
+            files.image,
+            bands=reading.bands,
+            expected_bands=len(network.meta["mean"]),
+            nodata=reading.nodata,
+        )
+    )
+    labels = stack.enter_context(
+        open_labels(path, scene, scheme, name=files.name, unknown=reading.unknown)
+    )
+    return scene, labels

@@ -1,0 +1,284 @@
+"""One confusion matrix, the scores that follow from it, and the protocols that say what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError
+from hrrsi.labels.scheme import IGNORE_INDEX
+
+CLUTTER_NAMES = ("clutter",)
+
+
+class ConfusionMatrix:
+    """Counts of pixels by predicted and true class.
+
+    Args:
+        classes: Class names in the order of their indices.
+        counts: (classes, classes) whole numbers to start from, rows = prediction, columns =
+            truth; zeros where not given.
+
+    Attributes:
+        classes: Class names.
+        counts: (classes, classes) int64, rows = prediction, columns = truth.
+        unpredicted: (classes,) int64: labelled pixels for which there is no prediction (255), by
+            true class. They are in no score.
+
+    Raises:
+        ValueError: `counts` does not fit `classes`.
+    """
+
+    def __init__(self, classes: Sequence[str], counts: npt.ArrayLike | None = None) -> None:
+        self.classes = tuple(classes)
+        size = len(self.classes)
+        self.counts: npt.NDArray[np.int64] = np.zeros((size, size), dtype=np.int64)
+        self.unpredicted: npt.NDArray[np.int64] = np.zeros(size, dtype=np.int64)
+        if counts is not None:
+            given = np.asarray(counts)
+            if given.shape != self.counts.shape:
+                raise ValueError(f"counts of shape {given.shape} for {size} classes")
+            self.counts += given.astype(np.int64)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels counted."""
+        return int(self.counts.sum())
+
+    def add(self, prediction: Any, truth: Any) -> None:
+        """Count pixels.
+
+        Args:
+            prediction: Class indices of any shape, whole numbers: an array or a torch tensor on
+                any device (uint8 is quickest); 255 where there is none.
+            truth: The true class indices, of the same shape; pixels of 255 are ignored.
+
+        Raises:
+            ValueError: The shapes differ, or an index is neither a class nor 255.
+        """
+        predicted, true = _bytes(prediction), _bytes(truth)
+        if predicted.shape != true.shape:
+            raise ValueError(f"prediction {predicted.shape} and truth {true.shape} differ")
+        # one histogram over every pair of bytes needs no mask, and shows indices that are no class
+        pairs = predicted.astype(np.uint16).ravel() * np.uint16(256) + true.ravel()
+        histogram = np.bincount(pairs, minlength=65536).reshape(256, 256)
+        size = len(self.classes)
+        self._refuse_unknown(histogram.sum(axis=0), "truth")
+        self._refuse_unknown(histogram.sum(axis=1), "prediction")
+        self.counts += histogram[:size, :size]
+        self.unpredicted += histogram[IGNORE_INDEX, :size]
+
+    def _refuse_unknown(self, pixels: npt.NDArray[np.int64], what: str) -> None:
+        size = len(self.classes)
+        unknown = np.flatnonzero(pixels[size:IGNORE_INDEX])
+        if unknown.size:
+            raise ValueError(f"the {what} holds {size + int(unknown[0])} of {size} classes")
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix of the same classes.
+
+        Raises:
+            ValueError: The classes differ.
+        """
+        if other.classes != self.classes:
+            raise ValueError(f"classes {other.classes} and {self.classes} differ")
+        self.counts += other.counts
+        self.unpredicted += other.unpredicted
+
+    def without(self, names: Collection[str]) -> ConfusionMatrix:
+        """Return the matrix without the rows and columns of some classes.
+
+        A pixel goes where its true or its predicted class goes.
+
+        Args:
+            names: Names of classes; those that are none are skipped.
+        """
+        kept = [i for i, name in enumerate(self.classes) if name not in names]
+        smaller = ConfusionMatrix([self.classes[i] for i in kept], self.counts[np.ix_(kept, kept)])
+        smaller.unpredicted += self.unpredicted[kept]
+        return smaller
+
+    def scores(self, protocol: Protocol | None = None) -> Scores:
+        """Return the scores of the counts under a protocol.
+
+        Args:
+            protocol: What counts; by default every class.
+
+        Raises:
+            HrrsiError: The protocol drops every class.
+        """
+        protocol = protocol or Protocol("all")
+        overall = self.without(protocol.dropped_from_overall)
+        means = self.without(protocol.dropped_from_means)
+        if not overall.classes or not means.classes:
+            raise HrrsiError(
+                f"no class is left under the protocol {protocol.name!r}",
+                fix="give --protocol all",
+            )
+        classes = tuple(_class_scores(means))
+        return Scores(
+            pixels=overall.pixels,
+            overall_accuracy=_ratio(int(np.trace(overall.counts)), overall.pixels),
+            mean_f1=_mean(c.f1 for c in classes),
+            mean_iou=_mean(c.iou for c in classes),
+            kappa=_kappa(overall.counts),
+            classes=classes,
+        )
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class, each 0 to 1, or NaN where its denominator is 0.
+
+    F1 and IoU are thus NaN only where neither truth nor prediction holds the class, and 0 where
+    only one of them does.
+
+    Attributes:
+        name: The class.
+        pixels: True pixels of the class.
+        precision: Share of the pixels predicted as the class that are.
+        recall: Share of the class' pixels that are found (its producer's accuracy).
+        f1: Harmonic mean of the two, ``2 TP / (2 TP + FP + FN)``.
+        iou: Intersection over union, ``TP / (TP + FP + FN)``.
+    """
+
+    name: str
+    pixels: int
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a confusion matrix, each 0 to 1 (kappa -1 to 1), or NaN where nothing counts.
+
+    Attributes:
+        pixels: Pixels behind the overall accuracy.
+        overall_accuracy: Share of pixels predicted right (OA).
+        mean_f1: Mean of the classes' F1 (mF1); classes without an F1 are left out.
+        mean_iou: Mean of the classes' IoU (mIoU); classes without an IoU are left out.
+        kappa: Cohen's kappa: agreement beyond chance, over the pixels of the overall accuracy.
+        classes: Scores of each class that counts in the means.
+    """
+
+    pixels: int
+    overall_accuracy: float
+    mean_f1: float
+    mean_iou: float
+    kappa: float
+    classes: tuple[ClassScores, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which classes count in which score.
+
+    Attributes:
+        name: ``all``, ``no-clutter`` or ``published``.
+        dropped_from_overall: Classes whose pixels (by truth or prediction) are taken out before
+            OA and kappa.
+        dropped_from_means: The same before per-class scores, mF1 and mIoU.
+    """
+
+    name: str
+    dropped_from_overall: tuple[str, ...] = ()
+    dropped_from_means: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The protocol in words."""
+        if not self.dropped_from_means:
+            return "every class counts in every score"
+        dropped = " and ".join(self.dropped_from_means)
+        if self.dropped_from_overall:
+            return f"{dropped} dropped (row and column) from every score"
+        return f"{dropped} counts in OA and kappa, dropped (row and column) from the other scores"
+
+
+PROTOCOL_NAMES = ("all", "no-clutter", "published")
+
+
+def named_protocol(
+    name: str, classes: Sequence[str], clutter: Collection[str] = CLUTTER_NAMES
+) -> Protocol:
+    """Return a protocol by name.
+
+    ``all``: every class counts. ``no-clutter``: clutter is dropped everywhere. ``published``: the
+    convention of the networks' published table, whose OA counts clutter while its mF1 and mIoU
+    drop clutter's row and column.
+
+    Args:
+        name: One of `PROTOCOL_NAMES`.
+        classes: The class names.
+        clutter: The classes that clutter stands for, in any case.
+
+    Raises:
+        HrrsiError: No such protocol, or no class is clutter.
+    """
+    if name not in PROTOCOL_NAMES:
+        raise HrrsiError(
+            f"unknown protocol {name!r}", fix=f"choose from {', '.join(PROTOCOL_NAMES)}"
+        )
+    if name == "all":
+        return Protocol(name)
+    wanted = {c.casefold() for c in clutter}
+    dropped = tuple(c for c in classes if c.casefold() in wanted)
+    if not dropped:
+        raise HrrsiError(
+            f"the protocol {name!r} drops clutter, and no class is named "
+            f"{' or '.join(repr(c) for c in clutter)} (the classes are {', '.join(classes)})",
+            fix="give --protocol all, or name the class with --clutter",
+        )
+    return Protocol(name, dropped if name == "no-clutter" else (), dropped)
+
+
+def _class_scores(matrix: ConfusionMatrix) -> Iterable[ClassScores]:
+    predicted, true = matrix.counts.sum(axis=1), matrix.counts.sum(axis=0)
+    for i, name in enumerate(matrix.classes):
+        hits, p, t = int(matrix.counts[i, i]), int(predicted[i]), int(true[i])
+        yield ClassScores(
+            name=name,
+            pixels=t,
+            precision=_ratio(hits, p),
+            recall=_ratio(hits, t),
+            f1=_ratio(2 * hits, p + t),
+            iou=_ratio(hits, p + t - hits),
+        )
+
+
+def _kappa(counts: npt.NDArray[np.int64]) -> float:
+    """Return Cohen's kappa (Cohen 1960), NaN where chance alone explains everything."""
+    pixels = int(counts.sum())
+    by_chance = sum(  # in Python's integers: products of pixel counts overflow int64
+        int(p) * int(t) for p, t in zip(counts.sum(axis=1), counts.sum(axis=0), strict=True)
+    )
+    return _ratio(int(np.trace(counts)) * pixels - by_chance, pixels * pixels - by_chance)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _bytes(values: Any) -> npt.NDArray[np.uint8]:
+    """Return class indices as uint8, wherever they were."""
+    if hasattr(values, "detach"):  # a torch tensor; torch itself isn't imported here
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"class indices are whole numbers, not {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() > IGNORE_INDEX):
+        raise ValueError(f"class indices lie in 0 to 255, not {array.min()} to {array.max()}")
+    return array.astype(np.uint8)

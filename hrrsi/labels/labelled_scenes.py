@@ -1,0 +1,173 @@
+"""Which scenes folders and zip archives hold, and which label belongs to which scene."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from hrrsi.errors import HrrsiError
+from hrrsi.labels.scheme import Scheme, match_scene
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """The files of one scene, as paths that GDAL opens (``/vsizip/...`` inside an archive).
+
+    Attributes:
+        name: The scene's name, as splits use it.
+        image: The image.
+        label: The label, or None where none was found.
+        eroded_label: The label with eroded class borders, or None where none was found.
+    """
+
+    name: str
+    image: str
+    label: str | None = None
+    eroded_label: str | None = None
+
+
+class _Candidate(NamedTuple):
+    virtual: str  # a zip archive counts as a folder
+    path: str
+    zipped: bool
+
+
+def labelled_scenes(
+    raw: Sequence[Path], scheme: Scheme, *, label_file: Path | None = None
+) -> list[SceneFiles]:
+    """Return the scenes in folders and zip archives, in the natural order of their names.
+
+    Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several files fit one
+    scene, the scheme's earlier pattern wins, then a plain file over one in an archive.
+
+    Args:
+        raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
+        scheme: Says how images and labels are named.
+        label_file: One vector file that holds the labels of all scenes, instead of one a scene.
+
+    Raises:
+        HrrsiError: A path is missing or neither folder nor archive, an archive is damaged or
+            holds a member that leaves it, no scene was found, or two files claim one scene.
+    """
+    candidates = [c for path in raw for c in _candidates(path)]
+    candidates = list({c.path: c for c in candidates}.values())
+    images = _matches(candidates, scheme, scheme.images)
+    if not images:
+        raise _no_scenes(raw, scheme, candidates)
+    if label_file is not None:
+        ordered = sorted(images, key=natural_key)
+        return [SceneFiles(name, images[name], str(label_file)) for name in ordered]
+    labels = _matches(candidates, scheme, scheme.labels)
+    eroded = _matches(candidates, scheme, scheme.eroded_labels)
+    return [
+        SceneFiles(name, images[name], labels.get(name), eroded.get(name))
+        for name in sorted(images, key=natural_key)
+    ]
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key under which ``area2`` comes before ``area11``."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]
+
+
+def _matches(
+    candidates: list[_Candidate], scheme: Scheme, patterns: Sequence[str]
+) -> dict[str, str]:
+    best: dict[str, tuple[tuple[int, bool], _Candidate]] = {}
+    for candidate in candidates:
+        for order, pattern in enumerate(patterns):
+            name = match_scene(scheme, [pattern], candidate.virtual)
+            if name is None:
+                continue
+            rank = (order, candidate.zipped)
+            if name in best and best[name][0] == rank:
+                raise HrrsiError(
+                    f"the files {best[name][1].path} and {candidate.path} claim the same scene",
+                    where=f"scene {name}",
+                    fix="name narrower folders, or let the scheme's `scene` tell them apart",
+                )
+            if name not in best or rank < best[name][0]:
+                best[name] = (rank, candidate)
+            break
+    return {name: candidate.path for name, (_, candidate) in best.items()}
+
+
+def _candidates(raw: Path) -> Iterator[_Candidate]:
+    if raw.is_dir():
+        yield from _folder_candidates(raw)
+    elif not raw.exists():
+        raise HrrsiError("no such file or folder", where=raw, fix="check the path")
+    elif raw.suffix.lower() == ".zip":
+        yield from _zip_candidates(raw)
+    else:
+        raise HrrsiError(
+            "is neither a folder nor a .zip archive",
+            where=raw,
+            fix="name the folder that holds the scenes",
+        )
+
+
+def _folder_candidates(raw: Path) -> Iterator[_Candidate]:
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(os.path.abspath(raw), followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() == ".zip":
+                yield from _zip_candidates(path)
+            else:
+                yield _Candidate(path.as_posix(), str(path), zipped=False)
+
+
+def _zip_candidates(archive: Path) -> Iterator[_Candidate]:
+    absolute = Path(os.path.abspath(archive))
+    try:
+        with zipfile.ZipFile(absolute) as opened:
+            members = opened.infolist()
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise HrrsiError(
+            "is not a complete zip archive", where=archive, fix="download it again"
+        ) from error
+    for member in members:
+        name = member.filename.replace("\\", "/")
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
+            raise HrrsiError(
+                f"holds a member whose path leaves the archive ({member.filename!r})",
+                where=archive,
+                fix="don't trust this archive; get it from its source",
+            )
+        if member.is_dir() or parts[-1].startswith(".") or "__MACOSX" in parts:
+            continue
+        yield _Candidate(
+            f"{absolute.as_posix()}/{name}",
+            f"/vsizip/{{{absolute}}}/{member.filename}",
+            zipped=True,
+        )
+
+
+def _no_scenes(raw: Sequence[Path], scheme: Scheme, candidates: Sequence[_Candidate]) -> HrrsiError:
+    nested = [c for c in candidates if c.zipped and c.virtual.lower().endswith(".zip")]
+    if nested:
+        fix = f"it holds another archive ({PurePosixPath(nested[0].virtual).name}): unpack that"
+    else:
+        fix = "name another folder or another --scheme"
+    return HrrsiError(
+        f"no scenes of the scheme {scheme.name!r} among {len(candidates)} files "
+        f"(looked for {' or '.join(scheme.images)})",
+        where=", ".join(map(str, raw)),
+        fix=fix,
+    )

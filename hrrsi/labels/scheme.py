@@ -1,0 +1,221 @@
+"""Label schemes: classes, colours, file patterns, splits and statistics of a data set, as data."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hrrsi.errors import HrrsiError
+from hrrsi.yaml_file import read_yaml
+
+IGNORE_INDEX = 255
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SchemeClass(_Strict):
+    """One class; its position in the scheme is its index in labels and maps.
+
+    Attributes:
+        name: What legends show.
+        colour: Red, green, blue, 0 to 255.
+        code: Short name, also accepted as an attribute of polygons.
+        index: Value in labels that hold class indices; the position where not given.
+    """
+
+    name: str
+    colour: Colour
+    code: str | None = None
+    index: int | None = None
+
+
+class IgnoredColour(_Strict):
+    """A colour (or index) of the labels that stands for no class: its pixels are ignored."""
+
+    name: str
+    colour: Colour
+    index: int | None = None
+
+
+class Split(_Strict):
+    """Scene names, or patterns such as ``tile8_*``, of each part of a split."""
+
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+
+class Scheme(_Strict):
+    """A label scheme.
+
+    Attributes:
+        name: Short name, as given to ``--scheme``.
+        title: One line that says what it is.
+        classes: The classes in the order of their indices.
+        ignored: Colours that stand for no class.
+        images: Patterns of image paths, tried in this order. ``{scene}`` (or any other
+            placeholder) stands for a part of a name; a pattern matches the end of a path, and a
+            zip archive counts as a folder.
+        labels: Patterns of label paths with the same placeholders.
+        eroded_labels: The same for labels whose class borders are eroded.
+        scene: How placeholders make up a scene's name.
+        label_format: What labels hold: colours, class indices, or polygons (a vector file).
+        attribute: The polygons' attribute that holds a class' name, code or index.
+        splits: Known splits by name.
+        resolution: Ground sampling distance in metres per pixel, where it is known.
+        mean: Mean of each band, of values divided by the type's full scale.
+        std: Standard deviation of each band, likewise.
+    """
+
+    name: str
+    title: str = ""
+    classes: tuple[SchemeClass, ...] = Field(min_length=1, max_length=254)
+    ignored: tuple[IgnoredColour, ...] = ()
+    images: tuple[str, ...] = ("images/{scene}.tif",)
+    labels: tuple[str, ...] = ("labels/{scene}.tif",)
+    eroded_labels: tuple[str, ...] = ()
+    scene: str = "{scene}"
+    label_format: Literal["colours", "indices", "polygons"] = "colours"
+    attribute: str = "class"
+    splits: dict[str, Split] = {}
+    resolution: float | None = Field(default=None, gt=0)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Scheme:
+        names = [c.name for c in self.classes]
+        colours = [c.colour for c in self.classes] + [c.colour for c in self.ignored]
+        for what, values in (("class name", names), ("colour", colours)):
+            twice = [v for v in values if values.count(v) > 1]
+            if twice:
+                raise ValueError(f"{what} {twice[0]} stands for two classes")
+        fields = set(_placeholders(self.scene))
+        if not fields:
+            raise ValueError("scene must contain a placeholder such as {scene}")
+        for pattern in (*self.images, *self.labels, *self.eroded_labels):
+            if not fields <= set(_placeholders(pattern)):
+                raise ValueError(f"pattern {pattern!r} lacks {{{'} and {'.join(sorted(fields))}}}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names in the order of their indices."""
+        return [c.name for c in self.classes]
+
+    @property
+    def colours(self) -> list[Colour]:
+        """Class colours in the order of their indices."""
+        return [c.colour for c in self.classes]
+
+    def read_as(self, label_format: str | None, attribute: str | None = None) -> Scheme:
+        """Return the scheme with another label format or attribute, where they are given."""
+        changed = {"label_format": label_format, "attribute": attribute}
+        return self.model_copy(update={k: v for k, v in changed.items() if v is not None})
+
+    def index_of(self, value: object) -> int | None:
+        """Return the class index that a name, code or label value stands for, or None."""
+        text = str(value).strip().casefold()
+        for position, c in enumerate(self.classes):
+            if text in (c.name.casefold(), (c.code or c.name).casefold()):
+                return position
+        for position, c in enumerate(self.classes):
+            if text == str(position if c.index is None else c.index):
+                return position
+        return None
+
+
+def load_scheme(name_or_path: str | Path) -> Scheme:
+    """Return a built-in scheme by name, or the one that a YAML file describes.
+
+    Raises:
+        HrrsiError: No such scheme, or the file is not a valid scheme.
+    """
+    name = str(name_or_path)
+    if name in scheme_names():
+        source = resources.files("hrrsi.labels") / "schemes" / f"{name}.yaml"
+        with resources.as_file(source) as path:
+            return _parse(path)
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise HrrsiError(
+            f"unknown scheme {name!r}",
+            fix=f"choose from {', '.join(scheme_names())}, or name a .yaml file",
+        )
+    return _parse(path)
+
+
+def scheme_names() -> list[str]:
+    """Return the names of the built-in schemes."""
+    folder = resources.files("hrrsi.labels") / "schemes"
+    return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def _parse(path: Path) -> Scheme:
+    try:
+        return Scheme.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise invalid_file(path, error, "see the built-in schemes in the documentation") from error
+
+
+def invalid_file(path: Path, error: ValidationError, fix: str) -> HrrsiError:
+    """Return the one-line error for a file whose content pydantic refused."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return HrrsiError(f"{place}: {message}" if place else message, where=path, fix=fix)
+
+
+def match_scene(scheme: Scheme, patterns: Sequence[str], path: str) -> str | None:
+    """Return the scene that a relative POSIX path belongs to under the first pattern that fits.
+
+    Args:
+        scheme: Says how placeholders make up the scene's name.
+        patterns: `scheme.images`, `scheme.labels` or `scheme.eroded_labels`.
+        path: For example ``archive.zip/top/top_mosaic_09cm_area1.tif``.
+    """
+    for pattern in patterns:
+        found = _pattern_regex(pattern).search(path)
+        if found:
+            return scheme.scene.format(**found.groupdict())
+    return None
+
+
+def scenes_matching(scenes: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Return the scenes, in their order, that equal a name or fit a pattern such as ``tile8_*``."""
+    wanted = list(patterns)
+    return [s for s in scenes if any(fnmatch.fnmatchcase(s, p) for p in wanted)]
+
+
+def _placeholders(pattern: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", pattern)
+
+
+def _pattern_regex(pattern: str) -> re.Pattern[str]:
+    seen: set[str] = set()
+
+    def group(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>[^/]+?)"
+
+    parts = re.split(r"(\{\w+\})", pattern)
+    regex = "".join(
+        re.sub(r"\{(\w+)\}", group, p) if p.startswith("{") else re.escape(p) for p in parts
+    )
+    return re.compile(rf"(?:^|/){regex}$", re.IGNORECASE)

@@ -1,0 +1,1 @@
+"""Prediction: windows of a scene become a class raster."""

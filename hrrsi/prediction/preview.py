@@ -1,0 +1,176 @@
+"""A picture of a mapped scene for people: scene, map and legend side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from rasterio.enums import ColorInterp, Resampling
+
+from hrrsi.atomic_write import replacing
+from hrrsi.quantities import area_text
+from hrrsi.scenes.scene import open_raster
+
+if TYPE_CHECKING:
+    from hrrsi.prediction.predict import MappedScene
+
+_PANEL = 900  # longer side of the scene and of the map, in pixels
+_MARGIN = 40
+_LEGEND_WIDTH = 380
+_ENLARGED_AT_MOST = 4
+_INK = (33, 37, 41)
+_FAINT = (108, 117, 125)
+_RULE = (222, 226, 230)
+_NO_DATA = (235, 237, 240)
+
+
+def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | None = None) -> None:
+    """Write a PNG of a scene, its map and the legend with shares and areas.
+
+    The rasters are read decimated, so their size does not matter.
+
+    Args:
+        mapped: The scene and its map.
+        path: The PNG; what is there is replaced.
+        bands: The 1-based bands that the network saw; the first three (or the first alone) are
+            shown.
+
+    Raises:
+        HrrsiError: A raster can't be read, or the PNG not be written.
+    """
+    height, width = _panel_size(mapped.height, mapped.width)
+    scene, labels = (
+        _scene_pixels(mapped.scene, bands, height, width),
+        _labels(mapped, height, width),
+    )
+    palette = np.full((256, 3), _NO_DATA, dtype=np.uint8)
+    palette[: len(mapped.colours)] = mapped.colours
+    picture = _layout(mapped, Image.fromarray(scene), Image.fromarray(palette[labels]))
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _panel_size(height: int, width: int) -> tuple[int, int]:
+    factor = min(_PANEL / max(height, width), _ENLARGED_AT_MOST)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _scene_pixels(
+    name: str, bands: Sequence[int] | None, height: int, width: int
+) -> npt.NDArray[np.uint8]:
+    """Return a scene as (height, width, 3) uint8, white to grey where it holds no data."""
+    with open_raster(name) as dataset:
+        colour_bands = bands or [
+            band
+            for band, meaning in enumerate(dataset.colorinterp, start=1)
+            if meaning != ColorInterp.alpha
+        ]
+        shown = list(colour_bands[:3]) if len(colour_bands) >= 3 else [colour_bands[0]] * 3
+        size = (3, height, width)
+        enlarged = height > dataset.height
+        resampling = Resampling.cubic if enlarged else Resampling.average
+        values = dataset.read(shown, out_shape=size, resampling=resampling)
+        valid = (dataset.read_masks(shown, out_shape=size) != 0).any(axis=0)
+    valid &= np.isfinite(values).all(axis=0)
+    pixels = values if values.dtype == np.uint8 else _stretched(values, valid)
+    pixels = np.where(valid, pixels, np.asarray(_NO_DATA, dtype=np.uint8)[:, None, None])
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return values as uint8, stretched between their 2nd and 98th percentile."""
+    if not valid.any():
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = np.percentile(values[:, valid], (2, 98))
+    finite = np.where(valid, values, low).astype(np.float64)
+    stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
+    return (stretched * 255).astype(np.uint8)
+
+
+def _labels(mapped: MappedScene, height: int, width: int) -> npt.NDArray[np.uint8]:
+    with open_raster(mapped.path) as dataset:
+        enlarged = height > dataset.height
+        resampling = Resampling.nearest if enlarged else Resampling.mode
+        labels: npt.NDArray[np.uint8] = dataset.read(
+            1, out_shape=(height, width), resampling=resampling
+        )
+    return labels
+
+
+def _layout(mapped: MappedScene, scene: Image.Image, class_map: Image.Image) -> Image.Image:
+    title_height, caption_height = 64, 36
+    rows = len(mapped.classes) + 1 + bool(mapped.nodata_pixels)
+    body = max(scene.height, 54 * rows + 20)
+    top = _MARGIN + title_height + caption_height
+    left, right = _MARGIN, 2 * _MARGIN + scene.width
+    legend = right + class_map.width + _MARGIN
+    picture = Image.new(
+        "RGB", (legend + _LEGEND_WIDTH + _MARGIN, top + body + _MARGIN), (255, 255, 255)
+    )
+    draw = ImageDraw.Draw(picture)
+    legend_right = legend + _LEGEND_WIDTH
+    title = _fitting(draw, Path(mapped.scene).name, _font(30, bold=True), legend_right - left)
+    draw.text((left, _MARGIN), title, _INK, _font(30, bold=True), anchor="lt")
+    draw.text((left, _MARGIN + 40), _size_line(mapped), _FAINT, _font(19), anchor="lt")
+    for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
+        draw.text((x, top - 10), caption, _INK, _font(20, bold=True), anchor="ls")
+    for x, panel in ((left, scene), (right, class_map)):
+        picture.paste(panel, (x, top))
+        draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=_RULE)
+    _draw_legend(draw, mapped, legend, top)
+    return picture
+
+
+def _size_line(mapped: MappedScene) -> str:
+    parts = [f"{mapped.width} x {mapped.height} px"]
+    if mapped.pixel_area is not None:
+        parts.append(f"{mapped.pixel_area**0.5 * 100:.3g} cm per pixel")
+        parts.append(area_text(mapped.width * mapped.height * mapped.pixel_area))
+    return "  ·  ".join(parts)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top: int) -> None:
+    right = left + _LEGEND_WIDTH
+    areas = mapped.areas
+    y = top
+    for index, name in enumerate(mapped.classes):
+        share = mapped.shares[index]
+        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, mapped.colours[index], _RULE)
+        figure = f"{share:.1%}"
+        figure_left = right - draw.textlength(figure, _font(20))
+        label = _fitting(draw, name, _font(20), int(figure_left) - left - 56)
+        draw.text((left + 44, y + 15), label, _INK, _font(20), anchor="lm")
+        draw.text((right, y + 15), figure, _INK, _font(20), anchor="rm")
+        bar_left, bar_right = left + 44, right
+        draw.rectangle((bar_left, y + 34, bar_right, y + 37), _RULE)
+        if share > 0:
+            end = bar_left + max(1, round(share * (bar_right - bar_left)))
+            draw.rectangle((bar_left, y + 34, end, y + 37), mapped.colours[index])
+        y += 54
+        if areas is not None:
+            draw.text((left + 44, y - 13), area_text(areas[index]), _FAINT, _font(14), anchor="lt")
+            y += 12
+    if mapped.nodata_pixels:
+        share = mapped.nodata_pixels / (mapped.width * mapped.height)
+        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, _NO_DATA, _RULE)
+        draw.text((left + 44, y + 15), "no data", _FAINT, _font(20), anchor="lm")
+        draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, _font(20), anchor="rm")
+
+
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return a text, shortened so that it is at most `width` pixels wide."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"

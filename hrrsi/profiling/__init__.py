@@ -1,0 +1,1 @@
+"""Profiling: what a network costs, by count and by clock."""

@@ -1,0 +1,1 @@
+"""Scenes: rasters on disk, and where windows lie on them."""

@@ -1,0 +1,1 @@
+"""Tiling: scenes and labels become patches, a tiled dataset."""

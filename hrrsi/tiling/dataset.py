@@ -1,0 +1,150 @@
+"""A tiled dataset: ``dataset.yaml`` beside ``{train,val,test}/{image,label}/NAME.png``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrrsi.errors import HrrsiError
+from hrrsi.labels.scheme import Colour, invalid_file
+from hrrsi.yaml_file import dump_yaml, read_yaml
+
+SPLITS = ("train", "val", "test")
+DESCRIPTION = "dataset.yaml"
+
+
+class SplitContent(BaseModel):
+    """What one split holds.
+
+    Attributes:
+        scenes: Names of its scenes.
+        patches: Number of patches.
+        class_pixels: Labelled pixels of each class.
+        ignored_pixels: Pixels that no class is given for (label 255).
+        labels: Whether its labels are full, or eroded at the borders of classes.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    scenes: list[str]
+    patches: int
+    class_pixels: list[int]
+    ignored_pixels: int
+    labels: Literal["full", "eroded"] = "full"
+
+
+class DatasetDescription(BaseModel):
+    """What ``dataset.yaml`` says.
+
+    Attributes:
+        format: Version of this layout.
+        scheme: Name of the label scheme.
+        split: Name of the split, its file, or ``"chosen scenes"``.
+        classes: Class names in the order of their indices.
+        colours: Class colours, likewise.
+        bands: The 1-based bands of the scenes that the patches hold.
+        dtype: NumPy name of the patches' type.
+        scale: The value that counts as 1: bands are divided by it, then normalised.
+        mean: Mean of each band after that division.
+        std: Standard deviation of each band, likewise.
+        statistics: Whether mean and std come from the scheme or were measured on the training
+            patches.
+        class_frequencies: Share of each class in the labelled pixels of the training patches.
+        resolution: Ground sampling distance in metres per pixel.
+        patch_size: Rows and columns of a patch.
+        stride: Pixels from one patch to the next.
+        patch_format: Suffix of the patches' files.
+        splits: What each split holds.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    format: Literal[1] = 1
+    scheme: str
+    split: str | None = None
+    classes: list[str] = Field(min_length=1)
+    colours: list[Colour]
+    bands: list[int]
+    dtype: str
+    scale: float = Field(gt=0)
+    mean: list[float]
+    std: list[float]
+    statistics: Literal["scheme", "measured"]
+    class_frequencies: list[float]
+    resolution: float | Literal["unknown"]
+    patch_size: int = Field(gt=0)
+    stride: int = Field(gt=0)
+    patch_format: Literal["png", "tif"]
+    splits: dict[Literal["train", "val", "test"], SplitContent]
+
+    def to_yaml(self) -> str:
+        """Return the text of ``dataset.yaml``."""
+        return dump_yaml(self.model_dump(mode="json"))
+
+
+class Patch(NamedTuple):
+    """One patch: its name, and the files of its image and its label."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+class TiledDataset:
+    """A tiled dataset on disk.
+
+    Args:
+        folder: The folder that holds ``dataset.yaml``.
+
+    Attributes:
+        folder: The folder.
+        description: What ``dataset.yaml`` says.
+
+    Raises:
+        HrrsiError: The folder is not a tiled dataset, or its description is not valid.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / DESCRIPTION
+        if not path.is_file():
+            raise HrrsiError(
+                f"is not a tiled dataset (no {DESCRIPTION})",
+                where=folder,
+                fix="make one with `hrrsi tile`",
+            )
+        self.folder = folder
+        try:
+            self.description = DatasetDescription.model_validate(read_yaml(path))
+        except ValidationError as error:
+            raise invalid_file(path, error, "run `hrrsi tile` again") from error
+
+    def patches(self, split: str) -> list[Patch]:
+        """Return the patches of a split in the order of their names.
+
+        Raises:
+            HrrsiError: The split has no patches, or image and label files don't pair up.
+        """
+        suffix = f".{self.description.patch_format}"
+        images = sorted((self.folder / split / "image").glob(f"*{suffix}"))
+        if not images:
+            present = ", ".join(s for s in SPLITS if (self.folder / s / "image").is_dir())
+            raise HrrsiError(
+                f"has no patches in the split {split!r}",
+                where=self.folder,
+                fix=f"it has {present or 'none at all'}; tile it with that split",
+            )
+        labels = self.folder / split / "label"
+        patches = [Patch(path.stem, path, labels / path.name) for path in images]
+        for patch in patches:
+            if not patch.label.is_file():
+                raise HrrsiError(
+                    "is missing", where=patch.label, fix="run `hrrsi tile` again with --overwrite"
+                )
+        expected = self.description.splits.get(split)  # type: ignore[call-overload]
+        if expected is not None and expected.patches != len(patches):
+            raise HrrsiError(
+                f"holds {len(patches)} patches where {DESCRIPTION} says {expected.patches}",
+                where=self.folder / split,
+                fix="run `hrrsi tile` again with --overwrite",
+            )
+        return patches

@@ -1,0 +1,119 @@
+"""Files of patches: images, and labels with a palette that shows the scheme's colours.
+
+They are made in memory, so that a full disk surfaces when they are written, which GDAL may
+not report.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rasterio import Affine
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from hrrsi.labels.scheme import IGNORE_INDEX, Colour
+
+PatchFormat = Literal["png", "tif"]
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a patch lies: a CRS as WKT where there is one, and the transform of its pixels."""
+
+    crs: str | None
+    transform: Affine
+
+
+def patch_format(dtype: str, bands: int) -> PatchFormat:
+    """Return ``"png"`` where PNG holds such patches without calling a band alpha."""
+    return "png" if dtype == "uint8" and bands in (1, 3) else "tif"
+
+
+def image_bytes(
+    pixels: npt.NDArray[Any], file_format: PatchFormat, georeference: Georeference | None
+) -> bytes:
+    """Return an image patch as the content of a file.
+
+    Args:
+        pixels: (bands, height, width).
+        file_format: PNG takes one or three bands of uint8.
+        georeference: Written to TIFF only.
+    """
+    if file_format == "tif":
+        predictor = 3 if np.issubdtype(pixels.dtype, np.floating) else 2
+        return _tiff_bytes(pixels, georeference, predictor=predictor, photometric="MINISBLACK")
+    array = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    # Photographs hardly shrink further at higher levels.
+    return _png_bytes(Image.fromarray(array), compress_level=3)
+
+
+def label_bytes(
+    indices: npt.NDArray[np.uint8],
+    colours: Sequence[Colour],
+    file_format: PatchFormat,
+    georeference: Georeference | None,
+) -> bytes:
+    """Return a label patch as the content of a single-band file with a palette.
+
+    Args:
+        indices: (height, width) class indices, 255 where ignored (black in the palette).
+        colours: Colour of each class.
+        file_format: PNG or TIFF.
+        georeference: Written to TIFF only.
+    """
+    if file_format == "tif":
+        palette = {i: (*c, 255) for i, c in enumerate(colours)}
+        palette[IGNORE_INDEX] = (0, 0, 0, 255)
+        return _tiff_bytes(indices[np.newaxis], georeference, palette=palette)
+    height, width = indices.shape
+    image = Image.frombytes("P", (width, height), indices.tobytes())
+    entries = np.zeros((256, 3), dtype=np.uint8)
+    entries[: len(colours)] = colours
+    image.putpalette(entries.tobytes())
+    return _png_bytes(image, compress_level=6)
+
+
+def _png_bytes(image: Image.Image, *, compress_level: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def _tiff_bytes(
+    pixels: npt.NDArray[Any],
+    georeference: Georeference | None,
+    *,
+    palette: dict[int, tuple[int, int, int, int]] | None = None,
+    **options: Any,
+) -> bytes:
+    bands, height, width = pixels.shape
+    place = (
+        {}
+        if georeference is None
+        else {"crs": georeference.crs, "transform": georeference.transform}
+    )
+    with MemoryFile() as memory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(
+            driver="GTiff",
+            count=bands,
+            height=height,
+            width=width,
+            dtype=pixels.dtype.name,
+            compress="deflate",
+            **place,
+            **options,
+        ) as dataset:
+            dataset.write(pixels)
+            if palette is not None:
+                dataset.write_colormap(1, palette)
+        content: bytes = memory.read()
+    return content

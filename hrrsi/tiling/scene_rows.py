@@ -1,0 +1,256 @@
+"""Patches of one scene, cut and written a row of windows at a time."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rasterio import Affine
+
+from hrrsi.labels.class_merging import MergedClasses
+from hrrsi.labels.label_reading import Labels, Unknown, open_labels
+from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.labels.splits import Part
+from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.windows import Window, window_grid
+from hrrsi.tiling.band_statistics import BandMoments
+from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, label_bytes
+from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
+
+if TYPE_CHECKING:
+    from hrrsi.labels.polygons import ScenePolygons
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What is the same for every scene of a run.
+
+    Attributes:
+        folder: The dataset's folder.
+        scheme: Says what labels mean.
+        merged: The classes of the patches.
+        bands: The 1-based bands of the scenes.
+        size: Rows and columns of a patch.
+        stride: Pixels from one patch to the next.
+        file_format: Suffix of the patches' files.
+        nodata: Value of pixels without data, beside what the scenes declare.
+        unknown: What to do about unknown labels.
+        aoi: Vector file of the polygons outside which labels are ignored.
+        measure: Whether to gather the statistics of training pixels.
+        fingerprint: Whether to gather fingerprints of the pixels.
+    """
+
+    folder: Path
+    scheme: Scheme
+    merged: MergedClasses
+    bands: tuple[int, ...]
+    size: int
+    stride: int
+    file_format: PatchFormat
+    nodata: float | None
+    unknown: Unknown
+    aoi: Path | None
+    measure: bool
+    fingerprint: bool
+
+
+@dataclass(frozen=True)
+class SceneRows:
+    """Some rows of windows of one scene: what one process works on at a time.
+
+    Attributes:
+        scene: The scene's name.
+        part: train, val or test.
+        image: Path of its image.
+        label: Path of its label.
+        first: First row of windows.
+        stop: The row of windows after the last.
+        pixels: Pixels in them, for progress.
+    """
+
+    scene: str
+    part: Part
+    image: str
+    label: str
+    first: int
+    stop: int
+    pixels: int
+
+
+@dataclass
+class RowsContent:
+    """What the patches of some rows of windows hold.
+
+    Attributes:
+        class_pixels: (classes,) labelled pixels.
+        patches: Number of patches written.
+        dropped: Number of patches left out because none of their pixels has a class.
+        ignored_pixels: Pixels of label 255.
+        unknown_pixels: Pixels whose label the scheme doesn't know, each counted once.
+        moments: Statistics of the pixels with data (and in the area of interest) of training
+            patches, where they are measured.
+        fingerprints: Of the patches' pixels, where they are gathered.
+    """
+
+    class_pixels: npt.NDArray[np.int64]
+    patches: int = 0
+    dropped: int = 0
+    ignored_pixels: int = 0
+    unknown_pixels: int = 0
+    moments: BandMoments | None = None
+    fingerprints: list[Fingerprints] = field(default_factory=list)
+
+
+class _Sources(NamedTuple):
+    """A scene and what belongs to it, opened."""
+
+    scene: Scene
+    labels: Labels
+    aoi: ScenePolygons | None
+
+
+class _Band(NamedTuple):
+    """One row of windows, over the scene's whole width."""
+
+    pixels: npt.NDArray[Any]
+    indices: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+
+
+def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
+    """Cut and write the patches of some rows of windows of a scene.
+
+    In ``val`` and ``test`` each pixel keeps its label only in the first patch, from the top left,
+    that holds it. Pixels without data are 0 in the image and 255 in the label, and so is the
+    padding of scenes smaller than a patch.
+
+    Args:
+        job: The run, and the rows of windows.
+
+    Raises:
+        HrrsiError: The image or label can't be read, or the label holds unknown values.
+    """
+    tiling, rows = job
+    content = RowsContent(np.zeros(len(tiling.merged.names), dtype=np.int64))
+    with ExitStack() as stack:
+        scene = stack.enter_context(
+            open_scene(
+                rows.image,
+                bands=tiling.bands,
+                expected_bands=len(tiling.bands),
+                nodata=tiling.nodata,
+            )
+        )
+        labels = stack.enter_context(
+            open_labels(rows.label, scene, tiling.scheme, name=rows.scene, unknown=tiling.unknown)
+        )
+        sources = _Sources(scene, labels, area_of_interest(tiling.aoi, scene))
+        grid = window_grid(scene.height, scene.width, tiling.size, tiling.stride)
+        for number in range(rows.first, rows.stop):
+            above = grid[number - 1][0] if number else Window(0, 0, 0, 0)
+            held_row = above.row + above.height
+            band = _read_band(tiling, sources, grid[number][0], held_row, content)
+            held_col = 0
+            for window in grid[number]:
+                held = (held_row - window.row, held_col - window.col)
+                patch = _patch(tiling.size, band, window)
+                if rows.part != "train":
+                    patch.indices[: max(0, held[0])] = IGNORE_INDEX
+                    patch.indices[:, : max(0, held[1])] = IGNORE_INDEX
+                if _counted(patch, tiling, rows.part, content):
+                    _write(patch, tiling, rows, scene, window)
+                held_col = window.col + window.width
+    return content
+
+
+def area_of_interest(aoi: Path | None, scene: Scene) -> ScenePolygons | None:
+    """Return the polygons of a vector file on a scene, or None where no file is given.
+
+    Raises:
+        HrrsiError: As `scene_polygons`.
+    """
+    if aoi is None:
+        return None
+    from hrrsi.labels.polygons import (
+        scene_polygons,  # only now: it imports pandas where that is there
+    )
+
+    return scene_polygons(aoi, scene)
+
+
+def _read_band(
+    tiling: Tiling, sources: _Sources, first: Window, held_row: int, content: RowsContent
+) -> _Band:
+    """Return a row of windows, and count its unknown labels below what another row holds."""
+    scene, labels, aoi = sources
+    window = Window(first.row, 0, first.height, scene.width)
+    pixels = scene.read(window)
+    valid = scene.read_valid(window, pixels)
+    pixels[:, ~valid] = 0
+    again = max(0, held_row - first.row)
+    indices, unknown = labels.read_with_unknown(
+        Window(first.row + again, 0, first.height - again, scene.width)
+    )
+    content.unknown_pixels += unknown
+    if again:
+        above = labels.read(Window(first.row, 0, again, scene.width))
+        indices = np.concatenate([above, indices])
+    indices = tiling.merged.new_index[indices]
+    if aoi is not None:
+        valid &= aoi.burned(window, np.ones(len(aoi.geometries), dtype=np.uint8), 0) == 1
+    indices[~valid] = IGNORE_INDEX
+    return _Band(pixels, indices, valid)
+
+
+def _patch(size: int, band: _Band, window: Window) -> _Band:
+    """Return one window of a row of windows, padded to a whole patch."""
+    columns = slice(window.col, window.col + window.width)
+    patch = _Band(
+        np.zeros((len(band.pixels), size, size), dtype=band.pixels.dtype),
+        np.full((size, size), IGNORE_INDEX, dtype=np.uint8),
+        np.zeros((size, size), dtype=bool),
+    )
+    for whole, part in zip(patch, band, strict=True):
+        whole[..., : window.height, : window.width] = part[..., columns]
+    return patch
+
+
+def _counted(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> bool:
+    """Count what a patch holds, and return whether any of its pixels has a class."""
+    counts = np.bincount(patch.indices.ravel(), minlength=256)
+    if counts[IGNORE_INDEX] == patch.indices.size:
+        content.dropped += 1
+        return False
+    content.patches += 1
+    content.class_pixels += counts[: len(content.class_pixels)]
+    content.ignored_pixels += int(counts[IGNORE_INDEX])
+    if tiling.measure and part == "train":
+        piece = BandMoments.of(patch.pixels[:, patch.valid])
+        content.moments = content.moments.joined(piece) if content.moments else piece
+    if tiling.fingerprint:
+        content.fingerprints.append(fingerprints(patch.pixels))
+    return True
+
+
+def _write(patch: _Band, tiling: Tiling, rows: SceneRows, scene: Scene, window: Window) -> None:
+    name = f"{rows.scene}_{window.row:05d}_{window.col:05d}.{tiling.file_format}"
+    place = _georeference(scene, window)
+    folder = tiling.folder / rows.part
+    image = image_bytes(patch.pixels, tiling.file_format, place)
+    label = label_bytes(patch.indices, tiling.merged.colours, tiling.file_format, place)
+    (folder / "image" / name).write_bytes(image)
+    (folder / "label" / name).write_bytes(label)
+
+
+def _georeference(scene: Scene, window: Window) -> Georeference | None:
+    place = scene.dataset.transform
+    if place == Affine.identity():
+        return None
+    crs = scene.dataset.crs
+    return Georeference(
+        crs.to_wkt() if crs else None, place * Affine.translation(window.col, window.row)
+    )

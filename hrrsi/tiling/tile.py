@@ -1,0 +1,187 @@
+"""Raw scenes and labels become a tiled dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hrrsi.atomic_write import refuse_existing, replacing
+from hrrsi.errors import HrrsiError
+from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.progress import progress
+from hrrsi.tiling.band_statistics import BandMoments
+from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent
+from hrrsi.tiling.plan import TilingOptions, TilingPlan, scheme_statistics, tiling_plan
+from hrrsi.tiling.scene_overlap import (
+    Fingerprints,
+    SceneOverlap,
+    overlaps_by_georeference,
+    overlaps_by_pixels,
+)
+from hrrsi.tiling.scene_rows import RowsContent, write_rows
+from hrrsi.tiling.worker_processes import results_as_completed
+
+
+@dataclass(frozen=True)
+class TiledScenes:
+    """What a tiling run made.
+
+    Attributes:
+        description: What ``dataset.yaml`` says.
+        dropped: Patches left out because none of their pixels has a class.
+        unknown_pixels: Pixels by scene whose label the scheme doesn't know.
+        overlaps: Scenes of different parts that show the same ground.
+    """
+
+    description: DatasetDescription
+    dropped: int
+    unknown_pixels: dict[str, int]
+    overlaps: list[SceneOverlap]
+
+
+def tile(
+    files: Sequence[SceneFiles],
+    scheme: Scheme,
+    split: SceneSplit,
+    out: Path,
+    options: TilingOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> TiledScenes:
+    """Cut scenes and labels into a tiled dataset.
+
+    The folder appears under its name whole or not at all, and holds the same bytes for the same
+    arguments, whatever `options.workers`.
+
+    Args:
+        files: The scenes, as `labelled_scenes` returns them.
+        scheme: Says what labels mean.
+        split: Which scenes train, validate and test, as `scene_split` returns it.
+        out: The dataset's folder.
+        options: How to cut.
+        overwrite: Whether `out` may be replaced where it is a tiled dataset.
+
+    Raises:
+        HrrsiError: A label is missing, image and label differ in size, scenes differ in bands or
+            type, a label is unknown, nothing is labelled, or `out` can't be written.
+    """
+    options = options or TilingOptions()
+    refuse_existing(out, overwrite=overwrite)
+    if out.exists() and not (out / DESCRIPTION).is_file():
+        raise HrrsiError(
+            f"is not a tiled dataset (no {DESCRIPTION}), so it is not replaced",
+            where=out,
+            fix="choose another --out",
+        )
+    with _naming(out), replacing(out) as folder:
+        plan = tiling_plan(files, scheme, split, folder, options)
+        for part in {rows.part for rows in plan.rows}:
+            for kind in ("image", "label"):
+                (folder / part / kind).mkdir(parents=True)
+        made = _tiled_scenes(plan, _contents(plan, options), split, options)
+        (folder / DESCRIPTION).write_text(made.description.to_yaml(), encoding="utf-8")
+    return made
+
+
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Name the dataset in errors of the operating system that name no file (a full disk)."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(out)
+        raise
+
+
+def _contents(plan: TilingPlan, options: TilingOptions) -> list[RowsContent]:
+    """Write all patches, and return what each piece of the work holds, in the plan's order."""
+    contents: dict[int, RowsContent] = {}
+    total = sum(rows.pixels for rows in plan.rows) / 1e6
+    with progress("tiling", total, " Mpx", scale=True, enabled=options.show_progress) as bar:
+        jobs = [(plan.tiling, rows) for rows in plan.rows]
+        with closing(results_as_completed(write_rows, jobs, options.workers)) as results:
+            for position, content in results:
+                contents[position] = content
+                bar.update(plan.rows[position].pixels / 1e6)
+    return [contents[position] for position in range(len(plan.rows))]
+
+
+def _tiled_scenes(
+    plan: TilingPlan, contents: Sequence[RowsContent], split: SceneSplit, options: TilingOptions
+) -> TiledScenes:
+    tiling = plan.tiling
+    by_part: dict[Part, list[RowsContent]] = {}
+    unknown: dict[str, int] = {}
+    for rows, content in zip(plan.rows, contents, strict=True):
+        by_part.setdefault(rows.part, []).append(content)
+        if content.unknown_pixels:
+            unknown[rows.scene] = unknown.get(rows.scene, 0) + content.unknown_pixels
+    splits = {
+        part: SplitContent(
+            scenes=list(split.parts[part]),
+            patches=sum(c.patches for c in pieces),
+            class_pixels=np.sum([c.class_pixels for c in pieces], axis=0).tolist(),
+            ignored_pixels=sum(c.ignored_pixels for c in pieces),
+            labels="eroded" if options.eroded and part != "train" else "full",
+        )
+        for part, pieces in by_part.items()
+    }
+    class_pixels = splits["train"].class_pixels
+    if not sum(class_pixels):
+        raise HrrsiError(
+            "no pixel of the training scenes has a class",
+            where=f"split {split.name}",
+            fix="check the labels, --label-format and --aoi",
+        )
+    mean, std = scheme_statistics(tiling.scheme, tiling.bands, plan.dtype) or _measured(
+        plan, by_part["train"]
+    )
+    description = DatasetDescription(
+        scheme=tiling.scheme.name,
+        split=split.name,
+        classes=list(tiling.merged.names),
+        colours=list(tiling.merged.colours),
+        bands=list(tiling.bands),
+        dtype=plan.dtype,
+        scale=plan.scale,
+        mean=mean,
+        std=std,
+        statistics="measured" if tiling.measure else "scheme",
+        class_frequencies=[round(n / sum(class_pixels), 8) for n in class_pixels],
+        resolution="unknown" if plan.resolution is None else plan.resolution,
+        patch_size=tiling.size,
+        stride=tiling.stride,
+        patch_format=tiling.file_format,
+        splits=splits,
+    )
+    return TiledScenes(
+        description, sum(c.dropped for c in contents), unknown, _overlaps(plan, contents)
+    )
+
+
+def _measured(plan: TilingPlan, train: Sequence[RowsContent]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of the training pixels, divided by the full scale."""
+    moments = BandMoments.of(np.zeros((len(plan.tiling.bands), 0)))
+    for content in train:
+        if content.moments is not None:
+            moments = moments.joined(content.moments)
+    mean = [round(float(m) / plan.scale, 8) for m in moments.mean]
+    return mean, [round(float(s) / plan.scale, 8) for s in moments.std]
+
+
+def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOverlap]:
+    gathered: dict[str, list[Fingerprints]] = {}
+    for rows, content in zip(plan.rows, contents, strict=True):
+        gathered.setdefault(rows.scene, []).extend(content.fingerprints)
+    prints = {
+        scene: np.unique(np.concatenate(pieces)) for scene, pieces in gathered.items() if pieces
+    }
+    by_pixels = overlaps_by_pixels(plan.footprints, prints)
+    return overlaps_by_georeference(plan.footprints) + by_pixels
