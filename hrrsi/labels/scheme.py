@@ -97,10 +97,8 @@ class Scheme(_Strict):
     def _check(self) -> Scheme:
         names = [c.name for c in self.classes]
         colours = [c.colour for c in self.classes] + [c.colour for c in self.ignored]
-        for what, values in (("class name", names), ("colour", colours)):
-            twice = [v for v in values if values.count(v) > 1]
-            if twice:
-                raise ValueError(f"{what} {twice[0]} stands for two classes")
+        _refuse_twice("class name", names)
+        _refuse_twice("colour", colours)
         fields = set(_placeholders(self.scene))
         if not fields:
             raise ValueError("scene must contain a placeholder such as {scene}")
@@ -198,6 +196,12 @@ def scenes_matching(scenes: Iterable[str], patterns: Iterable[str]) -> list[str]
     """Return the scenes, in their order, that equal a name or fit a pattern such as ``tile8_*``."""
     wanted = list(patterns)
     return [s for s in scenes if any(fnmatch.fnmatchcase(s, p) for p in wanted)]
+
+
+def _refuse_twice(what: str, values: Sequence[object]) -> None:
+    twice = [v for v in values if values.count(v) > 1]
+    if twice:
+        raise ValueError(f"{what} {twice[0]} stands for two classes")
 
 
 def _placeholders(pattern: str) -> list[str]:

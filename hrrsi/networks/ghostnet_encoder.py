@@ -1,5 +1,7 @@
 """GhostNet as the encoder of the segmentation networks: four maps at strides 4, 8, 16 and 32."""
 
+from typing import Any
+
 import torch
 from timm.models.ghostnet import GhostNet
 from torch import nn
@@ -49,8 +51,9 @@ class GhostNetEncoder(nn.Module):
         self.bn1 = ghostnet.bn1
         self.act1 = ghostnet.act1
         self.blocks = ghostnet.blocks[: len(_STAGES)]
+        bottlenecks: Any = ghostnet.blocks
         self.channels: tuple[int, ...] = tuple(
-            ghostnet.blocks[stage][-1].ghost2.out_chs for stage in _MAP_STAGES
+            bottlenecks[stage][-1].ghost2.out_chs for stage in _MAP_STAGES
         )
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import transform as transform_coordinates
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
@@ -212,22 +213,41 @@ def open_scene(
 def ground_resolution(dataset: Any) -> float | None:
     """Return a rasterio dataset's ground sampling distance in metres per pixel, or None.
 
-    A geographic CRS gives the size of a pixel at the raster's centre on a sphere; a raster
-    without CRS has no known resolution.
+    It is taken at the raster's centre, on the WGS 84 ellipsoid: the map units of a Web Mercator
+    are far from metres on the ground. Where a projection is true to within 1 %, as national grids
+    and UTM are, its own units count, so that 25 cm stay 25 cm.
+
+    A raster without CRS, or with one that has no place on the Earth, has no known resolution.
     """
-    if dataset.crs is None:
+    if dataset.crs is None or not (dataset.crs.is_geographic or dataset.crs.is_projected):
         return None
     transform = dataset.transform
-    across = float(np.hypot(transform.a, transform.d))
-    down = float(np.hypot(transform.b, transform.e))
-    if dataset.crs.is_geographic:
-        _, latitude = transform * (dataset.width / 2, dataset.height / 2)
-        metres_per_degree = 6371008.8 * np.pi / 180
-        across *= metres_per_degree * float(np.cos(np.radians(latitude)))
-        down *= metres_per_degree
-    elif dataset.crs.is_projected:
-        factor = float(dataset.crs.linear_units_factor[1])
-        across, down = across * factor, down * factor
-    else:
+    centre = (dataset.width / 2, dataset.height / 2)
+    steps = [centre, (centre[0] + 1, centre[1]), (centre[0], centre[1] + 1)]
+    xs, ys = zip(*(transform * step for step in steps), strict=True)
+    try:
+        longitudes, latitudes = transform_coordinates(dataset.crs, "EPSG:4326", xs, ys)
+    except RasterioError:  # the CRS does not reach there
         return None
-    return float(np.sqrt(across * down))
+    east, north = _metres_per_degree(latitudes[0])
+    across, down = (
+        float(
+            np.hypot((longitudes[i] - longitudes[0]) * east, (latitudes[i] - latitudes[0]) * north)
+        )
+        for i in (1, 2)
+    )
+    on_the_ground = float(np.sqrt(across * down))
+    if dataset.crs.is_projected:
+        nominal = float(np.sqrt(abs(transform.determinant))) * dataset.crs.linear_units_factor[1]
+        if abs(on_the_ground / nominal - 1) < 0.01:
+            return float(nominal)
+    return on_the_ground if np.isfinite(on_the_ground) else None
+
+
+def _metres_per_degree(latitude: float) -> tuple[float, float]:
+    """Return the lengths of a degree of longitude and of latitude on the WGS 84 ellipsoid."""
+    semi_major, eccentricity_squared = 6378137.0, 0.00669437999014
+    curvature = 1 - eccentricity_squared * np.sin(np.radians(latitude)) ** 2
+    east = semi_major / np.sqrt(curvature) * np.cos(np.radians(latitude))
+    north = semi_major * (1 - eccentricity_squared) / curvature**1.5
+    return float(np.radians(east)), float(np.radians(north))
