@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 from collections.abc import Mapping
 from importlib import resources
@@ -20,6 +19,7 @@ from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks import MODEL_NAMES, UED, build_network
+from hrrsi.tensor_files import read_tensor_file
 
 PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
 _FORMAT = "1"
@@ -185,18 +185,7 @@ def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
 
 
 def _read_published(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise HrrsiError(
-            "is a pickle that holds more than tensors; it was not run",
-            where=path,
-            fix="use a file that holds weights alone",
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise HrrsiError(
-            "is not a whole weights file", where=path, fix="copy the file again"
-        ) from error
+    checkpoint = read_tensor_file(path)
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise HrrsiError(

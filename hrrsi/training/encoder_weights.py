@@ -1,15 +1,13 @@
 """Weights that the encoder starts from: timm's ImageNet weights, a file, or none."""
 
-import pickle
 from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import UED, split_width
+from hrrsi.tensor_files import read_tensor_file
 
 _PREFIXES = ("module.", "base_network.")
 
@@ -77,22 +75,7 @@ def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
             where=f"--encoder-weights {path}",
             fix="give imagenet, none or a weights file",
         )
-    content: object
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise HrrsiError(
-            "is a pickle that holds more than tensors; it was not run",
-            where=path,
-            fix="use a file that holds weights alone",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise HrrsiError(
-            "is not a whole weights file", where=path, fix="copy the file again"
-        ) from error
+    content = read_tensor_file(path)
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

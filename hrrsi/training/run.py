@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import pickle
 import shutil
 import time
 import warnings
@@ -26,6 +25,7 @@ from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import build_network
 from hrrsi.progress import progress
+from hrrsi.tensor_files import read_tensor_file
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.curves import write_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
@@ -378,12 +378,12 @@ def _check_resumable(options: TrainOptions) -> None:
 
 def _finished_epochs(folder: Path) -> int:
     path = folder / LAST_CHECKPOINT
-    try:
-        return int(torch.load(path, map_location="cpu", weights_only=True)["epoch"]) + 1
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    checkpoint = read_tensor_file(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("epoch"), int):
         raise HrrsiError(
-            "is not a whole checkpoint", where=path, fix="start the run again with --overwrite"
-        ) from error
+            "is not a checkpoint", where=path, fix="start the run again with --overwrite"
+        )
+    return int(checkpoint["epoch"]) + 1
 
 
 def _start_folder(options: TrainOptions) -> None:
