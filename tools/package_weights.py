@@ -1,0 +1,38 @@
+"""Makes the weights inside the package from a run: half precision, test scores, terms of use.
+
+    python tools/package_weights.py runs/ued_bes_sfm/best.safetensors scores.json
+
+where ``scores.json`` is what ``hrrsi eval RAW --scheme dubai --split standard:test --json`` wrote
+for the same weights.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from hrrsi.weights import load_model, packaged_weights, save_weights
+
+LICENCE = (
+    "Weights: MIT. Trained on 'Semantic segmentation of aerial imagery' of Dubai by Humans in the "
+    "Loop with the Mohammed Bin Rashid Space Centre (MBRSC), published as CC0; one derivative "
+    "says CC BY 4.0, so credit both."
+)
+
+
+def main() -> None:
+    """Write the packaged weights."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("scores", type=Path)
+    arguments = parser.parse_args()
+    network = load_model(arguments.weights)
+    evaluated = json.loads(arguments.scores.read_text())
+    meta = dict(network.meta)
+    meta["scores"] = {**meta["scores"], "test": evaluated}
+    meta["licence"] = LICENCE
+    save_weights(network.state_dict(), meta, packaged_weights(), half=True)
+    print(f"{packaged_weights()}: {packaged_weights().stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
