@@ -1,15 +1,14 @@
 """Very-high-resolution orthophotos to land-cover maps with networks of under 3 M parameters."""
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrrsi.prediction.predict import predict
     from hrrsi.weights import load_model
 
-__all__ = ["__version__", "load_model", "predict"]
+    __version__: str
 
-__version__ = metadata.version("hrrsi")
+__all__ = ["__version__", "load_model", "predict"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from hrrsi.prediction.predict import predict
 
         return predict
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("hrrsi")
     raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")

@@ -1,0 +1,58 @@
+"""The README's tour, run as it stands on the imagery that ships with the repository."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+_BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n")
+TOUR = [(m[1], m[2], m[3]) for m in _BLOCK.finditer((REPOSITORY / "README.md").read_text())]
+
+
+def without_figures(text: str) -> str:
+    """The words of an output: figures, widths and rules differ from machine to machine."""
+    text = text.replace("| best so far", "")  # which epoch is the best is chance
+    return " ".join(re.sub(r"[-+|\d.,:%]+", " ", text).split())
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    return folder
+
+
+def test_the_tour_shows_every_step() -> None:
+    assert [command.split()[1] for _, command, _ in TOUR] == [
+        "tile",
+        "train",
+        "eval",
+        "predict",
+        "info",
+        "profile",
+    ]
+
+
+def test_the_readme_shows_what_happens(clone: Path) -> None:
+    for kind, command, shown in TOUR:  # in order: each step takes what the one before made
+        program, *arguments = shlex.split(command)
+        assert program == "hrrsi"
+        finished = subprocess.run(
+            [sys.executable, "-m", "hrrsi", *arguments],
+            cwd=clone,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "100"},
+        )
+        assert finished.returncode == 0, finished.stderr
+        if kind == "exact":
+            assert finished.stdout.strip() == shown.strip(), command
+        else:
+            assert without_figures(finished.stdout) == without_figures(shown), command
+    assert (clone / "dubai_tile1_classes.tif").exists()
+    assert (clone / "dubai_tile1.png").exists()
