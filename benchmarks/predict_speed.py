@@ -25,6 +25,7 @@ from prettytable import PrettyTable
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from hrrsi.scenes.scene import open_raster
 from hrrsi.weights import packaged_weights
 
 ORIGINAL = "the original's way"
@@ -112,7 +113,7 @@ def agreement(first: Path, second: Path) -> float:
 
 def main() -> None:
     options = arguments()
-    with rasterio.open(options.texture) as source:
+    with open_raster(options.texture) as source:
         texture = source.read((1, 2, 3))
     contestants = {ORIGINAL: original}
     contestants |= {f"hrrsi predict, overlap {o}": hrrsi_at(o) for o in options.overlaps}

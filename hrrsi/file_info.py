@@ -77,8 +77,8 @@ def _weights_info(path: Path) -> FileInfo:
         ("std", _decimals(meta["std"])),
         ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
         ("scheme", meta["scheme"]),
-        *_mapping_lines("trained", meta["training"]),
-        *_mapping_lines("scores", meta["scores"]),
+        ("trained", _training_text(meta["training"])),
+        *_score_lines(meta["scores"]),
         ("licence", meta["licence"]),
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
@@ -228,11 +228,24 @@ def _decimals(values: Sequence[float]) -> str:
     return ", ".join(f"{v:.4f}" for v in values)
 
 
-def _mapping_lines(label: str, mapping: dict[str, Any]) -> list[tuple[str, str]]:
-    lines: list[tuple[str, str]] = []
-    for key, value in mapping.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        lines.append((label if not lines else "", f"{key}: {text}"))
+def _training_text(training: dict[str, Any]) -> str:
+    """Return how weights were trained, scenes counted rather than listed."""
+    parts = []
+    for key, value in training.items():
+        words = key.replace("_", " ")
+        if isinstance(value, list):
+            parts.append(f"{_count(len(value), words.removesuffix('s'))}")
+        else:
+            parts.append(f"{words} {value:,}" if isinstance(value, int) else f"{words} {value}")
+    return ", ".join(parts) or "not said"
+
+
+def _score_lines(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a line for each set of scores: the figures in percent, then their protocol."""
+    lines = []
+    for name, values in scores.items():
+        figures = [f"{k} {v:.2%}" for k, v in values.items() if isinstance(v, float)]
+        lines.append((name, f"{', '.join(figures)} ({values.get('protocol', 'protocol unknown')})"))
     return lines
 
 

@@ -118,10 +118,11 @@ def save_weights(
         tensors: State dict of the network.
         meta: What the weights are.
         path: A ``.safetensors`` file; replaced where it exists.
-        half: Store floating-point tensors in half precision.
+        half: Store the kernels of convolutions in half precision; BatchNorm stays as it is, since
+            its rounding errors would reach every pixel.
     """
     stored = {
-        key: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous()
+        key: (t.half() if half and t.ndim == 4 else t).detach().cpu().contiguous()
         for key, t in tensors.items()
     }
     metadata = {key: json.dumps(value) for key, value in meta.items()}

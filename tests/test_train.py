@@ -268,6 +268,31 @@ def test_datasets_that_cannot_be_trained_on(
     assert not (tmp_path / "runs").exists()
 
 
+def test_half_precision_needs_a_gpu(dataset: Path, tmp_path: Path) -> None:
+    result = run(dataset, "--out", tmp_path, *QUICK, "--precision", "16", "--device", "cpu")
+    assert_one_line_error(result, "needs a GPU", "bf16")
+
+
+def test_mixed_precision_trains_on_the_cpu(dataset: Path, tmp_path: Path) -> None:
+    result = run(
+        dataset, "--model", "ued_bes_sfm", "--epochs", 1, "--out", tmp_path, *QUICK,
+        "--precision", "bf16",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    stored = load_model(tmp_path / "ued_bes_sfm" / "best.safetensors").state_dict()
+    assert {t.dtype for t in stored.values()} == {torch.float32, torch.int64}
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    dataset: Path, two_models: tuple[Path, Result]
+) -> None:
+    out, _ = two_models
+    before = {p.name: p.read_bytes() for p in (out / "ued").iterdir()}
+    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", out, *QUICK, "--resume")
+    assert result.exit_code == 0, result.output
+    assert {p.name: p.read_bytes() for p in (out / "ued").iterdir()} == before
+
+
 def test_not_a_dataset(tmp_path: Path) -> None:
     assert_one_line_error(run(tmp_path, *QUICK), "is not a tiled dataset", "hrrsi tile")
 

@@ -28,7 +28,16 @@ def main() -> None:
     network = load_model(arguments.weights)
     evaluated = json.loads(arguments.scores.read_text())
     meta = dict(network.meta)
-    meta["scores"] = {**meta["scores"], "test": evaluated}
+    scores = {k: evaluated["scores"][k] for k in ("OA", "mF1", "mIoU")}
+    meta["scores"] = {
+        **meta["scores"],
+        "test": {
+            "protocol": evaluated["protocol"]["sentence"],
+            "scenes": evaluated["protocol"]["scenes"],
+            **scores,
+            "IoU": {c["name"]: c["IoU"] for c in evaluated["classes"]},
+        },
+    }
     meta["licence"] = LICENCE
     save_weights(network.state_dict(), meta, packaged_weights(), half=True)
     print(f"{packaged_weights()}: {packaged_weights().stat().st_size / 1e6:.2f} MB")

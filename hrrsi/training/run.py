@@ -85,6 +85,10 @@ def train(
     description = dataset.description
     _check_trainable(dataset)
     accelerator, devices = _accelerator(options.device)
+    if accelerator == "cpu" and options.precision == "16":
+        raise HrrsiError(
+            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
+        )
     folder = options.run_folder
     resume = resume and folder.exists()  # of several models, some may not have been started yet
     if not resume:
