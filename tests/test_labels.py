@@ -26,7 +26,8 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.label_reading import Labels, open_labels
+from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window

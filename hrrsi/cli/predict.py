@@ -25,7 +25,7 @@ from hrrsi.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hrrsi.prediction.predict import MappedScene
+    from hrrsi.prediction.mapped_scene import MappedScene
 
 
 def predict(

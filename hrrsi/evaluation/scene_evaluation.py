@@ -15,8 +15,9 @@ from hrrsi.evaluation.evaluation import (
 )
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.class_merging import merged_classes
-from hrrsi.labels.label_reading import Labels, Unknown, open_labels
+from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.networks import UED
 from hrrsi.prediction.sliding_window import check_window, predict_rows, value_scale

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.label_reading import UNKNOWN_LABEL, Indices, Labels, Unknown
 from hrrsi.labels.polygons import scene_polygons
+from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
@@ -20,6 +19,7 @@ from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
 from hrrsi.networks import UED
 from hrrsi.prediction.class_raster import writing_class_raster
+from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.scene_files import map_paths, scene_files
 from hrrsi.prediction.sliding_window import check_window, predict_rows
 from hrrsi.progress import progress
@@ -30,46 +30,6 @@ from hrrsi.weights import load_model, packaged_weights
 # those of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
 _RESOLUTION_FACTOR = 1.5
-
-
-@dataclass(frozen=True)
-class MappedScene:
-    """A scene that has its map.
-
-    Attributes:
-        scene: The raster, as given.
-        path: Its class map.
-        height: Rows of pixels.
-        width: Columns of pixels.
-        classes: Class names in the order of their indices.
-        colours: Class colours (red, green, blue, 0 to 255), likewise.
-        class_pixels: Pixels of each class.
-        nodata_pixels: Pixels without data.
-        pixel_area: Square metres of a pixel, or None where the ground resolution is not known.
-        seconds: Wall time from opening the scene to the finished map.
-    """
-
-    scene: str
-    path: Path
-    height: int
-    width: int
-    classes: list[str]
-    colours: list[tuple[int, int, int]]
-    class_pixels: list[int]
-    nodata_pixels: int
-    pixel_area: float | None
-    seconds: float
-
-    @property
-    def shares(self) -> list[float]:
-        """Share of each class in the pixels that hold data, 0 to 1."""
-        return [n / max(1, sum(self.class_pixels)) for n in self.class_pixels]
-
-    @property
-    def areas(self) -> list[float] | None:
-        """Square metres of each class, or None where the ground resolution is not known."""
-        area = self.pixel_area
-        return None if area is None else [n * area for n in self.class_pixels]
 
 
 class ScenesFailedError(HrrsiError):

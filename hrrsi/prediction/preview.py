@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,11 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import ColorInterp, Resampling
 
 from hrrsi.atomic_write import replacing
+from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
 from hrrsi.scenes.scene import open_raster
-
-if TYPE_CHECKING:
-    from hrrsi.prediction.predict import MappedScene
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40

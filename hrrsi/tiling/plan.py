@@ -11,8 +11,9 @@ from rasterio.enums import ColorInterp
 
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.class_merging import merged_classes
-from hrrsi.labels.label_reading import Unknown, open_labels
+from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scene_labels import Unknown
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit
 from hrrsi.scenes.scene import FULL_SCALE, open_raster, open_scene

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from rasterio import Affine
 
 from hrrsi.labels.class_merging import MergedClasses
-from hrrsi.labels.label_reading import Labels, Unknown, open_labels
+from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.scene import Scene, open_scene
