@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from typing_extensions import TypedDict
 
 from hrrsi.atomic_write import replacing
@@ -127,8 +127,8 @@ def save_weights(
     }
     metadata = {key: json.dumps(value) for key, value in meta.items()}
     with replacing(path) as temporary:
-        save_file(stored, temporary, {"hrrsi_format": _FORMAT, **metadata})
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+        # written by us, so that a full disk shows as such
+        temporary.write_bytes(save(stored, {"hrrsi_format": _FORMAT, **metadata}))
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -302,3 +302,19 @@ def test_a_file_of_lines_is_no_label(tmp_path: Path) -> None:
         opened(tmp_path, tmp_path / "text.gpkg", "polygons"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("[{name: a, colour: [1,1,1], index: 1}, {name: b, colour: [2,2,2]}]", "index 1"),
+        ("[{name: a, colour: [1,1,1], code: X}, {name: b, colour: [2,2,2], code: X}]", "code X"),
+        ("[{name: a, colour: [1,1,1]}, {name: b, colour: [1,1,1]}]", "colour (1, 1, 1)"),
+    ],
+)
+def test_a_scheme_gives_each_value_one_meaning(tmp_path: Path, classes: str, words: str) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(f"name: twice\nclasses: {classes}\n")
+    with pytest.raises(HrrsiError) as error:
+        load_scheme(path)
+    assert f"{words} stands for two things" in str(error.value)

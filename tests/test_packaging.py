@@ -21,7 +21,7 @@ IMPORT_NAMES = {
     "typing-extensions": "typing_extensions",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
-PARTS = {"affine": "rasterio", "cv2": "imgaug"}
+PARTS = {"affine": "rasterio", "cv2": "imgaug", "huggingface_hub": "timm"}
 
 
 def requirements(*texts: str) -> list[Requirement]:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from made_weights import save_made_weights, scene_pixels
+from made_weights import REPOSITORY, save_made_weights, scene_pixels
 from PIL import Image
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.errors import HrrsiError
 from hrrsi.prediction.predict import ResolutionWarning, ScenesFailedError
 from hrrsi.prediction.sliding_window import predict_rows
 from hrrsi.scenes.scene import open_scene
@@ -464,3 +465,42 @@ def test_a_stopped_run_leaves_nothing_under_the_final_name(
         arguments = ["predict", small, "--out", maps, "--weights", made_weights, *SMALL]
         assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
         assert not list(maps.glob(".*"))  # the next run cleans up
+
+
+def test_values_far_beyond_the_scale_are_no_map(tmp_path: Path, made_weights: Path) -> None:
+    pixels = np.moveaxis(scene_pixels(), -1, 0).astype(np.float32)
+    pixels[:, :30, :30] = -3.4e38  # an undeclared mark of missing data
+    scene = tmp_path / "sentinel.tif"
+    with rasterio.open(
+        scene, "w", driver="GTiff", count=3, dtype="float32", height=256, width=320
+    ) as dataset:
+        dataset.write(pixels)
+    line = ["predict", str(scene), "--out", str(tmp_path / "out"), "--scale", "255", "--quiet"]
+    result = CliRunner().invoke(app, [*line, "--weights", str(made_weights)])
+    assert result.exit_code == 1
+    assert "--nodata" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("scale", ["0", "-5", "nan", "inf"])
+def test_a_scale_is_a_positive_number(tmp_path: Path, made_weights: Path, scale: str) -> None:
+    scene = REPOSITORY / "examples" / "dubai_tile1.tif"
+    line = ["predict", str(scene), "--out", str(tmp_path), "--scale", scale]
+    result = CliRunner().invoke(app, [*line, "--weights", str(made_weights)])
+    assert result.exit_code == 1
+    assert "--scale: full brightness" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_leaves_out_maps_of_the_run_before(run: Run, tmp_path: Path) -> None:
+    save_scene(tmp_path / "here" / "flight.tif")
+    for _ in range(2):
+        result = run("*.tif", "--overwrite", "--quiet")
+        assert result.exit_code == 0, result.stderr
+    assert sorted(p.name for p in Path().glob("*.tif")) == ["flight.tif", "flight_classes.tif"]
+
+
+def test_nothing_to_map_is_told(made_weights: Path) -> None:
+    with pytest.raises(HrrsiError, match="no scenes are named"):
+        hrrsi.predict([], weights=made_weights)

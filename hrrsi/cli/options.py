@@ -34,7 +34,7 @@ Nodata = Annotated[
     typer.Option(
         "--nodata",
         help="Value of pixels without data, where the raster does not say so itself "
-        "(all bands must hold it), e.g. 0 for black corners.",
+        "(all bands must hold it), e.g. 0 for black corners. Exact: lossy JPEG leaves a rim.",
     ),
 ]
 Scale = Annotated[

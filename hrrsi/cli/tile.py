@@ -124,7 +124,11 @@ def tile(
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check scenes, labels and split, and write nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Check the split, and that scenes and labels open and fit; pixels are not read, "
+            "nothing is written.",
+        ),
     ] = False,
     quiet: Quiet = False,
 ) -> None:

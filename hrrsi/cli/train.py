@@ -65,7 +65,10 @@ def train(
         ),
     ] = TrainOptions.encoder_weights,
     seed: Annotated[
-        int, typer.Option("--seed", help="Seed of weights, order and augmentation.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Seed of weights, order and augmentation."
+        ),
     ] = TrainOptions.seed,
     precision: Annotated[
         str, typer.Option("--precision", help="32, or mixed precision: bf16, or 16 (GPU only).")
@@ -110,13 +113,16 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     from hrrsi.networks import split_width
+    from hrrsi.training.run import check_run
     from hrrsi.training.run import train as train_network
 
     models = names(model)
+    if not models or len(set(models)) < len(models):
+        raise typer.BadParameter("name each model once", param_hint="--model")
     for name in models:
         split_width(name)
-    for name in models:
-        options = TrainOptions(
+    runs = [
+        TrainOptions(
             data=data,
             model=name,
             out=out,
@@ -130,10 +136,15 @@ def train(
             device=device,
             workers=workers,
         )
+        for name in models
+    ]
+    for options in runs:  # what is wrong with the last model should not show after days
+        check_run(options, resume=resume, overwrite=overwrite)
+    for options in runs:
         run = train_network(
             options, resume=resume, overwrite=overwrite, quiet=quiet, report=typer.echo
         )
         typer.echo(
-            f"{name}: best epoch {run.best_epoch}, validation mIoU {100 * run.best_miou:.2f}; "
-            f"weights in {run.weights}"
+            f"{options.model}: best epoch {run.best_epoch}, validation mIoU "
+            f"{100 * run.best_miou:.2f}; weights in {run.weights}"
         )

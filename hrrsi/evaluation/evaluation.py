@@ -32,6 +32,7 @@ class Evaluation:
         unknown_pixels: Those among them whose label the scheme doesn't know.
         model: Name of the network.
         seen_in_training: Those of the scenes that the weights were trained on.
+        reading: Options that changed how scenes and labels were read, e.g. ``bands 3,2,1``.
     """
 
     matrix: ConfusionMatrix
@@ -47,6 +48,7 @@ class Evaluation:
     unknown_pixels: int
     model: str
     seen_in_training: tuple[str, ...]
+    reading: tuple[str, ...] = ()
 
 
 def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
@@ -76,7 +78,7 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
         raise HrrsiError(
             f"the weights do not predict its classes: they {' and '.join(parts)}",
             where=where,
-            fix="take weights that were trained on these classes, or join classes with --merge",
+            fix="take weights trained on these classes, or --merge the data's into theirs",
         )
     lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     lookup[: len(weights)] = [places[name.casefold()] for name in weights]

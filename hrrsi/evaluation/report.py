@@ -48,6 +48,7 @@ class EvaluationReport:
         return (
             f"{e.data}{split}: {unit}; {e.labels} labels; {self.protocol.sentence}; no test-time "
             f"augmentation; weights {self.weights} ({e.model})"
+            + "".join(f"; {words}" for words in e.reading)
         )
 
     def to_text(self) -> str:
@@ -102,6 +103,7 @@ class EvaluationReport:
                 "dropped_from_OA": list(self.protocol.dropped_from_overall),
                 "dropped_from_means": list(self.protocol.dropped_from_means),
                 "test_time_augmentation": "none",
+                "reading": list(e.reading),
                 "weights": self.weights,
                 "model": e.model,
                 "scenes_seen_in_training": list(e.seen_in_training),

@@ -45,6 +45,17 @@ class SceneReading:
     nodata: float | None = None
     scale: float | None = None
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What differs from reading everything as it is, for the record of an evaluation."""
+        return (
+            *(f"merged {merge}" for merge in self.merges),
+            *(["unknown labels ignored"] if self.unknown == "ignore" else []),
+            *([f"bands {','.join(map(str, self.bands))}"] if self.bands else []),
+            *([f"no data = {self.nodata:g}"] if self.nodata is not None else []),
+            *([f"full brightness = {self.scale:g}"] if self.scale is not None else []),
+        )
+
 
 def evaluate_scenes(
     files: Sequence[SceneFiles],
@@ -122,6 +133,7 @@ def evaluate_scenes(
         unknown_pixels=unknown,
         model=network.meta["model"],
         seen_in_training=scenes_seen_in_training(network.meta, scheme.name, names),
+        reading=reading.words,
     )
 
 

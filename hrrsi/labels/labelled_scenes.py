@@ -90,7 +90,8 @@ def _matches(
                 raise HrrsiError(
                     f"the files {best[name][1].path} and {candidate.path} claim the same scene",
                     where=f"scene {name}",
-                    fix="name narrower folders, or let the scheme's `scene` tell them apart",
+                    fix="name the folders or archives that you want, or let the scheme's `scene` "
+                    "tell them apart",
                 )
             if name not in best or rank < best[name][0]:
                 best[name] = (rank, candidate)

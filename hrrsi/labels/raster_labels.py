@@ -176,7 +176,10 @@ class ColourLabels(_RasterLabels):
 
 
 class IndexLabels(_RasterLabels):
-    """Labels whose values are class indices; 255 and the file's nodata value are ignored."""
+    """Labels whose values are class indices.
+
+    255 is ignored, and so is the file's nodata value unless the scheme has a class of that index.
+    """
 
     def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
         dataset = self.dataset

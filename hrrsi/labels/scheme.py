@@ -99,6 +99,12 @@ class Scheme(_Strict):
         colours = [c.colour for c in self.classes] + [c.colour for c in self.ignored]
         _refuse_twice("class name", names)
         _refuse_twice("colour", colours)
+        _refuse_twice("code", [c.code for c in self.classes if c.code is not None])
+        _refuse_twice(
+            "index",
+            [position if c.index is None else c.index for position, c in enumerate(self.classes)]
+            + [c.index for c in self.ignored if c.index is not None],
+        )
         fields = set(_placeholders(self.scene))
         if not fields:
             raise ValueError("scene must contain a placeholder such as {scene}")
@@ -201,7 +207,7 @@ def scenes_matching(scenes: Iterable[str], patterns: Iterable[str]) -> list[str]
 def _refuse_twice(what: str, values: Sequence[object]) -> None:
     twice = [v for v in values if values.count(v) > 1]
     if twice:
-        raise ValueError(f"{what} {twice[0]} stands for two classes")
+        raise ValueError(f"{what} {twice[0]} stands for two things")
 
 
 def _placeholders(pattern: str) -> list[str]:

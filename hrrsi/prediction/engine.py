@@ -57,6 +57,11 @@ class TorchEngine:
                 )
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(self.device) from error
+        if not np.isfinite(probabilities).all():
+            raise HrrsiError(
+                "the network's output is not finite: the raster holds values far beyond its scale",
+                fix="name the value of pixels without data with --nodata, or correct --scale",
+            )
         return probabilities
 
 

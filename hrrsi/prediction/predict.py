@@ -70,7 +70,7 @@ def predict(
     nodata: float | None = None,
     scale: float | None = None,
     overwrite: bool = False,
-    preview: Path | None = None,
+    preview: str | Path | None = None,
     show_progress: bool = False,
     on_mapped: Callable[[MappedScene], None] | None = None,
     on_failed: Callable[[str, Exception], None] | None = None,
@@ -111,12 +111,17 @@ def predict(
         ScenesFailedError: Some of several scenes failed; the others have their maps.
     """
     check_window(window, overlap)
+    if batch < 1:
+        raise HrrsiError(f"a batch can't hold {batch} windows", fix="give a number above 0")
+    preview = None if preview is None else Path(preview)
     scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
+    if not scenes:
+        raise HrrsiError("no scenes are named", fix="name rasters, folders or patterns")
     paths = map_paths(scenes, out)
-    _check_outputs(paths, preview, overwrite=overwrite)
     if len(scenes) == 1:
-        with open_raster(scenes[0]):  # a wrong name should not wait for the weights
+        with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass
+    _check_outputs(paths, preview, overwrite=overwrite)
     weights_file = packaged_weights() if weights is None else Path(weights)
     mapper = _Mapper(
         network=load_model(weights_file),
@@ -280,7 +285,11 @@ def _check_outputs(paths: Sequence[Path], preview: Path | None, *, overwrite: bo
         )
     if preview is not None and preview.suffix.lower() != ".png":
         raise HrrsiError("a preview is a PNG", where=preview, fix="let its name end in .png")
-    outputs = [path for map_path in paths for path in (map_path, map_path.with_suffix(".qml"))]
+    outputs = [
+        output
+        for path in paths
+        for output in (path, path.with_suffix(".qml"), path.with_name(path.name + ".aux.xml"))
+    ]
     for path in [*outputs, *([preview] if preview else [])]:
         if path.is_dir():
             raise HrrsiError("is a folder", where=path, fix="name a file")

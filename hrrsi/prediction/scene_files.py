@@ -21,7 +21,7 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
 
     Args:
         inputs: Files, folders (every raster in them but class maps that hrrsi wrote, by name),
-            patterns such as ``scenes/*.tif`` or ``scenes/**/*.tif``, or whatever GDAL opens
+            patterns such as ``scenes/*.tif`` (likewise), or whatever GDAL opens
             (``/vsizip/...``).
 
     Raises:
@@ -49,9 +49,11 @@ def _expanded(given: str) -> list[str]:
         return scenes
     if glob.has_magic(given):
         matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
-        if not matches:
-            raise HrrsiError("matches no file", where=given, fix="check the pattern")
-        return matches
+        scenes = [name for name in matches if not _is_class_map(name)]
+        if not scenes:
+            what = "matches class maps only" if matches else "matches no file"
+            raise HrrsiError(what, where=given, fix="check the pattern")
+        return scenes
     return [given]
 
 
@@ -100,7 +102,9 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
     for path in paths:
         if path.resolve() in inputs:
             raise HrrsiError(
-                "is a scene: its map would replace it", where=path, fix="choose another --out"
+                "is one of the scenes, and a map would replace it",
+                where=path,
+                fix="leave out maps that were made before, or choose another --out",
             )
     return paths
 

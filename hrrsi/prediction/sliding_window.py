@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
@@ -81,6 +82,10 @@ def value_scale(scene: Scene, network: UED, scale: float | None) -> float:
         HrrsiError: The raster's type is not the one that the network was trained on, and `scale`
             is not given.
     """
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise HrrsiError(
+            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
+        )
     trained_on = network.meta["dtype"]
     if scale is None and scene.dtype != trained_on:
         raise HrrsiError(

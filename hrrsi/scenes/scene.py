@@ -105,7 +105,9 @@ class Scene:
             raise HrrsiError(
                 f"cannot be read at row {window.row}, column {window.col} (truncated or damaged)",
                 where=self.path,
-                fix="copy the file again",
+                fix="check the files that it refers to"
+                if self.dataset.driver == "VRT"
+                else "copy the file again",
             ) from error
         return array
 
@@ -222,6 +224,8 @@ def ground_resolution(dataset: Any) -> float | None:
     if dataset.crs is None or not (dataset.crs.is_geographic or dataset.crs.is_projected):
         return None
     transform = dataset.transform
+    if not transform.determinant:
+        return None
     centre = (dataset.width / 2, dataset.height / 2)
     steps = [centre, (centre[0] + 1, centre[1]), (centre[0], centre[1] + 1)]
     xs, ys = zip(*(transform * step for step in steps), strict=True)

@@ -173,7 +173,15 @@ def _measured(plan: TilingPlan, train: Sequence[RowsContent]) -> tuple[list[floa
         if content.moments is not None:
             moments = moments.joined(content.moments)
     mean = [round(float(m) / plan.scale, 8) for m in moments.mean]
-    return mean, [round(float(s) / plan.scale, 8) for s in moments.std]
+    std = [round(float(s) / plan.scale, 8) for s in moments.std]
+    for band, deviation in zip(plan.tiling.bands, std, strict=True):
+        if not deviation:
+            raise HrrsiError(
+                f"band {band} of the training scenes holds a single value",
+                where="split train",
+                fix="leave it out with --bands",
+            )
+    return mean, std
 
 
 def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOverlap]:

@@ -70,9 +70,10 @@ class SegmentationTraining(lightning.LightningModule):
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             raise HrrsiError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch + 1}, step {index + 1}",
+                f"the loss is {float(loss.detach())} in epoch {self.current_epoch + 1}, "
+                f"step {index + 1}",
                 where=self._options.run_folder,
-                fix="lower --lr, or give --precision 32; the last checkpoint is kept",
+                fix="lower --lr, or give --precision 32",
             )
         self._steps += 1
         for key, value in {"loss": loss, **losses}.items():

@@ -6,6 +6,7 @@ resume), ``best.safetensors`` (highest validation mIoU), ``metrics.csv`` and ``c
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import warnings
@@ -17,6 +18,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hrrsi.atomic_write import prepare_folder, replacing
 from hrrsi.device import chosen_device
@@ -24,7 +26,7 @@ from hrrsi.errors import HrrsiError
 from hrrsi.networks import build_network
 from hrrsi.tensor_files import read_tensor_file
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.encoder_weights import load_encoder_weights
+from hrrsi.training.encoder_weights import check_encoder_source, load_encoder_weights
 from hrrsi.training.epoch_progress import EpochProgress
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
@@ -35,6 +37,7 @@ from hrrsi.yaml_file import dump_yaml, read_yaml
 LAST_CHECKPOINT = "last.ckpt"
 CONFIG = "config.yaml"
 
+_ENCODER_STRIDE = 32
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What a resumed run may change: the rest would make its curve another one.
 _FREE_ON_RESUME = ("data", "out", "device", "workers")
@@ -81,20 +84,11 @@ def train(
         HrrsiError: The dataset can't be trained on, the run exists (or does not, with `resume`),
             weights can't be had, or the loss stops being a number.
     """
-    dataset = TiledDataset(options.data)
+    dataset = check_run(options, resume=resume, overwrite=overwrite)
     description = dataset.description
-    _check_trainable(dataset)
     accelerator, devices = _accelerator(options.device)
-    if accelerator == "cpu" and options.precision == "16":
-        raise HrrsiError(
-            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
-        )
     folder = options.run_folder
-    resume = resume and folder.exists()  # of several models, some may not have been started yet
-    if not resume:
-        _refuse_existing_run(folder, overwrite=overwrite)
-    else:
-        _check_resumable(options)
+    resume = resume and folder.exists()
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     network = build_network(options.model, len(description.classes), len(description.bands))
     if not resume:
@@ -112,6 +106,7 @@ def train(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
+        plugins=[WholeCheckpoints()],
         callbacks=[
             record,
             EpochProgress(enabled=not quiet),
@@ -150,11 +145,54 @@ def train(
         ) from error
     except SystemExit:  # how Lightning ends a run that Ctrl-C stopped
         raise KeyboardInterrupt from None
+    finally:
+        _settle_replaced(folder)
     best = record.best
     return TrainedRun(folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"])
 
 
-def _check_trainable(dataset: TiledDataset) -> None:
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are whole under their name, wherever temporary files live."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; a full disk leaves the one before."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def check_run(options: TrainOptions, *, resume: bool, overwrite: bool) -> TiledDataset:
+    """Return the dataset of a run, having checked what can be checked before it starts.
+
+    Args:
+        options: What to train, and how.
+        resume: Whether an existing run is continued; one that does not exist is started.
+        overwrite: Whether an existing run is replaced.
+
+    Raises:
+        HrrsiError: As `train`, for what shows before training.
+    """
+    dataset = TiledDataset(options.data)
+    _check_trainable(dataset, options.batch)
+    accelerator, _ = _accelerator(options.device)
+    if accelerator == "cpu" and options.precision == "16":
+        raise HrrsiError(
+            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
+        )
+    folder = options.run_folder
+    _settle_replaced(folder)
+    if resume and folder.exists():
+        _check_resumable(options)
+    else:
+        _refuse_existing_run(folder, overwrite=overwrite)
+        check_encoder_source(options.model, options.encoder_weights)
+    return dataset
+
+
+def _check_trainable(dataset: TiledDataset, batch: int) -> None:
     for split, fix in (
         ("train", "tile it with scenes for training"),
         ("val", "tile it with --val-scenes: the best weights are chosen on them, never on test"),
@@ -171,6 +209,14 @@ def _check_trainable(dataset: TiledDataset) -> None:
                 where=dataset.folder,
                 fix="tile scenes whose labels hold at least two classes",
             )
+    patches = dataset.description.splits["train"].patches
+    if min(batch, patches) == 1 and dataset.description.patch_size <= _ENCODER_STRIDE:
+        raise HrrsiError(
+            "BatchNorm can't learn from a single pixel, which is what one patch of "
+            f"{dataset.description.patch_size} px becomes at stride {_ENCODER_STRIDE}",
+            where=dataset.folder,
+            fix="tile larger or more patches, or raise --batch",
+        )
 
 
 def _accelerator(device: str) -> tuple[str, Any]:
@@ -180,8 +226,8 @@ def _accelerator(device: str) -> tuple[str, Any]:
 
 
 def _refuse_existing_run(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    if not folder.exists() or {p.name for p in folder.iterdir()} <= {CONFIG}:
+        return  # nothing there, or a run that never finished its first epoch
     if not overwrite:
         raise HrrsiError(
             "holds a run already",
@@ -223,10 +269,27 @@ def _finished_epochs(folder: Path) -> int:
 def _start_folder(options: TrainOptions) -> None:
     folder = options.run_folder
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(_replaced(folder))
     prepare_folder(folder)
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(dump_yaml(options.to_config()), encoding="utf-8")
+
+
+def _replaced(folder: Path) -> Path:
+    """Return where a run waits that another one replaces."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _settle_replaced(folder: Path) -> None:
+    """Drop a replaced run once the new one has a checkpoint, else put it back."""
+    replaced = _replaced(folder)
+    if not replaced.exists():
+        return
+    if (folder / LAST_CHECKPOINT).exists():
+        shutil.rmtree(replaced)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        replaced.rename(folder)
 
 
 def _without_worker_traceback(error: HrrsiError) -> HrrsiError:
