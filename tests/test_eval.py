@@ -370,6 +370,20 @@ def test_merged_classes_are_scored_as_one(scenes, tmp_path):
     assert [c["pixels"] for c in report["classes"]] == pixels
 
 
+def test_predictions_of_separate_classes_are_merged_like_the_truth(scenes, weights):
+    arguments = [scenes["folder"], *scenes["options"], "--weights", weights]
+    apart = scored(*arguments)["confusion_matrix"]
+    joined = scored(*arguments, "--merge", "tree+clutter=green")
+    assert joined["confusion_matrix"]["classes"] == ["water", "green"]
+    members = [[apart["classes"].index("water")], [1, 2]]
+    assert {apart["classes"][i] for i in members[1]} == {"tree", "clutter"}
+    counts = np.asarray(apart["counts"])
+    expected = [[int(counts[np.ix_(p, t)].sum()) for t in members] for p in members]
+    assert joined["confusion_matrix"]["counts"] == expected
+    assert joined["protocol"]["reading"] == ["merged tree+clutter=green"]
+    assert "merged tree+clutter=green" in joined["protocol"]["sentence"]
+
+
 def test_real_scenes(examples, tmp_path):
     names = ["Building", "Land", "Road", "Vegetation", "Water"]
     weights = write_weights(tmp_path / "dubai.safetensors", names)

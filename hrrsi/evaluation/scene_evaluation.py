@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -14,7 +17,7 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
 )
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.labels.class_merging import merged_classes
+from hrrsi.labels.class_merging import MergedClasses, merged_classes
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels, Unknown
@@ -93,7 +96,7 @@ def evaluate_scenes(
     """
     reading = reading or SceneReading()
     merged = merged_classes(scheme, reading.merges)
-    new_index = class_lookup(network.meta["classes"], merged.names, f"scheme {scheme.name}")
+    new_index = _predicted_index(network.meta["classes"], scheme, merged)
     check_window(window, overlap)
     matrix = ConfusionMatrix(merged.names)
     ignored = unknown = 0
@@ -135,6 +138,18 @@ def evaluate_scenes(
         seen_in_training=scenes_seen_in_training(network.meta, scheme.name, names),
         reading=reading.words,
     )
+
+
+def _predicted_index(
+    weights: Sequence[str], scheme: Scheme, merged: MergedClasses
+) -> npt.NDArray[np.uint8]:
+    """Return the merged class of each class of the weights, which may know the classes apart."""
+    apart = {name.casefold() for name in scheme.class_names}
+    if {name.casefold() for name in weights} == apart:
+        separate = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
+        joined: npt.NDArray[np.uint8] = merged.new_index[separate]
+        return joined
+    return class_lookup(weights, merged.names, f"scheme {scheme.name}")
 
 
 def scene_pixels(
