@@ -196,11 +196,17 @@ def test_config_takes_any_option_and_the_command_line_wins(
     config = tmp_path / "my.yaml"
     written = yaml.safe_load((runs / "ued" / "config.yaml").read_text())
     assert written["epochs"] == 2
+    written["precision"] = 32  # a number, as people write it
     config.write_text(yaml.safe_dump({**written, "out": str(tmp_path / "from-config")}))
     result = run("--config", config, "--epochs", 1, "--quiet")
     assert result.exit_code == 0, result.output
     again = yaml.safe_load((tmp_path / "from-config" / "ued" / "config.yaml").read_text())
-    assert again == {**written, "out": str(tmp_path / "from-config"), "epochs": 1}
+    assert again == {
+        **written,
+        "out": str(tmp_path / "from-config"),
+        "epochs": 1,
+        "precision": "32",
+    }
 
 
 @pytest.mark.parametrize(

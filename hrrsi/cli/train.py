@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from hrrsi.cli.options import BatchSize, Device, Overwrite, Quiet, names
-from hrrsi.training.options import TrainOptions
+from hrrsi.training.options import Precision, TrainOptions
 
 
 def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -71,7 +71,8 @@ def train(
         ),
     ] = TrainOptions.seed,
     precision: Annotated[
-        str, typer.Option("--precision", help="32, or mixed precision: bf16, or 16 (GPU only).")
+        Precision,
+        typer.Option("--precision", help="32, or mixed precision: bf16, or 16 (GPU only)."),
     ] = TrainOptions.precision,
     device: Device = TrainOptions.device,
     workers: Annotated[
@@ -88,7 +89,8 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run from its last checkpoint.")
+        bool,
+        typer.Option("--resume", help="Continue each run from its last checkpoint, or start it."),
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -108,8 +110,6 @@ def train(
     """
     if data is None:
         raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
-    if precision not in ("32", "bf16", "16"):
-        raise typer.BadParameter(f"{precision!r} is not 32, bf16 or 16", param_hint="--precision")
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     from hrrsi.networks import split_width
@@ -132,7 +132,7 @@ def train(
             weight_decay=weight_decay,
             encoder_weights=encoder_weights,
             seed=seed,
-            precision=precision,  # type: ignore[arg-type]  # checked above
+            precision=precision,
             device=device,
             workers=workers,
         )

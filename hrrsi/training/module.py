@@ -36,6 +36,10 @@ class SegmentationTraining(lightning.LightningModule):
         matrix: Confusion matrix of the validation patches of the epoch.
     """
 
+    _offset: torch.Tensor
+    _divisor: torch.Tensor
+    _class_weights: torch.Tensor
+
     def __init__(self, network: UED, options: TrainOptions, description: DatasetDescription):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -53,7 +57,7 @@ class SegmentationTraining(lightning.LightningModule):
         self.matrix = ConfusionMatrix(self._classes)
 
     def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        image = (image.float() - self._offset) / self._divisor  # type: ignore[operator]
+        image = (image.float() - self._offset) / self._divisor
         return image.contiguous(memory_format=torch.channels_last)
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
@@ -61,7 +65,7 @@ class SegmentationTraining(lightning.LightningModule):
         image, label = batch[0], batch[1].long()
         maps = self.network(self._normalised(image))
         with torch.autocast(self.device.type, enabled=False):
-            weights: torch.Tensor = self._class_weights  # type: ignore[assignment]
+            weights = self._class_weights
             losses = {"segmentation_loss": segmentation_loss(maps["lbl"].float(), label, weights)}
             if "bdy" in maps:
                 losses["body_loss"] = body_loss(maps["bdy"].float(), label, weights)

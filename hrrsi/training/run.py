@@ -38,7 +38,7 @@ LAST_CHECKPOINT = "last.ckpt"
 CONFIG = "config.yaml"
 
 _ENCODER_STRIDE = 32
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 # What a resumed run may change: the rest would make its curve another one.
 _FREE_ON_RESUME = ("data", "out", "device", "workers")
 
@@ -72,7 +72,8 @@ def train(
 
     Args:
         options: What to train, and how.
-        resume: Continue the run in the same folder from its last checkpoint.
+        resume: Continue the run in the same folder from its last checkpoint; a run that does not
+            exist is started.
         overwrite: Replace an existing run.
         quiet: No progress bars.
         report: Called with a line an epoch.
@@ -81,8 +82,8 @@ def train(
         Where the weights of the epoch with the highest validation mIoU are.
 
     Raises:
-        HrrsiError: The dataset can't be trained on, the run exists (or does not, with `resume`),
-            weights can't be had, or the loss stops being a number.
+        HrrsiError: The dataset can't be trained on, the run exists (or is another one, with
+            `resume`), weights can't be had, or the loss stops being a number.
     """
     dataset = check_run(options, resume=resume, overwrite=overwrite)
     description = dataset.description
@@ -98,7 +99,7 @@ def train(
     trainer = lightning.Trainer(
         accelerator=accelerator,
         devices=devices,
-        precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]
+        precision=_PRECISIONS[options.precision],
         max_epochs=options.epochs,
         num_sanity_val_steps=0,
         logger=False,
