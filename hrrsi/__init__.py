@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrrsi.prediction.predict import predict
+    from hrrsi.prediction.segmenter import Segmenter
     from hrrsi.weights import load_model
 
     __version__: str
 
-__all__ = ["__version__", "load_model", "predict"]
+__all__ = ["Segmenter", "__version__", "load_model", "predict"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from hrrsi.prediction.predict import predict
 
         return predict
+    if name == "Segmenter":
+        from hrrsi.prediction.segmenter import Segmenter
+
+        return Segmenter
     if name == "__version__":
         from importlib import metadata
 

@@ -39,6 +39,27 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `path` for files that nobody needs later.
+
+    It is removed at the end; leftovers of killed processes are removed, too.
+
+    Raises:
+        HrrsiError: The folder can't be created or written to.
+    """
+    prepare_folder(path.parent)
+    named = path.with_name(path.name + ".scratch")
+    _remove_leftovers(named)
+    folder = named.with_name(f".{named.stem}.partial-{os.getpid()}{named.suffix}")
+    _remove(folder)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def prepare_folder(folder: Path) -> None:
     """Create a folder for outputs and check that it can be written to.
 

@@ -11,12 +11,13 @@ from hrrsi.errors import HrrsiError
 from hrrsi.prediction.class_raster import read_class_raster
 from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap
 from hrrsi.scenes.scene import Scene, open_raster
 from hrrsi.scenes.windows import window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-_WINDOW, _OVERLAP = 512, 64
+_WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(
-    what: str, total: float | None, unit: str, *, scale: bool = False, enabled: bool = True
+    what: str,
+    total: float | None,
+    unit: str,
+    *,
+    scale: bool = False,
+    enabled: bool = True,
+    done: float = 0,
 ) -> Iterator[Any]:
     """Yield a tqdm bar on standard error with an estimate of the time left.
 
@@ -21,11 +27,13 @@ def progress(
         unit: What is counted, e.g. ``" Mpx"``.
         scale: Count fractions, with one decimal.
         enabled: False shows nothing.
+        done: Units that were done earlier.
     """
     numbers = "{n:.1f}/{total:.1f}" if scale else "{n:.0f}/{total_fmt}"
     with tqdm(
         desc=what,
         total=total,
+        initial=done,
         unit=unit,
         disable=None if enabled else True,
         leave=False,

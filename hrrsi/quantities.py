@@ -11,3 +11,17 @@ def area_text(square_metres: float) -> str:
 def length_text(metres: float) -> str:
     """Return a ground sampling distance, in centimetres below a metre."""
     return f"{metres * 100:.3g} cm" if metres < 1 else f"{metres:.3g} m"
+
+
+def byte_text(count: int) -> str:
+    """Return a number of bytes in gigabytes, in megabytes below one."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time in seconds, from two minutes on in minutes, from two hours on in hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

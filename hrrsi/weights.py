@@ -1,76 +1,34 @@
-"""Weights files: one ``.safetensors`` that says what it is, and the published ``.pth`` files."""
+"""Networks from weights files, weights files from networks, and the published ``.pth`` files."""
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from typing_extensions import TypedDict
 
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.networks import MODEL_NAMES, UED, build_network
+from hrrsi.networks.segmentation import UED, build_network
 from hrrsi.tensor_files import read_tensor_file
+from hrrsi.weights_file import (
+    FORMAT,
+    ModelMeta,
+    is_safetensors,
+    meta_of,
+    open_weights,
+    packaged_weights,
+)
 
-PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
-_FORMAT = "1"
 _WIDTH_SUFFIXES = {16: "", 20: "_1p3", 24: "_1p5"}  # by channels of the stem
 _CLASSIFICATION_ONLY = (
     "base_network.blocks.9.",
     "base_network.conv_head.",
     "base_network.classifier.",
 )
-
-
-class ModelMeta(TypedDict):
-    """What a weights file says of itself.
-
-    Attributes:
-        model: Name of the network, one of `hrrsi.networks.MODEL_NAMES`.
-        classes: Class names in the order of the logits.
-        colours: Class colours (red, green, blue, 0 to 255), likewise.
-        bands: Meaning of the input bands, 1-based in the scenes trained on.
-        dtype: NumPy name of the type of the scenes trained on.
-        scale: The value that counts as 1: bands are divided by it, then normalised.
-        mean: Mean of each band after that division.
-        std: Standard deviation of each band, likewise.
-        resolution: Ground sampling distance in metres per pixel, or None where it is unknown.
-        scheme: Name of the label scheme.
-        training: How the weights were trained: data, recipe, seed, images seen.
-        scores: Scores and their protocol.
-        licence: Terms of the weights and of the data behind them.
-    """
-
-    model: str
-    classes: list[str]
-    colours: list[tuple[int, int, int]]
-    bands: list[int]
-    dtype: str
-    scale: float
-    mean: list[float]
-    std: list[float]
-    resolution: float | None
-    scheme: str
-    training: dict[str, Any]
-    scores: dict[str, Any]
-    licence: str
-
-
-_META = TypeAdapter(ModelMeta)
-
-
-def packaged_weights() -> Path:
-    """Return the weights inside the package."""
-    return Path(str(resources.files("hrrsi") / "pretrained" / PACKAGED_WEIGHTS))
 
 
 def load_model(path: str | Path | None = None) -> UED:
@@ -89,24 +47,11 @@ def load_model(path: str | Path | None = None) -> UED:
             holds more than tensors.
     """
     file = packaged_weights() if path is None else Path(path)
-    meta, tensors = _read_safetensors(file) if _is_safetensors(file) else _read_published(file)
+    meta, tensors = _read_safetensors(file) if is_safetensors(file) else _read_published(file)
     network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
     _load_tensors(network, tensors, file)
     network.meta = meta
     return network.eval()
-
-
-def read_meta(path: str | Path) -> ModelMeta:
-    """Return what a weights file says of itself.
-
-    Raises:
-        HrrsiError: As `load_model`.
-    """
-    file = Path(path)
-    if not _is_safetensors(file):
-        return _read_published(file)[0]
-    with _open_safetensors(file) as tensors:
-        return _meta_of(tensors.metadata() or {}, file)
 
 
 def save_weights(
@@ -128,59 +73,12 @@ def save_weights(
     metadata = {key: json.dumps(value) for key, value in meta.items()}
     with replacing(path) as temporary:
         # written by us, so that a full disk shows as such
-        temporary.write_bytes(save(stored, {"hrrsi_format": _FORMAT, **metadata}))
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file starts as safetensors do: a header's length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except FileNotFoundError:
-        raise HrrsiError("no such weights file", where=path, fix="check the path") from None
-    except OSError as error:
-        raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
-    if not start:
-        raise HrrsiError("is empty (0 bytes)", where=path, fix="copy the file again")
-    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{")
-
-
-def _open_safetensors(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError, struct.error) as error:
-        raise HrrsiError(
-            f"is not a whole safetensors file ({error})", where=path, fix="copy the file again"
-        ) from error
-
-
-def _meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
-    if metadata.get("hrrsi_format") != _FORMAT:
-        raise HrrsiError(
-            "does not say which network it holds (not written by hrrsi)",
-            where=path,
-            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
-        )
-    try:
-        meta = _META.validate_python(
-            {key: json.loads(value) for key, value in metadata.items() if key != "hrrsi_format"}
-        )
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise HrrsiError(
-            "its description is damaged", where=path, fix="copy the file again"
-        ) from error
-    if meta["model"] not in MODEL_NAMES:
-        raise HrrsiError(
-            f"holds the model {meta['model']!r}, which this version does not know",
-            where=path,
-            fix="update hrrsi",
-        )
-    return meta
+        temporary.write_bytes(save(stored, {"hrrsi_format": FORMAT, **metadata}))
 
 
 def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
-    with _open_safetensors(path) as file:
-        meta = _meta_of(file.metadata() or {}, path)
+    with open_weights(path, "pt") as file:
+        meta = meta_of(file.metadata() or {}, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     return meta, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
 

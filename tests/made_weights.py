@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.networks import build_network
-from hrrsi.weights import ModelMeta, save_weights
+from hrrsi.networks.segmentation import build_network
+from hrrsi.weights import save_weights
+from hrrsi.weights_file import ModelMeta
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,16 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Compression
 from rasterio.transform import Affine
+from rio_cogeo.cogeo import cog_validate
 
+from hrrsi.atomic_write import scratch_folder
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_raster import overview_levels, read_class_raster, writing_class_raster
+from hrrsi.prediction.class_raster import (
+    ClassRasterContent,
+    read_class_raster,
+    write_class_raster,
+)
+from hrrsi.prediction.raw_pyramid import overview_levels
 
 CLASSES = ["Building & <roof>", "Straße", "Wasser 水"]
 COLOURS = [(60, 16, 152), (255, 255, 0), (1, 2, 3)]
@@ -44,10 +51,13 @@ def made_labels(height: int, width: int) -> np.ndarray:
     return labels
 
 
-def writing(path: Path, scene: Any, *, has_nodata: bool = True) -> Any:
-    return writing_class_raster(
+def write_strips(
+    path: Path, scene: Any, strips: Iterable[np.ndarray], *, has_nodata: bool = True
+) -> ClassRasterContent:
+    return write_class_raster(
         path,
         scene,
+        strips,
         classes=CLASSES,
         colours=COLOURS,
         has_nodata=has_nodata,
@@ -57,10 +67,28 @@ def writing(path: Path, scene: Any, *, has_nodata: bool = True) -> Any:
 
 def write_map(
     path: Path, scene: Any, labels: np.ndarray, *, strip: int = 100, has_nodata: bool = True
-) -> None:
-    with writing(path, scene, has_nodata=has_nodata) as writer:
-        for row in range(0, len(labels), strip):
-            writer.write(row, labels[row : row + strip])
+) -> ClassRasterContent:
+    strips = (labels[row : row + strip] for row in range(0, len(labels), strip))
+    return write_strips(path, scene, strips, has_nodata=has_nodata)
+
+
+def most_frequent(block: list[int]) -> int:
+    """The label of most pixels; of equally frequent ones the first in reading order."""
+    return max(dict.fromkeys(block), key=block.count)
+
+
+def halved(labels: np.ndarray) -> np.ndarray:
+    height, width = (-(-size // 2) for size in labels.shape)
+    return np.array(
+        [
+            [
+                most_frequent(labels[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist())
+                for x in range(width)
+            ]
+            for y in range(height)
+        ],
+        dtype=np.uint8,
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,34 +216,126 @@ def test_bytes_depend_on_the_labels_alone(tmp_path: Path) -> None:
     assert all(file == files[0] for file in files)
 
 
-def test_strips_must_follow_each_other(tmp_path: Path) -> None:
-    def skip_rows(scene: Any) -> None:
-        with writing(tmp_path / "map.tif", scene) as writer:
-            writer.write(0, made_labels(20, 20))
-            writer.write(40, made_labels(20, 20))
-
+@pytest.mark.parametrize(("rows", "columns"), [(59, 20), (61, 20), (60, 19)])
+def test_strips_must_cover_the_scene(tmp_path: Path, rows: int, columns: int) -> None:
     with (
         made_scene(tmp_path / "scene.tif", 60, 20) as scene,
-        pytest.raises(ValueError, match="row 40, not at 20"),
+        pytest.raises(ValueError, match="20"),
     ):
-        skip_rows(scene)
+        write_map(tmp_path / "map.tif", scene, made_labels(rows, columns))
     assert sorted(os.listdir(tmp_path)) == ["scene.tif"]
 
 
 def test_an_interrupt_leaves_the_former_map(tmp_path: Path) -> None:
     labels = made_labels(600, 20)
 
-    def interrupt(scene: Any) -> None:
-        with writing(tmp_path / "map.tif", scene) as writer:
-            writer.write(0, labels[:550])
-            raise KeyboardInterrupt
+    def interrupted() -> Iterator[np.ndarray]:
+        yield labels[:550]
+        raise KeyboardInterrupt
 
     with made_scene(tmp_path / "scene.tif", 600, 20) as scene:
         write_map(tmp_path / "map.tif", scene, labels)
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
         with pytest.raises(KeyboardInterrupt):
-            interrupt(scene)
+            write_strips(tmp_path / "map.tif", scene, interrupted())
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_strips_may_be_made_with_the_help_of_files_beside_the_map(tmp_path: Path) -> None:
+    labels = made_labels(60, 20)
+
+    def from_a_file() -> Iterator[np.ndarray]:
+        with scratch_folder(tmp_path / "map.tif") as folder:
+            for row in range(0, 60, 20):
+                labels[row : row + 20].tofile(folder / "strip")
+                yield np.fromfile(folder / "strip", np.uint8).reshape(20, 20)
+
+    with made_scene(tmp_path / "scene.tif", 60, 20, crs="EPSG:28992") as scene:
+        written = write_strips(tmp_path / "map.tif", scene, from_a_file())
+    assert sum(written.class_pixels) + written.nodata_pixels == 60 * 20
+    assert sorted(os.listdir(tmp_path)) == ["map.qml", "map.tif", "map.tif.aux.xml", "scene.tif"]
+
+
+COG_SCENES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "one pixel": ((1, 1), {}),
+    "smaller than a tile": (
+        (90, 100),
+        {"crs": "EPSG:4326", "transform": Affine(1, 0, 5, 0, -1, 9)},
+    ),
+    "one tile": ((512, 512), {}),
+    "one row": ((1, 1300), {}),
+    "a narrow strip": ((1300, 40), {}),
+    "odd": ((1031, 777), {"crs": "EPSG:32640", "transform": Affine(0.2, 0, 5, 0, -0.2, 9)}),
+    "rotated": ((700, 600), {"crs": "EPSG:32640", "transform": Affine(0.2, 0.1, 5, 0.1, -0.2, 9)}),
+    "control points": (
+        (700, 600),
+        {
+            "gcps": (
+                [GroundControlPoint(r, c, c, -r) for r, c in ((0, 0), (0, 9), (9, 0), (9, 9))],
+                rasterio.CRS.from_epsg(32640),
+            )
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COG_SCENES)
+def test_is_a_cloud_optimised_geotiff(tmp_path: Path, name: str) -> None:
+    (height, width), profile = COG_SCENES[name]
+    labels = made_labels(height, width)
+    path = tmp_path / "a folder — ü" / "map.tif"
+    with made_scene(tmp_path / "scene.tif", height, width, **profile) as scene:
+        write_map(path, scene, labels, strip=33)
+    valid, errors, hints = cog_validate(path, strict=True)
+    assert valid, (errors, hints)
+    assert sorted(os.listdir(path.parent)) == ["map.qml", "map.tif", "map.tif.aux.xml"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as written:
+            np.testing.assert_array_equal(written.read(1), labels)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1031, 777), (3, 1300), (1300, 1)])
+def test_overviews_hold_the_most_frequent_class_of_four_pixels(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    generator = np.random.default_rng(5)
+    labels = generator.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
+    with made_scene(tmp_path / "scene.tif", height, width, crs="EPSG:28992") as scene:
+        write_map(tmp_path / "map.tif", scene, labels, strip=37)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = labels
+        for level in range(len(overview_levels(height, width))):
+            expected = halved(expected)
+            with rasterio.open(tmp_path / "map.tif", overview_level=level) as overview:
+                np.testing.assert_array_equal(overview.read(1), expected)
+
+
+WRITE_LABELS = """
+import os, sys
+from pathlib import Path
+import numpy as np, rasterio
+from hrrsi.prediction.class_raster import write_class_raster
+if sys.argv[2] == "one":
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+folder = Path(sys.argv[1])
+labels = np.random.default_rng(0).integers(0, 3, (2000, 1500)).astype(np.uint8)
+with rasterio.open(folder / "scene.tif") as scene:
+    write_class_raster(
+        folder / f"{sys.argv[2]}.tif", scene, [labels], classes=["a", "b", "c"],
+        colours=[(1, 2, 3)] * 3, has_nodata=True, provenance={},
+    )
+"""
+
+
+def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None:
+    with made_scene(tmp_path / "scene.tif", 2000, 1500, crs="EPSG:28992"):
+        pass
+    for processors in ("one", "all"):
+        program = [sys.executable, "-c", WRITE_LABELS, str(tmp_path), processors]
+        subprocess.run(program, check=True)
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "all.tif").read_bytes()
 
 
 @pytest.mark.parametrize(("size", "levels"), [(512, []), (513, [2, 4]), (1100, [2, 4, 8])])
@@ -227,45 +347,54 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.prediction.class_raster import writing_class_raster
+from hrrsi.prediction.class_raster import write_class_raster
+from hrrsi.prediction.raw_pyramid import LabelPyramid
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 labels = np.random.default_rng(0).integers(0, 3, (1500, 1500)).astype(np.uint8)
 folder = Path(sys.argv[1])
-def write():
-    with rasterio.open(folder / "scene.tif") as scene, writing_class_raster(
-        folder / "map.tif", scene, classes=["a", "b", "c"], colours=[(1, 2, 3)] * 3,
-        has_nodata=True, provenance={},
-    ) as writer:
-        for row in range(0, 1500, 100):
-            writer.write(row, labels[row:row + 100])
-write()
+raw = folder / "raw"
+raw.mkdir()
+pyramid = LabelPyramid(raw, height=1500, width=1500, num_classes=3)
+pyramid.append(labels)
+def write(labels):
+    with rasterio.open(folder / "scene.tif") as scene:
+        write_class_raster(
+            folder / "map.tif", scene, labels, classes=["a", "b", "c"],
+            colours=[(1, 2, 3)] * 3, has_nodata=True, provenance={},
+        )
+write(pyramid)
 whole = (folder / "map.tif").stat().st_size
-(folder / "map.tif").unlink()
-for share in (0.01, 0.3, 0.6, 0.75, 0.9, 0.999):  # of the tiles, then of the overviews
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * whole), -1))
+for name in ("map.tif", "map.qml", "map.tif.aux.xml"):
+    (folder / name).unlink()
+tries = [(pyramid, whole - 1), ([labels], 1_000_000)]
+tries += [(pyramid, int(share * whole)) for share in (0, 0.001, 0.1, 0.3, 0.6, 0.8, 0.95, 0.9999)]
+for source, size in tries:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, -1))
     try:
-        write()
+        write(source)
     except Exception as error:
         print(type(error).__name__, error)
-    left = sorted(p.name for p in folder.iterdir() if p.name not in SIDECARS)
-    assert left == ["scene.tif"], (share, left)
+    left = sorted(p.name for p in folder.iterdir())
+    assert left == ["raw", "scene.tif"], (size, left)
 """
 
 
 def test_a_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path) -> None:
     with made_scene(tmp_path / "scene.tif", 1500, 1500, transform=Affine(1, 0, 5, 0, -1, 9)):
         pass
-    program = FULL_DISK.replace("SIDECARS", "('map.qml', 'map.tif.aux.xml')")
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 10
     for line in lines:
         assert line.startswith(f"HrrsiError {tmp_path}/map.tif: cannot be written (")
-        assert "too large" in line
-        assert "free space" in line
+        assert "too large" in line or "No space left" in line
+        assert line.endswith("); free space on the disk, or choose another --out")
     assert done.stderr == ""
 
 

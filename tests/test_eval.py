@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.networks import build_network
+from hrrsi.networks.segmentation import build_network
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 from hrrsi.weights import load_model, save_weights
 

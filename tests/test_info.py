@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.prediction.class_raster import writing_class_raster
+from hrrsi.prediction.class_raster import write_class_raster
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -89,18 +89,16 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
     labels = np.zeros((700, 1000), dtype=np.uint8)
     labels[:350] = 1
     labels[:, :100] = 255
-    with (
-        rasterio.open(scene) as source,
-        writing_class_raster(
+    with rasterio.open(scene) as source:
+        write_class_raster(
             tmp_path / "map.tif",
             source,
+            [labels],
             classes=["road", "roof"],
             colours=[(1, 2, 3), (4, 5, 6)],
             has_nodata=True,
             provenance={"VERSION": "0.1", "MODEL": "ued", "WEIGHTS": "w.safetensors"},
-        ) as writer,
-    ):
-        writer.write(0, labels)
+        )
     found = lines(tmp_path / "map.tif")
     assert found["kind"] == "class map"
     assert found["classes"] == "road 50.0%, roof 50.0%"

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import MODEL_NAMES, build_network, split_width
-from hrrsi.weights import ModelMeta, load_model, save_weights
+from hrrsi.networks.names import MODEL_NAMES, split_width
+from hrrsi.networks.segmentation import build_network
+from hrrsi.weights import load_model, save_weights
+from hrrsi.weights_file import ModelMeta
 
 PARAMETERS = {
     "ued": 2_767_252,

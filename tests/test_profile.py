@@ -6,7 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.networks import MODEL_NAMES, build_network
+from hrrsi.networks.names import MODEL_NAMES
+from hrrsi.networks.segmentation import build_network
 from hrrsi.profiling.profile import count_operations, profile_model
 from hrrsi.weights import load_model, save_weights
 

@@ -11,9 +11,11 @@ import torch
 from made_weights import scene_pixels
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import build_network
-from hrrsi.prediction.engine import TorchEngine
-from hrrsi.prediction.sliding_window import predict_rows
+from hrrsi.networks.segmentation import build_network
+from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.sliding_window import predict_strips
+from hrrsi.prediction.window_filling import mirror_filled
 from hrrsi.scenes.scene import open_scene
 from hrrsi.weights import load_model
 
@@ -74,10 +76,9 @@ def ramp(length: int, overlap: int, start: int, previous_end: int, end_of_scene:
 def naive_labels(
     values: np.ndarray, valid: np.ndarray, network: torch.nn.Module, window: int, overlap: int
 ) -> np.ndarray:
-    """All windows' softmax added up on a canvas of the scene's size, then the argmax."""
+    """All windows' logits added up on a canvas of the scene's size, then the argmax."""
     meta = network.meta
     mean, std = (np.array(meta[k])[:, None, None] for k in ("mean", "std"))
-    normalised = np.where(valid, (values / 255 - mean) / std, 0).astype(np.float32)
     _, height, width = values.shape
     canvas = np.zeros((len(meta["classes"]), height, width))
     h, w = min(window, height), min(window, width)
@@ -85,24 +86,33 @@ def naive_labels(
     for row in starts(height, h, window - overlap):
         column_end = 0
         for column in starts(width, w, window - overlap):
-            part = normalised[None, :, row : row + h, column : column + w]
+            place = np.s_[row : row + h, column : column + w]
+            part = values[:, *place]
+            if valid[place].any() and not valid[place].all():
+                part = mirror_filled(part, valid[place])  # has a test of its own
+            beyond = ((0, 0), (0, window - h), (0, window - w))
+            part = (np.pad(part, beyond, "symmetric") / 255 - mean) / std
             with torch.no_grad():
-                logits = network(torch.from_numpy(part))["lbl"]
+                logits = network(torch.from_numpy(part[None].astype(np.float32)))["lbl"]
             weights = np.outer(
                 ramp(h, overlap, row, row_end, height), ramp(w, overlap, column, column_end, width)
             )
-            canvas[:, row : row + h, column : column + w] += logits.softmax(1)[0].numpy() * weights
+            canvas[:, *place] += logits[0].numpy()[:, :h, :w] * weights
             column_end = column + w
         row_end = row + h
     return np.where(valid, canvas.argmax(0), 255)
 
 
+ENGINE = ("engine", "precision", "device", "threads", "batch")
+
+
 def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
     nodata = options.pop("nodata", None)
+    chosen = {"precision": "32"} | {k: options.pop(k) for k in ENGINE if k in options}
     with open_scene(path, nodata=nodata) as scene:
         labels = np.full((scene.height, scene.width), 254, dtype=np.uint8)
         next_row = 0
-        for row, strip in predict_rows(scene, load_model(weights), **options):
+        for row, strip, *_ in predict_strips(scene, open_engine(weights, **chosen), **options):
             assert row == next_row
             assert strip.shape[1] == scene.width
             assert strip.dtype == np.uint8
@@ -138,7 +148,7 @@ def test_equals_the_naive_implementation(
 
 
 @pytest.mark.parametrize("kind", ["mask", "nodata tag", "alpha", "option"])
-def test_pixels_without_data_have_no_class_and_count_as_the_mean(
+def test_pixels_without_data_have_no_class_and_mirror_the_rest(
     write: Write, made_weights: Path, kind: str
 ) -> None:
     values = np.maximum(pixels(150, 210), 1)
@@ -185,25 +195,114 @@ def test_uint16_with_scale_is_the_same_map(write: Write, made_weights: Path) -> 
         stitched(path, made_weights, window=64, overlap=16)
 
 
-def test_labels_do_not_depend_on_the_batch(write: Write, made_weights: Path) -> None:
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
+    write: Write, made_weights: Path, precision: str
+) -> None:
+    if precision == "bf16":
+        skip_without_bf16(made_weights)
     values = pixels(150, 210)
     values[:, 20:80, 40:130] = 0
-    path = write(values)
-    maps = [
-        stitched(path, made_weights, window=64, overlap=16, batch=batch, nodata=0)
-        for batch in (1, 2, 5, 64)
-    ]
-    for other in maps[1:]:
-        np.testing.assert_array_equal(other, maps[0])
+    options: dict[str, object] = {"window": 64, "overlap": 16, "nodata": 0, "precision": precision}
+    reference = stitched(write(values), made_weights, **options)
+    for batch, threads in ((1, 1), (2, 2), (5, 2), (64, 4)):
+        found = stitched(write(values), made_weights, batch=batch, threads=threads, **options)
+        assert (found != reference).sum() <= 1
+    for blocks in (16, 128):
+        path = write(values, tiled=True, blockxsize=blocks, blockysize=blocks, compress="deflate")
+        np.testing.assert_array_equal(stitched(path, made_weights, **options), reference)
+
+
+def skip_without_bf16(weights: Path) -> None:
+    try:
+        open_engine(weights, precision="bf16")
+    except HrrsiError as error:
+        pytest.skip(str(error))
+
+
+def test_bf16_keeps_almost_all_labels_of_the_packaged_weights(examples: Path) -> None:
+    from hrrsi.weights_file import packaged_weights
+
+    skip_without_bf16(packaged_weights())
+    path = examples / "dubai_tile1.tif"
+    exact = stitched(path, packaged_weights(), window=512, overlap=0)
+    rounded = stitched(path, packaged_weights(), window=512, overlap=0, precision="bf16")
+    assert 0.998 < (exact == rounded).mean() < 1
+
+
+def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weights: Path) -> None:
+    path = write(pixels(200, 130))
+    engine = open_engine(made_weights, precision="32")
+    with open_scene(path) as scene:
+        strips = list(predict_strips(scene, engine, window=64, overlap=16))
+        for number, strip in enumerate(strips):
+            rest = list(
+                predict_strips(scene, engine, window=64, overlap=16, first_row=strip.first_row)
+            )
+            assert len(rest) == len(strips) - number
+            for one, other in zip(strips[number:], rest, strict=True):
+                assert one.first_row == other.first_row
+                np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_probabilities_are_the_softmax_of_the_blended_logits(
+    write: Write, made_weights: Path
+) -> None:
+    values = pixels(64, 50)
+    values[:, 10:20, 5:9] = 0
+    path = write(values, nodata=0)
+    network = load_model(made_weights)
+    with open_scene(path) as scene:
+        (strip,) = predict_strips(
+            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+        )
+    assert strip.probabilities is not None
+    valid = strip.labels != 255
+    np.testing.assert_array_equal(np.isnan(strip.probabilities), np.stack([~valid] * 5))
+    np.testing.assert_allclose(strip.probabilities.sum(0)[valid], 1, atol=1e-5)
+    best = strip.probabilities.argmax(0)
+    np.testing.assert_array_equal(best[valid], strip.labels[valid])
+    whole = pixels(64, 64)
+    with open_scene(write(whole)) as scene:
+        (strip,) = predict_strips(
+            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+        )
+    mean, std = (np.array(network.meta[k])[:, None, None] for k in ("mean", "std"))
+    image = torch.from_numpy(((whole / 255 - mean) / std).astype(np.float32))[None]
+    with torch.inference_mode():
+        expected = network(image)["lbl"].softmax(1)[0].numpy()
+    np.testing.assert_allclose(strip.probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "d4"])
+def test_test_time_augmentation_is_the_mean_over_symmetries(
+    write: Write, made_weights: Path, augmentation: str
+) -> None:
+    values = pixels(64, 64)
+    labels = stitched(write(values), made_weights, window=64, augmentation=augmentation)
+    network = load_model(made_weights)
+    mean, std = (np.array(network.meta[k])[:, None, None] for k in ("mean", "std"))
+    image = torch.from_numpy(((values / 255 - mean) / std).astype(np.float32))[None]
+    total = torch.zeros(1, len(network.meta["classes"]), 64, 64)
+    with torch.inference_mode():
+        for turns in range(4 if augmentation == "d4" else 1):
+            for flipped in (False, True):
+                seen = torch.rot90(image, turns, (2, 3))
+                seen = seen.flip(3) if flipped else seen
+                found = network(seen)["lbl"]
+                found = found.flip(3) if flipped else found
+                total += torch.rot90(found, -turns, (2, 3))
+    assert (labels != total.argmax(1)[0].numpy()).sum() <= 2
+    assert (labels != stitched(write(values), made_weights, window=64)).any()
 
 
 def test_windows_without_data_skip_the_network(
     write: Write, made_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    run = TorchEngine.probabilities
+    request = OpenVinoEngine._request
     monkeypatch.setattr(
-        TorchEngine, "probabilities", lambda self, x: seen.append(len(x)) or run(self, x)
+        OpenVinoEngine, "_request", lambda self, key: seen.append(key[0]) or request(self, key)
     )
     values = pixels(192, 256)
     values[:, :, :128] = 0
@@ -232,7 +331,7 @@ def test_refuses_overlaps_that_do_not_fit(
         open_scene(path) as scene,
         pytest.raises(HrrsiError, match="does not fit windows"),
     ):
-        predict_rows(scene, load_model(made_weights), window=window, overlap=overlap)
+        predict_strips(scene, open_engine(made_weights), window=window, overlap=overlap)
 
 
 def readers() -> list[threading.Thread]:
@@ -249,7 +348,7 @@ def test_a_truncated_file_ends_in_one_error(write: Write, made_weights: Path) ->
 
 def test_stopping_early_ends_the_reader(write: Write, made_weights: Path) -> None:
     with open_scene(write(pixels(300, 300))) as scene:
-        rows = predict_rows(scene, load_model(made_weights), window=64, overlap=16)
+        rows = predict_strips(scene, open_engine(made_weights), window=64, overlap=16)
         next(rows)
         assert len(readers()) == 1
         rows.close()
@@ -263,10 +362,6 @@ def test_segment_is_the_label_map_of_forward(model: str) -> None:
     image = torch.randn(2, 3, 70, 53)
     with torch.inference_mode():
         assert torch.equal(network.segment(image), network(image)["lbl"])
-        expected = network(image)["lbl"].softmax(1).numpy()
-    np.testing.assert_allclose(
-        TorchEngine(network).probabilities(image.numpy()), expected, atol=1e-5
-    )
 
 
 @pytest.mark.gpu

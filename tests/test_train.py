@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import build_network
+from hrrsi.networks.segmentation import build_network
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.weights import load_model

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.weights import load_model, read_meta, save_weights
+from hrrsi.weights import load_model, save_weights
+from hrrsi.weights_file import read_meta
 
 
 class Attack:

@@ -19,6 +19,8 @@ from hrrsi.errors import HrrsiError
 
 _OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
 
+_INTERRUPTED = "interrupted; nothing half-written was left under its final name"
+
 
 class OneLineErrors(TyperGroup):
     """Runs a command, and turns what went wrong into one line and exit code 1."""
@@ -40,8 +42,8 @@ class OneLineErrors(TyperGroup):
             raise  # typer's own: usage errors among them, which exit with 2
         except HrrsiError as error:
             line = str(error)
-        except KeyboardInterrupt:
-            line = "interrupted; nothing half-written was left under its final name"
+        except KeyboardInterrupt as interruption:
+            line = str(interruption) or _INTERRUPTED
         except MemoryError:
             line = _OUT_OF_MEMORY
         except OSError as error:

@@ -9,18 +9,22 @@ import typer
 
 from hrrsi.cli.options import (
     Bands,
-    BatchSize,
     Device,
+    Engine,
     Nodata,
     Overlap,
     Overwrite,
+    Precision,
     Quiet,
     Scale,
+    Threads,
     Weights,
+    WindowBatch,
     WindowSize,
     integers,
     names,
 )
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from hrrsi.evaluation.evaluation import Evaluation
     from hrrsi.evaluation.scene_evaluation import SceneReading
     from hrrsi.labels.scheme import Scheme
-    from hrrsi.networks import UED
+    from hrrsi.prediction.engines import engine as engines
 
 _SCENES = "Whole scenes (with --scheme)"
 _SCENE_OPTIONS = (
@@ -87,7 +91,10 @@ def evaluate(
         typer.Option("--confusion-matrix", help="Also draw the confusion matrix, as this .png."),
     ] = None,
     overwrite: Overwrite = False,
-    batch: BatchSize = 4,
+    engine: Engine = "auto",
+    precision: Precision = "32",
+    threads: Threads = None,
+    batch: WindowBatch = None,
     device: Device = "auto",
     quiet: Quiet = False,
     scheme: Annotated[
@@ -144,8 +151,8 @@ def evaluate(
             rich_help_panel=_SCENES,
         ),
     ] = None,
-    window: WindowSize = 512,
-    overlap: Overlap = 64,
+    window: WindowSize = DEFAULT_WINDOW,
+    overlap: Overlap = None,
     bands: Bands = None,
     nodata: Nodata = None,
     scale: Scale = None,
@@ -173,20 +180,19 @@ def evaluate(
     for path in (json_file, confusion_matrix):
         _refuse_output(path, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
-    from hrrsi.device import chosen_device
     from hrrsi.evaluation.report import EvaluationReport
     from hrrsi.evaluation.scores import named_protocol
     from hrrsi.labels.scheme import load_scheme
-    from hrrsi.weights import load_model, packaged_weights
+    from hrrsi.prediction.engines.engine import open_engine
+    from hrrsi.weights_file import packaged_weights
 
-    where = chosen_device(device)
     label_scheme = load_scheme(scheme).read_as(label_format, attribute) if scheme else None
-    network = load_model(weights)
-    named_protocol(protocol, network.meta["classes"], names(clutter))  # before hours of work
+    runner = open_engine(
+        weights, engine=engine, precision=precision, device=device, threads=threads, batch=batch
+    )
+    named_protocol(protocol, runner.meta["classes"], names(clutter))  # before hours of work
     if label_scheme is None:
-        evaluation = _dataset_evaluation(
-            data[0], network, split=split, batch=batch, device=where, quiet=quiet
-        )
+        evaluation = _dataset_evaluation(data[0], runner, split=split, quiet=quiet)
     else:
         from hrrsi.evaluation.scene_evaluation import SceneReading
 
@@ -194,7 +200,7 @@ def evaluate(
         evaluation = _scene_evaluation(
             data,
             label_scheme,
-            network,
+            runner,
             SceneReading(
                 merges=tuple(merge or ()),
                 eroded=eroded,
@@ -207,8 +213,6 @@ def evaluate(
             scenes=names(scenes),
             window=window,
             overlap=overlap,
-            batch=batch,
-            device=where,
             quiet=quiet,
         )
     report = EvaluationReport(
@@ -230,7 +234,7 @@ def evaluate(
 
 
 def _dataset_evaluation(
-    folder: Path, network: UED, *, split: str | None, batch: int, device: str, quiet: bool
+    folder: Path, engine: engines.Engine, *, split: str | None, quiet: bool
 ) -> Evaluation:
     from hrrsi.errors import HrrsiError
     from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
@@ -247,24 +251,20 @@ def _dataset_evaluation(
     split = split or default_split(dataset)
     total = len(dataset.patches(split))
     with progress(f"evaluating {split}", total, " patches", enabled=not quiet) as bar:
-        return evaluate_dataset(
-            dataset, network, split=split, batch=batch, device=device, on_patches=bar.update
-        )
+        return evaluate_dataset(dataset, engine, split=split, on_patches=bar.update)
 
 
 def _scene_evaluation(
     data: list[Path],
     scheme: Scheme,
-    network: UED,
+    engine: engines.Engine,
     reading: SceneReading,
     *,
     split: str | None,
     scenes: list[str],
     quiet: bool,
     window: int,
-    overlap: int,
-    batch: int,
-    device: str,
+    overlap: int | None,
 ) -> Evaluation:
     from hrrsi.evaluation.scene_choice import chosen_scenes
     from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
@@ -277,18 +277,16 @@ def _scene_evaluation(
         _warn(f"left out because they have no label: {_few(chosen.unlabelled)}")
     if chosen.absent:
         _warn(f"the split {chosen.split} also names {_few(chosen.absent)}, not found here")
-    total = scene_pixels(chosen.files, scheme, network, reading) / 1e6
+    total = scene_pixels(chosen.files, scheme, engine, reading) / 1e6
     with progress("evaluating", total, " Mpx", scale=True, enabled=not quiet) as bar:
         return evaluate_scenes(
             chosen.files,
             scheme,
-            network,
+            engine,
             split=chosen.split,
             reading=reading,
             window=window,
             overlap=overlap,
-            batch=batch,
-            device=device,
             on_pixels=lambda pixels: bar.update(pixels / 1e6),
         )
 

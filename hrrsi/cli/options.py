@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+NETWORK_PANEL = "Windows and network"
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Weights = Annotated[
     Path | None,
@@ -15,15 +17,61 @@ Weights = Annotated[
     ),
 ]
 WindowSize = Annotated[
-    int, typer.Option("--window", min=32, help="Rows and columns of a window, in pixels.")
+    int,
+    typer.Option(
+        "--window",
+        min=32,
+        help="Rows and columns of a window, in pixels.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
 ]
 Overlap = Annotated[
-    int, typer.Option("--overlap", min=0, help="Pixels that neighbouring windows share.")
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        help="Pixels that neighbouring windows share. Default: 3/16 of a window, 96 of 512.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Windows or patches a step.")]
 Device = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="auto, openvino, onnxruntime or torch; auto is openvino, torch on a GPU.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, 32, bf16 or 16; auto is bf16 where the hardware calculates in it, else 32.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+WindowBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        help="Windows a step. Default: 1 on a CPU, 8 on a GPU.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Processor threads. Default: one a core.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
 ]
 Bands = Annotated[
     str | None,

@@ -6,33 +6,43 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hrrsi.cli.options import (
+    NETWORK_PANEL,
     Bands,
-    BatchSize,
     Device,
+    Engine,
     Nodata,
     Overlap,
     Overwrite,
+    Precision,
     Quiet,
     Scale,
+    Threads,
     Weights,
+    WindowBatch,
     WindowSize,
     integers,
 )
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
-    from hrrsi.prediction.mapped_scene import MappedScene
+    from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
+
+_READING = "How scenes are read"
+_MORE = "More outputs"
+_RUN = "Running"
 
 
 def predict(
     scenes: Annotated[
         list[str],
         typer.Argument(
-            help="Rasters, folders of rasters, or quoted patterns such as 'scenes/*.tif'."
+            help="Rasters, folders of rasters, or quoted patterns such as 'scenes/*.tif'; also "
+            "what GDAL opens: /vsizip/..., https://..., s3://...",
         ),
     ],
     weights: Weights = None,
@@ -45,72 +55,202 @@ def predict(
             "current folder.",
         ),
     ] = None,
-    window: WindowSize = 512,
-    overlap: Overlap = 64,
-    batch: BatchSize = 4,
-    device: Device = "auto",
-    bands: Bands = None,
-    nodata: Nodata = None,
-    scale: Scale = None,
-    preview: Annotated[
-        Path | None,
-        typer.Option("--preview", help="Also write a PNG: scene, map and legend side by side."),
-    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Value that counts as full brightness. Default: the weights' own; estimated, and "
+            "said, for rasters of another type.",
+            rich_help_panel=_READING,
+        ),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option(
+            "--aoi",
+            help="Polygons: what lies outside them gets no class, and takes no time.",
+            rich_help_panel=_READING,
+        ),
+    ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option(
+            "--resample",
+            help="Read scenes at the ground resolution of the weights; maps keep the scenes' grid.",
+            rich_help_panel=_READING,
+        ),
+    ] = False,
+    confidence: Annotated[
+        Literal["uint8", "float32"] | None,
+        typer.Option(
+            "--confidence",
+            help="Also write SCENE_confidence.tif: the probability of each pixel's class.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        Literal["uint8", "float32"] | None,
+        typer.Option(
+            "--probabilities",
+            help="Also write SCENE_probabilities.tif: a band for each class.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    vector: Annotated[
+        str | None,
+        typer.Option(
+            "--vector",
+            help="Also write polygons: a .gpkg, .geojson or .fgb for one scene; or gpkg, geojson "
+            "or fgb for one beside each map.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    min_area: Annotated[
+        float | None,
+        typer.Option(
+            "--min-area",
+            help="Merge areas below so many m² (pixels without CRS) into their neighbours.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    zones: Annotated[
+        Path | None,
+        typer.Option(
+            "--zones",
+            help="Polygons: also write SCENE_zones.csv, the area of each class in each of them.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    zone_name: Annotated[
+        str | None,
+        typer.Option("--zone-name", help="The attribute that names zones.", rich_help_panel=_MORE),
+    ] = None,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            "--preview",
+            help="Also write a picture of scene, map and legend: a .png for one scene; or png for "
+            "one beside each map.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    window: WindowSize = DEFAULT_WINDOW,
+    overlap: Overlap = None,
+    augmentation: Annotated[
+        Literal["none", "flip", "d4"],
+        typer.Option(
+            "--tta",
+            help="Test-time augmentation: flip (twice the time) or d4 (eight times).",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = "none",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    batch: WindowBatch = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the same command was stopped; finished scenes stay as they are.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only print sizes, windows, the estimated time and the outputs.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
 ) -> None:
     """Map the land cover of scenes.
 
-    Writes a class raster for each scene: a GeoTIFF on the scene's grid that opens in QGIS with
-    class colours and names. Scenes are read window by window, so they may be larger than memory.
-    Pixels without data (nodata tag, alpha, mask, NaN, --nodata) have none in the map either.
+    Writes a class raster for each scene: a cloud-optimised GeoTIFF on the scene's grid that opens
+    in QGIS with class colours and names. Scenes are read window by window, so they may be larger
+    than memory. Pixels without data (nodata tag, alpha, mask, NaN, --nodata) have none in the map
+    either.
 
     - `hrrsi predict scene.tif`
 
-    - `hrrsi predict 'flights/*.tif' --out maps/ --nodata 0`
+    - `hrrsi predict 'flights/*.tif' --out maps/ --nodata 0 --vector gpkg`
 
     - `hrrsi predict scene.tif --weights mine.safetensors --preview scene.png`
 
+    - `hrrsi predict https://example.com/scene.tif --aoi parcels.gpkg --zones parcels.gpkg`
+
     Scenes of the same name from different folders get their folder's name before it. If one of
-    several scenes fails, the others are still mapped, and the exit code is 1.
+    several scenes fails, the others are still mapped, and the exit code is 1. A run that was
+    stopped goes on with `--resume`.
     """
-    band_list = integers(bands, "--bands")
+    given: dict[str, Any] = {
+        "weights": weights,
+        "out": out,
+        "window": window,
+        "overlap": overlap,
+        "augmentation": augmentation,
+        "engine": engine,
+        "precision": precision,
+        "device": device,
+        "threads": threads,
+        "batch": batch,
+        "bands": integers(bands, "--bands"),
+        "nodata": nodata,
+        "aoi": aoi,
+        "resample": resample,
+        "confidence": confidence,
+        "probabilities": probabilities,
+        "vector": vector,
+        "zones": zones,
+        "preview": preview,
+    }
+    from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
 
-    with _resolution_warnings_in_one_line():
-        map_scenes(
-            list(scenes),
-            weights=weights,
-            out=out,
-            window=window,
-            overlap=overlap,
-            batch=batch,
-            device=device,
-            bands=band_list,
-            nodata=nodata,
-            scale=scale,
-            overwrite=overwrite,
-            preview=preview,
-            show_progress=not quiet,
-            on_mapped=_print_table,
-            on_failed=lambda _, error: typer.echo(f"error: {error}", err=True),
-        )
-    if preview is not None:
-        typer.echo(f"picture: {preview}")
+    with _scene_warnings_in_one_line():
+        if dry_run:
+            _print_plan(plan(list(scenes), **given))
+            return
+        try:
+            map_scenes(
+                list(scenes),
+                **given,
+                scale=scale,
+                min_area=min_area,
+                zone_name=zone_name,
+                overwrite=overwrite,
+                resume=resume,
+                show_progress=not quiet,
+                on_mapped=_print_mapped,
+                on_failed=lambda _, error: typer.echo(f"error: {error}", err=True),
+            )
+        except ScenesFailedError as failed:
+            typer.echo(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
+            for scene, why in failed.failures.items():
+                line = str(why)
+                typer.echo(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
+            raise
 
 
-def _print_table(mapped: MappedScene) -> None:
+def _print_mapped(mapped: MappedScene) -> None:
     from prettytable import PrettyTable
 
     from hrrsi.quantities import area_text
 
     total = mapped.width * mapped.height
-    typer.echo(
-        f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, "
-        f"{mapped.seconds:.1f} s, {total / 1e6 / mapped.seconds:.1f} Mpx/s)"
+    speed = (
+        "was finished already"
+        if mapped.earlier
+        else f"{mapped.seconds:.1f} s, {total / 1e6 / mapped.seconds:.1f} Mpx/s"
     )
+    typer.echo(f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, {speed})")
     columns = ["class", "pixels", "share"]
-    areas = mapped.areas
     rows = [
         [name, f"{pixels:,}", f"{share:.2%}"]
         for name, pixels, share in zip(
@@ -121,29 +261,54 @@ def _print_table(mapped: MappedScene) -> None:
     rows.append(["all with data", f"{with_data:,}", "100.00%" if with_data else "-"])
     if mapped.nodata_pixels:
         rows.append(["no data", f"{mapped.nodata_pixels:,}", "-"])
-    if areas is not None and mapped.pixel_area is not None:
+    if mapped.areas is not None:
         columns.append("area")
-        figures = [*areas, with_data * mapped.pixel_area, mapped.nodata_pixels * mapped.pixel_area]
-        rows = [[*row, area_text(area)] for row, area in zip(rows, figures, strict=False)]
+        figures = [*map(area_text, mapped.areas), area_text(sum(mapped.areas)), ""]
+        rows = [[*row, area] for row, area in zip(rows, figures, strict=False)]
     table = PrettyTable(columns, align="r")
     table.align["class"] = "l"
     table.add_rows(rows[: len(mapped.classes)])
     table.add_divider()
     table.add_rows(rows[len(mapped.classes) :])
     typer.echo(table.get_string())
+    if mapped.zones is not None:
+        typer.echo(mapped.zones.text())
+    for path in mapped.outputs.files[1:]:
+        typer.echo(f"also: {path}")
+
+
+def _print_plan(plans: list[PlannedScene]) -> None:
+    from hrrsi.quantities import byte_text, time_text
+
+    possible = [plan for plan in plans if plan.problem is None]
+    for plan in plans:
+        if plan.problem is not None:
+            typer.echo(f"error: {plan.problem}", err=True)
+            continue
+        typer.echo(
+            f"{plan.scene}: {plan.width} x {plan.height} px, {plan.windows:,} windows, about "
+            f"{time_text(plan.seconds)}, {byte_text(plan.disk_bytes)} on the disk meanwhile"
+        )
+        for path in plan.outputs.files:
+            typer.echo(f"  → {path}{' (exists)' if path.exists() else ''}")
+    if len(possible) > 1:
+        seconds = sum(plan.seconds for plan in possible)
+        typer.echo(f"{len(possible)} scenes, about {time_text(seconds)} in all")
+    if len(possible) < len(plans):
+        raise typer.Exit(1)
 
 
 @contextmanager
-def _resolution_warnings_in_one_line() -> Iterator[None]:
-    from hrrsi.prediction.predict import ResolutionWarning
+def _scene_warnings_in_one_line() -> Iterator[None]:
+    from hrrsi.prediction.scene_mapper import SceneWarning
 
-    with warnings.catch_warnings(action="always", category=ResolutionWarning):
+    with warnings.catch_warnings(action="always", category=SceneWarning):
         show = warnings.showwarning
 
         def show_in_one_line(
             message: Warning | str, category: type[Warning], *place: Any, **more: Any
         ) -> None:
-            if issubclass(category, ResolutionWarning):
+            if issubclass(category, SceneWarning):
                 typer.echo(f"warning: {message}", err=True)
             else:
                 show(message, category, *place, **more)

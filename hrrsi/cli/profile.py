@@ -50,7 +50,7 @@ def profile(
     import json
 
     from hrrsi.device import chosen_device
-    from hrrsi.networks import MODEL_NAMES, split_width
+    from hrrsi.networks.names import MODEL_NAMES, split_width
     from hrrsi.profiling.latency import model_latency, weights_latency
     from hrrsi.profiling.profile import profile_model, profile_weights
     from hrrsi.profiling.table import profile_table

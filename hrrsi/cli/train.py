@@ -112,7 +112,7 @@ def train(
         raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
-    from hrrsi.networks import split_width
+    from hrrsi.networks.names import split_width
     from hrrsi.training.run import check_run
     from hrrsi.training.run import train as train_network
 

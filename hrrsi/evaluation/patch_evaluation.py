@@ -15,11 +15,10 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
 )
 from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.graphs.segmentation import normalisation
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.networks import UED
-from hrrsi.prediction.blending import most_probable
-from hrrsi.prediction.engine import TorchEngine
-from hrrsi.prediction.window_reader import Normalisation
+from hrrsi.prediction.blending import window_labels
+from hrrsi.prediction.engines.engine import Engine
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
 
@@ -28,28 +27,24 @@ Indices = npt.NDArray[np.uint8]
 
 def evaluate_dataset(
     dataset: TiledDataset,
-    network: UED,
+    engine: Engine,
     *,
     split: str | None = None,
-    batch: int = 4,
-    device: str = "cpu",
     on_patches: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Evaluate a network on the patches of a tiled dataset.
 
     Args:
         dataset: The dataset. A pixel that several patches hold has its label in one of them.
-        network: The network with its ``meta``; it is moved to `device`.
+        engine: Runs the network.
         split: ``train``, ``val`` or ``test``; by default test if there is one, else val.
-        batch: Patches that the network sees at once; the matrix doesn't depend on it.
-        device: Where the network runs.
         on_patches: Called with the number of patches that have just been counted.
 
     Raises:
         HrrsiError: No such split, other classes or bands than the weights', a patch that can't
             be read, or no labelled pixel.
     """
-    description, meta, where = dataset.description, network.meta, str(dataset.folder)
+    description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
     new_index = class_lookup(meta["classes"], description.classes, where)
     _check_bands(len(description.bands), len(meta["mean"]), where)
@@ -62,19 +57,17 @@ def evaluate_dataset(
             fix="run `hrrsi tile` again with --overwrite",
         )
     scale = meta["scale"] if description.dtype == meta["dtype"] else description.scale
-    normalisation = Normalisation(scale, meta["mean"], meta["std"])
-    engine = TorchEngine(network, device)
     matrix = ConfusionMatrix(description.classes)
     ignored = 0
-    for start in range(0, len(patches), batch):
-        group = patches[start : start + batch]
-        images = [normalisation(read_image(patch, description)) for patch in group]
-        for patch, scores in zip(group, engine.probabilities(np.stack(images)), strict=True):
-            truth = read_label(patch, description)
-            matrix.add(new_index[most_probable(scores)], truth)
-            ignored += int((truth == IGNORE_INDEX).sum())
+    images = (read_image(patch, description) for patch in patches)
+    results = engine.logits(images, *normalisation(scale, meta["mean"], meta["std"]))
+    for patch, logits in zip(patches, results, strict=True):
+        truth = read_label(patch, description)
+        assert logits is not None
+        matrix.add(new_index[window_labels(logits, *truth.shape)], truth)
+        ignored += int((truth == IGNORE_INDEX).sum())
         if on_patches:
-            on_patches(len(group))
+            on_patches(1)
     require_labels(matrix, f"{where}/{split}")
     return Evaluation(
         matrix=matrix,

@@ -22,8 +22,9 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
-from hrrsi.networks import UED
-from hrrsi.prediction.sliding_window import check_window, predict_rows, value_scale
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import Window
 
@@ -63,14 +64,12 @@ class SceneReading:
 def evaluate_scenes(
     files: Sequence[SceneFiles],
     scheme: Scheme,
-    network: UED,
+    engine: Engine,
     *,
     split: str | None = None,
     reading: SceneReading | None = None,
-    window: int = 512,
-    overlap: int = 64,
-    batch: int = 4,
-    device: str = "cpu",
+    window: int = DEFAULT_WINDOW,
+    overlap: int | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a network on whole scenes, each stitched from overlapping windows.
@@ -81,13 +80,11 @@ def evaluate_scenes(
     Args:
         files: The scenes; each needs a label.
         scheme: What the labels mean.
-        network: The network with its ``meta``; it is moved to `device`.
+        engine: Runs the network.
         split: What the scenes are, for the record.
         reading: How scenes and labels are read.
         window: Rows and columns of a window.
-        overlap: Pixels that neighbouring windows share.
-        batch: Windows that the network sees at once.
-        device: Where the network runs.
+        overlap: Pixels that neighbouring windows share; by default 3/16 of `window`.
         on_pixels: Called with the number of pixels that have just been predicted.
 
     Raises:
@@ -96,24 +93,22 @@ def evaluate_scenes(
     """
     reading = reading or SceneReading()
     merged = merged_classes(scheme, reading.merges)
-    new_index = _predicted_index(network.meta["classes"], scheme, merged)
-    check_window(window, overlap)
+    new_index = _predicted_index(engine.meta["classes"], scheme, merged)
+    overlap = checked_overlap(window, overlap)
     matrix = ConfusionMatrix(merged.names)
     ignored = unknown = 0
     for scene_file in files:
         with ExitStack() as stack:
-            scene, labels = open_labelled_scene(stack, scene_file, scheme, network, reading)
-            strips = predict_rows(
+            scene, labels = open_labelled_scene(stack, scene_file, scheme, engine, reading)
+            strips = predict_strips(
                 scene,
-                network,
+                engine,
                 window=window,
                 overlap=overlap,
-                batch=batch,
-                device=device,
                 scale=reading.scale,
                 on_pixels=on_pixels,
             )
-            for first, predicted in strips:
+            for first, predicted, *_ in strips:
                 strip = Window(first, 0, *predicted.shape)
                 indices, unknown_here = labels.read_with_unknown(strip)
                 truth = merged.new_index[indices]
@@ -134,8 +129,8 @@ def evaluate_scenes(
         labels="eroded" if reading.eroded else "full",
         ignored_pixels=ignored,
         unknown_pixels=unknown,
-        model=network.meta["model"],
-        seen_in_training=scenes_seen_in_training(network.meta, scheme.name, names),
+        model=engine.meta["model"],
+        seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
         reading=reading.words,
     )
 
@@ -153,7 +148,7 @@ def _predicted_index(
 
 
 def scene_pixels(
-    files: Sequence[SceneFiles], scheme: Scheme, network: UED, reading: SceneReading
+    files: Sequence[SceneFiles], scheme: Scheme, engine: Engine, reading: SceneReading
 ) -> int:
     """Return the pixels of all scenes, having checked that each opens together with its label.
 
@@ -163,14 +158,14 @@ def scene_pixels(
     pixels = 0
     for scene_file in files:
         with ExitStack() as stack:
-            scene, _ = open_labelled_scene(stack, scene_file, scheme, network, reading)
-            value_scale(scene, network, reading.scale)
+            scene, _ = open_labelled_scene(stack, scene_file, scheme, engine, reading)
+            value_scale(scene, engine.meta, reading.scale)
             pixels += scene.height * scene.width
     return pixels
 
 
 def open_labelled_scene(
-    stack: ExitStack, files: SceneFiles, scheme: Scheme, network: UED, reading: SceneReading
+    stack: ExitStack, files: SceneFiles, scheme: Scheme, engine: Engine, reading: SceneReading
 ) -> tuple[Scene, Labels]:
     """Open a scene and its labels until `stack` closes.
 
@@ -186,7 +181,7 @@ def open_labelled_scene(
         open_scene(
             files.image,
             bands=reading.bands,
-            expected_bands=len(network.meta["mean"]),
+            expected_bands=len(engine.meta["mean"]),
             nodata=reading.nodata,
         )
     )

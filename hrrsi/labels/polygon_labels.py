@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.polygons import scene_polygons
 from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -54,13 +54,12 @@ class PolygonLabels(Labels):
         first = int(strange[0])
         value = self._polygons.values[first]
         inside = self._polygons.geometries[first].representative_point()
-        col, row = ~self.scene.dataset.transform * (inside.x, inside.y)
         same = Counter(map(str, self._polygons.values))[str(value)]
         names = self._scheme.class_names
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
         return HrrsiError(
             f"scene {self.name}: unknown {self._scheme.attribute} {value!r} of a polygon at row "
-            f"{int(row)}, column {int(col)}, {same} {'polygon' if same == 1 else 'polygons'}; "
+            f"{int(inside.y)}, column {int(inside.x)}, {same} {'polygon' if same == 1 else 'polygons'}; "
             f"the nearest class is {close[0]}",
             where=self.path,
             fix="correct it, add it to the scheme, or give --unknown ignore",

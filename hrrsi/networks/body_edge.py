@@ -45,9 +45,13 @@ def _sample_along_flow(features: torch.Tensor, flow: torch.Tensor) -> torch.Tens
     so even a zero flow resamples: the published networks were trained that way.
     """
     height, width = flow.shape[-2:]
-    ys = torch.linspace(-1.0, 1.0, height, device=flow.device, dtype=flow.dtype)
-    xs = torch.linspace(-1.0, 1.0, width, device=flow.device, dtype=flow.dtype)
+    flow = flow.float()  # bf16 would move samples by a quarter of a pixel
+    ys = torch.linspace(-1.0, 1.0, height, device=flow.device)
+    xs = torch.linspace(-1.0, 1.0, width, device=flow.device)
     grid_x = xs.expand(height, width) + flow[:, 0] / width
     grid_y = ys[:, None].expand(height, width) + flow[:, 1] / height
     grid = torch.stack((grid_x, grid_y), dim=-1)
-    return F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled = F.grid_sample(
+        features.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return sampled.to(features.dtype)

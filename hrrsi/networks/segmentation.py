@@ -10,6 +10,7 @@ from torch import nn
 from hrrsi.networks.body_edge import BodyEdgeDecoupling
 from hrrsi.networks.decoder import ConvNorm, JoinStep
 from hrrsi.networks.ghostnet_encoder import GhostNetEncoder
+from hrrsi.networks.names import split_width
 from hrrsi.networks.score_fusion import ScoreFusion
 
 _FEATURES = 24
@@ -71,7 +72,11 @@ class UED(nn.Module):
         Returns:
             Class logits (N, classes, H, W), those of `forward`.
         """
-        return _resize(self._features(image), image)
+        return _resize(self.coarse_logits(image), image)
+
+    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the class logits before they are resized, (N, classes, ceil(H/4), ceil(W/4))."""
+        return self._features(image)
 
 
 class UEDBES(UED):
@@ -118,10 +123,11 @@ class UEDBES(UED):
             **fusion_maps,
         }
 
-    def segment(self, image: torch.Tensor) -> torch.Tensor:
-        """Return ``lbl`` alone, as `UED.segment`."""
+    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the class logits before they are resized, as `UED.coarse_logits`."""
         fused, _ = self._fused(*self._body_and_edge(image))
-        return _resize(self.seg_out(fused), image)
+        y: torch.Tensor = self.seg_out(fused)
+        return y
 
 
 class UEDBESSFM(UEDBES):
@@ -139,6 +145,25 @@ class UEDBESSFM(UEDBES):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         fused, score = self.fusion_score(body, edge)
         return fused, {"scr": score}
+
+
+_NETWORKS: dict[str, type[UED]] = {"ued": UED, "ued_bes": UEDBES, "ued_bes_sfm": UEDBESSFM}
+
+
+def build_network(model: str, num_classes: int, bands: int = 3) -> UED:
+    """Return a network with random weights, in training mode.
+
+    Args:
+        model: One of `hrrsi.networks.names.MODEL_NAMES`: a network, with ``_1p3`` or ``_1p5`` for
+            its wider versions.
+        num_classes: Number of classes, at least 1.
+        bands: Number of input bands.
+
+    Raises:
+        HrrsiError: The name is not a model's.
+    """
+    network, width = split_width(model)
+    return _NETWORKS[network](num_classes, width, bands)
 
 
 def _head(inputs: int, outputs: int, *, convolutions: int, bias: bool = True) -> nn.Sequential:

@@ -1,150 +1,343 @@
-"""Blends overlapping windows into rows of labels, carrying only what windows share."""
+"""Blends overlapping windows into strips of labels, carrying only what windows share.
+
+A network's logits come at a quarter of the resolution, and are kept so: a block of pixels is made
+from the logits of up to four windows when the last of them is there (`blend_kernel` says how).
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.prediction.window_reader import WindowPixels
-from hrrsi.scenes.windows import Window, blend_weights
+from hrrsi.prediction.blend_kernel import TAPS, Floats, blend_kernel
+from hrrsi.prediction.stored_scores import ScoreType, empty_scores, stored_scores
+
+_ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
 
 
 class Span(NamedTuple):
-    """The part of a window that counts along one axis, in the scene's pixels.
+    """The part of a window that gets its labels once the window is there, along one axis.
 
     Attributes:
+        window: Where the window starts, in pixels of the network's grid.
+        previous: Where the window before it starts, or None.
         start: Where the part begins.
         stop: Where it ends.
-        before: Pixels from `start` on that it shares with the previous window.
-        after: Pixels up to `stop` that it shares with the next window.
+        shared: Pixels from `start` on that are blended with the previous window.
     """
 
+    window: int
+    previous: int | None
     start: int
     stop: int
-    before: int
-    after: int
+    shared: int
 
 
-def spans(starts: list[int], size: int, overlap: int) -> list[Span]:
-    """Return which part of each window counts along one axis.
+class Strip(NamedTuple):
+    """Rows of a scene's map.
 
-    Neighbours share exactly `overlap` pixels. The last window, which moves inward and so overlaps
-    its neighbour by more, counts from `overlap` pixels before the neighbour's end: what lies
-    above only gives it context. So no pixel belongs to more than two windows of an axis.
+    Attributes:
+        first_row: Where they begin.
+        labels: (rows, width) uint8 class indices, 255 where there is no data.
+        confidence: (rows, width) probability of the class that each pixel got, as
+            `stored_scores` has it; None unless asked for.
+        probabilities: (classes, rows, width) of every class, likewise.
+    """
+
+    first_row: int
+    labels: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[Any] | None
+    probabilities: npt.NDArray[Any] | None
+
+
+def spans(starts: list[int], size: int, overlap: int, length: int) -> list[Span]:
+    """Return which part of each window gets its labels with it, along one axis.
+
+    Neighbours are blended over exactly `overlap` pixels. The last window, which moves inward and
+    so covers more of its neighbour, counts from `overlap` pixels before the neighbour's end: what
+    lies above only gives it context. So no pixel belongs to more than two windows of an axis.
 
     Args:
         starts: Where the windows start, in order.
         size: Pixels of a window.
-        overlap: Pixels that neighbours share, at most half of `size`.
+        overlap: Pixels that neighbours are blended over, at most half of `size`.
+        length: Pixels of the scene; a window may be longer.
     """
-    last = len(starts) - 1
-    return [
-        Span(
-            start if i == 0 else starts[i - 1] + size - overlap,
-            start + size,
-            0 if i == 0 else overlap,
-            0 if i == last else overlap,
-        )
-        for i, start in enumerate(starts)
-    ]
+    parts = []
+    for i, window in enumerate(starts):
+        previous = starts[i - 1] if i else None
+        start = window if previous is None else previous + size - overlap
+        stop = window + size - (overlap if i < len(starts) - 1 else 0)
+        stop = min(stop, length)
+        parts.append(Span(window, previous, start, stop, 0 if previous is None else overlap))
+    return parts
+
+
+def blend_share(position: npt.NDArray[np.float64], shared: int) -> npt.NDArray[np.float64]:
+    """Return what a window weighs where it is blended with the one before: a raised cosine.
+
+    The window before weighs the rest. Shares rise from 0 to 1 without an edge, so that neither
+    window's border shows.
+
+    Args:
+        position: Distance in pixels from where the blending begins, 0 to `shared`.
+        shared: Pixels over which two windows are blended.
+    """
+    if not shared:
+        return np.ones_like(position)
+    inside = np.clip(position / shared, 0, 1)
+    share: npt.NDArray[np.float64] = np.sin(inside * (np.pi / 2)) ** 2
+    return share
+
+
+def window_labels(logits: Floats, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return the labels of one window by itself, (height, width) uint8.
+
+    Args:
+        logits: (classes, ceil(height / 4), ceil(width / 4)).
+        height: Rows of the window.
+        width: Columns of the window.
+    """
+    alone = [[Span(0, None, 0, size, 0)] for size in (height, width)]
+    blender = RowBlender(*alone, (height, width), 0, len(logits), (height, width))
+    blender.start_row(0)
+    blender.add(0, logits, None)
+    return blender.strip().labels
+
+
+class Axis:
+    """How the logits of two windows become pixels along one axis.
+
+    Attributes:
+        first: The scene's first pixel of the part.
+        pixels: The network's pixel, counted from the window's start, that each of the scene's
+            pixels lies in.
+        taps: (4, pixels) which of the logits count: `kept` of the previous window come first.
+        weights: (4, pixels) what they weigh.
+    """
+
+    def __init__(self, span: Span, size: int, overlap: int, step: float, length: int) -> None:
+        """Work out the part of a window.
+
+        Args:
+            span: The part.
+            size: Pixels of a window.
+            overlap: Pixels that neighbours are blended over.
+            step: The scene's pixels in one of the network's.
+            length: The scene's pixels along the axis.
+        """
+        kept = kept_logits(size, overlap)
+        self.first = _first_pixel(span.start, step)
+        stop = min(_first_pixel(span.stop, step), length)
+        # centres of the scene's pixels, on the network's grid
+        centres = (np.arange(self.first, stop) + 0.5) / step
+        self.pixels = np.minimum(centres.astype(np.int64), span.stop - 1) - span.window
+        share = blend_share(centres - span.start, span.shared)
+        taps, weights = _interpolation(centres - 0.5 - span.window, size)
+        self.taps = np.zeros((TAPS, len(centres)), dtype=np.int32)
+        self.weights = np.zeros((TAPS, len(centres)), dtype=np.float32)
+        self.taps[:2] = taps + kept
+        self.weights[:2] = weights * share
+        if span.previous is not None and kept:
+            taps, weights = _interpolation(centres - 0.5 - span.previous, size)
+            blended = share < 1
+            self.taps[2:] = np.where(blended, taps - (logit_count(size) - kept), 0)
+            self.weights[2:] = np.where(blended, weights * (1 - share), 0)
+
+    def matrix(self, rows: int) -> Floats:
+        """Return taps and weights as a (rows, pixels) matrix."""
+        matrix = np.zeros((rows, self.taps.shape[1]), dtype=np.float32)
+        for taps, weights in zip(self.taps, self.weights, strict=True):
+            np.add.at(matrix, (taps, np.arange(len(taps))), weights)
+        return matrix
+
+
+def logit_count(size: int) -> int:
+    """Return how many logits a network gives along an axis of `size` pixels."""
+    return -(-size // 4)
+
+
+def kept_logits(size: int, overlap: int) -> int:
+    """Return how many of a window's last logits along an axis the next window is blended with."""
+    if not overlap:
+        return 0
+    count = logit_count(size)
+    # one more pixel: the centre of a scene's pixel may lie before that of the network's
+    first = max(size - overlap - 1, 0)
+    return count - int(first * (count - 1) / max(size - 1, 1))
+
+
+def _first_pixel(position: int, step: float) -> int:
+    """Return the scene's first pixel whose centre is at or after a position on the network's."""
+    return math.ceil(position * step - 0.5)
+
+
+def _interpolation(
+    positions: npt.NDArray[np.float64], size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return which two logits lie around positions in a window, and what each weighs.
+
+    The logits' outermost centres lie on the outermost pixels' (``align_corners=True``).
+    """
+    count = logit_count(size)
+    if count == 1 or size == 1:
+        taps = np.zeros((2, len(positions)), dtype=np.int64)
+        return taps, np.stack((np.ones(len(positions)), np.zeros(len(positions))))
+    place = np.clip(positions * ((count - 1) / (size - 1)), 0, count - 1)
+    lower = np.minimum(place.astype(np.int64), count - 2)
+    return np.stack((lower, lower + 1)), np.stack((1 - (place - lower), place - lower))
 
 
 class RowBlender:
-    """Takes the windows of a scene row by row, left to right, and gives rows of labels.
+    """Takes the logits of a scene's windows row by row, left to right, and gives strips.
 
-    Only sums of weighted probabilities that a later window adds to are kept: `overlap` columns
-    for the next window, and `overlap` rows as wide as the scene for the next row of windows.
+    Only logits that a later window is blended with are kept: the last columns for the next
+    window, and the last rows of each window for the next row of windows.
 
     Args:
-        width: Columns of the scene.
+        rows: The parts of the rows of windows.
+        columns: The parts of a row's windows.
+        shape: Rows and columns of a window.
+        overlap: Pixels that neighbours are blended over.
         num_classes: Number of classes.
-        overlap: Pixels that neighbouring windows share.
+        scene: Rows and columns of the scene.
+        step: The scene's pixels in one of the network's.
+        confidence: Type in which strips hold confidences, or None for none.
+        probabilities: Type in which strips hold class probabilities, or None for none.
     """
 
-    def __init__(self, width: int, num_classes: int, overlap: int) -> None:
-        self._width = width
+    def __init__(
+        self,
+        rows: list[Span],
+        columns: list[Span],
+        shape: tuple[int, int],
+        overlap: int,
+        num_classes: int,
+        scene: tuple[int, int],
+        *,
+        step: float = 1.0,
+        confidence: ScoreType | None = None,
+        probabilities: ScoreType | None = None,
+    ) -> None:
+        height, width = shape
+        self._overlap = overlap
         self._classes = num_classes
-        self._rows_above: npt.NDArray[np.float32] = np.zeros(
-            (num_classes, overlap, width), dtype=np.float32
-        )
-        self._columns_left: npt.NDArray[np.float32] = np.zeros(
-            (num_classes, 0, 0), dtype=np.float32
-        )
-        self._labels = np.zeros((0, width), dtype=np.uint8)
+        self._scene = scene
+        self._step = step
+        self._score_types = (confidence, probabilities)
+        self._shape = shape
+        self._logits = (logit_count(height), logit_count(width))
+        self._kept = (kept_logits(height, overlap), kept_logits(width, overlap))
+        self._row_spans = rows
+        self._columns = [Axis(span, width, overlap, step, scene[1]) for span in columns]
+        kept_columns, own_columns = self._kept[1], self._logits[1]
+        matrices: dict[bytes, Floats] = {}  # those in the middle are the same
+        self._matrices = [
+            matrices.setdefault(
+                axis.taps.tobytes() + axis.weights.tobytes(),
+                axis.matrix(kept_columns + own_columns),
+            )
+            for axis in self._columns
+        ]
+        self._above: list[Floats | None] = [None] * len(columns)
 
-    def start_row(self, rows: Span) -> None:
-        """Begin a row of windows."""
-        self._rows = rows
-        final = rows.stop - rows.after - rows.start
-        self._labels = np.full((final, self._width), IGNORE_INDEX, dtype=np.uint8)
+    def row_of(self, first_pixel: int) -> int:
+        """Return which row of windows the strip belongs to that begins at a row of the scene."""
+        return [_first_pixel(span.start, self._step) for span in self._row_spans].index(first_pixel)
 
-    def add(
-        self, columns: Span, read: WindowPixels, probabilities: npt.NDArray[np.float32] | None
-    ) -> int:
+    def start_row(self, index: int) -> None:
+        """Begin a row of windows, the next one or, of all before which nothing is known, any."""
+        self._rows = Axis(
+            self._row_spans[index], self._shape[0], self._overlap, self._step, self._scene[0]
+        )
+        height = len(self._rows.pixels)
+        self._labels = np.full((height, self._scene[1]), IGNORE_INDEX, dtype=np.uint8)
+        confidence, probabilities = self._score_types
+        shape = self._labels.shape
+        self._confidence = None if confidence is None else empty_scores(shape, confidence)
+        self._probabilities = (
+            None if probabilities is None else empty_scores((self._classes, *shape), probabilities)
+        )
+        self._left: Floats | None = None
+        self._corner: Floats | None = None
+
+    def add(self, index: int, logits: Floats | None, valid: npt.NDArray[np.bool_] | None) -> int:
         """Blend the next window of the row.
 
         Args:
-            columns: The part of the window that counts.
-            read: What was read for it.
-            probabilities: (classes, height, width) of the whole window; None where it holds no
-                data.
+            index: Its number in the row.
+            logits: (classes, rows, columns); None where it holds no data.
+            valid: (height, width) of the window, which of the network's pixels hold data; None
+                where all do.
 
         Returns:
-            How many pixels now have their labels.
+            How many pixels of the scene now have their labels.
         """
-        rows, window = self._rows, read.window
-        final_rows = rows.stop - rows.after - rows.start
-        final = slice(columns.start, columns.stop - columns.after)
-        final_columns = final.stop - final.start
-        part = self._weighted(columns, window, probabilities)
-
-        if columns.before:
-            part[:, :, : columns.before] += self._columns_left
-        self._columns_left = part[:, :, final_columns:].copy()
-        part = part[:, :, :final_columns]
-        part[:, : rows.before] += self._rows_above[:, : rows.before, final]
-        if rows.after:
-            self._rows_above[:, :, final] = part[:, final_rows:]
-        if probabilities is not None:
-            labels = most_probable(part[:, :final_rows])
-            if read.valid is not None:
-                top, left = rows.start - window.row, columns.start - window.col
-                valid = read.valid[top : top + final_rows, left : left + final_columns]
-                labels[~valid] = IGNORE_INDEX
-            self._labels[:, final] = labels
-        return final_rows * final_columns
-
-    def labels(self) -> npt.NDArray[np.uint8]:
-        """Return the labels of the row of windows that is complete now, (rows, width)."""
-        return self._labels
-
-    def _weighted(
-        self, columns: Span, window: Window, probabilities: npt.NDArray[np.float32] | None
-    ) -> npt.NDArray[np.float32]:
-        rows = self._rows
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if probabilities is None:
-            return np.zeros((self._classes, height, width), dtype=np.float32)
-        part = probabilities[:, rows.start - window.row :, columns.start - window.col :]
-        weights = (
-            blend_weights(height, before=rows.before, after=rows.after)[:, None]
-            * blend_weights(width, before=columns.before, after=columns.after)[None, :]
+        rows, columns = self._rows, self._columns[index]
+        if logits is not None:
+            self._blend(index, self._mosaic(index, logits), valid)
+        kept_rows, _ = self._kept
+        self._corner, self._above[index] = (
+            self._above[index],
+            None if logits is None else logits[:, self._logits[0] - kept_rows :].copy(),
         )
-        weighted: npt.NDArray[np.float32] = part * weights
-        return weighted
+        self._left = logits
+        return len(rows.pixels) * len(columns.pixels)
 
+    def strip(self) -> Strip:
+        """Return the row of windows that is complete now."""
+        return Strip(self._rows.first, self._labels, self._confidence, self._probabilities)
 
-def most_probable(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return the index of the largest of (classes, height, width) scores, as ``argmax(axis=0)``.
+    def _mosaic(self, index: int, logits: Floats) -> Floats:
+        """Return a window's logits with those that it is blended with above and to the left."""
+        kept_rows, kept_columns = self._kept
+        if not kept_rows and not kept_columns:
+            return np.ascontiguousarray(logits)
+        own_rows, own_columns = self._logits
+        mosaic = np.zeros(
+            (self._classes, kept_rows + own_rows, kept_columns + own_columns), dtype=np.float32
+        )
+        above = self._above[index]
+        mosaic[:, kept_rows:, kept_columns:] = logits
+        if above is not None:
+            mosaic[:, :kept_rows, kept_columns:] = above
+        if self._left is not None:
+            mosaic[:, kept_rows:, :kept_columns] = self._left[:, :, own_columns - kept_columns :]
+        if self._corner is not None:
+            mosaic[:, :kept_rows, :kept_columns] = self._corner[:, :, own_columns - kept_columns :]
+        return mosaic
 
-    Class by class over whole planes, seven times as fast as NumPy's reduction.
-    """
-    labels = np.zeros(scores.shape[1:], dtype=np.uint8)
-    best = scores[0].copy()
-    for index in range(1, len(scores)):
-        np.copyto(labels, index, where=scores[index] > best)
-        np.maximum(best, scores[index], out=best)
-    return labels
+    def _blend(self, index: int, mosaic: Floats, valid: npt.NDArray[np.bool_] | None) -> None:
+        rows, columns = self._rows, self._columns[index]
+        width = len(columns.pixels)
+        place = slice(columns.first, columns.first + width)
+        height = len(rows.pixels)
+        for first in range(0, height, _ROWS_AT_ONCE):
+            stop = min(first + _ROWS_AT_ONCE, height)
+            part = (slice(first, stop), place)
+            kernel = blend_kernel(
+                mosaic.shape, stop - first, width, probabilities=any(self._score_types)
+            )
+            labels, probabilities = kernel(
+                mosaic,
+                self._matrices[index],
+                (rows.taps[:, first:stop], rows.weights[:, first:stop]),
+            )
+            if valid is not None:
+                labels[~valid[rows.pixels[first:stop, None], columns.pixels[None, :]]] = (
+                    IGNORE_INDEX
+                )
+            self._labels[part] = labels
+            if probabilities is None:
+                continue
+            if self._confidence is not None:
+                best = probabilities.max(axis=0)
+                self._confidence[part] = stored_scores(best, labels, self._confidence.dtype)
+            if self._probabilities is not None:
+                self._probabilities[:, *part] = stored_scores(
+                    probabilities, labels, self._probabilities.dtype
+                )

@@ -1,35 +1,31 @@
-"""Maps scenes: from rasters and weights to class rasters, one after the other."""
+"""Maps scenes: from rasters and weights to class rasters and what is made from them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
 
-from hrrsi import __version__
-from hrrsi.atomic_write import prepare_folder, refuse_existing
-from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import UED
-from hrrsi.prediction.class_raster import writing_class_raster
-from hrrsi.prediction.mapped_scene import MappedScene
-from hrrsi.prediction.scene_files import map_paths, scene_files
-from hrrsi.prediction.sliding_window import check_window, predict_rows
-from hrrsi.progress import progress
-from hrrsi.scenes.scene import Scene, open_raster, open_scene
-from hrrsi.weights import load_model, packaged_weights
+from hrrsi.prediction.engines.engine import Engine, open_engine
+from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
+from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
+from hrrsi.prediction.outputs import Outputs, check_outputs, scene_outputs
+from hrrsi.prediction.scene_files import is_remote, map_paths, scene_files
+from hrrsi.prediction.scene_mapper import MapOptions, SceneMapper
+from hrrsi.prediction.sliding_window import checked_overlap
+from hrrsi.prediction.stored_scores import ScoreType
+from hrrsi.prediction.test_time_augmentation import symmetries
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW
+from hrrsi.scenes.scene import open_raster
+from hrrsi.weights_file import packaged_weights
 
 # GDAL keeps decoded blocks, by default in 5 % of the memory of the machine; rows of windows need
 # those of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
-_RESOLUTION_FACTOR = 1.5
 
 
 class ScenesFailedError(HrrsiError):
@@ -53,32 +49,42 @@ class ScenesFailedError(HrrsiError):
         return (ScenesFailedError, (self.mapped, self.failures))
 
 
-class ResolutionWarning(UserWarning):
-    """A scene's ground resolution is far from the one that the weights were trained on."""
-
-
 def predict(
     inputs: str | Path | Sequence[str | Path],
     *,
     weights: str | Path | None = None,
     out: str | Path | None = None,
-    window: int = 512,
-    overlap: int = 64,
-    batch: int = 4,
+    window: int = DEFAULT_WINDOW,
+    overlap: int | None = None,
+    augmentation: str = "none",
+    engine: str = "auto",
+    precision: str = "auto",
     device: str = "auto",
+    threads: int | None = None,
+    batch: int | None = None,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
     scale: float | None = None,
-    overwrite: bool = False,
+    aoi: str | Path | None = None,
+    resample: bool = False,
+    min_area: float | None = None,
+    confidence: ScoreType | None = None,
+    probabilities: ScoreType | None = None,
+    vector: str | Path | None = None,
+    zones: str | Path | None = None,
+    zone_name: str | None = None,
     preview: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
     show_progress: bool = False,
     on_mapped: Callable[[MappedScene], None] | None = None,
     on_failed: Callable[[str, Exception], None] | None = None,
 ) -> list[MappedScene]:
-    """Map scenes: write a georeferenced class raster for each.
+    """Map scenes: write a georeferenced class raster for each, and what else is asked for.
 
-    Memory does not grow with the height of a scene (`sliding_window.predict_rows` says how);
-    `class_raster.writing_class_raster` says what is written.
+    Memory does not grow with the height of a scene (`sliding_window.predict_strips` says how);
+    `class_raster.write_class_raster` says what is written. What stops a run, even a power cut,
+    leaves a hidden folder beside the map, from which `resume` goes on.
 
     Example:
         >>> hrrsi.predict("scene.tif", out="maps/")[0].shares  # doctest: +SKIP
@@ -90,15 +96,32 @@ def predict(
         out: A ``.tif`` file for one scene, or a folder; by default the current folder, where maps
             are named ``SCENE_classes.tif``.
         window: Rows and columns of a window, in pixels.
-        overlap: Pixels that neighbouring windows share, 0 to half of `window`.
-        batch: Windows that the network sees at once.
+        overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default 3/16.
+        augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+        engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``
+            (`engines.engine.open_engine` says which is which).
+        precision: ``auto``, ``32``, ``bf16`` or ``16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Processor threads; by default one a core.
+        batch: Windows in one step of the network; by default the engine's choice.
         bands: The 1-based bands to read; by default all but alpha.
         nodata: A value that marks pixels without data, beside what the file declares.
-        scale: The rasters' value that counts as full brightness, needed where their type differs
-            from the one that the weights were trained on.
-        overwrite: Whether to replace maps that exist.
-        preview: A PNG of scene, map and legend, for one scene.
+        scale: The rasters' value that counts as full brightness; estimated, with a warning, where
+            their type differs from the one that the weights were trained on.
+        aoi: A file of polygons: what lies outside them has no class.
+        resample: Read scenes at the ground resolution that the weights were trained on; maps are
+            on the scenes' own grids all the same.
+        min_area: Components smaller than this, in square metres (pixels for scenes without CRS),
+            are merged into their neighbours.
+        confidence: Also write the probability of each pixel's class, in this type.
+        probabilities: Also write the probability of every class, in this type.
+        vector: Also write polygons: a file for one scene, or ``gpkg``, ``geojson`` or ``fgb``.
+        zones: A file of polygons: also write the area of each class in each of them, as CSV.
+        zone_name: The attribute that names zones.
+        preview: Also write a PNG of scene, map and legend: a file for one scene, or ``png``.
+        overwrite: Whether to replace files that exist.
+        resume: Go on where an earlier run with the same options was stopped; scenes that it
+            finished stay as they are.
         show_progress: Whether to show progress in megapixels on a terminal.
         on_mapped: Called with each scene once it has its map.
         on_failed: Called with each of several scenes that fails, and why.
@@ -109,44 +132,53 @@ def predict(
     Raises:
         HrrsiError: An input, an output or an option is not usable.
         ScenesFailedError: Some of several scenes failed; the others have their maps.
+        KeyboardInterrupt: Interrupted; says how to go on.
     """
-    check_window(window, overlap)
-    if batch < 1:
-        raise HrrsiError(f"a batch can't hold {batch} windows", fix="give a number above 0")
-    preview = None if preview is None else Path(preview)
-    scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
-    if not scenes:
-        raise HrrsiError("no scenes are named", fix="name rasters, folders or patterns")
-    paths = map_paths(scenes, out)
-    if len(scenes) == 1:
-        with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
-            pass
-    _check_outputs(paths, preview, overwrite=overwrite)
-    weights_file = packaged_weights() if weights is None else Path(weights)
-    mapper = _Mapper(
-        network=load_model(weights_file),
-        weights=weights_file,
+    options = MapOptions(
         window=window,
-        overlap=overlap,
-        batch=batch,
-        device=chosen_device(device),
-        bands=bands,
+        overlap=checked_overlap(window, overlap),
+        augmentation=augmentation,
+        bands=None if bands is None else tuple(bands),
         nodata=nodata,
         scale=scale,
+        aoi=None if aoi is None else Path(aoi),
+        resample=resample,
+        min_area=min_area,
+        confidence=confidence,
+        probabilities=probabilities,
+        zones=None if zones is None else Path(zones),
+        zone_name=zone_name,
+    )
+    scenes, outputs = _scenes_and_outputs(inputs, out, options, vector, preview)
+    if resume and overwrite:
+        raise HrrsiError("--resume keeps what --overwrite replaces", fix="give one of them")
+    read = [Path(s) for s in scenes if not is_remote(s)]
+    check_outputs(
+        outputs,
+        [*read, *(p for p in (options.aoi, options.zones) if p is not None)],
+        overwrite=overwrite,
+        resume=resume,
+    )
+    weights_path = packaged_weights() if weights is None else Path(weights)
+    mapper = SceneMapper(
+        open_engine(
+            weights_path,
+            engine=engine,
+            precision=precision,
+            device=device,
+            threads=threads,
+            batch=batch,
+        ),
+        weights_path,
+        options,
         show_progress=show_progress,
     )
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
     with _block_cache():
-        for name, path in zip(scenes, paths, strict=True):
+        for name, files in zip(scenes, outputs, strict=True):
             try:
-                scene = mapper.map(name, path)
-                if preview is not None:
-                    from hrrsi.prediction.preview import (
-                        write_preview,  # fonts and pictures, seldom asked for
-                    )
-
-                    write_preview(scene, preview, bands=bands)
+                scene = mapper.map(name, files, resume=resume)
             except (HrrsiError, OSError) as error:
                 if len(scenes) == 1:
                     raise
@@ -162,139 +194,108 @@ def predict(
     return mapped
 
 
-class _Mapper:
-    """Maps one scene after the other with the same network and options."""
+def plan(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    window: int = DEFAULT_WINDOW,
+    overlap: int | None = None,
+    augmentation: str = "none",
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int | None = None,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    aoi: str | Path | None = None,
+    resample: bool = False,
+    confidence: ScoreType | None = None,
+    probabilities: ScoreType | None = None,
+    vector: str | Path | None = None,
+    zones: str | Path | None = None,
+    preview: str | Path | None = None,
+) -> list[PlannedScene]:
+    """Return what `predict` would do with the same arguments, writing nothing.
 
-    def __init__(
-        self,
-        *,
-        network: UED,
-        weights: Path,
-        window: int,
-        overlap: int,
-        batch: int,
-        device: str,
-        bands: Sequence[int] | None,
-        nodata: float | None,
-        scale: float | None,
-        show_progress: bool,
-    ) -> None:
-        self._network = network
-        self._window = window
-        self._overlap = overlap
-        self._batch = batch
-        self._device = device
-        self._bands = bands
-        self._nodata = nodata
-        self._scale = scale
-        self._show_progress = show_progress
-        self._warned = False
-        options = {
-            "window": window,
-            "overlap": overlap,
-            "bands": None if bands is None else list(bands),
-            "nodata": nodata,
-            "scale": scale,
-        }
-        self._provenance = {
-            "VERSION": __version__,
-            "MODEL": network.meta["model"],
-            "WEIGHTS": weights.name,
-            "WEIGHTS_SHA256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "OPTIONS": json.dumps({k: v for k, v in options.items() if v is not None}),
-        }
+    The time is estimated from a few windows of noise on this machine.
 
-    def map(self, name: str, path: Path) -> MappedScene:
-        """Write the map of a scene.
-
-        Raises:
-            HrrsiError: The scene can't be read, or its map can't be written.
-        """
-        start = time.perf_counter()
-        meta = self._network.meta
-        with open_scene(
-            name, bands=self._bands, expected_bands=len(meta["mean"]), nodata=self._nodata
-        ) as scene:
-            self._compare_resolution(scene)
-            megapixels = scene.height * scene.width / 1e6
-            with progress(
-                Path(name).name, megapixels, " Mpx", scale=True, enabled=self._show_progress
-            ) as bar:
-                strips = predict_rows(
-                    scene,
-                    self._network,
-                    window=self._window,
-                    overlap=self._overlap,
-                    batch=self._batch,
-                    device=self._device,
-                    scale=self._scale,
-                    on_pixels=lambda pixels: bar.update(pixels / 1e6),
-                )
-                with (
-                    closing(strips),
-                    writing_class_raster(
-                        path,
-                        scene.dataset,
-                        classes=meta["classes"],
-                        colours=meta["colours"],
-                        has_nodata=scene.declares_nodata,
-                        provenance=self._provenance,
-                    ) as writer,
-                ):
-                    for first_row, labels in strips:
-                        writer.write(first_row, labels)
-            resolution = scene.resolution
-            return MappedScene(
-                scene=name,
-                path=path,
-                height=scene.height,
-                width=scene.width,
-                classes=list(meta["classes"]),
-                colours=[tuple(colour) for colour in meta["colours"]],
-                class_pixels=writer.class_pixels,
-                nodata_pixels=writer.nodata_pixels,
-                pixel_area=None if resolution is None else resolution**2,
-                seconds=time.perf_counter() - start,
-            )
-
-    def _compare_resolution(self, scene: Scene) -> None:
-        """Warn, for the first such scene, where the ground resolution is far from the weights'."""
-        trained_on, there = self._network.meta["resolution"], scene.resolution
-        if self._warned or trained_on is None or there is None:
-            return
-        if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
-            self._warned = True
-            warnings.warn(
-                f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
-                f"on {trained_on * 100:.3g} cm; expect worse maps, or resample the scene",
-                ResolutionWarning,
-                stacklevel=2,
-            )
-
-
-def _check_outputs(paths: Sequence[Path], preview: Path | None, *, overwrite: bool) -> None:
-    """Raise before any work where an output can't be written.
+    Returns:
+        A plan for each scene; one that can't be opened says why.
 
     Raises:
-        HrrsiError: An output exists, a folder is not writable, or there is a preview for several
-            scenes.
+        HrrsiError: An option is not usable.
     """
-    if preview is not None and len(paths) > 1:
+    options = MapOptions(
+        window=window,
+        overlap=checked_overlap(window, overlap),
+        augmentation=augmentation,
+        bands=None if bands is None else tuple(bands),
+        nodata=nodata,
+        aoi=None if aoi is None else Path(aoi),
+        resample=resample,
+        confidence=confidence,
+        probabilities=probabilities,
+        zones=None if zones is None else Path(zones),
+    )
+    scenes, outputs = _scenes_and_outputs(inputs, out, options, vector, preview)
+    weights_path = packaged_weights() if weights is None else Path(weights)
+    runner: Engine = open_engine(
+        weights_path,
+        engine=engine,
+        precision=precision,
+        device=device,
+        threads=threads,
+        batch=batch,
+    )
+    mapper = SceneMapper(runner, weights_path, options, show_progress=False)
+    seconds = seconds_a_window(runner, window) * len(symmetries(augmentation))
+    plans = []
+    for name, files in zip(scenes, outputs, strict=True):
+        try:
+            with mapper.open(name) as scene:
+                plans.append(planned_scene(scene, files, options, seconds))
+        except HrrsiError as error:
+            plans.append(PlannedScene(name, files, problem=str(error)))
+    return plans
+
+
+def _scenes_and_outputs(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path | None,
+    options: MapOptions,
+    vector: str | Path | None,
+    preview: str | Path | None,
+) -> tuple[list[str], list[Outputs]]:
+    """Return the scenes, with the files that each gets.
+
+    Raises:
+        HrrsiError: There are none, one is missing, or outputs collide.
+    """
+    symmetries(options.augmentation)
+    if options.min_area is not None and not 0 <= options.min_area < float("inf"):
         raise HrrsiError(
-            f"one preview for {len(paths)} scenes", where=preview, fix="name one scene"
+            f"{options.min_area:g} is no area", where="--min-area", fix="give 0 or more"
         )
-    if preview is not None and preview.suffix.lower() != ".png":
-        raise HrrsiError("a preview is a PNG", where=preview, fix="let its name end in .png")
-    outputs = [
-        output
-        for path in paths
-        for output in (path, path.with_suffix(".qml"), path.with_name(path.name + ".aux.xml"))
-    ]
-    for path in [*outputs, *([preview] if preview else [])]:
-        if path.is_dir():
-            raise HrrsiError("is a folder", where=path, fix="name a file")
-        refuse_existing(path, overwrite=overwrite)
-        prepare_folder(path.parent)
+    for path in (options.aoi, options.zones):
+        if path is not None and not path.exists():
+            raise HrrsiError("no such file", where=path, fix="check the path")
+    scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
+    if not scenes:
+        raise HrrsiError("no scenes are named", fix="name rasters, folders or patterns")
+    outputs = scene_outputs(
+        map_paths(scenes, out),
+        confidence=options.confidence is not None,
+        probabilities=options.probabilities is not None,
+        vector=vector,
+        zones=options.zones is not None,
+        preview=preview,
+    )
+    if len(scenes) == 1:
+        with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
+            pass
+    return scenes, outputs
 
 
 @contextmanager

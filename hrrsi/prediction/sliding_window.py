@@ -1,81 +1,106 @@
-"""Sliding-window inference over a whole scene: windows, reading, network and blending joined."""
+"""Sliding-window inference over a whole scene: windows, reading, engine and blending joined."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import UED
-from hrrsi.prediction.blending import RowBlender, spans
-from hrrsi.prediction.engine import TorchEngine
-from hrrsi.prediction.window_reader import Normalisation, WindowPixels, read_ahead
-from hrrsi.scenes.scene import Scene
-from hrrsi.scenes.windows import window_grid
+from hrrsi.graphs.segmentation import normalisation
+from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.prediction.blending import RowBlender, Strip, spans
+from hrrsi.prediction.engines.engine import Engine, Pixels
+from hrrsi.prediction.stored_scores import ScoreType, empty_score
+from hrrsi.prediction.test_time_augmentation import mean_logits, symmetries
+from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap
+from hrrsi.scenes.readable_scene import ReadableScene
+from hrrsi.scenes.windows import Window, window_starts
+from hrrsi.weights_file import ModelMeta
+
+_READ_AHEAD = 8
 
 
-def predict_rows(
-    scene: Scene,
-    network: UED,
+def predict_strips(
+    scene: ReadableScene,
+    engine: Engine,
     *,
-    window: int = 512,
-    overlap: int = 64,
-    batch: int = 4,
-    device: torch.device | str = "cpu",
+    window: int = DEFAULT_WINDOW,
+    overlap: int | None = None,
     scale: float | None = None,
+    augmentation: str = "none",
+    confidence: ScoreType | None = None,
+    probabilities: ScoreType | None = None,
+    first_row: int = 0,
     on_pixels: Callable[[int], None] | None = None,
-) -> Generator[tuple[int, npt.NDArray[np.uint8]], None, None]:
-    """Yield the labels of a scene in strips from top to bottom, which cover it exactly once.
+) -> Generator[Strip, None, None]:
+    """Yield the map of a scene in strips from top to bottom, which cover it exactly once.
 
-    Overlapping windows are blended: their class probabilities, weighted by a raised cosine over
-    the overlap, add up, and the largest sum wins. Memory grows with the scene's width only, by
-    `overlap` rows of probabilities. Pixels without data reach the network as the training mean.
-    A scene smaller than a window is one window of the scene's size.
+    Overlapping windows are blended: their logits, weighted by a raised cosine over the overlap,
+    add up, and the largest sum wins. Memory grows with the scene's width only, by a strip and the
+    logits of `overlap` rows. What a window lacks is filled with mirror images of what it holds.
 
     Args:
         scene: The scene; nobody else may read it meanwhile.
-        network: The network with its ``meta``; it is moved to `device`.
+        engine: Runs the network.
         window: Rows and columns of a window.
-        overlap: Pixels that neighbouring windows share, 0 to half of `window`.
-        batch: Windows that the network sees at once; labels don't depend on it.
-        device: Where the network runs.
+        overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default 3/16.
         scale: The raster's value that counts as full brightness, needed where its type differs
             from the one that the network was trained on.
+        augmentation: ``none``, ``flip`` (each window also mirrored) or ``d4`` (in all eight
+            orientations): the mean of the logits counts.
+        confidence: Type in which strips hold confidences, or None for none.
+        probabilities: Type in which strips hold class probabilities, or None for none.
+        first_row: Row of the scene to begin at, where a strip of an earlier call ended.
         on_pixels: Called with the number of pixels that have just got their labels.
 
     Yields:
-        The strip's first row, and its labels (rows, width) uint8: class indices, 255 where the
-        scene holds no data.
+        Strips; their labels are 255 where the scene holds no data or lies outside its area of
+        interest.
 
     Raises:
         HrrsiError: Window and overlap don't go together, the scene's type needs `scale`, or the
             file can't be read somewhere.
     """
-    check_window(window, overlap)
-    values = value_scale(scene, network, scale)
+    overlap = checked_overlap(window, overlap)
+    full = value_scale(scene, engine.meta, scale)
     # a function around the generator, so that bad arguments fail here and not at the first strip
-    return _rows(scene, network, window, overlap, batch, device, values, on_pixels)
+    return _strips(
+        scene,
+        engine,
+        window,
+        overlap,
+        full,
+        augmentation,
+        confidence,
+        probabilities,
+        first_row,
+        on_pixels,
+    )
 
 
-def check_window(window: int, overlap: int) -> None:
-    """Raise unless windows of that size can overlap by that much.
+def checked_overlap(window: int, overlap: int | None) -> int:
+    """Return the pixels that windows share, the given ones or the default.
 
     Raises:
-        HrrsiError: They can't.
+        HrrsiError: Windows of that size can't overlap by that much.
     """
+    if overlap is None:
+        overlap = default_overlap(window)
     if window < 1 or not 0 <= 2 * overlap <= window:
         raise HrrsiError(
             f"an overlap of {overlap} px does not fit windows of {window} px",
             fix="choose --overlap from 0 to half of --window",
         )
+    return overlap
 
 
-def value_scale(scene: Scene, network: UED, scale: float | None) -> float:
+def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> float:
     """Return the raster's value that counts as full brightness.
 
     Raises:
@@ -86,69 +111,85 @@ def value_scale(scene: Scene, network: UED, scale: float | None) -> float:
         raise HrrsiError(
             f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
         )
-    trained_on = network.meta["dtype"]
-    if scale is None and scene.dtype != trained_on:
+    if scale is None and scene.dtype != meta["dtype"]:
         raise HrrsiError(
-            f"holds {scene.dtype} where the weights were trained on {trained_on}",
+            f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",
             where=scene.path,
             fix="say which value is full brightness with --scale, e.g. --scale 10000",
         )
-    return float(network.meta["scale"]) if scale is None else scale
+    return float(meta["scale"]) if scale is None else scale
 
 
-def _rows(
-    scene: Scene,
-    network: UED,
+def _strips(
+    scene: ReadableScene,
+    engine: Engine,
     window: int,
     overlap: int,
-    batch: int,
-    device: torch.device | str,
     scale: float,
+    augmentation: str,
+    confidence: ScoreType | None,
+    probabilities: ScoreType | None,
+    first_row: int,
     on_pixels: Callable[[int], None] | None,
-) -> Generator[tuple[int, npt.NDArray[np.uint8]], None, None]:
-    grid = window_grid(scene.height, scene.width, window, window - overlap)
-    first = grid[0][0]
-    row_spans = spans([row[0].row for row in grid], first.height, overlap)
-    column_spans = spans([w.col for w in grid[0]], first.width, overlap)
-    normalisation = Normalisation(scale, network.meta["mean"], network.meta["std"])
-    engine = TorchEngine(network, device)
-    blender = RowBlender(scene.width, network.num_classes, overlap)
-    windows = (w for row in grid for w in row)
-    places = ((rows, columns) for rows in row_spans for columns in column_spans)
-    with closing(read_ahead(scene, windows, normalisation, ahead=2 * batch)) as reads:
-        for (rows, columns), (read, probabilities) in zip(
-            places, _classified(reads, engine, batch), strict=True
-        ):
-            if columns is column_spans[0]:
-                blender.start_row(rows)
-            pixels = blender.add(columns, read, probabilities)
-            if on_pixels:
-                on_pixels(pixels)
-            if columns is column_spans[-1]:
-                yield rows.start, blender.labels()
+) -> Generator[Strip, None, None]:
+    meta = engine.meta
+    chosen = symmetries(augmentation)
+    row_starts, column_starts = (
+        window_starts(length, window, window - overlap) for length in (scene.height, scene.width)
+    )
+    blender = RowBlender(
+        spans(row_starts, window, overlap, scene.height),
+        spans(column_starts, window, overlap, scene.width),
+        (window, window),
+        overlap,
+        len(meta["classes"]),
+        scene.map_shape,
+        step=scene.step,
+        confidence=confidence,
+        probabilities=probabilities,
+    )
+    # the row of windows above the first strip is blended with it
+    row = blender.row_of(first_row)
+    start = max(row - 1, 0)
+
+    def read(place: Window) -> WindowPixels:
+        if scene.area is not None and not scene.area.touches(scene.on_input_grid(place)):
+            return WindowPixels(None, None)
+        return read_window(scene, place)
+
+    windows = (
+        Window(row, col, window, window) for row in row_starts[start:] for col in column_starts
+    )
+    with closing(read_ahead(windows, read, ahead=_READ_AHEAD)) as reads:
+        valid: deque[npt.NDArray[np.bool_] | None] = deque()
+
+        def seen() -> Iterator[Pixels | None]:
+            for window_read in reads:
+                valid.append(window_read.valid)
+                for symmetry in chosen:
+                    pixels = window_read.pixels
+                    yield None if pixels is None else symmetry.seen(pixels)
+
+        with closing(
+            engine.logits(seen(), *normalisation(scale, meta["mean"], meta["std"]))
+        ) as logits:
+            means = mean_logits(logits, chosen)
+            for index in range(start, len(row_starts)):
+                blender.start_row(index)
+                for number in range(len(column_starts)):
+                    pixels = blender.add(number, next(means), valid.popleft())
+                    if on_pixels and index >= row:
+                        on_pixels(pixels)
+                if index >= row:
+                    yield _within_area(blender.strip(), scene)
 
 
-def _classified(
-    reads: Iterator[WindowPixels], engine: TorchEngine, batch: int
-) -> Iterator[tuple[WindowPixels, npt.NDArray[np.float32] | None]]:
-    """Yield windows in order with their probabilities; batches span rows of windows.
-
-    Windows without data skip the network: their probabilities are None.
-    """
-    waiting: list[WindowPixels] = []
-    full = 0
-
-    def flush() -> Iterator[tuple[WindowPixels, npt.NDArray[np.float32] | None]]:
-        pixels = [read.pixels for read in waiting if read.pixels is not None]
-        results = iter(engine.probabilities(np.stack(pixels)) if pixels else ())
-        for read in waiting:
-            yield read, None if read.pixels is None else next(results)
-        waiting.clear()
-
-    for read in reads:
-        waiting.append(read)
-        full += read.pixels is not None
-        if full == batch:
-            yield from flush()
-            full = 0
-    yield from flush()
+def _within_area(strip: Strip, scene: ReadableScene) -> Strip:
+    """Return a strip without what lies outside the scene's area of interest."""
+    if scene.area is not None:
+        outside = ~scene.area.inside(Window(strip.first_row, 0, *strip.labels.shape))
+        strip.labels[outside] = IGNORE_INDEX
+        for scores in (strip.confidence, strip.probabilities):
+            if scores is not None:
+                scores[..., outside] = empty_score(scores.dtype)
+    return strip

@@ -1,77 +1,72 @@
-"""Reads windows of a scene ahead of the network, normalised, in a thread of its own."""
+"""Reads windows of a scene ahead of the network, in a thread of its own."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from hrrsi.scenes.scene import Scene
+from hrrsi.prediction.window_filling import mirror_filled
+from hrrsi.scenes.readable_scene import ReadableScene
 from hrrsi.scenes.windows import Window
+
+# types that inference graphs take as they are; others are read as float32
+_GRAPH_TYPES = frozenset({"uint8", "int8", "uint16", "int16", "float32"})
 
 
 class WindowPixels(NamedTuple):
     """What a window holds.
 
     Attributes:
-        window: Where it lies.
-        pixels: (bands, height, width) float32, normalised, 0 (the mean) where there is no data;
-            None where the whole window holds no data.
+        pixels: (bands, height, width) in the scene's type, filled where there is no data; None
+            where the whole window holds none.
         valid: (height, width) bool, which pixels hold data; None where all or none do.
     """
 
-    window: Window
-    pixels: npt.NDArray[np.float32] | None
+    pixels: npt.NDArray[Any] | None
     valid: npt.NDArray[np.bool_] | None
 
 
-class Normalisation:
-    """Turns raster values into what a network sees: (value / scale - mean) / std.
+def read_window(scene: ReadableScene, window: Window) -> WindowPixels:
+    """Return what a window of a scene holds.
 
     Args:
-        scale: The raster's value that counts as 1.
-        mean: Mean of each band after that division.
-        std: Standard deviation of each band, likewise.
-    """
-
-    def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float]) -> None:
-        deviation = np.asarray(std, dtype=np.float64)[:, None, None]
-        self._gain = (1 / (scale * deviation)).astype(np.float32)
-        self._offset = (-np.asarray(mean)[:, None, None] / deviation).astype(np.float32)
-
-    def __call__(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Return (bands, height, width) values of any real type as normalised float32."""
-        pixels: npt.NDArray[np.float32] = np.multiply(values, self._gain, dtype=np.float32)
-        pixels += self._offset
-        return pixels
-
-
-def read_window(scene: Scene, window: Window, normalisation: Normalisation) -> WindowPixels:
-    """Return what a window of a scene holds.
+        scene: The scene.
+        window: Begins in the scene; what lies beyond the scene holds no data.
 
     Raises:
         HrrsiError: The file can't be read there.
     """
-    values = scene.read(window)
-    if not scene.declares_nodata:
-        return WindowPixels(window, normalisation(values), None)
-    valid = scene.read_valid(window, values)
-    if not valid.any():
-        return WindowPixels(window, None, None)
-    if valid.all():
-        return WindowPixels(window, normalisation(values), None)
-    # values without data may be NaN or far off: they must not reach the arithmetic
-    return WindowPixels(window, normalisation(np.where(valid, values, 0)) * valid, valid)
+    height = min(window.height, scene.height - window.row)
+    width = min(window.width, scene.width - window.col)
+    part = Window(window.row, window.col, height, width)
+    values = scene.read(part)
+    if values.dtype.name not in _GRAPH_TYPES:
+        values = values.astype(np.float32)
+    valid = None
+    if scene.declares_nodata:
+        valid = scene.read_valid(part, values)
+        if not valid.any():
+            return WindowPixels(None, None)
+        if valid.all():
+            valid = None
+    if part == window:
+        # values without data may be NaN or far off: they must not reach the arithmetic
+        filled = values if valid is None else mirror_filled(values, valid)
+        return WindowPixels(filled, valid)
+    beyond = ((0, window.height - height), (0, window.width - width))
+    known = np.pad(np.ones(part[2:], dtype=bool) if valid is None else valid, beyond)
+    return WindowPixels(mirror_filled(np.pad(values, ((0, 0), *beyond)), known), known)
 
 
 def read_ahead(
-    scene: Scene, windows: Iterable[Window], normalisation: Normalisation, ahead: int
+    windows: Iterable[Window], read: Callable[[Window], WindowPixels], ahead: int
 ) -> Generator[WindowPixels, None, None]:
     """Yield what windows hold, in their order, reading up to `ahead` of them in advance.
 
@@ -89,18 +84,18 @@ def read_ahead(
                 ready.put(item, timeout=0.1)
                 return
 
-    def read() -> None:
+    def run() -> None:
         try:
             with rasterio.Env():  # GDAL's error handling is set up thread by thread
                 for window in windows:
                     if stopped.is_set():
                         return
-                    hand_over(read_window(scene, window, normalisation))
+                    hand_over(read(window))
             hand_over(None)
         except BaseException as error:  # raised again where the windows are used
             hand_over(error)
 
-    thread = threading.Thread(target=read, name="window reader", daemon=True)
+    thread = threading.Thread(target=run, name="window reader", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import UED, build_network
+from hrrsi.networks.segmentation import UED, build_network
 from hrrsi.prediction.engine import TorchEngine
 from hrrsi.weights import load_model
 

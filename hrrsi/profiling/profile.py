@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import UED, build_network
 from hrrsi.networks.score_fusion import ScoreFusion
+from hrrsi.networks.segmentation import UED, build_network
 from hrrsi.weights import load_model
 
 

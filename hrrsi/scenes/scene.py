@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import transform as transform_coordinates
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
+from hrrsi.scenes.ground_resolution import ground_resolution
+from hrrsi.scenes.pixel_reader import PixelReader, is_local
+from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
 from hrrsi.scenes.windows import Window
 
-# GDAL's shortcut for reading a whole PNG returns noise instead of an error where the file is cut.
-os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
+if TYPE_CHECKING:
+    from hrrsi.scenes.area_of_interest import AreaOfInterest
+
+# GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG
+# returns noise instead of an error where the file is cut; by default it waits forever for a server
+# that says nothing, and never tries twice.
+for _name, _value in {
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 # What the largest value of a type counts as: values are divided by it before normalisation.
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0}
 
+_SAME_RESOLUTION = 0.01
+_FINEST_STEP = 1 / 16
+
 
 @dataclass
 class Scene:
-    """An open raster, limited to the bands that a network sees.
+    """An open raster, limited to the bands that a network sees, on the network's grid.
 
-    Use `open_scene`.
+    Use `open_scene`. Windows lie on the network's grid, which is the raster's own one unless the
+    scene is read at another resolution: then pixel i of the raster has its centre at
+    ``(i + 0.5) / step - 0.5`` on the network's grid, along both axes.
 
     Attributes:
         path: As given, for messages.
-        dataset: The rasterio dataset.
+        dataset: The rasterio dataset, on the raster's own grid.
         bands: The 1-based bands that `read` returns.
         nodata: A value that marks pixels without data where every band in `bands` holds it, on
             top of what the file itself declares.
+        step: Pixels of the raster in one pixel of the network's grid, along each axis.
+        area: The area of interest, on the raster's own grid, or None.
+        overview: The overview that a coarser grid is read from, or None.
     """
 
     path: str
     dataset: Any
     bands: tuple[int, ...]
     nodata: float | None = None
+    step: float = 1.0
+    area: AreaOfInterest | None = None
+    overview: Scene | None = None
+    _last: tuple[Window, Valid] | None = field(default=None, init=False, repr=False)
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
-        return int(self.dataset.height)
+        """Rows of pixels on the network's grid, which covers the raster."""
+        return _covering(int(self.dataset.height), self.step)
 
     @property
     def width(self) -> int:
-        """Columns of pixels."""
-        return int(self.dataset.width)
+        """Columns of pixels on the network's grid, which covers the raster."""
+        return _covering(int(self.dataset.width), self.step)
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Rows and columns of the raster's own grid, which a map has too."""
+        return int(self.dataset.height), int(self.dataset.width)
 
     @property
     def dtype(self) -> str:
@@ -63,53 +98,121 @@ class Scene:
 
     @property
     def resolution(self) -> float | None:
-        """Ground sampling distance in metres per pixel, or None where it is not known."""
+        """Ground sampling distance of the raster in metres per pixel, or None where unknown."""
         return ground_resolution(self.dataset)
 
-    @property
+    @cached_property
+    def reader(self) -> PixelReader:
+        """Reads windows of the raster's own grid."""
+        return PixelReader(self.dataset, self.bands, self.path)
+
+    @cached_property
     def declares_nodata(self) -> bool:
         """Whether some pixels may hold no data, by the file's word or by `nodata`."""
-        flags = {f.name for band in self.bands for f in self.dataset.mask_flag_enums[band - 1]}
-        return self.nodata is not None or flags != {"all_valid"} or "float" in self.dtype
+        return self.nodata is not None or self.reader.declares_nodata or "float" in self.dtype
+
+    @property
+    def on_own_grid(self) -> Scene:
+        """The same scene on the raster's own grid."""
+        if self.step == 1:
+            return self
+        own = replace(self, step=1.0, overview=None)
+        own.__dict__["reader"] = self.reader
+        return own
+
+    def on_input_grid(self, window: Window) -> Window:
+        """Return the pixels of the raster's own grid that a window covers, wholly or in part."""
+        if self.step == 1:
+            return window
+        height, width = self.dataset.height, self.dataset.width
+        row = min(math.floor(window.row * self.step), height - 1)
+        col = min(math.floor(window.col * self.step), width - 1)
+        stop_row = min(math.ceil((window.row + window.height) * self.step), height)
+        stop_col = min(math.ceil((window.col + window.width) * self.step), width)
+        return Window(row, col, max(1, stop_row - row), max(1, stop_col - col))
 
     def read(self, window: Window) -> npt.NDArray[Any]:
         """Return the bands of a window as (bands, height, width) in the file's type.
 
+        On a coarser grid than the raster's own, pixels are means of those that they cover; on a
+        finer one they are interpolated. Pixels without data don't enter into either.
+
         Raises:
             HrrsiError: The file can't be read there (truncated, damaged).
         """
-        array: npt.NDArray[Any] = self._read(self.dataset.read, window, list(self.bands))
-        return array
+        if self.step == 1:
+            return self.reader.values(window)
+        pixels, valid = self._resampled(window)
+        self._last = window, valid
+        return pixels
 
     def read_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Return which pixels of a window hold data, as (height, width).
+
+        A pixel holds no data where the file's mask or alpha says so (alpha from 1 on is data),
+        where every band that has a nodata value holds it, where every band holds `nodata`, and
+        where any band is NaN or infinite.
 
         Args:
             window: The window.
             pixels: What `read` returned for it.
         """
         if not self.declares_nodata:
-            return np.ones(pixels.shape[1:], dtype=bool)
-        masks = self._read(self.dataset.read_masks, window, list(self.bands))
-        valid: npt.NDArray[np.bool_] = (masks != 0).any(axis=0)
+            return np.ones((window.height, window.width), dtype=bool)
+        if self.step == 1:
+            return self._own_valid(window, pixels)
+        if self._last is None or self._last[0] != window:
+            self._last = window, self._resampled(window)[1]
+        valid = self._last[1]
+        return np.ones((window.height, window.width), dtype=bool) if valid is None else valid
+
+    @contextmanager
+    def reduced(self, shortest: int, longest: int) -> Iterator[Scene | None]:
+        """Yield the smallest overview whose longer side has so many pixels, or None.
+
+        None also where overviews may have mixed pixels without data into others: with a `nodata`
+        of the user's, or a mask that the overviews don't have.
+
+        Args:
+            shortest: Pixels of the longer side at least.
+            longest: Pixels of the longer side at most.
+        """
+        side = max(self.dataset.height, self.dataset.width)
+        factors = self.dataset.overviews(self.bands[0])
+        fitting = {f: i for i, f in enumerate(factors) if shortest <= side / f <= longest}
+        with ExitStack() as stack:
+            yield _overview(stack, self, fitting[max(fitting)]) if fitting else None
+
+    def _own_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        valid = self.reader.valid(window)
         if self.nodata is not None:
             valid &= ~(pixels == self.nodata).all(axis=0)
         if np.issubdtype(pixels.dtype, np.floating):
             valid &= np.isfinite(pixels).all(axis=0)
         return valid
 
-    def _read(self, reader: Any, window: Window, bands: list[int]) -> npt.NDArray[Any]:
-        try:
-            array: npt.NDArray[Any] = reader(bands, window=rasterio_window(window))
-        except RasterioError as error:
-            raise HrrsiError(
-                f"cannot be read at row {window.row}, column {window.col} (truncated or damaged)",
-                where=self.path,
-                fix="check the files that it refers to"
-                if self.dataset.driver == "VRT"
-                else "copy the file again",
-            ) from error
-        return array
+    def _resampled(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
+        source = self.overview or self.on_own_grid
+        height, width = source.dataset.height, source.dataset.width
+        averages = self.step > 1
+
+        def read(place: Window) -> tuple[npt.NDArray[Any], Valid]:
+            values = source.read(place)
+            if not source.declares_nodata:
+                return values, None
+            valid = source.read_valid(place, values)
+            return values, None if valid.all() else valid
+
+        return resampled_window(
+            window,
+            GridAxis(self.step * height / self.dataset.height, height, averages),
+            GridAxis(self.step * width / self.dataset.width, width, averages),
+            read,
+        )
+
+
+def _covering(pixels: int, step: float) -> int:
+    return max(1, math.ceil(pixels / step - 1e-6))
 
 
 def rasterio_window(window: Window) -> RasterioWindow:
@@ -122,37 +225,57 @@ def open_raster(path: str | Path) -> Iterator[Any]:
     """Open a raster with rasterio, with one-line errors and without the warnings about no CRS.
 
     Args:
-        path: A file, or whatever GDAL opens (``/vsizip/...``).
+        path: A file, or whatever GDAL opens (``/vsizip/...``, ``https://...``, ``s3://...``).
 
     Raises:
-        HrrsiError: Missing, empty, or not a raster that GDAL can read.
+        HrrsiError: Missing, empty, not a raster that GDAL can read, or a mosaic of files of which
+            one is missing.
     """
-    import warnings
-
     name = str(path)
-    local = not name.startswith("/vsi") and "://" not in name
-    if local:
-        file = Path(name)
-        if not file.exists():
-            raise HrrsiError("no such file", where=name, fix="check the path")
-        if file.is_dir():
-            raise HrrsiError("is a folder, not a raster", where=name, fix="name a file in it")
-        if file.stat().st_size == 0:
-            raise HrrsiError("is empty (0 bytes)", where=name, fix="copy the file again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(name)
-    except RasterioError as error:
-        raise HrrsiError(
-            "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
-        ) from error
-    with dataset:
+    with _opened(name) as dataset:
         if dataset.count == 0:
             raise HrrsiError(
                 "holds no bands of its own", where=name, fix="name one of its subdatasets"
             )
+        if dataset.driver == "VRT":
+            missing = [f for f in dataset.files if is_local(f) and not Path(f).exists()]
+            if missing:
+                others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise HrrsiError(
+                    f"refers to {missing[0]}{others}, which {'are' if others else 'is'} not there",
+                    where=name,
+                    fix="correct the paths in it, or make it anew",
+                )
         yield dataset
+
+
+def _opened(name: str, **options: Any) -> Any:
+    """Return an open rasterio dataset, which says nothing of a missing georeference."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(name, **options)
+    except RasterioError as error:
+        raise _not_opened(name, error) from error
+
+
+def _not_opened(name: str, error: RasterioError) -> HrrsiError:
+    if not is_local(name):
+        return HrrsiError(
+            f"cannot be opened ({' '.join(str(error).split())})",
+            where=name,
+            fix="check the address, the network and your access to it",
+        )
+    file = Path(name)
+    if not file.exists():
+        return HrrsiError("no such file", where=name, fix="check the path")
+    if file.is_dir():
+        return HrrsiError("is a folder, not a raster", where=name, fix="name a file in it")
+    if file.stat().st_size == 0:
+        return HrrsiError("is empty (0 bytes)", where=name, fix="copy the file again")
+    return HrrsiError(
+        "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
+    )
 
 
 @contextmanager
@@ -162,6 +285,8 @@ def open_scene(
     bands: Sequence[int] | None = None,
     expected_bands: int = 3,
     nodata: float | None = None,
+    aoi: str | Path | None = None,
+    resolution: float | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene.
 
@@ -171,87 +296,104 @@ def open_scene(
             `expected_bands`.
         expected_bands: How many bands the network sees.
         nodata: A value that marks pixels without data beside what the file declares.
+        aoi: A vector file of polygons, the area of interest.
+        resolution: Metres a pixel at which the scene is read; by default the raster's own. A
+            difference of less than 1 % is left as it is.
 
     Raises:
-        HrrsiError: Not a readable raster, or not the right bands.
+        HrrsiError: Not a readable raster, not the right bands, no polygon of the area of interest
+            on it, or no ground resolution of its own to start from.
     """
-    with open_raster(path) as dataset:
-        colour_bands = [
-            band
-            for band, meaning in enumerate(dataset.colorinterp, start=1)
-            if meaning != ColorInterp.alpha
-        ]
-        chosen = list(bands) if bands else colour_bands
-        wrong = [b for b in chosen if not 1 <= b <= dataset.count]
-        if wrong:
-            raise HrrsiError(
-                f"has no band {wrong[0]} (it has {dataset.count})",
-                where=path,
-                fix="correct --bands",
+    with open_raster(path) as dataset, ExitStack() as stack:
+        chosen = _chosen_bands(path, dataset, bands, expected_bands)
+        scene = Scene(str(path), dataset, chosen, nodata)
+        scene.reader.open_band_by_band(stack, lambda: _opened(str(path)))
+        if resolution is not None:
+            scene.step = _step(scene, resolution)
+            scene.overview = _grid_overview(stack, scene)
+        if aoi is not None:
+            from hrrsi.scenes.area_of_interest import (
+                area_of_interest,  # only now: it imports pandas where that is there
             )
-        if len(chosen) != expected_bands:
-            many = "band" if len(chosen) == 1 else "bands"
-            example = ",".join(str(b) for b in range(1, expected_bands + 1))
-            fix = (
-                f"choose {expected_bands} with --bands, e.g. --bands {example}"
-                if dataset.count >= expected_bands
-                else f"use a raster with at least {expected_bands} bands"
-            )
-            raise HrrsiError(
-                f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
-            )
-        types = {dataset.dtypes[b - 1] for b in chosen}
-        if len(types) > 1:
-            raise HrrsiError(
-                f"its bands have different types ({', '.join(sorted(types))})",
-                where=path,
-                fix="convert them to one type",
-            )
-        if "complex" in next(iter(types)):
-            raise HrrsiError("holds complex numbers", where=path, fix="use a raster of real values")
-        yield Scene(str(path), dataset, tuple(chosen), nodata)
+
+            scene.area = area_of_interest(aoi, scene)
+        yield scene
 
 
-def ground_resolution(dataset: Any) -> float | None:
-    """Return a rasterio dataset's ground sampling distance in metres per pixel, or None.
-
-    It is taken at the raster's centre, on the WGS 84 ellipsoid: the map units of a Web Mercator
-    are far from metres on the ground. Where a projection is true to within 1 %, as national grids
-    and UTM are, its own units count, so that 25 cm stay 25 cm.
-
-    A raster without CRS, or with one that has no place on the Earth, has no known resolution.
-    """
-    if dataset.crs is None or not (dataset.crs.is_geographic or dataset.crs.is_projected):
-        return None
-    transform = dataset.transform
-    if not transform.determinant:
-        return None
-    centre = (dataset.width / 2, dataset.height / 2)
-    steps = [centre, (centre[0] + 1, centre[1]), (centre[0], centre[1] + 1)]
-    xs, ys = zip(*(transform * step for step in steps), strict=True)
-    try:
-        longitudes, latitudes = transform_coordinates(dataset.crs, "EPSG:4326", xs, ys)
-    except RasterioError:  # the CRS does not reach there
-        return None
-    east, north = _metres_per_degree(latitudes[0])
-    across, down = (
-        float(
-            np.hypot((longitudes[i] - longitudes[0]) * east, (latitudes[i] - latitudes[0]) * north)
+def _chosen_bands(
+    path: str | Path, dataset: Any, bands: Sequence[int] | None, expected_bands: int
+) -> tuple[int, ...]:
+    colour_bands = [
+        band
+        for band, meaning in enumerate(dataset.colorinterp, start=1)
+        if meaning != ColorInterp.alpha
+    ]
+    chosen = list(bands) if bands else colour_bands
+    wrong = [b for b in chosen if not 1 <= b <= dataset.count]
+    if wrong:
+        raise HrrsiError(
+            f"has no band {wrong[0]} (it has {dataset.count})",
+            where=path,
+            fix="correct --bands",
         )
-        for i in (1, 2)
-    )
-    on_the_ground = float(np.sqrt(across * down))
-    if dataset.crs.is_projected:
-        nominal = float(np.sqrt(abs(transform.determinant))) * dataset.crs.linear_units_factor[1]
-        if abs(on_the_ground / nominal - 1) < 0.01:
-            return float(nominal)
-    return on_the_ground if np.isfinite(on_the_ground) else None
+    if len(chosen) != expected_bands:
+        many = "band" if len(chosen) == 1 else "bands"
+        example = ",".join(str(b) for b in range(1, expected_bands + 1))
+        fix = (
+            f"choose {expected_bands} with --bands, e.g. --bands {example}"
+            if dataset.count >= expected_bands
+            else f"use a raster with at least {expected_bands} bands"
+        )
+        raise HrrsiError(
+            f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
+        )
+    types = {dataset.dtypes[b - 1] for b in chosen}
+    if len(types) > 1:
+        raise HrrsiError(
+            f"its bands have different types ({', '.join(sorted(types))})",
+            where=path,
+            fix="convert them to one type",
+        )
+    if "complex" in next(iter(types)):
+        raise HrrsiError("holds complex numbers", where=path, fix="use a raster of real values")
+    return tuple(chosen)
 
 
-def _metres_per_degree(latitude: float) -> tuple[float, float]:
-    """Return the lengths of a degree of longitude and of latitude on the WGS 84 ellipsoid."""
-    semi_major, eccentricity_squared = 6378137.0, 0.00669437999014
-    curvature = 1 - eccentricity_squared * np.sin(np.radians(latitude)) ** 2
-    east = semi_major / np.sqrt(curvature) * np.cos(np.radians(latitude))
-    north = semi_major * (1 - eccentricity_squared) / curvature**1.5
-    return float(np.radians(east)), float(np.radians(north))
+def _step(scene: Scene, resolution: float) -> float:
+    """Return how many of the raster's pixels one of the wanted resolution is wide."""
+    own = scene.resolution
+    if own is None:
+        raise HrrsiError(
+            "its ground resolution is not known, so it can't be read at another one",
+            where=scene.path,
+            fix="give it a CRS and a transform, or leave out --resample",
+        )
+    step = resolution / own
+    if not (math.isfinite(step) and step >= _FINEST_STEP):
+        raise HrrsiError(
+            f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
+            where=scene.path,
+            fix="use weights for that resolution, or leave out --resample",
+        )
+    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def _grid_overview(stack: ExitStack, scene: Scene) -> Scene | None:
+    """Return the coarsest overview that is no coarser than the network's grid, or None."""
+    factors = scene.dataset.overviews(scene.bands[0])
+    fitting = {f: i for i, f in enumerate(factors) if f <= scene.step * 1.001}
+    return _overview(stack, scene, fitting[max(fitting)]) if fitting else None
+
+
+def _overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
+    """Return an overview as a scene until `stack` closes, or None.
+
+    None where overviews may have mixed pixels without data into others: with a `nodata` of the
+    user's, or a mask that the overviews don't have.
+    """
+    if scene.nodata is not None:
+        return None
+    dataset = stack.enter_context(_opened(scene.path, overview_level=level))
+    if dataset.mask_flag_enums != scene.dataset.mask_flag_enums:
+        return None
+    return Scene(scene.path, dataset, scene.bands)

@@ -23,7 +23,7 @@ from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, lab
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
 if TYPE_CHECKING:
-    from hrrsi.labels.polygons import ScenePolygons
+    from hrrsi.scenes.polygons import ScenePolygons
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def area_of_interest(aoi: Path | None, scene: Scene) -> ScenePolygons | None:
     """
     if aoi is None:
         return None
-    from hrrsi.labels.polygons import (
+    from hrrsi.scenes.polygons import (
         scene_polygons,  # only now: it imports pandas where that is there
     )
 

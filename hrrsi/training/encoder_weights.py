@@ -13,7 +13,8 @@ import torch
 from huggingface_hub import constants
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import UED, split_width
+from hrrsi.networks.names import split_width
+from hrrsi.networks.segmentation import UED
 from hrrsi.tensor_files import read_tensor_file
 
 _IMAGENET_MODEL = "ghostnet_100"

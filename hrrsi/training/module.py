@@ -7,7 +7,7 @@ import torch
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.networks import UED
+from hrrsi.networks.segmentation import UED
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.losses import (
     body_loss,

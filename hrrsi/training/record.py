@@ -15,7 +15,8 @@ from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.curves import write_curves
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
-from hrrsi.weights import ModelMeta, save_weights
+from hrrsi.weights import save_weights
+from hrrsi.weights_file import ModelMeta
 
 BEST_WEIGHTS = "best.safetensors"
 METRICS = "metrics.csv"

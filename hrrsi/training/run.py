@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hrrsi.atomic_write import prepare_folder, replacing
 from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
-from hrrsi.networks import build_network
+from hrrsi.networks.segmentation import build_network
 from hrrsi.tensor_files import read_tensor_file
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import check_encoder_source, load_encoder_weights

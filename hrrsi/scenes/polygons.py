@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +13,58 @@ import numpy.typing as npt
 import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.features import rasterize
-from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
-from rasterio.windows import transform as window_transform
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.scene import Scene, rasterio_window
+from hrrsi.scenes.map_coordinates import map_coordinates
+from hrrsi.scenes.pixel_reader import is_local
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
+_LARGE = 1000  # polygons of more corners are cut to a window before they are burned
+_EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
 
 @dataclass(frozen=True)
 class ScenePolygons:
-    """The polygons of a file that lie on a scene, in the scene's CRS and the file's order.
+    """The polygons of a file that lie on a scene, in the file's order.
 
     Attributes:
         path: The file, for messages.
         scene: The scene.
-        geometries: (polygons,) shapely polygons and multipolygons.
+        geometries: (polygons,) shapely polygons and multipolygons, in the pixels of the scene's
+            own grid: x is the column, y the row, (0, 0) the first pixel's outer corner.
         values: The attribute of each, empty where none was asked for.
+        fids: (polygons,) the numbers of their features in the file.
     """
 
     path: str
     scene: Scene
     geometries: npt.NDArray[Any]
     values: list[object]
+    fids: npt.NDArray[np.int64]
+
+    @cached_property
+    def _tree(self) -> Any:
+        tree = shapely.STRtree(self.geometries)
+        tree.query(shapely.Point(0, 0))  # builds it, which no two threads may do at once
+        return tree
+
+    @cached_property
+    def _large(self) -> npt.NDArray[np.bool_]:
+        large: npt.NDArray[np.bool_] = shapely.get_num_coordinates(self.geometries) > _LARGE
+        large[large] = shapely.is_valid(self.geometries[large])
+        return large
+
+    def near(self, window: Window) -> npt.NDArray[np.int64]:
+        """Return the numbers of the polygons that touch a window, in the file's order."""
+        found: npt.NDArray[np.int64] = self._tree.query(_box(window), predicate="intersects")
+        return np.sort(found)
 
     def burned(
         self, window: Window, codes: Sequence[int] | npt.NDArray[np.uint8], fill: int
@@ -50,39 +74,48 @@ class ScenePolygons:
         A pixel belongs to a polygon that holds its centre; where several do, the last in the file.
 
         Args:
-            window: Lies within the scene.
+            window: Lies within the scene, on its own grid.
             codes: A code for each polygon, 0 to 255.
             fill: Code of pixels in no polygon.
 
         Returns:
             (height, width) uint8.
         """
-        dataset = self.scene.dataset
-        place = window_transform(rasterio_window(window), dataset.transform)
-        corners = [
-            place * corner
-            for corner in (
-                (0, 0),
-                (window.width, 0),
-                (window.width, window.height),
-                (0, window.height),
-            )
-        ]
-        near = np.flatnonzero(shapely.intersects(self.geometries, shapely.Polygon(corners)))
+        near = self.near(window)
         if not near.size:
             return np.full((window.height, window.width), fill, dtype=np.uint8)
+        around = _box(window, margin=1).bounds
+        shapes = [
+            shapely.clip_by_rect(shape, *around) if large else shape
+            for shape, large in zip(self.geometries[near], self._large[near], strict=True)
+        ]
+        burned = [(s, int(codes[i])) for s, i in zip(shapes, near, strict=True) if not s.is_empty]
+        if not burned:
+            return np.full((window.height, window.width), fill, dtype=np.uint8)
         result: npt.NDArray[np.uint8] = rasterize(
-            [(self.geometries[i], int(codes[i])) for i in near],
+            burned,
             out_shape=(window.height, window.width),
-            transform=place,
+            transform=Affine.translation(window.col, window.row),
             fill=fill,
             dtype="uint8",
         )
         return result
 
 
+def _box(window: Window, margin: int = 0) -> Any:
+    return shapely.box(
+        window.col - margin,
+        window.row - margin,
+        window.col + window.width + margin,
+        window.row + window.height + margin,
+    )
+
+
 def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None) -> ScenePolygons:
     """Return the polygons of a vector file that lie on a scene.
+
+    Where neither file nor scene has a CRS, the coordinates are those of the scene's transform:
+    columns and rows where it has none.
 
     Args:
         path: Any vector file that GDAL reads, with one layer of polygons.
@@ -102,13 +135,21 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
             where=path,
             fix=f"choose one with --attribute: {', '.join(fields) or 'it has none'}",
         )
-    crs = _crs(path, info["crs"], scene)
-    dataset = scene.dataset
-    box = array_bounds(scene.height, scene.width, dataset.transform)
-    box = (min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3]))
-    same = crs == dataset.crs
+    places = map_coordinates(scene.dataset)
+    if not places.pixel_area():
+        raise HrrsiError(
+            "has a transform that puts all pixels on a line", where=scene.path, fix="correct it"
+        )
+    crs = _crs(path, info["crs"], scene, places.crs)
+    box = places.bounds()
+    same = crs == places.crs
     if not same:
-        box = transform_bounds(dataset.crs, crs, *box)
+        try:
+            box = transform_bounds(places.crs, crs, *box)
+        except RasterioError as error:
+            raise HrrsiError(
+                f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
+            ) from error
     try:
         _, fids, wkb, columns = pyogrio.raw.read(
             path,
@@ -122,25 +163,44 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
         raise HrrsiError(f"cannot be read ({error})", where=path, fix="repair the file") from error
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
-    geometries = geometries[present]
-    others = ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
+    others = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
     if others.any():
         raise HrrsiError(
-            f"feature {fids[present][others][0]} is a {geometries[others][0].geom_type}",
+            f"feature {fids[others][0]} is a {geometries[others][0].geom_type}",
             where=path,
             fix="keep only polygons in it",
         )
+    geometries = geometries[present]
     if not same:
-        geometries = shapely.transform(
-            geometries,
-            lambda xy: np.column_stack(transform(crs, dataset.crs, xy[:, 0], xy[:, 1])),
-        )
+        geometries = _reprojected(geometries, box, crs, places.crs)
+    geometries = shapely.transform(
+        geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
+    )
     values = [_plain(v) for v in columns[0][present]] if attribute is not None else []
-    return ScenePolygons(str(path), scene, geometries, values)
+    return ScenePolygons(str(path), scene, geometries, values, fids[present])
+
+
+def _reprojected(
+    geometries: npt.NDArray[Any],
+    box: tuple[float, float, float, float],
+    crs: CRS | None,
+    scene_crs: CRS | None,
+) -> npt.NDArray[Any]:
+    """Return polygons in the scene's CRS; long edges get more corners, to bend with the map."""
+    piece = max(box[2] - box[0], box[3] - box[1]) / _EDGE_PIECES
+    extents = shapely.bounds(geometries)
+    spans = np.maximum(extents[:, 2] - extents[:, 0], extents[:, 3] - extents[:, 1])
+    near = np.flatnonzero((spans > piece) & (spans < 100 * _EDGE_PIECES * piece))
+    geometries = geometries.copy()
+    geometries[near] = shapely.segmentize(geometries[near], piece)
+    moved: npt.NDArray[Any] = shapely.transform(
+        geometries, lambda xy: np.column_stack(transform(crs, scene_crs, xy[:, 0], xy[:, 1]))
+    )
+    return moved
 
 
 def _layer(path: str | Path) -> str:
-    if not str(path).startswith("/vsi") and not Path(path).exists():
+    if is_local(str(path)) and not Path(path).exists():
         raise HrrsiError("no such file", where=path, fix="check the path")
     try:
         layers = pyogrio.list_layers(path)
@@ -160,9 +220,9 @@ def _layer(path: str | Path) -> str:
     return spatial[0]
 
 
-def _crs(path: str | Path, text: str | None, scene: Scene) -> CRS | None:
+def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None) -> CRS | None:
     """Return the file's CRS, or None where neither file nor scene has one."""
-    if (text is None) != (scene.dataset.crs is None):
+    if (text is None) != (scene_crs is None):
         lacking, other = (path, scene.path) if text is None else (scene.path, path)
         raise HrrsiError(f"has no CRS, but {other} has", where=lacking, fix="assign one")
     if text is None:

@@ -1,0 +1,1 @@
+"""Inference graphs: the networks as ONNX, built from their tensors without torch."""

@@ -1,0 +1,225 @@
+"""Puts ONNX graphs together from named tensors, with BatchNorms folded into convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Floats = npt.NDArray[np.float32]
+
+PRECISE = "precise."
+_OPSET = 17  # the newest that the runtimes inside GIS plugins read
+_IR_VERSION = 8
+_BATCH_NORM_EPSILON = 1e-5
+
+
+class Map(NamedTuple):
+    """A feature map in a graph: (N, channels, height, width).
+
+    Attributes:
+        name: What the graph calls it.
+        channels: Number of channels.
+        height: Rows.
+        width: Columns.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
+class _Tensors(Mapping[str, Floats]):
+    """Tensors that know which of them were taken."""
+
+    def __init__(self, tensors: Mapping[str, Floats]) -> None:
+        self._tensors = tensors
+        self.taken: set[str] = set()
+
+    def __getitem__(self, key: str) -> Floats:
+        tensor = self._tensors[key]
+        self.taken.add(key)
+        return tensor
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class Graph:
+    """An ONNX graph that grows node by node; the number of windows stays open.
+
+    Args:
+        tensors: Weights by their keys in the networks' state dicts, float32.
+    """
+
+    def __init__(self, tensors: Mapping[str, Floats]) -> None:
+        self.tensors = _Tensors(tensors)
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._prefix = ""
+
+    @contextmanager
+    def precise(self) -> Iterator[None]:
+        """Mark nodes that the block adds: they stay in single precision whatever the rest does.
+
+        Their names begin with `PRECISE`.
+        """
+        self._prefix = PRECISE
+        yield
+        self._prefix = ""
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """Declare an input; text in a shape is a size that stays open."""
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, x: Map, name: str) -> None:
+        """Declare a map as an output under that name."""
+        self._nodes.append(helper.make_node("Identity", [x.name], [name]))
+        shape = ("windows", x.channels, x.height, x.width)
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def constant(self, values: npt.NDArray[np.generic]) -> str:
+        """Return the name of an array in the graph."""
+        name = f"c{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, operator: str, *inputs: str, **attributes: object) -> str:
+        """Add a node and return the name of its output."""
+        name = f"{self._prefix}{operator}{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def convolution(
+        self,
+        x: Map,
+        key: str,
+        *,
+        norm: str | None = None,
+        stride: int = 1,
+        relu: bool = False,
+    ) -> Map:
+        """Add a convolution whose padding keeps the size at stride 1.
+
+        Args:
+            x: What it sees.
+            key: Its tensors are ``KEY.weight`` and, if there is one, ``KEY.bias``. A kernel of
+                one input channel is depthwise where `x` has more.
+            norm: The BatchNorm that follows, folded into kernel and bias.
+            stride: Pixels from one output to the next.
+            relu: Whether a ReLU follows.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ValueError: It has another shape.
+        """
+        kernel = self.tensors[f"{key}.weight"]
+        if kernel.ndim != 4 or x.channels % kernel.shape[1]:
+            raise ValueError(f"{key}.weight has shape {kernel.shape} for {x.channels} channels")
+        bias = self.tensors.get(f"{key}.bias", np.zeros(len(kernel), dtype=np.float32))
+        if norm is not None:
+            kernel, bias = self._folded(kernel, bias, norm)
+        return self.convolution_of(x, kernel, bias, stride=stride, relu=relu)
+
+    def convolution_of(
+        self, x: Map, kernel: Floats, bias: Floats, *, stride: int = 1, relu: bool = False
+    ) -> Map:
+        """Add a convolution with a given (outputs, inputs, h, w) kernel and (outputs,) bias."""
+        rows, columns = kernel.shape[2:]
+        y = self.node(
+            "Conv",
+            x.name,
+            self.constant(kernel),
+            self.constant(bias),
+            kernel_shape=[rows, columns],
+            strides=[stride, stride],
+            pads=[rows // 2, columns // 2] * 2,
+            group=x.channels // kernel.shape[1],
+        )
+        result = Map(y, len(kernel), -(-x.height // stride), -(-x.width // stride))
+        return self.relu(result) if relu else result
+
+    def relu(self, x: Map) -> Map:
+        """Add a ReLU."""
+        return x._replace(name=self.node("Relu", x.name))
+
+    def add(self, x: Map, y: Map) -> Map:
+        """Add two maps, which broadcast."""
+        return x._replace(name=self.node("Add", x.name, y.name))
+
+    def negated(self, x: Map) -> Map:
+        """Return a map times -1."""
+        minus = self.constant(np.full((1, 1, 1, 1), -1, dtype=np.float32))
+        return x._replace(name=self.node("Mul", x.name, minus))
+
+    def subtract(self, x: Map, y: Map) -> Map:
+        """Subtract a map from another."""
+        return x._replace(name=self.node("Sub", x.name, y.name))
+
+    def multiply(self, x: Map, y: Map) -> Map:
+        """Multiply two maps, which broadcast; the larger comes first."""
+        return x._replace(name=self.node("Mul", x.name, y.name))
+
+    def concatenate(self, *maps: Map) -> Map:
+        """Put maps of one size behind each other."""
+        name = self.node("Concat", *(x.name for x in maps), axis=1)
+        return maps[0]._replace(name=name, channels=sum(x.channels for x in maps))
+
+    def resize(self, x: Map, height: int, width: int, *, align_corners: bool) -> Map:
+        """Resize a map bilinearly, as torch's ``interpolate`` does."""
+        sizes = self.constant(np.array([height, width], dtype=np.int64))
+        # sizes of batch and channels stay as they are
+        shape = self.node("Shape", x.name, end=2)
+        name = self.node(
+            "Resize",
+            x.name,
+            "",
+            "",
+            self.node("Concat", shape, sizes, axis=0),
+            mode="linear",
+            coordinate_transformation_mode="align_corners" if align_corners else "half_pixel",
+        )
+        return Map(name, x.channels, height, width)
+
+    def left_over(self) -> list[str]:
+        """Return the keys of tensors that no node holds."""
+        return [key for key in self.tensors if key not in self.tensors.taken]
+
+    def model(self) -> onnx.ModelProto:
+        """Return the graph as a model."""
+        graph = helper.make_graph(
+            self._nodes, "segmentation", self._inputs, self._outputs, self._constants
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="hrrsi",
+        )
+
+    def _folded(self, kernel: Floats, bias: Floats, norm: str) -> tuple[Floats, Floats]:
+        """Return kernel and bias of a convolution with the BatchNorm after it."""
+        mean, variance, gain, shift = (
+            self.tensors[f"{norm}.{part}"].astype(np.float64)
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        factor = gain / np.sqrt(variance + _BATCH_NORM_EPSILON)
+        folded_bias = (bias - mean) * factor + shift
+        folded = kernel * factor[:, None, None, None]
+        return folded.astype(np.float32), folded_bias.astype(np.float32)

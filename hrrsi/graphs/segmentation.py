@@ -1,0 +1,191 @@
+"""The segmentation networks as graphs: windows in the scene's type in, class logits out.
+
+A graph gives what the map needs and no more: the body and edge heads are left out, the logits stay
+at the network's own resolution (`hrrsi.prediction.blending` resizes them), and the score fusion's
+means are taken before its convolutions (`_mean_of_convolution`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from hrrsi.graphs.ghostnet import ghostnet_maps
+from hrrsi.graphs.graph import Floats, Graph, Map
+from hrrsi.networks.names import split_width
+
+_STEM_CHANNELS = {1.0: 16, 1.3: 20, 1.5: 24}
+# heads that only training needs, and BatchNorms' counters
+_NOT_NEEDED = re.compile(r"body_out\.|edge_out\.|.*\.num_batches_tracked$")
+
+
+def logits_graph(
+    model: str, tensors: Mapping[str, Floats], bands: int, height: int, width: int, dtype: str
+) -> onnx.ModelProto:
+    """Return the graph of a network from pixels to logits.
+
+    Its inputs are ``pixels`` (windows, bands, height, width) in the scene's type, and ``gain`` and
+    ``offset`` (1, bands, 1, 1) float32, which normalise them: pixels * gain + offset. Its output is
+    ``logits`` (windows, classes, ceil(height / 4), ceil(width / 4)) float32: those that `segment`
+    of the network resizes to the window's size with aligned corners.
+
+    Args:
+        model: Name of the network, one of `hrrsi.networks.names.MODEL_NAMES`.
+        tensors: Its state dict.
+        bands: Number of bands.
+        height: Rows of a window.
+        width: Columns of a window.
+        dtype: NumPy name of the type of the pixels.
+
+    Raises:
+        KeyError: A tensor is missing.
+        ValueError: A tensor has the wrong shape.
+    """
+    network, width_factor = split_width(model)
+    graph = Graph(tensors)
+    stem = len(graph.tensors["base_network.conv_stem.weight"])
+    if stem != _STEM_CHANNELS[width_factor]:
+        raise ValueError(f"base_network.conv_stem.weight has {stem} channels")
+    with graph.precise():
+        image = _normalised(graph, bands, height, width, dtype)
+    x4, x8, x16, x32 = ghostnet_maps(graph, image)
+    x = _joined(
+        graph, _joined(graph, _joined(graph, x32, x16, "dec_c3"), x8, "dec_c2"), x4, "dec_c1"
+    )
+    x = _head(graph, x, "final_out")
+    if network != "ued":
+        warped, residue = _body_and_edge(graph, x)
+        body = _refined(graph, warped, "decouple_body")
+        edge = _refined(graph, residue, "decouple_edge")
+        fused = graph.add(body, edge)
+        if network == "ued_bes_sfm":
+            fused = _score_fused(graph, body, edge, fused)
+        x = _head(graph, fused, "seg_out")
+    unknown = [key for key in graph.left_over() if not _NOT_NEEDED.match(key)]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is unknown")
+    graph.output(x, "logits")
+    return graph.model()
+
+
+def _normalised(graph: Graph, bands: int, height: int, width: int, dtype: str) -> Map:
+    pixels = graph.input("pixels", dtype, ("windows", bands, height, width))
+    if dtype != "float32":
+        pixels = graph.node("Cast", pixels, to=onnx.TensorProto.FLOAT)
+    scaled = graph.node("Mul", pixels, graph.input("gain", "float32", (1, bands, 1, 1)))
+    shifted = graph.node("Add", scaled, graph.input("offset", "float32", (1, bands, 1, 1)))
+    return Map(shifted, bands, height, width)
+
+
+def _joined(graph: Graph, low: Map, high: Map, key: str) -> Map:
+    low = graph.resize(low, high.height, high.width, align_corners=False)
+    low = graph.convolution(low, f"{key}.up.0", norm=f"{key}.up.1", relu=True)
+    joined = graph.concatenate(high, low)
+    return graph.convolution(joined, f"{key}.cat_conv.0", norm=f"{key}.cat_conv.1", relu=True)
+
+
+def _head(graph: Graph, x: Map, key: str) -> Map:
+    for layer in (0, 1):
+        part = f"{key}.{layer}.primary"
+        x = graph.convolution(x, f"{part}.0", norm=f"{part}.1", relu=True)
+    with graph.precise():  # rounded logits would be ties
+        return graph.convolution(x, f"{key}.2")
+
+
+def _body_and_edge(graph: Graph, x: Map) -> tuple[Map, Map]:
+    key = "decouple_body_edge"
+    fine = graph.convolution(x, f"{key}.conv_high_res")
+    coarse = x
+    for layer in (0, 1):
+        part = f"{key}.conv_low_res.{layer}.primary"
+        coarse = graph.convolution(coarse, f"{part}.0", norm=f"{part}.1", stride=2)
+    coarse = graph.convolution(coarse, f"{key}.conv_low_res.2")
+    coarse = graph.resize(coarse, x.height, x.width, align_corners=True)
+    # the flow counts in halves of the map's size, as the sampling's grid does
+    size = np.array([x.width, x.height], dtype=np.float32).reshape(2, 1, 1, 1)
+    kernel = graph.tensors[f"{key}.flow_make.weight"] / size
+    flow = graph.convolution_of(
+        graph.concatenate(fine, coarse), kernel, np.zeros(2, dtype=np.float32)
+    )
+    # a grid in bf16 would move samples by a quarter of a pixel, and the difference of two rounded
+    # maps would be little but rounding
+    with graph.precise():
+        warped = _sampled_along_flow(graph, fine, flow)
+        return warped, graph.add(fine, graph.negated(warped))
+
+
+def _sampled_along_flow(graph: Graph, x: Map, flow: Map) -> Map:
+    ys, xs = (np.linspace(-1, 1, n, dtype=np.float32) for n in (x.height, x.width))
+    even = np.stack(np.meshgrid(xs, ys), axis=0)[None]  # x before y, as the flow has it
+    grid = graph.node("Add", flow.name, graph.constant(even))
+    places = graph.node("Transpose", grid, perm=[0, 2, 3, 1])
+    sampled = graph.node(
+        "GridSample", x.name, places, mode="bilinear", padding_mode="zeros", align_corners=0
+    )
+    return x._replace(name=sampled)
+
+
+def _refined(graph: Graph, x: Map, key: str) -> Map:
+    x = graph.convolution(x, f"{key}.0.primary.0", norm=f"{key}.0.primary.1", relu=True)
+    return graph.convolution(x, f"{key}.1")
+
+
+def _score_fused(graph: Graph, body: Map, edge: Map, x: Map) -> Map:
+    rows = _mean_of_convolution(graph, x, "fusion_score.h_map", axis=3)
+    columns = _mean_of_convolution(graph, x, "fusion_score.w_map", axis=2)
+    outer = x._replace(name=graph.node("Mul", rows.name, columns.name))
+    score = graph.add(graph.convolution(x, "fusion_score.x_map"), outer)
+    score = score._replace(name=graph.node("Sigmoid", score.name))
+    # body * score + edge * (1 - score), with one product less
+    return graph.add(graph.multiply(graph.subtract(body, edge), score), edge)
+
+
+def _mean_of_convolution(graph: Graph, x: Map, key: str, axis: int) -> Map:
+    """Return the mean over an axis of a 3x3 convolution of `x`, without that convolution.
+
+    The mean of a shifted map is the mean of the map but for the line that the shift pushes out (a
+    zero comes in), so a convolution along the other axis of the mean and the two outermost lines
+    gives the same.
+
+    Args:
+        graph: The graph.
+        x: What the convolution sees.
+        key: The convolution.
+        axis: 3 for the mean over columns, 2 over rows.
+    """
+    kernel, bias = graph.tensors[f"{key}.weight"], graph.tensors[f"{key}.bias"]
+    length = x.width if axis == 3 else x.height
+    mean = graph.node("ReduceMean", x.name, axes=[axis], keepdims=1)
+    first, last = (
+        graph.node(
+            "Slice",
+            x.name,
+            *(graph.constant(np.array([n], dtype=np.int64)) for n in (start, stop, axis)),
+        )
+        for start, stop in ((0, 1), (length - 1, length))
+    )
+    lines = graph.node("Concat", mean, first, last, axis=1)
+    # taps of the previous, the same and the next line: the mean holds the sum of all three, less
+    # the last line where the tap looks back, less the first where it looks ahead
+    before, here, after = np.moveaxis(kernel, axis, 0)
+    taps = np.concatenate((before + here + after, -after / length, -before / length), axis=1)
+    kernel = np.expand_dims(taps, axis)
+    shape = (x.height, 1) if axis == 3 else (1, x.width)
+    return graph.convolution_of(Map(lines, 3 * x.channels, *shape), kernel, bias)
+
+
+def normalisation(scale: float, mean: npt.ArrayLike, std: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Return the gain and the offset, (1, bands, 1, 1), that a graph normalises pixels with.
+
+    Args:
+        scale: The raster's value that counts as 1.
+        mean: Mean of each band after that division.
+        std: Standard deviation of each band, likewise.
+    """
+    deviation = np.asarray(std, dtype=np.float64).reshape(1, -1, 1, 1)
+    average = np.asarray(mean, dtype=np.float64).reshape(1, -1, 1, 1)
+    return (1 / (scale * deviation)).astype(np.float32), (-average / deviation).astype(np.float32)

@@ -1,0 +1,131 @@
+"""Blending as arithmetic: logits of neighbouring windows in, labels of pixels out, in one pass.
+
+Resizing the logits, weighting windows and adding them up are all linear, so a block of pixels is
+``rows @ logits @ columns`` for each class, where the two matrices hold interpolation and weights
+together. OpenVINO compiles that, and the comparison of classes after it, into vector code that
+keeps every plane in the processor's cache: several times as fast as the same steps in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as op
+
+Floats = npt.NDArray[np.float32]
+
+TAPS = 4  # two of the window itself, two of the window before it
+
+
+class Blended(NamedTuple):
+    """What blending gives for a block of pixels.
+
+    Attributes:
+        labels: (height, width) uint8, the most probable class; the lowest of equals.
+        probabilities: (classes, height, width) float32 in [0, 1] where they are asked for.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    probabilities: Floats | None
+
+
+class BlendKernel:
+    """Blends blocks of pixels of one size.
+
+    Args:
+        logits: Shape (classes, rows, columns) of the logits that a block is made from.
+        height: Rows of a block.
+        width: Columns of a block.
+        probabilities: Whether to give probabilities too.
+    """
+
+    def __init__(
+        self, logits: tuple[int, int, int], height: int, width: int, *, probabilities: bool
+    ) -> None:
+        classes, rows, columns = logits
+        values = op.parameter([classes, rows, columns], np.float32)
+        across = op.parameter([columns, width], np.float32)
+        taps = [op.parameter([height], np.int32) for _ in range(TAPS)]
+        weights = [op.parameter([1, height, 1], np.float32) for _ in range(TAPS)]
+        flat = op.reshape(values, np.array([classes * rows, columns]), special_zero=False)
+        wide = op.reshape(
+            op.matmul(flat, across, False, False),
+            np.array([classes, rows, width]),
+            special_zero=False,
+        )
+        planes = op.split(wide, op.constant(np.int32(0)), classes)
+        blended = [_weighted_rows(planes.output(index), taps, weights) for index in range(classes)]
+        results = [_index_of_largest(blended)]
+        if probabilities:
+            stacked = op.concat(blended, axis=0)
+            results.append(op.softmax(stacked, axis=0))
+        model = ov.Model(results, [values, across, *taps, *weights])
+        compiled = ov.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": "1",  # the network has the cores
+                "ENABLE_CPU_PINNING": "NO",
+            },
+        )
+        self._request: Any = compiled.create_infer_request()
+
+    def __call__(
+        self,
+        logits: Floats,
+        columns: Floats,
+        rows: tuple[npt.NDArray[np.int32], Floats],
+    ) -> Blended:
+        """Return a block of pixels.
+
+        Args:
+            logits: (classes, rows, columns), contiguous.
+            columns: (columns, width): what each column of the logits weighs in each of the block.
+            rows: For each of the block's rows four rows of the logits, (4, height), and what each
+                of them weighs, (4, height).
+        """
+        taps, weights = rows
+        feeds = [logits, columns, *taps, *weights[:, None, :, None]]
+        self._request.infer(feeds, share_inputs=True)
+        labels = self._request.get_output_tensor(0).data[0].copy()
+        if len(self._request.output_tensors) == 1:
+            return Blended(labels, None)
+        return Blended(labels, self._request.get_output_tensor(1).data.copy())
+
+
+@lru_cache(maxsize=16)
+def blend_kernel(
+    logits: tuple[int, int, int], height: int, width: int, *, probabilities: bool
+) -> BlendKernel:
+    """Return a kernel, compiled once for each size."""
+    return BlendKernel(logits, height, width, probabilities=probabilities)
+
+
+def _weighted_rows(plane: Any, taps: Sequence[Any], weights: Sequence[Any]) -> Any:
+    terms = [
+        op.multiply(op.gather(plane, tap, op.constant(np.int32(1))), weight)
+        for tap, weight in zip(taps, weights, strict=True)
+    ]
+    total = terms[0]
+    for term in terms[1:]:
+        total = op.add(total, term)
+    return total
+
+
+def _index_of_largest(planes: Sequence[Any]) -> Any:
+    best = planes[0]
+    index: Any = op.constant(np.zeros((1, 1, 1), dtype=np.float32))
+    for number, plane in enumerate(planes[1:], start=1):
+        larger = op.greater(plane, best)
+        index = op.select(larger, op.constant(np.full((1, 1, 1), number, np.float32)), index)
+        best = op.maximum(best, plane)
+    if len(planes) == 1:
+        index = op.multiply(best, op.constant(np.float32(0)))
+    return op.convert(index, "u8")

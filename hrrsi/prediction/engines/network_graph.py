@@ -1,0 +1,40 @@
+"""A weights file as the inference graph that runtimes read, for any size of window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hrrsi.errors import HrrsiError
+from hrrsi.graphs.segmentation import logits_graph
+from hrrsi.weights_file import read_weights
+
+
+class NetworkGraph:
+    """The network of a weights file.
+
+    Args:
+        weights: A weights file or a published checkpoint.
+
+    Raises:
+        HrrsiError: It can't be read.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        self._path = weights
+        self.meta, self._tensors = read_weights(weights)
+
+    def onnx(self, bands: int, height: int, width: int, dtype: str) -> bytes:
+        """Return the graph, as `hrrsi.graphs.segmentation.logits_graph` describes it.
+
+        Raises:
+            HrrsiError: The tensors are not those of the network that the file names.
+        """
+        try:
+            model = logits_graph(self.meta["model"], self._tensors, bands, height, width, dtype)
+        except (KeyError, ValueError) as error:
+            raise HrrsiError(
+                f"its tensors are not those of the network that it names ({error})",
+                where=self._path,
+                fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+            ) from error
+        return model.SerializeToString()

@@ -1,0 +1,88 @@
+"""ONNX Runtime: an engine for processors that OpenVINO does not know well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrrsi.errors import HrrsiError
+from hrrsi.graphs.graph import Floats
+from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
+from hrrsi.prediction.engines.network_graph import NetworkGraph
+
+
+class OnnxRuntimeEngine:
+    """Runs a network with ONNX Runtime in single precision, a window a thread.
+
+    Args:
+        weights: A weights file.
+        precision: ``auto`` or ``32``.
+        threads: Processor threads.
+        batch: Windows in one step.
+
+    Raises:
+        HrrsiError: The weights can't be read, the runtime is not installed, or another precision
+            is asked for.
+    """
+
+    name = "onnxruntime"
+    device = "cpu"
+    precision = "32"
+
+    def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
+        if precision not in ("auto", self.precision):
+            raise HrrsiError(
+                f"onnxruntime does not calculate in precision {precision} here",
+                fix="give --precision 32, or --engine openvino",
+            )
+        try:
+            import onnxruntime
+        except ImportError:
+            raise HrrsiError(
+                "onnxruntime is not installed", fix="run: pip install 'hrrsi[onnxruntime]'"
+            ) from None
+        self._runtime = onnxruntime
+        self._graph = NetworkGraph(weights)
+        self.meta = self._graph.meta
+        self._threads = threads
+        self._batch = batch
+        self._sessions: dict[tuple[Any, ...], Any] = {}
+
+    def logits(
+        self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
+    ) -> Iterator[Floats | None]:
+        """Yield the logits of windows in their order, as `Engine.logits`."""
+
+        def run(group: list[Pixels | None]) -> list[Floats | None]:
+            pixels = [window for window in group if window is not None]
+            if not pixels:
+                return [None for _ in group]
+            feeds = {"pixels": np.stack(pixels), "gain": gain, "offset": offset}
+            (found,) = self._session(pixels[0]).run(None, feeds)
+            results = iter(checked(found))
+            return [None if window is None else next(results) for window in group]
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            pending = in_order(
+                groups(windows, self._batch),
+                lambda group: pool.submit(run, group),
+                Future.result,
+                2 * self._threads,
+            )
+            for group in pending:
+                yield from group
+
+    def _session(self, window: Pixels) -> Any:
+        key = (*window.shape, window.dtype.name)
+        if key not in self._sessions:
+            options = self._runtime.SessionOptions()
+            options.intra_op_num_threads = 1  # windows run side by side
+            options.log_severity_level = 3
+            self._sessions[key] = self._runtime.InferenceSession(
+                self._graph.onnx(*key), options, providers=["CPUExecutionProvider"]
+            )
+        return self._sessions[key]

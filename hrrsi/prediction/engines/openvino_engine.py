@@ -1,0 +1,146 @@
+"""OpenVINO: the fastest engine on processors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+
+from hrrsi.errors import HrrsiError
+from hrrsi.graphs.graph import PRECISE, Floats
+from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
+from hrrsi.prediction.engines.network_graph import NetworkGraph
+
+_MOST_STREAMS = 8  # each holds the maps of a window
+_PRECISIONS = {"32": "f32", "bf16": "bf16", "16": "f16"}
+_CAPABILITIES = {"bf16": "BF16", "16": "FP16"}
+
+# The mark that keeps an operation in single precision can be read from OpenVINO's own format only.
+_SINGLE_PRECISION = "DisablePrecisionConversion_0"
+_MARKED_MODEL = b"""<net name="marked" version="11"><layers>
+<layer id="0" name="x" type="Parameter" version="opset1">
+<data shape="1" element_type="f32"/>
+<rt_info><attribute name="precise" version="0"/></rt_info>
+<output><port id="0" precision="FP32"><dim>1</dim></port></output></layer>
+<layer id="1" name="y" type="Result" version="opset1">
+<input><port id="0" precision="FP32"><dim>1</dim></port></input></layer>
+</layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>"""
+
+
+class _Work(NamedTuple):
+    group: list[Pixels | None]
+    key: Any
+    request: Any
+    feeds: Any
+
+
+class OpenVinoEngine:
+    """Runs a network with OpenVINO, a window a thread.
+
+    A window is computed by one thread where there are at most eight, so its logits don't depend on
+    how many there are.
+
+    Args:
+        weights: A weights file.
+        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        threads: Processor threads.
+        batch: Windows in one step.
+
+    Raises:
+        HrrsiError: The weights can't be read, or the processor does not calculate in that
+            precision.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
+        self._graph = NetworkGraph(weights)
+        self.meta = self._graph.meta
+        self._core = ov.Core()
+        known = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "auto":
+            precision = "bf16" if "BF16" in known else "32"
+        if precision in _CAPABILITIES and _CAPABILITIES[precision] not in known:
+            raise HrrsiError(
+                f"this processor does not calculate in precision {precision}",
+                fix="give --precision 32",
+            )
+        self.precision = precision
+        self._single_precision = _single_precision_mark(self._core)
+        self._threads = threads
+        self._streams = min(threads, _MOST_STREAMS)
+        self._batch = batch
+        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._idle: dict[tuple[Any, ...], list[Any]] = {}
+
+    def logits(
+        self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
+    ) -> Iterator[Floats | None]:
+        """Yield the logits of windows in their order, as `Engine.logits`."""
+        running: dict[int, _Work] = {}
+
+        def start(group: list[Pixels | None]) -> _Work:
+            pixels = [window for window in group if window is not None]
+            if not pixels:
+                return _Work(group, None, None, None)
+            stacked = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+            key = (*stacked.shape, stacked.dtype.name)
+            feeds = {"pixels": stacked, "gain": gain, "offset": offset}
+            work = _Work(group, key, self._request(key), feeds)
+            running[id(work.request)] = work
+            work.request.start_async(feeds, share_inputs=True)
+            return work
+
+        def finish(work: _Work) -> list[Floats | None]:
+            if work.request is None:
+                return [None for _ in work.group]
+            work.request.wait()
+            found = iter(checked(work.request.get_output_tensor().data.copy()))
+            del running[id(work.request)]
+            self._idle[work.key].append(work.request)
+            return [None if window is None else next(found) for window in work.group]
+
+        try:
+            for group in in_order(groups(windows, self._batch), start, finish, 2 * self._streams):
+                yield from group
+        finally:
+            for work in running.values():  # they still read what they were fed
+                work.request.wait()
+
+    def _request(self, key: tuple[Any, ...]) -> Any:
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(*key)
+            self._idle[key] = []
+        idle = self._idle[key]
+        return idle.pop() if idle else self._compiled[key].create_infer_request()
+
+    def _compile(self, count: int, bands: int, height: int, width: int, dtype: str) -> Any:
+        model = self._core.read_model(self._graph.onnx(bands, height, width, dtype))
+        model.reshape(
+            {
+                "pixels": [count, bands, height, width],
+                "gain": [1, bands, 1, 1],
+                "offset": [1, bands, 1, 1],
+            }
+        )
+        for operation in model.get_ops():
+            if operation.get_friendly_name().startswith(PRECISE):
+                operation.set_rt_info(self._single_precision, _SINGLE_PRECISION)
+        return self._core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision],
+                "NUM_STREAMS": str(self._streams),
+                "INFERENCE_NUM_THREADS": str(self._threads),
+            },
+        )
+
+
+def _single_precision_mark(core: Any) -> Any:
+    marked = core.read_model(_MARKED_MODEL, b"").get_parameters()[0]
+    return marked.get_rt_info()[_SINGLE_PRECISION]

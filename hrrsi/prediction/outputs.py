@@ -1,0 +1,164 @@
+"""Which files mapping a scene writes, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrrsi.atomic_write import prepare_folder, refuse_existing
+from hrrsi.errors import HrrsiError
+from hrrsi.prediction.class_polygons import VECTOR_SUFFIXES
+
+_MAP_ENDING = "_classes"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one scene.
+
+    Attributes:
+        classes: The class map.
+        confidence: The raster of confidences, or None.
+        probabilities: The raster of class probabilities, or None.
+        vector: The polygons, or None.
+        zones: The table of zones, or None.
+        preview: The picture, or None.
+    """
+
+    classes: Path
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    vector: Path | None = None
+    zones: Path | None = None
+    preview: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that were asked for, the class map first."""
+        every = (
+            self.classes,
+            self.confidence,
+            self.probabilities,
+            self.vector,
+            self.zones,
+            self.preview,
+        )
+        return [path for path in every if path is not None]
+
+    @property
+    def sidecars(self) -> list[Path]:
+        """What GDAL and QGIS find beside them."""
+        found = [
+            self.classes.with_suffix(".qml"),
+            self.classes.with_name(self.classes.name + ".aux.xml"),
+        ]
+        if self.vector is not None and self.vector.suffix.lower() != ".gpkg":
+            found.append(self.vector.with_suffix(".qml"))
+        return list(dict.fromkeys(found))
+
+
+def scene_outputs(
+    maps: Sequence[Path],
+    *,
+    confidence: bool = False,
+    probabilities: bool = False,
+    vector: str | Path | None = None,
+    zones: bool = False,
+    preview: str | Path | None = None,
+) -> list[Outputs]:
+    """Return the files of each scene.
+
+    What has no name of its own is named after the map: ``SCENE_confidence.tif``,
+    ``SCENE_probabilities.tif``, ``SCENE_classes.gpkg`` and ``SCENE_zones.csv`` beside
+    ``SCENE_classes.tif``.
+
+    Args:
+        maps: The class map of each scene.
+        confidence: Whether to write confidences.
+        probabilities: Whether to write class probabilities.
+        vector: A file of polygons for one scene; or ``gpkg``, ``geojson`` or ``fgb`` for one
+            beside each map.
+        zones: Whether to write a table of zones.
+        preview: A PNG for one scene; or ``png`` for one beside each map.
+
+    Raises:
+        HrrsiError: One file for several scenes, or one of an unknown kind, or two outputs with
+            the same name.
+    """
+    outputs = []
+    for path in maps:
+        stem = path.stem.removesuffix(_MAP_ENDING)
+
+        def beside(ending: str, path: Path = path, stem: str = stem) -> Path:
+            return path.with_name(f"{stem}_{ending}")
+
+        outputs.append(
+            Outputs(
+                path,
+                beside("confidence.tif") if confidence else None,
+                beside("probabilities.tif") if probabilities else None,
+                _named(vector, path, VECTOR_SUFFIXES, len(maps)),
+                beside("zones.csv") if zones else None,
+                _named(preview, path, (".png",), len(maps)),
+            )
+        )
+    for one in outputs:
+        names = one.files + one.sidecars
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise HrrsiError(
+                "would be written twice by one scene", where=twice, fix="choose another name"
+            )
+    return outputs
+
+
+def check_outputs(
+    outputs: Sequence[Outputs], inputs: Sequence[Path], *, overwrite: bool, resume: bool
+) -> None:
+    """Raise before any work where an output can't be written.
+
+    Args:
+        outputs: The files of each scene.
+        inputs: Files that are read, which no output may replace.
+        overwrite: Whether files may be replaced.
+        resume: Whether a finished map may be there already.
+
+    Raises:
+        HrrsiError: An output exists, is a folder or an input, or its folder is not writable.
+    """
+    read = {path.resolve() for path in inputs}
+    for output in (path for one in outputs for path in (*one.files, *one.sidecars)):
+        if output.is_dir():
+            raise HrrsiError("is a folder", where=output, fix="name a file")
+        if output.resolve() in read:
+            raise HrrsiError(
+                "is read, and would be replaced", where=output, fix="choose another output"
+            )
+        if not resume:
+            refuse_existing(output, overwrite=overwrite)
+        prepare_folder(output.parent)
+
+
+def _named(
+    given: str | Path | None, path: Path, suffixes: Sequence[str], scenes: int
+) -> Path | None:
+    if given is None:
+        return None
+    if f".{given}".lower() in suffixes:
+        return path.with_suffix(f".{given}".lower())
+    named = Path(given)
+    if named.suffix.lower() not in suffixes:
+        raise HrrsiError(
+            f"is none of {', '.join(suffixes)}",
+            where=named,
+            fix="choose one by the ending of the name",
+        )
+    if scenes > 1:
+        kind = named.suffix[1:]
+        raise HrrsiError(
+            f"is one file for {scenes} scenes",
+            where=named,
+            fix=f"give {kind} alone: each map gets one beside it",
+        )
+    return named

@@ -1,0 +1,298 @@
+"""A map that is not finished: what windows gave so far, kept on disk so that a run can go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.atomic_write import prepare_folder
+from hrrsi.errors import HrrsiError
+from hrrsi.prediction.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
+from hrrsi.prediction.stored_scores import ScoreType, stored_scores
+from hrrsi.quantities import byte_text
+
+_FORMAT = 1
+_JOURNAL = "journal.json"
+_LOCK = "lock"
+_GO_ON = "free space on the disk, then go on with --resume"
+
+
+class PartialMap:
+    """Rows of labels, and of scores where they are asked for, in a hidden folder beside the map.
+
+    Use `open_partial_map`. A journal says how many rows are there. It is replaced after the rows
+    have been written, so a process that is killed at any moment loses at most the strip that it
+    was writing.
+
+    Attributes:
+        folder: Where it is.
+        labels: The labels.
+        confidence: The probability of the class that each pixel got, or None.
+        probabilities: The probabilities of each class, or an empty list.
+        rows_done: Rows that need not be computed again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        height: int,
+        width: int,
+        num_classes: int,
+        fingerprint: Mapping[str, object],
+        confidence: ScoreType | None,
+        probabilities: ScoreType | None,
+    ) -> None:
+        self._path = path
+        self.folder = partial_map_folder(path)
+        self.rows_done = 0
+        self.labels = LabelPyramid(self.folder, height=height, width=width, num_classes=num_classes)
+
+        def scores(name: str, dtype: str) -> RawPyramid:
+            return RawPyramid(
+                self.folder, name, height=height, width=width, dtype=dtype, halved=mean_score
+            )
+
+        self.confidence = None if confidence is None else scores("confidence", confidence)
+        self.probabilities = (
+            []
+            if probabilities is None
+            else [scores(f"probability{index}", probabilities) for index in range(num_classes)]
+        )
+        given = {
+            **fingerprint,
+            "size": [height, width],
+            "classes": num_classes,
+            "confidence": confidence,
+            "probabilities": probabilities,
+        }
+        # as it comes back from the journal: tuples become lists
+        self._fingerprint: dict[str, Any] = json.loads(json.dumps(given))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there."""
+        return self.rows_done == self.labels.height
+
+    def append(
+        self,
+        first_row: int,
+        labels: npt.NDArray[np.uint8],
+        *,
+        confidence: npt.NDArray[Any] | None = None,
+        probabilities: npt.NDArray[Any] | None = None,
+    ) -> None:
+        """Write the next strip. Any thread may do so, one at a time.
+
+        Args:
+            first_row: Its first row, which is `rows_done`.
+            labels: (rows, width) class indices, 255 where there is no data.
+            confidence: (rows, width), float in [0, 1] or uint8 in steps of 0.004; needed where
+                the partial map holds confidences.
+            probabilities: (classes, rows, width), likewise.
+
+        Raises:
+            HrrsiError: The disk is full. `rows_done` is as before; the partial map has to be
+                opened again to go on.
+        """
+        if first_row != self.labels.rows:
+            raise ValueError(f"strip starts at row {first_row}, not at {self.labels.rows}")
+        with write_errors(self._path, _GO_ON):
+            self.labels.append(labels)
+            for scores, bands in (
+                (confidence, [self.confidence] if self.confidence else []),
+                (probabilities, self.probabilities),
+            ):
+                if not bands:
+                    continue
+                if scores is None:
+                    raise ValueError("scores are missing")
+                stored = stored_scores(scores, labels, bands[0].dtype.name)
+                planes = stored.reshape(-1, *labels.shape)
+                for band, values in zip(bands, planes, strict=True):
+                    band.append(values)
+            self._write_journal(self.labels.rows)
+        self.rows_done = self.labels.rows
+
+    def discard(self) -> None:
+        """Remove the partial map: the map is finished."""
+        # the lock goes last, so that nobody else takes over a folder that is being removed
+        self._remove_files()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _bands(self) -> list[RawPyramid]:
+        return [self.labels, *([self.confidence] if self.confidence else []), *self.probabilities]
+
+    def _start(self, *, resume: bool) -> None:
+        """Take up what is there, or remove it.
+
+        Raises:
+            HrrsiError: There is no space for the map, or what is there was made otherwise.
+        """
+        rows = self._journalled_rows() if resume else 0
+        if not (rows and all(band.restore(rows) for band in self._bands())):
+            rows = 0
+            self._remove_files()
+            for band in self._bands():
+                band.restore(0)
+        self.rows_done = rows
+        free = shutil.disk_usage(self.folder).free
+        remaining = sum(band.nbytes - band.bytes_written for band in self._bands())
+        scores = sum(band.nbytes for band in self._bands()[1:])
+        # class rasters compress to some percent, scores to 20 to 70 percent (floats least)
+        needed = remaining + self.labels.nbytes // 10 + scores * 3 // 4
+        if free < needed:
+            raise HrrsiError(
+                f"needs {byte_text(needed)} of free disk space while the scene is being mapped, "
+                f"{byte_text(free)} are free",
+                where=self._path,
+                fix="free space on the disk, or choose another --out",
+            )
+
+    def _remove_files(self) -> None:
+        (self.folder / _JOURNAL).unlink(missing_ok=True)  # without it, the rest counts for nothing
+        for file in self.folder.iterdir():
+            if file.name != _LOCK:
+                file.unlink()
+
+    def _journalled_rows(self) -> int:
+        try:
+            journal = json.loads((self.folder / _JOURNAL).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return 0
+        if journal["format"] != _FORMAT:
+            return 0
+        begun_with, rows = journal["fingerprint"], int(journal["rows_done"])
+        differences = _differences(begun_with, self._fingerprint)
+        if differences:
+            raise HrrsiError(
+                f"was begun otherwise: {differences}",
+                where=self._path,
+                fix="give what it was begun with, or start over without --resume",
+            )
+        return rows
+
+    def _write_journal(self, rows: int) -> None:
+        journal = {"format": _FORMAT, "rows_done": rows, "fingerprint": self._fingerprint}
+        written = self.folder / (_JOURNAL + ".new")
+        written.write_text(json.dumps(journal), encoding="utf-8")
+        written.replace(self.folder / _JOURNAL)
+
+
+@contextmanager
+def open_partial_map(
+    path: Path,
+    *,
+    height: int,
+    width: int,
+    num_classes: int,
+    fingerprint: Mapping[str, object],
+    confidence: ScoreType | None = None,
+    probabilities: ScoreType | None = None,
+    resume: bool = False,
+) -> Iterator[PartialMap]:
+    """Yield the partial map of a map; nobody else can open it meanwhile.
+
+    It stays when the block ends, however it ends, unless the block calls `PartialMap.discard`.
+
+    Args:
+        path: The map.
+        height: Rows of the scene.
+        width: Columns of the scene.
+        num_classes: Number of classes.
+        fingerprint: All that labels depend on, by the name that a message gives it: version,
+            weights, options, and the scene's time and size. Values go through JSON.
+        confidence: Type in which confidences are kept, or None to keep none.
+        probabilities: Type in which the probabilities of each class are kept, or None.
+        resume: Go on with what is there, if anything is. Otherwise it is removed.
+
+    Raises:
+        HrrsiError: Another process maps to `path`, what is there was begun otherwise, or there is
+            not enough space on the disk.
+    """
+    folder = partial_map_folder(path)
+    with _locked(folder, path):
+        partial = PartialMap(
+            path,
+            height=height,
+            width=width,
+            num_classes=num_classes,
+            fingerprint=fingerprint,
+            confidence=confidence,
+            probabilities=probabilities,
+        )
+        with write_errors(path, _GO_ON):
+            partial._start(resume=resume)
+        yield partial
+
+
+def partial_map_folder(path: Path) -> Path:
+    """Return where the partial map of a map is: ``.NAME.tif.unfinished`` beside it."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Hold a folder for this process. The lock ends with the process, however that ends.
+
+    Raises:
+        HrrsiError: Another process holds it, or it can't be created.
+    """
+    while True:
+        prepare_folder(folder)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor, path)
+            # who held the lock may have removed the folder since it was opened
+            if _is_same_file(descriptor, folder / _LOCK):
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        process = os.pread(descriptor, 20, 0).decode() or "?"
+        raise HrrsiError(
+            f"is being mapped by another process ({process})",
+            where=path,
+            fix="wait for it, or choose another --out",
+        ) from error
+    except OSError:
+        pass  # a file system without locks, as some of networks are
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what differs between two fingerprints, e.g. ``overlap 64, not 128``."""
+    missing = object()
+    return "; ".join(
+        f"{name} {_short(before.get(name))}, not {_short(now.get(name))}"
+        for name in dict.fromkeys((*before, *now))
+        if before.get(name, missing) != now.get(name, missing)
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else text[:12] + "…"

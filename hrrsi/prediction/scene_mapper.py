@@ -1,0 +1,412 @@
+"""Maps one scene: from its windows to a partial map, and from that to every file asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi import __version__
+from hrrsi.errors import HrrsiError
+from hrrsi.prediction.class_areas import ClassAreas
+from hrrsi.prediction.class_raster import read_class_raster, write_class_raster
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.mapped_scene import MappedScene
+from hrrsi.prediction.outputs import Outputs
+from hrrsi.prediction.partial_map import PartialMap, open_partial_map
+from hrrsi.prediction.score_rasters import write_confidence_raster, write_probability_raster
+from hrrsi.prediction.sieve import sieved_strips, smallest_component
+from hrrsi.prediction.sliding_window import predict_strips
+from hrrsi.prediction.stored_scores import ScoreType
+from hrrsi.progress import progress
+from hrrsi.scenes.pixel_area import pixel_areas
+from hrrsi.scenes.scene import Scene, open_raster, open_scene, rasterio_window
+from hrrsi.scenes.value_scale import estimated_scale, scene_sample, unlike_training
+from hrrsi.scenes.windows import Window
+from hrrsi.weights_file import content_digest
+
+_RESOLUTION_FACTOR = 1.5
+_ROWS = 512
+
+
+class SceneWarning(UserWarning):
+    """Something about a scene that may make its map worse; the map is made all the same."""
+
+
+class ResolutionWarning(SceneWarning):
+    """A scene's ground resolution is far from the one that the weights were trained on."""
+
+
+class ScaleWarning(SceneWarning):
+    """The value of full brightness was estimated."""
+
+
+class UnlikeTrainingWarning(SceneWarning):
+    """A scene's bands are unlike those that the weights were trained on."""
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How scenes are mapped; `hrrsi.predict` says what each means.
+
+    Attributes:
+        window: Rows and columns of a window.
+        overlap: Pixels that windows share.
+        augmentation: ``none``, ``flip`` or ``d4``.
+        bands: The 1-based bands, or None.
+        nodata: Value of pixels without data, or None.
+        scale: Value of full brightness, or None.
+        aoi: Polygons of the area of interest, or None.
+        resample: Whether scenes are read at the weights' resolution.
+        min_area: Area below which components are merged into their neighbours, or None.
+        confidence: Type of the confidences, or None.
+        probabilities: Type of the class probabilities, or None.
+        zones: Polygons of the zones, or None.
+        zone_name: Attribute that names zones, or None.
+    """
+
+    window: int
+    overlap: int
+    augmentation: str = "none"
+    bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    scale: float | None = None
+    aoi: Path | None = None
+    resample: bool = False
+    min_area: float | None = None
+    confidence: ScoreType | None = None
+    probabilities: ScoreType | None = None
+    zones: Path | None = None
+    zone_name: str | None = None
+
+
+class SceneMapper:
+    """Maps one scene after the other with the same engine and options.
+
+    Args:
+        engine: Runs the network.
+        weights: Its weights file.
+        options: How scenes are mapped.
+        show_progress: Whether to show progress on a terminal.
+
+    Raises:
+        HrrsiError: Scenes can't be resampled to weights whose resolution is not known.
+    """
+
+    def __init__(
+        self, engine: Engine, weights: Path, options: MapOptions, *, show_progress: bool
+    ) -> None:
+        self._engine = engine
+        self._options = options
+        self._show_progress = show_progress
+        self._warned: set[type[SceneWarning]] = set()
+        if options.resample and engine.meta["resolution"] is None:
+            raise HrrsiError(
+                "does not say at which ground resolution it was trained",
+                where=weights,
+                fix="leave --resample out",
+            )
+        shown = {
+            "window": options.window,
+            "overlap": options.overlap,
+            "tta": options.augmentation if options.augmentation != "none" else None,
+            "bands": options.bands,
+            "nodata": options.nodata,
+            "scale": options.scale,
+            "aoi": None if options.aoi is None else content_digest(options.aoi)[:16],
+            "resample": options.resample or None,
+        }
+        given = {key: value for key, value in shown.items() if value is not None}
+        self._provenance = {
+            "VERSION": __version__,
+            "MODEL": engine.meta["model"],
+            "WEIGHTS": weights.name,
+            "WEIGHTS_SHA256": content_digest(weights),
+            "ENGINE": f"{engine.name}, precision {engine.precision}",
+            "OPTIONS": json.dumps(given),
+        }
+
+    def open(self, name: str) -> Any:
+        """Return a context that yields a scene as the options want it.
+
+        Raises:
+            HrrsiError: It can't be read, or does not fit the weights or the options.
+        """
+        meta, options = self._engine.meta, self._options
+        return open_scene(
+            name,
+            bands=options.bands,
+            expected_bands=len(meta["mean"]),
+            nodata=options.nodata,
+            aoi=options.aoi,
+            resolution=meta["resolution"] if options.resample else None,
+        )
+
+    def map(self, name: str, outputs: Outputs, *, resume: bool) -> MappedScene:
+        """Write the files of a scene.
+
+        Args:
+            name: The scene.
+            outputs: Its files.
+            resume: Whether to go on where an earlier run was stopped.
+
+        Raises:
+            HrrsiError: The scene can't be read, or a file can't be written.
+            KeyboardInterrupt: Interrupted; says how to go on.
+        """
+        start = time.perf_counter()
+        if resume and self._is_finished(name, outputs):
+            with self.open(name) as scene:
+                return self._mapped(scene, outputs, start, earlier=True)
+        with self.open(name) as scene:
+            scale = self._scale(scene)
+            self._compare_resolution(scene)
+            height, width = scene.map_shape
+            with open_partial_map(
+                outputs.classes,
+                height=height,
+                width=width,
+                num_classes=len(self._engine.meta["classes"]),
+                fingerprint=self._fingerprint(name),
+                confidence=self._options.confidence,
+                probabilities=self._options.probabilities,
+                resume=resume,
+            ) as partial:
+                try:
+                    self._fill(partial, scene, scale)
+                    self._write(partial, scene, outputs)
+                except KeyboardInterrupt:
+                    done = partial.rows_done / height
+                    raise KeyboardInterrupt(
+                        f"{name}: interrupted at {done:.0%}, nothing is lost; "
+                        "run the same command with --resume to go on"
+                    ) from None
+                partial.discard()
+            return self._mapped(scene, outputs, start, earlier=False)
+
+    def _fill(self, partial: PartialMap, scene: Scene, scale: float) -> None:
+        """Map what the partial map lacks."""
+        if partial.complete:
+            return
+        options = self._options
+        height, width = scene.map_shape
+        with progress(
+            Path(scene.path).name,
+            height * width / 1e6,
+            " Mpx",
+            scale=True,
+            enabled=self._show_progress,
+            done=partial.rows_done * width / 1e6,
+        ) as bar:
+            strips = predict_strips(
+                scene,
+                self._engine,
+                window=options.window,
+                overlap=options.overlap,
+                scale=scale,
+                augmentation=options.augmentation,
+                confidence=options.confidence,
+                probabilities=options.probabilities,
+                first_row=partial.rows_done,
+                on_pixels=lambda pixels: bar.update(pixels / 1e6),
+            )
+            with closing(strips):
+                for strip in strips:
+                    partial.append(
+                        strip.first_row,
+                        strip.labels,
+                        confidence=strip.confidence,
+                        probabilities=strip.probabilities,
+                    )
+
+    def _write(self, partial: PartialMap, scene: Scene, outputs: Outputs) -> None:
+        """Write every file from the complete partial map; each appears whole or not at all."""
+        options, meta, dataset = self._options, self._engine.meta, scene.dataset
+        has_nodata = scene.declares_nodata or scene.area is not None
+        provenance = self._provenance
+        labels: Any = partial.labels
+        if options.min_area is not None:
+            smallest = smallest_component(dataset, options.min_area)
+            labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
+            provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
+        if outputs.confidence is not None and partial.confidence is not None:
+            write_confidence_raster(
+                outputs.confidence,
+                dataset,
+                partial.confidence,
+                has_nodata=has_nodata,
+                provenance=self._provenance,
+            )
+        if outputs.probabilities is not None:
+            write_probability_raster(
+                outputs.probabilities,
+                dataset,
+                partial.probabilities,
+                classes=meta["classes"],
+                has_nodata=has_nodata,
+                provenance=self._provenance,
+            )
+        write_class_raster(
+            outputs.classes,
+            dataset,
+            labels,
+            classes=meta["classes"],
+            colours=meta["colours"],
+            has_nodata=has_nodata,
+            provenance=provenance,
+        )
+        if outputs.vector is not None:
+            # GDAL's vector drivers, seldom asked for
+            from hrrsi.prediction.class_polygons import write_class_polygons
+
+            with progress("polygons", dataset.height, " rows", enabled=self._show_progress) as bar:
+                write_class_polygons(
+                    outputs.vector,
+                    dataset,
+                    _map_strips(outputs.classes),
+                    classes=meta["classes"],
+                    colours=meta["colours"],
+                    on_rows=bar.update,
+                )
+
+    def _mapped(
+        self, scene: Scene, outputs: Outputs, start: float, *, earlier: bool
+    ) -> MappedScene:
+        """Return what the finished map says, with the files that are made from it."""
+        options, meta = self._options, self._engine.meta
+        content = read_class_raster(outputs.classes)
+        assert content is not None
+        height, width = scene.map_shape
+        resolution = scene.resolution
+        zones = None
+        if options.zones is not None:
+            from hrrsi.prediction.zone_areas import zone_areas
+
+            with progress("zones", height, " rows", enabled=self._show_progress) as bar:
+                zones = zone_areas(
+                    options.zones,
+                    scene,
+                    _map_strips(outputs.classes),
+                    meta["classes"],
+                    attribute=options.zone_name,
+                    on_rows=bar.update,
+                )
+            if outputs.zones is not None:
+                zones.write_csv(outputs.zones)
+        mapped = MappedScene(
+            scene=scene.path,
+            outputs=outputs,
+            height=height,
+            width=width,
+            classes=list(meta["classes"]),
+            colours=[tuple(colour) for colour in meta["colours"]],
+            class_pixels=content.class_pixels,
+            nodata_pixels=content.nodata_pixels,
+            pixel_area=None if resolution is None else resolution**2,
+            areas=_areas(scene, content.class_pixels, outputs.classes),
+            zones=zones,
+            earlier=earlier,
+            seconds=time.perf_counter() - start,
+        )
+        if outputs.preview is not None:
+            # fonts and pictures, seldom asked for
+            from hrrsi.prediction.preview import write_preview
+
+            write_preview(mapped, outputs.preview, bands=options.bands)
+        return mapped
+
+    def _is_finished(self, name: str, outputs: Outputs) -> bool:
+        """Return whether an earlier run made all files, with these options, of this scene."""
+        if not all(path.exists() for path in outputs.files):
+            return False
+        content = read_class_raster(outputs.classes)
+        expected = dict(self._provenance)
+        if self._options.min_area is not None:
+            expected["MIN_AREA"] = f"{self._options.min_area:g}"
+        if content is None or content.provenance != expected:
+            raise HrrsiError(
+                "exists already, and was made otherwise",
+                where=outputs.classes,
+                fix="give --overwrite instead of --resume, or another --out",
+            )
+        scene = Path(name)
+        return not scene.exists() or scene.stat().st_mtime <= outputs.classes.stat().st_mtime
+
+    def _fingerprint(self, name: str) -> dict[str, Any]:
+        scene = Path(name)
+        place = scene.stat() if scene.exists() else None
+        return {
+            "scene": str(scene.resolve()) if place else name,
+            "scene's time": place.st_mtime_ns if place else None,
+            "scene's bytes": place.st_size if place else None,
+            **{key.lower().replace("_", " "): value for key, value in self._provenance.items()},
+        }
+
+    def _scale(self, scene: Scene) -> float:
+        """Return the value of full brightness, and warn once where scenes look out of place."""
+        meta = self._engine.meta
+        sample = scene_sample(scene)
+        scale = self._options.scale
+        if scale is None and scene.dtype == meta["dtype"]:
+            scale = float(meta["scale"])
+        if scale is None:
+            scale, reason = estimated_scale(sample)
+            self._warn(
+                ScaleWarning,
+                f"{scene.path}: holds {scene.dtype} where the weights were trained on "
+                f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
+                "unless --scale says otherwise",
+            )
+        elif not (np.isfinite(scale) and scale > 0):
+            raise HrrsiError(
+                f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
+            )
+        unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
+        if unlike is not None:
+            self._warn(UnlikeTrainingWarning, f"{scene.path}: {unlike}")
+        return scale
+
+    def _compare_resolution(self, scene: Scene) -> None:
+        trained_on, there = self._engine.meta["resolution"], scene.resolution
+        if self._options.resample or trained_on is None or there is None:
+            return
+        if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
+            self._warn(
+                ResolutionWarning,
+                f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
+                f"on {trained_on * 100:.3g} cm; expect worse maps, or give --resample",
+            )
+
+    def _warn(self, kind: type[SceneWarning], message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, kind, stacklevel=2)
+
+
+def _map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the rows of a finished map, (rows, width) uint8 each."""
+    with open_raster(path) as dataset:
+        for row in range(0, dataset.height, _ROWS):
+            part = Window(row, 0, min(_ROWS, dataset.height - row), dataset.width)
+            yield dataset.read(1, window=rasterio_window(part))
+
+
+def _areas(scene: Scene, class_pixels: Sequence[int], path: Path) -> list[float] | None:
+    """Return the square metres of each class, or None where they are not known."""
+    by_row = pixel_areas(scene.dataset)
+    if by_row is None:
+        return None
+    if (by_row == by_row[0]).all():
+        return [pixels * float(by_row[0]) for pixels in class_pixels]
+    areas = ClassAreas(len(class_pixels), by_row)
+    for labels in _map_strips(path):
+        areas.add(labels)
+    return areas.areas

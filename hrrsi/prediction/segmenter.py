@@ -1,0 +1,174 @@
+"""Arrays in, arrays out: for notebooks, and for the frames of a camera."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError
+from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.prediction.sliding_window import checked_overlap, predict_strips
+from hrrsi.prediction.test_time_augmentation import symmetries
+from hrrsi.scenes.default_windows import DEFAULT_WINDOW
+from hrrsi.scenes.readable_scene import ArrayScene
+from hrrsi.weights_file import ModelMeta
+
+
+class Segmenter:
+    """Maps arrays with a network that is made ready once.
+
+    Example:
+        >>> segmenter = hrrsi.Segmenter()  # doctest: +SKIP
+        >>> labels = segmenter(frame)  # (H, W, 3) uint8 -> (H, W) uint8
+        >>> segmenter.classes[labels[0, 0]]
+        'Water'
+
+    Args:
+        weights: A weights file; by default the weights inside the package.
+        window: Rows and columns of a window, in pixels; larger arrays take several.
+        overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default
+            3/16 of it.
+        engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``.
+        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Processor threads; by default one a core.
+        augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+
+    Attributes:
+        meta: What the weights say of themselves.
+
+    Raises:
+        HrrsiError: The weights can't be read, or an option is not usable.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        overlap: int | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        augmentation: str = "none",
+    ) -> None:
+        symmetries(augmentation)
+        self._options: dict[str, Any] = {
+            "window": window,
+            "overlap": checked_overlap(window, overlap),
+            "augmentation": augmentation,
+        }
+        self._engine = open_engine(
+            weights, engine=engine, precision=precision, device=device, threads=threads
+        )
+        self.meta: ModelMeta = self._engine.meta
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+        return self.meta["classes"]
+
+    @property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """(256, 3) colours: ``palette[labels]`` is a picture; what is no class is black."""
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[: len(self.classes)] = self.meta["colours"]
+        return palette
+
+    def __call__(
+        self,
+        image: npt.ArrayLike,
+        *,
+        valid: npt.NDArray[np.bool_] | None = None,
+        scale: float | None = None,
+        bands_first: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the labels of an image.
+
+        Args:
+            image: (height, width, bands) in the type and band order of the weights' scenes.
+            valid: (height, width) bool, which pixels hold data; by default all, but of floats
+                those that are not finite.
+            scale: The value that counts as full brightness, where it is not the weights'.
+            bands_first: Whether the image is (bands, height, width), as rasterio reads it.
+
+        Returns:
+            (height, width) uint8 class indices, 255 where there is no data.
+
+        Raises:
+            HrrsiError: The image does not have the weights' bands, or its type needs `scale`.
+        """
+        labels, _ = self._mapped(image, valid, scale, bands_first, probabilities=False)
+        return labels
+
+    def probabilities(
+        self,
+        image: npt.ArrayLike,
+        *,
+        valid: npt.NDArray[np.bool_] | None = None,
+        scale: float | None = None,
+        bands_first: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Return the class probabilities of an image.
+
+        Args:
+            image: As for a call.
+            valid: Likewise.
+            scale: Likewise.
+            bands_first: Likewise.
+
+        Returns:
+            (classes, height, width) float32 in [0, 1], NaN where there is no data.
+
+        Raises:
+            HrrsiError: As a call.
+        """
+        _, probabilities = self._mapped(image, valid, scale, bands_first, probabilities=True)
+        assert probabilities is not None
+        return probabilities
+
+    def _mapped(
+        self,
+        image: npt.ArrayLike,
+        valid: npt.NDArray[np.bool_] | None,
+        scale: float | None,
+        bands_first: bool,
+        *,
+        probabilities: bool,
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
+        pixels = np.asarray(image)
+        bands = len(self.meta["mean"])
+        order = "(bands, height, width)" if bands_first else "(height, width, bands)"
+        if pixels.ndim != 3 or pixels.shape[0 if bands_first else 2] != bands or not pixels.size:
+            raise HrrsiError(
+                f"an image of shape {pixels.shape} is not {order} with {bands} bands",
+                fix="change its order, or give bands_first",
+            )
+        if not bands_first:
+            pixels = np.moveaxis(pixels, 2, 0)
+        if valid is not None and valid.shape != pixels.shape[1:]:
+            raise HrrsiError(
+                f"valid has shape {valid.shape} for an image of {pixels.shape[1:]} px",
+                fix="give a (height, width) array",
+            )
+        scene = ArrayScene(pixels, valid)
+        strips = predict_strips(
+            scene,
+            self._engine,
+            scale=scale,
+            probabilities="float32" if probabilities else None,
+            **self._options,
+        )
+        with closing(strips):
+            rows = list(strips)
+        labels = np.concatenate([strip.labels for strip in rows])
+        if not probabilities:
+            return labels, None
+        return labels, np.concatenate(
+            [strip.probabilities for strip in rows if strip.probabilities is not None], axis=1
+        )

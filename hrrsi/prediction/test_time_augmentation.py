@@ -1,0 +1,81 @@
+"""Test-time augmentation: windows seen flipped and turned, and their logits turned back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError
+from hrrsi.graphs.graph import Floats
+
+
+class Symmetry(NamedTuple):
+    """A symmetry of the square.
+
+    Attributes:
+        turns: Quarter turns, counter-clockwise.
+        flipped: Whether columns are reversed first.
+    """
+
+    turns: int
+    flipped: bool
+
+    def seen(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return (bands, height, width) pixels as the network shall see them."""
+        turned = np.rot90(pixels[:, :, ::-1] if self.flipped else pixels, self.turns, axes=(1, 2))
+        return np.ascontiguousarray(turned)
+
+    def undone(self, logits: Floats) -> Floats:
+        """Return (classes, rows, columns) logits of what was `seen` in the scene's orientation."""
+        turned = np.rot90(logits, -self.turns, axes=(1, 2))
+        return turned[:, :, ::-1] if self.flipped else turned
+
+
+AUGMENTATIONS: dict[str, tuple[Symmetry, ...]] = {
+    "none": (Symmetry(0, False),),
+    "flip": (Symmetry(0, False), Symmetry(0, True)),
+    "d4": tuple(Symmetry(turns, flipped) for flipped in (False, True) for turns in range(4)),
+}
+
+
+def symmetries(name: str) -> tuple[Symmetry, ...]:
+    """Return the symmetries of a test-time augmentation: ``none``, ``flip`` or ``d4``.
+
+    Raises:
+        HrrsiError: There is none of that name.
+    """
+    if name not in AUGMENTATIONS:
+        raise HrrsiError(
+            f"unknown test-time augmentation {name!r}",
+            fix=f"choose from {', '.join(AUGMENTATIONS)}",
+        )
+    return AUGMENTATIONS[name]
+
+
+def mean_logits(
+    logits: Iterator[Floats | None], chosen: Sequence[Symmetry]
+) -> Iterator[Floats | None]:
+    """Yield the mean over symmetries of each window's logits, turned back.
+
+    Args:
+        logits: Those of each window under each symmetry, window by window.
+        chosen: The symmetries.
+    """
+    if len(chosen) == 1:
+        yield from logits
+        return
+    while True:
+        found = [next(logits, _END) for _ in chosen]
+        if found[0] is _END:
+            return
+        if found[0] is None:
+            yield None
+            continue
+        total = sum(s.undone(f) for s, f in zip(chosen, found, strict=True))
+        yield np.ascontiguousarray(total / np.float32(len(chosen)))
+
+
+_END: Any = object()

@@ -1,0 +1,194 @@
+"""Resamples windows of pixels to a coarser or finer grid, leaving out pixels without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.scenes.windows import Window
+
+Valid = npt.NDArray[np.bool_] | None
+_SOURCE_PIXELS = 1 << 23  # so many are read at a time
+_WHOLE_STEP = 0.01
+
+
+@dataclass(frozen=True)
+class GridAxis:
+    """One axis of a grid that is laid over a row of source pixels.
+
+    Pixel i of the grid covers the source from ``i * step`` to ``(i + 1) * step``.
+
+    Attributes:
+        step: Source pixels in one pixel of the grid.
+        length: Source pixels along the axis.
+        averages: Whether grid pixels are the mean of what they cover; otherwise they lie between
+            the centres of two source pixels (linear).
+    """
+
+    step: float
+    length: int
+    averages: bool
+
+    def taps(self, first: int, count: int) -> _Taps:
+        """Return which source pixels some pixels of the grid are made of.
+
+        They don't depend on where the range begins, so that windows agree where they overlap.
+        """
+        pixels = np.arange(first, first + count, dtype=np.float64)
+        centres = (pixels + 0.5) * self.step
+        if self.averages:
+            low, high = pixels * self.step, np.minimum((pixels + 1) * self.step, self.length)
+            start = np.minimum(np.floor(low), self.length - 1)
+            places = start[:, None] + np.arange(math.ceil(self.step - _WHOLE_STEP) + 1)
+            weights = np.minimum(places + 1, high[:, None]) - np.maximum(places, low[:, None])
+            weights[weights < 1e-6] = 0  # what rounding leaves of whole steps
+            weights[~weights.any(axis=1), 0] = 1
+        else:
+            start = np.floor(centres - 0.5)
+            share = centres - 0.5 - start
+            places = start[:, None] + np.arange(2)
+            weights = np.stack([1 - share, share], axis=1)
+        last = self.length - 1
+        return _Taps(
+            np.clip(places, 0, last).astype(np.int64),
+            weights,
+            np.clip(np.floor(centres), 0, last).astype(np.int64),
+        )
+
+
+class _Taps(NamedTuple):
+    """What pixels of a grid are made of along one axis.
+
+    Attributes:
+        places: (pixels, taps) int64, source pixels.
+        weights: (pixels, taps) float64.
+        nearest: (pixels,) int64, the source pixel that holds the centre of each.
+    """
+
+    places: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    nearest: npt.NDArray[np.int64]
+
+    def part(self, start: int, stop: int) -> _Taps:
+        """Return those of some of the pixels."""
+        part = slice(start, stop)
+        return _Taps(self.places[part], self.weights[part], self.nearest[part])
+
+
+def resampled_window(
+    window: Window,
+    rows: GridAxis,
+    columns: GridAxis,
+    read: Callable[[Window], tuple[npt.NDArray[Any], Valid]],
+) -> tuple[npt.NDArray[Any], Valid]:
+    """Return a window of a grid over source pixels.
+
+    A pixel without data counts in no mean. On a coarser grid a pixel holds data where any of the
+    source pixels that it covers does, on a finer one where the source pixel at its centre does:
+    so every source pixel with data lies in a pixel with data.
+
+    Args:
+        window: On the grid.
+        rows: The grid along the height.
+        columns: The grid along the width.
+        read: Returns (bands, height, width) values of a source window, and which of them are data
+            (None: all).
+
+    Returns:
+        (bands, height, width) in the source's type (whole numbers are rounded), 0 where there is
+        no data, and (height, width) which hold data, or None where all do.
+    """
+    down = rows.taps(window.row, window.height)
+    across = columns.taps(window.col, window.width)
+    source_width = int(across.places.max() - across.places.min()) + 1
+    rows_each = max(1, int(_SOURCE_PIXELS / (source_width * max(1.0, rows.step))))
+    averages = rows.averages
+    pieces = [
+        _resampled(down.part(start, start + rows_each), across, read, averages)
+        for start in range(0, window.height, rows_each)
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    valid = None
+    if any(v is not None for _, v in pieces):
+        valid = np.concatenate(
+            [np.ones(p.shape[1:], dtype=bool) if v is None else v for p, v in pieces]
+        )
+    return np.concatenate([pixels for pixels, _ in pieces], axis=1), valid
+
+
+def _resampled(
+    down: _Taps,
+    across: _Taps,
+    read: Callable[[Window], tuple[npt.NDArray[Any], Valid]],
+    averages: bool,
+) -> tuple[npt.NDArray[Any], Valid]:
+    top, left = int(down.places.min()), int(across.places.min())
+    source = Window(
+        top, left, int(down.places.max()) - top + 1, int(across.places.max()) - left + 1
+    )
+    values, valid = read(source)
+    small = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    dtype = np.float32 if small else np.float64
+    down = _Taps(down.places - top, down.weights.astype(dtype), down.nearest - top)
+    across = _Taps(across.places - left, across.weights.astype(dtype), across.nearest - left)
+    if valid is None:
+        weight = _all_valid(down.weights, across.weights)
+    else:
+        values = np.where(valid, values, values.dtype.type(0))
+        weight = _along_columns(_along_rows(valid[None].astype(dtype), down), across)
+    result = _along_columns(_along_rows(values, down), across)
+    found: Valid = None
+    if valid is not None:
+        found = weight[0] > 0 if averages else valid[np.ix_(down.nearest, across.nearest)]
+        weight[weight <= 0] = 1
+    result /= weight
+    if found is not None:
+        result *= found
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        np.rint(result, out=result)
+        np.clip(result, limits.min, limits.max, out=result)
+    return result.astype(values.dtype), found
+
+
+def _all_valid(down: npt.NDArray[Any], across: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return what the weights of pixels add up to without gaps, in the order of `_along_rows`.
+
+    So windows with and without gaps agree to the last digit.
+    """
+    rows = np.zeros(len(down), dtype=down.dtype)
+    for weights in down.T:
+        rows += weights
+    total = np.zeros((1, len(down), len(across)), dtype=down.dtype)
+    for weights in across.T:
+        total += rows[:, None] * weights
+    return total
+
+
+def _along_rows(values: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[Any]:
+    """Return (bands, height, width) values with each row made of its taps."""
+    shape = (len(taps.places), values.shape[2])
+    result = np.zeros((len(values), *shape), dtype=taps.weights.dtype)
+    tap = np.empty(shape, dtype=result.dtype)
+    for band, total in zip(values, result, strict=True):
+        source = band.astype(result.dtype, copy=False)
+        for places, weights in zip(taps.places.T, taps.weights.T, strict=True):
+            if weights.any():
+                # the places lie within the source: any other mode than "raise" needs no copy
+                np.take(source, places, axis=0, out=tap, mode="clip")
+                tap *= weights[:, None]
+                total += tap
+    return result
+
+
+def _along_columns(values: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[Any]:
+    """Return (bands, height, width) values with each column made of its taps."""
+    # whole rows are gathered several times as fast as columns
+    turned = np.ascontiguousarray(values.transpose(0, 2, 1))
+    return np.ascontiguousarray(_along_rows(turned, taps).transpose(0, 2, 1))
