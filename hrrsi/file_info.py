@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_raster import read_class_raster
+from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
 from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap

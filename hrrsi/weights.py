@@ -46,12 +46,20 @@ def load_model(path: str | Path | None = None) -> UED:
         HrrsiError: Missing, truncated, not a weights file, of another model, or a pickle that
             holds more than tensors.
     """
-    file = packaged_weights() if path is None else Path(path)
-    meta, tensors = _read_safetensors(file) if is_safetensors(file) else _read_published(file)
+    return load_network(packaged_weights() if path is None else Path(path))[0]
+
+
+def load_network(path: Path) -> tuple[UED, ModelMeta]:
+    """Return a network as `load_model`, and what its weights say of themselves.
+
+    Raises:
+        HrrsiError: As `load_model`.
+    """
+    meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
     network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
-    _load_tensors(network, tensors, file)
+    _load_tensors(network, tensors, path)
     network.meta = meta
-    return network.eval()
+    return network.eval(), meta
 
 
 def save_weights(

@@ -128,11 +128,11 @@ def weights_file(path: Path) -> Path:
     with suppress(HrrsiError), open_weights(kept):
         return kept
     # torch takes seconds to import
-    from hrrsi.weights import load_model, save_weights
+    from hrrsi.weights import load_network, save_weights
 
-    network = load_model(path)
+    network, meta = load_network(path)
     try:
-        save_weights(network.state_dict(), network.meta, kept)
+        save_weights(network.state_dict(), meta, kept)
     except (OSError, HrrsiError) as error:
         raise HrrsiError(
             "the checkpoint can't be kept in a form that is read without PyTorch",

@@ -406,6 +406,22 @@ def test_a_mosaic_without_one_of_its_files_is_no_map(tmp_path: Path, made_weight
     assert not list((tmp_path / "maps").glob("*.tif"))
 
 
+def test_a_mosaic_is_no_map_where_another_failed_over_the_same_file(
+    tmp_path: Path, made_weights: Path
+) -> None:
+    # GDAL would give zeros without a word for a file that it could not open before
+    parts = quarters(tmp_path)
+    bad = list(parts)[3]
+    bad.write_bytes(b"no raster at all")
+    scenes = [str(mosaic(tmp_path / f"{name}.vrt", parts)) for name in "abc"]
+    for _ in range(2):
+        result = predict(made_weights, tmp_path / "maps", scenes)
+        assert result.exit_code == 1
+        told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert [str(bad) in line for line in told] == [True] * 3 + [False]
+    assert not list((tmp_path / "maps").glob("*.tif"))
+
+
 def test_truncated_files_of_each_kind(tmp_path: Path, made_weights: Path) -> None:
     for name in ("tiled_zstd", "one_strip_deflate", "planar_one_strip", "png", "jp2", "cog"):
         whole = Path(LOSSLESS[name](tmp_path))

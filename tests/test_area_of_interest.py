@@ -75,9 +75,15 @@ def expected(shapes: list[shapely.Geometry]) -> np.ndarray:
     return found
 
 
-def assert_is(area: AreaOfInterest | None, inside: np.ndarray) -> None:
+def assert_is(
+    area: AreaOfInterest | None, inside: np.ndarray, unsure: np.ndarray | None = None
+) -> None:
     """Assert an area in windows of several sizes."""
     assert area is not None
+    if unsure is not None:
+        whole = area.inside(Window(0, 0, HEIGHT, WIDTH))
+        assert unsure.sum() < 40
+        inside = np.where(unsure, whole, inside)
     for size in (23, 64, 200):
         for row in window_grid(HEIGHT, WIDTH, size, size):
             for w in row:
@@ -95,7 +101,9 @@ def test_pixels_whose_centre_lies_in_a_polygon(tmp_path: Path, suffix: str) -> N
         shapes = [p for s in SHAPES for p in getattr(s, "geoms", [s])]
     aoi = polygon_file(tmp_path / f"aoi{suffix}", shapes, crs=crs)
     with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi) as scene:
-        assert_is(scene.area, expected(SHAPES))
+        # GeoJSON keeps seven decimals of a degree: a centimetre
+        edges = shapely.union_all(SHAPES).boundary.buffer(0.05)
+        assert_is(scene.area, expected(SHAPES), expected([edges]))
         assert not scene.area.touches(Window(110, 40, 10, 40))
 
 
@@ -158,10 +166,10 @@ def test_the_area_lies_on_the_own_grid_of_a_resampled_scene(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("shapes", "crs", "scene_crs", "message"),
     [
-        ([shapely.box(900, 900, 910, 910)], "EPSG:28992", "EPSG:28992", "aoi.gpkg: no polygon lies on"),
+        ([shapely.box(900, 900, 910, 910)], "EPSG:28992", "EPSG:28992", "no polygon lies on"),
         # its extent touches the scene's, the polygon does not
         (
-            [shapely.Polygon([(300, -300), (310, -300), (310, 310), (-300, 310), (-300, 300), (300, 300)])],
+            [shapely.LineString([(300, -300), (300, 300), (-300, 300)]).buffer(5)],
             "EPSG:28992", "EPSG:28992", "no polygon lies on",
         ),
         (SHAPES, None, "EPSG:28992", "aoi.gpkg: has no CRS, but"),

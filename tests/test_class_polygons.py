@@ -18,7 +18,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform_geom
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_polygons import class_polygons, write_class_polygons
+from hrrsi.maps.class_polygons import class_polygons, write_class_polygons
 from hrrsi.scenes.scene import open_raster
 
 NODATA = 255

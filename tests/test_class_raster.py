@@ -20,12 +20,12 @@ from rio_cogeo.cogeo import cog_validate
 
 from hrrsi.atomic_write import scratch_folder
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_raster import (
+from hrrsi.maps.class_raster import (
     ClassRasterContent,
     read_class_raster,
     write_class_raster,
 )
-from hrrsi.prediction.raw_pyramid import overview_levels
+from hrrsi.maps.raw_pyramid import overview_levels
 
 CLASSES = ["Building & <roof>", "Straße", "Wasser 水"]
 COLOURS = [(60, 16, 152), (255, 255, 0), (1, 2, 3)]
@@ -316,7 +316,7 @@ WRITE_LABELS = """
 import os, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.prediction.class_raster import write_class_raster
+from hrrsi.maps.class_raster import write_class_raster
 if sys.argv[2] == "one":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 folder = Path(sys.argv[1])
@@ -347,8 +347,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.prediction.class_raster import write_class_raster
-from hrrsi.prediction.raw_pyramid import LabelPyramid
+from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.raw_pyramid import LabelPyramid
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 labels = np.random.default_rng(0).integers(0, 3, (1500, 1500)).astype(np.uint8)
 folder = Path(sys.argv[1])

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.prediction.class_raster import write_class_raster
+from hrrsi.maps.class_raster import write_class_raster
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -18,8 +18,8 @@ import pytest
 import rasterio
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_raster import write_class_raster
-from hrrsi.prediction.partial_map import PartialMap, open_partial_map, partial_map_folder
+from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
 
 HEIGHT, WIDTH, CLASSES = 1031, 601, 3
 FINGERPRINT = {"version": "1.2.3", "weights": "a" * 64, "overlap": 64, "bands": (1, 2, 3)}

@@ -1,5 +1,7 @@
 """`hrrsi predict`, as users call it."""
 
+import csv
+import json
 import os
 import re
 import resource
@@ -9,12 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
+import torch
 from made_weights import REPOSITORY, save_made_weights, scene_pixels
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
@@ -22,8 +28,10 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.predict import ResolutionWarning, ScenesFailedError
-from hrrsi.prediction.sliding_window import predict_rows
+from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.prediction.predict import ScenesFailedError
+from hrrsi.prediction.scene_mapper import ResolutionWarning
+from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
 from hrrsi.weights import load_model
 
@@ -76,7 +84,10 @@ def test_maps_a_scene_into_the_current_folder(run: Run, tmp_path: Path, made_wei
     assert sorted(os.listdir()) == names
     network = load_model(made_weights)
     with open_scene(scene) as source:
-        strips = [s for _, s in predict_rows(source, network, window=64, overlap=16)]
+        strips = [
+            strip.labels
+            for strip in predict_strips(source, open_engine(made_weights), window=64, overlap=16)
+        ]
     with rasterio.open("scene_classes.tif") as written, rasterio.open(scene) as source:
         labels = written.read(1)
         assert written.crs == source.crs
@@ -197,10 +208,13 @@ def test_a_bad_scene_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
     result = run(good[0], bad, tmp_path / "missing.tif", good[1])
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 6
     assert "bad.tif" in lines[0]
     assert "missing.tif: no such file" in lines[1]
-    assert lines[2].startswith("error: 2 of 4 scenes failed: ")
+    assert lines[2] == "mapped 2 scenes; failed:"
+    assert "bad.tif" in lines[3]
+    assert "missing.tif: no such file" in lines[4]
+    assert lines[5].startswith("error: 2 of 4 scenes failed: ")
     assert sorted(p.name for p in Path().glob("*.tif")) == ["a_classes.tif", "z_classes.tif"]
     assert result.stdout.count("all with data") == 2
 
@@ -214,8 +228,6 @@ def test_a_bad_scene_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
         ("truncated", "truncated or damaged|is not a raster"),
         ("one band", "has 1 band where 3 are needed"),
         ("four bands", "has 4 bands where 3 are needed; choose 3 with --bands"),
-        ("uint16", "holds uint16 where .* uint8.*--scale"),
-        ("float", "holds float32 where .* uint8.*--scale"),
         ("complex", "holds complex numbers"),
         ("folder as file", "cannot be created|Not a directory"),
     ],
@@ -230,7 +242,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     elif kind == "text":
         path.write_text("hello")
     elif kind != "missing":
-        dtypes = {"uint16": "uint16", "float": "float32", "complex": "complex64"}
+        dtypes = {"complex": "complex64"}
         bands = {"one band": values[:1], "four bands": np.concatenate([values, values[:1]])}
         profile = {"photometric": "minisblack"} if kind == "four bands" else {}
         chosen = bands.get(kind, values).astype(dtypes.get(kind, "uint8"))
@@ -261,7 +273,7 @@ def test_other_types_and_bands_with_options(run: Run, tmp_path: Path) -> None:
         [sixteen, "--scale", "10200"],
         [holes, "--scale", "1"],
     ):
-        result = run(*arguments)
+        result = run(*arguments, "--precision", "32")
         assert result.exit_code == 0, result.output
         assert result.stderr == ""
     maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}
@@ -300,7 +312,7 @@ def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         f"warning: {scenes[1]}: has 50 cm a pixel where the weights were trained on 9 cm; "
-        "expect worse maps, or resample the scene"
+        "expect worse maps, or give --resample"
     ]
 
 
@@ -351,7 +363,7 @@ def test_preview_shows_scene_map_and_legend(run: Run, tmp_path: Path) -> None:
     assert "exists already" in one_error_line(
         run(scene, "--out", "other.tif", "--preview", "picture.png")
     )
-    assert "one preview for 2 scenes" in one_error_line(
+    assert "is one file for 2 scenes" in one_error_line(
         run(scene, save_scene(tmp_path / "b.tif"), "--preview", "p.png")
     )
 
@@ -368,8 +380,9 @@ def test_usage_errors_exit_with_2(arguments: list[str], tmp_path: Path) -> None:
 
 def test_an_overlap_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
-    result = CliRunner().invoke(app, ["predict", str(scene), "--window", "64"])
-    assert "an overlap of 64 px does not fit windows of 64 px" in one_error_line(result)
+    line = ["predict", str(scene), "--window", "64", "--overlap", "33"]
+    result = CliRunner().invoke(app, line)
+    assert "an overlap of 33 px does not fit windows of 64 px" in one_error_line(result)
 
 
 def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
@@ -393,14 +406,13 @@ def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
 MEMORY = """
 import sys
 import numpy as np
-from hrrsi.prediction.engine import TorchEngine
+from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
 from hrrsi.prediction.predict import predict
 
 # the network's own memory does not depend on the raster, and would take minutes here
-blocks = np.random.default_rng(0).random((1, 5, 32, 32), dtype=np.float32)
-window = np.kron(blocks, np.ones((16, 16), dtype=np.float32))
-TorchEngine.probabilities = lambda self, pixels: np.repeat(window, len(pixels), axis=0)
-predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3])
+logits = np.random.default_rng(0).normal(size=(5, 128, 128)).astype(np.float32)
+OpenVinoEngine.logits = lambda self, windows, gain, offset: (logits for _ in windows)
+predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3], engine="openvino")
 # not ru_maxrss: that starts at the size of the process which started this one
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
@@ -429,42 +441,83 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path, made_weights: Path
     assert peaks[1] - peaks[0] < 50_000, peaks
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_leaves_nothing_under_the_final_name(
-    tmp_path: Path, made_weights: Path, how: signal.Signals
-) -> None:
-    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 12, 9))
-    scene = save_scene(tmp_path / "scene.tif", values, compress="jpeg", tiled=True)
-    maps = tmp_path / "maps"
-    line = [sys.executable, "-m", "hrrsi", "predict", scene, "--out", maps, "--weights"]
+class Stopped(NamedTuple):
+    """A run that was stopped half-way, and how to start it again."""
+
+    line: list[str]
+    maps: Path
+    code: int
+    errors: str
+
+
+def stopped_run(folder: Path, weights: Path, how: signal.Signals, *more: str) -> Stopped:
+    """Start `hrrsi predict`, and stop it once it has written a few strips."""
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 10, 6))
+    scene = folder / "scene.tif"
+    if not scene.exists():
+        save_scene(scene, values, compress="jpeg", tiled=True)
+    maps = folder / f"maps{how.name}"
+    line = ["predict", str(scene), "--out", str(maps), "--weights", str(weights), *SMALL, *more]
     process = subprocess.Popen(
-        [*map(str, line), str(made_weights), *SMALL],
+        [sys.executable, "-m", "hrrsi", *line],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     )
-    deadline = time.monotonic() + 900
-    while not list(maps.glob(".*partial*.tif")) and time.monotonic() < deadline:
+    journal = maps / ".scene_classes.tif.unfinished" / "journal.json"
+    deadline = time.monotonic() + 300
+    while not journal.exists() and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.3)
+        time.sleep(0.005)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=600)
-    visible = [p.name for p in maps.iterdir() if not p.name.startswith(".")]
-    assert visible == []
+    _, errors = process.communicate(timeout=300)
+    return Stopped(line, maps, process.returncode, errors)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, made_weights: Path, how: signal.Signals
+) -> None:
+    more = ["--vector", "gpkg", "--confidence", "uint8", "--min-area", "30"]
+    stopped = stopped_run(tmp_path, made_weights, how, *more)
+    assert [p.name for p in stopped.maps.iterdir()] == [".scene_classes.tif.unfinished"]
+    rows = json.loads(next(stopped.maps.rglob("journal.json")).read_text())["rows_done"]
+    assert 0 < rows < 2560
     if how == signal.SIGINT:
-        assert process.returncode == 1
-        assert errors.startswith("error: interrupted")
-        assert len(errors.splitlines()) == 1
-        assert list(maps.iterdir()) == []
+        assert stopped.code == 1
+        (message,) = stopped.errors.splitlines()
+        assert message.startswith("error: ")
+        assert "run the same command with --resume" in message
     else:
-        assert process.returncode == -signal.SIGKILL
-        assert list(maps.iterdir()) != []
-        small = save_scene(tmp_path / "small" / "scene.tif")
-        arguments = ["predict", small, "--out", maps, "--weights", made_weights, *SMALL]
-        assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
-        assert not list(maps.glob(".*"))  # the next run cleans up
+        assert stopped.code == -signal.SIGKILL
+    other = CliRunner().invoke(app, [*stopped.line, "--resume", "--tta", "flip"])
+    assert "was begun otherwise: options" in one_error_line(other)
+    result = CliRunner().invoke(app, [*stopped.line, "--resume"])
+    assert result.exit_code == 0, result.output
+    whole = [w if w != str(stopped.maps) else str(tmp_path / "whole") for w in stopped.line]
+    assert CliRunner().invoke(app, whole).exit_code == 0
+    names = sorted(p.name for p in (tmp_path / "whole").iterdir())
+    assert names == sorted(p.name for p in stopped.maps.iterdir())  # nothing hidden is left
+    assert "scene_classes.gpkg" in names
+    for name in names:
+        assert (stopped.maps / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    # finished scenes stay as they are
+    before = {p: p.stat().st_mtime_ns for p in stopped.maps.iterdir()}
+    result = CliRunner().invoke(app, [*stopped.line, "--resume"])
+    assert result.exit_code == 0, result.output
+    assert "was finished already" in result.stdout
+    assert {p: p.stat().st_mtime_ns for p in stopped.maps.iterdir()} == before
+    line = [*stopped.line, "--resume", "--nodata", "1"]
+    assert "was made otherwise" in one_error_line(CliRunner().invoke(app, line))
+
+
+def test_without_resume_a_stopped_run_starts_over(tmp_path: Path, made_weights: Path) -> None:
+    stopped = stopped_run(tmp_path, made_weights, signal.SIGKILL)
+    result = CliRunner().invoke(app, [*stopped.line, "--tta", "flip"])
+    assert result.exit_code == 0, result.output
+    assert not [p for p in stopped.maps.iterdir() if p.name.startswith(".")]
 
 
 def test_values_far_beyond_the_scale_are_no_map(tmp_path: Path, made_weights: Path) -> None:
@@ -478,9 +531,11 @@ def test_values_far_beyond_the_scale_are_no_map(tmp_path: Path, made_weights: Pa
     line = ["predict", str(scene), "--out", str(tmp_path / "out"), "--scale", "255", "--quiet"]
     result = CliRunner().invoke(app, [*line, "--weights", str(made_weights)])
     assert result.exit_code == 1
-    assert "--nodata" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert not list((tmp_path / "out").iterdir())
+    warning, error = result.stderr.strip().splitlines()
+    assert "unlike what the weights were trained on" in warning
+    assert "sentinel.tif: holds -3.4e+38" in error
+    assert "--nodata" in error
+    assert not list((tmp_path / "out").glob("*.tif"))
 
 
 @pytest.mark.parametrize("scale", ["0", "-5", "nan", "inf"])
@@ -504,3 +559,275 @@ def test_a_pattern_leaves_out_maps_of_the_run_before(run: Run, tmp_path: Path) -
 def test_nothing_to_map_is_told(made_weights: Path) -> None:
     with pytest.raises(HrrsiError, match="no scenes are named"):
         hrrsi.predict([], weights=made_weights)
+
+
+def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Path) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)
+    for name, scene in (
+        ("reflectance", (values.astype(np.float64) * 10000 / 255).round().astype("uint16")),
+        ("unit", values.astype("float32") / 255),
+    ):
+        result = run(save_scene(tmp_path / f"{name}.tif", scene), "--precision", "32")
+        assert result.exit_code == 0, result.output
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("warning: ")
+        assert f"{name}.tif: holds {scene.dtype} where the weights were trained on uint8" in line
+        assert "counts as full brightness" in line
+    plain = save_scene(tmp_path / "plain.tif", values)
+    assert run(plain, "--precision", "32").exit_code == 0
+    maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}
+    assert (maps["unit_classes"] == maps["plain_classes"]).mean() > 0.999
+    same = (maps["reflectance_classes"] == maps["plain_classes"]).mean()
+    assert same > 0.98  # of values that were rounded
+
+
+def test_imagery_unlike_the_training_data_is_said_once(run: Run, tmp_path: Path) -> None:
+    dark = np.moveaxis(scene_pixels(), -1, 0) // 12
+    scenes = [save_scene(tmp_path / f"{i}.tif", dark) for i in range(2)]
+    result = run(*scenes)
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"warning: {scenes[0]}: imagery unlike what the weights were trained on")
+
+
+def test_an_area_of_interest_bounds_the_map(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(
+        tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 1, 1)
+    )
+    area = write_polygons(tmp_path / "area.gpkg", {"in": (1020, 1900, 1110, 1980)})
+    assert run(scene, "--out", "all.tif").exit_code == 0
+    result = run(scene, "--aoi", area, "--confidence", "uint8", "--out", "part.tif")
+    assert result.exit_code == 0, result.output
+    whole, part = rasterio.open("all.tif").read(1), rasterio.open("part.tif").read(1)
+    inside = np.zeros(whole.shape, dtype=bool)
+    inside[20:100, 20:110] = True
+    np.testing.assert_array_equal(part == 255, ~inside)
+    np.testing.assert_array_equal(part[inside], whole[inside])
+    with rasterio.open("part_confidence.tif") as scores:
+        np.testing.assert_array_equal(scores.read(1) == 255, ~inside)
+    away = write_polygons(tmp_path / "away.gpkg", {"away": (9000, 9000, 9001, 9001)})
+    assert "away.gpkg" in one_error_line(run(scene, "--aoi", away, "--out", "none.tif"))
+    assert "no such file" in one_error_line(run(scene, "--aoi", "nothing.gpkg"))
+
+
+def write_polygons(path: Path, boxes: dict[str, tuple[float, float, float, float]]) -> Path:
+    shapes = shapely.box(*np.array(list(boxes.values())).T)
+    names = np.array(list(boxes), dtype=object)
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(shapes),
+        field_data=[names],
+        fields=["name"],
+        geometry_type="Polygon",
+        crs="EPSG:28992",
+    )
+    return path
+
+
+def test_polygons_zones_and_sieving_agree_with_the_map(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(
+        tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 0.5, 0.5)
+    )
+    zones = write_polygons(
+        tmp_path / "zones.gpkg",
+        {"west": (1000, 1925, 1050, 2000), "all": (900, 1900, 1200, 2100)},
+    )
+    result = run(
+        scene, "--min-area", "10", "--vector", "map.gpkg", "--zones", zones, "--out", "m.tif"
+    )
+    assert result.exit_code == 0, result.output
+    labels = rasterio.open("m.tif").read(1)
+    _, _, _, fields = pyogrio.raw.read(
+        "map.gpkg", layer="classes", columns=["class_index", "pixels", "area_m2"]
+    )
+    for index in range(5):
+        of_class = fields[0] == index
+        assert fields[1][of_class].sum() == (labels == index).sum()
+        assert fields[2][of_class].sum() == pytest.approx((labels == index).sum() / 4)
+    assert fields[1].min() >= 40  # 10 m² are 40 pixels of 0.5 m
+    with Path("m_zones.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["zone"] for row in rows} == {"west", "all"}
+    for row in rows:
+        part = labels if row["zone"] == "all" else labels[:, :100]
+        index = load_model().meta["classes"].index(row["class"])
+        assert int(row["pixels"]) == (part == index).sum()
+        assert float(row["area_m2"]) == pytest.approx((part == index).sum() / 4)
+    assert "west" in result.stdout
+    assert "also: map.gpkg" in result.stdout
+    line = one_error_line(run(scene, "--vector", "map.shp", "--out", "other.tif"))
+    assert "map.shp: is none of .gpkg" in line
+    line = one_error_line(run(scene, "--min-area", "-1", "--out", "other.tif"))
+    assert "--min-area: -1 is no area" in line
+    assert not Path("other.tif").exists()
+
+
+def test_scores_read_as_probabilities(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    result = run(scene, "--confidence", "float32", "--probabilities", "uint8")
+    assert result.exit_code == 0, result.output
+    labels = rasterio.open("scene_classes.tif").read(1)
+    with rasterio.open("scene_probabilities.tif") as dataset:
+        assert dataset.descriptions == tuple(load_model().meta["classes"])
+        scores = dataset.read() * np.array(dataset.scales)[:, None, None]
+    np.testing.assert_allclose(scores.sum(0), 1, atol=0.011)
+    with rasterio.open("scene_confidence.tif") as dataset:
+        confidence = dataset.read(1)
+    np.testing.assert_allclose(confidence, scores.max(0), atol=0.0021)
+    best = np.take_along_axis(scores, labels[None].astype(int), 0)[0]
+    np.testing.assert_allclose(best, scores.max(0), atol=0.0041)
+
+
+def test_resampled_maps_are_on_the_scenes_grid(run: Run, tmp_path: Path) -> None:
+    weights = save_made_weights(tmp_path / "half.safetensors", resolution=0.5)
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :128, :160]
+    coarse = save_scene(
+        tmp_path / "coarse.tif", values, crs="EPSG:28992", transform=from_origin(0, 99, 0.5, 0.5)
+    )
+    fine = save_scene(
+        tmp_path / "fine.tif",
+        values.repeat(2, 1).repeat(2, 2),
+        crs="EPSG:28992",
+        transform=from_origin(0, 99, 0.25, 0.25),
+    )
+    for scene in (coarse, fine):
+        result = run(scene, "--resample", weights=weights)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+    with rasterio.open("fine_classes.tif") as dataset, rasterio.open(fine) as source:
+        assert dataset.transform == source.transform
+        labels = dataset.read(1)
+    expected = rasterio.open("coarse_classes.tif").read(1)
+    assert labels.shape == (256, 320)
+    # between the coarse pixels' centres, borders between classes run more finely; away from them
+    # the labels are the same
+    around = sliding_window_view(np.pad(expected, 1, "edge"), (3, 3)).reshape(*expected.shape, 9)
+    inside = (around == expected[..., None]).all(-1)
+    assert 0.3 < inside.mean() < 1
+    same = labels == expected.repeat(2, 0).repeat(2, 1)
+    assert same[inside.repeat(2, 0).repeat(2, 1)].mean() > 0.999
+    assert "does not say at which" in one_error_line(run(coarse, "--resample", "--out", "x.tif"))
+
+
+def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
+    scenes = [save_scene(tmp_path / "a.tif"), save_scene(tmp_path / "b.tif")]
+    result = run(*scenes, "--dry-run", "--vector", "fgb", "--out", "maps")
+    assert result.exit_code == 0, result.output
+    assert os.listdir() == []
+    lines = result.stdout.splitlines()
+    # 150 x 200 px in windows of 64 that overlap by 16: 3 rows of 4
+    assert re.fullmatch(
+        rf"{scenes[0]}: 200 x 150 px, 12 windows, about \d+ s, .* meanwhile", lines[0]
+    )
+    assert lines[1:3] == ["  → maps/a_classes.tif", "  → maps/a_classes.fgb"]
+    assert lines[-1].startswith("2 scenes, about")
+    result = run(scenes[0], tmp_path / "none.tif", "--dry-run")
+    assert result.exit_code == 1
+    assert "none.tif: no such file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "magic"], "unknown engine 'magic'"),
+        (["--precision", "8"], "unknown precision '8'"),
+        (["--engine", "onnxruntime", "--precision", "bf16"], "give --precision 32"),
+        (["--engine", "openvino", "--device", "cuda"], "give --engine torch"),
+        (["--engine", "torch", "--device", "cpu", "--precision", "16"], "half precision needs"),
+    ],
+)
+def test_engines_refuse_what_they_cannot_do(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    line = one_error_line(run(save_scene(tmp_path / "scene.tif"), *arguments))
+    assert message in line
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    for name in ("openvino", engine):
+        result = run(
+            scene, "--engine", name, "--precision", "32", "--device", "cpu", "--out", f"{name}.tif"
+        )
+        assert result.exit_code == 0, result.output
+    one, other = (rasterio.open(f"{name}.tif").read(1) for name in ("openvino", engine))
+    assert (one != other).sum() <= 1
+
+
+def test_predicting_needs_no_torch(tmp_path: Path, made_weights: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    program = (
+        "import sys; from hrrsi.prediction.predict import predict; "
+        f"predict({str(scene)!r}, weights={str(made_weights)!r}, out={str(tmp_path / 'm.tif')!r}, "
+        "window=64); assert not {'torch', 'timm'} & set(sys.modules), 'imported torch'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_published_checkpoint_is_kept_in_the_cache(
+    run: Run, tmp_path: Path, made_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRRSI_CACHE", str(tmp_path / "cache"))
+    checkpoint = tmp_path / "epoch_1.pth"
+    network = load_model(made_weights)
+    state = {"epoch": 1, "model_state_dict": network.state_dict(), "optimizer_state_dict": {}}
+    torch.save(state, checkpoint)
+    scene = save_scene(tmp_path / "scene.tif")
+    assert run(scene, "--out", "first.tif", weights=checkpoint).exit_code == 0
+    (kept,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr("hrrsi.weights.load_network", None)  # it is not needed any more
+    assert run(scene, "--out", "second.tif", weights=checkpoint).exit_code == 0
+    kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made anew
+    monkeypatch.undo()
+    monkeypatch.setenv("HRRSI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(scene, "--out", "third.tif", weights=checkpoint).exit_code == 0
+    maps = [rasterio.open(f"{name}.tif").read(1) for name in ("first", "second", "third")]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_the_map_is_a_valid_cloud_optimised_geotiff(run: Run, tmp_path: Path) -> None:
+    from rio_cogeo.cogeo import cog_validate
+
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 4, 3))
+    scene = save_scene(
+        tmp_path / "scene.tif", values, crs="EPSG:28992", transform=from_origin(0, 99, 1, 1)
+    )
+    line = ["predict", scene, "--out", "map.tif", "--probabilities", "uint8", "--min-area", "9"]
+    assert CliRunner().invoke(app, [str(word) for word in line]).exit_code == 0
+    for name in ("map.tif", "map_probabilities.tif"):
+        assert cog_validate(name, strict=True) == (True, [], []), name
+    with rasterio.open("map.tif") as dataset:
+        tags = dataset.tags()
+        assert dataset.overviews(1) == [2, 4]
+    assert tags["HRRSI_WEIGHTS"] == "ued_bes_sfm-dubai.safetensors"
+    assert tags["HRRSI_VERSION"] == hrrsi.__version__
+    assert json.loads(tags["HRRSI_OPTIONS"]) == {"window": 512, "overlap": 96}
+    assert tags["HRRSI_MIN_AREA"] == "9"
+
+
+def test_arrays_in_arrays_out(run: Run, tmp_path: Path, made_weights: Path) -> None:
+    image = scene_pixels()[:150, :200]
+    scene = save_scene(tmp_path / "scene.tif", np.moveaxis(image, -1, 0))
+    assert run(scene).exit_code == 0
+    expected = rasterio.open("scene_classes.tif").read(1)
+    segmenter = hrrsi.Segmenter(made_weights, window=64, overlap=16)
+    np.testing.assert_array_equal(segmenter(image), expected)
+    np.testing.assert_array_equal(segmenter(image), expected)  # frame after frame
+    bands_first = np.moveaxis(image, -1, 0)
+    np.testing.assert_array_equal(segmenter(bands_first, bands_first=True), expected)
+    assert segmenter.palette[expected].shape == (150, 200, 3)
+    scores = segmenter.probabilities(image)
+    assert scores.shape == (5, 150, 200)
+    np.testing.assert_array_equal(scores.argmax(0), expected)
+    valid = np.ones((150, 200), dtype=bool)
+    valid[:50] = False
+    np.testing.assert_array_equal(segmenter(image, valid=valid) == 255, ~valid)
+    for wrong in (image[..., 0], image[..., :2], bands_first, image[:0]):
+        with pytest.raises(HrrsiError, match="is not"):
+            segmenter(wrong)
+    with pytest.raises(HrrsiError, match="scale"):
+        segmenter(image.astype(np.uint16))

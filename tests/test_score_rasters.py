@@ -15,9 +15,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
-from hrrsi.prediction.partial_map import PartialMap, open_partial_map
-from hrrsi.prediction.stored_scores import ScoreType
-from hrrsi.prediction.score_rasters import write_confidence_raster, write_probability_raster
+from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
+from hrrsi.maps.stored_scores import ScoreType
 
 HEIGHT, WIDTH = 1031, 777
 NAMES = ["Building & <roof>", "Straße", "Wasser 水", "Wald", "Acker"]

@@ -12,7 +12,7 @@ from rasterio.features import shapes
 from rasterio.transform import from_origin
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.sieve import sieved_strips, smallest_component
+from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.scenes.scene import open_raster
 
 NODATA = 255

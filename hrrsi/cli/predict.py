@@ -20,7 +20,6 @@ from hrrsi.cli.options import (
     Overwrite,
     Precision,
     Quiet,
-    Scale,
     Threads,
     Weights,
     WindowBatch,

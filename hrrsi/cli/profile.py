@@ -35,7 +35,7 @@ def profile(
         bool,
         typer.Option("--latency", help="Measure speed and peak memory on this device as well."),
     ] = False,
-    batch: BatchSize = 4,
+    batch: BatchSize = 1,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:

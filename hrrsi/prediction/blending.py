@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.maps.stored_scores import ScoreType, empty_scores, stored_scores
 from hrrsi.prediction.blend_kernel import TAPS, Floats, blend_kernel
-from hrrsi.prediction.stored_scores import ScoreType, empty_scores, stored_scores
 
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
 
@@ -102,8 +102,8 @@ def window_labels(logits: Floats, height: int, width: int) -> npt.NDArray[np.uin
         height: Rows of the window.
         width: Columns of the window.
     """
-    alone = [[Span(0, None, 0, size, 0)] for size in (height, width)]
-    blender = RowBlender(*alone, (height, width), 0, len(logits), (height, width))
+    rows, columns = ([Span(0, None, 0, size, 0)] for size in (height, width))
+    blender = RowBlender(rows, columns, (height, width), 0, len(logits), (height, width))
     blender.start_row(0)
     blender.add(0, logits, None)
     return blender.strip().labels
@@ -134,7 +134,9 @@ class Axis:
         self.first = _first_pixel(span.start, step)
         stop = min(_first_pixel(span.stop, step), length)
         # centres of the scene's pixels, on the network's grid
-        centres = (np.arange(self.first, stop) + 0.5) / step
+        centres = np.arange(self.first, stop).astype(np.float64)
+        centres += 0.5
+        centres /= step
         self.pixels = np.minimum(centres.astype(np.int64), span.stop - 1) - span.window
         share = blend_share(centres - span.start, span.shared)
         taps, weights = _interpolation(centres - 0.5 - span.window, size)

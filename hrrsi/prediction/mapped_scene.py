@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrrsi.prediction.outputs import Outputs
+from hrrsi.maps.outputs import Outputs
 
 if TYPE_CHECKING:
-    from hrrsi.prediction.zone_areas import ZoneAreas
+    from hrrsi.maps.zone_areas import ZoneAreas
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
+from rasterio.env import get_gdal_config
 
 from hrrsi.errors import HrrsiError
+from hrrsi.maps.outputs import Outputs, check_outputs, scene_outputs
+from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine, open_engine
 from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
 from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
-from hrrsi.prediction.outputs import Outputs, check_outputs, scene_outputs
 from hrrsi.prediction.scene_files import is_remote, map_paths, scene_files
 from hrrsi.prediction.scene_mapper import MapOptions, SceneMapper
 from hrrsi.prediction.sliding_window import checked_overlap
-from hrrsi.prediction.stored_scores import ScoreType
 from hrrsi.prediction.test_time_augmentation import symmetries
 from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 from hrrsi.scenes.scene import open_raster
@@ -83,8 +84,8 @@ def predict(
     """Map scenes: write a georeferenced class raster for each, and what else is asked for.
 
     Memory does not grow with the height of a scene (`sliding_window.predict_strips` says how);
-    `class_raster.write_class_raster` says what is written. What stops a run, even a power cut,
-    leaves a hidden folder beside the map, from which `resume` goes on.
+    `hrrsi.maps.class_raster.write_class_raster` says what is written. Whatever stops a run,
+    it leaves a hidden folder beside the map, from which `resume` goes on.
 
     Example:
         >>> hrrsi.predict("scene.tif", out="maps/")[0].shares  # doctest: +SKIP
@@ -301,6 +302,7 @@ def _scenes_and_outputs(
 @contextmanager
 def _block_cache() -> Iterator[None]:
     """Bound GDAL's cache of decoded blocks, unless the environment says how large it is."""
-    options = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": _BLOCK_CACHE}
-    with rasterio.Env(**options):
+    chosen = "GDAL_CACHEMAX" in os.environ
+    size = int(get_gdal_config("GDAL_CACHEMAX")) if chosen else _BLOCK_CACHE
+    with rasterio.Env(GDAL_CACHEMAX=size):  # named in any case: what it was is restored then
         yield

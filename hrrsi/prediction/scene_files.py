@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_raster import read_class_raster
+from hrrsi.maps.class_raster import is_product
 
 _RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}
@@ -20,7 +20,7 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
     """Return the rasters that inputs name, each once, in the order given.
 
     Args:
-        inputs: Files, folders (every raster in them but class maps that hrrsi wrote, by name),
+        inputs: Files, folders (every raster in them but what hrrsi wrote, by name),
             patterns such as ``scenes/*.tif`` (likewise), or whatever GDAL opens
             (``/vsizip/...``).
 
@@ -43,13 +43,13 @@ def _expanded(given: str) -> list[str]:
             for p in path.iterdir()
             if p.suffix.lower() in _RASTER_SUFFIXES and p.is_file() and not p.name.startswith(".")
         )
-        scenes = [name for name in rasters if not _is_class_map(name)]
+        scenes = [name for name in rasters if not _is_product(name)]
         if not scenes:
             raise HrrsiError("holds no rasters", where=given, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(given):
         matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
-        scenes = [name for name in matches if not _is_class_map(name)]
+        scenes = [name for name in matches if not _is_product(name)]
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
             raise HrrsiError(what, where=given, fix="check the pattern")
@@ -57,9 +57,9 @@ def _expanded(given: str) -> list[str]:
     return [given]
 
 
-def _is_class_map(name: str) -> bool:
+def _is_product(name: str) -> bool:
     try:
-        return read_class_raster(name) is not None
+        return is_product(name)
     except HrrsiError:
         return False  # a damaged file: whoever opens it as a scene says so
 

@@ -16,16 +16,16 @@ import numpy.typing as npt
 
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_areas import ClassAreas
-from hrrsi.prediction.class_raster import read_class_raster, write_class_raster
+from hrrsi.maps.class_areas import ClassAreas
+from hrrsi.maps.class_raster import read_class_raster, write_class_raster
+from hrrsi.maps.outputs import Outputs
+from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
+from hrrsi.maps.sieve import sieved_strips, smallest_component
+from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.mapped_scene import MappedScene
-from hrrsi.prediction.outputs import Outputs
-from hrrsi.prediction.partial_map import PartialMap, open_partial_map
-from hrrsi.prediction.score_rasters import write_confidence_raster, write_probability_raster
-from hrrsi.prediction.sieve import sieved_strips, smallest_component
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.prediction.stored_scores import ScoreType
 from hrrsi.progress import progress
 from hrrsi.scenes.pixel_area import pixel_areas
 from hrrsi.scenes.scene import Scene, open_raster, open_scene, rasterio_window
@@ -265,7 +265,7 @@ class SceneMapper:
         )
         if outputs.vector is not None:
             # GDAL's vector drivers, seldom asked for
-            from hrrsi.prediction.class_polygons import write_class_polygons
+            from hrrsi.maps.class_polygons import write_class_polygons
 
             with progress("polygons", dataset.height, " rows", enabled=self._show_progress) as bar:
                 write_class_polygons(
@@ -288,7 +288,7 @@ class SceneMapper:
         resolution = scene.resolution
         zones = None
         if options.zones is not None:
-            from hrrsi.prediction.zone_areas import zone_areas
+            from hrrsi.maps.zone_areas import zone_areas
 
             with progress("zones", height, " rows", enabled=self._show_progress) as bar:
                 zones = zone_areas(
@@ -307,7 +307,7 @@ class SceneMapper:
             height=height,
             width=width,
             classes=list(meta["classes"]),
-            colours=[tuple(colour) for colour in meta["colours"]],
+            colours=list(meta["colours"]),
             class_pixels=content.class_pixels,
             nodata_pixels=content.nodata_pixels,
             pixel_area=None if resolution is None else resolution**2,
@@ -318,7 +318,7 @@ class SceneMapper:
         )
         if outputs.preview is not None:
             # fonts and pictures, seldom asked for
-            from hrrsi.prediction.preview import write_preview
+            from hrrsi.maps.preview import write_preview
 
             write_preview(mapped, outputs.preview, bands=options.bands)
         return mapped

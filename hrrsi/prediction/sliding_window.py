@@ -13,9 +13,9 @@ import numpy.typing as npt
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import normalisation
 from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.maps.stored_scores import ScoreType, empty_score
 from hrrsi.prediction.blending import RowBlender, Strip, spans
 from hrrsi.prediction.engines.engine import Engine, Pixels
-from hrrsi.prediction.stored_scores import ScoreType, empty_score
 from hrrsi.prediction.test_time_augmentation import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
 from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap
@@ -155,7 +155,7 @@ def _strips(
     def read(place: Window) -> WindowPixels:
         if scene.area is not None and not scene.area.touches(scene.on_input_grid(place)):
             return WindowPixels(None, None)
-        return read_window(scene, place)
+        return read_window(scene, place, scale)
 
     windows = (
         Window(row, col, window, window) for row in row_starts[start:] for col in column_starts

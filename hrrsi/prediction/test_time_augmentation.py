@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,15 +68,14 @@ def mean_logits(
     if len(chosen) == 1:
         yield from logits
         return
-    while True:
-        found = [next(logits, _END) for _ in chosen]
-        if found[0] is _END:
-            return
-        if found[0] is None:
+    for first in logits:
+        found = [first, *islice(logits, len(chosen) - 1)]
+        turned = [
+            symmetry.undone(each)
+            for symmetry, each in zip(chosen, found, strict=True)
+            if each is not None
+        ]
+        if turned:
+            yield np.ascontiguousarray(np.mean(turned, axis=0, dtype=np.float32))
+        else:
             yield None
-            continue
-        total = sum(s.undone(f) for s, f in zip(chosen, found, strict=True))
-        yield np.ascontiguousarray(total / np.float32(len(chosen)))
-
-
-_END: Any = object()

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
+from hrrsi.errors import HrrsiError
 from hrrsi.prediction.window_filling import mirror_filled
 from hrrsi.scenes.readable_scene import ReadableScene
 from hrrsi.scenes.windows import Window
 
+_IMPOSSIBLE = 1000
 # types that inference graphs take as they are; others are read as float32
 _GRAPH_TYPES = frozenset({"uint8", "int8", "uint16", "int16", "float32"})
 
@@ -33,15 +35,16 @@ class WindowPixels(NamedTuple):
     valid: npt.NDArray[np.bool_] | None
 
 
-def read_window(scene: ReadableScene, window: Window) -> WindowPixels:
+def read_window(scene: ReadableScene, window: Window, scale: float) -> WindowPixels:
     """Return what a window of a scene holds.
 
     Args:
         scene: The scene.
         window: Begins in the scene; what lies beyond the scene holds no data.
+        scale: The value that counts as full brightness.
 
     Raises:
-        HrrsiError: The file can't be read there.
+        HrrsiError: The file can't be read there, or holds numbers that can't be brightness.
     """
     height = min(window.height, scene.height - window.row)
     width = min(window.width, scene.width - window.col)
@@ -56,6 +59,8 @@ def read_window(scene: ReadableScene, window: Window) -> WindowPixels:
             return WindowPixels(None, None)
         if valid.all():
             valid = None
+    if values.dtype.kind == "f":
+        _check_brightness(scene, values if valid is None else values[:, valid], scale)
     if part == window:
         # values without data may be NaN or far off: they must not reach the arithmetic
         filled = values if valid is None else mirror_filled(values, valid)
@@ -63,6 +68,23 @@ def read_window(scene: ReadableScene, window: Window) -> WindowPixels:
     beyond = ((0, window.height - height), (0, window.width - width))
     known = np.pad(np.ones(part[2:], dtype=bool) if valid is None else valid, beyond)
     return WindowPixels(mirror_filled(np.pad(values, ((0, 0), *beyond)), known), known)
+
+
+def _check_brightness(
+    scene: ReadableScene, values: npt.NDArray[np.floating[Any]], scale: float
+) -> None:
+    """Raise where a number can only be a mark of missing data.
+
+    Raises:
+        HrrsiError: It is a thousand times full brightness.
+    """
+    for extreme in (values.min(), values.max()):
+        if abs(extreme) > _IMPOSSIBLE * scale:
+            raise HrrsiError(
+                f"holds {extreme:g} where {scale:g} is full brightness",
+                where=scene.path,
+                fix="name the value of pixels without data with --nodata, or correct --scale",
+            )
 
 
 def read_ahead(

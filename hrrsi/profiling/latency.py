@@ -5,41 +5,42 @@ from __future__ import annotations
 import multiprocessing
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.segmentation import UED, build_network
-from hrrsi.prediction.engine import TorchEngine
-from hrrsi.weights import load_model
+from hrrsi.graphs.segmentation import normalisation
+from hrrsi.prediction.engines.engine import available_cores, open_engine
+from hrrsi.weights_file import ModelMeta
 
-_WARM_UP_ROUNDS, _ROUNDS = 3, 15
+_WARM_UP_ROUNDS, _ROUNDS = 2, 9
+_PASSES = 8  # windows are computed side by side
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time and memory of a network as `hrrsi.predict` runs it: the segmentation head, float32.
+    """Time and memory of a network as `hrrsi.predict` runs it: the segmentation head alone.
 
     Attributes:
         device: Name of the device, with the number of threads where it is a CPU.
+        engine: What runs it, and in which precision.
         batch: Windows a pass.
-        milliseconds: Median time of a pass from normalised pixels to class probabilities, both
-            in main memory, divided by its windows.
+        milliseconds: Median time of a window, from its pixels to its logits, both in main memory,
+            where several are in work at once.
         megapixels_per_second: The same as a rate.
         peak_memory_bytes: GPU: most memory that PyTorch held on it. CPU: peak resident memory of
             a process that does nothing else, Python and PyTorch included.
     """
 
     device: str
+    engine: str
     batch: int
     milliseconds: float
     megapixels_per_second: float
@@ -49,6 +50,7 @@ class Latency:
         """Return the figures as plain data."""
         return {
             "device": self.device,
+            "engine": self.engine,
             "batch": self.batch,
             "milliseconds_per_window": self.milliseconds,
             "megapixels_per_second": self.megapixels_per_second,
@@ -57,14 +59,14 @@ class Latency:
 
 
 def model_latency(
-    model: str, *, classes: int = 6, size: int = 512, batch: int = 4, device: str = "cpu"
+    model: str, *, classes: int = 6, size: int = 512, batch: int = 1, device: str = "cpu"
 ) -> Latency:
     """Return how fast a network by name runs, measured in a process of its own.
 
     A script that calls this needs ``if __name__ == "__main__":``, since that process imports it.
 
     Args:
-        model: One of `hrrsi.networks.MODEL_NAMES`.
+        model: One of `hrrsi.networks.names.MODEL_NAMES`.
         classes: Number of classes.
         size: Rows and columns of a window.
         batch: Windows a pass.
@@ -73,21 +75,38 @@ def model_latency(
     Raises:
         HrrsiError: The device's memory does not hold network and batch.
     """
-    return _in_fresh_process(partial(build_network, model, classes), size, batch, device)
+    # the process that measures imports this module, and its memory counts
+    from hrrsi.networks.segmentation import build_network
+    from hrrsi.weights import save_weights
+
+    meta = ModelMeta(
+        model=model,
+        classes=[f"class {index}" for index in range(classes)],
+        colours=[(0, 0, 0)] * classes,
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        resolution=None,
+        scheme="",
+        training={},
+        scores={},
+        licence="",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.safetensors"
+        save_weights(build_network(model, classes).state_dict(), meta, path)
+        return weights_latency(path, size=size, batch=batch, device=device)
 
 
-def weights_latency(path: Path, *, size: int = 512, batch: int = 4, device: str = "cpu") -> Latency:
+def weights_latency(path: Path, *, size: int = 512, batch: int = 1, device: str = "cpu") -> Latency:
     """Return how fast the network in a weights file runs; see `model_latency`."""
-    return _in_fresh_process(partial(load_model, path), size, batch, device)
-
-
-def _in_fresh_process(build: Callable[[], UED], size: int, batch: int, device: str) -> Latency:
     # the peak of a process never falls: models measured in one process would share the largest
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        threads = torch.get_num_threads()
         try:
-            return executor.submit(_measure, build, size, batch, device, threads).result()
+            return executor.submit(_measure, path, size, batch, device).result()
         except BrokenProcessPool as error:
             raise HrrsiError(
                 "the process that measured the latency was killed, likely for its memory",
@@ -95,20 +114,21 @@ def _in_fresh_process(build: Callable[[], UED], size: int, batch: int, device: s
             ) from error
 
 
-def _measure(build: Callable[[], UED], size: int, batch: int, device: str, threads: int) -> Latency:
-    torch.set_num_threads(threads)
-    network = build()
-    bands = network.base_network.conv_stem.in_channels
-    engine = TorchEngine(network, device)
-    windows = np.zeros((batch, bands, size, size), dtype=np.float32)
+def _measure(path: Path, size: int, batch: int, device: str) -> Latency:
+    engine = open_engine(path, device=device, batch=batch)
+    bands = len(engine.meta["mean"])
+    windows = [np.zeros((bands, size, size), dtype=np.uint8)] * (_PASSES * batch)
+    normal = normalisation(255, engine.meta["mean"], engine.meta["std"])
     seconds = []
     for _ in range(_WARM_UP_ROUNDS + _ROUNDS):
         started = time.perf_counter()
-        engine.probabilities(windows)  # waits for the device, since it returns an array
+        for _ in engine.logits(windows, *normal):
+            pass
         seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds[_WARM_UP_ROUNDS:]) / batch
+    median = statistics.median(seconds[_WARM_UP_ROUNDS:]) / len(windows)
     return Latency(
-        device=_device_name(device, threads),
+        device=_device_name(device),
+        engine=f"{engine.name}, precision {engine.precision}",
         batch=batch,
         milliseconds=1e3 * median,
         megapixels_per_second=size * size / 1e6 / median,
@@ -118,6 +138,8 @@ def _measure(build: Callable[[], UED], size: int, batch: int, device: str, threa
 
 def _peak_memory(device: str) -> int:
     if device.startswith("cuda"):
+        import torch
+
         return int(torch.cuda.max_memory_allocated(device))
     import resource
 
@@ -129,12 +151,15 @@ def _peak_memory(device: str) -> int:
     return peak if platform.system() == "Darwin" else 1024 * peak
 
 
-def _device_name(device: str, threads: int) -> str:
+def _device_name(device: str) -> str:
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
         models = [line for line in information.read_text().splitlines() if "model name" in line]
         name = models[0].split(":", 1)[1].strip() if models else name
+    threads = available_cores()
     return f"{name}, {threads} {'thread' if threads == 1 else 'threads'}"

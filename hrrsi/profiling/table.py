@@ -100,7 +100,7 @@ def _notes(profiles: Sequence[Profile], latencies: Sequence[Latency], ptflops: s
         first = latencies[0]
         notes += [
             "latency: median time as `hrrsi predict` runs the network (segmentation head alone, "
-            f"float32, copies to and from the device included), batch {first.batch}, "
+            f"{first.engine}, copies to and from the device included), batch {first.batch}, "
             f"on {first.device}.",
             "peak memory: of a process that does nothing else; on a GPU, what PyTorch held there.",
         ]

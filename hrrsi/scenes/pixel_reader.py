@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
+from hrrsi.scenes.mosaic import is_local, remember_failure
 from hrrsi.scenes.windows import Window
 
 _LARGEST_ROWS = 192 * 2**20
@@ -170,14 +171,10 @@ def _unreadable(dataset: Any, where: str, window: Window, error: RasterioError) 
     cause = " ".join(str(getattr(error.__cause__, "errmsg", "") or error).split())
     place = f"cannot be read at row {window.row}, column {window.col}"
     if dataset.driver == "VRT":
+        remember_failure(dataset, cause)
         return HrrsiError(
             f"{place} ({cause})", where=where, fix="check the files that it refers to"
         )
     if not is_local(where):
         return HrrsiError(f"{place} ({cause})", where=where, fix="try again, or copy the file")
     return HrrsiError(f"{place} (truncated or damaged)", where=where, fix="copy the file again")
-
-
-def is_local(name: str) -> bool:
-    """Return whether a name is a path on this machine, not ``/vsi...`` or a URL."""
-    return not name.startswith("/vsi") and "://" not in name

@@ -21,7 +21,7 @@ from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.map_coordinates import map_coordinates
-from hrrsi.scenes.pixel_reader import is_local
+from hrrsi.scenes.mosaic import is_local
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 

@@ -21,7 +21,8 @@ from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.ground_resolution import ground_resolution
-from hrrsi.scenes.pixel_reader import PixelReader, is_local
+from hrrsi.scenes.mosaic import is_local, require_mosaic_files
+from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
 from hrrsi.scenes.windows import Window
 
@@ -170,8 +171,7 @@ class Scene:
     def reduced(self, shortest: int, longest: int) -> Iterator[Scene | None]:
         """Yield the smallest overview whose longer side has so many pixels, or None.
 
-        None also where overviews may have mixed pixels without data into others: with a `nodata`
-        of the user's, or a mask that the overviews don't have.
+        None also where overviews may have mixed pixels without data into others.
 
         Args:
             shortest: Pixels of the longer side at least.
@@ -238,14 +238,7 @@ def open_raster(path: str | Path) -> Iterator[Any]:
                 "holds no bands of its own", where=name, fix="name one of its subdatasets"
             )
         if dataset.driver == "VRT":
-            missing = [f for f in dataset.files if is_local(f) and not Path(f).exists()]
-            if missing:
-                others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise HrrsiError(
-                    f"refers to {missing[0]}{others}, which {'are' if others else 'is'} not there",
-                    where=name,
-                    fix="correct the paths in it, or make it anew",
-                )
+            require_mosaic_files(dataset, name)
         yield dataset
 
 
@@ -389,9 +382,10 @@ def _overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
     """Return an overview as a scene until `stack` closes, or None.
 
     None where overviews may have mixed pixels without data into others: with a `nodata` of the
-    user's, or a mask that the overviews don't have.
+    user's, a mask that the overviews don't have, or one in a file of its own, which GDAL leaves
+    out of account when it builds overviews.
     """
-    if scene.nodata is not None:
+    if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
     dataset = stack.enter_context(_opened(scene.path, overview_level=level))
     if dataset.mask_flag_enums != scene.dataset.mask_flag_enums:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -42,7 +42,7 @@ class Engine(Protocol):
 
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
-    ) -> Iterator[Floats | None]:
+    ) -> Generator[Floats | None, None, None]:
         """Yield the logits of windows in their order, with several in work at once.
 
         Args:
@@ -185,4 +185,5 @@ def _has_cuda_driver() -> bool:
     except OSError:
         return False
     count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 < count.value
+    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return bool(found) and count.value > 0

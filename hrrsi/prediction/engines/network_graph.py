@@ -37,4 +37,5 @@ class NetworkGraph:
                 where=self._path,
                 fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
             ) from error
-        return model.SerializeToString()
+        serialised: bytes = model.SerializeToString()
+        return serialised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class OnnxRuntimeEngine:
 
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
-    ) -> Iterator[Floats | None]:
+    ) -> Generator[Floats | None, None, None]:
         """Yield the logits of windows in their order, as `Engine.logits`."""
 
         def run(group: list[Pixels | None]) -> list[Floats | None]:
@@ -77,7 +77,8 @@ class OnnxRuntimeEngine:
                 yield from group
 
     def _session(self, window: Pixels) -> Any:
-        key = (*window.shape, window.dtype.name)
+        bands, height, width = window.shape
+        key = (bands, height, width, window.dtype.name)
         if key not in self._sessions:
             options = self._runtime.SessionOptions()
             options.intra_op_num_threads = 1  # windows run side by side

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ class OpenVinoEngine:
 
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
-    ) -> Iterator[Floats | None]:
+    ) -> Generator[Floats | None, None, None]:
         """Yield the logits of windows in their order, as `Engine.logits`."""
         running: dict[int, _Work] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
-from hrrsi.weights import load_model
+from hrrsi.weights import load_network
 
 _BATCH = {"cpu": 1, "cuda": 8}
 
@@ -59,8 +59,7 @@ class TorchEngine:
         self._batch = batch or _BATCH[self._device.type]
         if not on_gpu:
             torch.set_num_threads(threads)
-        network = load_model(weights)
-        self.meta = network.meta
+        network, self.meta = load_network(weights)
         self._network = network
         try:
             # torch's stubs lack this overload
@@ -70,7 +69,7 @@ class TorchEngine:
 
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
-    ) -> Iterator[Floats | None]:
+    ) -> Generator[Floats | None, None, None]:
         """Yield the logits of windows in their order, as `Engine.logits`."""
         on_device = [torch.from_numpy(values).to(self._device) for values in (gain, offset)]
         ahead = 2 if self._device.type == "cuda" else 1
@@ -102,7 +101,7 @@ class TorchEngine:
                     return _Work(group, logits, None, pixels)
                 found = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
                 found.copy_(logits, non_blocking=True)
-                done = torch.cuda.Event()
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
                 done.record(torch.cuda.current_stream(self._device))
                 return _Work(group, found, done, pixels)
         except torch.OutOfMemoryError as error:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from hrrsi.prediction.label_runs import Integers, StripRuns
+from hrrsi.maps.label_runs import Integers, StripRuns
 
 # A corner's code: whether its horizontal edge goes right, its vertical edge down, and whether
 # who walks around the component clockwise, as seen on the screen, leaves it horizontally.

@@ -15,7 +15,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning
 
-from hrrsi.prediction.raw_pyramid import TILE, RawPyramid, write_errors
+from hrrsi.maps.raw_pyramid import TILE, RawPyramid, write_errors
 
 # Raw files come from the system's cache; GDAL's own would only grow to its limit.
 _BLOCK_CACHE = 32 * 2**20
@@ -54,7 +54,7 @@ def write_cloud_optimised(
     with (
         rasterio.Env(
             GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE="SIBLING_OR_CHILD_OF_VRT_PATH",
-            GDAL_ONE_BIG_READ="YES", GDAL_SWATH_SIZE=TILE*bands[0].width*len(bands)*bands[0].dtype.itemsize,
+            GDAL_CACHEMAX=_BLOCK_CACHE,
         ),
         warnings.catch_warnings(),
     ):

@@ -12,10 +12,10 @@ from rasterio.enums import ColorInterp
 
 from hrrsi.atomic_write import replacing
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.prediction.class_raster import TAG
-from hrrsi.prediction.cloud_optimised import write_cloud_optimised
-from hrrsi.prediction.raw_pyramid import RawPyramid
-from hrrsi.prediction.stored_scores import SCORE_STEPS
+from hrrsi.maps.class_raster import TAG
+from hrrsi.maps.cloud_optimised import write_cloud_optimised
+from hrrsi.maps.raw_pyramid import RawPyramid
+from hrrsi.maps.stored_scores import SCORE_STEPS
 
 
 def write_confidence_raster(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.prediction.label_runs import (
+from hrrsi.maps.label_runs import (
     Integers,
     Labels,
     StripRuns,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hrrsi.atomic_write import prepare_folder, refuse_existing
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.class_polygons import VECTOR_SUFFIXES
+from hrrsi.maps.class_polygons import VECTOR_SUFFIXES
 
 _MAP_ENDING = "_classes"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.prediction.label_runs import Labels
+from hrrsi.maps.label_runs import Labels
 from hrrsi.scenes.pixel_area import exact_areas
 
 

@@ -14,9 +14,9 @@ from rasterio.enums import ColorInterp
 
 from hrrsi.atomic_write import replacing, scratch_folder
 from hrrsi.labels.scheme import IGNORE_INDEX, Colour
-from hrrsi.prediction.class_sidecars import pam_xml, qml_style
-from hrrsi.prediction.cloud_optimised import FREE_SPACE, write_cloud_optimised
-from hrrsi.prediction.raw_pyramid import LabelPyramid, write_errors
+from hrrsi.maps.class_sidecars import pam_xml, qml_style
+from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
+from hrrsi.maps.raw_pyramid import LabelPyramid, write_errors
 from hrrsi.scenes.scene import open_raster
 
 TAG = "HRRSI_"  # what our tags begin with
@@ -125,6 +125,16 @@ def read_class_raster(path: str | Path) -> ClassRasterContent | None:
         if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
     }
     return ClassRasterContent(classes, class_pixels, nodata, provenance)
+
+
+def is_product(path: str | Path) -> bool:
+    """Return whether a raster is one of ours: a class map, its confidences, its probabilities.
+
+    Raises:
+        HrrsiError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        return any(key.startswith(TAG) for key in dataset.tags())
 
 
 @contextmanager

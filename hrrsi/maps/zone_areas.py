@@ -18,7 +18,7 @@ from rasterio.features import rasterize
 
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.label_runs import Integers, Labels, even_strips
+from hrrsi.maps.label_runs import Integers, Labels, even_strips
 from hrrsi.quantities import area_text
 from hrrsi.scenes.pixel_area import exact_areas, pixel_areas
 from hrrsi.scenes.polygons import scene_polygons

@@ -19,15 +19,15 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from hrrsi.atomic_write import replacing, scratch_folder
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import Colour
-from hrrsi.prediction.component_outlines import corners, outlines
-from hrrsi.prediction.label_runs import (
+from hrrsi.maps.component_outlines import corners, outlines
+from hrrsi.maps.label_runs import (
     Integers,
     Labels,
     StripRuns,
     even_strips,
     strip_components,
 )
-from hrrsi.prediction.polygon_style import add_default_style, polygon_style
+from hrrsi.maps.polygon_style import add_default_style, polygon_style
 from hrrsi.scenes.map_coordinates import MapCoordinates, map_coordinates
 from hrrsi.scenes.pixel_area import exact_areas, pixel_areas
 

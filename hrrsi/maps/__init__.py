@@ -1,0 +1,1 @@
+"""Maps: labels on their way to files, and what is made from them."""
