@@ -27,11 +27,10 @@ from hrrsi.maps.label_runs import (
     even_strips,
     strip_components,
 )
+from hrrsi.maps.outputs import VECTOR_SUFFIXES
 from hrrsi.maps.polygon_style import add_default_style, polygon_style
 from hrrsi.scenes.map_coordinates import MapCoordinates, map_coordinates
 from hrrsi.scenes.pixel_area import exact_areas, pixel_areas
-
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 
 _DRIVERS = dict(zip(VECTOR_SUFFIXES, ("GPKG", "GeoJSON", "FlatGeobuf"), strict=True))
 _LAYER = "classes"

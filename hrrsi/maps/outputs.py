@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hrrsi.atomic_write import prepare_folder, refuse_existing
 from hrrsi.errors import HrrsiError
-from hrrsi.maps.class_polygons import VECTOR_SUFFIXES
 
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
 
 

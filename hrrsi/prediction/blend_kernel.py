@@ -39,32 +39,40 @@ class BlendKernel:
 
     Args:
         logits: Shape (classes, rows, columns) of the logits that a block is made from.
-        height: Rows of a block.
+        rows: Shape (taps, height): how many rows of the logits count for each of the block's.
         width: Columns of a block.
         probabilities: Whether to give probabilities too.
     """
 
     def __init__(
-        self, logits: tuple[int, int, int], height: int, width: int, *, probabilities: bool
+        self,
+        logits: tuple[int, int, int],
+        rows: tuple[int, int],
+        width: int,
+        *,
+        probabilities: bool,
     ) -> None:
-        classes, rows, columns = logits
-        values = op.parameter([classes, rows, columns], np.float32)
+        classes, logit_rows, columns = logits
+        count, height = rows
+        values = op.parameter([classes, logit_rows, columns], np.float32)
         across = op.parameter([columns, width], np.float32)
-        taps = [op.parameter([height], np.int32) for _ in range(TAPS)]
-        weights = [op.parameter([1, height, 1], np.float32) for _ in range(TAPS)]
-        flat = op.reshape(values, np.array([classes * rows, columns]), special_zero=False)
+        taps = op.parameter([count, height], np.int32)
+        weights = op.parameter([count, height, 1], np.float32)
+        flat = op.reshape(values, np.array([classes * logit_rows, columns]), special_zero=False)
         wide = op.reshape(
             op.matmul(flat, across, False, False),
-            np.array([classes, rows, width]),
+            np.array([classes, logit_rows, width]),
             special_zero=False,
         )
         planes = op.split(wide, op.constant(np.int32(0)), classes)
-        blended = [_weighted_rows(planes.output(index), taps, weights) for index in range(classes)]
+        blended = [
+            _weighted_rows(planes.output(index), taps, weights, count) for index in range(classes)
+        ]
         results = [_index_of_largest(blended)]
         if probabilities:
             stacked = op.concat(blended, axis=0)
             results.append(op.softmax(stacked, axis=0))
-        model = ov.Model(results, [values, across, *taps, *weights])
+        model = ov.Model(results, [values, across, taps, weights])
         compiled = ov.Core().compile_model(
             model,
             "CPU",
@@ -76,46 +84,49 @@ class BlendKernel:
             },
         )
         self._request: Any = compiled.create_infer_request()
+        self._inputs: list[npt.NDArray[Any] | None] = [None] * 4
 
     def __call__(
-        self,
-        logits: Floats,
-        columns: Floats,
-        rows: tuple[npt.NDArray[np.int32], Floats],
+        self, logits: Floats, columns: Floats, taps: npt.NDArray[np.int32], weights: Floats
     ) -> Blended:
         """Return a block of pixels.
 
         Args:
             logits: (classes, rows, columns), contiguous.
             columns: (columns, width): what each column of the logits weighs in each of the block.
-            rows: For each of the block's rows four rows of the logits, (4, height), and what each
-                of them weighs, (4, height).
+            taps: (taps, height): rows of the logits that count for each of the block's.
+            weights: (taps, height, 1): what they weigh.
+
+        Returns:
+            The block; it holds until the next call.
         """
-        taps, weights = rows
-        feeds = [logits, columns, *taps, *weights[:, None, :, None]]
-        self._request.infer(feeds, share_inputs=True)
-        labels = self._request.get_output_tensor(0).data[0].copy()
+        for index, values in enumerate((logits, columns, taps, weights)):
+            if values is not self._inputs[index]:
+                self._inputs[index] = values  # the request does not keep it alive
+                self._request.set_input_tensor(index, ov.Tensor(values, shared_memory=True))
+        self._request.infer()
+        labels = self._request.get_output_tensor(0).data[0]
         if len(self._request.output_tensors) == 1:
             return Blended(labels, None)
-        return Blended(labels, self._request.get_output_tensor(1).data.copy())
+        return Blended(labels, self._request.get_output_tensor(1).data)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def blend_kernel(
-    logits: tuple[int, int, int], height: int, width: int, *, probabilities: bool
+    logits: tuple[int, int, int], rows: tuple[int, int], width: int, *, probabilities: bool
 ) -> BlendKernel:
     """Return a kernel, compiled once for each size."""
-    return BlendKernel(logits, height, width, probabilities=probabilities)
+    return BlendKernel(logits, rows, width, probabilities=probabilities)
 
 
-def _weighted_rows(plane: Any, taps: Sequence[Any], weights: Sequence[Any]) -> Any:
-    terms = [
-        op.multiply(op.gather(plane, tap, op.constant(np.int32(1))), weight)
-        for tap, weight in zip(taps, weights, strict=True)
-    ]
-    total = terms[0]
-    for term in terms[1:]:
-        total = op.add(total, term)
+def _weighted_rows(plane: Any, taps: Any, weights: Any, count: int) -> Any:
+    axis, total = op.constant(np.int32(0)), None
+    # (1, rows, width) by (height,) rows, several times
+    for number in range(count):
+        index = op.constant(np.int32(number))
+        rows = op.gather(plane, op.gather(taps, index, axis), op.constant(np.int32(1)))
+        term = op.multiply(rows, op.gather(weights, op.constant(np.array([number])), axis))
+        total = term if total is None else op.add(total, term)
     return total
 
 

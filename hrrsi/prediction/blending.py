@@ -7,6 +7,7 @@ from the logits of up to four windows when the last of them is there (`blend_ker
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +110,39 @@ def window_labels(logits: Floats, height: int, width: int) -> npt.NDArray[np.uin
     return blender.strip().labels
 
 
+class Block(NamedTuple):
+    """Some pixels of a part, along one axis.
+
+    Attributes:
+        pixels: Which of the part's pixels.
+        logits: Which of the logits they are made from.
+        taps: (2 or 4, pixels) which of those count for each pixel.
+        weights: (2 or 4, pixels, 1) what they weigh.
+    """
+
+    pixels: slice
+    logits: slice
+    taps: npt.NDArray[np.int32]
+    weights: Floats
+
+    def padded(self, pixels: int, logits: int, all_logits: int) -> Block:
+        """Return the block with more pixels, which weigh nothing, and more logits.
+
+        Args:
+            pixels: Pixels that it shall have.
+            logits: Logits that it shall have.
+            all_logits: Logits that there are.
+        """
+        missing = pixels - self.taps.shape[1]
+        first = min(self.logits.start, all_logits - logits)
+        return Block(
+            self.pixels,
+            slice(first, first + logits),
+            np.pad(self.taps + np.int32(self.logits.start - first), ((0, 0), (0, missing))),
+            np.pad(self.weights, ((0, 0), (0, missing), (0, 0))),
+        )
+
+
 class Axis:
     """How the logits of two windows become pixels along one axis.
 
@@ -150,9 +184,27 @@ class Axis:
             self.taps[2:] = np.where(blended, taps - (logit_count(size) - kept), 0)
             self.weights[2:] = np.where(blended, weights * (1 - share), 0)
 
-    def matrix(self, rows: int) -> Floats:
-        """Return taps and weights as a (rows, pixels) matrix."""
-        matrix = np.zeros((rows, self.taps.shape[1]), dtype=np.float32)
+    def blocks(self) -> list[Block]:
+        """Return the part in blocks, so that only pixels of two windows take four logits each."""
+        shared = int(np.count_nonzero(self.weights[2:].any(axis=0)))
+        ends = [*range(shared, len(self.pixels), _ROWS_AT_ONCE), len(self.pixels)]
+        blocks = []
+        for first, stop in pairwise([0, *ends] if shared else ends):
+            count = TAPS if stop <= shared else 2
+            taps = self.taps[:count, first:stop]
+            blocks.append(
+                Block(
+                    slice(first, stop),
+                    slice(int(taps.min()), int(taps.max()) + 1),
+                    taps - taps.min(),
+                    np.ascontiguousarray(self.weights[:count, first:stop, None]),
+                )
+            )
+        return blocks
+
+    def matrix(self, rows: int, columns: int) -> Floats:
+        """Return taps and weights as a (rows, columns) matrix, zero beyond the part's pixels."""
+        matrix = np.zeros((rows, columns), dtype=np.float32)
         for taps, weights in zip(self.taps, self.weights, strict=True):
             np.add.at(matrix, (taps, np.arange(len(taps))), weights)
         return matrix
@@ -192,6 +244,17 @@ def _interpolation(
     place = np.clip(positions * ((count - 1) / (size - 1)), 0, count - 1)
     lower = np.minimum(place.astype(np.int64), count - 2)
     return np.stack((lower, lower + 1)), np.stack((1 - (place - lower), place - lower))
+
+
+def _of_equal_size(rows: list[list[Block]], all_logits: int) -> list[list[Block]]:
+    """Return blocks padded to those of the same kind, so that few kernels have to be compiled."""
+    sizes: dict[int, tuple[int, int]] = {}
+    for block in (block for row in rows for block in row):
+        taps, pixels = block.taps.shape
+        logits = block.logits.stop - block.logits.start
+        most = sizes.get(taps, (0, 0))
+        sizes[taps] = max(most[0], pixels), max(most[1], logits)
+    return [[block.padded(*sizes[len(block.taps)], all_logits) for block in row] for row in rows]
 
 
 class RowBlender:
@@ -234,14 +297,18 @@ class RowBlender:
         self._shape = shape
         self._logits = (logit_count(height), logit_count(width))
         self._kept = (kept_logits(height, overlap), kept_logits(width, overlap))
-        self._row_spans = rows
+        self._rows = [Axis(span, height, overlap, step, scene[0]) for span in rows]
+        self._blocks = _of_equal_size(
+            [axis.blocks() for axis in self._rows], sum((self._kept[0], self._logits[0]))
+        )
         self._columns = [Axis(span, width, overlap, step, scene[1]) for span in columns]
         kept_columns, own_columns = self._kept[1], self._logits[1]
+        widest = max(len(axis.pixels) for axis in self._columns)
         matrices: dict[bytes, Floats] = {}  # those in the middle are the same
         self._matrices = [
             matrices.setdefault(
                 axis.taps.tobytes() + axis.weights.tobytes(),
-                axis.matrix(kept_columns + own_columns),
+                axis.matrix(kept_columns + own_columns, widest),
             )
             for axis in self._columns
         ]
@@ -249,14 +316,12 @@ class RowBlender:
 
     def row_of(self, first_pixel: int) -> int:
         """Return which row of windows the strip belongs to that begins at a row of the scene."""
-        return [_first_pixel(span.start, self._step) for span in self._row_spans].index(first_pixel)
+        return [axis.first for axis in self._rows].index(first_pixel)
 
     def start_row(self, index: int) -> None:
         """Begin a row of windows, the next one or, of all before which nothing is known, any."""
-        self._rows = Axis(
-            self._row_spans[index], self._shape[0], self._overlap, self._step, self._scene[0]
-        )
-        height = len(self._rows.pixels)
+        self._row = index
+        height = len(self._rows[index].pixels)
         self._labels = np.full((height, self._scene[1]), IGNORE_INDEX, dtype=np.uint8)
         confidence, probabilities = self._score_types
         shape = self._labels.shape
@@ -279,7 +344,7 @@ class RowBlender:
         Returns:
             How many pixels of the scene now have their labels.
         """
-        rows, columns = self._rows, self._columns[index]
+        rows, columns = self._rows[self._row], self._columns[index]
         if logits is not None:
             self._blend(index, self._mosaic(index, logits), valid)
         kept_rows, _ = self._kept
@@ -292,7 +357,9 @@ class RowBlender:
 
     def strip(self) -> Strip:
         """Return the row of windows that is complete now."""
-        return Strip(self._rows.first, self._labels, self._confidence, self._probabilities)
+        return Strip(
+            self._rows[self._row].first, self._labels, self._confidence, self._probabilities
+        )
 
     def _mosaic(self, index: int, logits: Floats) -> Floats:
         """Return a window's logits with those that it is blended with above and to the left."""
@@ -314,28 +381,28 @@ class RowBlender:
         return mosaic
 
     def _blend(self, index: int, mosaic: Floats, valid: npt.NDArray[np.bool_] | None) -> None:
-        rows, columns = self._rows, self._columns[index]
+        rows, columns = self._rows[self._row], self._columns[index]
         width = len(columns.pixels)
         place = slice(columns.first, columns.first + width)
-        height = len(rows.pixels)
-        for first in range(0, height, _ROWS_AT_ONCE):
-            stop = min(first + _ROWS_AT_ONCE, height)
-            part = (slice(first, stop), place)
+        for block in self._blocks[self._row]:
+            part = (block.pixels, place)
+            logits = np.ascontiguousarray(mosaic[:, block.logits])
+            across = self._matrices[index]
             kernel = blend_kernel(
-                mosaic.shape, stop - first, width, probabilities=any(self._score_types)
+                logits.shape,
+                block.taps.shape,
+                across.shape[1],
+                probabilities=any(self._score_types),
             )
-            labels, probabilities = kernel(
-                mosaic,
-                self._matrices[index],
-                (rows.taps[:, first:stop], rows.weights[:, first:stop]),
-            )
+            labels, probabilities = kernel(logits, across, block.taps, block.weights)
+            labels = labels[: block.pixels.stop - block.pixels.start, :width]
             if valid is not None:
-                labels[~valid[rows.pixels[first:stop, None], columns.pixels[None, :]]] = (
-                    IGNORE_INDEX
-                )
+                holds = valid[rows.pixels[block.pixels, None], columns.pixels[None, :]]
+                labels[~holds] = IGNORE_INDEX
             self._labels[part] = labels
             if probabilities is None:
                 continue
+            probabilities = probabilities[:, : labels.shape[0], :width]
             if self._confidence is not None:
                 best = probabilities.max(axis=0)
                 self._confidence[part] = stored_scores(best, labels, self._confidence.dtype)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.scenes.area_of_interest import AreaOfInterest
 from hrrsi.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.area_of_interest import AreaOfInterest
 
 
 class ReadableScene(Protocol):

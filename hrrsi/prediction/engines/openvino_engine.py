@@ -105,7 +105,7 @@ class OpenVinoEngine:
             return [None if window is None else next(found) for window in work.group]
 
         try:
-            for group in in_order(groups(windows, self._batch), start, finish, 2 * self._streams):
+            for group in in_order(groups(windows, self._batch), start, finish, 4 * self._streams):
                 yield from group
         finally:
             for work in running.values():  # they still read what they were fed
@@ -137,6 +137,7 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision],
                 "NUM_STREAMS": str(self._streams),
                 "INFERENCE_NUM_THREADS": str(self._threads),
+                "ENABLE_CPU_PINNING": "NO",  # reading and blending need the cores too
             },
         )
 
