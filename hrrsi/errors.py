@@ -19,6 +19,12 @@ class HrrsiError(Exception):
         line = what if where is None else f"{where}: {what}"
         super().__init__(f"{line}; {fix}" if fix else line)
 
+    def with_note(self, note: str) -> "HrrsiError":
+        """Return the error with something more to know at its end."""
+        return HrrsiError(
+            self.what, where=self.where, fix=f"{self.fix}; {note}" if self.fix else note
+        )
+
     def __reduce__(self) -> tuple[object, ...]:  # keyword arguments must survive worker processes
         return (_rebuild, (self.what, self.where, self.fix))
 

@@ -33,7 +33,7 @@ def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> N
             network(torch.randn(2, 3, 64, 64))
     network.eval()
     tensors = {key: value.numpy() for key, value in network.state_dict().items()}
-    graph = logits_graph(model, tensors, 3, *size, "float32")
+    graph = logits_graph(model, tensors, 6, 3, *size, "float32")
     onnx.checker.check_model(graph, full_check=True)
     image = np.random.default_rng(1).normal(size=(2, 3, *size)).astype(np.float32)
     gain, offset = normalisation(1, [0, 0, 0], [1, 1, 1])

@@ -62,7 +62,7 @@ def test_a_raster(scene: Path) -> None:
     assert found["resolution"] == "25 cm a pixel"
     assert found["area"] == "4.38 ha"
     assert found["no data"] == "value 0"
-    assert found["windows"] == "6 of 512 px that overlap by 64 px"
+    assert found["windows"] == "6 of 512 px that overlap by 96 px"
     data = facts(scene)
     assert data["kind"] == "raster"
     assert (data["width"], data["height"], data["bands"]) == (1000, 700, 4)

@@ -489,7 +489,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         assert stopped.code == 1
         (message,) = stopped.errors.splitlines()
         assert message.startswith("error: ")
-        assert "run the same command with --resume" in message
+        assert "of the map is kept for --resume: run the same command with it" in message
     else:
         assert stopped.code == -signal.SIGKILL
     other = CliRunner().invoke(app, [*stopped.line, "--resume", "--tta", "flip"])
@@ -831,3 +831,21 @@ def test_arrays_in_arrays_out(run: Run, tmp_path: Path, made_weights: Path) -> N
             segmenter(wrong)
     with pytest.raises(HrrsiError, match="scale"):
         segmenter(image.astype(np.uint16))
+
+
+def test_resampled_maps_keep_holes_to_the_pixel(run: Run, tmp_path: Path) -> None:
+    weights = save_made_weights(tmp_path / "coarse.safetensors", resolution=0.6)
+    values = np.maximum(np.moveaxis(scene_pixels(), -1, 0), 1)
+    values[:, 40:97, 30:141] = 0
+    values[:, 200:203] = 0
+    scene = save_scene(
+        tmp_path / "scene.tif",
+        values,
+        nodata=0,
+        crs="EPSG:28992",
+        transform=from_origin(0, 99, 0.25, 0.25),
+    )
+    result = run(scene, "--resample", weights=weights)
+    assert result.exit_code == 0, result.output
+    labels = rasterio.open("scene_classes.tif").read(1)
+    np.testing.assert_array_equal(labels == 255, (values == 0).all(0))

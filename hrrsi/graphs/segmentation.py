@@ -24,7 +24,13 @@ _NOT_NEEDED = re.compile(r"body_out\.|edge_out\.|.*\.num_batches_tracked$")
 
 
 def logits_graph(
-    model: str, tensors: Mapping[str, Floats], bands: int, height: int, width: int, dtype: str
+    model: str,
+    tensors: Mapping[str, Floats],
+    classes: int,
+    bands: int,
+    height: int,
+    width: int,
+    dtype: str,
 ) -> onnx.ModelProto:
     """Return the graph of a network from pixels to logits.
 
@@ -36,6 +42,7 @@ def logits_graph(
     Args:
         model: Name of the network, one of `hrrsi.networks.names.MODEL_NAMES`.
         tensors: Its state dict.
+        classes: Number of classes.
         bands: Number of bands.
         height: Rows of a window.
         width: Columns of a window.
@@ -65,6 +72,8 @@ def logits_graph(
         if network == "ued_bes_sfm":
             fused = _score_fused(graph, body, edge, fused)
         x = _head(graph, fused, "seg_out")
+    if x.channels != classes:
+        raise ValueError(f"they tell {x.channels} classes apart, not {classes}")
     unknown = [key for key in graph.left_over() if not _NOT_NEEDED.match(key)]
     if unknown:
         raise ValueError(f"{unknown[0]} is unknown")

@@ -148,8 +148,7 @@ class Axis:
 
     Attributes:
         first: The scene's first pixel of the part.
-        pixels: The network's pixel, counted from the window's start, that each of the scene's
-            pixels lies in.
+        pixels: The part's pixels, counted from the first one of the scene that the window covers.
         taps: (4, pixels) which of the logits count: `kept` of the previous window come first.
         weights: (4, pixels) what they weigh.
     """
@@ -171,7 +170,8 @@ class Axis:
         centres = np.arange(self.first, stop).astype(np.float64)
         centres += 0.5
         centres /= step
-        self.pixels = np.minimum(centres.astype(np.int64), span.stop - 1) - span.window
+        # as `Scene.on_input_grid` has it
+        self.pixels = np.arange(self.first, stop) - math.floor(span.window * step)
         share = blend_share(centres - span.start, span.shared)
         taps, weights = _interpolation(centres - 0.5 - span.window, size)
         self.taps = np.zeros((TAPS, len(centres)), dtype=np.int32)
@@ -338,8 +338,8 @@ class RowBlender:
         Args:
             index: Its number in the row.
             logits: (classes, rows, columns); None where it holds no data.
-            valid: (height, width) of the window, which of the network's pixels hold data; None
-                where all do.
+            valid: (height, width), which of the scene's pixels that the window covers hold data;
+                None where all do.
 
         Returns:
             How many pixels of the scene now have their labels.

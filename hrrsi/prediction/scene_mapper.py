@@ -183,12 +183,18 @@ class SceneMapper:
                 try:
                     self._fill(partial, scene, scale)
                     self._write(partial, scene, outputs)
-                except KeyboardInterrupt:
-                    done = partial.rows_done / height
-                    raise KeyboardInterrupt(
-                        f"{name}: interrupted at {done:.0%}, nothing is lost; "
-                        "run the same command with --resume to go on"
-                    ) from None
+                except BaseException as error:
+                    if not partial.rows_done:
+                        partial.discard()
+                        raise
+                    kept = f"{partial.rows_done / height:.0%} of the map is kept for --resume"
+                    if isinstance(error, KeyboardInterrupt):
+                        raise KeyboardInterrupt(
+                            f"{name}: interrupted; {kept}: run the same command with it to go on"
+                        ) from None
+                    if isinstance(error, HrrsiError):
+                        raise error.with_note(kept) from error
+                    raise
                 partial.discard()
             return self._mapped(scene, outputs, start, earlier=False)
 

@@ -28,7 +28,8 @@ class WindowPixels(NamedTuple):
     Attributes:
         pixels: (bands, height, width) in the scene's type, filled where there is no data; None
             where the whole window holds none.
-        valid: (height, width) bool, which pixels hold data; None where all or none do.
+        valid: (height, width) bool on the map's grid, which of the map's pixels in the window
+            hold data; None where all or none do.
     """
 
     pixels: npt.NDArray[Any] | None
@@ -64,10 +65,22 @@ def read_window(scene: ReadableScene, window: Window, scale: float) -> WindowPix
     if part == window:
         # values without data may be NaN or far off: they must not reach the arithmetic
         filled = values if valid is None else mirror_filled(values, valid)
-        return WindowPixels(filled, valid)
+        return WindowPixels(filled, _on_map(scene, part, valid))
     beyond = ((0, window.height - height), (0, window.width - width))
     known = np.pad(np.ones(part[2:], dtype=bool) if valid is None else valid, beyond)
-    return WindowPixels(mirror_filled(np.pad(values, ((0, 0), *beyond)), known), known)
+    filled = mirror_filled(np.pad(values, ((0, 0), *beyond)), known)
+    return WindowPixels(filled, _on_map(scene, part, valid))
+
+
+def _on_map(
+    scene: ReadableScene, window: Window, valid: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return which of the map's pixels hold data, given which of the network's do."""
+    if scene.step == 1 or not scene.declares_nodata:
+        return valid
+    # a pixel of the network's may be valid for a part of what it covers
+    on_map = scene.read_map_valid(window)
+    return None if on_map.all() else on_map
 
 
 def _check_brightness(

@@ -69,6 +69,10 @@ class ReadableScene(Protocol):
         """Return which pixels of a window hold data, as (height, width)."""
         ...
 
+    def read_map_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which of the map's pixels in a window (`on_input_grid`) hold data."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArrayScene:
@@ -127,3 +131,7 @@ class ArrayScene:
         if self.valid is not None:
             valid &= self.valid[row : row + height, col : col + width]
         return valid
+
+    def read_map_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window hold data, as (height, width)."""
+        return self.read_valid(window, self.read(window))

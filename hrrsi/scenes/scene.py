@@ -167,6 +167,18 @@ class Scene:
         valid = self._last[1]
         return np.ones((window.height, window.width), dtype=bool) if valid is None else valid
 
+    def read_map_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of the raster's own grid that a window covers hold data.
+
+        Args:
+            window: The window; `on_input_grid` says where the pixels lie.
+
+        Raises:
+            HrrsiError: The file can't be read there.
+        """
+        own, part = self.on_own_grid, self.on_input_grid(window)
+        return own.read_valid(part, own.read(part))
+
     @contextmanager
     def reduced(self, shortest: int, longest: int) -> Iterator[Scene | None]:
         """Yield the smallest overview whose longer side has so many pixels, or None.

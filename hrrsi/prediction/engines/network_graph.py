@@ -30,7 +30,15 @@ class NetworkGraph:
             HrrsiError: The tensors are not those of the network that the file names.
         """
         try:
-            model = logits_graph(self.meta["model"], self._tensors, bands, height, width, dtype)
+            model = logits_graph(
+                self.meta["model"],
+                self._tensors,
+                len(self.meta["classes"]),
+                bands,
+                height,
+                width,
+                dtype,
+            )
         except (KeyError, ValueError) as error:
             raise HrrsiError(
                 f"its tensors are not those of the network that it names ({error})",
