@@ -9,11 +9,11 @@ from typing import Any
 
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import read_class_raster
+from hrrsi.prediction.engines.network_graph import NetworkGraph
 from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap
 from hrrsi.scenes.scene import Scene, open_raster
-from hrrsi.scenes.windows import window_starts
+from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -64,11 +64,9 @@ def file_info(path: str | Path) -> FileInfo:
 
 
 def _weights_info(path: Path) -> FileInfo:
-    from hrrsi.weights import load_model  # torch takes seconds to import
-
-    network = load_model(path)
-    meta = network.meta
-    parameters = sum(p.numel() for p in network.parameters())
+    network = NetworkGraph(path)
+    network.onnx(len(network.meta["mean"]), 64, 64, "uint8")  # raises where tensors don't fit
+    meta, parameters = network.meta, network.parameters
     resolution = meta["resolution"]
     lines = [
         ("network", f"{meta['model']}, {parameters:,} parameters, {_size(path)}"),

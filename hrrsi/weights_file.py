@@ -33,7 +33,7 @@ class ModelMeta(TypedDict):
     """What a weights file says of itself.
 
     Attributes:
-        model: Name of the network, one of `hrrsi.networks.MODEL_NAMES`.
+        model: Name of the network, one of `hrrsi.networks.names.MODEL_NAMES`.
         classes: Class names in the order of the logits.
         colours: Class colours (red, green, blue, 0 to 255), likewise.
         bands: Meaning of the input bands, 1-based in the scenes trained on.

@@ -24,7 +24,7 @@ from hrrsi.cli.options import (
     integers,
     names,
 )
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW
+from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

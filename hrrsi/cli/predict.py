@@ -26,7 +26,7 @@ from hrrsi.cli.options import (
     WindowSize,
     integers,
 )
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW
+from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
@@ -208,6 +208,11 @@ def predict(
         "vector": vector,
         "zones": zones,
         "preview": preview,
+        "scale": scale,
+        "min_area": min_area,
+        "zone_name": zone_name,
+        "overwrite": overwrite,
+        "resume": resume,
     }
     from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
@@ -220,11 +225,6 @@ def predict(
             map_scenes(
                 list(scenes),
                 **given,
-                scale=scale,
-                min_area=min_area,
-                zone_name=zone_name,
-                overwrite=overwrite,
-                resume=resume,
                 show_progress=not quiet,
                 on_mapped=_print_mapped,
                 on_failed=lambda _, error: typer.echo(f"error: {error}", err=True),

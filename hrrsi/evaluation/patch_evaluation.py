@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +62,14 @@ def evaluate_dataset(
     ignored = 0
     images = (read_image(patch, description) for patch in patches)
     results = engine.logits(images, *normalisation(scale, meta["mean"], meta["std"]))
-    for patch, logits in zip(patches, results, strict=True):
-        truth = read_label(patch, description)
-        assert logits is not None
-        matrix.add(new_index[window_labels(logits, *truth.shape)], truth)
-        ignored += int((truth == IGNORE_INDEX).sum())
-        if on_patches:
-            on_patches(1)
+    with closing(results):
+        for patch, logits in zip(patches, results, strict=True):
+            truth = read_label(patch, description)
+            assert logits is not None
+            matrix.add(new_index[window_labels(logits, *truth.shape)], truth)
+            ignored += int((truth == IGNORE_INDEX).sum())
+            if on_patches:
+                on_patches(1)
     require_labels(matrix, f"{where}/{split}")
     return Evaluation(
         matrix=matrix,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,8 @@ from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 from hrrsi.scenes.scene import Scene, open_scene
-from hrrsi.scenes.windows import Window
+from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ def evaluate_scenes(
     for scene_file in files:
         with ExitStack() as stack:
             scene, labels = open_labelled_scene(stack, scene_file, scheme, engine, reading)
+            # entered last: its reader must stop before the scene is closed
             strips = predict_strips(
                 scene,
                 engine,
@@ -108,7 +108,7 @@ def evaluate_scenes(
                 scale=reading.scale,
                 on_pixels=on_pixels,
             )
-            for first, predicted, *_ in strips:
+            for first, predicted, *_ in stack.enter_context(closing(strips)):
                 strip = Window(first, 0, *predicted.shape)
                 indices, unknown_here = labels.read_with_unknown(strip)
                 truth = merged.new_index[indices]

@@ -6,6 +6,8 @@ depthwise convolution means stride 2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hrrsi.graphs.graph import Graph, Map
 
 _ENCODER = "base_network"
@@ -45,13 +47,17 @@ def _stage(graph: Graph, x: Map, stage: int) -> Map:
 
 
 def _bottleneck(graph: Graph, image: Map, key: str) -> Map:
-    x = _ghost_module(graph, image, f"{key}.ghost1", relu=True)
+    # halves stay apart up to the end: putting them behind each other copies the network's largest
+    # maps, a tenth of its time in bf16
+    halves = _ghost_module(graph, [image], f"{key}.ghost1", relu=True)
     stride = 2 if f"{key}.conv_dw.weight" in graph.tensors else 1
     if stride == 2:
-        x = graph.convolution(x, f"{key}.conv_dw", norm=f"{key}.bn_dw", stride=2)
+        halves = graph.depthwise_of_parts(
+            halves, f"{key}.conv_dw", norm=f"{key}.bn_dw", stride=stride
+        )
     if f"{key}.se.conv_reduce.weight" in graph.tensors:
-        x = _squeeze_excite(graph, x, f"{key}.se")
-    x = _ghost_module(graph, x, f"{key}.ghost2", relu=False)
+        halves = _squeeze_excite(graph, halves, f"{key}.se")
+    x = graph.concatenate(*_ghost_module(graph, halves, f"{key}.ghost2", relu=False))
     shortcut = image
     if f"{key}.shortcut.0.weight" in graph.tensors:
         shortcut = graph.convolution(
@@ -61,17 +67,21 @@ def _bottleneck(graph: Graph, image: Map, key: str) -> Map:
     return graph.add(x, shortcut)
 
 
-def _ghost_module(graph: Graph, x: Map, key: str, *, relu: bool) -> Map:
-    primary = graph.convolution(x, f"{key}.primary_conv.0", norm=f"{key}.primary_conv.1", relu=relu)
+def _ghost_module(graph: Graph, parts: Sequence[Map], key: str, *, relu: bool) -> tuple[Map, ...]:
+    """Add a ghost module, and return its two halves."""
+    primary = graph.convolution_of_parts(
+        parts, f"{key}.primary_conv.0", norm=f"{key}.primary_conv.1", relu=relu
+    )
     cheap = graph.convolution(
         primary, f"{key}.cheap_operation.0", norm=f"{key}.cheap_operation.1", relu=relu
     )
-    return graph.concatenate(primary, cheap)
+    return primary, cheap
 
 
-def _squeeze_excite(graph: Graph, x: Map, key: str) -> Map:
-    pooled = Map(graph.node("GlobalAveragePool", x.name), x.channels, 1, 1)
-    gate = graph.convolution(pooled, f"{key}.conv_reduce", relu=True)
+def _squeeze_excite(graph: Graph, parts: Sequence[Map], key: str) -> tuple[Map, ...]:
+    pooled = [Map(graph.node("GlobalAveragePool", x.name), x.channels, 1, 1) for x in parts]
+    gate = graph.convolution_of_parts(pooled, f"{key}.conv_reduce", relu=True)
     gate = graph.convolution(gate, f"{key}.conv_expand")
     gate = gate._replace(name=graph.node("HardSigmoid", gate.name, alpha=1 / 6, beta=0.5))
-    return graph.multiply(x, gate)
+    gates = graph.split(gate, parts)
+    return tuple(graph.multiply(x, gate) for x, gate in zip(parts, gates, strict=True))

@@ -129,13 +129,58 @@ class Graph:
             KeyError: There is no such tensor.
             ValueError: It has another shape.
         """
-        kernel = self.tensors[f"{key}.weight"]
+        kernel, bias = self._kernel_and_bias(key, norm)
         if kernel.ndim != 4 or x.channels % kernel.shape[1]:
             raise ValueError(f"{key}.weight has shape {kernel.shape} for {x.channels} channels")
-        bias = self.tensors.get(f"{key}.bias", np.zeros(len(kernel), dtype=np.float32))
-        if norm is not None:
-            kernel, bias = self._folded(kernel, bias, norm)
         return self.convolution_of(x, kernel, bias, stride=stride, relu=relu)
+
+    def convolution_of_parts(
+        self, parts: Sequence[Map], key: str, *, norm: str | None = None, relu: bool = False
+    ) -> Map:
+        """Add a convolution of maps behind each other, without copying them into one.
+
+        It is the sum of a convolution of each, which runtimes add up in place.
+
+        Args:
+            parts: What it sees, in the order of its kernel's inputs.
+            key: Its tensors, as for `convolution`.
+            norm: The BatchNorm that follows, folded into kernel and bias.
+            relu: Whether a ReLU follows.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ValueError: It has another shape.
+        """
+        kernel, bias = self._kernel_and_bias(key, norm)
+        kernels = _split(kernel, parts, 1, f"{key}.weight")
+        result = self.convolution_of(parts[0], kernels[0], bias)
+        for part, part_kernel in zip(parts[1:], kernels[1:], strict=True):
+            more = self.convolution_of(part, part_kernel, np.zeros_like(bias))
+            result = self.add(more, result)
+        return self.relu(result) if relu else result
+
+    def depthwise_of_parts(
+        self, parts: Sequence[Map], key: str, *, norm: str, stride: int
+    ) -> tuple[Map, ...]:
+        """Add a depthwise convolution of maps behind each other, and return its parts likewise.
+
+        Args:
+            parts: What it sees, in the order of its kernel's channels.
+            key: Its tensors, as for `convolution`.
+            norm: The BatchNorm that follows, folded into kernel and bias.
+            stride: Pixels from one output to the next.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ValueError: It has another shape.
+        """
+        kernel, bias = self._kernel_and_bias(key, norm)
+        kernels = _split(kernel, parts, 0, f"{key}.weight")
+        biases = _split(bias, parts, 0, f"{key}.bias")
+        return tuple(
+            self.convolution_of(*part, stride=stride)
+            for part in zip(parts, kernels, biases, strict=True)
+        )
 
     def convolution_of(
         self, x: Map, kernel: Floats, bias: Floats, *, stride: int = 1, relu: bool = False
@@ -181,6 +226,18 @@ class Graph:
         name = self.node("Concat", *(x.name for x in maps), axis=1)
         return maps[0]._replace(name=name, channels=sum(x.channels for x in maps))
 
+    def split(self, x: Map, parts: Sequence[Map]) -> list[Map]:
+        """Split a map into as many channels each as other maps have."""
+        sizes = [part.channels for part in parts]
+        places = self.constant(np.array(sizes, dtype=np.int64))
+        names = [f"{self._prefix}Split{len(self._nodes)}_{i}" for i in range(len(sizes))]
+        self._nodes.append(
+            helper.make_node("Split", [x.name, places], names, name=names[0], axis=1)
+        )
+        return [
+            x._replace(name=name, channels=size) for name, size in zip(names, sizes, strict=True)
+        ]
+
     def resize(self, x: Map, height: int, width: int, *, align_corners: bool) -> Map:
         """Resize a map bilinearly, as torch's ``interpolate`` does."""
         sizes = self.constant(np.array([height, width], dtype=np.int64))
@@ -213,6 +270,11 @@ class Graph:
             producer_name="hrrsi",
         )
 
+    def _kernel_and_bias(self, key: str, norm: str | None) -> tuple[Floats, Floats]:
+        kernel = self.tensors[f"{key}.weight"]
+        bias = self.tensors.get(f"{key}.bias", np.zeros(len(kernel), dtype=np.float32))
+        return (kernel, bias) if norm is None else self._folded(kernel, bias, norm)
+
     def _folded(self, kernel: Floats, bias: Floats, norm: str) -> tuple[Floats, Floats]:
         """Return kernel and bias of a convolution with the BatchNorm after it."""
         mean, variance, gain, shift = (
@@ -223,3 +285,11 @@ class Graph:
         folded_bias = (bias - mean) * factor + shift
         folded = kernel * factor[:, None, None, None]
         return folded.astype(np.float32), folded_bias.astype(np.float32)
+
+
+def _split(values: Floats, parts: Sequence[Map], axis: int, name: str) -> list[Floats]:
+    """Split a tensor along an axis into as many channels each as maps have."""
+    ends = np.cumsum([part.channels for part in parts])
+    if values.shape[axis] != ends[-1]:
+        raise ValueError(f"{name} has shape {values.shape} for {ends[-1]} channels")
+    return np.split(values, ends[:-1], axis=axis)

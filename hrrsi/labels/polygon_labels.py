@@ -59,7 +59,8 @@ class PolygonLabels(Labels):
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
         return HrrsiError(
             f"scene {self.name}: unknown {self._scheme.attribute} {value!r} of a polygon at row "
-            f"{int(inside.y)}, column {int(inside.x)}, {same} {'polygon' if same == 1 else 'polygons'}; "
+            f"{int(inside.y)}, column {int(inside.x)}, {same} "
+            f"{'polygon' if same == 1 else 'polygons'}; "
             f"the nearest class is {close[0]}",
             where=self.path,
             fix="correct it, add it to the scheme, or give --unknown ignore",

@@ -47,6 +47,7 @@ def write_class_raster(
     colours: Sequence[Colour],
     has_nodata: bool,
     provenance: Mapping[str, str],
+    run: str | None = None,
 ) -> ClassRasterContent:
     """Write a class map and its sidecars; they appear whole, or not at all.
 
@@ -66,6 +67,8 @@ def write_class_raster(
         has_nodata: Whether 255 is declared as no data.
         provenance: What made the map, e.g. ``{"WEIGHTS": "x.safetensors"}``; written as tags
             with ``HRRSI_`` before them.
+        run: What identifies the run that makes the map, scene included; kept in the sidecar, so
+            that the map's own bytes depend on the labels alone.
 
     Returns:
         What the map says of itself.
@@ -101,7 +104,7 @@ def write_class_raster(
         write_cloud_optimised(raster_file, scene, [pyramid], final=path, describe=describe)
         with write_errors(path, FREE_SPACE):
             style_file.write_text(qml_style(classes, colours), encoding="utf-8")
-            sidecar_file.write_text(pam_xml(classes, colours, class_pixels), encoding="utf-8")
+            sidecar_file.write_text(pam_xml(classes, colours, class_pixels, run), encoding="utf-8")
     return ClassRasterContent(list(classes), class_pixels, pyramid.nodata_pixels, dict(provenance))
 
 
@@ -125,6 +128,17 @@ def read_class_raster(path: str | Path) -> ClassRasterContent | None:
         if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
     }
     return ClassRasterContent(classes, class_pixels, nodata, provenance)
+
+
+def run_of(path: Path) -> str | None:
+    """Return what identifies the run that made a map, or None where nothing says so.
+
+    Raises:
+        HrrsiError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        run: str | None = dataset.tags(ns="HRRSI").get("RUN")
+        return run
 
 
 def is_product(path: str | Path) -> bool:

@@ -44,9 +44,23 @@ def qml_style(classes: Sequence[str], colours: Sequence[Colour]) -> str:
     return doctype + _text(root)
 
 
-def pam_xml(classes: Sequence[str], colours: Sequence[Colour], class_pixels: Sequence[int]) -> str:
-    """Return GDAL's sidecar: category names and a raster attribute table."""
+def pam_xml(
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    class_pixels: Sequence[int],
+    run: str | None = None,
+) -> str:
+    """Return GDAL's sidecar: category names and a raster attribute table.
+
+    Args:
+        classes: Class names in the order of their indices.
+        colours: Class colours, likewise.
+        class_pixels: Pixels of each class.
+        run: What identifies the run that made the map, as metadata of the domain ``HRRSI``.
+    """
     root = ET.Element("PAMDataset")
+    if run is not None:
+        ET.SubElement(ET.SubElement(root, "Metadata", domain="HRRSI"), "MDI", key="RUN").text = run
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     categories = ET.SubElement(band, "CategoryNames")
     for name in classes:

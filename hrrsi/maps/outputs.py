@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrrsi.atomic_write import prepare_folder, refuse_existing
+from hrrsi.atomic_write import refuse_existing
 from hrrsi.errors import HrrsiError
+from hrrsi.maps.partial_map import partial_map_folder
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
@@ -122,10 +123,10 @@ def check_outputs(
         outputs: The files of each scene.
         inputs: Files that are read, which no output may replace.
         overwrite: Whether files may be replaced.
-        resume: Whether a finished map may be there already.
+        resume: Whether files of a run that was stopped, or is finished, may be there already.
 
     Raises:
-        HrrsiError: An output exists, is a folder or an input, or its folder is not writable.
+        HrrsiError: An output exists, or is a folder or an input.
     """
     read = {path.resolve() for path in inputs}
     for output in (path for one in outputs for path in (*one.files, *one.sidecars)):
@@ -135,9 +136,12 @@ def check_outputs(
             raise HrrsiError(
                 "is read, and would be replaced", where=output, fix="choose another output"
             )
-        if not resume:
-            refuse_existing(output, overwrite=overwrite)
-        prepare_folder(output.parent)
+    for one in outputs:
+        # what a run that was stopped has left is its own; a finished map says whose it is
+        begun = one.classes.exists() or partial_map_folder(one.classes).exists()
+        for output in (*one.files, *one.sidecars):
+            if not (resume and begun):
+                refuse_existing(output, overwrite=overwrite)
 
 
 def _named(

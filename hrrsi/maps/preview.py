@@ -10,9 +10,11 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import ColorInterp, Resampling
 
 from hrrsi.atomic_write import replacing
+from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
 from hrrsi.scenes.scene import open_raster
@@ -50,7 +52,9 @@ def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | Non
     palette[: len(mapped.colours)] = mapped.colours
     picture = _layout(mapped, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        tags = PngInfo()
+        tags.add_text(TAG + "CONTENT", "preview")  # so that it is not taken for a scene
+        picture.save(temporary, format="PNG", pnginfo=tags)
 
 
 def _panel_size(height: int, width: int) -> tuple[int, int]:

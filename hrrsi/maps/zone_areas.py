@@ -167,6 +167,16 @@ def zone_areas(
     return ZoneAreas(features, names, list(classes), pixels[:, :-1], pixels[:, -1], ground)
 
 
+def check_zones(path: str | Path, scene: Scene, attribute: str | None = None) -> None:
+    """Raise what `zone_areas` would, before any work.
+
+    Raises:
+        HrrsiError: As `zone_areas`.
+    """
+    scene_polygons(path, scene)
+    _features(path, attribute)
+
+
 class _Zones:
     """Counts what lies in zones, strip by strip.
 

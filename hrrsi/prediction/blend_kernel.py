@@ -35,7 +35,7 @@ class Blended(NamedTuple):
 
 
 class BlendKernel:
-    """Blends blocks of pixels of one size.
+    """Blends blocks of pixels of one size; one thread may use it at a time.
 
     Args:
         logits: Shape (classes, rows, columns) of the logits that a block is made from.
@@ -52,37 +52,7 @@ class BlendKernel:
         *,
         probabilities: bool,
     ) -> None:
-        classes, logit_rows, columns = logits
-        count, height = rows
-        values = op.parameter([classes, logit_rows, columns], np.float32)
-        across = op.parameter([columns, width], np.float32)
-        taps = op.parameter([count, height], np.int32)
-        weights = op.parameter([count, height, 1], np.float32)
-        flat = op.reshape(values, np.array([classes * logit_rows, columns]), special_zero=False)
-        wide = op.reshape(
-            op.matmul(flat, across, False, False),
-            np.array([classes, logit_rows, width]),
-            special_zero=False,
-        )
-        planes = op.split(wide, op.constant(np.int32(0)), classes)
-        blended = [
-            _weighted_rows(planes.output(index), taps, weights, count) for index in range(classes)
-        ]
-        results = [_index_of_largest(blended)]
-        if probabilities:
-            stacked = op.concat(blended, axis=0)
-            results.append(op.softmax(stacked, axis=0))
-        model = ov.Model(results, [values, across, taps, weights])
-        compiled = ov.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "NUM_STREAMS": "1",
-                "INFERENCE_NUM_THREADS": "1",  # the network has the cores
-                "ENABLE_CPU_PINNING": "NO",
-            },
-        )
+        compiled = _compiled(logits, rows, width, probabilities=probabilities)
         self._request: Any = compiled.create_infer_request()
         self._inputs: list[npt.NDArray[Any] | None] = [None] * 4
 
@@ -112,11 +82,41 @@ class BlendKernel:
 
 
 @lru_cache(maxsize=64)
-def blend_kernel(
+def _compiled(
     logits: tuple[int, int, int], rows: tuple[int, int], width: int, *, probabilities: bool
-) -> BlendKernel:
-    """Return a kernel, compiled once for each size."""
-    return BlendKernel(logits, rows, width, probabilities=probabilities)
+) -> Any:
+    """Return the arithmetic of a kernel, which threads may share."""
+    classes, logit_rows, columns = logits
+    count, height = rows
+    values = op.parameter([classes, logit_rows, columns], np.float32)
+    across = op.parameter([columns, width], np.float32)
+    taps = op.parameter([count, height], np.int32)
+    weights = op.parameter([count, height, 1], np.float32)
+    flat = op.reshape(values, np.array([classes * logit_rows, columns]), special_zero=False)
+    wide = op.reshape(
+        op.matmul(flat, across, False, False),
+        np.array([classes, logit_rows, width]),
+        special_zero=False,
+    )
+    planes = op.split(wide, op.constant(np.int32(0)), classes)
+    blended = [
+        _weighted_rows(planes.output(index), taps, weights, count) for index in range(classes)
+    ]
+    results = [_index_of_largest(blended)]
+    if probabilities:
+        stacked = op.concat(blended, axis=0)
+        results.append(op.softmax(stacked, axis=0))
+    model = ov.Model(results, [values, across, taps, weights])
+    return ov.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": "1",  # the network has the cores
+            "ENABLE_CPU_PINNING": "NO",
+        },
+    )
 
 
 def _weighted_rows(plane: Any, taps: Any, weights: Any, count: int) -> Any:

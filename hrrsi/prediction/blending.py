@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.maps.stored_scores import ScoreType, empty_scores, stored_scores
-from hrrsi.prediction.blend_kernel import TAPS, Floats, blend_kernel
+from hrrsi.prediction.blend_kernel import TAPS, BlendKernel, Floats
 
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
 
@@ -313,6 +313,7 @@ class RowBlender:
             for axis in self._columns
         ]
         self._above: list[Floats | None] = [None] * len(columns)
+        self._kernels: dict[Any, BlendKernel] = {}
 
     def row_of(self, first_pixel: int) -> int:
         """Return which row of windows the strip belongs to that begins at a row of the scene."""
@@ -388,12 +389,7 @@ class RowBlender:
             part = (block.pixels, place)
             logits = np.ascontiguousarray(mosaic[:, block.logits])
             across = self._matrices[index]
-            kernel = blend_kernel(
-                logits.shape,
-                block.taps.shape,
-                across.shape[1],
-                probabilities=any(self._score_types),
-            )
+            kernel = self._kernel(logits.shape, block.taps.shape, across.shape[1])
             labels, probabilities = kernel(logits, across, block.taps, block.weights)
             labels = labels[: block.pixels.stop - block.pixels.start, :width]
             if valid is not None:
@@ -410,3 +406,10 @@ class RowBlender:
                 self._probabilities[:, *part] = stored_scores(
                     probabilities, labels, self._probabilities.dtype
                 )
+
+    def _kernel(self, logits: Any, taps: Any, width: int) -> BlendKernel:
+        """Return the kernel for blocks of one size; nobody else uses it."""
+        size = (logits, taps, width)
+        if size not in self._kernels:
+            self._kernels[size] = BlendKernel(*size, probabilities=any(self._score_types))
+        return self._kernels[size]

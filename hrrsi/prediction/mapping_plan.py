@@ -40,7 +40,7 @@ def seconds_a_window(engine: Engine, window: int) -> float:
 
 
 def planned_scene(
-    scene: Scene, outputs: Outputs, options: MapOptions, seconds: float
+    scene: Scene, outputs: Outputs, options: MapOptions, engine: Engine, seconds: float
 ) -> PlannedScene:
     """Return what mapping a scene will take.
 
@@ -48,6 +48,7 @@ def planned_scene(
         scene: The open scene.
         outputs: Its files.
         options: How it will be mapped.
+        engine: Runs the network.
         seconds: Wall time that a window takes.
     """
     starts = [
@@ -64,7 +65,9 @@ def planned_scene(
             for col in starts[1]
         )
     height, width = scene.map_shape
-    bands = 1 + {None: 0, "uint8": 1, "float32": 4}[options.confidence]
+    itemsize = {None: 0, "uint8": 1, "float32": 4}
+    classes = len(engine.meta["classes"])
+    bytes_a_pixel = 1 + itemsize[options.confidence] + classes * itemsize[options.probabilities]
     return PlannedScene(
         scene.path,
         outputs,
@@ -72,5 +75,5 @@ def planned_scene(
         width=width,
         windows=windows,
         seconds=windows * seconds + height * width * _SECONDS_A_PIXEL,
-        disk_bytes=height * width * bands * 4 // 3,
+        disk_bytes=height * width * bytes_a_pixel * 4 // 3,  # overviews make a third more
     )

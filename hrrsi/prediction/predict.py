@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rasterio
 from rasterio.env import get_gdal_config
 
+from hrrsi.atomic_write import prepare_folder
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.outputs import Outputs, check_outputs, scene_outputs
 from hrrsi.maps.stored_scores import ScoreType
@@ -18,10 +20,10 @@ from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
 from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
 from hrrsi.prediction.scene_files import is_remote, map_paths, scene_files
 from hrrsi.prediction.scene_mapper import MapOptions, SceneMapper
-from hrrsi.prediction.sliding_window import checked_overlap
+from hrrsi.prediction.sliding_window import check_scale, checked_overlap
 from hrrsi.prediction.test_time_augmentation import symmetries
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.windows import DEFAULT_WINDOW
 from hrrsi.weights_file import packaged_weights
 
 # GDAL keeps decoded blocks, by default in 5 % of the memory of the machine; rows of windows need
@@ -135,31 +137,26 @@ def predict(
         ScenesFailedError: Some of several scenes failed; the others have their maps.
         KeyboardInterrupt: Interrupted; says how to go on.
     """
-    options = MapOptions(
+    options = _options(
         window=window,
-        overlap=checked_overlap(window, overlap),
+        overlap=overlap,
         augmentation=augmentation,
-        bands=None if bands is None else tuple(bands),
+        bands=bands,
         nodata=nodata,
         scale=scale,
-        aoi=None if aoi is None else Path(aoi),
+        aoi=aoi,
         resample=resample,
         min_area=min_area,
         confidence=confidence,
         probabilities=probabilities,
-        zones=None if zones is None else Path(zones),
+        zones=zones,
         zone_name=zone_name,
     )
-    scenes, outputs = _scenes_and_outputs(inputs, out, options, vector, preview)
-    if resume and overwrite:
-        raise HrrsiError("--resume keeps what --overwrite replaces", fix="give one of them")
-    read = [Path(s) for s in scenes if not is_remote(s)]
-    check_outputs(
-        outputs,
-        [*read, *(p for p in (options.aoi, options.zones) if p is not None)],
-        overwrite=overwrite,
-        resume=resume,
+    scenes, outputs = _scenes_and_outputs(
+        inputs, out, options, vector, preview, overwrite=overwrite, resume=resume
     )
+    for path in {file.parent for one in outputs for file in one.files}:
+        prepare_folder(path)
     weights_path = packaged_weights() if weights is None else Path(weights)
     mapper = SceneMapper(
         open_engine(
@@ -180,7 +177,9 @@ def predict(
         for name, files in zip(scenes, outputs, strict=True):
             try:
                 scene = mapper.map(name, files, resume=resume)
-            except (HrrsiError, OSError) as error:
+            except MemoryError:
+                raise  # the next scene would meet it too
+            except Exception as error:  # one bad scene must not stop the others, whatever it is
                 if len(scenes) == 1:
                     raise
                 failures[name] = error
@@ -210,13 +209,18 @@ def plan(
     batch: int | None = None,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
+    scale: float | None = None,
     aoi: str | Path | None = None,
     resample: bool = False,
+    min_area: float | None = None,
     confidence: ScoreType | None = None,
     probabilities: ScoreType | None = None,
     vector: str | Path | None = None,
     zones: str | Path | None = None,
+    zone_name: str | None = None,
     preview: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> list[PlannedScene]:
     """Return what `predict` would do with the same arguments, writing nothing.
 
@@ -228,19 +232,24 @@ def plan(
     Raises:
         HrrsiError: An option is not usable.
     """
-    options = MapOptions(
+    options = _options(
         window=window,
-        overlap=checked_overlap(window, overlap),
+        overlap=overlap,
         augmentation=augmentation,
-        bands=None if bands is None else tuple(bands),
+        bands=bands,
         nodata=nodata,
-        aoi=None if aoi is None else Path(aoi),
+        scale=scale,
+        aoi=aoi,
         resample=resample,
+        min_area=min_area,
         confidence=confidence,
         probabilities=probabilities,
-        zones=None if zones is None else Path(zones),
+        zones=zones,
+        zone_name=zone_name,
     )
-    scenes, outputs = _scenes_and_outputs(inputs, out, options, vector, preview)
+    scenes, outputs = _scenes_and_outputs(
+        inputs, out, options, vector, preview, overwrite=overwrite, resume=resume
+    )
     weights_path = packaged_weights() if weights is None else Path(weights)
     runner: Engine = open_engine(
         weights_path,
@@ -256,10 +265,44 @@ def plan(
     for name, files in zip(scenes, outputs, strict=True):
         try:
             with mapper.open(name) as scene:
-                plans.append(planned_scene(scene, files, options, seconds))
+                plans.append(planned_scene(scene, files, options, runner, seconds))
         except HrrsiError as error:
             plans.append(PlannedScene(name, files, problem=str(error)))
     return plans
+
+
+def _options(
+    *,
+    window: int,
+    overlap: int | None,
+    bands: Sequence[int] | None,
+    aoi: str | Path | None,
+    zones: str | Path | None,
+    **as_they_are: Any,
+) -> MapOptions:
+    """Return the options of a run, checked as far as no scene is needed for it.
+
+    Raises:
+        HrrsiError: One is not usable.
+    """
+    options = MapOptions(
+        window=window,
+        overlap=checked_overlap(window, overlap),
+        bands=None if bands is None else tuple(bands),
+        aoi=None if aoi is None else Path(aoi),
+        zones=None if zones is None else Path(zones),
+        **as_they_are,
+    )
+    symmetries(options.augmentation)
+    if options.min_area is not None and not 0 <= options.min_area < float("inf"):
+        raise HrrsiError(
+            f"{options.min_area:g} is no area", where="--min-area", fix="give 0 or more"
+        )
+    check_scale(options.scale)
+    for path in (options.aoi, options.zones):
+        if path is not None and not is_remote(str(path)) and not path.exists():
+            raise HrrsiError("no such file", where=path, fix="check the path")
+    return options
 
 
 def _scenes_and_outputs(
@@ -268,20 +311,17 @@ def _scenes_and_outputs(
     options: MapOptions,
     vector: str | Path | None,
     preview: str | Path | None,
+    *,
+    overwrite: bool,
+    resume: bool,
 ) -> tuple[list[str], list[Outputs]]:
     """Return the scenes, with the files that each gets.
 
     Raises:
-        HrrsiError: There are none, one is missing, or outputs collide.
+        HrrsiError: There are none, one is missing, or outputs collide or exist.
     """
-    symmetries(options.augmentation)
-    if options.min_area is not None and not 0 <= options.min_area < float("inf"):
-        raise HrrsiError(
-            f"{options.min_area:g} is no area", where="--min-area", fix="give 0 or more"
-        )
-    for path in (options.aoi, options.zones):
-        if path is not None and not path.exists():
-            raise HrrsiError("no such file", where=path, fix="check the path")
+    if resume and overwrite:
+        raise HrrsiError("--resume keeps what --overwrite replaces", fix="give one of them")
     scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
     if not scenes:
         raise HrrsiError("no scenes are named", fix="name rasters, folders or patterns")
@@ -296,6 +336,9 @@ def _scenes_and_outputs(
     if len(scenes) == 1:
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass
+    read = [Path(s) for s in scenes if not is_remote(s)]
+    polygons = [path for path in (options.aoi, options.zones) if path is not None]
+    check_outputs(outputs, [*read, *polygons], overwrite=overwrite, resume=resume)
     return scenes, outputs
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,15 @@ import numpy.typing as npt
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_areas import ClassAreas
-from hrrsi.maps.class_raster import read_class_raster, write_class_raster
+from hrrsi.maps.class_raster import read_class_raster, run_of, write_class_raster
 from hrrsi.maps.outputs import Outputs
-from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
 from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
 from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.mapped_scene import MappedScene
+from hrrsi.prediction.scene_files import is_remote
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
 from hrrsi.scenes.pixel_area import pixel_areas
@@ -32,6 +34,9 @@ from hrrsi.scenes.scene import Scene, open_raster, open_scene, rasterio_window
 from hrrsi.scenes.value_scale import estimated_scale, scene_sample, unlike_training
 from hrrsi.scenes.windows import Window
 from hrrsi.weights_file import content_digest
+
+if TYPE_CHECKING:
+    from hrrsi.maps.zone_areas import ZoneAreas
 
 _RESOLUTION_FACTOR = 1.5
 _ROWS = 512
@@ -121,7 +126,7 @@ class SceneMapper:
             "bands": options.bands,
             "nodata": options.nodata,
             "scale": options.scale,
-            "aoi": None if options.aoi is None else content_digest(options.aoi)[:16],
+            "aoi": None if options.aoi is None else options.aoi.name,
             "resample": options.resample or None,
         }
         given = {key: value for key, value in shown.items() if value is not None}
@@ -134,7 +139,7 @@ class SceneMapper:
             "OPTIONS": json.dumps(given),
         }
 
-    def open(self, name: str) -> Any:
+    def open(self, name: str) -> AbstractContextManager[Scene]:
         """Return a context that yields a scene as the options want it.
 
         Raises:
@@ -163,26 +168,32 @@ class SceneMapper:
             KeyboardInterrupt: Interrupted; says how to go on.
         """
         start = time.perf_counter()
-        if resume and self._is_finished(name, outputs):
-            with self.open(name) as scene:
-                return self._mapped(scene, outputs, start, earlier=True)
         with self.open(name) as scene:
             scale = self._scale(scene)
             self._compare_resolution(scene)
+            if self._options.zones is not None:  # before hours of work
+                from hrrsi.maps.zone_areas import check_zones
+
+                check_zones(self._options.zones, scene, self._options.zone_name)
+            identity = self._identity(scene, scale)
+            if resume and self._is_finished(outputs, identity):
+                zones = self._write_derived(scene, outputs, again=False)
+                return self._mapped(scene, outputs, zones, start, earlier=True)
             height, width = scene.map_shape
             with open_partial_map(
                 outputs.classes,
                 height=height,
                 width=width,
                 num_classes=len(self._engine.meta["classes"]),
-                fingerprint=self._fingerprint(name),
+                fingerprint=identity,
                 confidence=self._options.confidence,
                 probabilities=self._options.probabilities,
                 resume=resume,
             ) as partial:
                 try:
                     self._fill(partial, scene, scale)
-                    self._write(partial, scene, outputs)
+                    self._write(partial, scene, outputs, identity)
+                    zones = self._write_derived(scene, outputs, again=True)
                 except BaseException as error:
                     if not partial.rows_done:
                         partial.discard()
@@ -196,7 +207,7 @@ class SceneMapper:
                         raise error.with_note(kept) from error
                     raise
                 partial.discard()
-            return self._mapped(scene, outputs, start, earlier=False)
+            return self._mapped(scene, outputs, zones, start, earlier=False)
 
     def _fill(self, partial: PartialMap, scene: Scene, scale: float) -> None:
         """Map what the partial map lacks."""
@@ -233,16 +244,12 @@ class SceneMapper:
                         probabilities=strip.probabilities,
                     )
 
-    def _write(self, partial: PartialMap, scene: Scene, outputs: Outputs) -> None:
-        """Write every file from the complete partial map; each appears whole or not at all."""
+    def _write(
+        self, partial: PartialMap, scene: Scene, outputs: Outputs, identity: dict[str, Any]
+    ) -> None:
+        """Write the rasters from the complete partial map; each appears whole or not at all."""
         options, meta, dataset = self._options, self._engine.meta, scene.dataset
         has_nodata = scene.declares_nodata or scene.area is not None
-        provenance = self._provenance
-        labels: Any = partial.labels
-        if options.min_area is not None:
-            smallest = smallest_component(dataset, options.min_area)
-            labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
-            provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
         if outputs.confidence is not None and partial.confidence is not None:
             write_confidence_raster(
                 outputs.confidence,
@@ -260,6 +267,12 @@ class SceneMapper:
                 has_nodata=has_nodata,
                 provenance=self._provenance,
             )
+        labels: Any = partial.labels
+        provenance = self._provenance
+        if options.min_area is not None:
+            smallest = smallest_component(dataset, options.min_area)
+            labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
+            provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
         write_class_raster(
             outputs.classes,
             dataset,
@@ -268,8 +281,19 @@ class SceneMapper:
             colours=meta["colours"],
             has_nodata=has_nodata,
             provenance=provenance,
+            run=_digest(identity, options.min_area),
         )
-        if outputs.vector is not None:
+
+    def _write_derived(self, scene: Scene, outputs: Outputs, *, again: bool) -> ZoneAreas | None:
+        """Write what is made from the finished map, and return the classes of the zones.
+
+        Args:
+            scene: The scene.
+            outputs: Its files.
+            again: Whether to replace what is there already.
+        """
+        options, meta, dataset = self._options, self._engine.meta, scene.dataset
+        if outputs.vector is not None and (again or not outputs.vector.exists()):
             # GDAL's vector drivers, seldom asked for
             from hrrsi.maps.class_polygons import write_class_polygons
 
@@ -282,21 +306,11 @@ class SceneMapper:
                     colours=meta["colours"],
                     on_rows=bar.update,
                 )
-
-    def _mapped(
-        self, scene: Scene, outputs: Outputs, start: float, *, earlier: bool
-    ) -> MappedScene:
-        """Return what the finished map says, with the files that are made from it."""
-        options, meta = self._options, self._engine.meta
-        content = read_class_raster(outputs.classes)
-        assert content is not None
-        height, width = scene.map_shape
-        resolution = scene.resolution
         zones = None
         if options.zones is not None:
             from hrrsi.maps.zone_areas import zone_areas
 
-            with progress("zones", height, " rows", enabled=self._show_progress) as bar:
+            with progress("zones", dataset.height, " rows", enabled=self._show_progress) as bar:
                 zones = zone_areas(
                     options.zones,
                     scene,
@@ -307,7 +321,30 @@ class SceneMapper:
                 )
             if outputs.zones is not None:
                 zones.write_csv(outputs.zones)
-        mapped = MappedScene(
+        if outputs.preview is not None and (again or not outputs.preview.exists()):
+            # fonts and pictures, seldom asked for
+            from hrrsi.maps.preview import write_preview
+
+            mapped = self._mapped(scene, outputs, zones, time.perf_counter(), earlier=False)
+            write_preview(mapped, outputs.preview, bands=options.bands)
+        return zones
+
+    def _mapped(
+        self,
+        scene: Scene,
+        outputs: Outputs,
+        zones: ZoneAreas | None,
+        start: float,
+        *,
+        earlier: bool,
+    ) -> MappedScene:
+        """Return what the finished map says."""
+        meta = self._engine.meta
+        content = read_class_raster(outputs.classes)
+        assert content is not None
+        height, width = scene.map_shape
+        resolution = scene.resolution
+        return MappedScene(
             scene=scene.path,
             outputs=outputs,
             height=height,
@@ -322,37 +359,41 @@ class SceneMapper:
             earlier=earlier,
             seconds=time.perf_counter() - start,
         )
-        if outputs.preview is not None:
-            # fonts and pictures, seldom asked for
-            from hrrsi.maps.preview import write_preview
 
-            write_preview(mapped, outputs.preview, bands=options.bands)
-        return mapped
+    def _is_finished(self, outputs: Outputs, identity: dict[str, Any]) -> bool:
+        """Return whether an earlier run with these options has mapped this very scene.
 
-    def _is_finished(self, name: str, outputs: Outputs) -> bool:
-        """Return whether an earlier run made all files, with these options, of this scene."""
-        if not all(path.exists() for path in outputs.files):
+        Raises:
+            HrrsiError: There is a map that another run made.
+        """
+        if not outputs.classes.exists():
             return False
-        content = read_class_raster(outputs.classes)
-        expected = dict(self._provenance)
-        if self._options.min_area is not None:
-            expected["MIN_AREA"] = f"{self._options.min_area:g}"
-        if content is None or content.provenance != expected:
+        if run_of(outputs.classes) != _digest(identity, self._options.min_area):
             raise HrrsiError(
-                "exists already, and was made otherwise",
+                "exists already, and was made otherwise, or of another scene",
                 where=outputs.classes,
                 fix="give --overwrite instead of --resume, or another --out",
             )
-        scene = Path(name)
-        return not scene.exists() or scene.stat().st_mtime <= outputs.classes.stat().st_mtime
+        scores = [path for path in (outputs.confidence, outputs.probabilities) if path is not None]
+        return not partial_map_folder(outputs.classes).exists() and all(
+            path.exists() for path in scores
+        )
 
-    def _fingerprint(self, name: str) -> dict[str, Any]:
-        scene = Path(name)
-        place = scene.stat() if scene.exists() else None
+    def _identity(self, scene: Scene, scale: float) -> dict[str, Any]:
+        """Return all that the labels and scores depend on, by the names that messages give it."""
+        files = {}
+        for file in (Path(name) for name in scene.dataset.files):
+            if file.exists():
+                state = file.stat()
+                files[str(file.resolve())] = [state.st_size, state.st_mtime_ns]
         return {
-            "scene": str(scene.resolve()) if place else name,
-            "scene's time": place.st_mtime_ns if place else None,
-            "scene's bytes": place.st_size if place else None,
+            "scene": scene.path if is_remote(scene.path) else str(Path(scene.path).resolve()),
+            "the scene's files": files,
+            "scale": scale,
+            "area of interest": None if scene.area is None else scene.area.digest,
+            "device": self._engine.device,
+            "confidence": self._options.confidence,
+            "probabilities": self._options.probabilities,
             **{key.lower().replace("_", " "): value for key, value in self._provenance.items()},
         }
 
@@ -370,10 +411,6 @@ class SceneMapper:
                 f"{scene.path}: holds {scene.dtype} where the weights were trained on "
                 f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
                 "unless --scale says otherwise",
-            )
-        elif not (np.isfinite(scale) and scale > 0):
-            raise HrrsiError(
-                f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
             )
         unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
         if unlike is not None:
@@ -395,6 +432,11 @@ class SceneMapper:
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, kind, stacklevel=2)
+
+
+def _digest(identity: dict[str, Any], min_area: float | None) -> str:
+    text = json.dumps([identity, min_area], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:

@@ -13,13 +13,13 @@ from hrrsi.errors import HrrsiError
 from hrrsi.prediction.engines.engine import open_engine
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips
 from hrrsi.prediction.test_time_augmentation import symmetries
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW
 from hrrsi.scenes.readable_scene import ArrayScene
+from hrrsi.scenes.windows import DEFAULT_WINDOW
 from hrrsi.weights_file import ModelMeta
 
 
 class Segmenter:
-    """Maps arrays with a network that is made ready once.
+    """Maps arrays with a network that is made ready once, one after the other.
 
     Example:
         >>> segmenter = hrrsi.Segmenter()  # doctest: +SKIP
@@ -84,7 +84,7 @@ class Segmenter:
         self,
         image: npt.ArrayLike,
         *,
-        valid: npt.NDArray[np.bool_] | None = None,
+        valid: npt.ArrayLike | None = None,
         scale: float | None = None,
         bands_first: bool = False,
     ) -> npt.NDArray[np.uint8]:
@@ -92,7 +92,7 @@ class Segmenter:
 
         Args:
             image: (height, width, bands) in the type and band order of the weights' scenes.
-            valid: (height, width) bool, which pixels hold data; by default all, but of floats
+            valid: (height, width), true where pixels hold data; by default all, but of floats
                 those that are not finite.
             scale: The value that counts as full brightness, where it is not the weights'.
             bands_first: Whether the image is (bands, height, width), as rasterio reads it.
@@ -110,7 +110,7 @@ class Segmenter:
         self,
         image: npt.ArrayLike,
         *,
-        valid: npt.NDArray[np.bool_] | None = None,
+        valid: npt.ArrayLike | None = None,
         scale: float | None = None,
         bands_first: bool = False,
     ) -> npt.NDArray[np.float32]:
@@ -135,7 +135,7 @@ class Segmenter:
     def _mapped(
         self,
         image: npt.ArrayLike,
-        valid: npt.NDArray[np.bool_] | None,
+        valid: npt.ArrayLike | None,
         scale: float | None,
         bands_first: bool,
         *,
@@ -151,12 +151,13 @@ class Segmenter:
             )
         if not bands_first:
             pixels = np.moveaxis(pixels, 2, 0)
-        if valid is not None and valid.shape != pixels.shape[1:]:
+        holds = None if valid is None else np.asarray(valid, dtype=bool)
+        if holds is not None and holds.shape != pixels.shape[1:]:
             raise HrrsiError(
-                f"valid has shape {valid.shape} for an image of {pixels.shape[1:]} px",
+                f"valid has shape {holds.shape} for an image of {pixels.shape[1:]} px",
                 fix="give a (height, width) array",
             )
-        scene = ArrayScene(pixels, valid)
+        scene = ArrayScene(pixels, holds)
         strips = predict_strips(
             scene,
             self._engine,
@@ -164,11 +165,13 @@ class Segmenter:
             probabilities="float32" if probabilities else None,
             **self._options,
         )
+        labels = np.empty(scene.map_shape, dtype=np.uint8)
+        shape = (len(self.classes), *labels.shape)
+        scores = np.empty(shape, dtype=np.float32) if probabilities else None
         with closing(strips):
-            rows = list(strips)
-        labels = np.concatenate([strip.labels for strip in rows])
-        if not probabilities:
-            return labels, None
-        return labels, np.concatenate(
-            [strip.probabilities for strip in rows if strip.probabilities is not None], axis=1
-        )
+            for strip in strips:
+                rows = slice(strip.first_row, strip.first_row + len(strip.labels))
+                labels[rows] = strip.labels
+                if scores is not None and strip.probabilities is not None:
+                    scores[:, rows] = strip.probabilities
+        return labels, scores

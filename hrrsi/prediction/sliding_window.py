@@ -18,9 +18,8 @@ from hrrsi.prediction.blending import RowBlender, Strip, spans
 from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.test_time_augmentation import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
-from hrrsi.scenes.default_windows import DEFAULT_WINDOW, default_overlap
 from hrrsi.scenes.readable_scene import ReadableScene
-from hrrsi.scenes.windows import Window, window_starts
+from hrrsi.scenes.windows import DEFAULT_WINDOW, Window, default_overlap, window_starts
 from hrrsi.weights_file import ModelMeta
 
 _READ_AHEAD = 8
@@ -100,6 +99,18 @@ def checked_overlap(window: int, overlap: int | None) -> int:
     return overlap
 
 
+def check_scale(scale: float | None) -> None:
+    """Raise unless a value can be full brightness.
+
+    Raises:
+        HrrsiError: It can't.
+    """
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise HrrsiError(
+            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
+        )
+
+
 def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> float:
     """Return the raster's value that counts as full brightness.
 
@@ -107,10 +118,7 @@ def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> f
         HrrsiError: The raster's type is not the one that the network was trained on, and `scale`
             is not given.
     """
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise HrrsiError(
-            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
-        )
+    check_scale(scale)
     if scale is None and scene.dtype != meta["dtype"]:
         raise HrrsiError(
             f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.polygons import ScenePolygons, scene_polygons
@@ -23,6 +26,12 @@ class AreaOfInterest:
     def __init__(self, polygons: ScenePolygons) -> None:
         self._polygons = polygons
         self._codes = np.ones(len(polygons.geometries), dtype=np.uint8)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the polygons' corners on the scene, by which two areas are told apart."""
+        content = b"".join(shapely.to_wkb(self._polygons.geometries))
+        return hashlib.sha256(content).hexdigest()
 
     def touches(self, window: Window) -> bool:
         """Return whether a polygon touches a window of the raster's own grid."""

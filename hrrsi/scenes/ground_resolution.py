@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
 
@@ -37,7 +38,7 @@ def ground_resolution(dataset: Any) -> float | None:
     x, y = places.of_pixels(columns, rows)
     try:
         longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
-    except RasterioError:  # the CRS does not reach there
+    except (RasterioError, CPLE_BaseError):  # the CRS does not reach there
         return None
     east, north = metres_per_degree(np.asarray(latitudes[0]))
     across, down = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.transform import GCPTransformer
 from rasterio.transform import array_bounds as bounds_of_transform
@@ -93,5 +95,6 @@ def map_coordinates(dataset: Any) -> MapCoordinates:
     """
     points, _ = dataset.gcps
     if dataset.transform.is_identity and len(points) >= 3:
-        return _ByControlPoints(dataset)
+        with suppress(CPLE_BaseError):  # points on a line fix no polynomial: as if there were none
+            return _ByControlPoints(dataset)
     return _ByTransform(dataset)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
 
@@ -73,7 +74,7 @@ def _ground_areas(places: MapCoordinates, width: int, rows: Areas) -> Areas | No
     )
     try:
         coordinates = transform_coordinates(places.crs, "EPSG:4326", xs.tolist(), ys.tolist())
-    except RasterioError:  # the CRS does not reach there
+    except (RasterioError, CPLE_BaseError):  # the CRS does not reach there
         return None
     longitudes, latitudes = np.reshape(coordinates, (2, 4, -1))
     east, north = metres_per_degree(latitudes.mean(axis=0))

@@ -141,12 +141,16 @@ def in_order(
 
 
 def groups(windows: Iterable[Pixels | None], size: int) -> Iterator[list[Pixels | None]]:
-    """Yield windows in groups that hold up to `size` with data, of one shape."""
+    """Yield windows in groups that hold up to `size` with data, of one shape.
+
+    Groups are short where nothing holds data, too: what waits for them should not.
+    """
     group: list[Pixels | None] = []
     full = 0
     shape: tuple[int, ...] | None = None
     for window in windows:
-        if full == size or (window is not None and shape is not None and window.shape != shape):
+        other = window is not None and shape is not None and window.shape != shape
+        if full == size or len(group) >= 4 * size or other:
             yield group
             group, full, shape = [], 0, None
         group.append(window)

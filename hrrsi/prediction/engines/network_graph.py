@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import logits_graph
 from hrrsi.weights_file import read_weights
+
+# what BatchNorms count and do not learn
+_NO_PARAMETER = re.compile(r"\.(running_mean|running_var|num_batches_tracked)$")
 
 
 class NetworkGraph:
@@ -22,6 +26,13 @@ class NetworkGraph:
     def __init__(self, weights: Path) -> None:
         self._path = weights
         self.meta, self._tensors = read_weights(weights)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's parameters, those of heads that a graph leaves out included."""
+        return sum(
+            tensor.size for key, tensor in self._tensors.items() if not _NO_PARAMETER.search(key)
+        )
 
     def onnx(self, bands: int, height: int, width: int, dtype: str) -> bytes:
         """Return the graph, as `hrrsi.graphs.segmentation.logits_graph` describes it.

@@ -57,26 +57,29 @@ class OnnxRuntimeEngine:
     ) -> Generator[Floats | None, None, None]:
         """Yield the logits of windows in their order, as `Engine.logits`."""
 
-        def run(group: list[Pixels | None]) -> list[Floats | None]:
+        def run(group: list[Pixels | None], session: Any) -> list[Floats | None]:
             pixels = [window for window in group if window is not None]
             if not pixels:
                 return [None for _ in group]
             feeds = {"pixels": np.stack(pixels), "gain": gain, "offset": offset}
-            (found,) = self._session(pixels[0]).run(None, feeds)
+            (found,) = session.run(None, feeds)
             results = iter(checked(found))
             return [None if window is None else next(results) for window in group]
 
         with ThreadPoolExecutor(self._threads) as pool:
             pending = in_order(
                 groups(windows, self._batch),
-                lambda group: pool.submit(run, group),
+                lambda group: pool.submit(run, group, self._session(group)),
                 Future.result,
                 2 * self._threads,
             )
             for group in pending:
                 yield from group
 
-    def _session(self, window: Pixels) -> Any:
+    def _session(self, group: list[Pixels | None]) -> Any:
+        window = next((window for window in group if window is not None), None)
+        if window is None:
+            return None
         bands, height, width = window.shape
         key = (bands, height, width, window.dtype.name)
         if key not in self._sessions:
