@@ -116,6 +116,7 @@ CONTESTANTS = {
     ),
     "32": hrrsi(", float32, overlap 0", "--precision", "32", "--overlap", "0"),
     "auto": hrrsi(", overlap 0", "--overlap", "0"),
+    "fast": hrrsi(", fast, overlap 0", "--precision", "fast", "--overlap", "0"),
     "default": hrrsi(""),
 }
 

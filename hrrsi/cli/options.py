@@ -51,7 +51,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="auto, 32, bf16 or 16; auto is bf16 where the hardware calculates in it, else 32.",
+        help="auto, 32, bf16, 16 or fast; auto is bf16 where the hardware calculates in it, else "
+        "32; fast rounds more of the network.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]

@@ -103,7 +103,7 @@ def predict(
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
         engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``
             (`engines.engine.open_engine` says which is which).
-        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        precision: ``auto``, ``32``, ``bf16``, ``16`` or ``fast``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Processor threads; by default one a core.
         batch: Windows in one step of the network; by default the engine's choice.

@@ -33,7 +33,7 @@ class Segmenter:
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default
             3/16 of it.
         engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``.
-        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        precision: ``auto``, ``32``, ``bf16``, ``16`` or ``fast``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Processor threads; by default one a core.
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.

@@ -22,7 +22,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 ENGINES = ("auto", "openvino", "onnxruntime", "torch")
-PRECISIONS = ("auto", "32", "bf16", "16")
+PRECISIONS = ("auto", "32", "bf16", "16", "fast")
 
 
 class Engine(Protocol):
@@ -77,7 +77,8 @@ def open_engine(
     Args:
         weights: A weights file; by default the weights inside the package.
         engine: One of `ENGINES`.
-        precision: One of `PRECISIONS`: ``32`` is single precision, ``16`` half.
+        precision: One of `PRECISIONS`: ``32`` is single precision, ``16`` half; ``bf16`` keeps in
+            single precision what rounding harms most, ``fast`` does not.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Processor threads; by default one a core.
         batch: Windows in one step of the network; by default 1 on a processor, 8 on a GPU.

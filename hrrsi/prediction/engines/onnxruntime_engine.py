@@ -20,7 +20,7 @@ class OnnxRuntimeEngine:
 
     Args:
         weights: A weights file.
-        precision: ``auto`` or ``32``.
+        precision: ``auto``, ``fast`` or ``32``, which are the same here.
         threads: Processor threads.
         batch: Windows in one step.
 
@@ -34,7 +34,7 @@ class OnnxRuntimeEngine:
     precision = "32"
 
     def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
-        if precision not in ("auto", self.precision):
+        if precision not in ("auto", "fast", self.precision):
             raise HrrsiError(
                 f"onnxruntime does not calculate in precision {precision} here",
                 fix="give --precision 32, or --engine openvino",

@@ -15,7 +15,7 @@ from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
 from hrrsi.prediction.engines.network_graph import NetworkGraph
 
 _MOST_STREAMS = 8  # each holds the maps of a window
-_PRECISIONS = {"32": "f32", "bf16": "bf16", "16": "f16"}
+_PRECISIONS = {"32": "f32", "bf16": "bf16", "16": "f16", "fast": "bf16"}
 _CAPABILITIES = {"bf16": "BF16", "16": "FP16"}
 
 # The mark that keeps an operation in single precision can be read from OpenVINO's own format only.
@@ -45,7 +45,7 @@ class OpenVinoEngine:
 
     Args:
         weights: A weights file.
-        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        precision: ``auto``, ``32``, ``bf16``, ``16`` or ``fast``.
         threads: Processor threads.
         batch: Windows in one step.
 
@@ -62,8 +62,10 @@ class OpenVinoEngine:
         self.meta = self._graph.meta
         self._core = ov.Core()
         known = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "auto":
-            precision = "bf16" if "BF16" in known else "32"
+        if precision in ("auto", "fast") and "BF16" not in known:
+            precision = "32"
+        elif precision == "auto":
+            precision = "bf16"
         if precision in _CAPABILITIES and _CAPABILITIES[precision] not in known:
             raise HrrsiError(
                 f"this processor does not calculate in precision {precision}",
@@ -128,7 +130,8 @@ class OpenVinoEngine:
             }
         )
         for operation in model.get_ops():
-            if operation.get_friendly_name().startswith(PRECISE):
+            precise = operation.get_friendly_name().startswith(PRECISE)
+            if precise and self.precision != "fast":
                 operation.set_rt_info(self._single_precision, _SINGLE_PRECISION)
         return self._core.compile_model(
             model,

@@ -34,7 +34,7 @@ class TorchEngine:
     Args:
         weights: A weights file.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        precision: ``auto`` (``fast`` is the same here), ``32``, ``bf16`` or ``16``.
         threads: Processor threads.
         batch: Windows in one step, or None for the device's.
 
@@ -51,7 +51,7 @@ class TorchEngine:
         self.device = device
         self._device = torch.device(device)
         on_gpu = self._device.type == "cuda"
-        if precision == "auto":
+        if precision in ("auto", "fast"):
             precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
         if precision == "16" and not on_gpu:
             raise HrrsiError("half precision needs a GPU", fix="give --precision bf16 or 32")
