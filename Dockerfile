@@ -21,7 +21,8 @@ COPY --from=build /opt/hrrsi /opt/hrrsi
 ENV PATH=/opt/hrrsi/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
     NUMBA_CACHE_DIR=/tmp/numba \
-    HF_HOME=/tmp/huggingface
+    HF_HOME=/tmp/huggingface \
+    HRRSI_CACHE=/tmp/hrrsi
 RUN useradd --create-home --uid 1000 hrrsi && install -d -o hrrsi -g hrrsi /data
 USER hrrsi
 WORKDIR /data

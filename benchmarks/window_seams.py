@@ -38,10 +38,11 @@ from hrrsi.evaluation.window_seams import (
 )
 from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 from hrrsi.weights_file import packaged_weights, read_meta
 
 WINDOW = 512
-DEFAULT = 64
+DEFAULT = default_overlap(DEFAULT_WINDOW)
 CROP_HEIGHT, CROP_WIDTH = 320, 420
 INK, FAINT, SEAM, CALM = "#212529", "#6c757d", "#d1495b", "#00798c"
 NO_DATA_COLOUR = (235, 237, 240)

@@ -111,6 +111,7 @@ class SceneMapper:
     ) -> None:
         self._engine = engine
         self._options = options
+        engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._warned: set[type[SceneWarning]] = set()
         if options.resample and engine.meta["resolution"] is None:

@@ -40,6 +40,13 @@ class Engine(Protocol):
     device: str
     meta: ModelMeta
 
+    def prepare(self, height: int, width: int) -> None:
+        """Begin to get ready for windows of that size, in the type of the weights' scenes.
+
+        It returns at once; whoever calls `logits` waits for the rest.
+        """
+        ...
+
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
     ) -> Generator[Floats | None, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +77,16 @@ class OpenVinoEngine:
         self._threads = threads
         self._streams = min(threads, _MOST_STREAMS)
         self._batch = batch
-        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="graph compiler")
+        self._compiled: dict[tuple[Any, ...], Future[Any]] = {}
         self._idle: dict[tuple[Any, ...], list[Any]] = {}
+
+    def prepare(self, height: int, width: int) -> None:
+        """Begin to compile for windows of that size, as `Engine.prepare`."""
+        bands, dtype = len(self.meta["mean"]), self.meta["dtype"]
+        key = (self._batch, bands, height, width, dtype)
+        if key not in self._compiled:
+            self._compiled[key] = self._compiler.submit(self._compile, *key)
 
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
@@ -115,10 +124,9 @@ class OpenVinoEngine:
 
     def _request(self, key: tuple[Any, ...]) -> Any:
         if key not in self._compiled:
-            self._compiled[key] = self._compile(*key)
-            self._idle[key] = []
-        idle = self._idle[key]
-        return idle.pop() if idle else self._compiled[key].create_infer_request()
+            self._compiled[key] = self._compiler.submit(self._compile, *key)
+        idle = self._idle.setdefault(key, [])
+        return idle.pop() if idle else self._compiled[key].result().create_infer_request()
 
     def _compile(self, count: int, bands: int, height: int, width: int, dtype: str) -> Any:
         model = self._core.read_model(self._graph.onnx(bands, height, width, dtype))

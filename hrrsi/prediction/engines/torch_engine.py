@@ -67,6 +67,9 @@ class TorchEngine:
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
 
+    def prepare(self, height: int, width: int) -> None:
+        """Do nothing: it takes no time worth hiding."""
+
     def logits(
         self, windows: Iterable[Pixels | None], gain: Floats, offset: Floats
     ) -> Generator[Floats | None, None, None]:
