@@ -36,7 +36,7 @@ class Latency:
             where several are in work at once.
         megapixels_per_second: The same as a rate.
         peak_memory_bytes: GPU: most memory that PyTorch held on it. CPU: peak resident memory of
-            a process that does nothing else, Python and PyTorch included.
+            a process that does nothing else, Python included.
     """
 
     device: str
@@ -127,12 +127,12 @@ def _measure(path: Path, size: int, batch: int, device: str) -> Latency:
         seconds.append(time.perf_counter() - started)
     median = statistics.median(seconds[_WARM_UP_ROUNDS:]) / len(windows)
     return Latency(
-        device=_device_name(device),
+        device=_device_name(engine.device),
         engine=f"{engine.name}, precision {engine.precision}",
         batch=batch,
         milliseconds=1e3 * median,
         megapixels_per_second=size * size / 1e6 / median,
-        peak_memory_bytes=_peak_memory(device),
+        peak_memory_bytes=_peak_memory(engine.device),
     )
 
 
