@@ -897,6 +897,20 @@ def test_resume_makes_what_is_missing_from_a_finished_map(run: Run, tmp_path: Pa
     assert Path("scene_classes.tif").stat().st_mtime_ns == made
 
 
+def test_resume_makes_polygons_of_an_earlier_map_again(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    assert run(scene, "--vector", "gpkg").exit_code == 0
+    before = Path("scene_classes.gpkg").read_bytes()
+    assert run(scene, "--overwrite", "--tta", "d4").exit_code == 0
+    assert run(scene, "--resume", "--tta", "d4", "--vector", "gpkg").exit_code == 0
+    assert Path("scene_classes.gpkg").read_bytes() != before
+
+
+def test_a_window_larger_than_memory_is_one_line(run: Run, tmp_path: Path) -> None:
+    line = ["predict", str(save_scene(tmp_path / "scene.tif")), "--window", "20000"]
+    assert "choose --window up to 4096" in one_error_line(CliRunner().invoke(app, line))
+
+
 def test_wrong_zones_fail_before_the_network_runs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -294,7 +294,7 @@ class SceneMapper:
             again: Whether to replace what is there already.
         """
         options, meta, dataset = self._options, self._engine.meta, scene.dataset
-        if outputs.vector is not None and (again or not outputs.vector.exists()):
+        if outputs.vector is not None and (again or not _is_newer(outputs.vector, outputs)):
             # GDAL's vector drivers, seldom asked for
             from hrrsi.maps.class_polygons import write_class_polygons
 
@@ -322,7 +322,7 @@ class SceneMapper:
                 )
             if outputs.zones is not None:
                 zones.write_csv(outputs.zones)
-        if outputs.preview is not None and (again or not outputs.preview.exists()):
+        if outputs.preview is not None and (again or not _is_newer(outputs.preview, outputs)):
             # fonts and pictures, seldom asked for
             from hrrsi.maps.preview import write_preview
 
@@ -433,6 +433,11 @@ class SceneMapper:
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, kind, stacklevel=2)
+
+
+def _is_newer(path: Path, outputs: Outputs) -> bool:
+    """Return whether a file was made after the class map, so that it can be made from it."""
+    return path.exists() and path.stat().st_mtime_ns >= outputs.classes.stat().st_mtime_ns
 
 
 def _digest(identity: dict[str, Any], min_area: float | None) -> str:

@@ -23,6 +23,7 @@ from hrrsi.scenes.windows import DEFAULT_WINDOW, Window, default_overlap, window
 from hrrsi.weights_file import ModelMeta
 
 _READ_AHEAD = 8
+_LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 
 
 def predict_strips(
@@ -89,6 +90,11 @@ def checked_overlap(window: int, overlap: int | None) -> int:
     Raises:
         HrrsiError: Windows of that size can't overlap by that much.
     """
+    if window > _LARGEST_WINDOW:
+        raise HrrsiError(
+            f"windows of {window} px take more memory than machines have",
+            fix=f"choose --window up to {_LARGEST_WINDOW}",
+        )
     if overlap is None:
         overlap = default_overlap(window)
     if window < 1 or not 0 <= 2 * overlap <= window:
