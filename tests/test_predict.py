@@ -576,6 +576,9 @@ def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Pa
         assert line.startswith("warning: ")
         assert f"{name}.tif: holds {scene.dtype} where the weights were trained on uint8" in line
         assert "counts as full brightness" in line
+        with rasterio.open(f"{name}_classes.tif") as dataset:
+            told = float(re.search(r"; ([\d.]+) counts", line)[1])  # type: ignore[index]
+            assert float(dataset.tags()["HRRSI_ESTIMATED_SCALE"]) == pytest.approx(told)
     plain = save_scene(tmp_path / "plain.tif", values)
     assert run(plain, "--precision", "32").exit_code == 0
     maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}
@@ -756,11 +759,12 @@ def test_engines_refuse_what_they_cannot_do(
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
 def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) -> None:
     scene = save_scene(tmp_path / "scene.tif")
+    threads = torch.get_num_threads()
+    options = ("--precision", "32", "--device", "cpu", "--threads", threads + 1)
     for name in ("openvino", engine):
-        result = run(
-            scene, "--engine", name, "--precision", "32", "--device", "cpu", "--out", f"{name}.tif"
-        )
+        result = run(scene, "--engine", name, *options, "--out", f"{name}.tif")
         assert result.exit_code == 0, result.output
+    assert torch.get_num_threads() == threads  # what else runs here keeps its own
     one, other = (rasterio.open(f"{name}.tif").read(1) for name in ("openvino", engine))
     assert (one != other).sum() <= 1
 
@@ -835,6 +839,10 @@ def test_arrays_in_arrays_out(run: Run, tmp_path: Path, made_weights: Path) -> N
     valid = np.ones((150, 200), dtype=bool)
     valid[:50] = False
     np.testing.assert_array_equal(segmenter(image, valid=valid) == 255, ~valid)
+    masked = np.ma.masked_array(image, np.stack([~valid] * 3, axis=-1))
+    np.testing.assert_array_equal(segmenter(masked) == 255, ~valid)
+    with pytest.raises(HrrsiError, match="complex64"):
+        segmenter(image.astype(np.complex64), scale=255)
     for wrong in (image[..., 0], image[..., :2], bands_first, image[:0]):
         with pytest.raises(HrrsiError, match="is not"):
             segmenter(wrong)
@@ -921,6 +929,7 @@ def test_wrong_zones_fail_before_the_network_runs(
     monkeypatch.setattr(OpenVinoEngine, "logits", None)
     line = one_error_line(run(scene, "--zones", zones, "--zone-name", "nome"))
     assert "has no attribute 'nome'" in line
+    assert "give --zones" in one_error_line(run(scene, "--zone-name", "name"))
     assert os.listdir() == []
 
 

@@ -230,8 +230,13 @@ def open_partial_map(
             confidence=confidence,
             probabilities=probabilities,
         )
-        with write_errors(path, _GO_ON):
-            partial._start(resume=resume)
+        try:
+            with write_errors(path, _GO_ON):
+                partial._start(resume=resume)
+        except HrrsiError:
+            if not (folder / _JOURNAL).exists():  # nothing is kept in it
+                partial.discard()
+            raise
         yield partial
 
 

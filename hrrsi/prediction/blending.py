@@ -289,12 +289,9 @@ class RowBlender:
         probabilities: ScoreType | None = None,
     ) -> None:
         height, width = shape
-        self._overlap = overlap
         self._classes = num_classes
         self._scene = scene
-        self._step = step
         self._score_types = (confidence, probabilities)
-        self._shape = shape
         self._logits = (logit_count(height), logit_count(width))
         self._kept = (kept_logits(height, overlap), kept_logits(width, overlap))
         self._rows = [Axis(span, height, overlap, step, scene[0]) for span in rows]

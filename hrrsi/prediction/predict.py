@@ -299,6 +299,8 @@ def _options(
             f"{options.min_area:g} is no area", where="--min-area", fix="give 0 or more"
         )
     check_scale(options.scale)
+    if options.zone_name is not None and options.zones is None:
+        raise HrrsiError("names zones, and there are none", where="--zone-name", fix="give --zones")
     for path in (options.aoi, options.zones):
         if path is not None and not is_remote(str(path)) and not path.exists():
             raise HrrsiError("no such file", where=path, fix="check the path")

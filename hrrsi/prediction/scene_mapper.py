@@ -113,7 +113,7 @@ class SceneMapper:
         self._options = options
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
-        self._warned: set[type[SceneWarning]] = set()
+        self._warned: set[object] = set()
         if options.resample and engine.meta["resolution"] is None:
             raise HrrsiError(
                 "does not say at which ground resolution it was trained",
@@ -274,6 +274,8 @@ class SceneMapper:
             smallest = smallest_component(dataset, options.min_area)
             labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
             provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
+        if options.scale is None and scene.dtype != meta["dtype"]:
+            provenance = {**provenance, "ESTIMATED_SCALE": f"{identity['scale']:.9g}"}
         write_class_raster(
             outputs.classes,
             dataset,
@@ -412,6 +414,7 @@ class SceneMapper:
                 f"{scene.path}: holds {scene.dtype} where the weights were trained on "
                 f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
                 "unless --scale says otherwise",
+                once_for=scale,  # another estimate is news
             )
         unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
         if unlike is not None:
@@ -429,9 +432,9 @@ class SceneMapper:
                 f"on {trained_on * 100:.3g} cm; expect worse maps, or give --resample",
             )
 
-    def _warn(self, kind: type[SceneWarning], message: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
+    def _warn(self, kind: type[SceneWarning], message: str, once_for: float | None = None) -> None:
+        if (kind, once_for) not in self._warned:
+            self._warned.add((kind, once_for))
             warnings.warn(message, kind, stacklevel=2)
 
 

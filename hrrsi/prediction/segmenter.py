@@ -92,8 +92,8 @@ class Segmenter:
 
         Args:
             image: (height, width, bands) in the type and band order of the weights' scenes.
-            valid: (height, width), true where pixels hold data; by default all, but of floats
-                those that are not finite.
+            valid: (height, width), true where pixels hold data; by default those that no band
+                masks, and of floats those that are finite.
             scale: The value that counts as full brightness, where it is not the weights'.
             bands_first: Whether the image is (bands, height, width), as rasterio reads it.
 
@@ -149,6 +149,11 @@ class Segmenter:
                 f"an image of shape {pixels.shape} is not {order} with {bands} bands",
                 fix="change its order, or give bands_first",
             )
+        if pixels.dtype.kind not in "biuf":
+            raise HrrsiError(f"an image of type {pixels.dtype} is no image", fix="give real values")
+        if valid is None and isinstance(image, np.ma.MaskedArray):
+            masked = np.broadcast_to(image.mask, image.shape)  # one value stands for all
+            valid = ~masked.any(axis=0 if bands_first else 2)
         if not bands_first:
             pixels = np.moveaxis(pixels, 2, 0)
         holds = None if valid is None else np.asarray(valid, dtype=bool)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +57,7 @@ class TorchEngine:
             raise HrrsiError("half precision needs a GPU", fix="give --precision bf16 or 32")
         self.precision = precision
         self._batch = batch or _BATCH[self._device.type]
-        if not on_gpu:
-            torch.set_num_threads(threads)
+        self._threads = threads
         network, self.meta = load_network(weights)
         self._network = network
         try:
@@ -94,7 +93,7 @@ class TorchEngine:
         if on_gpu:
             pixels = pixels.pin_memory()
         try:
-            with torch.inference_mode(), self._arithmetic(), self._cudnn():
+            with torch.inference_mode(), self._arithmetic(), self._cudnn(), self._own_threads():
                 batch = pixels.to(self._device, non_blocking=True)
                 batch = (batch.float() * gain + offset).contiguous(
                     memory_format=torch.channels_last
@@ -117,6 +116,16 @@ class TorchEngine:
             work.done.synchronize()
         found = iter(checked(work.logits.numpy()))
         return [None if window is None else next(found) for window in work.group]
+
+    @contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """Use the engine's number of threads: the caller's other work keeps its own."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         if self.precision == "32":
