@@ -9,12 +9,14 @@ from typing import Any
 
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import read_class_raster
+from hrrsi.networks.names import parsed_model
 from hrrsi.prediction.engines.network_graph import NetworkGraph
 from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
 from hrrsi.scenes.scene import Scene, open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.weights_file import ModelMeta, read_meta
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
@@ -64,14 +66,12 @@ def file_info(path: str | Path) -> FileInfo:
 
 
 def _weights_info(path: Path) -> FileInfo:
-    network = NetworkGraph(path)
-    network.onnx(len(network.meta["mean"]), 64, 64, "uint8")  # raises where tensors don't fit
-    meta, parameters = network.meta, network.parameters
+    meta, parameters = _weights_content(path)
     resolution = meta["resolution"]
     lines = [
         ("network", f"{meta['model']}, {parameters:,} parameters, {_size(path)}"),
         ("classes", _named(meta["classes"])),
-        ("sees", _sees(meta["bands"], meta["dtype"], meta["scale"])),
+        ("sees", _sees(meta["bands"], meta["dtype"], meta["scale"], meta.get("height"))),
         ("mean", _decimals(meta["mean"])),
         ("std", _decimals(meta["std"])),
         ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
@@ -82,6 +82,22 @@ def _weights_info(path: Path) -> FileInfo:
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
     return FileInfo("weights", lines, data)
+
+
+def _weights_content(path: Path) -> tuple[ModelMeta, int]:
+    """Return what weights say of themselves, and their number of parameters.
+
+    Raises:
+        HrrsiError: They can't be read, or their tensors are not those of their network.
+    """
+    if not parsed_model(read_meta(path)["model"]).has_graph:
+        from hrrsi.weights import load_network  # imports torch, which takes seconds
+
+        network, meta = load_network(path)
+        return meta, sum(parameter.numel() for parameter in network.parameters())
+    graph = NetworkGraph(path)
+    graph.onnx(len(graph.meta["mean"]), 64, 64, "uint8")  # raises where tensors don't fit
+    return graph.meta, graph.parameters
 
 
 def _dataset_info(folder: Path) -> FileInfo:
@@ -95,7 +111,10 @@ def _dataset_info(folder: Path) -> FileInfo:
             f"{description.patch_size} x {description.patch_size} px, stride "
             f"{description.stride}, {description.patch_format}",
         ),
-        ("holds", _sees(description.bands, description.dtype, description.scale)),
+        (
+            "holds",
+            _sees(description.bands, description.dtype, description.scale, description.height),
+        ),
         ("mean", f"{_decimals(description.mean)} ({description.statistics})"),
         ("std", f"{_decimals(description.std)} ({description.statistics})"),
         (
@@ -209,9 +228,12 @@ def _named(classes: Sequence[str]) -> str:
     return f"{len(classes)}: {', '.join(classes)}"
 
 
-def _sees(bands: Sequence[int], dtype: str, scale: float) -> str:
+def _sees(bands: Sequence[int], dtype: str, scale: float, height: bool | str | None) -> str:
     listed = ", ".join(map(str, bands))
-    return f"{'band' if len(bands) == 1 else 'bands'} {listed} of {dtype} scenes, {scale:g} = full"
+    text = f"{'band' if len(bands) == 1 else 'bands'} {listed} of {dtype} scenes, {scale:g} = full"
+    if not height:
+        return text
+    return f"{text}; then heights" + (f" ({height})" if isinstance(height, str) else "")
 
 
 def _shares(classes: Sequence[str], pixels: Sequence[int]) -> str:

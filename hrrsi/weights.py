@@ -12,7 +12,8 @@ from safetensors.torch import save
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.networks.segmentation import UED, build_network
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.segmentation import build_network
 from hrrsi.tensor_files import read_tensor_file
 from hrrsi.weights_file import (
     FORMAT,
@@ -31,7 +32,7 @@ _CLASSIFICATION_ONLY = (
 )
 
 
-def load_model(path: str | Path | None = None) -> UED:
+def load_model(path: str | Path | None = None) -> SegmentationNetwork:
     """Return a network with its weights, in eval mode, on the CPU.
 
     Args:
@@ -49,14 +50,17 @@ def load_model(path: str | Path | None = None) -> UED:
     return load_network(packaged_weights() if path is None else Path(path))[0]
 
 
-def load_network(path: Path) -> tuple[UED, ModelMeta]:
+def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
     """Return a network as `load_model`, and what its weights say of themselves.
 
     Raises:
         HrrsiError: As `load_model`.
     """
     meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
-    network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
+    try:
+        network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
+    except HrrsiError as error:  # of an encoder that timm does not know here
+        raise HrrsiError(error.what, where=path, fix=error.fix) from error
     _load_tensors(network, tensors, path)
     network.meta = meta
     return network.eval(), meta
@@ -150,7 +154,9 @@ def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMet
     )
 
 
-def _load_tensors(network: UED, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def _load_tensors(
+    network: SegmentationNetwork, tensors: Mapping[str, torch.Tensor], path: Path
+) -> None:
     try:
         missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:

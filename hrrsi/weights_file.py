@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.names import MODEL_NAMES
+from hrrsi.networks.names import parsed_model
 
 PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
 FORMAT = "1"
@@ -33,10 +33,12 @@ class ModelMeta(TypedDict):
     """What a weights file says of itself.
 
     Attributes:
-        model: Name of the network, one of `hrrsi.networks.names.MODEL_NAMES`.
+        model: Name of the network, as `hrrsi.networks.names.parsed_model` understands it.
         classes: Class names in the order of the logits.
         colours: Class colours (red, green, blue, 0 to 255), likewise.
         bands: Meaning of the input bands, 1-based in the scenes trained on.
+        height: Whether one more band comes last: heights, from a raster of their own. Absent
+            where it is not so.
         dtype: NumPy name of the type of the scenes trained on.
         scale: The value that counts as 1: bands are divided by it, then normalised.
         mean: Mean of each band after that division.
@@ -52,6 +54,7 @@ class ModelMeta(TypedDict):
     classes: list[str]
     colours: list[tuple[int, int, int]]
     bands: list[int]
+    height: NotRequired[bool]
     dtype: str
     scale: float
     mean: list[float]
@@ -203,10 +206,12 @@ def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
         raise HrrsiError(
             "its description is damaged", where=path, fix="copy the file again"
         ) from error
-    if meta["model"] not in MODEL_NAMES:
+    try:
+        parsed_model(meta["model"])
+    except HrrsiError as error:
         raise HrrsiError(
             f"holds the model {meta['model']!r}, which this version does not know",
             where=path,
             fix="update hrrsi",
-        )
+        ) from error
     return meta

@@ -1,16 +1,17 @@
-"""The published augmentation: geometry acts on both alike, and nothing is invented."""
+"""Augmentation: geometry acts on image and label alike, and nothing is invented."""
 
 import numpy as np
 import pytest
 
-from hrrsi.training.augmentation import PublishedAugmentation
+from hrrsi.training.augmentation import Augmentation
+from hrrsi.training.recipes import Augmentation as Name
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def augmentation() -> PublishedAugmentation:
-    return PublishedAugmentation(SIZE)
+def augmentation() -> Augmentation:
+    return Augmentation("published", SIZE, 255)
 
 
 def pair_that_shows_where_pixels_come_from() -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +22,7 @@ def pair_that_shows_where_pixels_come_from() -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def test_same_seed_same_pair_and_another_seed_another(augmentation: PublishedAugmentation) -> None:
+def test_same_seed_same_pair_and_another_seed_another(augmentation: Augmentation) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
     first, again, other = (augmentation(image, label, seed) for seed in (3, 3, 4))
     assert np.array_equal(first[0], again[0])
@@ -31,14 +32,14 @@ def test_same_seed_same_pair_and_another_seed_another(augmentation: PublishedAug
 
 def test_result_does_not_depend_on_what_was_drawn_before() -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    used, fresh = PublishedAugmentation(SIZE), PublishedAugmentation(SIZE)
+    used, fresh = Augmentation("published", SIZE, 255), Augmentation("published", SIZE, 255)
     for seed in range(5):
         used(image, label, seed)
     assert np.array_equal(used(image, label, 9)[0], fresh(image, label, 9)[0])
 
 
 def test_label_moves_with_the_image_and_padding_is_ignored(
-    augmentation: PublishedAugmentation,
+    augmentation: Augmentation,
 ) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
     agreeing, inside = 0, 0
@@ -58,13 +59,13 @@ def test_label_moves_with_the_image_and_padding_is_ignored(
     assert agreeing / inside > 0.85
 
 
-def test_ignored_pixels_stay_ignored(augmentation: PublishedAugmentation) -> None:
+def test_ignored_pixels_stay_ignored(augmentation: Augmentation) -> None:
     image, _ = pair_that_shows_where_pixels_come_from()
     nothing = np.full((SIZE, SIZE), 255, np.uint8)
     assert (augmentation(image, nothing, 1)[1] == 255).all()
 
 
-def test_statistics_are_the_published_ones(augmentation: PublishedAugmentation) -> None:
+def test_statistics_are_the_published_ones(augmentation: Augmentation) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
     padded, flipped, upside_down, sizes = [], [], [], []
     for seed in range(300):
@@ -83,3 +84,62 @@ def test_statistics_are_the_published_ones(augmentation: PublishedAugmentation) 
     assert 0.26 < np.mean(padded) < 0.41
     assert 0.49 <= min(sizes) < 0.55
     assert 0.70 < np.mean(sizes) < 0.80
+
+
+@pytest.mark.parametrize("name", ["published", "default", "none"])
+@pytest.mark.parametrize(
+    ("dtype", "bands"), [("uint8", 1), ("uint8", 3), ("uint8", 5), ("uint16", 4), ("float32", 6)]
+)
+def test_every_type_and_number_of_bands(name: Name, dtype: str, bands: int) -> None:
+    shown, label = pair_that_shows_where_pixels_come_from()
+    unit = {"uint8": 1, "uint16": 8, "float32": 1 / 255}[dtype]
+    image = (shown[..., [band % 3 for band in range(bands)]] * float(unit)).astype(dtype)
+    for seed in range(30):
+        moved, labels = Augmentation(name, SIZE, 255 * unit)(image, label, seed)
+        assert (moved.shape, moved.dtype) == ((SIZE, SIZE, bands), image.dtype)
+        assert (labels.shape, labels.dtype) == ((SIZE, SIZE), np.uint8)
+        assert np.isfinite(moved.astype(np.float64)).all()
+        assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
+        if name != "published":
+            assert (labels != 255).all()  # nothing is lost to padding
+        assert moved.max() <= 1.25 * float(image.max()) + 0.1 * 255 * unit + 1
+
+
+def test_default_shows_the_label_s_class_wherever_it_is_mirrored_to() -> None:
+    image, label = pair_that_shows_where_pixels_come_from()
+    augmentation = Augmentation("default", SIZE, 255, photometric=[0, 1])
+    agreeing = []
+    for seed in range(60):
+        moved, labels = augmentation(image, label, seed)
+        agreeing.append(np.abs(moved[..., 2].astype(int) - (labels.astype(int) * 40 + 60)) < 20)
+    assert np.mean(agreeing) > 0.85
+
+
+def test_default_turns_flips_and_scales_evenly_and_leaves_heights_alone() -> None:
+    ramp = np.mgrid[0:SIZE, 0:SIZE][0]
+    image = np.stack([np.full((SIZE, SIZE), 100.0), ramp + 100.0], -1).astype(np.float32)
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    augmentation = Augmentation("default", SIZE, 255, photometric=[0])
+    directions, brightness = [], []
+    for seed in range(400):
+        moved, _ = augmentation(image, label, seed)
+        assert 99.9 <= moved[..., 1].min() <= moved[..., 1].max() <= SIZE + 99.1
+        middle = moved[16:48, 16:48, 1]
+        down, right = np.diff(middle, axis=0).mean(), np.diff(middle, axis=1).mean()
+        across = "left" if right < 0 else "right"
+        directions.append(across if abs(right) > abs(down) else "up" if down < 0 else "down")
+        brightness.append(float(moved[..., 0].mean()))
+    for direction in ("down", "up", "right", "left"):
+        assert 0.17 < directions.count(direction) / 400 < 0.33
+    assert np.std(brightness) > 5
+
+
+def test_none_is_the_pair_itself_or_a_part_of_it() -> None:
+    image, label = pair_that_shows_where_pixels_come_from()
+    same, labels = Augmentation("none", SIZE, 255)(image, label, 1)
+    np.testing.assert_array_equal(same, image)
+    np.testing.assert_array_equal(labels, label)
+    part, labels = Augmentation("none", 32, 255)(image, label, 1)
+    row, col = (part[0, 0, :2] - 40) // 2
+    np.testing.assert_array_equal(part, image[row : row + 32, col : col + 32])
+    np.testing.assert_array_equal(labels, label[row : row + 32, col : col + 32])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.graphs.segmentation import logits_graph, normalisation
-from hrrsi.networks.names import MODEL_NAMES
+from hrrsi.networks.names import GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.prediction.engines.engine import open_engine
 from hrrsi.weights_file import packaged_weights, read_weights
@@ -23,7 +23,7 @@ def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
     return rng.integers(0, 256, (3, height, width)).astype(dtype)
 
 
-@pytest.mark.parametrize("model", MODEL_NAMES)
+@pytest.mark.parametrize("model", GHOSTNET_MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (97, 61)])
 def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> None:
     torch.manual_seed(3)

@@ -1,6 +1,7 @@
 """One contract for every network, and the published networks' outputs to the last digit."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -8,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from network_contract import NetworkContract
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.names import MODEL_NAMES, split_width
+from hrrsi.networks.names import GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.segmentation import build_network
-from hrrsi.weights import load_model, save_weights
-from hrrsi.weights_file import ModelMeta
+from hrrsi.weights import load_model
 
 PARAMETERS = {
     "ued": 2_767_252,
@@ -54,34 +55,8 @@ def published_image(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(rng.uniform(-2.0, 2.0, (1, 3, height, width)).astype(np.float32))
 
 
-def meta_of(model: str, classes: int) -> ModelMeta:
-    return ModelMeta(
-        model=model,
-        classes=[f"class {i}" for i in range(classes)],
-        colours=[(i, i, i) for i in range(classes)],
-        bands=[1, 2, 3],
-        dtype="uint8",
-        scale=255.0,
-        mean=[0.5, 0.4, 0.3],
-        std=[0.2, 0.2, 0.2],
-        resolution=0.09,
-        scheme="test",
-        training={},
-        scores={},
-        licence="",
-    )
-
-
-class NetworkContract:
-    """What every network promises; a subclass names it and its maps."""
-
-    model: ClassVar[str]
-    maps: ClassVar[set[str]]
-
-    @pytest.fixture
-    def network(self) -> torch.nn.Module:
-        torch.manual_seed(0)
-        return build_network(self.model, 4)
+class PublishedContract(NetworkContract):
+    """What the networks on GhostNet promise besides: to be the published ones."""
 
     def test_has_the_published_number_of_parameters(self) -> None:
         network = build_network(self.model, 6)
@@ -89,66 +64,10 @@ class NetworkContract:
             assert sum(p.numel() for p in network.parameters()) == PARAMETERS[self.model]
         else:
             # wider versions without a published count at least lie between their neighbours
-            base, _ = split_width(self.model)
+            base = parsed_model(self.model).network
             with_every_part = f"ued_bes_sfm{self.model.removeprefix(base)}"
             count = sum(p.numel() for p in network.parameters())
             assert PARAMETERS[base] < count < PARAMETERS[with_every_part]
-
-    @pytest.mark.parametrize("size", [(64, 64), (100, 131), (1, 1)])
-    @pytest.mark.parametrize("batch", [1, 3])
-    def test_maps_have_the_input_size(
-        self, network: torch.nn.Module, size: tuple[int, int], batch: int
-    ) -> None:
-        with torch.inference_mode():
-            maps = network.eval()(torch.randn(batch, 3, *size))
-        assert set(maps) == self.maps
-        assert maps["lbl"].shape == (batch, 4, *size)
-        if "bdy" in maps:
-            assert maps["bdy"].shape == (batch, 4, *size)
-            assert maps["edg"].shape == (batch, *size)
-        if "scr" in maps:
-            assert maps["scr"].shape == (batch, 24, -(-size[0] // 4), -(-size[1] // 4))
-            assert 0 <= float(maps["scr"].min()) <= float(maps["scr"].max()) <= 1
-        assert all(torch.isfinite(m).all() for m in maps.values())
-
-    def test_every_parameter_learns(self, network: torch.nn.Module) -> None:
-        maps = network.train()(torch.randn(2, 3, 96, 96))
-        sum(maps[name].square().mean() for name in maps if name != "scr").backward()
-        idle = [n for n, p in network.named_parameters() if p.grad is None]
-        assert not idle
-        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
-
-    def test_eval_mode_is_deterministic_and_ignores_the_rest_of_the_batch(
-        self, network: torch.nn.Module
-    ) -> None:
-        image = torch.randn(3, 3, 96, 96)
-        with torch.inference_mode():
-            first, second = network.eval()(image), network(image)
-            alone = network(image[1:2])
-        for name in first:
-            assert torch.equal(first[name], second[name])
-            torch.testing.assert_close(first[name][1:2], alone[name], atol=1e-5, rtol=1e-5)
-
-    def test_takes_any_number_of_classes_and_bands(self) -> None:
-        network = build_network(self.model, 11, bands=5).eval()
-        with torch.inference_mode():
-            assert network(torch.randn(1, 5, 64, 64))["lbl"].shape == (1, 11, 64, 64)
-
-    @pytest.mark.parametrize("half", [False, True])
-    def test_saved_weights_load_again(
-        self, network: torch.nn.Module, tmp_path: Path, half: bool
-    ) -> None:
-        path = tmp_path / "weights.safetensors"
-        save_weights(network.state_dict(), meta_of(self.model, 4), path, half=half)
-        loaded = load_model(path)
-        assert not loaded.training
-        assert dict(loaded.meta) == dict(meta_of(self.model, 4))
-        image = torch.randn(1, 3, 64, 64)
-        with torch.inference_mode():
-            expected, actual = network.eval()(image)["lbl"], loaded(image)["lbl"]
-        torch.testing.assert_close(
-            actual, expected, **({"atol": 0.02, "rtol": 0.02} if half else {"atol": 0, "rtol": 0})
-        )
 
     def test_published_checkpoint_loads_and_gives_the_published_maps(
         self, legacy: Path, tmp_path: Path
@@ -186,17 +105,17 @@ class NetworkContract:
             assert np.abs(actual.astype(np.float64) - reference[key]).max() <= TOLERANCE, key
 
 
-class TestUED(NetworkContract):
+class TestUED(PublishedContract):
     model = "ued"
     maps: ClassVar[set[str]] = {"lbl"}
 
 
-class TestUEDBES(NetworkContract):
+class TestUEDBES(PublishedContract):
     model = "ued_bes"
     maps: ClassVar[set[str]] = {"lbl", "bdy", "edg"}
 
 
-class TestUEDBESSFM(NetworkContract):
+class TestUEDBESSFM(PublishedContract):
     model = "ued_bes_sfm"
     maps: ClassVar[set[str]] = {"lbl", "bdy", "edg", "scr"}
 
@@ -225,12 +144,12 @@ class TestUEDBESSFM1p5(TestUEDBESSFM):
     model = "ued_bes_sfm_1p5"
 
 
-def test_every_model_is_under_contract() -> None:
-    tested = {c.model for c in _subclasses(NetworkContract)}
-    assert tested == set(MODEL_NAMES)
+def test_every_model_on_ghostnet_is_under_contract() -> None:
+    tested = {c.model for c in _subclasses(PublishedContract)}
+    assert tested == set(GHOSTNET_MODELS)
 
 
-def _subclasses(parent: type) -> list[type[NetworkContract]]:
+def _subclasses(parent: type) -> list[type[PublishedContract]]:
     return [c for child in parent.__subclasses__() for c in (child, *_subclasses(child))]
 
 
@@ -252,6 +171,30 @@ def test_encoder_equals_timms(legacy: Path) -> None:
         assert torch.equal(encoder(image)[-1], x)
 
 
-def test_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(HrrsiError, match="choose from ued, ued_bes"):
-        build_network("ued_1p4", 6)
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("ued_1p4", "unknown model 'ued_1p4'; choose from ued, ued_bes, ued_bes_sfm"),
+        ("ued_bex-resnet18", "unknown model 'ued_bex-resnet18'; choose from ued"),
+        ("ued_1p3-resnet18", "choose from ued"),
+        ("ued-", "choose from ued"),
+        ("ued-../resnet18", "choose from ued"),
+        ("ued-hf-hub:some/model", "choose from ued"),
+        ("unet-resnet18", "deeplabv3plus, fcn, pspnet, segnet, unet"),
+        ("ued_bes-ghostnet_130.in1k", "the encoder of ued_bes_1p3 itself; give ued_bes_1p3"),
+    ],
+)
+def test_what_is_no_model_says_what_is(model: str, words: str) -> None:
+    with pytest.raises(HrrsiError) as error:
+        build_network(model, 6)
+    assert words in str(error.value)
+
+
+def test_names_are_known_without_torch() -> None:
+    code = (
+        "import sys; from hrrsi.networks.names import parsed_model\n"
+        "print(parsed_model('ued_bes-resnet18'), 'torch' in sys.modules, 'timm' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    name = "ModelName(network='ued_bes', encoder='resnet18', width=None)"
+    assert said.stdout.strip() == f"{name} False False"

@@ -33,7 +33,7 @@ from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import open_engine
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
 from hrrsi.prediction.predict import ScenesFailedError
-from hrrsi.prediction.scene_mapper import ResolutionWarning
+from hrrsi.prediction.scene_checks import ResolutionWarning
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
 from hrrsi.weights import load_model

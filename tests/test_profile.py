@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.networks.names import MODEL_NAMES
+from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.profiling.profile import count_operations, profile_model
 from hrrsi.weights import load_model, save_weights
@@ -70,12 +70,33 @@ def test_parameters_and_other_conventions(published_rows):
     assert [row["ptflops_gmacs"] for row in rows] == pytest.approx([1.455, 2.211, 2.391], abs=0.01)
 
 
-@pytest.mark.parametrize(("classes", "size"), [(6, 96), (2, 65)])
-def test_multiply_accumulates_agree_with_torch(classes, size):
-    network = build_network("ued_bes", classes).eval()
+@pytest.mark.parametrize(
+    ("model", "classes", "size"),
+    [
+        ("ued_bes", 6, 96),
+        ("ued_bes", 2, 65),
+        ("ued_bes-efficientnet_b0", 3, 64),
+        ("ued-convnext_atto", 3, 64),  # linear layers
+        ("deeplabv3plus", 3, 64),
+        ("fcn", 3, 64),
+        ("pspnet", 3, 64),
+        ("segnet", 3, 64),
+        ("unet", 3, 64),
+    ],
+)
+def test_multiply_accumulates_agree_with_torch(model, classes, size):
+    network = build_network(model, classes).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, size, size))
     assert 2 * count_operations(network, 3, size).macs == counter.get_total_flops()
+
+
+def test_attention_counts_its_layers_alone():
+    network = build_network("ued-swin_tiny_patch4_window7_224", 3).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 64, 64))
+    counted = 2 * count_operations(network, 3, 64).macs
+    assert 0.9 * counter.get_total_flops() < counted < counter.get_total_flops()
 
 
 def test_counting_leaves_the_network_as_it_was():
@@ -107,7 +128,10 @@ def test_a_weights_file_is_profiled_as_it_is(tmp_path):
 
 def test_json_of_all_models_keeps_its_contract():
     rows = json.loads(profiled("--size", "64", "--format", "json"))
-    assert [row["model"] for row in rows] == list(MODEL_NAMES)
+    assert [row["model"] for row in rows] == [*GHOSTNET_MODELS, *BASELINE_MODELS]
+    assert {"ued-resnet101", "deeplabv3plus", "fcn", "pspnet", "segnet", "unet"} <= {
+        row["model"] for row in rows
+    }
     for row in rows:
         assert {"model", "parameters", "gmacs", "gflops_published", "ptflops_gmacs"} <= row.keys()
         assert row["gflops_published_table"] is None  # 64 px is not what was published
@@ -140,6 +164,7 @@ def test_latency_names_device_batch_and_memory():
     ("arguments", "code", "message"),
     [
         (["ued_bex"], 1, "error: unknown model 'ued_bex'; choose from ued"),
+        (["ued-resnet19"], 1, "has no encoder 'resnet19'; did you mean resnet18"),
         (["--weights", "missing.pth"], 1, "error: missing.pth: no such weights file"),
         (["ued", "--device", "cuda:99"], 1, "CUDA device"),
         (["ued", "--device", "tpu"], 1, "unknown device 'tpu'"),

@@ -47,6 +47,12 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
     elif kind == "newer network":
         meta = {**read_meta(made_weights), "model": "ued_2027"}
         save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "unknown encoder":
+        meta = {**read_meta(made_weights), "model": "ued-resnet17"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "other encoder":
+        meta = {**read_meta(made_weights), "model": "ued_bes_sfm-resnet18"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
     elif kind == "other classes":
         meta = {**read_meta(made_weights), "classes": ["one", "two"]}
         save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
@@ -74,6 +80,8 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
         ("foreign", "does not say which network"),
         ("other network", "tensors are not those"),
         ("newer network", "update hrrsi"),
+        ("unknown encoder", "has no encoder 'resnet17'"),
+        ("other encoder", "wrong shapes for the network it names"),
         ("other classes", "tell 5 classes apart, not 2"),
         ("pth with code", "it was not run"),
         ("torch pth with code", "it was not run"),

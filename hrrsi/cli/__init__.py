@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from hrrsi.cli.evaluate import evaluate
 from hrrsi.cli.info import info
 from hrrsi.cli.predict import predict
+from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
@@ -110,6 +111,7 @@ app.command("profile")(profile)
 app.command("info")(info)
 app.command("tile")(tile)
 app.command("train")(train)
+app.command("pretrain")(pretrain)
 
 
 def main() -> None:

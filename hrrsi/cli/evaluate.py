@@ -11,6 +11,7 @@ from hrrsi.cli.options import (
     Bands,
     Device,
     Engine,
+    Height,
     Nodata,
     Overlap,
     Overwrite,
@@ -47,6 +48,7 @@ _SCENE_OPTIONS = (
     "bands",
     "nodata",
     "scale",
+    "height",
 )
 
 
@@ -156,6 +158,7 @@ def evaluate(
     bands: Bands = None,
     nodata: Nodata = None,
     scale: Scale = None,
+    height: Height = None,
 ) -> None:
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
 
@@ -168,8 +171,9 @@ def evaluate(
 
         hrrsi eval top/ gt.zip --scheme vaihingen --split paper:val --protocol published
 
-    `--window`, `--overlap`, `--bands`, `--nodata` and `--scale` are for whole scenes too. Pixels
-    without a label are not scored; nor are those where the image holds no data, which are counted.
+    `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
+    too. Pixels without a label are not scored; nor are those where the image (or the height model
+    of weights that see one) holds no data, which are counted.
     """
     import json
 
@@ -208,6 +212,7 @@ def evaluate(
                 bands=tuple(kept) if kept else None,
                 nodata=nodata,
                 scale=scale,
+                height=height,
             ),
             split=split,
             scenes=names(scenes),
@@ -269,9 +274,11 @@ def _scene_evaluation(
     from hrrsi.evaluation.scene_choice import chosen_scenes
     from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
     from hrrsi.labels.labelled_scenes import labelled_scenes
+    from hrrsi.prediction.height_check import require_height_as_trained
     from hrrsi.progress import progress
 
-    found = labelled_scenes(data, scheme)
+    require_height_as_trained(engine.meta, reading.height)  # before files are looked for
+    found = labelled_scenes(data, scheme, heights=reading.height)
     chosen = chosen_scenes(found, scheme, split=split, scenes=scenes, eroded=reading.eroded)
     if chosen.unlabelled:
         _warn(f"left out because they have no label: {_few(chosen.unlabelled)}")

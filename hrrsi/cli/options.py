@@ -43,7 +43,8 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="auto, openvino, onnxruntime or torch; auto is openvino, torch on a GPU.",
+        help="auto, openvino, onnxruntime or torch; auto is openvino, and torch on a GPU and for "
+        "networks without GhostNet.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -92,6 +93,15 @@ Scale = Annotated[
         "--scale",
         help="Value that counts as full brightness, for rasters of another type "
         "than the weights were trained on.",
+    ),
+]
+Height = Annotated[
+    str | None,
+    typer.Option(
+        "--height",
+        help="Height models (DSM, nDSM) as the last band: one raster, a folder of rasters named "
+        "like the scenes, or a template such as 'dsm/dsm_{}.tif' whose {} stands for the scene's "
+        "name or number.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]

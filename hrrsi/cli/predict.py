@@ -15,6 +15,7 @@ from hrrsi.cli.options import (
     Bands,
     Device,
     Engine,
+    Height,
     Nodata,
     Overlap,
     Overwrite,
@@ -67,6 +68,7 @@ def predict(
             rich_help_panel=_READING,
         ),
     ] = None,
+    height: Height = None,
     aoi: Annotated[
         Path | None,
         typer.Option(
@@ -182,6 +184,8 @@ def predict(
 
     - `hrrsi predict scene.tif --weights mine.safetensors --preview scene.png`
 
+    - `hrrsi predict 'top/*.tif' --weights with_heights.safetensors --height 'dsm/dsm_{}.tif'`
+
     - `hrrsi predict https://example.com/scene.tif --aoi parcels.gpkg --zones parcels.gpkg`
 
     Scenes of the same name from different folders get their folder's name before it. If one of
@@ -201,6 +205,7 @@ def predict(
         "batch": batch,
         "bands": integers(bands, "--bands"),
         "nodata": nodata,
+        "height": height,
         "aoi": aoi,
         "resample": resample,
         "confidence": confidence,
@@ -249,6 +254,8 @@ def _print_mapped(mapped: MappedScene) -> None:
         else f"{mapped.seconds:.1f} s, {total / 1e6 / mapped.seconds:.1f} Mpx/s"
     )
     typer.echo(f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, {speed})")
+    if mapped.height_model is not None:
+        typer.echo(f"heights: {mapped.height_model}")
     columns = ["class", "pixels", "share"]
     rows = [
         [name, f"{pixels:,}", f"{share:.2%}"]
@@ -299,7 +306,7 @@ def _print_plan(plans: list[PlannedScene]) -> None:
 
 @contextmanager
 def _scene_warnings_in_one_line() -> Iterator[None]:
-    from hrrsi.prediction.scene_mapper import SceneWarning
+    from hrrsi.prediction.scene_checks import SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
         show = warnings.showwarning

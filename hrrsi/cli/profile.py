@@ -13,8 +13,9 @@ def profile(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help="ued, ued_bes, ued_bes_sfm, or these names "
-            "with _1p3 or _1p5 for their wider versions. Default: all.",
+            help="ued, ued_bes or ued_bes_sfm, with _1p3 or _1p5 for their wider versions, or with "
+            "-ENCODER for one of timm's encoders (ued-resnet18); or deeplabv3plus, fcn, pspnet, "
+            "segnet, unet. Default: our nine, the ResNets and these five.",
             show_default=False,
         ),
     ] = None,
@@ -44,21 +45,22 @@ def profile(
     Published operation counts follow different conventions; every column names its own.
     `--batch` and `--device` are those of `--latency`.
 
-    For example `hrrsi profile` for all networks, or
-    `hrrsi profile ued_bes_sfm --classes 5 --latency --format json`.
+    For example `hrrsi profile` for all networks,
+    `hrrsi profile ued_bes_sfm --classes 5 --latency --format json`, or
+    `hrrsi profile ued_bes_sfm-mobilenetv4_conv_small unet` to compare two.
     """
     import json
 
     from hrrsi.device import chosen_device
-    from hrrsi.networks.names import MODEL_NAMES, split_width
+    from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
     from hrrsi.profiling.latency import model_latency, weights_latency
     from hrrsi.profiling.profile import profile_model, profile_weights
     from hrrsi.profiling.table import profile_table
     from hrrsi.progress import progress
 
-    names = list(models or (() if weights else MODEL_NAMES))
+    names = list(models or (() if weights else (*GHOSTNET_MODELS, *BASELINE_MODELS)))
     for name in names:
-        split_width(name)  # an unknown name fails before the first is measured
+        parsed_model(name)  # an unknown name fails before the first is measured
     where = chosen_device(device)
     profiles, latencies = [], []
     total = len(names) + (weights is not None)

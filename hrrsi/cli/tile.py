@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hrrsi.cli.options import Bands, Nodata, Overwrite, Quiet, integers, names
+from hrrsi.cli.options import Bands, Height, Nodata, Overwrite, Quiet, integers, names
 
 
 class LabelFormat(StrEnum):
@@ -111,6 +111,15 @@ def tile(
     ] = None,
     bands: Bands = None,
     nodata: Nodata = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            help="Value that counts as full brightness, e.g. 2047 for 11 bits in uint16. Default: "
+            "what the scenes declare (GDAL's scale, NBITS), 255 for uint8, else estimated.",
+        ),
+    ] = None,
+    height: Height = None,
     unknown: Annotated[
         UnknownLabels,
         typer.Option(
@@ -141,7 +150,15 @@ def tile(
     writes `dataset.yaml` and `{train,val,test}/{image,label}/SCENE_ROW_COLUMN.png`: labels are
     class indices with the scheme's colours as palette, 255 where a pixel is ignored. In val and
     test each pixel counts once, however patches overlap. Whole scenes go to one part of the
-    split, never patches.
+    split, never patches. Where PNG can't hold the bands or their type, patches are GeoTIFF:
+
+    `hrrsi tile town/ --scheme town.yaml --bands 4,1,2,3 --scale 2047 --out town512`
+
+    Height models become one more band, laid over the scenes; `--height scheme` takes those that
+    the scheme describes. Pixels without height are ignored. Networks trained on them want
+    `--height` in `hrrsi predict` and `hrrsi eval` too:
+
+    `hrrsi tile Vaihingen/ --scheme vaihingen --height scheme --out vaihingen512_dsm`
     """
     from hrrsi.labels.labelled_scenes import labelled_scenes
     from hrrsi.labels.scheme import load_scheme
@@ -170,6 +187,8 @@ def tile(
         eroded=eroded,
         bands=tuple(kept) if kept else None,
         nodata=nodata,
+        scale=scale,
+        height=height,
         unknown=unknown.value,
         aoi=aoi,
         workers=workers or available_processors(),
@@ -178,7 +197,7 @@ def tile(
     chosen = load_scheme(scheme).read_as(
         label_format.value if label_format else "polygons" if label_file else None, attribute
     )
-    files = labelled_scenes(raw, chosen, label_file=label_file)
+    files = labelled_scenes(raw, chosen, label_file=label_file, heights=height)
     parts = scene_split(
         [f.name for f in files],
         chosen,

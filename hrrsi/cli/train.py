@@ -1,30 +1,49 @@
 """``hrrsi train``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hrrsi.cli.options import BatchSize, Device, Overwrite, Quiet, names
+from hrrsi.cli.config_option import config_defaults
+from hrrsi.cli.options import Overwrite, Quiet, names
+from hrrsi.cli.recipe_options import (
+    RECIPE_PANEL,
+    AugmentationName,
+    Average,
+    Batch,
+    ClassWeighting,
+    Crop,
+    Dice,
+    Epochs,
+    LearningRate,
+    OptimizerName,
+    RecipeName,
+    SamplingName,
+    ScheduleName,
+    Warmup,
+    WeightDecay,
+)
 from hrrsi.training.options import Precision, TrainOptions
+from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
+
+_START = "Start from"
+_HARDWARE = "Hardware"
+_LOOK = "Look before a long run"
 
 
 def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the defaults of the options that the command line leaves out."""
     if path is None:
         return None
-    from hrrsi.errors import HrrsiError
-    from hrrsi.yaml_file import read_yaml
-
-    known = {p.name: p for p in ctx.command.params if p.name not in ("config", "help")}
-    defaults: dict[str, Any] = {}
-    for key, value in read_yaml(path).items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            raise HrrsiError(
-                f"unknown option {key!r}", where=path, fix=f"options are {', '.join(known)}"
-            )
-        defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value
+    defaults = config_defaults(ctx, path)
+    recipe = RECIPES.get(defaults.get("recipe", ""))
+    if recipe is not None:
+        # what the file only repeats of its recipe gives way to another --recipe
+        own = recipe.to_config()
+        for name in RECIPE_FIELDS:
+            if defaults.get(name) == str(own[name]):
+                del defaults[name]
     ctx.default_map = defaults
     return path
 
@@ -39,53 +58,31 @@ def train(
         typer.Option(
             "--model",
             "-m",
-            help="ued, ued_bes, ued_bes_sfm, or a wider one of them (ued_1p3, ued_bes_sfm_1p5). "
-            "Several, separated by commas, are trained one after the other.",
+            help="ued, ued_bes or ued_bes_sfm; wider with _1p3 or _1p5 (ued_1p3); with another "
+            "encoder as ued-resnet18; or a baseline: deeplabv3plus, fcn, pspnet, segnet, unet. "
+            "`hrrsi profile` lists them. Several, separated by commas, are trained one after the "
+            "other.",
         ),
     ] = TrainOptions.model,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="An encoder of timm instead of GhostNet, e.g. mobilenetv4_conv_small: short for "
+            "--model MODEL-ENCODER. It has to yield maps at strides 4, 8, 16 and 32.",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder of the runs; a run is the folder OUT/MODEL.")
     ] = TrainOptions.out,
-    epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the training patches.")
-    ] = TrainOptions.epochs,
-    batch: BatchSize = TrainOptions.batch,
-    lr: Annotated[
-        float, typer.Option("--lr", min=0.0, help="Learning rate at the first step.")
-    ] = TrainOptions.lr,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", min=0.0, help="Weight decay of SGD.")
-    ] = TrainOptions.weight_decay,
-    encoder_weights: Annotated[
-        str,
-        typer.Option(
-            "--encoder-weights",
-            help="What the encoder starts from: imagenet (fetched by timm), none, or a file with "
-            "GhostNet's weights.",
-        ),
-    ] = TrainOptions.encoder_weights,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", min=0, max=2**32 - 1, help="Seed of weights, order and augmentation."
-        ),
-    ] = TrainOptions.seed,
-    precision: Annotated[
-        Precision,
-        typer.Option("--precision", help="32, or mixed precision: bf16, or 16 (GPU only)."),
-    ] = TrainOptions.precision,
-    device: Device = TrainOptions.device,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes that read and augment patches.")
-    ] = TrainOptions.workers,
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             is_eager=True,
             callback=_take_config,
-            help="YAML file with any of these options, e.g. the config.yaml of a run; options of "
-            "the command line win.",
+            help="YAML file with any of these options, e.g. the config.yaml of a run, which "
+            "repeats it; options of the command line win.",
         ),
     ] = None,
     resume: Annotated[
@@ -94,57 +91,244 @@ def train(
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    recipe: RecipeName = "default",
+    epochs: Epochs = None,
+    batch: Batch = None,
+    optimizer: OptimizerName = None,
+    lr: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    schedule: ScheduleName = None,
+    warmup: Warmup = None,
+    average: Average = None,
+    augmentation: AugmentationName = None,
+    crop: Crop = None,
+    sampling: SamplingName = None,
+    class_weights: ClassWeighting = None,
+    dice: Dice = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            min=0,
+            max=2**32 - 1,
+            help="Seed of weights, order and augmentation: the same gives the same run.",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+    ] = TrainOptions.seed,
+    patience: Annotated[
+        int,
+        typer.Option(
+            "--patience",
+            min=0,
+            help="End the run after this many epochs without a better validation mIoU; 0: never.",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+    ] = TrainOptions.patience,
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            "--encoder-weights",
+            help="What the encoder starts from: imagenet (fetched by timm), none, or a file: of "
+            "`hrrsi pretrain`, of timm, or a published GhostNet .pth.",
+            rich_help_panel=_START,
+        ),
+    ] = TrainOptions.encoder_weights,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            help="Weights file to fine-tune: the whole network starts from it, as far as it fits "
+            "this dataset's classes and bands. none: not even where --config names one.",
+            rich_help_panel=_START,
+        ),
+    ] = TrainOptions.init,
+    freeze_encoder: Annotated[
+        int,
+        typer.Option(
+            "--freeze-encoder",
+            min=0,
+            help="Epochs at the start in which the encoder keeps its weights.",
+            rich_help_panel=_START,
+        ),
+    ] = TrainOptions.freeze_encoder,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.device,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="Processes on each machine, each with a GPU (or, on the CPU, a share of the "
+            "cores) of its own. --batch is shared out among them.",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.devices,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            "--nodes",
+            min=1,
+            help="Machines. Start the same command on each with torchrun or SLURM's srun.",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.nodes,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="32, or mixed precision: bf16, or 16 (GPU only).",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.precision,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network and the losses first: a minute or more at the start, then "
+            "faster steps. It pays on a GPU, and in long runs.",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.compile,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=0,
+            help="Processes that read and augment patches, for each device.",
+            rich_help_panel=_HARDWARE,
+        ),
+    ] = TrainOptions.workers,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything and say what the run would be; train and write nothing.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = False,
+    show_batches: Annotated[
+        Path | None,
+        typer.Option(
+            "--show-batches",
+            metavar="FILE.png",
+            help="Draw the first patches as the network would see them, with labels, edge target "
+            "and what the losses ignore; train nothing.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    overfit: Annotated[
+        int,
+        typer.Option(
+            "--overfit",
+            min=0,
+            help="Train and validate on this many training patches, unchanged: a network that "
+            "can't learn these by heart has something wrong with it. 0: all patches.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = TrainOptions.overfit,
 ) -> None:
-    """Train networks on a tiled dataset, by default with the published recipe.
+    """Train networks on a tiled dataset.
 
     The weights of the epoch with the highest validation mIoU are kept as
-    OUT/MODEL/best.safetensors, beside metrics.csv, curves.png, config.yaml and last.ckpt.
+    OUT/MODEL/best.safetensors, beside metrics.csv, curves.png, samples/, tensorboard/,
+    config.yaml, environment.yaml and last.ckpt.
 
     **Examples**
 
-    - `hrrsi train dataset/ --model ued_bes_sfm --epochs 100`
+    - `hrrsi train dataset/`: ued_bes_sfm with the default recipe
 
-    - `hrrsi train dataset/ --model ued,ued_bes,ued_bes_sfm --encoder-weights none --lr 0.05`
+    - `hrrsi train dataset/ --recipe published --model ued,ued_bes,ued_bes_sfm`: the paper's
 
-    - `hrrsi train dataset/ --resume`
+    - `hrrsi train dataset/ --init best.safetensors --freeze-encoder 5 --epochs 30`: fine-tune
+
+    - `hrrsi train dataset/ --devices 4 --batch 32 --precision bf16 --compile`: several GPUs
+
+    - `hrrsi train dataset/ --resume`: go on after an interruption
+
+    - `hrrsi train dataset/ --show-batches batches.png`, `hrrsi train dataset/ --dry-run`,
+      `hrrsi train dataset/ --overfit 4 --epochs 50`: quick checks
+
+    - `hrrsi train --config runs/ued/config.yaml --seed 1 --out runs_seed1`: again, but for a seed
     """
     if data is None:
         raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
-    from hrrsi.networks.names import split_width
-    from hrrsi.training.run import check_run
-    from hrrsi.training.run import train as train_network
+    if show_batches is not None and show_batches.suffix.lower() != ".png":
+        raise typer.BadParameter("name a .png file", param_hint="--show-batches")
+    from dataclasses import replace
 
-    models = names(model)
-    if not models or len(set(models)) < len(models):
-        raise typer.BadParameter("name each model once", param_hint="--model")
-    for name in models:
-        split_width(name)
-    runs = [
-        TrainOptions(
-            data=data,
-            model=name,
-            out=out,
+    options = TrainOptions(
+        data=data,
+        out=out,
+        recipe=recipe_named(
+            recipe,
             epochs=epochs,
             batch=batch,
+            optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
-            encoder_weights=encoder_weights,
-            seed=seed,
-            precision=precision,
-            device=device,
-            workers=workers,
+            schedule=schedule,
+            warmup=warmup,
+            average=average,
+            augmentation=augmentation,
+            crop=crop,
+            sampling=sampling,
+            class_weights=class_weights,
+            dice=dice,
+        ),
+        encoder_weights=encoder_weights,
+        init=None if init == Path("none") else init,
+        freeze_encoder=freeze_encoder,
+        seed=seed,
+        patience=patience,
+        overfit=overfit,
+        precision=precision,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        compile=compile,
+        workers=workers,
+    )
+    runs = [replace(options, model=name) for name in _model_names(model, encoder)]
+    if show_batches is not None:
+        from hrrsi.training.batch_picture import write_batch_picture
+
+        write_batch_picture(runs[0], show_batches, overwrite=overwrite)
+        typer.echo(f"{show_batches}: what the network sees first")
+        return
+    if dry_run:
+        from hrrsi.training.run_plan import planned_run
+
+        for run_options in runs:
+            plan = planned_run(run_options, resume=resume, overwrite=overwrite)
+            typer.echo(plan)
+        return
+    from hrrsi.training.run import train as train_network
+    from hrrsi.training.run_checks import check_run
+
+    for run_options in runs:  # what is wrong with the last model should not show after days
+        check_run(run_options, resume=resume, overwrite=overwrite)
+    for run_options in runs:
+        train_network(
+            run_options, resume=resume, overwrite=overwrite, quiet=quiet, report=typer.echo
         )
-        for name in models
-    ]
-    for options in runs:  # what is wrong with the last model should not show after days
-        check_run(options, resume=resume, overwrite=overwrite)
-    for options in runs:
-        run = train_network(
-            options, resume=resume, overwrite=overwrite, quiet=quiet, report=typer.echo
-        )
-        typer.echo(
-            f"{options.model}: best epoch {run.best_epoch}, validation mIoU "
-            f"{100 * run.best_miou:.2f}; weights in {run.weights}"
-        )
+
+
+def _model_names(models: str, encoder: str | None) -> list[str]:
+    """Return the full name of each network of ``--model`` and ``--encoder``."""
+    found = names(models)
+    if not found or len(set(found)) < len(found):
+        raise typer.BadParameter("name each model once", param_hint="--model")
+    if encoder is None:
+        return found
+    for name in found:
+        if "-" in name:
+            raise typer.BadParameter(f"{name} names one already", param_hint="--encoder")
+    return [f"{name}-{encoder}" for name in found]

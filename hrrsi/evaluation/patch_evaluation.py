@@ -20,8 +20,12 @@ from hrrsi.graphs.segmentation import normalisation
 from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.prediction.height_check import image_bands
+from hrrsi.prediction.sliding_window import band_scales
+from hrrsi.scenes.value_scale import same_values
+from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
+from hrrsi.weights_file import ModelMeta
 
 Indices = npt.NDArray[np.uint8]
 
@@ -48,7 +52,7 @@ def evaluate_dataset(
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
     new_index = class_lookup(meta["classes"], description.classes, where)
-    _check_bands(len(description.bands), len(meta["mean"]), where)
+    _check_bands(description, meta, where)
     patches = dataset.patches(split)
     content = description.splits.get(split)  # type: ignore[call-overload]  # maybe not one of them
     if content is None:
@@ -57,16 +61,19 @@ def evaluate_dataset(
             where=where,
             fix="run `hrrsi tile` again with --overwrite",
         )
-    scale = meta["scale"] if description.dtype == meta["dtype"] else description.scale
+    own = same_values(description.dtype, meta["dtype"])
+    scales = band_scales(meta, meta["scale"] if own else description.scale)
     matrix = ConfusionMatrix(description.classes)
     ignored = 0
     images = (read_image(patch, description) for patch in patches)
-    results = engine.logits(images, *normalisation(scale, meta["mean"], meta["std"]))
+    results = engine.logits(images, *normalisation(scales, meta["mean"], meta["std"]))
     with closing(results):
         for patch, logits in zip(patches, results, strict=True):
             truth = read_label(patch, description)
             assert logits is not None
-            matrix.add(new_index[window_labels(logits, *truth.shape)], truth)
+            height, width = truth.shape
+            labels = window_labels(logits, height, width, engine.logit_stride)
+            matrix.add(new_index[labels], truth)
             ignored += int((truth == IGNORE_INDEX).sum())
             if on_patches:
                 on_patches(1)
@@ -102,10 +109,13 @@ def default_split(dataset: TiledDataset) -> str:
     )
 
 
-def _check_bands(bands: int, expected: int, where: str) -> None:
-    if bands != expected:
+def _check_bands(description: DatasetDescription, meta: ModelMeta, where: str) -> None:
+    holds = (len(description.bands), description.height is not None)
+    expected = (image_bands(meta), bool(meta.get("height")))
+    if holds != expected:
+        said = [f"{bands} bands{' and heights' * height}" for bands, height in (holds, expected)]
         raise HrrsiError(
-            f"its patches have {bands} bands where the weights expect {expected}",
+            f"its patches have {said[0]} where the weights expect {said[1]}",
             where=where,
             fix="take weights that were trained on such patches",
         )

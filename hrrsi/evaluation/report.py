@@ -83,7 +83,9 @@ class EvaluationReport:
         if e.unknown_pixels:
             parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
         unpredicted = int(e.matrix.unpredicted.sum())
-        parts.append(f"{unpredicted:,} labelled pixels where the image holds no data")
+        heights = any(words.startswith("heights ") for words in e.reading)
+        source = "the image or the height model" if heights else "the image"
+        parts.append(f"{unpredicted:,} labelled pixels where {source} holds no data")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

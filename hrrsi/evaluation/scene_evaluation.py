@@ -23,6 +23,7 @@ from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.height_check import image_bands, require_height_as_trained
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
@@ -39,6 +40,8 @@ class SceneReading:
         bands: The 1-based bands of the scenes, or None for all but alpha.
         nodata: Value of pixels without data, beside what the scenes declare.
         scale: Value that counts as full brightness, or None for the weights'.
+        height: Where height models come from, as the user says it, or None; the files are those
+            of the scenes.
     """
 
     merges: tuple[str, ...] = ()
@@ -47,6 +50,7 @@ class SceneReading:
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     scale: float | None = None
+    height: str | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -57,6 +61,7 @@ class SceneReading:
             *([f"bands {','.join(map(str, self.bands))}"] if self.bands else []),
             *([f"no data = {self.nodata:g}"] if self.nodata is not None else []),
             *([f"full brightness = {self.scale:g}"] if self.scale is not None else []),
+            *([f"heights {self.height}"] if self.height is not None else []),
         )
 
 
@@ -177,12 +182,21 @@ def open_labelled_scene(
         raise HrrsiError(
             "has no label", where=f"scene {files.name}", fix="give the folder of the labels too"
         )
+    require_height_as_trained(engine.meta, reading.height)
+    if reading.height is not None and files.height is None:
+        raise HrrsiError(
+            "no height model fits it",
+            where=f"scene {files.name}, --height {reading.height}",
+            fix="add it, or choose other scenes with --scenes",
+        )
     scene = stack.enter_context(
         open_scene(
             files.image,
             bands=reading.bands,
-            expected_bands=len(engine.meta["mean"]),
+            expected_bands=image_bands(engine.meta),
+            trained_bands=engine.meta["bands"],
             nodata=reading.nodata,
+            height_model=files.height,
         )
     )
     labels = stack.enter_context(

@@ -16,7 +16,7 @@ import onnx
 
 from hrrsi.graphs.ghostnet import ghostnet_maps
 from hrrsi.graphs.graph import Floats, Graph, Map
-from hrrsi.networks.names import split_width
+from hrrsi.networks.names import parsed_model
 
 _STEM_CHANNELS = {1.0: 16, 1.3: 20, 1.5: 24}
 # heads that only training needs, and BatchNorms' counters
@@ -40,7 +40,7 @@ def logits_graph(
     of the network resizes to the window's size with aligned corners.
 
     Args:
-        model: Name of the network, one of `hrrsi.networks.names.MODEL_NAMES`.
+        model: Name of the network, one of `hrrsi.networks.names.GHOSTNET_MODELS`.
         tensors: Its state dict.
         classes: Number of classes.
         bands: Number of bands.
@@ -52,7 +52,9 @@ def logits_graph(
         KeyError: A tensor is missing.
         ValueError: A tensor has the wrong shape.
     """
-    network, width_factor = split_width(model)
+    network, _, width_factor = parsed_model(model)
+    if width_factor is None:
+        raise ValueError(f"{model} does not stand on GhostNet")
     graph = Graph(tensors)
     stem = len(graph.tensors["base_network.conv_stem.weight"])
     if stem != _STEM_CHANNELS[width_factor]:
@@ -187,14 +189,17 @@ def _mean_of_convolution(graph: Graph, x: Map, key: str, axis: int) -> Map:
     return graph.convolution_of(Map(lines, 3 * x.channels, *shape), kernel, bias)
 
 
-def normalisation(scale: float, mean: npt.ArrayLike, std: npt.ArrayLike) -> tuple[Floats, Floats]:
+def normalisation(
+    scale: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
+) -> tuple[Floats, Floats]:
     """Return the gain and the offset, (1, bands, 1, 1), that a graph normalises pixels with.
 
     Args:
-        scale: The raster's value that counts as 1.
+        scale: The raster's value that counts as 1, one for all bands or one for each.
         mean: Mean of each band after that division.
         std: Standard deviation of each band, likewise.
     """
     deviation = np.asarray(std, dtype=np.float64).reshape(1, -1, 1, 1)
     average = np.asarray(mean, dtype=np.float64).reshape(1, -1, 1, 1)
-    return (1 / (scale * deviation)).astype(np.float32), (-average / deviation).astype(np.float32)
+    full = np.asarray(scale, dtype=np.float64).reshape(1, -1, 1, 1)
+    return (1 / (full * deviation)).astype(np.float32), (-average / deviation).astype(np.float32)

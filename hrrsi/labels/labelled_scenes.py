@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hrrsi.errors import HrrsiError
+from hrrsi.labels.scene_heights import scene_heights
 from hrrsi.labels.scheme import Scheme, match_scene
 
 
@@ -23,12 +24,14 @@ class SceneFiles:
         image: The image.
         label: The label, or None where none was found.
         eroded_label: The label with eroded class borders, or None where none was found.
+        height: The height model, or None where none was asked for or found.
     """
 
     name: str
     image: str
     label: str | None = None
     eroded_label: str | None = None
+    height: str | None = None
 
 
 class _Candidate(NamedTuple):
@@ -38,7 +41,11 @@ class _Candidate(NamedTuple):
 
 
 def labelled_scenes(
-    raw: Sequence[Path], scheme: Scheme, *, label_file: Path | None = None
+    raw: Sequence[Path],
+    scheme: Scheme,
+    *,
+    label_file: Path | None = None,
+    heights: str | None = None,
 ) -> list[SceneFiles]:
     """Return the scenes in folders and zip archives, in the natural order of their names.
 
@@ -49,24 +56,32 @@ def labelled_scenes(
         raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
         scheme: Says how images and labels are named.
         label_file: One vector file that holds the labels of all scenes, instead of one a scene.
+        heights: Height models to find too, as `scene_heights` takes them.
 
     Raises:
         HrrsiError: A path is missing or neither folder nor archive, an archive is damaged or
-            holds a member that leaves it, no scene was found, or two files claim one scene.
+            holds a member that leaves it, no scene was found, two files claim one scene, or there
+            are no such height models.
     """
     candidates = [c for path in raw for c in _candidates(path)]
     candidates = list({c.path: c for c in candidates}.values())
     images = _matches(candidates, scheme, scheme.images)
     if not images:
         raise _no_scenes(raw, scheme, candidates)
+    ordered = sorted(images, key=natural_key)
     if label_file is not None:
-        ordered = sorted(images, key=natural_key)
-        return [SceneFiles(name, images[name], str(label_file)) for name in ordered]
-    labels = _matches(candidates, scheme, scheme.labels)
-    eroded = _matches(candidates, scheme, scheme.eroded_labels)
+        labels, eroded = dict.fromkeys(images, str(label_file)), {}
+    else:
+        labels = _matches(candidates, scheme, scheme.labels)
+        eroded = _matches(candidates, scheme, scheme.eroded_labels)
+    models: dict[str, str | None] = {}
+    if heights is not None:
+        chosen = scene_heights(heights, scheme, raw, [(c.virtual, c.path) for c in candidates])
+        chosen.require_own([(images[name], name) for name in ordered])
+        models = {name: chosen.matching(images[name], name) for name in ordered}
     return [
-        SceneFiles(name, images[name], labels.get(name), eroded.get(name))
-        for name in sorted(images, key=natural_key)
+        SceneFiles(name, images[name], labels.get(name), eroded.get(name), models.get(name))
+        for name in ordered
     ]
 
 

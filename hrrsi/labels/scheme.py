@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,6 +69,8 @@ class Scheme(_Strict):
             zip archive counts as a folder.
         labels: Patterns of label paths with the same placeholders.
         eroded_labels: The same for labels whose class borders are eroded.
+        heights: The same for height models; the first pattern that fits a file counts for all
+            scenes, so that kinds of heights don't mix, and leading zeros make no difference.
         scene: How placeholders make up a scene's name.
         label_format: What labels hold: colours, class indices, or polygons (a vector file).
         attribute: The polygons' attribute that holds a class' name, code or index.
@@ -85,6 +87,7 @@ class Scheme(_Strict):
     images: tuple[str, ...] = ("images/{scene}.tif",)
     labels: tuple[str, ...] = ("labels/{scene}.tif",)
     eroded_labels: tuple[str, ...] = ()
+    heights: tuple[str, ...] = ()
     scene: str = "{scene}"
     label_format: Literal["colours", "indices", "polygons"] = "colours"
     attribute: str = "class"
@@ -108,7 +111,7 @@ class Scheme(_Strict):
         fields = set(_placeholders(self.scene))
         if not fields:
             raise ValueError("scene must contain a placeholder such as {scene}")
-        for pattern in (*self.images, *self.labels, *self.eroded_labels):
+        for pattern in (*self.images, *self.labels, *self.eroded_labels, *self.heights):
             if not fields <= set(_placeholders(pattern)):
                 raise ValueError(f"pattern {pattern!r} lacks {{{'} and {'.join(sorted(fields))}}}")
         if (self.mean is None) != (self.std is None):
@@ -124,6 +127,12 @@ class Scheme(_Strict):
     def colours(self) -> list[Colour]:
         """Class colours in the order of their indices."""
         return [c.colour for c in self.classes]
+
+    def scene_name(self, groups: Mapping[str, str]) -> str | None:
+        """Return the scene that some placeholders name, or None where they don't tell."""
+        if set(_placeholders(self.scene)) <= set(groups):
+            return self.scene.format(**groups)
+        return next(iter(groups.values())) if len(groups) == 1 else None
 
     def read_as(self, label_format: str | None, attribute: str | None = None) -> Scheme:
         """Return the scheme with another label format or attribute, where they are given."""

@@ -33,6 +33,17 @@ _STAGES: list[list[list[int | float]]] = [
 _MAP_STAGES = (2, 4, 6, 8)
 
 
+def ghostnet_classifier(width: float, bands: int, classes: int) -> GhostNet:
+    """Return timm's GhostNet at any width, with timm's names and its own first weights.
+
+    Args:
+        width: Channel multiplier.
+        bands: Number of input bands.
+        classes: Number of classes; 0: without the classifier.
+    """
+    return GhostNet(cfgs=_STAGES, width=width, in_chans=bands, num_classes=classes)
+
+
 class GhostNetEncoder(nn.Module):
     """timm's GhostNet, cut after the last stage that the decoder uses.
 
@@ -46,7 +57,7 @@ class GhostNetEncoder(nn.Module):
 
     def __init__(self, width: float = 1.0, bands: int = 3) -> None:
         super().__init__()
-        ghostnet = GhostNet(cfgs=_STAGES, width=width, in_chans=bands, num_classes=0)
+        ghostnet = ghostnet_classifier(width, bands, 0)
         self.conv_stem = ghostnet.conv_stem
         self.bn1 = ghostnet.bn1
         self.act1 = ghostnet.act1

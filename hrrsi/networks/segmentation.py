@@ -1,8 +1,5 @@
 """The three segmentation networks, each the previous one plus a part."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,37 +7,42 @@ from torch import nn
 from hrrsi.networks.body_edge import BodyEdgeDecoupling
 from hrrsi.networks.decoder import ConvNorm, JoinStep
 from hrrsi.networks.ghostnet_encoder import GhostNetEncoder
-from hrrsi.networks.names import split_width
+from hrrsi.networks.names import parsed_model
+from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.score_fusion import ScoreFusion
+from hrrsi.networks.timm_encoder import TimmEncoder
 
 _FEATURES = 24
 
 
-class UED(nn.Module):
-    """Unified encoder-decoder, published as SegGhostNet.
+class UED(SegmentationNetwork):
+    """Unified encoder-decoder, published as SegGhostNet on GhostNet.
 
     Attribute names are the published checkpoints' keys.
 
     Args:
         num_classes: Number of classes.
-        width: Channel multiplier of the encoder and the decoder.
-        bands: Number of input bands.
-
-    Attributes:
-        meta: What the weights are (see ``hrrsi.weights.ModelMeta``); empty until weights are
-            loaded.
+        encoder: Gives maps at strides 4, 8, 16 and 32; the decoder is as wide as they are.
+        bands: Number of input bands, the encoder's.
     """
 
-    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.meta: Mapping[str, Any] = {}
-        self.base_network = GhostNetEncoder(width, bands)
-        c4, c8, c16, c32 = self.base_network.channels
+    class_heads: tuple[str, ...] = ("final_out.2",)
+
+    def __init__(
+        self, num_classes: int, encoder: GhostNetEncoder | TimmEncoder, bands: int = 3
+    ) -> None:
+        super().__init__(num_classes, bands)
+        self.base_network = encoder
+        c4, c8, c16, c32 = encoder.channels
         self.dec_c3 = JoinStep(c32, c16)
         self.dec_c2 = JoinStep(c16, c8)
         self.dec_c1 = JoinStep(c8, c4)
         self.final_out = _head(c4, self._final_channels(), convolutions=2, bias=False)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder; its weights are under the published key ``base_network``."""
+        return self.base_network
 
     def _final_channels(self) -> int:
         return self.num_classes
@@ -80,10 +82,14 @@ class UED(nn.Module):
 
 
 class UEDBES(UED):
-    """UED with body and edge supervision, published as SegGhostNetDecouple."""
+    """UED with body and edge supervision, published as SegGhostNetDecouple on GhostNet."""
 
-    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
-        super().__init__(num_classes, width, bands)
+    class_heads = ("seg_out.2", "body_out.1")
+
+    def __init__(
+        self, num_classes: int, encoder: GhostNetEncoder | TimmEncoder, bands: int = 3
+    ) -> None:
+        super().__init__(num_classes, encoder, bands)
         self.decouple_body_edge = BodyEdgeDecoupling(_FEATURES)
         self.decouple_body = _refinement()
         self.decouple_edge = _refinement()
@@ -131,13 +137,15 @@ class UEDBES(UED):
 
 
 class UEDBESSFM(UEDBES):
-    """UED+BES with score-based fusion, published as SegGhostNetDecoupleScore.
+    """UED+BES with score-based fusion, published as SegGhostNetDecoupleScore on GhostNet.
 
     `forward` adds ``scr``: the score in [0, 1], (N, 24, ceil(H / 4), ceil(W / 4)).
     """
 
-    def __init__(self, num_classes: int, width: float = 1.0, bands: int = 3) -> None:
-        super().__init__(num_classes, width, bands)
+    def __init__(
+        self, num_classes: int, encoder: GhostNetEncoder | TimmEncoder, bands: int = 3
+    ) -> None:
+        super().__init__(num_classes, encoder, bands)
         self.fusion_score = ScoreFusion(_FEATURES)
 
     def _fused(
@@ -150,20 +158,29 @@ class UEDBESSFM(UEDBES):
 _NETWORKS: dict[str, type[UED]] = {"ued": UED, "ued_bes": UEDBES, "ued_bes_sfm": UEDBESSFM}
 
 
-def build_network(model: str, num_classes: int, bands: int = 3) -> UED:
+def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationNetwork:
     """Return a network with random weights, in training mode.
 
     Args:
-        model: One of `hrrsi.networks.names.MODEL_NAMES`: a network, with ``_1p3`` or ``_1p5`` for
-            its wider versions.
+        model: Its name, as `hrrsi.networks.names.parsed_model` understands it.
         num_classes: Number of classes, at least 1.
         bands: Number of input bands.
 
     Raises:
-        HrrsiError: The name is not a model's.
+        HrrsiError: The name is not a model's, or its encoder can't carry the network.
     """
-    network, width = split_width(model)
-    return _NETWORKS[network](num_classes, width, bands)
+    name = parsed_model(model)
+    if name.network not in _NETWORKS:
+        # their libraries take seconds to import
+        from hrrsi.networks.baselines import build_baseline
+
+        return build_baseline(name.network, num_classes, bands)
+    encoder = (
+        TimmEncoder(name.encoder, bands)
+        if name.width is None
+        else GhostNetEncoder(name.width, bands)
+    )
+    return _NETWORKS[name.network](num_classes, encoder, bands)
 
 
 def _head(inputs: int, outputs: int, *, convolutions: int, bias: bool = True) -> nn.Sequential:

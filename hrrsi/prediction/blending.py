@@ -1,7 +1,8 @@
 """Blends overlapping windows into strips of labels, carrying only what windows share.
 
-A network's logits come at a quarter of the resolution, and are kept so: a block of pixels is made
-from the logits of up to four windows when the last of them is there (`blend_kernel` says how).
+A network's logits come at a quarter of the resolution (or at all of it, where the network says so),
+and are kept so: a block of pixels is made from the logits of up to four windows when the last of
+them is there (`blend_kernel` says how).
 """
 
 from __future__ import annotations
@@ -95,16 +96,20 @@ def blend_share(position: npt.NDArray[np.float64], shared: int) -> npt.NDArray[n
     return share
 
 
-def window_labels(logits: Floats, height: int, width: int) -> npt.NDArray[np.uint8]:
+def window_labels(
+    logits: Floats, height: int, width: int, logit_stride: int = 4
+) -> npt.NDArray[np.uint8]:
     """Return the labels of one window by itself, (height, width) uint8.
 
     Args:
-        logits: (classes, ceil(height / 4), ceil(width / 4)).
+        logits: (classes, ceil(height / logit_stride), ceil(width / logit_stride)).
         height: Rows of the window.
         width: Columns of the window.
+        logit_stride: The engine's.
     """
     rows, columns = ([Span(0, None, 0, size, 0)] for size in (height, width))
-    blender = RowBlender(rows, columns, (height, width), 0, len(logits), (height, width))
+    shape = (height, width)
+    blender = RowBlender(rows, columns, shape, 0, len(logits), shape, logit_stride=logit_stride)
     blender.start_row(0)
     blender.add(0, logits, None)
     return blender.strip().labels
@@ -153,7 +158,9 @@ class Axis:
         weights: (4, pixels) what they weigh.
     """
 
-    def __init__(self, span: Span, size: int, overlap: int, step: float, length: int) -> None:
+    def __init__(
+        self, span: Span, size: int, overlap: int, step: float, length: int, logit_stride: int
+    ) -> None:
         """Work out the part of a window.
 
         Args:
@@ -162,8 +169,10 @@ class Axis:
             overlap: Pixels that neighbours are blended over.
             step: The scene's pixels in one of the network's.
             length: The scene's pixels along the axis.
+            logit_stride: Pixels of a window that one of its logits stands for.
         """
-        kept = kept_logits(size, overlap)
+        kept = kept_logits(size, overlap, logit_stride)
+        count = logit_count(size, logit_stride)
         self.first = _first_pixel(span.start, step)
         stop = min(_first_pixel(span.stop, step), length)
         # centres of the scene's pixels, on the network's grid
@@ -173,15 +182,15 @@ class Axis:
         # as `Scene.on_input_grid` has it
         self.pixels = np.arange(self.first, stop) - math.floor(span.window * step)
         share = blend_share(centres - span.start, span.shared)
-        taps, weights = _interpolation(centres - 0.5 - span.window, size)
+        taps, weights = _interpolation(centres - 0.5 - span.window, size, count)
         self.taps = np.zeros((TAPS, len(centres)), dtype=np.int32)
         self.weights = np.zeros((TAPS, len(centres)), dtype=np.float32)
         self.taps[:2] = taps + kept
         self.weights[:2] = weights * share
         if span.previous is not None and kept:
-            taps, weights = _interpolation(centres - 0.5 - span.previous, size)
+            taps, weights = _interpolation(centres - 0.5 - span.previous, size, count)
             blended = share < 1
-            self.taps[2:] = np.where(blended, taps - (logit_count(size) - kept), 0)
+            self.taps[2:] = np.where(blended, taps - (count - kept), 0)
             self.weights[2:] = np.where(blended, weights * (1 - share), 0)
 
     def blocks(self) -> list[Block]:
@@ -210,16 +219,16 @@ class Axis:
         return matrix
 
 
-def logit_count(size: int) -> int:
+def logit_count(size: int, logit_stride: int) -> int:
     """Return how many logits a network gives along an axis of `size` pixels."""
-    return -(-size // 4)
+    return -(-size // logit_stride)
 
 
-def kept_logits(size: int, overlap: int) -> int:
+def kept_logits(size: int, overlap: int, logit_stride: int) -> int:
     """Return how many of a window's last logits along an axis the next window is blended with."""
     if not overlap:
         return 0
-    count = logit_count(size)
+    count = logit_count(size, logit_stride)
     # one more pixel: the centre of a scene's pixel may lie before that of the network's
     first = max(size - overlap - 1, 0)
     return count - int(first * (count - 1) / max(size - 1, 1))
@@ -231,13 +240,12 @@ def _first_pixel(position: int, step: float) -> int:
 
 
 def _interpolation(
-    positions: npt.NDArray[np.float64], size: int
+    positions: npt.NDArray[np.float64], size: int, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return which two logits lie around positions in a window, and what each weighs.
+    """Return which two of `count` logits lie around positions in a window, and what each weighs.
 
     The logits' outermost centres lie on the outermost pixels' (``align_corners=True``).
     """
-    count = logit_count(size)
     if count == 1 or size == 1:
         taps = np.zeros((2, len(positions)), dtype=np.int64)
         return taps, np.stack((np.ones(len(positions)), np.zeros(len(positions))))
@@ -273,6 +281,7 @@ class RowBlender:
         step: The scene's pixels in one of the network's.
         confidence: Type in which strips hold confidences, or None for none.
         probabilities: Type in which strips hold class probabilities, or None for none.
+        logit_stride: Pixels of a window that one of its logits stands for, the engine's.
     """
 
     def __init__(
@@ -287,18 +296,24 @@ class RowBlender:
         step: float = 1.0,
         confidence: ScoreType | None = None,
         probabilities: ScoreType | None = None,
+        logit_stride: int = 4,
     ) -> None:
         height, width = shape
         self._classes = num_classes
         self._scene = scene
         self._score_types = (confidence, probabilities)
-        self._logits = (logit_count(height), logit_count(width))
-        self._kept = (kept_logits(height, overlap), kept_logits(width, overlap))
-        self._rows = [Axis(span, height, overlap, step, scene[0]) for span in rows]
+        self._logits = (logit_count(height, logit_stride), logit_count(width, logit_stride))
+        self._kept = (
+            kept_logits(height, overlap, logit_stride),
+            kept_logits(width, overlap, logit_stride),
+        )
+        self._rows = [Axis(span, height, overlap, step, scene[0], logit_stride) for span in rows]
         self._blocks = _of_equal_size(
             [axis.blocks() for axis in self._rows], sum((self._kept[0], self._logits[0]))
         )
-        self._columns = [Axis(span, width, overlap, step, scene[1]) for span in columns]
+        self._columns = [
+            Axis(span, width, overlap, step, scene[1], logit_stride) for span in columns
+        ]
         kept_columns, own_columns = self._kept[1], self._logits[1]
         widest = max(len(axis.pixels) for axis in self._columns)
         matrices: dict[bytes, Floats] = {}  # those in the middle are the same

@@ -29,6 +29,7 @@ class MappedScene:
             resolution is not known.
         areas: Square metres of each class on the ground, or None where they are not known.
         zones: The classes in each zone, or None where no zones were given.
+        height_model: The height model that the network saw, or None.
         earlier: Whether the map was there already when the run was resumed.
         seconds: Wall time from opening the scene to the finished files.
     """
@@ -44,6 +45,7 @@ class MappedScene:
     pixel_area: float | None
     areas: list[float] | None
     zones: ZoneAreas | None
+    height_model: str | None
     earlier: bool
     seconds: float
 

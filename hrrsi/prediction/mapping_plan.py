@@ -29,6 +29,8 @@ def seconds_a_window(engine: Engine, window: int) -> float:
     noise = np.random.default_rng(0).integers(
         0, 256, (len(meta["mean"]), window, window), dtype=np.uint8
     )
+    if meta.get("height"):
+        noise = noise.astype(np.float32)
     normal = normalisation(255, meta["mean"], meta["std"])
     seconds = 0.0
     for _ in range(2):  # the first time, the graph is compiled

@@ -20,9 +20,11 @@ from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
 from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
 from hrrsi.prediction.scene_files import is_remote, map_paths, scene_files
 from hrrsi.prediction.scene_mapper import MapOptions, SceneMapper
-from hrrsi.prediction.sliding_window import check_scale, checked_overlap
+from hrrsi.prediction.sliding_window import checked_overlap
 from hrrsi.prediction.test_time_augmentation import symmetries
+from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.value_scale import check_scale
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 from hrrsi.weights_file import packaged_weights
 
@@ -68,6 +70,7 @@ def predict(
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
     scale: float | None = None,
+    height: str | Path | None = None,
     aoi: str | Path | None = None,
     resample: bool = False,
     min_area: float | None = None,
@@ -107,10 +110,13 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Processor threads; by default one a core.
         batch: Windows in one step of the network; by default the engine's choice.
-        bands: The 1-based bands to read; by default all but alpha.
+        bands: The 1-based bands to read; by default those that the weights were trained on where
+            these are not just the first ones, else all but alpha.
         nodata: A value that marks pixels without data, beside what the file declares.
         scale: The rasters' value that counts as full brightness; estimated, with a warning, where
             their type differs from the one that the weights were trained on.
+        height: The scenes' height models, for weights that see one as their last band: a raster
+            for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
         aoi: A file of polygons: what lies outside them has no class.
         resample: Read scenes at the ground resolution that the weights were trained on; maps are
             on the scenes' own grids all the same.
@@ -144,6 +150,7 @@ def predict(
         bands=bands,
         nodata=nodata,
         scale=scale,
+        height=height,
         aoi=aoi,
         resample=resample,
         min_area=min_area,
@@ -210,6 +217,7 @@ def plan(
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
     scale: float | None = None,
+    height: str | Path | None = None,
     aoi: str | Path | None = None,
     resample: bool = False,
     min_area: float | None = None,
@@ -239,6 +247,7 @@ def plan(
         bands=bands,
         nodata=nodata,
         scale=scale,
+        height=height,
         aoi=aoi,
         resample=resample,
         min_area=min_area,
@@ -276,6 +285,7 @@ def _options(
     window: int,
     overlap: int | None,
     bands: Sequence[int] | None,
+    height: str | Path | None,
     aoi: str | Path | None,
     zones: str | Path | None,
     **as_they_are: Any,
@@ -289,6 +299,7 @@ def _options(
         window=window,
         overlap=checked_overlap(window, overlap),
         bands=None if bands is None else tuple(bands),
+        height=None if height is None else str(height),
         aoi=None if aoi is None else Path(aoi),
         zones=None if zones is None else Path(zones),
         **as_they_are,
@@ -325,6 +336,11 @@ def _scenes_and_outputs(
     if resume and overwrite:
         raise HrrsiError("--resume keeps what --overwrite replaces", fix="give one of them")
     scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
+    heights = None if options.height is None else height_files(options.height)
+    if heights is not None:
+        beside = {Path(path).resolve() for path in heights.paths}
+        scenes = [s for s in scenes if Path(s).resolve() not in beside] or scenes
+        heights.require_own([(scene, None) for scene in scenes])
     if not scenes:
         raise HrrsiError("no scenes are named", fix="name rasters, folders or patterns")
     outputs = scene_outputs(
@@ -340,7 +356,8 @@ def _scenes_and_outputs(
             pass
     read = [Path(s) for s in scenes if not is_remote(s)]
     polygons = [path for path in (options.aoi, options.zones) if path is not None]
-    check_outputs(outputs, [*read, *polygons], overwrite=overwrite, resume=resume)
+    models = [Path(path) for path in ([] if heights is None else heights.paths)]
+    check_outputs(outputs, [*read, *polygons, *models], overwrite=overwrite, resume=resume)
     return scenes, outputs
 
 

@@ -9,10 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import is_product
+from hrrsi.scenes.height_files import RASTER_SUFFIXES
 
-_RASTER_SUFFIXES = frozenset(
-    {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}
-)
 _MAP_SUFFIX = "_classes.tif"
 
 
@@ -41,7 +39,7 @@ def _expanded(given: str) -> list[str]:
         rasters = sorted(
             str(p)
             for p in path.iterdir()
-            if p.suffix.lower() in _RASTER_SUFFIXES and p.is_file() and not p.name.startswith(".")
+            if p.suffix.lower() in RASTER_SUFFIXES and p.is_file() and not p.name.startswith(".")
         )
         scenes = [name for name in rasters if not _is_product(name)]
         if not scenes:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,37 +24,23 @@ from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_
 from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.height_check import image_bands, require_height_as_trained
 from hrrsi.prediction.mapped_scene import MappedScene
+from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.scene_files import is_remote
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
+from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.pixel_area import pixel_areas
 from hrrsi.scenes.scene import Scene, open_raster, open_scene, rasterio_window
-from hrrsi.scenes.value_scale import estimated_scale, scene_sample, unlike_training
+from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.windows import Window
 from hrrsi.weights_file import content_digest
 
 if TYPE_CHECKING:
     from hrrsi.maps.zone_areas import ZoneAreas
 
-_RESOLUTION_FACTOR = 1.5
 _ROWS = 512
-
-
-class SceneWarning(UserWarning):
-    """Something about a scene that may make its map worse; the map is made all the same."""
-
-
-class ResolutionWarning(SceneWarning):
-    """A scene's ground resolution is far from the one that the weights were trained on."""
-
-
-class ScaleWarning(SceneWarning):
-    """The value of full brightness was estimated."""
-
-
-class UnlikeTrainingWarning(SceneWarning):
-    """A scene's bands are unlike those that the weights were trained on."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +54,7 @@ class MapOptions:
         bands: The 1-based bands, or None.
         nodata: Value of pixels without data, or None.
         scale: Value of full brightness, or None.
+        height: Where height models come from, or None.
         aoi: Polygons of the area of interest, or None.
         resample: Whether scenes are read at the weights' resolution.
         min_area: Area below which components are merged into their neighbours, or None.
@@ -84,6 +70,7 @@ class MapOptions:
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     scale: float | None = None
+    height: str | None = None
     aoi: Path | None = None
     resample: bool = False
     min_area: float | None = None
@@ -103,7 +90,8 @@ class SceneMapper:
         show_progress: Whether to show progress on a terminal.
 
     Raises:
-        HrrsiError: Scenes can't be resampled to weights whose resolution is not known.
+        HrrsiError: Scenes can't be resampled to weights whose resolution is not known, or the
+            weights see a height model and none is given, or the other way round.
     """
 
     def __init__(
@@ -111,9 +99,11 @@ class SceneMapper:
     ) -> None:
         self._engine = engine
         self._options = options
+        require_height_as_trained(engine.meta, options.height)
+        self._heights = None if options.height is None else height_files(options.height)
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
-        self._warned: set[object] = set()
+        self._checks = SceneChecks(engine.meta)
         if options.resample and engine.meta["resolution"] is None:
             raise HrrsiError(
                 "does not say at which ground resolution it was trained",
@@ -127,6 +117,7 @@ class SceneMapper:
             "bands": options.bands,
             "nodata": options.nodata,
             "scale": options.scale,
+            "height": None if options.height is None else PurePosixPath(options.height).name,
             "aoi": None if options.aoi is None else options.aoi.name,
             "resample": options.resample or None,
         }
@@ -150,10 +141,12 @@ class SceneMapper:
         return open_scene(
             name,
             bands=options.bands,
-            expected_bands=len(meta["mean"]),
+            expected_bands=image_bands(meta),
+            trained_bands=meta["bands"],
             nodata=options.nodata,
             aoi=options.aoi,
             resolution=meta["resolution"] if options.resample else None,
+            height_model=None if self._heights is None else self._heights.of(name),
         )
 
     def map(self, name: str, outputs: Outputs, *, resume: bool) -> MappedScene:
@@ -170,8 +163,9 @@ class SceneMapper:
         """
         start = time.perf_counter()
         with self.open(name) as scene:
-            scale = self._scale(scene)
-            self._compare_resolution(scene)
+            scale = self._checks.scale(scene, self._options.scale)
+            if not self._options.resample:
+                self._checks.compare_resolution(scene)
             if self._options.zones is not None:  # before hours of work
                 from hrrsi.maps.zone_areas import check_zones
 
@@ -274,7 +268,9 @@ class SceneMapper:
             smallest = smallest_component(dataset, options.min_area)
             labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
             provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
-        if options.scale is None and scene.dtype != meta["dtype"]:
+        if scene.height_model is not None:
+            provenance = {**provenance, "HEIGHT": PurePosixPath(scene.height_model.path).name}
+        if options.scale is None and not same_values(scene.dtype, meta["dtype"]):
             provenance = {**provenance, "ESTIMATED_SCALE": f"{identity['scale']:.9g}"}
         write_class_raster(
             outputs.classes,
@@ -329,7 +325,7 @@ class SceneMapper:
             from hrrsi.maps.preview import write_preview
 
             mapped = self._mapped(scene, outputs, zones, time.perf_counter(), earlier=False)
-            write_preview(mapped, outputs.preview, bands=options.bands)
+            write_preview(mapped, outputs.preview, bands=scene.bands)
         return zones
 
     def _mapped(
@@ -359,6 +355,7 @@ class SceneMapper:
             pixel_area=None if resolution is None else resolution**2,
             areas=_areas(scene, content.class_pixels, outputs.classes),
             zones=zones,
+            height_model=None if scene.height_model is None else scene.height_model.path,
             earlier=earlier,
             seconds=time.perf_counter() - start,
         )
@@ -384,14 +381,12 @@ class SceneMapper:
 
     def _identity(self, scene: Scene, scale: float) -> dict[str, Any]:
         """Return all that the labels and scores depend on, by the names that messages give it."""
-        files = {}
-        for file in (Path(name) for name in scene.dataset.files):
-            if file.exists():
-                state = file.stat()
-                files[str(file.resolve())] = [state.st_size, state.st_mtime_ns]
+        heights = scene.height_model
+        of_heights = {} if heights is None else {"the height model": _states(heights.files)}
         return {
             "scene": scene.path if is_remote(scene.path) else str(Path(scene.path).resolve()),
-            "the scene's files": files,
+            "the scene's files": _states(scene.dataset.files),
+            **of_heights,
             "scale": scale,
             "area of interest": None if scene.area is None else scene.area.digest,
             "device": self._engine.device,
@@ -400,42 +395,12 @@ class SceneMapper:
             **{key.lower().replace("_", " "): value for key, value in self._provenance.items()},
         }
 
-    def _scale(self, scene: Scene) -> float:
-        """Return the value of full brightness, and warn once where scenes look out of place."""
-        meta = self._engine.meta
-        sample = scene_sample(scene)
-        scale = self._options.scale
-        if scale is None and scene.dtype == meta["dtype"]:
-            scale = float(meta["scale"])
-        if scale is None:
-            scale, reason = estimated_scale(sample)
-            self._warn(
-                ScaleWarning,
-                f"{scene.path}: holds {scene.dtype} where the weights were trained on "
-                f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
-                "unless --scale says otherwise",
-                once_for=scale,  # another estimate is news
-            )
-        unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
-        if unlike is not None:
-            self._warn(UnlikeTrainingWarning, f"{scene.path}: {unlike}")
-        return scale
 
-    def _compare_resolution(self, scene: Scene) -> None:
-        trained_on, there = self._engine.meta["resolution"], scene.resolution
-        if self._options.resample or trained_on is None or there is None:
-            return
-        if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
-            self._warn(
-                ResolutionWarning,
-                f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
-                f"on {trained_on * 100:.3g} cm; expect worse maps, or give --resample",
-            )
-
-    def _warn(self, kind: type[SceneWarning], message: str, once_for: float | None = None) -> None:
-        if (kind, once_for) not in self._warned:
-            self._warned.add((kind, once_for))
-            warnings.warn(message, kind, stacklevel=2)
+def _states(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return size and time of change of those files that are on this machine."""
+    files = [file for file in map(Path, names) if file.exists()]
+    states = [(file, file.stat()) for file in files]
+    return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
 
 
 def _is_newer(path: Path, outputs: Outputs) -> bool:

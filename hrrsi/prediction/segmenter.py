@@ -91,7 +91,8 @@ class Segmenter:
         """Return the labels of an image.
 
         Args:
-            image: (height, width, bands) in the type and band order of the weights' scenes.
+            image: (height, width, bands) in the type and band order of the weights' scenes;
+                where they see heights, these come last, as float32 with the other bands' values.
             valid: (height, width), true where pixels hold data; by default those that no band
                 masks, and of floats those that are finite.
             scale: The value that counts as full brightness, where it is not the weights'.
@@ -162,7 +163,10 @@ class Segmenter:
                 f"valid has shape {holds.shape} for an image of {pixels.shape[1:]} px",
                 fix="give a (height, width) array",
             )
-        scene = ArrayScene(pixels, holds)
+        has_height = bool(self.meta.get("height"))
+        if has_height and scale is None and pixels.dtype.kind == "f":
+            scale = float(self.meta["scale"])  # the other bands became floats beside the heights
+        scene = ArrayScene(pixels, holds, has_height)
         strips = predict_strips(
             scene,
             self._engine,

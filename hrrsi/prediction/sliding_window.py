@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.test_time_augmentation import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
 from hrrsi.scenes.readable_scene import ReadableScene
+from hrrsi.scenes.value_scale import check_scale, same_values
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window, default_overlap, window_starts
 from hrrsi.weights_file import ModelMeta
 
@@ -105,18 +105,6 @@ def checked_overlap(window: int, overlap: int | None) -> int:
     return overlap
 
 
-def check_scale(scale: float | None) -> None:
-    """Raise unless a value can be full brightness.
-
-    Raises:
-        HrrsiError: It can't.
-    """
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise HrrsiError(
-            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
-        )
-
-
 def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> float:
     """Return the raster's value that counts as full brightness.
 
@@ -125,13 +113,28 @@ def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> f
             is not given.
     """
     check_scale(scale)
-    if scale is None and scene.dtype != meta["dtype"]:
+    if scale is None and not same_values(scene.dtype, meta["dtype"]):
         raise HrrsiError(
             f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",
             where=scene.path,
             fix="say which value is full brightness with --scale, e.g. --scale 10000",
         )
     return float(meta["scale"]) if scale is None else scale
+
+
+def band_scales(meta: ModelMeta, scale: float) -> list[float]:
+    """Return what each band is divided by before normalisation.
+
+    Heights mean the same in all scenes, so what they are divided by is what it was in training.
+
+    Args:
+        meta: What the weights say of themselves.
+        scale: The raster's value that counts as full brightness.
+    """
+    scales = [scale] * len(meta["mean"])
+    if meta.get("height"):
+        scales[-1] = float(meta["scale"])
+    return scales
 
 
 def _strips(
@@ -161,6 +164,7 @@ def _strips(
         step=scene.step,
         confidence=confidence,
         probabilities=probabilities,
+        logit_stride=engine.logit_stride,
     )
     # the row of windows above the first strip is blended with it
     row = blender.row_of(first_row)
@@ -185,7 +189,9 @@ def _strips(
                     yield None if pixels is None else symmetry.seen(pixels)
 
         with closing(
-            engine.logits(seen(), *normalisation(scale, meta["mean"], meta["std"]))
+            engine.logits(
+                seen(), *normalisation(band_scales(meta, scale), meta["mean"], meta["std"])
+            )
         ) as logits:
             means = mean_logits(logits, chosen)
             for index in range(start, len(row_starts)):

@@ -61,7 +61,8 @@ def read_window(scene: ReadableScene, window: Window, scale: float) -> WindowPix
         if valid.all():
             valid = None
     if values.dtype.kind == "f":
-        _check_brightness(scene, values if valid is None else values[:, valid], scale)
+        image = values[:-1] if scene.has_height else values
+        _check_brightness(scene, image if valid is None else image[:, valid], scale)
     if part == window:
         # values without data may be NaN or far off: they must not reach the arithmetic
         filled = values if valid is None else mirror_filled(values, valid)

@@ -66,7 +66,7 @@ def model_latency(
     A script that calls this needs ``if __name__ == "__main__":``, since that process imports it.
 
     Args:
-        model: One of `hrrsi.networks.names.MODEL_NAMES`.
+        model: Its name, as `hrrsi.networks.names.parsed_model` understands it.
         classes: Number of classes.
         size: Rows and columns of a window.
         batch: Windows a pass.

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.score_fusion import ScoreFusion
-from hrrsi.networks.segmentation import UED, build_network
+from hrrsi.networks.segmentation import build_network
 from hrrsi.weights import load_model
 
 
@@ -40,10 +41,14 @@ class Operations:
     """What one forward pass computes, all heads included.
 
     Attributes:
-        macs: Multiply-accumulates of convolutions and matrix products, and of nothing else.
+        macs: Multiply-accumulates of convolutions and matrix products, and of nothing else. Of
+            encoders with attention, the products of queries, keys and values are not counted:
+            they are no layers.
         published: The published "FLOPs": multiply-accumulates of convolutions, plus 1 per element
             for a convolution's bias, 2 per element of a BatchNorm and 1 per element of a ReLU;
             resizing, sampling, sigmoids, pooling, additions and products of maps count nothing.
+            Linear layers count as the 1x1 convolutions that they are; other norms and activations,
+            which the published networks lack, count nothing.
     """
 
     macs: int
@@ -105,12 +110,12 @@ def profile_model(model: str, *, classes: int = PUBLISHED_CLASSES, size: int = 5
     """Return what a network costs.
 
     Args:
-        model: One of `hrrsi.networks.MODEL_NAMES`.
+        model: Its name, as `hrrsi.networks.names.parsed_model` understands it.
         classes: Number of classes.
         size: Rows and columns of the window, at least 32.
 
     Raises:
-        HrrsiError: The name is not a model's.
+        HrrsiError: The name is not a model's, or its encoder can't carry the network.
     """
     network = build_network(model, classes).eval()
     return _profile(network, model, None, size, len(safetensors.torch.save(network.state_dict())))
@@ -126,16 +131,20 @@ def profile_weights(path: Path, *, size: int = 512) -> Profile:
     return _profile(network, network.meta["model"], path.name, size, path.stat().st_size)
 
 
-def _profile(network: UED, model: str, weights: str | None, size: int, file_bytes: int) -> Profile:
-    bands = network.base_network.conv_stem.in_channels
+def _profile(
+    network: SegmentationNetwork, model: str, weights: str | None, size: int, file_bytes: int
+) -> Profile:
+    # PyTorch makes more calls, which ptflops counts, where tensors hold no numbers
+    ptflops_macs = _ptflops_macs(network, network.bands, size)
+    network = network.to("meta")
     return Profile(
         model=model,
         weights=weights,
         classes=network.num_classes,
         size=size,
         parameters=sum(p.numel() for p in network.parameters()),
-        operations=count_operations(network, bands, size),
-        ptflops_macs=_ptflops_macs(network, bands, size),
+        operations=count_operations(network, network.bands, size),
+        ptflops_macs=ptflops_macs,
         file_bytes=file_bytes,
     )
 
@@ -149,6 +158,9 @@ def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
             taps = module.weight[0].numel()
             counted["convolutions"] += output.numel() * taps
             counted["biases"] += output.numel() if module.bias is not None else 0
+        elif isinstance(module, nn.Linear):
+            counted["convolutions"] += output.numel() * module.in_features
+            counted["biases"] += output.numel() if module.bias is not None else 0
         elif isinstance(module, nn.BatchNorm2d):
             counted["norms"] += 2 * output.numel()
         elif isinstance(module, nn.ReLU):
@@ -158,7 +170,8 @@ def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
             counted["matrix products"] += output[1].numel()
 
     with _hooked(network, count), torch.inference_mode():
-        network(torch.zeros(1, bands, size, size))
+        device = next(network.parameters()).device
+        network(torch.zeros(1, bands, size, size, device=device))
     return Operations(
         macs=counted["convolutions"] + counted["matrix products"],
         published=sum(counted[what] for what in ("convolutions", "biases", "norms", "relus")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.env import get_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
@@ -43,8 +43,17 @@ class PixelReader:
             np.dtype(dataset.dtypes[band - 1]).itemsize for band in self._bands
         )
         self._by_band: list[Any] | None = None
+        # before the masks: where GDAL looked for one on a server in vain, rasterio raises that here
+        meanings = [dataset.colorinterp[band - 1] for band in self._bands]
         flags = dataset.mask_flag_enums
-        self._masked = [band for band in self._bands if MaskFlags.all_valid not in flags[band - 1]]
+        # GDAL calls the last of four bands alpha unless told otherwise: it is no mask where it
+        # is wanted as a band
+        no_mask = MaskFlags.alpha if ColorInterp.alpha in meanings else MaskFlags.all_valid
+        self._masked = [
+            band
+            for band in self._bands
+            if not {MaskFlags.all_valid, no_mask} & set(flags[band - 1])
+        ]
         if self._masked and all(MaskFlags.per_dataset in flags[b - 1] for b in self._masked):
             self._masked = self._masked[:1]  # one mask for all of them
 
@@ -65,7 +74,8 @@ class PixelReader:
         """Return which pixels of a window the file declares to be data, (height, width).
 
         As in `rasterio.DatasetReader.dataset_mask`: with a nodata value a pixel is without data
-        where every band that has one holds it; alpha counts as data from 1 on.
+        where every band that has one holds it; alpha counts as data from 1 on, unless it is one
+        of the bands that are read.
 
         Raises:
             HrrsiError: The file can't be read there.

@@ -48,6 +48,11 @@ class ReadableScene(Protocol):
         ...
 
     @property
+    def has_height(self) -> bool:
+        """Whether the last band is a height."""
+        ...
+
+    @property
     def area(self) -> AreaOfInterest | None:
         """The area of interest, on the map's grid."""
         ...
@@ -81,10 +86,12 @@ class ArrayScene:
     Attributes:
         pixels: (bands, height, width) of any real type.
         valid: (height, width) bool, which pixels hold data; None where all do.
+        has_height: Whether the last band is a height.
     """
 
     pixels: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_] | None = None
+    has_height: bool = False
 
     path: str = "array"
     step: float = 1.0

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
+from hrrsi.scenes.band_choice import chosen_bands
 from hrrsi.scenes.ground_resolution import ground_resolution
+from hrrsi.scenes.height_model import HeightModel, open_height_model
 from hrrsi.scenes.mosaic import is_local, require_mosaic_files
 from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
@@ -66,6 +67,8 @@ class Scene:
         step: Pixels of the raster in one pixel of the network's grid, along each axis.
         area: The area of interest, on the raster's own grid, or None.
         overview: The overview that a coarser grid is read from, or None.
+        height_model: Heights on the raster's own grid, which are one more band after `bands`, or
+            None. With it, all that is read is float32.
     """
 
     path: str
@@ -75,6 +78,7 @@ class Scene:
     step: float = 1.0
     area: AreaOfInterest | None = None
     overview: Scene | None = None
+    height_model: HeightModel | None = None
     _last: tuple[Window, Valid] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -94,8 +98,13 @@ class Scene:
 
     @property
     def dtype(self) -> str:
-        """NumPy name of the bands' type."""
+        """NumPy name of the type of the raster's bands."""
         return str(self.dataset.dtypes[self.bands[0] - 1])
+
+    @property
+    def has_height(self) -> bool:
+        """Whether the last band is a height."""
+        return self.height_model is not None
 
     @property
     def resolution(self) -> float | None:
@@ -110,7 +119,12 @@ class Scene:
     @cached_property
     def declares_nodata(self) -> bool:
         """Whether some pixels may hold no data, by the file's word or by `nodata`."""
-        return self.nodata is not None or self.reader.declares_nodata or "float" in self.dtype
+        return (
+            self.nodata is not None
+            or self.reader.declares_nodata
+            or "float" in self.dtype
+            or self.has_height
+        )
 
     @property
     def on_own_grid(self) -> Scene:
@@ -135,6 +149,8 @@ class Scene:
     def read(self, window: Window) -> npt.NDArray[Any]:
         """Return the bands of a window as (bands, height, width) in the file's type.
 
+        With a height model it is float32, and the heights come last: NaN where there is none.
+
         On a coarser grid than the raster's own, pixels are means of those that they cover; on a
         finer one they are interpolated. Pixels without data don't enter into either.
 
@@ -142,7 +158,7 @@ class Scene:
             HrrsiError: The file can't be read there (truncated, damaged).
         """
         if self.step == 1:
-            return self.reader.values(window)
+            return self._own_pixels(window)
         pixels, valid = self._resampled(window)
         self._last = window, valid
         return pixels
@@ -151,8 +167,8 @@ class Scene:
         """Return which pixels of a window hold data, as (height, width).
 
         A pixel holds no data where the file's mask or alpha says so (alpha from 1 on is data),
-        where every band that has a nodata value holds it, where every band holds `nodata`, and
-        where any band is NaN or infinite.
+        where every band that has a nodata value holds it, where every band holds `nodata`, where
+        any band is NaN or infinite, and where there is no height in a scene with a height model.
 
         Args:
             window: The window.
@@ -183,7 +199,8 @@ class Scene:
     def reduced(self, shortest: int, longest: int) -> Iterator[Scene | None]:
         """Yield the smallest overview whose longer side has so many pixels, or None.
 
-        None also where overviews may have mixed pixels without data into others.
+        None also where overviews may have mixed pixels without data into others, and with a
+        height model.
 
         Args:
             shortest: Pixels of the longer side at least.
@@ -195,7 +212,39 @@ class Scene:
         with ExitStack() as stack:
             yield _overview(stack, self, fitting[max(fitting)]) if fitting else None
 
+    def without_height(
+        self, window: Window, pixels: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which pixels hold data but for their height, as (height, width), or None.
+
+        None where there is no height model.
+
+        Args:
+            window: A window of the raster's own grid.
+            pixels: What `read` returned for it.
+        """
+        if self.height_model is None:
+            return None
+        lacking: npt.NDArray[np.bool_] = ~np.isfinite(pixels[-1])
+        return lacking & self._image_valid(window, pixels[:-1])
+
+    def _own_pixels(self, window: Window) -> npt.NDArray[Any]:
+        values = self.reader.values(window)
+        if self.height_model is None:
+            return values
+        pixels = np.empty((len(values) + 1, *values.shape[1:]), dtype=np.float32)
+        pixels[:-1] = values
+        pixels[-1] = self.height_model.read(window)
+        return pixels
+
     def _own_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        if self.height_model is None:
+            return self._image_valid(window, pixels)
+        valid = self._image_valid(window, pixels[:-1])
+        valid &= np.isfinite(pixels[-1])
+        return valid
+
+    def _image_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         valid = self.reader.valid(window)
         if self.nodata is not None:
             valid &= ~(pixels == self.nodata).all(axis=0)
@@ -292,26 +341,35 @@ def open_scene(
     nodata: float | None = None,
     aoi: str | Path | None = None,
     resolution: float | None = None,
+    height_model: str | Path | None = None,
+    trained_bands: Sequence[int] | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene.
 
     Args:
         path: A file, or whatever GDAL opens.
-        bands: The 1-based bands to read; by default all but alpha, which must then be
-            `expected_bands`.
-        expected_bands: How many bands the network sees.
+        bands: The 1-based bands to read; by default as `band_choice.chosen_bands` says. A band
+            that is named is imagery, also where the file calls it alpha.
+        expected_bands: How many bands the network sees, without the height model's.
         nodata: A value that marks pixels without data beside what the file declares.
         aoi: A vector file of polygons, the area of interest.
         resolution: Metres a pixel at which the scene is read; by default the raster's own. A
             difference of less than 1 % is left as it is.
+        height_model: A raster of heights, the last band that the network sees, laid over the
+            scene as `height_model.open_height_model` says.
+        trained_bands: The bands of the scenes that the network was trained on.
 
     Raises:
         HrrsiError: Not a readable raster, not the right bands, no polygon of the area of interest
-            on it, or no ground resolution of its own to start from.
+            on it, no ground resolution of its own to start from, or a height model that is none
+            or doesn't fit.
     """
     with open_raster(path) as dataset, ExitStack() as stack:
-        chosen = _chosen_bands(path, dataset, bands, expected_bands)
+        chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands)
         scene = Scene(str(path), dataset, chosen, nodata)
+        if height_model is not None:
+            heights = stack.enter_context(open_raster(height_model))
+            scene.height_model = open_height_model(stack, height_model, dataset, str(path), heights)
         scene.reader.open_band_by_band(stack, lambda: _opened(str(path)))
         if resolution is not None:
             scene.step = _step(scene, resolution)
@@ -323,45 +381,6 @@ def open_scene(
 
             scene.area = area_of_interest(aoi, scene)
         yield scene
-
-
-def _chosen_bands(
-    path: str | Path, dataset: Any, bands: Sequence[int] | None, expected_bands: int
-) -> tuple[int, ...]:
-    colour_bands = [
-        band
-        for band, meaning in enumerate(dataset.colorinterp, start=1)
-        if meaning != ColorInterp.alpha
-    ]
-    chosen = list(bands) if bands else colour_bands
-    wrong = [b for b in chosen if not 1 <= b <= dataset.count]
-    if wrong:
-        raise HrrsiError(
-            f"has no band {wrong[0]} (it has {dataset.count})",
-            where=path,
-            fix="correct --bands",
-        )
-    if len(chosen) != expected_bands:
-        many = "band" if len(chosen) == 1 else "bands"
-        example = ",".join(str(b) for b in range(1, expected_bands + 1))
-        fix = (
-            f"choose {expected_bands} with --bands, e.g. --bands {example}"
-            if dataset.count >= expected_bands
-            else f"use a raster with at least {expected_bands} bands"
-        )
-        raise HrrsiError(
-            f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
-        )
-    types = {dataset.dtypes[b - 1] for b in chosen}
-    if len(types) > 1:
-        raise HrrsiError(
-            f"its bands have different types ({', '.join(sorted(types))})",
-            where=path,
-            fix="convert them to one type",
-        )
-    if "complex" in next(iter(types)):
-        raise HrrsiError("holds complex numbers", where=path, fix="use a raster of real values")
-    return tuple(chosen)
 
 
 def _step(scene: Scene, resolution: float) -> float:
@@ -395,8 +414,11 @@ def _overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
 
     None where overviews may have mixed pixels without data into others: with a `nodata` of the
     user's, a mask that the overviews don't have, or one in a file of its own, which GDAL leaves
-    out of account when it builds overviews.
+    out of account when it builds overviews. None also with a height model, which lies on the
+    raster's own grid.
     """
+    if scene.has_height:
+        return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
     dataset = stack.enter_context(_opened(scene.path, overview_level=level))

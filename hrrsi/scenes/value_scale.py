@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.errors import HrrsiError
 from hrrsi.scenes.scene import FULL_SCALE, Scene
 from hrrsi.scenes.windows import Window
 
@@ -25,6 +27,7 @@ _RANGES = (
     (4095.0, "12-bit values"),
     (10000.0, "reflectance times 10000"),
     (16383.0, "14-bit values"),
+    (32767.0, "all of int16"),
     (65535.0, "16-bit values"),
 )
 _BEYOND = 1.05
@@ -40,14 +43,20 @@ class SceneSample:
     """Some values of a scene.
 
     Attributes:
-        values: (bands, pixels) float64 of pixels with data, perhaps none.
+        values: (bands, pixels) float64 of pixels with data, perhaps none; without the heights.
         dtype: NumPy name of the scene's type.
         bits: Bits a value, where the file says that it uses fewer than its type has.
+        unit: What a step of its values stands for, where the file declares that (GDAL's scale).
+        heights: (pixels,) float64, the heights of the same pixels, or None without height model.
+        without_height: Share of the pixels with data that have no height.
     """
 
     values: npt.NDArray[np.float64]
     dtype: str
     bits: int | None
+    unit: float | None = None
+    heights: npt.NDArray[np.float64] | None = None
+    without_height: float = 0.0
 
 
 class EstimatedScale(NamedTuple):
@@ -76,34 +85,50 @@ def scene_sample(scene: Scene) -> SceneSample:
     """
     own = scene.on_own_grid
     longest = max(own.height, own.width)
-    values: npt.NDArray[np.float64] = np.empty((len(scene.bands), 0))
+    found: list[_Values] = []
     if longest <= _LARGEST_SIDE:
-        values = _values(own, Window(0, 0, own.height, own.width), thin=longest > _LARGEST_SIDE / 2)
+        whole = Window(0, 0, own.height, own.width)
+        found = [_values(own, whole, thin=longest > _LARGEST_SIDE / 2)]
     else:
         with own.reduced(_SIDE, _LARGEST_SIDE) as overview:
             if overview is not None:
                 whole = Window(0, 0, overview.height, overview.width)
-                values = _values(overview, whole)
+                found = [_values(overview, whole)]
     for pieces in _PIECES:
-        if values.size or longest <= _LARGEST_SIDE:
+        if any(part.values.size for part in found) or longest <= _LARGEST_SIDE:
             break
         windows = [
             Window(row, col, min(_PIECE, own.height), min(_PIECE, own.width))
             for row in _spread(own.height, pieces)
             for col in _spread(own.width, pieces)
         ]
-        values = np.concatenate([_values(own, window) for window in windows], axis=1)
-    return SceneSample(values, scene.dtype, _declared_bits(scene))
+        found = [_values(own, window) for window in windows]
+    values = np.concatenate([part.values for part in found], axis=1)
+    lacking = sum(part.without_height for part in found)
+    return SceneSample(
+        values[: len(scene.bands)],
+        scene.dtype,
+        _declared_bits(scene),
+        _declared_unit(scene),
+        values[-1] if scene.has_height else None,
+        lacking / max(1, lacking + values.shape[1]),
+    )
 
 
-def _values(scene: Scene, window: Window, *, thin: bool = False) -> npt.NDArray[np.float64]:
-    """Return (bands, pixels) of the pixels with data."""
+class _Values(NamedTuple):
+    """(bands, pixels) of pixels with data, and how many more only lack a height."""
+
+    values: npt.NDArray[np.float64]
+    without_height: int
+
+
+def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
+    every = slice(None, None, 2 if thin else 1)
     pixels = scene.read(window)
-    valid = scene.read_valid(window, pixels)
-    if thin:
-        pixels, valid = pixels[:, ::2, ::2], valid[::2, ::2]
-    values: npt.NDArray[np.float64] = pixels[:, valid].astype(np.float64)
-    return values
+    valid = scene.read_valid(window, pixels)[every, every]
+    lacking = scene.without_height(window, pixels)
+    values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
+    return _Values(values, 0 if lacking is None else int(lacking[every, every].sum()))
 
 
 def _spread(length: int, pieces: int) -> list[int]:
@@ -116,16 +141,60 @@ def _declared_bits(scene: Scene) -> int | None:
     return int(text) if text and np.dtype(scene.dtype).kind in "iu" else None
 
 
+def _declared_unit(scene: Scene) -> float | None:
+    units = {float(scene.dataset.scales[band - 1]) for band in scene.bands}
+    unit = units.pop()
+    return unit if not units and unit not in (0.0, 1.0) and unit > 0 else None
+
+
+def check_scale(scale: float | None) -> None:
+    """Raise unless a value can be full brightness.
+
+    Raises:
+        HrrsiError: It can't.
+    """
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise HrrsiError(
+            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
+        )
+
+
+def same_values(dtype: str, other: str) -> bool:
+    """Return whether a value means the same in two types: they are equal, or both are floats."""
+    return dtype == other or (np.dtype(dtype).kind == "f" == np.dtype(other).kind)
+
+
+def declared_scale(scene: Scene) -> EstimatedScale | None:
+    """Return which value is full brightness by a scene's own word, or None.
+
+    It is the value that stands for 1 under the file's scale (GDAL's band tag: 10000 where it is
+    0.0001, whatever the offset), else the largest one of the bits that the file uses (NBITS), else
+    255 of uint8.
+    """
+    return _declared(scene.dtype, _declared_bits(scene), _declared_unit(scene))
+
+
+def _declared(dtype: str, bits: int | None, unit: float | None) -> EstimatedScale | None:
+    if unit is not None:
+        return EstimatedScale(float(f"{1 / unit:.9g}"), f"the file declares a scale of {unit:g}")
+    if bits is not None:
+        return EstimatedScale(
+            float(2**bits - 1), f"the file says that it holds {bits} bits a value"
+        )
+    return EstimatedScale(255.0, "of the type uint8") if dtype == "uint8" else None
+
+
 def estimated_scale(sample: SceneSample) -> EstimatedScale:
     """Return which value of a scene is likely to be full brightness.
 
     In this order:
 
-    1. uint8 is 255, and a file that says how many bits it uses (NBITS) has their largest value.
+    1. What the file declares (`declared_scale`).
     2. Floating-point values of which 99.9 % lie below 1.05 are 1.
     3. Where the value below which 99.9 % lie is at most a twentieth beyond the end of a range in
-       use (8, 10, 11 or 12 bits, reflectance times 10000, 14 or 16 bits) and above half of it, the
-       end of the smallest such range. Whole numbers below 127 count as 8 bits too: a dark scene.
+       use (8, 10, 11 or 12 bits, reflectance times 10000, 14 or 16 bits, all of int16) and above
+       half of it, the end of the smallest such range. Whole numbers below 127 count as 8 bits too:
+       a dark scene.
     4. Otherwise the value below which 99.5 % lie.
 
     Without any value above 0 it is the largest value of the type (1 of floating-point types).
@@ -133,12 +202,10 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
     Args:
         sample: From `scene_sample`.
     """
+    declared = _declared(sample.dtype, sample.bits, sample.unit)
+    if declared is not None:
+        return declared
     kind = np.dtype(sample.dtype).kind
-    if sample.bits is not None:
-        largest = float(2**sample.bits - 1)
-        return EstimatedScale(largest, f"the file says that it holds {sample.bits} bits a value")
-    if sample.dtype == "uint8":
-        return EstimatedScale(255.0, "of the type uint8")
     lit = sample.values[sample.values > 0]
     if not lit.size:
         default = FULL_SCALE.get(
@@ -153,6 +220,8 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
         return EstimatedScale(1.0, f"{said}, as in values from 0 to 1")
     for end, name in _RANGES:
         dark = kind != "f" and end == 255
+        if end == 32767 and sample.dtype != "int16":
+            continue
         if high <= end * _BEYOND and (high > end / 2 or dark):
             return EstimatedScale(end, f"{said}, as in {name}")
     bright = float(np.percentile(lit, _BRIGHT_PERCENTILE))
@@ -169,6 +238,7 @@ def unlike_training(
     of scene and training, sqrt((m - mean)² + (s - std)²) / std, is above 1.5. Or the scene has a
     tint: with each side's brightness taken out, a band's mean is off by more than 0.5. Of the 54
     scenes of the Dubai imagery, none is further than 1.4 and 0.15 from the packaged weights.
+    Heights have no say in it.
 
     Imagery with much the same mean and deviation (the negative of a scene of medium brightness)
     can't be told apart this way.
@@ -184,7 +254,8 @@ def unlike_training(
     """
     if not sample.values.size:
         return None
-    centre, deviation = np.asarray(mean), np.asarray(std)
+    bands = len(sample.values)
+    centre, deviation = np.asarray(mean)[:bands], np.asarray(std)[:bands]
     with np.errstate(over="ignore", invalid="ignore"):
         found = sample.values.mean(axis=1) / scale
         spread = sample.values.std(axis=1) / scale
@@ -202,6 +273,35 @@ def unlike_training(
         f"imagery unlike what the weights were trained on: band means {_list(found)} "
         f"(deviations {_list(spread)}) where training had {_list(centre)} ({_list(deviation)}); "
         f"{fix}, and expect worse maps"
+    )
+
+
+def heights_unlike_training(
+    sample: SceneSample, scale: float, mean: float, std: float
+) -> str | None:
+    """Return in a line how a scene's heights differ from those in training.
+
+    They do where their mean or their deviation is off by more than 1.5 of the deviations in
+    training: as heights above the sea are where training had heights above the ground.
+
+    Args:
+        sample: From `scene_sample`.
+        scale: What heights were divided by in training.
+        mean: Mean height in training, after that division.
+        std: Standard deviation, likewise.
+
+    Returns:
+        The line, or None where the heights are alike, or there are none.
+    """
+    if sample.heights is None or not sample.heights.size:
+        return None
+    found, spread = float(sample.heights.mean()), float(sample.heights.std())
+    if max(abs(found - mean * scale), abs(spread - std * scale)) <= _FAR * std * scale:
+        return None
+    return (
+        f"heights unlike those that the weights were trained on: mean {found:.4g} (deviation "
+        f"{spread:.3g}) where training had {mean * scale:.4g} ({std * scale:.3g}); check that they "
+        "are of the same kind (above the ground, or above the sea) and unit, and expect worse maps"
     )
 
 

@@ -44,12 +44,16 @@ class DatasetDescription(BaseModel):
         classes: Class names in the order of their indices.
         colours: Class colours, likewise.
         bands: The 1-based bands of the scenes that the patches hold.
-        dtype: NumPy name of the patches' type.
-        scale: The value that counts as 1: bands are divided by it, then normalised.
-        mean: Mean of each band after that division.
+        height: Where the heights of the patches' last band come from, as given to ``--height``;
+            None (and not in the file) where patches hold the scenes' bands alone.
+        dtype: NumPy name of the scenes' type, which patches have too (`patch_dtype`), unless they
+            hold heights.
+        scale: The value that counts as 1: bands, heights among them, are divided by it, then
+            normalised.
+        mean: Mean of each band of the patches after that division.
         std: Standard deviation of each band, likewise.
         statistics: Whether mean and std come from the scheme or were measured on the training
-            patches.
+            patches; those of heights always were.
         class_frequencies: Share of each class in the labelled pixels of the training patches.
         resolution: Ground sampling distance in metres per pixel.
         patch_size: Rows and columns of a patch.
@@ -65,6 +69,7 @@ class DatasetDescription(BaseModel):
     classes: list[str] = Field(min_length=1)
     colours: list[Colour]
     bands: list[int]
+    height: str | None = None
     dtype: str
     scale: float = Field(gt=0)
     mean: list[float]
@@ -77,9 +82,20 @@ class DatasetDescription(BaseModel):
     patch_format: Literal["png", "tif"]
     splits: dict[Literal["train", "val", "test"], SplitContent]
 
+    @property
+    def patch_dtype(self) -> str:
+        """NumPy name of the patches' type."""
+        return self.dtype if self.height is None else "float32"
+
+    @property
+    def band_names(self) -> list[str]:
+        """What each band of the patches is: ``band 4`` of the scenes, or ``height``."""
+        return [f"band {b}" for b in self.bands] + ([] if self.height is None else ["height"])
+
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
-        return dump_yaml(self.model_dump(mode="json"))
+        absent = {"height"} if self.height is None else None
+        return dump_yaml(self.model_dump(mode="json", exclude=absent))
 
 
 class Patch(NamedTuple):

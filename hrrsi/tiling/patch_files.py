@@ -38,7 +38,10 @@ def patch_format(dtype: str, bands: int) -> PatchFormat:
 
 
 def image_bytes(
-    pixels: npt.NDArray[Any], file_format: PatchFormat, georeference: Georeference | None
+    pixels: npt.NDArray[Any],
+    file_format: PatchFormat,
+    georeference: Georeference | None,
+    names: Sequence[str] = (),
 ) -> bytes:
     """Return an image patch as the content of a file.
 
@@ -46,10 +49,13 @@ def image_bytes(
         pixels: (bands, height, width).
         file_format: PNG takes one or three bands of uint8.
         georeference: Written to TIFF only.
+        names: What the bands are, written to TIFF only.
     """
     if file_format == "tif":
         predictor = 3 if np.issubdtype(pixels.dtype, np.floating) else 2
-        return _tiff_bytes(pixels, georeference, predictor=predictor, photometric="MINISBLACK")
+        return _tiff_bytes(
+            pixels, georeference, names=names, predictor=predictor, photometric="MINISBLACK"
+        )
     array = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     # Photographs hardly shrink further at higher levels.
     return _png_bytes(Image.fromarray(array), compress_level=3)
@@ -92,6 +98,7 @@ def _tiff_bytes(
     georeference: Georeference | None,
     *,
     palette: dict[int, tuple[int, int, int, int]] | None = None,
+    names: Sequence[str] = (),
     **options: Any,
 ) -> bytes:
     bands, height, width = pixels.shape
@@ -113,6 +120,8 @@ def _tiff_bytes(
             **options,
         ) as dataset:
             dataset.write(pixels)
+            for band, name in enumerate(names, start=1):
+                dataset.set_band_description(band, name)
             if palette is not None:
                 dataset.write_colormap(1, palette)
         content: bytes = memory.read()

@@ -18,7 +18,7 @@ _AGAIN = "run `hrrsi tile` again with --overwrite"
 
 
 def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any]:
-    """Return a patch's image as (bands, size, size) in the dataset's type.
+    """Return a patch's image as (bands, size, size) in the type of the dataset's patches.
 
     Args:
         patch: The patch.
@@ -27,7 +27,7 @@ def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any
     Raises:
         HrrsiError: The file can't be read, or has another size or other bands.
     """
-    return _pixels(patch.image, description.patch_size, len(description.bands))
+    return _pixels(patch.image, description.patch_size, len(description.band_names))
 
 
 def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.uint8]:

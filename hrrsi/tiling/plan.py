@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Unknown
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit
-from hrrsi.scenes.scene import FULL_SCALE, open_raster, open_scene
+from hrrsi.scenes.scene import FULL_SCALE, Scene, open_raster, open_scene
+from hrrsi.scenes.value_scale import check_scale, declared_scale
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.patch_files import patch_format
 from hrrsi.tiling.scene_overlap import Footprint, footprint
@@ -37,6 +38,10 @@ class TilingOptions:
         eroded: Whether val and test take labels with eroded class borders; train never does.
         bands: The 1-based bands to keep; by default all but alpha.
         nodata: Value of pixels without data, beside what the scenes declare.
+        scale: The value that counts as full brightness; by default what the scenes declare, else
+            an estimate.
+        height: Where height models come from, as the user says it, if heights are wanted as the
+            last band; the files are those of the scenes.
         unknown: What to do about labels that the scheme doesn't know.
         aoi: Vector file of polygons; pixels outside are ignored, patches wholly outside left out.
         workers: Number of processes; the result is the same for any.
@@ -49,6 +54,8 @@ class TilingOptions:
     eroded: bool = False
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
+    scale: float | None = None
+    height: str | None = None
     unknown: Unknown = "error"
     aoi: Path | None = None
     workers: int = 1
@@ -65,8 +72,9 @@ class TilingPlan:
         footprints: Where each scene lies.
         patches: Number of patches of each part, before any is left out.
         dtype: NumPy name of the scenes' type.
-        scale: The value that counts as 1.
+        scale: The value that counts as 1, or None where it has to be estimated.
         resolution: Ground sampling distance in metres per pixel, or None where unknown.
+        alpha_band: The first band that the scenes call alpha, left out unasked; or None.
     """
 
     tiling: Tiling
@@ -74,8 +82,9 @@ class TilingPlan:
     footprints: list[Footprint]
     patches: dict[Part, int]
     dtype: str
-    scale: float
+    scale: float | None
     resolution: float | None
+    alpha_band: int | None
 
 
 def tiling_plan(
@@ -88,8 +97,8 @@ def tiling_plan(
     """Look at every scene and label, and return what has to be done.
 
     Raises:
-        HrrsiError: A label is missing, image and label differ in size, or scenes differ in bands
-            or type.
+        HrrsiError: A label or height model is missing or doesn't fit its image, or scenes differ
+            in bands, type or declared scale.
     """
     by_name = {file.name: file for file in files}
     bands: tuple[int, ...] = options.bands or ()
@@ -98,27 +107,40 @@ def tiling_plan(
     footprints: list[Footprint] = []
     patches: dict[Part, int] = {}
     resolutions: list[float | None] = []
+    declared: dict[str, float | None] = {}
+    alpha_band = None
+    check_scale(options.scale)
     for part, names in split.parts.items():
         for name in names:
             file = by_name[name]
             label = _label(file, eroded=options.eroded and part != "train")
+            height = _height(file, options)
             expected = len(bands) or _band_count(file.image, scheme)
-            with open_scene(file.image, bands=options.bands, expected_bands=expected) as scene:
-                if dtype and scene.dtype != dtype:
+            with open_scene(
+                file.image, bands=options.bands, expected_bands=expected, height_model=height
+            ) as scene:
+                scene_dtype = _patch_type(scene)
+                if dtype and scene_dtype != dtype:
                     raise HrrsiError(
-                        f"holds {scene.dtype} where the scenes before it hold {dtype}",
+                        f"holds {scene_dtype} where the scenes before it hold {dtype}",
                         where=file.image,
                         fix="convert the scenes to one type",
                     )
-                bands, dtype = scene.bands, scene.dtype
+                bands, dtype = scene.bands, scene_dtype
+                if options.bands is None:
+                    others = set(range(1, scene.dataset.count + 1)) - set(bands)
+                    alpha_band = alpha_band or min(others, default=None)
+                value = declared_scale(scene)
+                declared[file.image] = value and value.value
                 resolutions.append(scene.resolution)
                 footprints.append(footprint(name, part, scene.dataset))
                 area_of_interest(options.aoi, scene)
                 with open_labels(label, scene, scheme, name=name, unknown=options.unknown):
                     grid = window_grid(scene.height, scene.width, options.size, options.stride)
-                rows += _scene_rows(SceneRows(name, part, file.image, label, 0, 0, 0), grid)
+                rows += _scene_rows(SceneRows(name, part, file.image, label, height, 0, 0, 0), grid)
                 patches[part] = patches.get(part, 0) + len(grid) * len(grid[0])
-    scale = _scale(dtype, by_name[split.train[0]].image)
+    scale = options.scale or _common_scale(declared)
+    measure = options.height is not None or scheme_statistics(scheme, bands, dtype, scale) is None
     first = footprints[0]
     return TilingPlan(
         Tiling(
@@ -126,13 +148,15 @@ def tiling_plan(
             scheme=scheme,
             merged=merged_classes(scheme, options.merges),
             bands=bands,
+            dtype=dtype if options.height is None else "float32",
+            band_names=() if options.height is None else (*(f"band {b}" for b in bands), "height"),
             size=options.size,
             stride=options.stride,
-            file_format=patch_format(dtype, len(bands)),
+            file_format=patch_format(dtype, len(bands)) if options.height is None else "tif",
             nodata=options.nodata,
             unknown=options.unknown,
             aoi=options.aoi,
-            measure=scheme_statistics(scheme, bands, dtype) is None,
+            measure=measure,
             fingerprint=not all(first.comparable(other) for other in footprints),
         ),
         rows,
@@ -141,14 +165,15 @@ def tiling_plan(
         dtype,
         scale,
         _resolution(resolutions, scheme),
+        alpha_band,
     )
 
 
 def scheme_statistics(
-    scheme: Scheme, bands: Sequence[int], dtype: str
+    scheme: Scheme, bands: Sequence[int], dtype: str, scale: float | None
 ) -> tuple[list[float], list[float]] | None:
     """Return the scheme's mean and standard deviation if they are of these bands, else None."""
-    if scheme.mean is None or scheme.std is None or dtype != "uint8":
+    if scheme.mean is None or scheme.std is None or (dtype, scale) != ("uint8", 255):
         return None
     if tuple(bands) != tuple(range(1, len(scheme.mean) + 1)):
         return None
@@ -193,14 +218,49 @@ def _scene_rows(scene: SceneRows, grid: list[list[Window]]) -> list[SceneRows]:
     ]
 
 
-def _scale(dtype: str, image: str) -> float:
-    if "float" in dtype:
-        return 1.0
-    if dtype not in FULL_SCALE:
+def _height(file: SceneFiles, options: TilingOptions) -> str | None:
+    if options.height is not None and file.height is None:
         raise HrrsiError(
-            f"holds {dtype}", where=image, fix=f"convert it to {', '.join(FULL_SCALE)} or float32"
+            f"no height model fits it (image {file.image})",
+            where=f"scene {file.name}, --height {options.height}",
+            fix="add it, or leave the scene out of the split",
         )
-    return FULL_SCALE[dtype]
+    return file.height if options.height is not None else None
+
+
+def _patch_type(scene: Scene) -> str:
+    """Return the type in which patches keep a scene's values: floats all become float32.
+
+    Raises:
+        HrrsiError: Training can't read it.
+    """
+    if "float" in scene.dtype:
+        return "float32"
+    if scene.dtype not in FULL_SCALE:
+        raise HrrsiError(
+            f"holds {scene.dtype}",
+            where=scene.path,
+            fix=f"convert it to {', '.join(FULL_SCALE)} or float32",
+        )
+    return scene.dtype
+
+
+def _common_scale(declared: Mapping[str, float | None]) -> float | None:
+    """Return the value that all scenes declare to be full brightness, None where none does.
+
+    Raises:
+        HrrsiError: They differ.
+    """
+    first, scale = next(iter(declared.items()))
+    for image, other in declared.items():
+        if other != scale:
+            said = ["none" if value is None else f"{value:g}" for value in (other, scale)]
+            raise HrrsiError(
+                f"declares {said[0]} as full brightness where {first} declares {said[1]}",
+                where=image,
+                fix="say it for all with --scale, or convert them to one range",
+            )
+    return scale
 
 
 def _resolution(known: Sequence[float | None], scheme: Scheme) -> float | None:

@@ -35,6 +35,9 @@ class Tiling:
         scheme: Says what labels mean.
         merged: The classes of the patches.
         bands: The 1-based bands of the scenes.
+        dtype: NumPy name of the patches' type.
+        band_names: What the bands of patches are, where heights come after those of the scenes;
+            otherwise empty.
         size: Rows and columns of a patch.
         stride: Pixels from one patch to the next.
         file_format: Suffix of the patches' files.
@@ -49,6 +52,8 @@ class Tiling:
     scheme: Scheme
     merged: MergedClasses
     bands: tuple[int, ...]
+    dtype: str
+    band_names: tuple[str, ...]
     size: int
     stride: int
     file_format: PatchFormat
@@ -68,6 +73,7 @@ class SceneRows:
         part: train, val or test.
         image: Path of its image.
         label: Path of its label.
+        height: Path of its height model, or None.
         first: First row of windows.
         stop: The row of windows after the last.
         pixels: Pixels in them, for progress.
@@ -77,6 +83,7 @@ class SceneRows:
     part: Part
     image: str
     label: str
+    height: str | None
     first: int
     stop: int
     pixels: int
@@ -92,6 +99,8 @@ class RowsContent:
         dropped: Number of patches left out because none of their pixels has a class.
         ignored_pixels: Pixels of label 255.
         unknown_pixels: Pixels whose label the scheme doesn't know, each counted once.
+        data_pixels: Pixels of the scene that hold data, with or without a height, likewise.
+        without_height: Those of them that have no height.
         moments: Statistics of the pixels with data (and in the area of interest) of training
             patches, where they are measured.
         fingerprints: Of the patches' pixels, where they are gathered.
@@ -102,6 +111,8 @@ class RowsContent:
     dropped: int = 0
     ignored_pixels: int = 0
     unknown_pixels: int = 0
+    data_pixels: int = 0
+    without_height: int = 0
     moments: BandMoments | None = None
     fingerprints: list[Fingerprints] = field(default_factory=list)
 
@@ -126,8 +137,9 @@ def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
     """Cut and write the patches of some rows of windows of a scene.
 
     In ``val`` and ``test`` each pixel keeps its label only in the first patch, from the top left,
-    that holds it. Pixels without data are 0 in the image and 255 in the label, and so is the
-    padding of scenes smaller than a patch.
+    that holds it. Pixels without data (or without height, where heights are wanted) are 0 in the
+    image and 255 in the label, and so is the padding of scenes smaller than a patch. Their height
+    is the mean of the patch: 0 may be far from any height that there is.
 
     Args:
         job: The run, and the rows of windows.
@@ -144,6 +156,7 @@ def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
                 bands=tiling.bands,
                 expected_bands=len(tiling.bands),
                 nodata=tiling.nodata,
+                height_model=rows.height,
             )
         )
         labels = stack.enter_context(
@@ -158,7 +171,7 @@ def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
             held_col = 0
             for window in grid[number]:
                 held = (held_row - window.row, held_col - window.col)
-                patch = _patch(tiling.size, band, window)
+                patch = _patch(tiling.size, band, window, has_height=scene.has_height)
                 if rows.part != "train":
                     patch.indices[: max(0, held[0])] = IGNORE_INDEX
                     patch.indices[:, : max(0, held[1])] = IGNORE_INDEX
@@ -191,8 +204,15 @@ def _read_band(
     window = Window(first.row, 0, first.height, scene.width)
     pixels = scene.read(window)
     valid = scene.read_valid(window, pixels)
-    pixels[:, ~valid] = 0
     again = max(0, held_row - first.row)
+    lacking = scene.without_height(window, pixels)
+    if lacking is not None:
+        content.without_height += int(lacking[again:].sum())
+        content.data_pixels += int((lacking | valid)[again:].sum())
+    pixels = pixels.astype(tiling.dtype, copy=False)
+    pixels[:, ~valid] = 0
+    if lacking is not None:
+        pixels[-1, ~valid] = np.nan
     indices, unknown = labels.read_with_unknown(
         Window(first.row + again, 0, first.height - again, scene.width)
     )
@@ -207,7 +227,7 @@ def _read_band(
     return _Band(pixels, indices, valid)
 
 
-def _patch(size: int, band: _Band, window: Window) -> _Band:
+def _patch(size: int, band: _Band, window: Window, *, has_height: bool) -> _Band:
     """Return one window of a row of windows, padded to a whole patch."""
     columns = slice(window.col, window.col + window.width)
     patch = _Band(
@@ -217,6 +237,11 @@ def _patch(size: int, band: _Band, window: Window) -> _Band:
     )
     for whole, part in zip(patch, band, strict=True):
         whole[..., : window.height, : window.width] = part[..., columns]
+    if has_height:
+        heights = patch.pixels[-1]
+        heights[window.height :], heights[:, window.width :] = np.nan, np.nan
+        known = np.isfinite(heights)
+        heights[~known] = heights[known].mean(dtype=np.float64) if known.any() else 0
     return patch
 
 
@@ -233,7 +258,7 @@ def _counted(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> 
         piece = BandMoments.of(patch.pixels[:, patch.valid])
         content.moments = content.moments.joined(piece) if content.moments else piece
     if tiling.fingerprint:
-        content.fingerprints.append(fingerprints(patch.pixels))
+        content.fingerprints.append(fingerprints(patch.pixels[: len(tiling.bands)]))
     return True
 
 
@@ -241,7 +266,7 @@ def _write(patch: _Band, tiling: Tiling, rows: SceneRows, scene: Scene, window: 
     name = f"{rows.scene}_{window.row:05d}_{window.col:05d}.{tiling.file_format}"
     place = _georeference(scene, window)
     folder = tiling.folder / rows.part
-    image = image_bytes(patch.pixels, tiling.file_format, place)
+    image = image_bytes(patch.pixels, tiling.file_format, place, tiling.band_names)
     label = label_bytes(patch.indices, tiling.merged.colours, tiling.file_format, place)
     (folder / "image" / name).write_bytes(image)
     (folder / "label" / name).write_bytes(label)

@@ -81,6 +81,23 @@ def content_notes(made: TiledScenes) -> list[str]:
     """Return what a person should know about what was tiled."""
     notes = overlap_notes(made.overlaps)
     description = made.description
+    if made.alpha_band is not None:
+        listed = ",".join(map(str, sorted([*description.bands, made.alpha_band])))
+        notes.append(
+            f"note: the scenes call band {made.alpha_band} alpha, so it is no band of the patches; "
+            f"--bands {listed} takes it as imagery"
+        )
+    if made.estimated_scale is not None:
+        value, reason = made.estimated_scale
+        notes.append(
+            f"note: {value:g} counts as full brightness ({reason}), unless --scale says otherwise"
+        )
+    if made.without_height:
+        scenes = [f"{scene} {count}" for scene, count in made.without_height.items()]
+        notes.append(
+            f"note: {sum(made.without_height.values())} pixels without height ignored, by scene: "
+            f"{_few(scenes)}"
+        )
     if made.unknown_pixels:
         scenes = [f"{scene} {count}" for scene, count in made.unknown_pixels.items()]
         notes.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,18 @@ from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit
 from hrrsi.progress import progress
+from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.band_statistics import BandMoments
 from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent
 from hrrsi.tiling.plan import TilingOptions, TilingPlan, scheme_statistics, tiling_plan
+from hrrsi.tiling.scale_estimate import estimated_training_scale
 from hrrsi.tiling.scene_overlap import (
     Fingerprints,
     SceneOverlap,
     overlaps_by_georeference,
     overlaps_by_pixels,
 )
-from hrrsi.tiling.scene_rows import RowsContent, write_rows
+from hrrsi.tiling.scene_rows import RowsContent, Tiling, write_rows
 from hrrsi.tiling.worker_processes import results_as_completed
 
 
@@ -37,12 +39,19 @@ class TiledScenes:
         dropped: Patches left out because none of their pixels has a class.
         unknown_pixels: Pixels by scene whose label the scheme doesn't know.
         overlaps: Scenes of different parts that show the same ground.
+        estimated_scale: Which value was taken for full brightness, and why, where neither the
+            scenes nor the user said it; else None.
+        without_height: Pixels by scene that are ignored because they have no height.
+        alpha_band: The first band that the scenes call alpha, which was left out unasked; or None.
     """
 
     description: DatasetDescription
     dropped: int
     unknown_pixels: dict[str, int]
     overlaps: list[SceneOverlap]
+    estimated_scale: EstimatedScale | None
+    without_height: dict[str, int]
+    alpha_band: int | None
 
 
 def tile(
@@ -69,7 +78,8 @@ def tile(
 
     Raises:
         HrrsiError: A label is missing, image and label differ in size, scenes differ in bands or
-            type, a label is unknown, nothing is labelled, or `out` can't be written.
+            type, a label is unknown, nothing is labelled, a height model is missing, doesn't fit
+            or holds nothing, or `out` can't be written.
     """
     options = options or TilingOptions()
     refuse_existing(out, overwrite=overwrite)
@@ -81,10 +91,14 @@ def tile(
         )
     with _naming(out), replacing(out) as folder:
         plan = tiling_plan(files, scheme, split, folder, options)
+        estimate = None
+        if plan.scale is None:
+            estimate = estimated_training_scale(plan.tiling, plan.rows)
+            plan = replace(plan, scale=estimate.value)
         for part in {rows.part for rows in plan.rows}:
             for kind in ("image", "label"):
                 (folder / part / kind).mkdir(parents=True)
-        made = _tiled_scenes(plan, _contents(plan, options), split, options)
+        made = _tiled_scenes(plan, estimate, _contents(plan, options), split, options)
         (folder / DESCRIPTION).write_text(made.description.to_yaml(), encoding="utf-8")
     return made
 
@@ -114,9 +128,15 @@ def _contents(plan: TilingPlan, options: TilingOptions) -> list[RowsContent]:
 
 
 def _tiled_scenes(
-    plan: TilingPlan, contents: Sequence[RowsContent], split: SceneSplit, options: TilingOptions
+    plan: TilingPlan,
+    estimate: EstimatedScale | None,
+    contents: Sequence[RowsContent],
+    split: SceneSplit,
+    options: TilingOptions,
 ) -> TiledScenes:
-    tiling = plan.tiling
+    tiling, scale = plan.tiling, plan.scale
+    assert scale is not None
+    without_height = _without_height(plan, contents)
     by_part: dict[Part, list[RowsContent]] = {}
     unknown: dict[str, int] = {}
     for rows, content in zip(plan.rows, contents, strict=True):
@@ -140,20 +160,25 @@ def _tiled_scenes(
             where=f"split {split.name}",
             fix="check the labels, --label-format and --aoi",
         )
-    mean, std = scheme_statistics(tiling.scheme, tiling.bands, plan.dtype) or _measured(
-        plan, by_part["train"]
-    )
+    known = scheme_statistics(tiling.scheme, tiling.bands, plan.dtype, scale)
+    mean, std = known or ([], [])
+    if tiling.measure:  # the bands that the scheme knows nothing of
+        measured = _measured(tiling, scale, by_part["train"])
+        mean, std = (
+            [*ours, *found[len(ours) :]] for ours, found in zip((mean, std), measured, strict=True)
+        )
     description = DatasetDescription(
         scheme=tiling.scheme.name,
         split=split.name,
         classes=list(tiling.merged.names),
         colours=list(tiling.merged.colours),
         bands=list(tiling.bands),
+        height=options.height,
         dtype=plan.dtype,
-        scale=plan.scale,
+        scale=scale,
         mean=mean,
         std=std,
-        statistics="measured" if tiling.measure else "scheme",
+        statistics="scheme" if known else "measured",
         class_frequencies=[round(n / sum(class_pixels), 8) for n in class_pixels],
         resolution="unknown" if plan.resolution is None else plan.resolution,
         patch_size=tiling.size,
@@ -162,24 +187,59 @@ def _tiled_scenes(
         splits=splits,
     )
     return TiledScenes(
-        description, sum(c.dropped for c in contents), unknown, _overlaps(plan, contents)
+        description=description,
+        dropped=sum(c.dropped for c in contents),
+        unknown_pixels=unknown,
+        overlaps=_overlaps(plan, contents),
+        estimated_scale=estimate,
+        without_height=without_height,
+        alpha_band=plan.alpha_band,
     )
 
 
-def _measured(plan: TilingPlan, train: Sequence[RowsContent]) -> tuple[list[float], list[float]]:
+def _without_height(plan: TilingPlan, contents: Sequence[RowsContent]) -> dict[str, int]:
+    """Return the pixels of each scene that have data but no height, where there are any.
+
+    Raises:
+        HrrsiError: It is all of them.
+    """
+    counts: dict[str, tuple[str | None, int, int]] = {}
+    for rows, content in zip(plan.rows, contents, strict=True):
+        _, lacking, data = counts.get(rows.scene, (None, 0, 0))
+        counts[rows.scene] = (
+            rows.height,
+            lacking + content.without_height,
+            data + content.data_pixels,
+        )
+    for scene, (height, lacking, data) in counts.items():
+        if lacking and lacking == data:
+            raise HrrsiError(
+                f"holds no height for any pixel of the scene {scene}",
+                where=height,
+                fix="name its own height model, check its CRS and nodata value, or leave the "
+                "scene out of the split",
+            )
+    return {scene: lacking for scene, (_, lacking, _) in counts.items() if lacking}
+
+
+def _measured(
+    tiling: Tiling, scale: float, train: Sequence[RowsContent]
+) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of the training pixels, divided by the full scale."""
-    moments = BandMoments.of(np.zeros((len(plan.tiling.bands), 0)))
+    names = tiling.band_names or [f"band {band}" for band in tiling.bands]
+    moments = BandMoments.of(np.zeros((len(names), 0)))
     for content in train:
         if content.moments is not None:
             moments = moments.joined(content.moments)
-    mean = [round(float(m) / plan.scale, 8) for m in moments.mean]
-    std = [round(float(s) / plan.scale, 8) for s in moments.std]
-    for band, deviation in zip(plan.tiling.bands, std, strict=True):
+    mean = [round(float(m) / scale, 8) for m in moments.mean]
+    std = [round(float(s) / scale, 8) for s in moments.std]
+    for name, deviation in zip(names, std, strict=True):
         if not deviation:
+            option = "--height" if name == "height" else "--bands"
             raise HrrsiError(
-                f"band {band} of the training scenes holds a single value",
+                f"{name} of the training scenes holds a single value",
                 where="split train",
-                fix="leave it out with --bands",
+                fix=f"leave it out with {option}" if option == "--bands" else f"leave out {option}",
             )
     return mean, std
 

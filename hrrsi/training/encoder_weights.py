@@ -1,11 +1,12 @@
 """Weights that the encoder starts from: timm's ImageNet weights, a file, or none."""
 
+import json
 import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import timm
@@ -13,23 +14,29 @@ import torch
 from huggingface_hub import constants
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.names import split_width
-from hrrsi.networks.segmentation import UED
+from hrrsi.networks.input_bands import adapted_to_bands
+from hrrsi.networks.names import NETWORKS, parsed_model
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.timm_encoder import check_timm_name
 from hrrsi.tensor_files import read_tensor_file
+from hrrsi.weights_file import open_weights
 
-_IMAGENET_MODEL = "ghostnet_100"
+ENCODER_METADATA = "hrrsi_encoder"
 _PREFIXES = ("module.", "base_network.")
+_COUNTER = "num_batches_tracked"  # BatchNorms count what they never use here, if at all
 
 
-def load_encoder_weights(network: UED, model: str, source: str) -> None:
+def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) -> None:
     """Fill a network's encoder.
+
+    A first layer that sees another number of bands is adapted (`adapted_to_bands` says how).
 
     Args:
         network: The network; its encoder is changed.
-        model: Its name, which says its width.
-        source: ``imagenet`` (timm's hub; width 1.0 and three bands only), ``none``, or a file
-            that holds GhostNet's tensors under timm's names: a ``.safetensors`` or a ``.pth``,
-            with or without the prefix ``base_network.``.
+        model: Its name, which says what its encoder is.
+        source: ``imagenet`` (from timm's hub), ``none``, or a file that holds the encoder's
+            tensors under timm's names, as `hrrsi pretrain` and timm write them: a
+            ``.safetensors`` or a ``.pth``, with or without the prefix ``base_network.``.
 
     Raises:
         HrrsiError: The hub is out of reach, or the file does not hold such an encoder.
@@ -37,37 +44,48 @@ def load_encoder_weights(network: UED, model: str, source: str) -> None:
     check_encoder_source(model, source)
     if source == "none":
         return
-    tensors = _imagenet_tensors() if source == "imagenet" else _tensors_of(Path(source))
-    encoder = network.base_network
+    name = parsed_model(model).encoder
+    tensors = _imagenet_tensors(name) if source == "imagenet" else _tensors_of(Path(source))
+    encoder = network.encoder
     expected = encoder.state_dict()
-    missing = [key for key in expected if key not in tensors]
+    found = _under_own_names(tensors, expected)
+    missing = [key for key in expected if key not in found and not key.endswith(_COUNTER)]
     if missing:
         raise HrrsiError(
-            f"lacks {len(missing)} of the encoder's {len(expected)} tensors, e.g. {missing[0]}",
+            f"lacks {len(missing)} of the {len(expected)} tensors of {model}'s encoder, "
+            f"e.g. {missing[0]}{_what_it_holds(source)}",
             where=source,
-            fix="give the weights of a GhostNet, or --encoder-weights none",
+            fix=f"give weights of {name}, or --encoder-weights none",
         )
-    differing = [key for key, value in expected.items() if tensors[key].shape != value.shape]
+    for key, value in expected.items():
+        if key in found and _differ_in_bands(found[key], value, network.bands):
+            found[key] = adapted_to_bands(found[key], network.bands)
+    differing = [key for key in found if found[key].shape != expected[key].shape]
     if differing:
         raise HrrsiError(
             f"holds an encoder of another width or number of bands ({differing[0]} is "
-            f"{tuple(tensors[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})",
+            f"{tuple(found[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})"
+            f"{_what_it_holds(source)}",
             where=source,
-            fix="give the weights of the same GhostNet, or --encoder-weights none",
+            fix=f"give weights of {name}, or --encoder-weights none",
         )
-    encoder.load_state_dict({key: tensors[key] for key in expected})
+    encoder.load_state_dict({**expected, **found})
 
 
 def check_encoder_source(model: str, source: str) -> None:
-    """Raise where a source of encoder weights can't be used, as far as its name tells.
+    """Raise where a model's encoder or a source of its weights can't be used, by their names.
 
     Raises:
-        HrrsiError: The model has no ImageNet weights, or there is no such file.
+        HrrsiError: timm knows no such encoder, or has no ImageNet weights for it, or there is no
+            such file.
     """
-    _, width = split_width(model)
-    if source == "imagenet" and width != 1.0:
+    network, encoder, width = parsed_model(model)
+    if width is None and network in NETWORKS:
+        check_timm_name(encoder)
+    if source == "imagenet" and not _has_weights(encoder):
+        named = encoder if width is None else f"GhostNet at width {width}"
         raise HrrsiError(
-            f"timm has no ImageNet weights for GhostNet at width {width} ({model})",
+            f"timm has no ImageNet weights for {named} ({model})",
             where="--encoder-weights imagenet",
             fix="give --encoder-weights FILE or none",
         )
@@ -79,28 +97,63 @@ def check_encoder_source(model: str, source: str) -> None:
         )
 
 
-def _imagenet_tensors() -> dict[str, torch.Tensor]:
+def _has_weights(encoder: str) -> bool:
+    described = timm.get_pretrained_cfg(encoder) if timm.is_model(encoder) else None
+    return described is not None and bool(described.has_weights)
+
+
+def _under_own_names(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return those of a classifier's tensors that an encoder expects, under its own names.
+
+    Where timm takes the maps out of a classifier, it joins the first two parts of some names
+    (``stages.0`` becomes ``stages_0``), or puts ``model`` before them all.
+    """
+    found = {}
+    for key, value in tensors.items():
+        for alias in (key, key.replace(".", "_", 1), f"model.{key}"):
+            for own in (alias, f"features.{alias}"):
+                if own in expected:
+                    found[own] = value
+    return found
+
+
+def _differ_in_bands(found: torch.Tensor, expected: torch.Tensor, bands: int) -> bool:
+    """Return whether kernels are those expected but for the number of bands that they see."""
+    return (
+        found.ndim == expected.ndim == 4
+        and found.shape[1] != expected.shape[1] == bands
+        and found[:, :1].shape == expected[:, :1].shape
+    )
+
+
+def _imagenet_tensors(encoder: str) -> dict[str, torch.Tensor]:
     try:
-        _require_hub()
+        _require_hub(encoder)
         with _quiet("huggingface_hub", "timm"):
-            ghostnet = timm.create_model(_IMAGENET_MODEL, pretrained=True)
+            classifier = timm.create_model(encoder, pretrained=True)
     except Exception as error:  # the hub's client raises errors of its own, of the network's, ...
         raise HrrsiError(
             f"timm's ImageNet weights cannot be fetched ({type(error).__name__})",
             where="--encoder-weights imagenet",
             fix="check the network, or give --encoder-weights none (from scratch) or FILE (a "
-            "ghostnet_100 .safetensors or .pth fetched elsewhere)",
+            f"{encoder} .safetensors or .pth fetched elsewhere)",
         ) from error
-    return dict(ghostnet.state_dict())
+    return dict(classifier.state_dict())
 
 
-def _require_hub() -> None:
+def _require_hub(encoder: str) -> None:
     """Raise at once where the hub is out of reach: its client would try again for a minute.
 
     Raises:
         OSError: No connection, and nothing cached.
     """
-    cached = any(Path(constants.HF_HUB_CACHE).glob(f"models--*{_IMAGENET_MODEL}*"))
+    described = timm.get_pretrained_cfg(encoder)
+    repository = described and described.hf_hub_id
+    if not repository:  # a few weights lie elsewhere, where the client gives up at once
+        return
+    cached = (Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}").exists()
     if cached or constants.is_offline_mode() or urllib.request.getproxies():
         return
     hub = urllib.parse.urlsplit(constants.ENDPOINT)
@@ -133,3 +186,16 @@ def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(value, torch.Tensor):
             tensors[key] = value.float() if value.is_floating_point() else value
     return tensors
+
+
+def _what_it_holds(source: str) -> str:
+    """Return what a file says of the encoder that it holds, for the end of a sentence."""
+    if source == "imagenet" or Path(source).suffix != ".safetensors":
+        return ""
+    with open_weights(Path(source)) as file:
+        metadata = file.metadata() or {}
+    with suppress(KeyError, TypeError, ValueError):  # said by others than us
+        if ENCODER_METADATA in metadata:
+            return f"; it holds {json.loads(metadata[ENCODER_METADATA])['encoder']}"
+        return f"; it holds {json.loads(metadata['model'])}"  # the weights of a network
+    return ""

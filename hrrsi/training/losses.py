@@ -1,15 +1,29 @@
-"""The published losses: each is summed over pixels and divided by N x H x W.
+"""The published losses, each summed over pixels and divided by N x H x W, and a Dice loss.
 
-Labels are (N, H, W) int64, 255 where ignored; class weights are (classes,) float.
+Labels are (N, H, W) integers, 255 where ignored; class weights are (classes,) float.
+
+Cross-entropy and body loss bring their own gradient: on a processor they go through the batch
+image by image, so that what is in work stays in its caches (a third of the time that a chain of
+whole-batch operations takes).
 """
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.training.recipes import Recipe
 
 _EDGE_WIDTH = 5
 _RELAXATION = 5
+
+# (logits (n, classes, H, W), labels (n, H, W), class weights) -> (loss, gradient of the logits)
+_LossAndGradient = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
+]
 
 
 def class_weights(frequencies: torch.Tensor) -> torch.Tensor:
@@ -21,14 +35,69 @@ def class_weights(frequencies: torch.Tensor) -> torch.Tensor:
     return 2.0 - frequencies
 
 
+def batch_losses(
+    maps: Mapping[str, torch.Tensor], labels: torch.Tensor, weights: torch.Tensor, recipe: Recipe
+) -> dict[str, torch.Tensor]:
+    """Return the losses that a network's maps allow, in single precision; their sum is minimised.
+
+    Args:
+        maps: ``lbl``, and ``bdy`` and ``edg`` where the network has them.
+        labels: (N, H, W), any integer type.
+        weights: (classes,) class weights.
+        recipe: Whether a Dice loss is added.
+
+    Returns:
+        ``segmentation_loss``, and ``dice_loss``, ``body_loss``, ``edge_loss`` as they apply.
+    """
+    with torch.autocast(labels.device.type, enabled=False):
+        segmentation = maps["lbl"].float()
+        losses = {"segmentation_loss": segmentation_loss(segmentation, labels, weights)}
+        if recipe.dice:
+            losses["dice_loss"] = recipe.dice * dice_loss(segmentation, labels)
+        if "bdy" in maps:
+            losses["body_loss"] = body_loss(maps["bdy"].float(), labels, weights)
+        if "edg" in maps:
+            losses["edge_loss"] = edge_loss(maps["edg"].float(), edge_target(labels))
+    return losses
+
+
 def segmentation_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Return the class-weighted cross-entropy of logits (N, classes, H, W)."""
-    total = F.cross_entropy(
-        logits, labels, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
-    return total / labels.numel()
+    loss: torch.Tensor = _ImageByImage.apply(_cross_entropy, logits, labels, weights)
+    return loss
+
+
+def body_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the relaxed cross-entropy of body logits (N, classes, H, W).
+
+    Probabilities p and one-hot labels t are averaged over 5x5 windows (stride 1, no padding),
+    then the sum of ``-w t (log p - log t)`` is taken; a window of equal mixtures costs nothing,
+    so borders may blur. Ignored pixels count as no class.
+    """
+    loss: torch.Tensor = _ImageByImage.apply(_relaxed_cross_entropy, logits, labels, weights)
+    return loss
+
+
+def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return one minus the mean soft Dice coefficient of the classes of the batch.
+
+    Milletari et al. 2016, "V-Net", with sums instead of sums of squares, over the labelled pixels
+    of the whole batch; classes that the batch does not hold don't count.
+
+    Args:
+        logits: (N, classes, H, W) float.
+        labels: (N, H, W).
+    """
+    known = labels != IGNORE_INDEX
+    probability = logits.softmax(1) * known[:, None]
+    truth = _one_hot(labels, logits.shape[1])
+    both = (probability * truth).sum((0, 2, 3))
+    sizes = truth.sum((0, 2, 3), dtype=logits.dtype)
+    coefficients = 2 * both / (probability.sum((0, 2, 3)) + sizes).clamp_min(1)
+    present = sizes > 0
+    return ((1 - coefficients) * present).sum() / present.sum().clamp_min(1)
 
 
 def edge_target(labels: torch.Tensor) -> torch.Tensor:
@@ -38,20 +107,14 @@ def edge_target(labels: torch.Tensor) -> torch.Tensor:
     border with the classes beside them.
 
     Returns:
-        (N, H, W) int64: 1 edge, 0 not, 255 ignored.
+        (N, H, W) uint8: 1 edge, 0 not, 255 ignored.
     """
+    labels = labels.to(torch.uint8)
     ignored = labels == IGNORE_INDEX
-    values = labels.to(torch.float32)
-    highest = _window_maximum(values.masked_fill(ignored, -1.0))
-    lowest = -_window_maximum((-values).masked_fill(ignored, -float(IGNORE_INDEX)))
-    edge = (highest > lowest).to(torch.int64)
-    return edge.masked_fill(ignored, IGNORE_INDEX)
-
-
-def _window_maximum(values: torch.Tensor) -> torch.Tensor:
-    padding = _EDGE_WIDTH // 2
-    rows = F.max_pool2d(values[:, None], (_EDGE_WIDTH, 1), 1, (padding, 0))
-    return F.max_pool2d(rows, (1, _EDGE_WIDTH), 1, (0, padding))[:, 0]
+    # beside any class, an ignored pixel is neither the highest nor the lowest
+    highest = _over_windows(labels.masked_fill(ignored, 0), torch.maximum, 0)
+    lowest = _over_windows(labels, torch.minimum, IGNORE_INDEX)
+    return (highest > lowest).to(torch.uint8).masked_fill_(ignored, IGNORE_INDEX)
 
 
 def edge_loss(logits: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
@@ -75,19 +138,109 @@ def edge_loss(logits: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     return total / edges.numel()
 
 
-def body_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the relaxed cross-entropy of body logits (N, classes, H, W).
+class _ImageByImage(torch.autograd.Function):
+    """Sums a loss over images, and finds its gradient on the way."""
 
-    Probabilities p and one-hot labels t are averaged over 5x5 windows (stride 1, no padding),
-    then the sum of ``-w t (log p - log t)`` is taken; a window of equal mixtures costs nothing,
-    so borders may blur. Ignored pixels count as no class.
-    """
-    classes = logits.shape[1]
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss_and_gradient: _LossAndGradient,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        weights = weights.to(logits.dtype)
+        total = torch.zeros((), dtype=logits.dtype, device=logits.device)
+        gradient = torch.empty_like(logits)
+        for images in _portions(logits):
+            loss, gradient[images] = loss_and_gradient(logits[images], labels[images], weights)
+            total += loss
+        ctx.save_for_backward(gradient.div_(labels.numel()))
+        return total / labels.numel()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return None, gradient * scale, None, None
+
+
+def _portions(batch: torch.Tensor) -> Iterator[slice]:
+    """Yield what is worked on at once: an image on a processor, all of them on a GPU."""
+    if batch.device.type != "cpu":
+        yield slice(None)
+        return
+    for image in range(len(batch)):
+        yield slice(image, image + 1)
+
+
+def _cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     known = labels != IGNORE_INDEX
-    one_hot = F.one_hot(labels.masked_fill(~known, 0), classes).movedim(-1, 1).to(logits.dtype)
-    one_hot = one_hot * known[:, None]
-    target = F.avg_pool2d(one_hot, _RELAXATION, 1)
-    probability = F.avg_pool2d(logits.softmax(1), _RELAXATION, 1)
-    tiny = torch.finfo(probability.dtype).tiny
-    divergence = torch.xlogy(target, target) - target * probability.clamp_min(tiny).log()
-    return (divergence * weights.to(logits.dtype)[:, None, None]).sum() / labels.numel()
+    index = labels.long().masked_fill_(~known, 0)
+    weight = (weights[index] * known)[:, None]
+    index = index[:, None]
+    log_probability = logits.log_softmax(1)
+    loss = -(log_probability.gather(1, index) * weight).sum()
+    gradient = log_probability.exp_().mul_(weight).scatter_add_(1, index, -weight)
+    return loss, gradient
+
+
+def _relaxed_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    area = _RELAXATION**2
+    # at most 25, so bytes hold them
+    target = _window_sums(_one_hot(labels, logits.shape[1])).to(logits.dtype).div_(area)
+    probability = logits.softmax(1)
+    relaxed = _window_sums(probability).div_(area)
+    tiny = torch.finfo(logits.dtype).tiny
+    beyond = relaxed < tiny
+    relaxed.clamp_min_(tiny)
+    weighted = target * weights[:, None, None]
+    loss = (torch.xlogy(weighted, target) - weighted * relaxed.log()).sum()
+    slope = weighted.div_(relaxed).masked_fill_(beyond, 0).div_(-area)
+    border = _RELAXATION - 1
+    slope = _window_sums(F.pad(slope, (border, border, border, border)))
+    gradient = slope.mul_(probability)
+    gradient -= probability * gradient.sum(1, keepdim=True)
+    return loss, gradient
+
+
+def _one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return (N, classes, H, W) uint8: 1 at the label's class, and nowhere if it is ignored."""
+    indices = torch.arange(classes, dtype=torch.uint8, device=labels.device)
+    return (labels.to(torch.uint8)[:, None] == indices[:, None, None]).to(torch.uint8)
+
+
+def _window_sums(values: torch.Tensor) -> torch.Tensor:
+    """Return the sums over the 5x5 windows that lie inside (..., H, W), as (..., H - 4, W - 4)."""
+    for axis in (-1, -2):
+        length = values.shape[axis]
+        twos = values.narrow(axis, 0, length - 1) + values.narrow(axis, 1, length - 1)
+        fours = twos.narrow(axis, 0, length - 3) + twos.narrow(axis, 2, length - 3)
+        values = fours.narrow(axis, 0, length - 4) + values.narrow(axis, 4, length - 4)
+    return values
+
+
+def _over_windows(
+    values: torch.Tensor,
+    highest_or_lowest: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    outside: int,
+) -> torch.Tensor:
+    """Return the extreme of the 5x5 window around each pixel of (N, H, W)."""
+    border = _EDGE_WIDTH // 2
+    values = F.pad(values, (border, border, border, border), value=outside)
+    for axis in (-1, -2):
+        length = values.shape[axis]
+        twos = highest_or_lowest(
+            values.narrow(axis, 0, length - 1), values.narrow(axis, 1, length - 1)
+        )
+        fours = highest_or_lowest(
+            twos.narrow(axis, 0, length - 3), twos.narrow(axis, 2, length - 3)
+        )
+        values = highest_or_lowest(
+            fours.narrow(axis, 0, length - 4), values.narrow(axis, 4, length - 4)
+        )
+    return values

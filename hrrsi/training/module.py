@@ -1,120 +1,210 @@
-"""The published training step, as a Lightning module."""
+"""One training step and one validation step, as a Lightning module."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
+from torch import nn
 
-from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.networks.segmentation import UED
+from hrrsi.graphs.segmentation import normalisation
+from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.tiling.dataset import DatasetDescription
-from hrrsi.training.losses import (
-    body_loss,
-    class_weights,
-    edge_loss,
-    edge_target,
-    segmentation_loss,
-)
+from hrrsi.training.losses import batch_losses, class_weights
+from hrrsi.training.optimisation import optimizer_and_schedule
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.processes import averaged, gathered, summed
+from hrrsi.training.weight_average import averaged_copy, decay_at, update_average
 
-_MOMENTUM = 0.9
-_POLYNOMIAL_POWER = 0.9
+_SUMS = "loss_sums"
 
 
 class SegmentationTraining(lightning.LightningModule):
-    """Trains a network with the three published losses and validates it with one matrix.
+    """Trains a network under a recipe, and validates it with one confusion matrix.
 
     Args:
         network: The network.
-        options: Learning rate, weight decay.
+        options: Recipe, frozen epochs, compilation.
         description: Normalisation, classes and their frequencies.
+        steps: Steps of the whole run.
 
     Attributes:
-        network: The network.
-        losses: Mean of each loss over the training steps of the epoch.
-        matrix: Confusion matrix of the validation patches of the epoch.
+        network: What is trained.
+        options: Options of the run.
+        matrix: Pixels of all validation patches of the epoch, over all processes.
     """
 
+    _gain: torch.Tensor
     _offset: torch.Tensor
-    _divisor: torch.Tensor
     _class_weights: torch.Tensor
+    _counts: torch.Tensor
 
-    def __init__(self, network: UED, options: TrainOptions, description: DatasetDescription):
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        options: TrainOptions,
+        description: DatasetDescription,
+        steps: int,
+    ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        self._options = options
+        self._average = averaged_copy(self.network) if options.recipe.average else None
+        self.options = options
         self._classes = description.classes
-        scale = torch.tensor(description.scale, dtype=torch.float32)
-        mean = torch.tensor(description.mean, dtype=torch.float32)[:, None, None]
-        std = torch.tensor(description.std, dtype=torch.float32)[:, None, None]
-        self.register_buffer("_offset", mean * scale, persistent=False)
-        self.register_buffer("_divisor", std * scale, persistent=False)
-        weights = class_weights(torch.tensor(description.class_frequencies))
+        self._total_steps = steps
+        gain, offset = normalisation(description.scale, description.mean, description.std)
+        self.register_buffer("_gain", torch.from_numpy(gain), persistent=False)
+        self.register_buffer("_offset", torch.from_numpy(offset), persistent=False)
+        frequencies = torch.tensor(description.class_frequencies)
+        published = options.recipe.class_weights == "published"
+        weights = class_weights(frequencies) if published else torch.ones_like(frequencies)
         self.register_buffer("_class_weights", weights, persistent=False)
-        self._sums: dict[str, torch.Tensor] = {}
+        pairs = len(self._classes) ** 2
+        counts = torch.zeros(pairs + 1, dtype=torch.int64)
+        self.register_buffer("_counts", counts, persistent=False)
+        self._step: Callable[..., dict[str, torch.Tensor]] = (
+            torch.compile(_losses) if options.compile else _losses
+        )
+        self._names: tuple[str, ...] = ()
+        self._sums: torch.Tensor | None = None
         self._steps = 0
         self.matrix = ConfusionMatrix(self._classes)
 
-    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        image = (image.float() - self._offset) / self._divisor
-        return image.contiguous(memory_format=torch.channels_last)
-
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        """Return the sum of the losses of a batch (image, label)."""
-        image, label = batch[0], batch[1].long()
-        maps = self.network(self._normalised(image))
-        with torch.autocast(self.device.type, enabled=False):
-            weights = self._class_weights
-            losses = {"segmentation_loss": segmentation_loss(maps["lbl"].float(), label, weights)}
-            if "bdy" in maps:
-                losses["body_loss"] = body_loss(maps["bdy"].float(), label, weights)
-            if "edg" in maps:
-                losses["edge_loss"] = edge_loss(maps["edg"].float(), edge_target(label))
-        loss = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(loss):
-            raise HrrsiError(
-                f"the loss is {float(loss.detach())} in epoch {self.current_epoch + 1}, "
-                f"step {index + 1}",
-                where=self._options.run_folder,
-                fix="lower --lr, or give --precision 32",
-            )
-        self._steps += 1
-        for key, value in {"loss": loss, **losses}.items():
-            self._sums[key] = self._sums.get(key, torch.zeros_like(value)) + value.detach()
-        return loss
+    @property
+    def kept_network(self) -> SegmentationNetwork:
+        """What is validated and kept: the moving average of the recipe, or what is trained."""
+        kept: Any = self.network if self._average is None else self._average
+        return kept  # type: ignore[no-any-return]
 
     @property
     def losses(self) -> dict[str, float]:
-        """Mean of each loss over the steps of this epoch."""
-        return {key: float(value) / self._steps for key, value in self._sums.items()}
+        """Mean of the loss and of each of its parts so far in this epoch.
 
-    def on_train_epoch_start(self) -> None:
-        """Forget the losses of the last epoch."""
-        self._sums, self._steps = {}, 0
+        Of this process' steps, and from validation on of those of all processes.
+        """
+        if self._sums is None:
+            return {}
+        means = (self._sums / self._steps).tolist()
+        return {"loss": sum(means), **dict(zip(self._names, means, strict=True))}
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the counts of the last epoch."""
-        self.matrix = ConfusionMatrix(self._classes)
+    def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+        """Return the sum of the losses of a batch (image, label, index)."""
+        losses = self._step(
+            self.network,
+            self.normalised(batch[0]),
+            batch[1],
+            self._class_weights,
+            self.options.recipe,
+        )
+        values = torch.stack(list(losses.values()))
+        self._names = tuple(losses)
+        done = values.detach().double()
+        self._sums = done if self._sums is None else self._sums + done
+        self._steps += 1
+        return values.sum()
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Make a step, and move the average after it."""
+        step = self.trainer.global_step
+        super().optimizer_step(*arguments, **named)
+        self.move_average(step)
+
+    def move_average(self, step: int) -> None:
+        """Move the average of the weights, where there is one, after so many steps before."""
+        if self._average is not None:
+            decay = decay_at(step, self.options.recipe.average)
+            update_average(self._average, self.network, decay)
 
     def validation_step(self, batch: Any, _index: int) -> None:
-        """Count the pixels of a batch (image, label)."""
+        """Count the pixels of a batch (image, label), on the device."""
         image, label = batch
-        self.matrix.add(self.network(self._normalised(image))["lbl"].argmax(1), label)
+        found = self.kept_network.segment(self.normalised(image)).argmax(1)
+        pairs = found * len(self._classes) + label
+        unlabelled = len(self._counts) - 1
+        pairs = pairs.masked_fill(label == IGNORE_INDEX, unlabelled)
+        self._counts += torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
+
+    def on_train_start(self) -> None:
+        """Freeze or release the encoder: a run that goes on may be in the middle of an epoch."""
+        self._freeze_encoder(self.current_epoch < self.options.freeze_encoder)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the losses of the last epoch; freeze or release the encoder."""
+        self._sums, self._steps = None, 0
+        self._freeze_encoder(self.current_epoch < self.options.freeze_encoder)
+
+    def on_validation_start(self) -> None:
+        """Forget the counts of the last epoch; share losses and running statistics."""
+        self._counts.zero_()
+        if self._sums is not None:
+            self._sums = averaged(self._sums)
+        self.share_statistics()
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up the counts of all processes."""
+        classes = len(self._classes)
+        counts = summed(self._counts)[:-1].reshape(classes, classes)
+        self.matrix = ConfusionMatrix(self._classes, counts.cpu().numpy())
+
+    def share_statistics(self) -> None:
+        """Average BatchNorm's running statistics over the processes, which each have their own.
+
+        On GPUs SyncBatchNorm has made them equal already.
+        """
+        if self.device.type != "cpu" or self.trainer.world_size == 1:
+            return
+        buffers = list(self.network.buffers())
+        if self._average is not None:
+            buffers += self._average.buffers()
+        for buffer in buffers:
+            if buffer.is_floating_point():
+                buffer.copy_(averaged(buffer))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses of the running epoch, of each process."""
+        sums = None if self._sums is None else self._sums.cpu()
+        checkpoint[_SUMS] = {
+            "names": list(self._names),
+            "steps": self._steps,
+            "sums": gathered(sums),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the losses of the running epoch back."""
+        kept = checkpoint[_SUMS]
+        self._names, self._steps = tuple(kept["names"]), kept["steps"]
+        sums = kept["sums"][self.global_rank]
+        self._sums = None if sums is None else sums.to(self.device)
 
     def configure_optimizers(self) -> Any:
-        """Return SGD and the polynomial decay, stepped each iteration."""
-        optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=self._options.lr,
-            momentum=_MOMENTUM,
-            weight_decay=self._options.weight_decay,
-        )
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: max(0.0, 1 - step / steps) ** _POLYNOMIAL_POWER
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        """Return the recipe's optimiser and schedule, stepped each iteration."""
+        return optimizer_and_schedule(self.network, self.options.recipe, self._total_steps)
+
+    def normalised(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what the network is given, float32 and channels last.
+
+        Args:
+            image: (N, bands, H, W) in the patches' values and type.
+        """
+        pixels = image.to(torch.float32, memory_format=torch.channels_last)
+        pixels = pixels * self._gain + self._offset
+        if image.is_floating_point():  # where there is no data, the mean of the band
+            pixels = pixels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return pixels
+
+    def _freeze_encoder(self, frozen: bool) -> None:
+        if not self.options.freeze_encoder:
+            return
+        encoder = self.network.encoder
+        encoder.requires_grad_(not frozen)
+        encoder.train(not frozen)  # running statistics of the old data stay what they are
+
+
+def _losses(
+    network: nn.Module, image: torch.Tensor, label: torch.Tensor, weights: torch.Tensor, recipe: Any
+) -> dict[str, torch.Tensor]:
+    return batch_losses(network(image), label, weights, recipe)

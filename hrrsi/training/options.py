@@ -1,8 +1,10 @@
-"""What a training run can be told, with the published recipe as defaults."""
+"""What a training run can be told."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from hrrsi.training.recipes import DEFAULT, Recipe
 
 Precision = Literal["32", "bf16", "16"]
 
@@ -11,35 +13,40 @@ Precision = Literal["32", "bf16", "16"]
 class TrainOptions:
     """Options of a training run.
 
-    Defaults are the published recipe: Vaihingen at 512 px, SGD with momentum 0.9 and a learning
-    rate that decays as ``(1 - step / steps) ** 0.9``.
-
     Attributes:
         data: Folder of a tiled dataset.
-        model: A name of `hrrsi.networks.MODEL_NAMES`.
+        model: Name of a network (`hrrsi.networks.names`).
         out: Folder of the runs; a run is the folder ``out/model``.
-        epochs: Passes over the training patches.
-        batch: Patches a step.
-        lr: Learning rate at the first step.
-        weight_decay: Weight decay of SGD.
-        encoder_weights: ``imagenet``, ``none`` or a weights file.
+        recipe: What is learned, and how.
+        encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.
+        init: Weights file that the whole network starts from, as far as it fits, or None.
+        freeze_encoder: Epochs in which the encoder keeps its weights.
         seed: Seed of weights, order and augmentation.
+        patience: Epochs without a better validation mIoU after which the run ends; 0: never.
+        overfit: Train and validate on this many training patches, as they are; 0: on all.
         precision: ``32``, or mixed precision in ``bf16`` or ``16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: Processes that read and augment patches.
+        devices: Processes on this machine, each with a device of its own.
+        nodes: Machines.
+        compile: Compile the network and the losses before the first step.
+        workers: Processes that read and augment patches, for each device.
     """
 
     data: Path
     model: str = "ued_bes_sfm"
     out: Path = Path("runs")
-    epochs: int = 500
-    batch: int = 8
-    lr: float = 0.004
-    weight_decay: float = 5e-4
+    recipe: Recipe = DEFAULT
     encoder_weights: str = "imagenet"
+    init: Path | None = None
+    freeze_encoder: int = 0
     seed: int = 369
+    patience: int = 0
+    overfit: int = 0
     precision: Precision = "32"
     device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    compile: bool = False
     workers: int = 2
 
     @property
@@ -49,4 +56,11 @@ class TrainOptions:
 
     def to_config(self) -> dict[str, Any]:
         """Return the options as plain data, which ``hrrsi train --config`` takes back."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        config: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Recipe):
+                config |= value.to_config()
+            else:
+                config[field.name] = str(value) if isinstance(value, Path) else value
+        return config

@@ -1,45 +1,118 @@
 """Batches of patches: read, augmented, and in an order that seed and epoch decide."""
 
-from collections.abc import Iterator, Sized
-from typing import Any
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
-from hrrsi.training.augmentation import PublishedAugmentation
+from hrrsi.training import recipes
+from hrrsi.training.augmentation import Augmentation
+from hrrsi.training.loading_processes import leave_signals_to_the_run
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.patch_sampling import patch_weights
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]
+
+# An item that is no patch: it fills up the share of a process, and no score counts it.
+_BLANK = -1
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs in a new random order each epoch.
+class Draw(NamedTuple):
+    """A patch of an epoch; all that decides its augmentation, whichever process reads it.
 
-    The epoch travels with the index, so that augmentation can depend on it in any process.
-
-    Args:
-        data: What is sampled.
-        seed: Decides the order, with the epoch.
-        first_epoch: The epoch to begin with. Loading starts before Lightning calls `set_epoch`.
+    Attributes:
+        epoch: The epoch, from 0.
+        patch: The patch.
+        repeat: How often the epoch had this patch before.
     """
 
-    def __init__(self, data: Sized, seed: int, first_epoch: int = 0) -> None:
-        self._length = len(data)
+    epoch: int
+    patch: int
+    repeat: int
+
+
+class EpochOrder:
+    """The order in which an epoch sees the patches.
+
+    Args:
+        patches: Number of patches; an epoch has as many draws.
+        seed: Decides the order, with the epoch.
+        weights: (patches,) probability of each with every draw; None: each once.
+        epoch: The epoch to begin with. Loading starts before Lightning calls `set_epoch`.
+    """
+
+    def __init__(
+        self,
+        patches: int,
+        seed: int,
+        weights: npt.NDArray[np.float64] | None = None,
+        epoch: int = 0,
+    ) -> None:
+        self.patches = patches
+        self.epoch = epoch
         self._seed = seed
-        self._epoch = first_epoch
+        self._weights = weights
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields (Lightning calls this)."""
-        self._epoch = epoch
+        """Choose the epoch (Lightning calls this)."""
+        self.epoch = epoch
+
+    def draws(self) -> list[Draw]:
+        """Return the patches of the epoch in their order."""
+        random = np.random.default_rng((self._seed, self.epoch))
+        if self._weights is None:
+            order = random.permutation(self.patches)
+        else:
+            order = random.choice(self.patches, self.patches, p=self._weights)
+        seen: Counter[int] = Counter()
+        draws = []
+        for index in map(int, order):
+            draws.append(Draw(self.epoch, index, seen[index]))
+            seen[index] += 1
+        return draws
+
+
+class ProcessBatches(Sampler[list[Draw]]):
+    """A process' share of each batch; all processes together see what one alone would.
+
+    A last batch that is not full is left out, unless it is the only one: BatchNorm can't
+    estimate its statistics from a single small map.
+
+    Args:
+        sampler: The order of the epochs (Lightning looks for it under this name).
+        batch: Patches of a step, over all processes.
+        rank: This process.
+        processes: How many share a batch; they divide it.
+        first: Batches of the first epoch that were trained on before.
+    """
+
+    def __init__(
+        self, sampler: EpochOrder, batch: int, *, rank: int = 0, processes: int = 1, first: int = 0
+    ) -> None:
+        self.sampler = sampler
+        self._batch = min(batch, sampler.patches)
+        self._share = self._batch // processes
+        self._rank = rank
+        self._resumed = (sampler.epoch, first)
 
     def __len__(self) -> int:
-        return self._length
+        return self.sampler.patches // self._batch
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._length)
-        return iter([(self._epoch, int(i)) for i in order])
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = self.sampler.draws()
+        epoch, first = self._resumed
+        for number in range(first if self.sampler.epoch == epoch else 0, len(self)):
+            start = number * self._batch + self._rank * self._share
+            yield draws[start : start + self._share]
 
 
 class TrainingPatches(Dataset[Batch]):
@@ -47,85 +120,146 @@ class TrainingPatches(Dataset[Batch]):
 
     Args:
         dataset: A tiled dataset.
-        seed: Decides the augmentation, with epoch and index.
+        options: Augmentation, seed, and how many patches to overfit.
     """
 
-    def __init__(self, dataset: TiledDataset, seed: int) -> None:
-        self._patches = dataset.patches("train")
+    def __init__(self, dataset: TiledDataset, options: TrainOptions) -> None:
+        self._patches = dataset.patches("train")[: options.overfit or None]
         self._description = dataset.description
-        self._augmentation = PublishedAugmentation(dataset.description.patch_size)
-        self._seed = seed
+        name: recipes.Augmentation = "none" if options.overfit else options.recipe.augmentation
+        size = options.recipe.crop or dataset.description.patch_size
+        self._augmentation = _augmentation(name, size, dataset.description)
+        self._seed = options.seed
 
     def __len__(self) -> int:
         return len(self._patches)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        """Return image (bands, size, size), in the patch's values, and label (size, size) uint8."""
-        epoch, index = key
-        patch = self._patches[index]
+    def __getitem__(self, draw: Draw) -> Batch:
+        """Return image (size, size, bands), label (size, size) uint8, and the patch's index."""
+        patch = self._patches[draw.patch]
         image, label = read_image(patch, self._description), read_label(patch, self._description)
-        seed = int(np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0])
+        source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
+        seed = int(np.random.SeedSequence(source).generate_state(1)[0])
         image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(
-            label
+        return (
+            torch.from_numpy(np.ascontiguousarray(image)),
+            torch.from_numpy(np.ascontiguousarray(label)),
+            torch.tensor(draw.patch),
         )
 
 
 class PlainPatches(Dataset[Batch]):
-    """Patches of a split as they are.
+    """Patches of a split as they are; index -1 is a patch without any label.
 
     Args:
         dataset: A tiled dataset.
         split: ``train``, ``val`` or ``test``.
+        first: Only this many patches; 0: all.
     """
 
-    def __init__(self, dataset: TiledDataset, split: str) -> None:
-        self._patches = dataset.patches(split)
+    def __init__(self, dataset: TiledDataset, split: str, first: int = 0) -> None:
+        self._patches = dataset.patches(split)[: first or None]
         self._description = dataset.description
 
     def __len__(self) -> int:
         return len(self._patches)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return image (bands, size, size), in the patch's values, and label (size, size) uint8."""
+        """Return image (size, size, bands), and label (size, size) uint8."""
+        size = self._description.patch_size
+        if index == _BLANK:
+            bands = len(self._description.band_names)
+            blank = np.zeros((size, size, bands), dtype=self._description.patch_dtype)
+            return torch.from_numpy(blank), torch.full(
+                (size, size), IGNORE_INDEX, dtype=torch.uint8
+            )
         patch = self._patches[index]
-        image, label = read_image(patch, self._description), read_label(patch, self._description)
-        return torch.from_numpy(image), torch.from_numpy(label)
+        image = read_image(patch, self._description).transpose(1, 2, 0)
+        label = read_label(patch, self._description)
+        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(label)
 
 
 def training_batches(
-    dataset: TiledDataset, *, batch: int, workers: int, seed: int, first_epoch: int = 0
+    dataset: TiledDataset,
+    options: TrainOptions,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    epoch: int = 0,
+    first: int = 0,
 ) -> Any:
-    """Return a DataLoader of augmented (image, label) batches of the training split.
+    """Return a DataLoader of augmented batches of the training split.
 
-    A last batch that is not full is left out, unless it is the only one: BatchNorm can't
-    estimate its statistics from a single small map.
+    A batch is image (N, bands, size, size), channels last, in the patches' type; label
+    (N, size, size) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
+
+    Args:
+        dataset: A tiled dataset.
+        options: Batch, seed, augmentation, sampling, workers.
+        rank: This process.
+        processes: How many processes share each batch.
+        epoch: The epoch to begin with.
+        first: Batches of that epoch to leave out.
     """
-    data = TrainingPatches(dataset, seed)
-    return DataLoader(
-        data,
-        batch_size=batch,
-        sampler=EpochSampler(data, seed, first_epoch),
-        drop_last=len(data) >= batch,
-        **_loading(workers),
+    data = TrainingPatches(dataset, options)
+    rare = options.recipe.sampling == "rare" and not options.overfit
+    order = EpochOrder(len(data), options.seed, patch_weights(dataset) if rare else None, epoch)
+    batches = ProcessBatches(
+        order, options.recipe.batch, rank=rank, processes=processes, first=first
     )
+    return DataLoader(data, batch_sampler=batches, **_loading(options.workers))
 
 
-def validation_batches(dataset: TiledDataset, *, batch: int, workers: int) -> Any:
-    """Return a DataLoader of (image, label) batches of the validation split."""
-    return DataLoader(PlainPatches(dataset, "val"), batch_size=batch, **_loading(workers))
+def validation_batches(
+    dataset: TiledDataset, options: TrainOptions, *, rank: int = 0, processes: int = 1
+) -> Any:
+    """Return a DataLoader of (image, label) batches of the validation split.
+
+    Every patch is in one batch of one process. All processes have equally many: the last ones
+    are filled up with patches whose labels are all ignored.
+
+    Args:
+        dataset: A tiled dataset.
+        options: Batch, workers; to overfit, the patches are those trained on.
+        rank: This process.
+        processes: How many processes share the patches.
+    """
+    data = PlainPatches(dataset, "train" if options.overfit else "val", options.overfit)
+    mine = list(range(rank, len(data), processes))
+    mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
+    share = max(1, options.recipe.batch // processes)
+    return DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
+
+
+def _augmentation(
+    name: recipes.Augmentation, size: int, description: DatasetDescription
+) -> Augmentation:
+    # brightness means nothing to heights, which come last
+    photographed = range(len(description.bands)) if description.height else None
+    return Augmentation(name, size, description.scale, photographed)
 
 
 def _loading(workers: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
-        "worker_init_fn": _use_one_thread,
+        "collate_fn": _collated,
+        "worker_init_fn": _settle_worker,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
+        # Loading must not draw from the generator that dropout draws from: a resumed run would
+        # draw once more.
+        "generator": torch.Generator(),
     }
 
 
-def _use_one_thread(_worker: int) -> None:
+def _collated(items: list[Batch]) -> Batch:
+    """Return a batch; its images are (N, bands, H, W) as views of (N, H, W, bands)."""
+    image, *rest = (torch.stack(parts) for parts in zip(*items, strict=True))
+    return (image.permute(0, 3, 1, 2), *rest)
+
+
+def _settle_worker(_worker: int) -> None:
     import cv2  # comes with imgaug; its thread pool would fight the other workers
 
     cv2.setNumThreads(0)
+    leave_signals_to_the_run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,36 +9,52 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from hrrsi.atomic_write import replacing
-from hrrsi.tiling.dataset import DatasetDescription
+from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
+from hrrsi.training.metrics_file import METRICS, write_metrics
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.run_environment import hardware
 from hrrsi.weights import save_weights
 from hrrsi.weights_file import ModelMeta
 
 BEST_WEIGHTS = "best.safetensors"
-METRICS = "metrics.csv"
 CURVES = "curves.png"
+
+_PROTOCOL = "every class counts, no test-time augmentation"
+# Of TrainOptions: what the weights can't tell, and says nothing of the machine's folders.
+_SETTINGS = ("freeze_encoder", "seed", "patience", "precision", "devices", "nodes", "compile")
 
 
 class RunRecord(Callback):
     """Writes metrics, curves and the best weights after each epoch.
 
+    A row of the metrics holds the epoch, the images seen since the run began, the seconds of
+    the epoch and the images trained on in each of them (validation aside), the learning rate
+    after its last step, the mean of each loss, OA, mF1, mIoU and each class' IoU.
+
     Args:
         options: Options of the run.
-        description: The dataset's description.
+        dataset: The dataset that it is trained on.
         report: Called with a line an epoch.
     """
 
     def __init__(
-        self, options: TrainOptions, description: DatasetDescription, report: Callable[[str], None]
+        self, options: TrainOptions, dataset: TiledDataset, report: Callable[[str], None]
     ) -> None:
         self._options = options
-        self._description = description
+        self._description = dataset.description
+        patches = len(dataset.patches("train")[: options.overfit or None])
+        self._batch = min(options.recipe.batch, patches)
         self._report = report
-        self._started = time.monotonic()
         self._rows: list[dict[str, float]] = []
+        self._started = time.monotonic()
+        self._trained: float | None = None  # seconds of the epoch before its validation
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The metrics of the epochs so far."""
+        return self._rows
 
     @property
     def best(self) -> dict[str, float]:
@@ -47,44 +62,57 @@ class RunRecord(Callback):
         return max(self._rows, key=lambda row: row["val_mIoU"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the metrics so far."""
-        return {"rows": self._rows}
+        """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
+        return {
+            "rows": self._rows,
+            "seconds": time.monotonic() - self._started,
+            "trained": self._trained,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the metrics so far from a checkpoint."""
+        """Take what a checkpoint kept."""
         self._rows = state_dict["rows"]
+        self._started = time.monotonic() - state_dict["seconds"]
+        self._trained = state_dict["trained"]
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start the epoch's clock."""
-        self._started = time.monotonic()
+        self._started, self._trained = time.monotonic(), None
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Take the time of the epoch's training; a validation that begins again adds nothing."""
+        if self._trained is None:
+            self._trained = time.monotonic() - self._started
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Add a row to the metrics, and keep the weights where they are the best so far."""
         row = self._row(trainer, pl_module)
         self._rows.append(row)
-        folder = self._options.run_folder
+        if not trainer.is_global_zero:
+            return
+        options, folder = self._options, self._options.run_folder
         if row is self.best:
-            save_weights(
-                pl_module.network.state_dict(), self._meta(row, pl_module), folder / BEST_WEIGHTS
-            )
-        _write_metrics(self._rows, folder / METRICS)
+            weights = pl_module.kept_network.state_dict()
+            save_weights(weights, self._meta(row), folder / BEST_WEIGHTS)
+        write_metrics(self._rows, folder / METRICS)
         write_curves(self._rows, folder / CURVES)
-        losses = " ".join(
-            f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in pl_module.losses if key in row
-        )
+        losses = " ".join(f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in pl_module.losses)
         self._report(
-            f"{self._options.model} epoch {row['epoch']:.0f}/{self._options.epochs}: {losses} | "
+            f"{options.model} epoch {row['epoch']:.0f}/{options.recipe.epochs}: {losses} | "
             f"val mIoU {100 * row['val_mIoU']:.2f} OA {100 * row['val_OA']:.2f} | "
-            f"{row['seconds']:.0f} s" + (" | best so far" if row is self.best else "")
+            f"{row['seconds']:.0f} s, {row['images_per_second']:.3g} images/s"
+            + (" | best so far" if row is self.best else "")
         )
 
     def _row(self, trainer: Any, module: SegmentationTraining) -> dict[str, float]:
         scores = module.matrix.scores()
-        seen = trainer.global_step * self._options.batch
+        seconds = time.monotonic() - self._started
+        trained = self._trained or seconds
         return {
             "epoch": trainer.current_epoch + 1,
-            "images_seen": seen,
-            "seconds": round(time.monotonic() - self._started, 1),
+            "images_seen": trainer.global_step * self._batch,
+            "seconds": round(seconds, 1),
+            "images_per_second": round(trainer.num_training_batches * self._batch / trained, 2),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **module.losses,
             "val_OA": scores.overall_accuracy,
@@ -93,10 +121,11 @@ class RunRecord(Callback):
             **{f"val_IoU_{c.name}": c.iou for c in scores.classes},
         }
 
-    def _meta(self, row: Mapping[str, float], module: SegmentationTraining) -> ModelMeta:
+    def _meta(self, row: Mapping[str, float]) -> ModelMeta:
         description, options = self._description, self._options
         resolution = description.resolution
-        return ModelMeta(
+        validated = "train" if options.overfit else "val"
+        meta = ModelMeta(
             model=options.model,
             classes=description.classes,
             colours=description.colours,
@@ -110,34 +139,30 @@ class RunRecord(Callback):
             training={
                 "data": description.scheme,
                 "scenes": description.splits["train"].scenes,
-                "patches": description.splits["train"].patches,
+                "patches": options.overfit or description.splits["train"].patches,
                 "patch_size": description.patch_size,
+                **options.recipe.to_config(),
+                "encoder_weights": Path(options.encoder_weights).name,
+                "init": options.init and options.init.name,
+                **{name: getattr(options, name) for name in _SETTINGS},
                 "images_seen": int(row["images_seen"]),
                 "epoch": int(row["epoch"]),
-                "epochs": options.epochs,
-                "batch": options.batch,
-                "lr": options.lr,
-                "weight_decay": options.weight_decay,
-                "encoder_weights": Path(options.encoder_weights).name,
-                "precision": options.precision,
-                "seed": options.seed,
+                "seconds": round(sum(row["seconds"] for row in self._rows), 1),
+                "hardware": hardware(),
             },
             scores={
                 "validation": {
-                    "protocol": "patches, every class counts, no test-time augmentation",
-                    "scenes": description.splits["val"].scenes,
+                    "protocol": ("training patches, " if options.overfit else "patches, ")
+                    + _PROTOCOL,
+                    "scenes": description.splits[validated].scenes,  # type: ignore[index]
                     "OA": row["val_OA"],
                     "mF1": row["val_mF1"],
                     "mIoU": row["val_mIoU"],
-                    "IoU": {c.name: c.iou for c in module.matrix.scores().classes},
+                    "IoU": {name: row[f"val_IoU_{name}"] for name in description.classes},
                 }
             },
             licence="",
         )
-
-
-def _write_metrics(rows: list[dict[str, float]], path: Path) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        if description.height is not None:
+            meta["height"] = True
+        return meta

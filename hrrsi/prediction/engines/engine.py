@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
-from hrrsi.weights_file import ModelMeta, packaged_weights
+from hrrsi.networks.names import parsed_model
+from hrrsi.weights_file import ModelMeta, packaged_weights, read_meta
 
 Pixels = npt.NDArray[Any]
 _Handle = TypeVar("_Handle")
@@ -33,12 +34,14 @@ class Engine(Protocol):
         precision: One of `PRECISIONS` but ``auto``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         meta: What the weights say of themselves.
+        logit_stride: Pixels of a window that one of its logits stands for along an axis: 4, or 1.
     """
 
     name: str
     precision: str
     device: str
     meta: ModelMeta
+    logit_stride: int
 
     def prepare(self, height: int, width: int) -> None:
         """Begin to get ready for windows of that size, in the type of the weights' scenes.
@@ -58,7 +61,7 @@ class Engine(Protocol):
             offset: (1, bands, 1, 1): the network sees pixels * gain + offset.
 
         Yields:
-            (classes, ceil(height / 4), ceil(width / 4)) float32, or None.
+            (classes, ceil(height / logit_stride), ceil(width / logit_stride)) float32, or None.
 
         Raises:
             HrrsiError: Logits are not finite, or memory is short.
@@ -79,7 +82,8 @@ def open_engine(
 
     ``auto`` is OpenVINO on a processor: in bf16 where the processor calculates in it, which is
     about twice as fast and changes about one label in a thousand, otherwise in single precision.
-    On a GPU it is PyTorch in bf16.
+    On a GPU it is PyTorch in bf16. PyTorch also runs what has no graph here: other encoders than
+    GhostNet, and other systems.
 
     Args:
         weights: A weights file; by default the weights inside the package.
@@ -112,7 +116,8 @@ def open_engine(
     else:
         chosen = _chosen_device(device)
     if engine == "auto":
-        engine = "openvino" if chosen == "cpu" else "torch"
+        has_graph = chosen == "cpu" and parsed_model(read_meta(path)["model"]).has_graph
+        engine = "openvino" if has_graph else "torch"
     threads = threads or available_cores()
     if engine == "torch":
         from hrrsi.prediction.engines.torch_engine import TorchEngine

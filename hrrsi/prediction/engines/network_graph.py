@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import logits_graph
+from hrrsi.networks.names import parsed_model
 from hrrsi.weights_file import read_weights
 
 # what BatchNorms count and do not learn
@@ -19,13 +20,25 @@ class NetworkGraph:
     Args:
         weights: A weights file or a published checkpoint.
 
+    Attributes:
+        meta: What the weights say of themselves.
+        logit_stride: Pixels of a window that one of its logits stands for along an axis.
+
     Raises:
-        HrrsiError: It can't be read.
+        HrrsiError: It can't be read, or its network is one that only PyTorch runs.
     """
+
+    logit_stride = 4
 
     def __init__(self, weights: Path) -> None:
         self._path = weights
         self.meta, self._tensors = read_weights(weights)
+        if not parsed_model(self.meta["model"]).has_graph:
+            raise HrrsiError(
+                f"holds the model {self.meta['model']!r}, which only PyTorch runs",
+                where=weights,
+                fix="give --engine torch, or none",
+            )
 
     @property
     def parameters(self) -> int:

@@ -48,6 +48,7 @@ class OnnxRuntimeEngine:
         self._runtime = onnxruntime
         self._graph = NetworkGraph(weights)
         self.meta = self._graph.meta
+        self.logit_stride = self._graph.logit_stride
         self._threads = threads
         self._batch = batch
         self._sessions: dict[tuple[Any, ...], Any] = {}

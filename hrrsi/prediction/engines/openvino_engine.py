@@ -61,6 +61,7 @@ class OpenVinoEngine:
     def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
         self._graph = NetworkGraph(weights)
         self.meta = self._graph.meta
+        self.logit_stride = self._graph.logit_stride
         self._core = ov.Core()
         known = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision in ("auto", "fast") and "BF16" not in known:
@@ -83,7 +84,8 @@ class OpenVinoEngine:
 
     def prepare(self, height: int, width: int) -> None:
         """Begin to compile for windows of that size, as `Engine.prepare`."""
-        bands, dtype = len(self.meta["mean"]), self.meta["dtype"]
+        bands = len(self.meta["mean"])
+        dtype = "float32" if self.meta.get("height") else self.meta["dtype"]
         key = (self._batch, bands, height, width, dtype)
         if key not in self._compiled:
             self._compiled[key] = self._compiler.submit(self._compile, *key)

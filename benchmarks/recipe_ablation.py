@@ -1,0 +1,126 @@
+"""What each part of the default recipe gains: runs of `hrrsi train` that differ in one option.
+
+Every run sees the same number of images. Scores are those of the validation patches, which is what
+recipes are chosen by; the test split is not touched. A stopped series goes on where it was, and
+runs that are done are only read, so seeds and changes can be added one after the other.
+
+    python benchmarks/recipe_ablation.py DATASET --out RUNS --images 7680 --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from prettytable import PrettyTable
+
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.recipes import DEFAULT, PUBLISHED
+
+# The way from the published recipe to the default one, a change at a time; then the default
+# recipe without each of them, and with what was tried and left out.
+FROM_PUBLISHED: dict[str, list[str]] = {
+    "published": ["--recipe", "published"],
+    "published, learning rate 0.05": ["--recipe", "published", "--lr", "0.05"],
+    "published, AdamW": [
+        *("--recipe", "published", "--optimizer", "adamw"),
+        *("--lr", str(DEFAULT.lr), "--weight-decay", str(DEFAULT.weight_decay)),
+    ],
+    "published, average of the weights": [
+        *("--recipe", "published", "--average", str(DEFAULT.average)),
+    ],
+    "published, default augmentation": ["--recipe", "published", "--augmentation", "default"],
+}
+FROM_DEFAULT: dict[str, list[str]] = {
+    "default": [],
+    "default, published augmentation": ["--augmentation", "published"],
+    "default, no augmentation": ["--augmentation", "none"],
+    "default, no average of the weights": ["--average", "0"],
+    "default, no warm-up": ["--warmup", "0"],
+    "default, polynomial schedule": ["--schedule", "polynomial"],
+    "default, SGD at 0.05": [
+        *("--optimizer", "sgd", "--lr", "0.05", "--weight-decay", str(PUBLISHED.weight_decay)),
+    ],
+    "default, half the learning rate": ["--lr", str(DEFAULT.lr / 2)],
+    "default, twice the learning rate": ["--lr", str(DEFAULT.lr * 2)],
+    "default, rare classes more often": ["--sampling", "rare"],
+    "default, with Dice": ["--dice", "1"],
+    "default, without Dice": ["--dice", "0"],
+    "default, classes weighted alike": ["--class-weights", "none"],
+    "default, float32": ["--precision", "32"],
+}
+
+
+def finished_rows(folder: Path, epochs: int) -> list[dict[str, str]]:
+    """Return the metrics of a finished run, or nothing."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return rows if len(rows) == epochs else []
+
+
+def summary(scores: list[float]) -> str:
+    """Return mean and standard deviation of scores in percent."""
+    spread = f" ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{100 * statistics.mean(scores):.2f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="ued_bes_sfm")
+    parser.add_argument("--images", type=int, default=7680)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", default="", help="names of changes, separated by semicolons")
+    parser.add_argument("--table", action="store_true", help="show what is done, train nothing")
+    arguments = parser.parse_args()
+    dataset = TiledDataset(arguments.dataset)
+    an_epoch = len(dataset.patches("train")) // arguments.batch * arguments.batch
+    epochs = max(1, round(arguments.images / an_epoch))
+    wanted = [name.strip() for name in arguments.only.split(";") if name.strip()]
+    runs = {
+        k: v for k, v in {**FROM_PUBLISHED, **FROM_DEFAULT}.items() if not wanted or k in wanted
+    }
+    found: dict[str, list[list[dict[str, str]]]] = {name: [] for name in runs}
+    for seed in range(arguments.seeds):
+        for name, changes in runs.items():
+            out = arguments.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+            rows = finished_rows(out / arguments.model, epochs)
+            if not rows and not arguments.table:
+                command = [sys.executable, "-m", "hrrsi", "train", str(arguments.dataset)]
+                command += ["--model", arguments.model, "--encoder-weights", "none", *changes]
+                command += ["--epochs", str(epochs), "--batch", str(arguments.batch)]
+                command += ["--seed", str(seed), "--out", str(out), "--resume", "--quiet"]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                rows = finished_rows(out / arguments.model, epochs)
+                print(f"{name}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
+            if rows:
+                found[name].append(rows)
+    table = PrettyTable(
+        ["recipe", "seeds", "mIoU of the last epoch", "of the best epoch", "images seen", "minutes"]
+    )
+    table.align["recipe"] = "l"
+    for name, done in found.items():
+        if done:
+            seconds = [sum(float(row["seconds"]) for row in rows) for rows in done]
+            table.add_row([
+                name,
+                len(done),
+                summary([float(rows[-1]["val_mIoU"]) for rows in done]),
+                summary([max(float(row["val_mIoU"]) for row in rows) for rows in done]),
+                done[0][-1]["images_seen"],
+                f"{statistics.mean(seconds) / 60:.1f}",
+            ])  # fmt: skip
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Options of ``hrrsi train`` that change single parts of a recipe.
+
+None means that the option was not given: then it is as in the recipe.
+"""
+
+from typing import Annotated, Literal
+
+import typer
+
+from hrrsi.training.recipes import (
+    RECIPES,
+    Augmentation,
+    ClassWeights,
+    Optimizer,
+    Sampling,
+    Schedule,
+)
+
+RECIPE_PANEL = "Recipe: what is learned, and how"
+
+
+def _recipes_own(field: str) -> str:
+    """Return the sentence of an option's help that says what it is where it is not given."""
+    values = {
+        name: f"{value:g}" if isinstance(value := getattr(recipe, field), float) else str(value)
+        for name, recipe in RECIPES.items()
+    }
+    said = ", ".join(f"{name}: {values[name]}" for name in sorted(values))
+    return f"Default: the recipe's ({said})."
+
+
+RecipeName = Annotated[
+    Literal["published", "default"],
+    typer.Option(
+        "--recipe",
+        help="published: the paper's, to the letter. default: what did better for as many "
+        "images seen. The options below change single parts of it.",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help=f"Passes over the training patches. {_recipes_own('epochs')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        help="Patches a step, over all devices together. Lower it where memory runs out, and "
+        f"the learning rate with it. {_recipes_own('batch')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+OptimizerName = Annotated[
+    Optimizer | None,
+    typer.Option(
+        "--optimizer",
+        help="sgd has a momentum of 0.9; adamw leaves biases and BatchNorms undecayed. "
+        f"{_recipes_own('optimizer')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        min=0.0,
+        help=f"Highest learning rate. {_recipes_own('lr')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+WeightDecay = Annotated[
+    float | None,
+    typer.Option(
+        "--weight-decay",
+        min=0.0,
+        help=f"Weight decay of the optimizer. {_recipes_own('weight_decay')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+ScheduleName = Annotated[
+    Schedule | None,
+    typer.Option(
+        "--schedule",
+        help="How the learning rate falls to zero over the run, step by step: polynomial, as "
+        f"(1 - step/steps)^0.9, or cosine. {_recipes_own('schedule')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Warmup = Annotated[
+    float | None,
+    typer.Option(
+        "--warmup",
+        min=0.0,
+        help="Share of the steps, 0 to 1, in which the learning rate rises from zero first. "
+        f"{_recipes_own('warmup')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Average = Annotated[
+    float | None,
+    typer.Option(
+        "--average",
+        min=0.0,
+        help="Decay of a moving average of the weights, e.g. 0.99: the average is what is "
+        f"validated and kept. 0: the weights themselves. {_recipes_own('average')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+AugmentationName = Annotated[
+    Augmentation | None,
+    typer.Option(
+        "--augmentation",
+        help="How patches are changed each time they are seen; look at it with "
+        f"--show-batches. {_recipes_own('augmentation')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        "--crop",
+        min=0,
+        help="Rows and columns of what the network sees of a patch, cut out at random; 0: the "
+        f"whole patch. {_recipes_own('crop')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+SamplingName = Annotated[
+    Sampling | None,
+    typer.Option(
+        "--sampling",
+        help="uniform: each patch once an epoch. rare: patches with rare classes come more "
+        f"often. {_recipes_own('sampling')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+ClassWeighting = Annotated[
+    ClassWeights | None,
+    typer.Option(
+        "--class-weights",
+        help="Weights of the classes in the losses: published, as 1 + (1 - frequency), or "
+        f"none. {_recipes_own('class_weights')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]
+Dice = Annotated[
+    float | None,
+    typer.Option(
+        "--dice",
+        min=0.0,
+        help="Weight of a soft Dice loss beside the cross-entropy of the segmentation. "
+        f"{_recipes_own('dice')}",
+        rich_help_panel=RECIPE_PANEL,
+    ),
+]

@@ -1,0 +1,161 @@
+"""Other people's networks under the same contract, for comparison under the same training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from hrrsi.networks.names import parsed_model
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.padding import padded_to_multiples
+
+
+class Baseline(SegmentationNetwork):
+    """A network of a library, called as ours are.
+
+    Its logits have the input's size: what a library resizes, it resizes itself, as published.
+
+    Args:
+        model: Maps (N, bands, H, W) to logits (N, classes, H, W).
+        encoder: Name of its encoder's module.
+        head: Name of the convolution whose outputs are the classes.
+        multiple: What H and W have to be multiples of; other images are padded by repeating
+            their edges, and the logits cut.
+        num_classes: Number of classes.
+        bands: Number of input bands.
+    """
+
+    logit_stride = 1
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        encoder: str,
+        head: str,
+        multiple: int,
+        num_classes: int,
+        bands: int,
+    ) -> None:
+        super().__init__(num_classes, bands)
+        self.model = model
+        self.class_heads = (f"model.{head}",)
+        self._encoder = encoder
+        self._multiple = multiple
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The part that can start from the weights of a classifier."""
+        return self.model.get_submodule(self._encoder)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``lbl``: class logits (N, classes, H, W) of a normalised (N, bands, H, W)."""
+        return {"lbl": self.segment(image)}
+
+    def segment(self, image: torch.Tensor) -> torch.Tensor:
+        """Return class logits (N, classes, H, W) of a normalised (N, bands, H, W)."""
+        height, width = image.shape[-2:]
+        found: Any = self.model(padded_to_multiples(image, self._multiple))
+        logits: torch.Tensor = found["out"] if isinstance(found, dict) else found
+        return logits[..., :height, :width]
+
+    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Return `segment`'s logits: they are not resized."""
+        return self.segment(image)
+
+
+class _Parts(NamedTuple):
+    model: nn.Module
+    encoder: str
+    head: str
+    multiple: int
+
+
+def build_baseline(network: str, num_classes: int, bands: int = 3) -> Baseline:
+    """Return a baseline with random weights, in training mode.
+
+    Args:
+        network: ``deeplabv3plus``, ``fcn``, ``pspnet``, ``segnet`` or ``unet``.
+        num_classes: Number of classes.
+        bands: Number of input bands.
+    """
+    parts = _BUILDERS[network](parsed_model(network).encoder, num_classes, bands)
+    return Baseline(
+        parts.model,
+        encoder=parts.encoder,
+        head=parts.head,
+        multiple=parts.multiple,
+        num_classes=num_classes,
+        bands=bands,
+    )
+
+
+def _deeplabv3plus(encoder: str, num_classes: int, bands: int) -> _Parts:
+    """Chen et al. 2018 on ResNet-50 at stride 16, as segmentation_models_pytorch builds it."""
+    import segmentation_models_pytorch as smp
+
+    model = smp.DeepLabV3Plus(encoder, encoder_weights=None, in_channels=bands, classes=num_classes)
+    return _Parts(model, "encoder", "segmentation_head.0", 32)
+
+
+def _fcn(encoder: str, num_classes: int, bands: int) -> _Parts:
+    """Long et al. 2015 as it is compared with today: torchvision's, on ResNet-50 at stride 8.
+
+    The head that torchvision adds for an auxiliary loss is left out.
+    """
+    from torchvision.models import segmentation
+
+    model = getattr(segmentation, f"fcn_{encoder}")(
+        weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
+    )
+    if bands != 3:
+        model.backbone.conv1 = nn.Conv2d(bands, 64, 7, stride=2, padding=3, bias=False)
+    return _Parts(model, "backbone", "classifier.4", 1)
+
+
+def _pspnet(encoder: str, num_classes: int, bands: int) -> _Parts:
+    """Zhao et al. 2017 on ResNet-50, all of it, dilated to stride 8.
+
+    By default segmentation_models_pytorch cuts the encoder off at stride 8, which is another
+    network; the auxiliary loss is left out.
+    """
+    import segmentation_models_pytorch as smp
+
+    model = smp.PSPNet(
+        encoder,
+        encoder_weights=None,
+        encoder_depth=5,
+        upsampling=8,
+        in_channels=bands,
+        classes=num_classes,
+    )
+    model.encoder.make_dilated(8)
+    return _Parts(model, "encoder", "segmentation_head.0", 32)
+
+
+def _segnet(_encoder: str, num_classes: int, bands: int) -> _Parts:
+    """Badrinarayanan et al. 2017 on VGG-16."""
+    from hrrsi.networks.segnet import SegNet
+
+    return _Parts(SegNet(num_classes, bands), "encoder", "head", 32)
+
+
+def _unet(encoder: str, num_classes: int, bands: int) -> _Parts:
+    """Ronneberger et al. 2015 on ResNet-34, as segmentation_models_pytorch builds it.
+
+    That is what "U-Net" mostly means in remote sensing today, where encoders start from ImageNet.
+    """
+    import segmentation_models_pytorch as smp
+
+    model = smp.Unet(encoder, encoder_weights=None, in_channels=bands, classes=num_classes)
+    return _Parts(model, "encoder", "segmentation_head.0", 32)
+
+
+_BUILDERS: dict[str, Callable[[str, int, int], _Parts]] = {
+    "deeplabv3plus": _deeplabv3plus,
+    "fcn": _fcn,
+    "pspnet": _pspnet,
+    "segnet": _segnet,
+    "unet": _unet,
+}

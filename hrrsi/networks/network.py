@@ -1,0 +1,70 @@
+"""What every segmentation network is, whatever it is made of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class SegmentationNetwork(nn.Module, ABC):
+    """A network that gives each pixel the logits of its classes.
+
+    Args:
+        num_classes: Number of classes.
+        bands: Number of input bands.
+
+    Attributes:
+        num_classes: Number of classes.
+        bands: Number of input bands.
+        logit_stride: Pixels that one of `coarse_logits` stands for along an axis: 4, or 1 where
+            they have the input's size.
+        class_heads: Names of the convolutions whose output channels are the classes.
+        meta: What the weights are (see ``hrrsi.weights.ModelMeta``); empty until weights are
+            loaded.
+    """
+
+    logit_stride: int = 4
+    class_heads: tuple[str, ...]
+
+    def __init__(self, num_classes: int, bands: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.bands = bands
+        self.meta: Mapping[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The part that can start from the weights of a classifier."""
+
+    @abstractmethod
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the maps of the network.
+
+        Args:
+            image: (N, bands, H, W), float, normalised; any H and W.
+
+        Returns:
+            ``lbl``: class logits (N, classes, H, W); some networks give more maps.
+        """
+
+    @abstractmethod
+    def segment(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ``lbl`` alone, without computing what only the other maps need.
+
+        Args:
+            image: (N, bands, H, W), float, normalised; any H and W.
+
+        Returns:
+            Class logits (N, classes, H, W), those of `forward`.
+        """
+
+    @abstractmethod
+    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the class logits that `segment` resizes.
+
+        Returns:
+            (N, classes, ceil(H / logit_stride), ceil(W / logit_stride)).
+        """

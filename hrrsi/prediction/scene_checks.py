@@ -1,0 +1,122 @@
+"""Looks at a scene before it is mapped: full brightness, and what is unlike training."""
+
+from __future__ import annotations
+
+import warnings
+
+from hrrsi.errors import HrrsiError
+from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.value_scale import (
+    SceneSample,
+    estimated_scale,
+    heights_unlike_training,
+    same_values,
+    scene_sample,
+    unlike_training,
+)
+from hrrsi.weights_file import ModelMeta
+
+_RESOLUTION_FACTOR = 1.5
+
+
+class SceneWarning(UserWarning):
+    """Something about a scene that may make its map worse; the map is made all the same."""
+
+
+class ResolutionWarning(SceneWarning):
+    """A scene's ground resolution is far from the one that the weights were trained on."""
+
+
+class ScaleWarning(SceneWarning):
+    """The value of full brightness was estimated."""
+
+
+class UnlikeTrainingWarning(SceneWarning):
+    """A scene's bands or heights are unlike those that the weights were trained on."""
+
+
+class HeightWarning(SceneWarning):
+    """Some pixels of a scene have no height."""
+
+
+class SceneChecks:
+    """Looks at scenes, one after the other, and warns of each thing once.
+
+    Args:
+        meta: What the weights say of themselves.
+    """
+
+    def __init__(self, meta: ModelMeta) -> None:
+        self._meta = meta
+        self._warned: set[object] = set()
+
+    def scale(self, scene: Scene, given: float | None) -> float:
+        """Return the value of full brightness, and warn where values look out of place.
+
+        Args:
+            scene: The scene; nobody else may read it meanwhile.
+            given: The value that the user says, or None.
+
+        Raises:
+            HrrsiError: The scene can't be read somewhere, or no pixel of it has a height.
+        """
+        meta = self._meta
+        sample = scene_sample(scene)
+        scale = given
+        if scale is None and same_values(scene.dtype, meta["dtype"]):
+            scale = float(meta["scale"])
+        if scale is None:
+            scale, reason = estimated_scale(sample)
+            self._warn(
+                ScaleWarning,
+                f"{scene.path}: holds {scene.dtype} where the weights were trained on "
+                f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
+                "unless --scale says otherwise",
+                once_for=scale,  # another estimate is news
+            )
+        unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
+        if unlike is not None:
+            self._warn(UnlikeTrainingWarning, f"{scene.path}: {unlike}")
+        if scene.height_model is not None:
+            self._compare_heights(scene.height_model.path, sample)
+        return scale
+
+    def compare_resolution(self, scene: Scene) -> None:
+        """Warn where a scene's ground resolution is far from that of training."""
+        trained_on, there = self._meta["resolution"], scene.resolution
+        if trained_on is None or there is None:
+            return
+        if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
+            self._warn(
+                ResolutionWarning,
+                f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
+                f"on {trained_on * 100:.3g} cm; expect worse maps, or give --resample",
+            )
+
+    def _compare_heights(self, path: str, sample: SceneSample) -> None:
+        """Warn where heights are missing or look out of place."""
+        meta = self._meta
+        if sample.without_height == 1:
+            raise HrrsiError(
+                "holds no height where the scene has data",
+                where=path,
+                fix="name the scene's own height model, and check its CRS and nodata value",
+            )
+        if sample.without_height:
+            share = max(sample.without_height, 0.0001)
+            self._warn(
+                HeightWarning,
+                f"{path}: about {share:.2%} of the scene's pixels have no height, and so no class "
+                "in the map",
+                once_for=path,
+            )
+        unlike = heights_unlike_training(sample, meta["scale"], meta["mean"][-1], meta["std"][-1])
+        if unlike is not None:
+            self._warn(UnlikeTrainingWarning, f"{path}: {unlike}", once_for="heights")
+
+    def _warn(
+        self, kind: type[SceneWarning], message: str, once_for: float | str | None = None
+    ) -> None:
+        if (kind, once_for) not in self._warned:
+            self._warned.add((kind, once_for))
+            warnings.warn(message, kind, stacklevel=2)

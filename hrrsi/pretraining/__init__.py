@@ -1,0 +1,1 @@
+"""Pre-training of encoders by classification: a folder a class, two loaders, one result."""

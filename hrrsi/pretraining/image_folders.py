@@ -1,0 +1,145 @@
+"""Images sorted into a folder a class, as ImageNet is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError
+from hrrsi.progress import progress
+
+SPLITS = ("train", "val")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The images of a split.
+
+    Attributes:
+        folder: Folder of the split.
+        names: (images,) paths within it, as bytes: a million of them fit into little memory, and
+            processes share it.
+        labels: (images,) int64, indices of classes.
+    """
+
+    folder: Path
+    names: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Return the file of an image."""
+        return self.folder / os.fsdecode(bytes(self.names[index]))
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """A dataset for classification.
+
+    Attributes:
+        folder: Its folder.
+        classes: Names of the classes: the folders of ``train``, sorted.
+        splits: ``train`` and ``val``.
+    """
+
+    folder: Path
+    classes: list[str]
+    splits: dict[str, ImageSplit]
+
+
+def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
+    """Return the images of a folder that holds ``train`` and ``val``, each with a folder a class.
+
+    Images are the files named ``.jpg``, ``.jpeg`` or ``.png`` in any case, at any depth; other
+    files and hidden ones are passed over. No image is opened.
+
+    Args:
+        folder: The folder.
+        quiet: No progress bar; a million files can take a minute to list.
+
+    Raises:
+        HrrsiError: It lacks a split, classes or images, or ``val`` has a class that ``train``
+            lacks.
+    """
+    classes = {split: _class_names(folder, split) for split in SPLITS}
+    known = classes["train"]
+    if len(known) == 1:
+        raise HrrsiError(
+            f"holds one class only ({known[0]})",
+            where=folder / "train",
+            fix="give images of two classes or more, each in a folder of its own",
+        )
+    labels = {name: label for label, name in enumerate(known)}
+    unknown = [name for name in classes["val"] if name not in labels]
+    if unknown:
+        raise HrrsiError(
+            f"holds {_listed(unknown)}, which train lacks",
+            where=folder / "val",
+            fix="name the folders of train and val alike",
+        )
+    total = sum(map(len, classes.values()))
+    with progress("listing images", total, " folders", enabled=not quiet) as bar:
+        files: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
+        for split in SPLITS:
+            for name in classes[split]:
+                files[split][name] = _image_names(folder / split, name)
+                bar.update()
+    splits = {split: _split(folder / split, files[split], labels) for split in SPLITS}
+    return ImageFolders(folder, known, splits)
+
+
+def _class_names(folder: Path, split: str) -> list[str]:
+    if not (folder / split).is_dir():
+        raise HrrsiError(
+            f"holds no folder {split}" if folder.is_dir() else "no such folder",
+            where=folder,
+            fix="name a folder of train/CLASS/NAME.jpg and val/CLASS/NAME.jpg",
+        )
+    with os.scandir(folder / split) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if not names:
+        raise HrrsiError(
+            "holds no class", where=folder / split, fix="put the images into a folder a class"
+        )
+    return names
+
+
+def _split(folder: Path, files: dict[str, list[str]], labels: dict[str, int]) -> ImageSplit:
+    empty = [name for name, found in files.items() if not found]
+    if empty:
+        raise HrrsiError(
+            f"holds no image in {_listed(empty)}",
+            where=folder,
+            fix=f"put images ({', '.join(_SUFFIXES)}) there, or remove the folder",
+        )
+    names = [os.fsencode(file) for found in files.values() for file in found]
+    counts = [len(found) for found in files.values()]
+    indices = np.array([labels[name] for name in files], dtype=np.int64)
+    return ImageSplit(folder, np.array(names), np.repeat(indices, counts))
+
+
+def _image_names(folder: Path, name: str) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(folder / name, followlinks=True):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        within = os.path.relpath(place, folder)
+        found += [
+            os.path.join(within, file)
+            for file in files
+            if file.lower().endswith(_SUFFIXES) and not file.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _listed(names: list[str]) -> str:
+    what = "class" if len(names) == 1 else "classes"
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return f"{what} {', '.join(names[:_FEW])}{more}"

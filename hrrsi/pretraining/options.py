@@ -1,0 +1,100 @@
+"""What a pre-training run can be told."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from hrrsi.training.run_options import Precision
+
+Loader = Literal["torchvision", "dali"]
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """How an encoder is pre-trained; the defaults are the published recipe.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch: Images a step, over all processes.
+        lr: Learning rate of SGD; a tenth of it, a hundredth and a thousandth after each quarter
+            of the steps, which is after epochs 30, 60 and 90 of 120.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, of all parameters.
+        label_smoothing: Share of the target that is spread over all classes.
+        size: Rows and columns of training crops.
+        val_size: Rows and columns of validation crops.
+    """
+
+    epochs: int = 120
+    batch: int = 512
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    size: int = 224
+    val_size: int = 256
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Options of a pre-training run.
+
+    Attributes:
+        data: Folder of ``train`` and ``val``, each with a folder of images a class.
+        encoder: timm's name of a network; ``ghostnet_NNN`` is GhostNet at width NNN / 100.
+        out: Folder of the runs; a run is the folder ``out/encoder``.
+        recipe: What is learned, and how.
+        seed: Seed of weights, order, crops and flips.
+        loader: What reads, decodes and crops images: ``torchvision`` or ``dali``.
+        precision: ``32``, or mixed precision in ``bf16`` or ``16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: Processes on this machine, each with a device of its own.
+        nodes: Machines.
+        compile: Compile the network before the first step.
+        workers: Processes (of torchvision) or threads (of DALI) that read and decode, for each
+            device.
+    """
+
+    data: Path
+    encoder: str = "ghostnet_100"
+    out: Path = Path("pretrained")
+    recipe: PretrainRecipe = PretrainRecipe()
+    seed: int = 369
+    loader: Loader = "torchvision"
+    precision: Precision = "32"
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    compile: bool = False
+    workers: int = 4
+
+    @property
+    def model(self) -> str:
+        """What is trained."""
+        return self.encoder
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of this run."""
+        return self.out / self.encoder
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the options as plain data, which ``hrrsi pretrain --config`` takes back."""
+        config: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, PretrainRecipe):
+                config |= asdict(value)
+            else:
+                config[field.name] = str(value) if isinstance(value, Path) else value
+        return config
+
+
+def learning_rate_share(step: int, steps: int) -> float:
+    """Return the share of the learning rate that a step uses.
+
+    Args:
+        step: Number of steps done before.
+        steps: Steps of the whole run.
+    """
+    return float(0.1 ** sum(4 * step >= quarter * steps for quarter in (1, 2, 3)))

@@ -1,0 +1,256 @@
+"""A pre-training run: from a folder of images to an encoder that `hrrsi train` starts from.
+
+The run folder holds ``config.yaml`` (every option, as ``--config`` takes it), ``last.ckpt`` (to
+resume), ``encoder.safetensors`` (highest validation top-1), ``metrics.csv`` and ``curves.png``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+
+from hrrsi.device import chosen_device
+from hrrsi.errors import HrrsiError
+from hrrsi.pretraining.batches import training_batches, validation_batches
+from hrrsi.pretraining.classifiers import classifier
+from hrrsi.pretraining.image_folders import ImageFolders, ImageSplit, image_folders
+from hrrsi.pretraining.module import ClassifierTraining
+from hrrsi.pretraining.options import Loader, PretrainOptions
+from hrrsi.pretraining.progress import ImageProgress
+from hrrsi.pretraining.record import ENCODER_WEIGHTS, PretrainRecord
+from hrrsi.training.checkpoints import (
+    CHECKPOINT_SECONDS,
+    LAST_CHECKPOINT,
+    Checkpoints,
+    Position,
+    checkpoint_position,
+)
+from hrrsi.training.fitting import fit
+from hrrsi.training.processes import Processes, accelerator_and_devices, run_processes
+from hrrsi.training.run_folder import check_folder, start_folder
+
+
+@dataclass(frozen=True)
+class PretrainedRun:
+    """What a pre-training run leaves.
+
+    Attributes:
+        folder: The run folder.
+        encoder: The weights of the best epoch, for `hrrsi train --encoder-weights`.
+        best_epoch: The epoch with the highest validation top-1, from 1.
+        best_top1: That top-1, 0 to 1.
+    """
+
+    folder: Path
+    encoder: Path
+    best_epoch: int
+    best_top1: float
+
+
+def pretrain(
+    options: PretrainOptions,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    report: Callable[[str], None] = print,
+    warn: Callable[[str], None] = warnings.warn,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> PretrainedRun:
+    """Train an encoder to tell classes of images apart.
+
+    With several processes, the first one starts the others by running the program that called
+    it again, unless torchrun or SLURM started them; the first one alone writes and reports.
+
+    Args:
+        options: What to train, and how.
+        resume: Continue the run in the same folder from its last checkpoint; a run that does not
+            exist is started.
+        overwrite: Replace an existing run.
+        quiet: No progress bars.
+        report: Called with a line an epoch, and one at the end.
+        warn: Called once with each image that is skipped, by the process that met it.
+        checkpoint_seconds: Time between the checkpoints within an epoch.
+
+    Returns:
+        Where the encoder of the epoch with the highest validation top-1 is.
+
+    Raises:
+        HrrsiError: The images can't be trained on, the run exists (or is another one, with
+            `resume`), the loader is not installed, the loss stops being a number, memory or the
+            disk is full.
+        KeyboardInterrupt: The run was told to stop, and can be resumed.
+        SystemExit: Likewise, in any process but the first.
+    """
+    processes = run_processes(options)
+    quiet = quiet or not processes.is_first
+    folders, network = check_pretraining(options, resume=resume, overwrite=overwrite, quiet=quiet)
+    if not processes.is_first:
+        report = _say_nothing
+    folder, recipe = options.run_folder, options.recipe
+    resume = resume and (folder / LAST_CHECKPOINT).is_file()
+    position = checkpoint_position(folder / LAST_CHECKPOINT) if resume else Position(0, 0)
+    share = {"rank": processes.rank, "processes": processes.count}
+    device = _own_device(options, processes)
+    batches = training_batches(
+        folders, options, device, epoch=position.epoch, first=position.batches, **share
+    )
+    validation = validation_batches(folders, options, device, **share)
+    if processes.is_first and not resume:
+        start_folder(options)
+    record = PretrainRecord(options, folders, report, warn)
+    callbacks = [
+        record,
+        ImageProgress(
+            (len(folders.splits["train"]), len(folders.splits["val"])),
+            recipe.batch,
+            enabled=not quiet,
+        ),
+        Checkpoints(options, processes, _Names(folders.splits["train"]), checkpoint_seconds),
+    ]
+    with _silent_pillow():
+        fit(
+            ClassifierTraining(
+                network, recipe, recipe.epochs * len(batches), compiled=options.compile
+            ),
+            batches,
+            validation,
+            options,
+            processes,
+            callbacks,
+            resume=resume,
+        )
+    best = record.best
+    run = PretrainedRun(folder, folder / ENCODER_WEIGHTS, int(best["epoch"]), best["val_top1"])
+    report(
+        f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "
+        f"{100 * run.best_top1:.2f}; encoder in {run.encoder}"
+    )
+    return run
+
+
+def check_pretraining(
+    options: PretrainOptions,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> tuple[ImageFolders, torch.nn.Module]:
+    """Return the images of a run and its network before the first step, having checked both.
+
+    Args:
+        options: What to train, and how.
+        resume: Whether an existing run is continued; one that does not exist is started.
+        overwrite: Whether an existing run is replaced.
+        quiet: No progress bar.
+
+    Raises:
+        HrrsiError: As `pretrain`, for what shows before training.
+    """
+    processes = run_processes(options)
+    accelerator, _ = accelerator_and_devices(options)
+    if accelerator == "cpu" and options.precision == "16":
+        raise HrrsiError(
+            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
+        )
+    if options.loader == "dali":
+        from hrrsi.pretraining.dali_batches import require_dali
+
+        require_dali()
+    folders = image_folders(options.data, quiet=quiet)
+    images = len(folders.splits["train"])
+    if images < processes.count:
+        raise HrrsiError(
+            f"{images} images can't be shared out among {processes.count} processes",
+            where=options.data / "train",
+            fix="give fewer --devices",
+        )
+    torch.manual_seed(options.seed)
+    sizes = (options.recipe.size, options.recipe.val_size)
+    network = classifier(options.encoder, len(folders.classes), sizes)
+    if processes.is_first:  # to the others, the run of the first is there already
+        check_folder(options, resume=resume, overwrite=overwrite)
+    return folders, network
+
+
+def planned_pretraining(options: PretrainOptions) -> str:
+    """Return what a run would be, in a few lines, having checked it; nothing is written.
+
+    Args:
+        options: What to train, and how.
+
+    Raises:
+        HrrsiError: As `check_pretraining`.
+    """
+    folders, network = check_pretraining(options, resume=True)
+    recipe = options.recipe
+    images = {name: len(split) for name, split in folders.splits.items()}
+    steps = -(-images["train"] // recipe.batch)
+    parameters = sum(p.numel() for p in network.parameters())
+    rate = ", ".join(f"{recipe.lr * share:.4g}" for share in (1, 0.1, 0.01, 0.001))
+    return "\n".join(
+        [
+            f"{options.encoder}: {parameters:,} parameters, {len(folders.classes)} classes",
+            f"  {images['train']:,} images to train on, {images['val']:,} to validate on",
+            f"  {recipe.epochs} epochs of {steps:,} steps of {recipe.batch} images, over "
+            f"{options.devices * options.nodes} process(es) on {chosen_device(options.device)}",
+            f"  learning rate {rate}, a quarter of the steps each",
+            f"  crops of {recipe.size} px, validated at {recipe.val_size} px, read by "
+            f"{options.loader}",
+            f"  the run would be {options.run_folder}; nothing was written",
+        ]
+    )
+
+
+def chosen_loader(name: Literal["auto"] | Loader) -> Loader:
+    """Return the loader that ``--loader`` asks for; ``auto`` is DALI where it is installed."""
+    if name != "auto":
+        return name
+    from hrrsi.pretraining.dali_batches import has_dali
+
+    return "dali" if has_dali() else "torchvision"
+
+
+def _own_device(options: PretrainOptions, processes: Processes) -> torch.device:
+    """Return the device of this process."""
+    kind, _, number = chosen_device(options.device).partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    return torch.device(kind, int(number) if number else processes.environment.local_rank())
+
+
+class _Names(Sequence[str]):
+    """The files of a split, made out of their bytes when one is asked for."""
+
+    def __init__(self, split: ImageSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return str(self._split.path(index))
+
+
+@contextmanager
+def _silent_pillow() -> Iterator[None]:
+    """Keep Pillow's remarks on metadata off the screen, in loading processes too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\..*")
+        yield
+
+
+def _say_nothing(_line: str) -> None:
+    """Report nothing."""

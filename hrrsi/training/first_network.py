@@ -1,0 +1,51 @@
+"""The network that a run starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+
+from hrrsi.device import chosen_device
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.segmentation import build_network
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.encoder_weights import load_encoder_weights
+from hrrsi.training.initial_weights import load_initial_weights
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.strided_convolutions import keep_strided_depthwise_single
+
+
+def first_network(
+    options: TrainOptions, dataset: TiledDataset, *, resume: bool, report: Callable[[str], None]
+) -> SegmentationNetwork:
+    """Return the network before the first step, the same in every process.
+
+    On several GPUs its BatchNorms see the whole batch (SyncBatchNorm, whose tensors have the same
+    names); processes on a CPU each normalise their share.
+
+    Args:
+        options: Model, seed, and what it starts from.
+        dataset: Classes and bands.
+        resume: Leave it random: a checkpoint will fill it.
+        report: Called with what was taken from the weights of another network.
+
+    Raises:
+        HrrsiError: Weights can't be had, or don't fit.
+    """
+    torch.manual_seed(options.seed)
+    classes, bands = dataset.description.classes, dataset.description.band_names
+    network = build_network(options.model, len(classes), len(bands))
+    if not resume and options.init is not None:
+        report(load_initial_weights(network, options.init, classes).summary)
+    elif not resume:
+        load_encoder_weights(network, options.model, options.encoder_weights)
+    if chosen_device(options.device) == "cpu":
+        if options.precision == "bf16":
+            keep_strided_depthwise_single(network)
+    elif options.devices * options.nodes > 1:
+        # timm's, since its own BatchNorms hold an activation that torch's conversion drops
+        converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
+        return converted
+    return network

@@ -1,0 +1,133 @@
+"""A module is fitted to its batches: the trainer, and how a run ends when something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from typing import Any, NoReturn
+
+import lightning
+from lightning.pytorch.strategies import DDPStrategy
+
+from hrrsi.training.checkpoints import LAST_CHECKPOINT, RunStoppedError, WholeCheckpoints
+from hrrsi.training.failures import PeerEndedError, run_error
+from hrrsi.training.processes import Processes, accelerator_and_devices
+from hrrsi.training.run_folder import settle_replaced
+from hrrsi.training.run_options import RunOptions
+
+_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def fit(
+    module: lightning.LightningModule,
+    training: Any,
+    validation: Any,
+    options: RunOptions,
+    processes: Processes,
+    callbacks: list[Any],
+    *,
+    resume: bool,
+    find_unused_parameters: bool = False,
+) -> None:
+    """Train and validate a module, over all processes, until the end of the run.
+
+    Args:
+        module: What is trained.
+        training: Batches of an epoch of training.
+        validation: Batches of a validation.
+        options: Options of the run.
+        processes: The processes of the run.
+        callbacks: In the order in which they are called.
+        resume: Continue from the last checkpoint in the run's folder.
+        find_unused_parameters: Whether some parameters get no gradient in some steps.
+
+    Raises:
+        HrrsiError: What went wrong, in words of its own.
+        KeyboardInterrupt: The run was told to stop, and can be resumed.
+        SystemExit: Either of these, in any process but the first.
+    """
+    folder = options.run_folder
+    trainer = _trainer(options, processes, callbacks, find_unused_parameters)
+    try:
+        with warnings.catch_warnings():
+            # advice on workers and logging that a user of the command line can't act on
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            trainer.fit(
+                module,
+                training,
+                validation,
+                ckpt_path=folder / LAST_CHECKPOINT if resume else None,
+                weights_only=True,
+            )
+    except BaseException as error:
+        _end(error, trainer, options, processes)
+    finally:
+        if processes.is_first:
+            settle_replaced(folder)
+
+
+def _trainer(
+    options: RunOptions, processes: Processes, callbacks: list[Any], find_unused_parameters: bool
+) -> Any:
+    accelerator, devices = accelerator_and_devices(options)
+    strategy: Any = "auto"
+    if processes.count > 1:
+        strategy = DDPStrategy(
+            find_unused_parameters=find_unused_parameters,
+            # running statistics are averaged before they are used, not copied before each step
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+    return lightning.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=options.nodes,
+        strategy=strategy,
+        precision=_PRECISIONS[options.precision],
+        max_epochs=options.recipe.epochs,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        benchmark=accelerator == "gpu",  # every batch has one size
+        default_root_dir=options.run_folder,
+        plugins=[WholeCheckpoints(), processes.environment],
+        callbacks=callbacks,
+    )
+
+
+def _end(error: BaseException, trainer: Any, options: RunOptions, processes: Processes) -> NoReturn:
+    """Raise what a user should read, in the first process; the others end without a word.
+
+    An error of another process alone is read there.
+    """
+    # SystemExit is what Lightning makes of a KeyboardInterrupt
+    if isinstance(error, RunStoppedError | SystemExit):
+        if not processes.is_first:
+            raise SystemExit(0) from None
+        raise KeyboardInterrupt(_interruption(options)) from None
+    known = run_error(error, options)
+    if processes.is_first:
+        launcher = trainer.strategy.launcher
+        if launcher is not None:
+            launcher.kill(signal.SIGKILL)  # they may be waiting for this process forever
+    elif isinstance(known, PeerEndedError):
+        raise SystemExit(1) from None
+    if known is None:
+        raise error
+    raise known from error
+
+
+def _interruption(options: RunOptions) -> str:
+    checkpoint = options.run_folder / LAST_CHECKPOINT
+    if not checkpoint.is_file():
+        return "interrupted before the first step; nothing is left of the run"
+    return f"interrupted; {checkpoint} holds the run as it was, continue it with --resume"
+
+
+# Lightning announces devices, tips and seeds; the command line has its own words.
+for _name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

@@ -1,0 +1,165 @@
+"""Weights that a whole network starts from: those of another one, as far as they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hrrsi.errors import HrrsiError
+from hrrsi.networks.input_bands import adapted_to_bands
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.weights import load_network
+
+
+@dataclass(frozen=True)
+class KeptTensors:
+    """What a network took over from a weights file.
+
+    Attributes:
+        source: The file's name.
+        model: The network that it holds.
+        tensors: Tensors taken over, heads of classes included if any of their rows was.
+        all_tensors: Tensors that the network has.
+        parameters: Parameters taken over; of heads, those of the classes that were.
+        all_parameters: Parameters that the network has.
+        classes: Classes whose rows of the heads were taken over.
+        all_classes: Classes of the network.
+        bands_adapted: The number of bands that the file's network sees, where it is another one.
+    """
+
+    source: str
+    model: str
+    tensors: int
+    all_tensors: int
+    parameters: int
+    all_parameters: int
+    classes: tuple[str, ...]
+    all_classes: tuple[str, ...]
+    bands_adapted: int | None
+
+    @property
+    def share(self) -> float:
+        """Share of the network's parameters that were taken over, 0 to 1."""
+        return self.parameters / self.all_parameters
+
+    @property
+    def summary(self) -> str:
+        """What was taken over, in one line."""
+        new = [name for name in self.all_classes if name not in self.classes]
+        line = (
+            f"kept {self.share:.1%} of the parameters ({self.tensors} of {self.all_tensors} "
+            f"tensors) of {self.model} in {self.source}"
+        )
+        if self.classes:
+            line += f"; classes kept: {', '.join(self.classes)}"
+        if new:
+            line += f"; new: {', '.join(new)}"
+        if self.bands_adapted is not None:
+            line += f"; its first layer adapted from {self.bands_adapted} bands"
+        return line
+
+
+def load_initial_weights(
+    network: SegmentationNetwork, path: str | Path, classes: Sequence[str]
+) -> KeptTensors:
+    """Start a network from a weights file, as far as it fits.
+
+    Every tensor of the same name and shape is taken over. Of the layers whose outputs are the
+    classes, so are the rows of those that both networks name alike, whatever their order; the
+    others keep their random start. A first layer that sees another number of bands is adapted
+    (`adapted_to_bands` says how).
+
+    Args:
+        network: The network; it is changed.
+        path: A weights file of hrrsi, or a published checkpoint.
+        classes: The network's class names, in the order of its logits.
+
+    Returns:
+        What was taken over.
+
+    Raises:
+        HrrsiError: The file can't be read, or its encoder is not the network's.
+    """
+    source, meta = load_network(Path(path))
+    found, own = source.state_dict(), network.state_dict()
+    rows = _rows_of_classes(meta["classes"], classes)
+    parameters = {key for key, _ in network.named_parameters()}
+    heads = {f"{head}.{part}" for head in network.class_heads for part in ("weight", "bias")}
+    source_heads = {f"{head}.{part}" for head in source.class_heads for part in ("weight", "bias")}
+    taken: dict[str, torch.Tensor] = {}
+    count, adapted = 0, None
+    for key, value in own.items():
+        given = found.get(key)
+        # a layer may hold classes in one of the networks and features in the other
+        if given is None or (key in heads) != (key in source_heads):
+            continue
+        kept = value.numel()
+        if key in heads:
+            if not rows or given.shape[1:] != value.shape[1:]:
+                continue
+            mixed = value.clone()
+            mixed[list(rows)] = given[list(rows.values())]
+            kept = mixed[list(rows)].numel()
+            taken[key] = mixed
+        elif given.shape == value.shape:
+            taken[key] = given
+        elif _is_first_layer(given, value, source.bands, network.bands):
+            taken[key] = adapted_to_bands(given, network.bands)
+            adapted = source.bands
+        else:
+            continue
+        count += kept if key in parameters else 0
+    _check_encoder(network, taken, meta["model"], path)
+    network.load_state_dict({**own, **taken})
+    return KeptTensors(
+        source=Path(path).name,
+        model=meta["model"],
+        tensors=len(taken),
+        all_tensors=len(own),
+        parameters=count,
+        all_parameters=sum(own[key].numel() for key in parameters),
+        classes=tuple(classes[row] for row in rows) if heads & taken.keys() else (),
+        all_classes=tuple(classes),
+        bands_adapted=adapted,
+    )
+
+
+def _rows_of_classes(given: Sequence[str], own: Sequence[str]) -> dict[int, int]:
+    """Return the row of the file's heads for each of the network's classes that they know."""
+    known = {name.casefold(): row for row, name in enumerate(given)}
+    return {row: known[name.casefold()] for row, name in enumerate(own) if name.casefold() in known}
+
+
+def _is_first_layer(given: torch.Tensor, own: torch.Tensor, bands: int, own_bands: int) -> bool:
+    """Return whether kernels are alike but for the number of bands that each network sees."""
+    return (
+        given.ndim == own.ndim == 4
+        and (given.shape[1], own.shape[1]) == (bands, own_bands)
+        and given[:, :1].shape == own[:, :1].shape
+    )
+
+
+def _check_encoder(
+    network: SegmentationNetwork,
+    taken: dict[str, torch.Tensor],
+    model: str,
+    path: str | Path,
+) -> None:
+    """Raise unless the whole encoder was taken over: less is no start.
+
+    Raises:
+        HrrsiError: It was not.
+    """
+    inside = next(name for name, module in network.named_modules() if module is network.encoder)
+    keys = [key for key in network.state_dict() if key.startswith(f"{inside}.")]
+    lacking = [key for key in keys if key not in taken]
+    if lacking:
+        raise HrrsiError(
+            f"holds {model}, whose encoder is another one ({len(keys) - len(lacking)} of "
+            f"{len(keys)} tensors of the encoder fit)",
+            where=path,
+            fix="start from weights of a network with the same encoder, or leave out --init",
+        )

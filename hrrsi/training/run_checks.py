@@ -1,0 +1,89 @@
+"""What can be said of a run before it starts."""
+
+from __future__ import annotations
+
+from hrrsi.errors import HrrsiError
+from hrrsi.networks.names import parsed_model
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.encoder_weights import check_encoder_source
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.processes import Processes, accelerator_and_devices, run_processes
+from hrrsi.training.run_folder import check_folder
+
+_ENCODER_STRIDE = 32
+
+
+def check_run(
+    options: TrainOptions, *, resume: bool = False, overwrite: bool = False
+) -> TiledDataset:
+    """Return the dataset of a run, having checked what can be checked before it starts.
+
+    Args:
+        options: What to train, and how.
+        resume: Whether an existing run is continued; one that does not exist is started.
+        overwrite: Whether an existing run is replaced.
+
+    Raises:
+        HrrsiError: As `hrrsi.training.run.train`, for what shows before training.
+    """
+    parsed_model(options.model)
+    processes = run_processes(options)
+    dataset = TiledDataset(options.data)
+    _check_trainable(dataset, options, processes)
+    accelerator, _ = accelerator_and_devices(options)
+    if accelerator == "cpu" and options.precision == "16":
+        raise HrrsiError(
+            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
+        )
+    if processes.is_first:  # to the others, the run of the first is there already
+        check_folder(options, resume=resume, overwrite=overwrite)
+    if options.init is None:
+        check_encoder_source(options.model, options.encoder_weights)
+    elif not options.init.is_file():
+        raise HrrsiError(
+            "no such file", where=f"--init {options.init}", fix="give a weights file of hrrsi"
+        )
+    return dataset
+
+
+def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Processes) -> None:
+    _check_split(dataset, "train", 2, "tile it with scenes for training")
+    if not options.overfit:
+        _check_split(
+            dataset,
+            "val",
+            1,
+            "tile it with --val-scenes: the best weights are chosen on them, never on test",
+        )
+    description = dataset.description
+    patches = len(dataset.patches("train")[: options.overfit or None])
+    batch = min(options.recipe.batch, patches)
+    if batch % processes.count:
+        raise HrrsiError(
+            f"{batch} training patches can't be shared out among {processes.count} processes",
+            where=dataset.folder,
+            fix="give fewer --devices",
+        )
+    if batch == processes.count and description.patch_size <= _ENCODER_STRIDE:
+        raise HrrsiError(
+            "BatchNorm can't learn from a single pixel, which is what one patch of "
+            f"{description.patch_size} px becomes at stride {_ENCODER_STRIDE}",
+            where=dataset.folder,
+            fix="tile larger or more patches, or raise --batch",
+        )
+
+
+def _check_split(dataset: TiledDataset, split: str, classes: int, fix: str) -> None:
+    content = dataset.description.splits.get(split)  # type: ignore[call-overload]  # one of them
+    if content is None:
+        raise HrrsiError(f"has no {split} split", where=dataset.folder, fix=fix)
+    dataset.patches(split)
+    names = dataset.description.classes
+    present = [n for n, pixels in zip(names, content.class_pixels, strict=True) if pixels]
+    if len(present) < classes:
+        raise HrrsiError(
+            f"the labels of its {split} split hold "
+            + (f"one class only ({present[0]})" if present else "no class at all"),
+            where=dataset.folder,
+            fix="tile scenes whose labels hold at least two classes",
+        )

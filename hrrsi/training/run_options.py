@@ -1,0 +1,65 @@
+"""What every kind of training run can be told, as far as running it goes."""
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Precision = Literal["32", "bf16", "16"]
+
+
+class RunRecipe(Protocol):
+    """How long a run is."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data."""
+
+    @property
+    def batch(self) -> int:
+        """Images a step, over all processes."""
+
+
+class RunOptions(Protocol):
+    """Options of a run: of `hrrsi.training.options` or of `hrrsi.pretraining.options`."""
+
+    @property
+    def model(self) -> str:
+        """Name of what is trained."""
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of this run."""
+
+    @property
+    def recipe(self) -> RunRecipe:
+        """What is learned, and how."""
+
+    @property
+    def seed(self) -> int:
+        """Decides everything random."""
+
+    @property
+    def precision(self) -> Precision:
+        """``32``, or mixed precision in ``bf16`` or ``16``."""
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+
+    @property
+    def devices(self) -> int:
+        """Processes on this machine, each with a device of its own."""
+
+    @property
+    def nodes(self) -> int:
+        """Machines."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether the network is compiled."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that load, for each device."""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the options as plain data."""

@@ -1,0 +1,236 @@
+"""What goes wrong in a run, and what a run leaves when it does."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_dataset import save_made_dataset
+from safetensors import safe_open
+from test_train_resume import quick, quietly, rows_of, weights_of
+
+from hrrsi.errors import HrrsiError
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.patch_reading import read_image, read_label
+from hrrsi.training import patch_batches
+from hrrsi.training.checkpoints import LAST_CHECKPOINT
+from hrrsi.training.failures import run_error
+from hrrsi.training.first_network import first_network
+from hrrsi.training.module import SegmentationTraining
+from hrrsi.training.patch_batches import training_batches, validation_batches
+from hrrsi.training.run_plan import planned_run
+from hrrsi.training.weight_average import averaged_copy, decay_at, update_average
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=6, val=3)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_batch_whose_loss_is_no_number_is_saved(
+    dataset: Path, tmp_path: Path, device: str
+) -> None:
+    options = quick(dataset, tmp_path, recipe="published", lr=1e30, epochs=50, device=device)
+    with pytest.raises(HrrsiError) as caught:
+        quietly(options)
+    path = options.run_folder / "nan_batch.safetensors"
+    assert str(path) in str(caught.value)
+    assert "lower --lr" in str(caught.value)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+        image, label, index = (file.get_tensor(key) for key in ("image", "label", "index"))
+    tiled = TiledDataset(dataset)
+    names = [patch.name for patch in tiled.patches("train")]
+    assert about["patches"] == ", ".join(names[i] for i in index)
+    assert about["patches"] in str(caught.value)
+    assert about["loss"] in ("nan", "inf")
+    epoch, step = int(about["epoch"]), int(about["step"])
+    assert f"epoch {epoch}, step {step}" in str(caught.value)
+    batches = list(training_batches(tiled, options, epoch=epoch - 1))
+    for stored, given in zip((image, label, index), batches[step - 1], strict=True):
+        assert torch.equal(stored, given)
+
+
+def kill_a_loading_process(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_memory(*_: Any) -> torch.Tensor:
+    return torch.empty(10**15)
+
+
+@pytest.mark.parametrize(
+    ("failure", "workers", "words"),
+    [
+        (kill_a_loading_process, 1, "a process that reads patches was killed.*--workers"),
+        (no_memory, 0, "out of memory.*--batch"),
+        (no_memory, 1, "out of memory.*--batch"),
+    ],
+    ids=["killed", "memory", "memory of a worker"],
+)
+def test_memory_that_is_too_small_says_what_to_lower(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Any,
+    workers: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(patch_batches, "read_image", failure)
+    with pytest.raises(HrrsiError, match=words) as caught:
+        quietly(quick(dataset, tmp_path, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_gpu_says_what_to_lower(dataset: Path) -> None:
+    options = quick(dataset, Path("runs"))
+    error = run_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), options)
+    assert "lower --batch (2 now), or give --precision bf16" in str(error)
+
+
+def test_a_compiler_that_fails_is_one_line(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here\nand more")
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f: compile_(f, backend=broken))
+    with pytest.raises(HrrsiError, match="--compile: the network could not be compiled"):
+        quietly(quick(dataset, tmp_path, compile=True))
+
+
+def test_compiled_weights_have_the_same_names(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f: compile_(f, backend="eager"))
+    plain, _ = quietly(quick(dataset, tmp_path / "plain", epochs=1))
+    compiled, _ = quietly(quick(dataset, tmp_path / "compiled", epochs=1, compile=True))
+    expected = weights_of(plain.folder / LAST_CHECKPOINT)
+    found = weights_of(compiled.folder / LAST_CHECKPOINT)
+    assert found.keys() == expected.keys()
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_is_released(dataset: Path, tmp_path: Path) -> None:
+    one = quick(dataset, tmp_path / "one", epochs=1, freeze_encoder=1)
+    start = first_network(one, TiledDataset(dataset), resume=False, report=print).state_dict()
+    frozen = weights_of(quietly(one)[0].folder / LAST_CHECKPOINT)
+    encoder = [key for key in start if key.startswith("base_network.")]
+    assert encoder
+    assert all(torch.equal(frozen[f"network.{key}"], start[key]) for key in encoder)
+    others = [k for k in start if k not in encoder and k.endswith("weight")]
+    assert not any(torch.equal(frozen[f"network.{key}"], start[key]) for key in others)
+    two = quick(dataset, tmp_path / "two", epochs=2, freeze_encoder=1)
+    released = weights_of(quietly(two)[0].folder / LAST_CHECKPOINT)
+    moved = [k for k in encoder if k.endswith(("conv_stem.weight", "running_mean"))]
+    assert not any(torch.equal(released[f"network.{key}"], start[key]) for key in moved)
+
+
+def test_overfitting_sees_the_first_patches_as_they_are(dataset: Path) -> None:
+    tiled = TiledDataset(dataset)
+    options = quick(dataset, Path("unused"), overfit=3, batch=8, sampling="rare")
+    (trained,) = training_batches(tiled, options)
+    (validated,) = validation_batches(tiled, options)
+    assert sorted(trained[2].tolist()) == [0, 1, 2]
+    for images, labels, indices in (trained, (*validated, torch.arange(3))):
+        for image, label, index in zip(images, labels, indices, strict=True):
+            patch = tiled.patches("train")[int(index)]
+            assert (image.numpy() == read_image(patch, tiled.description)).all()
+            assert (label.numpy() == read_label(patch, tiled.description)).all()
+
+
+def test_a_dataset_without_validation_can_be_overfitted(dataset: Path, tmp_path: Path) -> None:
+    import shutil
+
+    import yaml
+
+    data = tmp_path / "data"
+    shutil.copytree(dataset, data)
+    description = yaml.safe_load((data / "dataset.yaml").read_text())
+    del description["splits"]["val"]
+    (data / "dataset.yaml").write_text(yaml.safe_dump(description))
+    with pytest.raises(HrrsiError, match="has no val split"):
+        quietly(quick(data, tmp_path))
+    assert len(rows_of(quietly(quick(data, tmp_path, overfit=2, epochs=1))[0].folder)) == 1
+
+
+def test_the_average_is_that_of_the_steps(dataset: Path) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    average = averaged_copy(network)
+    expected = {k: v.clone().double() for k, v in network.state_dict().items()}
+    for step in range(30):
+        network(torch.rand(2, 3, 4, 4))
+        with torch.no_grad():
+            network[0].weight.normal_()
+        decay = decay_at(step, 0.6)
+        assert decay == min(0.6, (1 + step) / (10 + step))
+        update_average(average, network, decay)
+        for key, value in network.state_dict().items():
+            expected[key] = decay * expected[key] + (1 - decay) * value.double()
+    for key, value in average.state_dict().items():
+        if key == "1.num_batches_tracked":
+            assert value == 30
+        else:
+            torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def test_the_average_is_what_is_validated_and_kept(dataset: Path, tmp_path: Path) -> None:
+    from hrrsi.weights import load_model
+
+    run, _ = quietly(quick(dataset, tmp_path, epochs=1, average=0.5))
+    trained = weights_of(run.folder / LAST_CHECKPOINT)
+    kept = load_model(run.weights).state_dict()
+    assert all(torch.equal(trained[f"_average.{key}"], value) for key, value in kept.items())
+    assert not torch.equal(trained["network.dec_c1.up.0.weight"], kept["dec_c1.up.0.weight"])
+
+
+def test_a_dry_run_tries_everything_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    options = quick(dataset, tmp_path / "runs", model="ued_bes_sfm", epochs=7)
+    plan = planned_run(options)
+    assert not (tmp_path / "runs").exists()
+    assert (plan.steps_per_epoch, plan.steps) == (3, 21)
+    assert (plan.patches, plan.validation_patches) == (6, 3)
+    network = first_network(options, TiledDataset(dataset), resume=False, report=print)
+    assert plan.parameters == sum(p.numel() for p in network.parameters())
+    assert plan.seconds > plan.steps * plan.step_seconds > 0
+    run, _ = quietly(quick(dataset, tmp_path, model="ued_bes_sfm", epochs=1))
+    written = {p.name + "/" * p.is_dir() for p in run.folder.iterdir()}
+    assert set(plan.files) == written
+    text = str(plan)
+    for words in (f"{plan.parameters:,} parameters", "21 in all", "nothing was written"):
+        assert words in text
+
+
+def test_a_dry_run_says_what_the_run_would(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(HrrsiError, match="no such file"):
+        planned_run(quick(dataset, tmp_path, encoder_weights="missing.pth"))
+    with pytest.raises(HrrsiError, match="unknown model"):
+        planned_run(quick(dataset, tmp_path, model="you"))
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_pixels_are_normalised_whatever_their_type(dataset: Path, kind: str) -> None:
+    import numpy as np
+
+    description = TiledDataset(dataset).description.model_copy(
+        update={"scale": 1000.0, "mean": [0.2, 0.3, 0.4], "std": [0.1, 0.2, 0.3]}
+    )
+    options = quick(dataset, Path("unused"))
+    network = first_network(options, TiledDataset(dataset), resume=True, report=print)
+    module = SegmentationTraining(network, options, description, steps=1)
+    values = np.random.default_rng(0).integers(0, 1200, (2, 3, 8, 8)).astype(kind)
+    expected = (values / 1000 - np.reshape([0.2, 0.3, 0.4], (3, 1, 1))) / np.reshape(
+        [0.1, 0.2, 0.3], (3, 1, 1)
+    )
+    if kind == "float32":
+        values[0, 1, 2, 3] = np.nan
+        expected[0, 1, 2, 3] = 0
+    found = module.normalised(torch.from_numpy(values))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
