@@ -1,5 +1,7 @@
 """Which device a command computes on."""
 
+from collections.abc import Mapping
+
 import torch
 
 from hrrsi.errors import HrrsiError
@@ -34,3 +36,17 @@ def chosen_device(name: str) -> str:
     raise HrrsiError(
         f"unknown device {name!r}", where="--device", fix="give auto, cpu, cuda or cuda:N"
     )
+
+
+def computes_in_bf16(device: str) -> bool:
+    """Return whether a device has instructions for bf16, which make it faster than float32.
+
+    Args:
+        device: What `chosen_device` returns.
+    """
+    if device != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: Mapping[str, object] = {}
+    if hasattr(torch.cpu, "get_capabilities"):  # newer than torch 2.11
+        capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -7,6 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import yaml
+from picture_panels import (
+    SIDE,
+    assert_striped,
+    magnified,
+    pixels_of,
+    place_of,
+    row_of_panels,
+)
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -19,7 +27,6 @@ from hrrsi.training.patch_pictures import natural_colours, panel_side, stretch_l
 from hrrsi.training.recipes import PUBLISHED, recipe_named
 
 SIZE = 64
-SIDE = 192  # such small patches are magnified three times
 COLOURS = [(220, 20, 60), (0, 90, 200), (250, 200, 40)]
 IGNORED = 255
 PLAIN = ["--augmentation", "none", "--batch", "2"]
@@ -86,43 +93,6 @@ def show(folder: Path, out: Path, *arguments: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def pixels_of(path: Path) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
-
-
-def magnified(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return pixels.repeat(SIDE // SIZE, axis=0).repeat(SIDE // SIZE, axis=1)
-
-
-def place_of(panel: npt.NDArray[Any], picture: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return row and column of the one place where a picture holds a panel."""
-    candidates = np.argwhere((picture == panel[0, 0]).all(-1))
-    side = len(panel)
-    found = [
-        (int(r), int(c))
-        for r, c in candidates
-        if np.array_equal(picture[r : r + side, c : c + side], panel)
-    ]
-    assert len(found) == 1
-    return found[0]
-
-
-def row_of_panels(picture: npt.NDArray[Any], place: tuple[int, int], count: int) -> list[Any]:
-    """Return panels beside each other, which white gaps divide."""
-    row, col = place
-    step = SIDE + 4
-    panels = [
-        picture[row : row + SIDE, col + n * step : col + n * step + SIDE] for n in range(count)
-    ]
-    for n in range(count):
-        assert (
-            picture[row : row + SIDE, col + n * step + SIDE : col + (n + 1) * step] == 255
-        ).all()
-    return panels
-
-
 def slow_edges(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Return where the 5x5 window around a pixel holds two classes, the slow way."""
     edges = np.zeros(label.shape, dtype=bool)
@@ -130,17 +100,6 @@ def slow_edges(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         window = label[max(0, row - 2) : row + 3, max(0, col - 2) : col + 3]
         edges[row, col] = len(set(window[window != IGNORED].tolist())) > 1
     return edges
-
-
-def assert_striped(panel: npt.NDArray[np.uint8], ignored: npt.NDArray[np.bool_]) -> None:
-    """Check that ignored pixels have two greys, neither the colour of any class, mixed evenly."""
-    inside = panel[ignored]
-    shades, counts = np.unique(inside, axis=0, return_counts=True)
-    assert len(shades) == 2
-    assert (shades == shades[:, :1]).all()
-    assert counts.min() > 0.3 * counts.sum()
-    for colour in COLOURS:
-        assert np.abs(shades.astype(int) - colour).max(axis=1).min() > 40
 
 
 def test_panels_show_image_label_edges_and_what_counts(
@@ -162,13 +121,13 @@ def test_panels_show_image_label_edges_and_what_counts(
             there = magnified(label == index)
             mixed = 0.8 * np.array(colour) + 0.2 * expected[there]
             assert np.abs(labelled[there] - mixed).max() <= 1
-        assert_striped(labelled, ignored)
+        assert_striped(labelled, ignored, COLOURS)
         is_edge = magnified(slow_edges(label))
         assert (edges[is_edge & ~ignored] == 255).all()
         assert (edges[~is_edge & ~ignored] == 0).all()
-        assert_striped(edges, ignored)
+        assert_striped(edges, ignored, COLOURS)
         assert np.array_equal(counting[~ignored], expected[~ignored])
-        assert_striped(counting, ignored)
+        assert_striped(counting, ignored, COLOURS)
 
 
 def test_the_legend_shows_every_colour(dataset: TiledDataset, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """What a run leaves behind: metrics, curves, TensorBoard, sample pictures, its environment."""
 
 import csv
+import hashlib
+import itertools
 import math
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ import pytest
 import torch
 import yaml
 from made_dataset import save_made_dataset
+from picture_panels import assert_striped, magnified, pixels_of, place_of, row_of_panels
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner, Result
 
+import hrrsi
 from hrrsi.cli import app
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
@@ -32,8 +35,11 @@ from hrrsi.training.run_environment import dataset_digest, hardware
 from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
 from hrrsi.weights import load_model
 
-QUICK = "--encoder-weights none --batch 4 --workers 0 --lr 0.01 --quiet --model ued_bes_sfm".split()
-SIDE = 192  # patches of 64 px are magnified three times
+QUICK = [
+    *("--encoder-weights", "none", "--batch", "4", "--workers", "0", "--lr", "0.01", "--quiet"),
+    *("--model", "ued_bes_sfm"),
+]
+MACHINE = "a-machine-with-a-name"
 IGNORED = 255
 
 
@@ -46,7 +52,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of three epochs."""
     out = tmp_path_factory.mktemp("runs")
-    result = train(dataset, "--out", out, "--epochs", 3)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("socket.gethostname", "platform.node"):
+            patch.setattr(name, lambda: MACHINE)
+        result = train(dataset, "--out", out, "--epochs", 3)
     assert result.exit_code == 0, result.output
     return out / "ued_bes_sfm"
 
@@ -143,10 +152,10 @@ def test_tensorboard_shows_the_metrics_and_the_pictures(run: Path) -> None:
         assert (images[-1].width, images[-1].height) == picture.size
 
 
-def test_tensorboards_files_do_not_name_the_machine(run: Path) -> None:
-    for path in (run / "tensorboard").iterdir():
-        assert socket.gethostname() not in path.name
-        assert socket.gethostname().encode() not in path.read_bytes()
+def test_no_file_names_the_machine(run: Path) -> None:
+    for path in run.rglob("*"):
+        assert MACHINE not in path.name
+        assert path.is_dir() or MACHINE.encode() not in path.read_bytes()
 
 
 def test_a_run_killed_after_an_epochs_record_has_one_curve(
@@ -216,21 +225,245 @@ def test_the_clock_of_an_epoch_goes_on_after_a_resume(
     assert second.rows[0]["images_per_second"] == 8 / 40
 
 
-def panels_of(picture: Path, side: int, columns: int) -> list[list[npt.NDArray[np.uint8]]]:
-    """Return the panels of each patch: rows of squares with white gaps of 4 px around them."""
-    with Image.open(picture) as file:
-        pixels = np.asarray(file.convert("RGB"))
-    blank = (pixels[:, 8:] == 255).all((1, 2))
-    starts = [
-        row
-        for row in range(1, len(pixels) - side + 1)
-        if not blank[row : row + side].any() and blank[row - 1] | True
+def test_sample_pictures_of_the_best_epochs_and_the_last(run: Path) -> None:
+    best, expected = -1.0, []
+    for row in rows_of(run):
+        if row["val_mIoU"] > best:
+            best = row["val_mIoU"]
+            expected.append(int(row["epoch"]))
+    names = [f"epoch_{epoch:04d}.png" for epoch in sorted({*expected, 3})]
+    assert sorted(p.name for p in (run / "samples").iterdir()) == names
+
+
+def test_a_sample_picture_shows_what_the_best_weights_find(run: Path, dataset: Path) -> None:
+    best = max(rows_of(run), key=lambda row: row["val_mIoU"])
+    picture = pixels_of(run / "samples" / f"epoch_{best['epoch']:04.0f}.png")
+    network = load_model(run / "best.safetensors")
+    data = TiledDataset(dataset)
+    meta, colours = network.meta, np.array(data.description.colours, dtype=np.uint8)
+    mean, std = (torch.tensor(meta[key])[:, None, None] for key in ("mean", "std"))
+    ignored_seen = 0
+    for patch in shown_patches(data, TrainOptions(dataset)):
+        image, label = read_image(patch, data.description), read_label(patch, data.description)
+        with torch.inference_mode():
+            normal = (torch.from_numpy(image.astype(np.float32)) / meta["scale"] - mean) / std
+            maps = {k: v[0].numpy() for k, v in network(normal[None]).items()}
+        found = maps["lbl"].argmax(0)
+        expected = magnified(image.transpose(1, 2, 0))
+        place = place_of(expected, picture)
+        _, truth, predicted, errors, edge, score = row_of_panels(picture, place, 6)
+        ignored = magnified(label == IGNORED)
+        ignored_seen += int(ignored.sum())
+        known = ~ignored
+        assert np.array_equal(
+            truth[known], colours[magnified(np.where(label < 5, label, 0))][known]
+        )
+        assert (predicted == colours[magnified(found)]).all(-1).mean() > 0.999
+        wrong = magnified(label != found) & known
+        marked = (errors == (255, 0, 110)).all(-1)
+        assert (marked == wrong).mean() > 0.999
+        assert (np.ptp(errors[known & ~marked].astype(int), axis=-1) == 0).all()  # in grey
+        if ignored.any():
+            assert_striped(truth, ignored, colours)
+            assert_striped(errors, ignored, colours)
+        assert_brighter_where_higher(edge, magnified(1 / (1 + np.exp(-maps["edg"]))))
+        assert_brighter_where_higher(score, maps["scr"].mean(0).repeat(12, 0).repeat(12, 1))
+    assert ignored_seen, "no patch has ignored pixels"
+
+
+def assert_brighter_where_higher(
+    panel: npt.NDArray[np.uint8], values: npt.NDArray[np.floating[Any]]
+) -> None:
+    """Check a panel in a colour map whose lightness rises with the value."""
+    lightness = panel.astype(float) @ (0.2126, 0.7152, 0.0722)
+    order = np.argsort(values, axis=None)
+    assert (np.diff(lightness.ravel()[order]) > -2).all()
+
+
+def test_networks_without_edges_have_fewer_panels(dataset: Path, tmp_path: Path) -> None:
+    result = train(dataset, "--out", tmp_path, "--epochs", 1, "--model", "ued")
+    assert result.exit_code == 0, result.output
+    picture = pixels_of(tmp_path / "ued" / "samples" / "epoch_0001.png")
+    data = TiledDataset(dataset)
+    first, second = shown_patches(data, TrainOptions(dataset))[:2]
+    places = [
+        place_of(magnified(read_image(patch, data.description).transpose(1, 2, 0)), picture)
+        for patch in (first, second)
     ]
-    rows: list[int] = []
-    for row in starts:
-        if not rows or row >= rows[-1] + side:
-            rows.append(row)
-    return [
-        [pixels[r : r + side, 8 + c * (side + 4) : 8 + c * (side + 4) + side] for c in range(columns)]
-        for r in rows
-    ]
+    assert places[0][0] == places[1][0]  # beside each other
+    assert places[1][1] - places[0][1] == 4 * (192 + 4) + 8
+
+
+def test_shown_patches_are_always_the_same_and_show_every_class(dataset: Path) -> None:
+    data, options = TiledDataset(dataset), TrainOptions(dataset)
+    shown = shown_patches(data, options, 3)
+    assert shown == shown_patches(TiledDataset(dataset), options, 3)
+    labels = {p: set(np.unique(read_label(p, data.description))) for p in data.patches("val")}
+    assert set.union(*(labels[p] for p in shown)) == set.union(*labels.values())
+    assert len(shown_patches(data, options, 100)) == 7
+    overfit = TrainOptions(dataset, overfit=2)
+    assert shown_patches(data, overfit) == data.patches("train")[:2]
+
+
+@pytest.mark.parametrize("best", [1, 37, 500])
+def test_few_pictures_are_kept_and_spread(best: int) -> None:
+    kept: list[int] = []
+    for epoch in range(1, 501):  # each the best so far until `best`
+        kept.append(epoch)
+        dropped = dropped_epochs(kept, min(epoch, best))
+        assert len(dropped) <= 1
+        kept = [e for e in kept if e not in dropped]
+        assert len(kept) <= 20
+        assert {1, min(epoch, best), epoch} <= set(kept)
+    assert max(b - a for a, b in itertools.pairwise(kept)) <= 500 / 20 * 3
+
+
+def test_environment_holds_what_a_repeat_needs(run: Path, dataset: Path) -> None:
+    content = yaml.safe_load((run / "environment.yaml").read_text())
+    assert set(content) == {"dataset", "encoder_weights", "starts"}
+    assert content["dataset"] == {"sha256": dataset_digest(TiledDataset(dataset)), "patches": 15}
+    (start,) = content["starts"]
+    assert set(start) == {
+        *("resumed", "time", "command", "hrrsi", "versions", "system", "hardware", "threads"),
+    }
+    assert {"python", "torch", "timm", "lightning", "numpy", "imaug", "cuda"} <= set(
+        start["versions"]
+    )
+    assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"cpu", "cores", "memory_gb"} <= set(start["hardware"])
+    assert start["threads"]["torch"] == torch.get_num_threads()
+    assert start["hrrsi"]["version"] == hrrsi.__version__
+
+
+def test_files_that_a_run_starts_from_are_digested(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    weights = run / "best.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for name, option in (("init", "--init"), ("encoder_weights", "--encoder-weights")):
+        out = tmp_path / name
+        result = train(dataset, "--out", out, "--epochs", 1, "--overfit", 4, option, weights)
+        assert result.exit_code == 0, result.output
+        content = yaml.safe_load((out / "ued_bes_sfm" / "environment.yaml").read_text())
+        assert content[name] == {"name": "best.safetensors", "sha256": digest}
+
+
+def changed_pixel(folder: Path) -> None:
+    path = sorted((folder / "train" / "label").iterdir())[0]
+    with Image.open(path) as image:
+        image.putpixel((0, 0), (image.getpixel((0, 0)) + 1) % 5)
+        image.save(path)
+
+
+def renamed_patch(folder: Path) -> None:
+    for kind in ("image", "label"):
+        path = sorted((folder / "val" / kind).iterdir())[-1]
+        path.rename(path.with_stem("zzz"))
+
+
+def described_otherwise(folder: Path) -> None:
+    path = folder / "dataset.yaml"
+    path.write_text(path.read_text() + "\n")
+
+
+@pytest.mark.parametrize("change", [changed_pixel, renamed_patch, described_otherwise])
+def test_another_dataset_has_another_digest_and_is_not_resumed_on(
+    change: Callable[[Path], None], dataset: Path, run: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "runs"
+    shutil.copytree(dataset, data)
+    shutil.copytree(run, out / "ued_bes_sfm")
+    (data / "train" / "image" / "viewer.png.aux.xml").write_text("<PAMDataset/>")
+    before = dataset_digest(TiledDataset(data))
+    assert before == dataset_digest(TiledDataset(dataset))
+    change(data)
+    assert dataset_digest(TiledDataset(data)) != before
+    kept = (out / "ued_bes_sfm" / "environment.yaml").read_bytes()
+    result = train(data, "--out", out, "--epochs", 3, "--resume")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {data}: its content is not what the run in ")
+    assert "--overwrite" in line
+    assert (out / "ued_bes_sfm" / "environment.yaml").read_bytes() == kept
+
+
+def test_the_whole_run_can_be_repeated_from_its_folder(run: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path), "--quiet"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for row, before in zip(rows_of(tmp_path / "ued_bes_sfm"), rows_of(run), strict=True):
+        for name in set(row) - {"seconds", "images_per_second"}:
+            np.testing.assert_equal(row[name], before[name])
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_curves_are_drawn_from_any_metrics(epochs: int, tmp_path: Path) -> None:
+    rows = [
+        {
+            "epoch": n + 1, "lr": 0.1, "loss": 3.0 / (n + 1), "edge_loss": 0.0, "val_OA": 0.9,
+            "val_mF1": 0.8, "val_mIoU": n / 50, "val_IoU_tree": 0.5, "val_IoU_car": math.nan,
+        }
+        for n in range(epochs)
+    ]  # fmt: skip
+    drawn = []
+    for number, edge in enumerate((0.0, 0.5)):  # a loss of nothing has no logarithm
+        path = tmp_path / f"{number}.png"
+        write_curves([{**row, "edge_loss": edge} for row in rows], path)
+        drawn.append(pixels_of(path))
+    assert drawn[0].shape == drawn[1].shape
+    half = drawn[0].shape[0] // 2
+    assert not np.array_equal(drawn[0][:half], drawn[1][:half])
+    assert np.array_equal(drawn[0][half:], drawn[1][half:])  # classes and learning rate
+
+
+class Bars:
+    """Stands for the progress bars, and keeps what they show."""
+
+    def __init__(self) -> None:
+        self.made: list[SimpleNamespace] = []
+
+    def __call__(self, what: str, total: float, unit: str, **named: Any) -> Any:
+        bar = SimpleNamespace(
+            what=what, total=total, unit=unit, n=named["done"], disable=False, said="", open=True
+        )
+        bar.update = lambda count: setattr(bar, "n", bar.n + count)
+        bar.set_postfix_str = lambda text, refresh: setattr(bar, "said", text)
+        self.made.append(bar)
+        return SimpleNamespace(
+            __enter__=lambda: bar, __exit__=lambda *_: setattr(bar, "open", False)
+        )
+
+
+def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bars = Bars()
+    monkeypatch.setattr(epoch_progress, "progress", bars)
+    matrix = SimpleNamespace(scores=lambda: SimpleNamespace(mean_iou=0.4321))
+    module = SimpleNamespace(losses={"loss": 1.5, "edge_loss": 0.25}, matrix=matrix)
+    trainer = SimpleNamespace(
+        current_epoch=4, max_epochs=9, num_training_batches=5, num_val_batches=[2], world_size=2
+    )
+    batch = (torch.zeros(3, 1), torch.zeros(3, 1))
+    callback = EpochProgress(enabled=True)
+    for index in (3, 4):  # resumed in the middle of the epoch
+        callback.on_train_batch_start(trainer, module, batch, index)
+        callback.on_train_batch_end(trainer, module, None, batch, index)
+    assert bars.made[0].said == "loss 1.500, edge 0.250"
+    for index in (0, 1):
+        callback.on_validation_batch_start(trainer, module, batch, index)
+        callback.on_validation_batch_end(trainer, module, None, batch, index)
+    callback.on_validation_end(trainer, module)
+    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    resumed = EpochProgress(enabled=True)
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_train_batch_start(trainer, module, batch, 0)
+    resumed.on_train_batch_end(trainer, module, None, batch, 0)
+    training, validation, after = bars.made
+    assert (training.what, training.total, training.n, training.unit) == (
+        *("epoch 5/9", 30, 30, " images"),
+    )
+    assert (validation.what, validation.total, validation.n) == ("validation", 12, 12)
+    assert after.said.endswith("last mIoU 43.21")
+    resumed.on_exception()
+    assert [bar.open for bar in bars.made] == [False, False, False]

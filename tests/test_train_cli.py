@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+import hrrsi.training.run  # noqa: F401 (takes what it imports before a test replaces it)
 from hrrsi.cli import app
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import (
@@ -55,7 +56,7 @@ OTHERS: dict[str, Any] = {
     "seed": 11,
     "patience": 9,
     "overfit": 4,
-    "precision": "bf16",
+    "precision": "16",
     "device": "cpu",
     "devices": 2,
     "nodes": 3,
@@ -118,7 +119,9 @@ def test_every_key_reaches_the_run_from_the_command_line(key: str, asked: Asked)
     data = [] if key == "data" else [DATA]
     (options,) = asked(*data, *as_arguments({key: OTHERS[key]}))
     assert options.to_config()[key] == OTHERS[key]
-    unchanged = set(KEYS) - {key} - (set(RECIPE_FIELDS) if key == "recipe" else set())
+    unchanged = set(KEYS) - {key}
+    if key == "recipe":
+        unchanged -= {*RECIPE_FIELDS, "precision"}  # the published one is trained in 32 bits
     assert {k: options.to_config()[k] for k in unchanged} == {
         k: before.to_config()[k] for k in unchanged
     }

@@ -176,7 +176,8 @@ def pretrain(
         Precision,
         typer.Option(
             "--precision",
-            help="32, or mixed precision: bf16, or 16 (GPU only).",
+            help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
+            "computes in it, else 32.",
             rich_help_panel=_HARDWARE,
         ),
     ] = PretrainOptions.precision,

@@ -24,8 +24,9 @@ from hrrsi.cli.recipe_options import (
     Warmup,
     WeightDecay,
 )
-from hrrsi.training.options import Precision, TrainOptions
+from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
+from hrrsi.training.run_options import Precision
 
 _START = "Start from"
 _HARDWARE = "Hardware"
@@ -182,7 +183,8 @@ def train(
         Precision,
         typer.Option(
             "--precision",
-            help="32, or mixed precision: bf16, or 16 (GPU only).",
+            help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
+            "computes in it, else 32, and 32 for the published recipe.",
             rich_help_panel=_HARDWARE,
         ),
     ] = TrainOptions.precision,

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from hrrsi.training.run_options import Precision
+from hrrsi.training.run_options import Precision, chosen_precision
 
 Loader = Literal["torchvision", "dali"]
 
@@ -46,7 +46,8 @@ class PretrainOptions:
         recipe: What is learned, and how.
         seed: Seed of weights, order, crops and flips.
         loader: What reads, decodes and crops images: ``torchvision`` or ``dali``.
-        precision: ``32``, or mixed precision in ``bf16`` or ``16``.
+        precision: ``32``, or mixed precision in ``bf16`` or ``16``; ``auto`` becomes ``bf16`` where
+            the device has instructions for it, else ``32``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: Processes on this machine, each with a device of its own.
         nodes: Machines.
@@ -67,6 +68,10 @@ class PretrainOptions:
     nodes: int = 1
     compile: bool = False
     workers: int = 4
+
+    def __post_init__(self) -> None:
+        """Choose the precision, so that a run says and keeps which one it had."""
+        object.__setattr__(self, "precision", chosen_precision(self.precision, self.device))
 
     @property
     def model(self) -> str:

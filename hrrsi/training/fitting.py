@@ -28,7 +28,6 @@ def fit(
     callbacks: list[Any],
     *,
     resume: bool,
-    find_unused_parameters: bool = False,
 ) -> None:
     """Train and validate a module, over all processes, until the end of the run.
 
@@ -40,7 +39,6 @@ def fit(
         processes: The processes of the run.
         callbacks: In the order in which they are called.
         resume: Continue from the last checkpoint in the run's folder.
-        find_unused_parameters: Whether some parameters get no gradient in some steps.
 
     Raises:
         HrrsiError: What went wrong, in words of its own.
@@ -48,7 +46,7 @@ def fit(
         SystemExit: Either of these, in any process but the first.
     """
     folder = options.run_folder
-    trainer = _trainer(options, processes, callbacks, find_unused_parameters)
+    trainer = _trainer(options, processes, callbacks)
     try:
         with warnings.catch_warnings():
             # advice on workers and logging that a user of the command line can't act on
@@ -67,14 +65,11 @@ def fit(
             settle_replaced(folder)
 
 
-def _trainer(
-    options: RunOptions, processes: Processes, callbacks: list[Any], find_unused_parameters: bool
-) -> Any:
+def _trainer(options: RunOptions, processes: Processes, callbacks: list[Any]) -> Any:
     accelerator, devices = accelerator_and_devices(options)
     strategy: Any = "auto"
     if processes.count > 1:
         strategy = DDPStrategy(
-            find_unused_parameters=find_unused_parameters,
             # running statistics are averaged before they are used, not copied before each step
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
@@ -128,6 +123,12 @@ def _interruption(options: RunOptions) -> str:
     return f"interrupted; {checkpoint} holds the run as it was, continue it with --resume"
 
 
-# Lightning announces devices, tips and seeds; the command line has its own words.
-for _name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+# Lightning announces devices, tips and seeds, compiling that there is no CUDA; the command line has
+# its own words.
+for _name in (
+    "lightning.pytorch",
+    "lightning.fabric",
+    "lightning.pytorch.utilities.rank_zero",
+    "torch.utils.cpp_extension",
+):
     logging.getLogger(_name).setLevel(logging.ERROR)

@@ -130,12 +130,12 @@ class SegmentationTraining(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze or release the encoder: a run that goes on may be in the middle of an epoch."""
-        self._freeze_encoder(self.current_epoch < self.options.freeze_encoder)
+        self._freeze_or_release()
 
     def on_train_epoch_start(self) -> None:
         """Forget the losses of the last epoch; freeze or release the encoder."""
         self._sums, self._steps = None, 0
-        self._freeze_encoder(self.current_epoch < self.options.freeze_encoder)
+        self._freeze_or_release()
 
     def on_validation_start(self) -> None:
         """Forget the counts of the last epoch; share losses and running statistics."""
@@ -196,12 +196,23 @@ class SegmentationTraining(lightning.LightningModule):
             pixels = pixels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         return pixels
 
-    def _freeze_encoder(self, frozen: bool) -> None:
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Leave a frozen encoder out of the step."""
+        if self._is_frozen:
+            for parameter in self.network.encoder.parameters():
+                parameter.grad = None
+
+    @property
+    def _is_frozen(self) -> bool:
+        return self.current_epoch < self.options.freeze_encoder
+
+    def _freeze_or_release(self) -> None:
         if not self.options.freeze_encoder:
             return
         encoder = self.network.encoder
-        encoder.requires_grad_(not frozen)
-        encoder.train(not frozen)  # running statistics of the old data stay what they are
+        encoder.train(not self._is_frozen)  # running statistics of the old data stay what they are
+        if self.trainer.world_size == 1:  # DDP waits for the gradients of all it knows
+            encoder.requires_grad_(not self._is_frozen)
 
 
 def _losses(

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hrrsi.training.recipes import DEFAULT, Recipe
-
-Precision = Literal["32", "bf16", "16"]
+from hrrsi.training.recipes import DEFAULT, PUBLISHED, Recipe
+from hrrsi.training.run_options import Precision, chosen_precision
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class TrainOptions:
         seed: Seed of weights, order and augmentation.
         patience: Epochs without a better validation mIoU after which the run ends; 0: never.
         overfit: Train and validate on this many training patches, as they are; 0: on all.
-        precision: ``32``, or mixed precision in ``bf16`` or ``16``.
+        precision: ``32``, or mixed precision in ``bf16`` or ``16``. ``auto`` becomes ``bf16``
+            where the device has instructions for it, else (and for the published recipe) ``32``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: Processes on this machine, each with a device of its own.
         nodes: Machines.
@@ -42,12 +42,19 @@ class TrainOptions:
     seed: int = 369
     patience: int = 0
     overfit: int = 0
-    precision: Precision = "32"
+    precision: Precision = "auto"
     device: str = "auto"
     devices: int = 1
     nodes: int = 1
     compile: bool = False
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Choose the precision, so that a run says and keeps which one it had."""
+        asked = self.precision
+        if asked == "auto" and self.recipe.name == PUBLISHED.name:
+            asked = "32"
+        object.__setattr__(self, "precision", chosen_precision(asked, self.device))
 
     @property
     def run_folder(self) -> Path:

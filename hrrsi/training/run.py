@@ -120,7 +120,6 @@ def train(
             Checkpoints(options, processes, patches, checkpoint_seconds),  # after what it keeps
         ],
         resume=resume,
-        find_unused_parameters=options.freeze_encoder > 0,
     )
     best = record.best
     run = TrainedRun(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Precision = Literal["32", "bf16", "16"]
+Precision = Literal["auto", "32", "bf16", "16"]
 
 
 class RunRecipe(Protocol):
@@ -39,7 +39,7 @@ class RunOptions(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """``32``, or mixed precision in ``bf16`` or ``16``."""
+        """``32``, or mixed precision in ``bf16`` or ``16``; no longer ``auto``."""
 
     @property
     def device(self) -> str:
@@ -63,3 +63,21 @@ class RunOptions(Protocol):
 
     def to_config(self) -> dict[str, Any]:
         """Return the options as plain data."""
+
+
+def chosen_precision(precision: Precision, device: str) -> Precision:
+    """Return a precision that is not ``auto``: ``bf16`` where the device computes in it, or ``32``.
+
+    Args:
+        precision: What was asked for.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        HrrsiError: No such device here.
+    """
+    if precision != "auto":
+        return precision
+    # torch takes seconds to import
+    from hrrsi.device import chosen_device, computes_in_bf16
+
+    return "bf16" if computes_in_bf16(chosen_device(device)) else "32"
