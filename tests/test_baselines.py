@@ -89,7 +89,8 @@ class TestUEDHRNet(NetworkContract):  # takes multiples of 32 only
 
 
 def test_every_baseline_is_under_contract() -> None:
-    tested = {c.model for child in NetworkContract.__subclasses__() for c in _with_children(child)}
+    contracts = (c for child in NetworkContract.__subclasses__() for c in _with_children(child))
+    tested = {vars(contract).get("model") for contract in contracts}
     assert set(BASELINE_MODELS) <= tested
 
 

@@ -178,7 +178,7 @@ def test_another_recipe_keeps_what_a_file_changes_and_no_more(asked: Asked, tmp_
 
 
 def test_help_names_what_both_recipes_do() -> None:
-    result = CliRunner(env={"TERMINAL_WIDTH": "400"}).invoke(app, ["train", "--help"])
+    result = CliRunner(env={"TERMINAL_WIDTH": "600"}).invoke(app, ["train", "--help"])
     lines = {}
     for line in result.output.splitlines():
         words = line.strip("│ ").split()

@@ -86,7 +86,7 @@ def test_memory_that_is_too_small_says_what_to_lower(
 
 
 def test_a_full_gpu_says_what_to_lower(dataset: Path) -> None:
-    options = quick(dataset, Path("runs"))
+    options = quick(dataset, Path("runs"), precision="32")
     error = run_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), options)
     assert "lower --batch (2 now), or give --precision bf16" in str(error)
 
