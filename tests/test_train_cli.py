@@ -1,5 +1,8 @@
 """What the options of `hrrsi train` mean: the run that each of them asks for."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -178,9 +181,12 @@ def test_another_recipe_keeps_what_a_file_changes_and_no_more(asked: Asked, tmp_
 
 
 def test_help_names_what_both_recipes_do() -> None:
-    result = CliRunner(env={"TERMINAL_WIDTH": "600"}).invoke(app, ["train", "--help"])
+    # a process of its own: the width is read when the first help is drawn
+    command = [sys.executable, "-m", "hrrsi", "train", "--help"]
+    environment = os.environ | {"TERMINAL_WIDTH": "600"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     lines = {}
-    for line in result.output.splitlines():
+    for line in done.stdout.splitlines():
         words = line.strip("│ ").split()
         if words and words[0].startswith("--"):
             lines[words[0]] = line
