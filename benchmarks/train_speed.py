@@ -30,6 +30,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.losses import batch_losses, class_weights, edge_target
+from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.optimisation import optimizer_and_schedule
 from hrrsi.training.recipes import PUBLISHED
 from hrrsi.training.strided_convolutions import keep_strided_depthwise_single
@@ -87,27 +88,47 @@ def medians(work: dict[str, Callable[[], float]], rounds: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def step_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> PrettyTable:
-    """Return images per second of the step alone, on one batch in memory."""
+STEPS = {
+    "original": "original: float32, channels first",
+    "32": "hrrsi, --precision 32",
+    "bf16": "hrrsi, --precision bf16",
+}
+
+
+def step_seconds(dataset: TiledDataset, model: str, device: str, which: str) -> float:
+    """Return the seconds of one of five steps on a batch in memory, after one."""
     items = [OriginalPatches(dataset)[index] for index in range(BATCH)]
     image, label, edge = (torch.stack(parts).to(device) for parts in zip(*items, strict=True))
+    if which == "original":
+        original = OriginalStep(dataset, model)
+        original.network.to(device)
+        original.weights = original.weights.to(device)
+        return warm_seconds(lambda: original(image, label, edge), device)
+    keep_freed_memory()
+    ours = OurStep(dataset, model, device, bf16=which == "bf16")
     small = label.to(torch.uint8)
-    original = OriginalStep(dataset, model)
-    original.network.to(device)
-    original.weights = original.weights.to(device)
-    steps: dict[str, Callable[[], object]] = {
-        "original: float32, channels first": lambda: original(image, label, edge)
-    }
-    for name, bf16 in (("hrrsi, --precision 32", False), ("hrrsi, --precision bf16", True)):
-        ours = OurStep(dataset, model, device, bf16)
-        steps[name] = lambda ours=ours: ours(image, small)
-    for step in steps.values():
-        step()
-    found = medians({k: lambda v=v: seconds_of(v, device, 2) for k, v in steps.items()}, rounds)
-    reference = next(iter(found.values()))
+    return warm_seconds(lambda: ours(image, small), device)
+
+
+def warm_seconds(step: Callable[[], object], device: str) -> float:
+    """Return the seconds of one of five executions, after one that is not counted."""
+    step()
+    return seconds_of(step, device, 5)
+
+
+def step_table(data: Path, model: str, device: str, rounds: int) -> PrettyTable:
+    """Return images per second of the step alone, each round in a process of its own."""
+
+    def run(which: str) -> float:
+        command = [sys.executable, __file__, str(data), "--model", model, "--device", device]
+        command += ["--step", which]
+        return float(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    found = medians({which: lambda which=which: run(which) for which in STEPS}, rounds)
     table = PrettyTable(["step alone", "images/s", "times the original"])
-    for name, seconds in found.items():
-        table.add_row([name, f"{BATCH / seconds:.2f}", f"{reference / seconds:.2f}"])
+    for which, seconds in found.items():
+        speed, ratio = BATCH / seconds, found["original"] / seconds
+        table.add_row([STEPS[which], f"{speed:.2f}", f"{ratio:.2f}"])
     return table
 
 
@@ -219,14 +240,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=120, help="images of an end-to-end round")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     dataset = TiledDataset(arguments.dataset)
     device = chosen_device(arguments.device)
-    rest = (dataset, arguments.model, device, arguments.rounds)
+    if arguments.step:
+        print(step_seconds(dataset, arguments.model, device, arguments.step))
+        return
+    rest = (arguments.model, device, arguments.rounds)
     print(f"{arguments.model}, batch {BATCH}, {device}, {torch.get_num_threads()} threads")
-    print(step_table(*rest))
-    print(stage_table(*rest))
+    print(step_table(arguments.dataset, *rest))
+    keep_freed_memory()
+    print(stage_table(dataset, *rest))
     print(end_to_end_table(dataset, arguments.model, arguments.images, 3))
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from hrrsi.training.checkpoints import LAST_CHECKPOINT, RunStoppedError, WholeCheckpoints
 from hrrsi.training.failures import PeerEndedError, run_error
+from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.processes import Processes, accelerator_and_devices
 from hrrsi.training.run_folder import settle_replaced
 from hrrsi.training.run_options import RunOptions
@@ -67,6 +68,8 @@ def fit(
 
 def _trainer(options: RunOptions, processes: Processes, callbacks: list[Any]) -> Any:
     accelerator, devices = accelerator_and_devices(options)
+    if accelerator == "cpu":
+        keep_freed_memory()
     strategy: Any = "auto"
     if processes.count > 1:
         strategy = DDPStrategy(
