@@ -21,11 +21,11 @@ from prettytable import PrettyTable
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.recipes import DEFAULT, PUBLISHED
 
-# The way from the published recipe to the default one, a change at a time; then the default
-# recipe without each of them, and with what was tried and left out.
+# The published recipe with one part of the default one; then the default recipe without each of
+# its parts, and with what was tried and left out.
 FROM_PUBLISHED: dict[str, list[str]] = {
     "published": ["--recipe", "published"],
-    "published, learning rate 0.05": ["--recipe", "published", "--lr", "0.05"],
+    "published, with Dice": ["--recipe", "published", "--dice", str(DEFAULT.dice)],
     "published, AdamW": [
         *("--recipe", "published", "--optimizer", "adamw"),
         *("--lr", str(DEFAULT.lr), "--weight-decay", str(DEFAULT.weight_decay)),
@@ -37,6 +37,8 @@ FROM_PUBLISHED: dict[str, list[str]] = {
 }
 FROM_DEFAULT: dict[str, list[str]] = {
     "default": [],
+    "default, without Dice": ["--dice", "0"],
+    "default, three times the Dice": ["--dice", "3"],
     "default, published augmentation": ["--augmentation", "published"],
     "default, no augmentation": ["--augmentation", "none"],
     "default, no average of the weights": ["--average", "0"],
@@ -48,9 +50,8 @@ FROM_DEFAULT: dict[str, list[str]] = {
     "default, half the learning rate": ["--lr", str(DEFAULT.lr / 2)],
     "default, twice the learning rate": ["--lr", str(DEFAULT.lr * 2)],
     "default, rare classes more often": ["--sampling", "rare"],
-    "default, with Dice": ["--dice", "1"],
-    "default, without Dice": ["--dice", "0"],
     "default, classes weighted alike": ["--class-weights", "none"],
+    "default, batches of 4": ["--batch", "4"],
     "default, float32": ["--precision", "32"],
 }
 
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--model", default="ued_bes_sfm")
     parser.add_argument("--images", type=int, default=7680)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", default="bf16", help="of all runs but float32's own")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="names of changes, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="show what is done, train nothing")
@@ -96,8 +98,9 @@ def main() -> None:
             rows = finished_rows(out / arguments.model, epochs)
             if not rows and not arguments.table:
                 command = [sys.executable, "-m", "hrrsi", "train", str(arguments.dataset)]
-                command += ["--model", arguments.model, "--encoder-weights", "none", *changes]
+                command += ["--model", arguments.model, "--encoder-weights", "none"]
                 command += ["--epochs", str(epochs), "--batch", str(arguments.batch)]
+                command += ["--precision", arguments.precision, *changes]
                 command += ["--seed", str(seed), "--out", str(out), "--resume", "--quiet"]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
                 rows = finished_rows(out / arguments.model, epochs)

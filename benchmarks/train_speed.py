@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import statistics
 import subprocess
@@ -17,54 +18,85 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from original_training import BATCH, OriginalPatches, OriginalStep
 from prettytable import PrettyTable
 
 from hrrsi.device import chosen_device
-from hrrsi.networks.segmentation import build_network
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.training.augmentation import Augmentation
+from hrrsi.training.first_network import first_network
 from hrrsi.training.losses import batch_losses, class_weights, edge_target
 from hrrsi.training.memory_reuse import keep_freed_memory
-from hrrsi.training.optimisation import optimizer_and_schedule
-from hrrsi.training.recipes import PUBLISHED
-from hrrsi.training.strided_convolutions import keep_strided_depthwise_single
+from hrrsi.training.module import SegmentationTraining
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.patch_batches import training_batches
+from hrrsi.training.recipes import DEFAULT, recipe_named
+from hrrsi.training.run_options import Precision
 
 HERE = Path(__file__).parent
 
 
 class OurStep:
-    """A step as `hrrsi train` makes it: channels-last, its own losses, edge target in the batch."""
+    """A step of `hrrsi train` under the default recipe, from the patches' bytes to the average.
 
-    def __init__(self, dataset: TiledDataset, model: str, device: str, bf16: bool) -> None:
-        description = dataset.description
-        network = build_network(model, len(description.classes)).train()
-        self.network = network.to(device, memory_format=torch.channels_last)
-        if bf16 and device == "cpu":
-            keep_strided_depthwise_single(self.network)
-        self.weights = class_weights(torch.tensor(description.class_frequencies)).to(device)
-        self.optimizer = optimizer_and_schedule(self.network, PUBLISHED, 100_000)["optimizer"]
-        self.device = device
-        self.bf16 = bf16
+    Args:
+        dataset: A tiled dataset.
+        model: Name of the network.
+        device: ``cpu`` or ``cuda``.
+        precision: ``32`` or ``bf16``.
+    """
 
-    def arithmetic(self) -> AbstractContextManager[object]:
-        """Return the precision that the network computes in."""
-        return torch.autocast(self.device, torch.bfloat16) if self.bf16 else nullcontext()
+    def __init__(
+        self, dataset: TiledDataset, model: str, device: str, precision: Precision
+    ) -> None:
+        options = TrainOptions(
+            data=dataset.folder,
+            model=model,
+            recipe=recipe_named("default", batch=BATCH),
+            encoder_weights="none",
+            precision=precision,
+            device=device,
+            workers=0,
+        )
+        network = first_network(options, dataset, resume=False, report=print)
+        training = SegmentationTraining(network, options, dataset.description, steps=100_000)
+        self.training = training.to(device)
+        chosen = self.training.configure_optimizers()
+        self.optimizer: torch.optim.Optimizer = chosen["optimizer"]
+        self.schedule = chosen["lr_scheduler"]["scheduler"]
+        self.batch = [part.to(device) for part in next(iter(training_batches(dataset, options)))]
+        self.steps = 0
+        self.autocast = functools.partial(
+            torch.autocast, torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"
+        )
 
-    def __call__(self, image: torch.Tensor, label: torch.Tensor) -> None:
-        """Make a step."""
-        image = image.contiguous(memory_format=torch.channels_last)
-        with self.arithmetic():
-            maps = self.network(image)
-        losses = batch_losses(maps, label, self.weights, PUBLISHED)
-        self.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+    def forward(self) -> torch.Tensor:
+        """Return the loss of the batch."""
+        with self.autocast():
+            return self.training.training_step(self.batch, 0)
+
+    def optimise(self) -> None:
+        """Move the weights and the learning rate."""
         self.optimizer.step()
+        self.schedule.step()
+
+    def average(self) -> None:
+        """Move the average of the weights."""
+        self.training.move_average(self.steps)
+        self.steps += 1
+
+    def __call__(self) -> None:
+        """Make a step."""
+        loss = self.forward()
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimise()
+        self.average()
 
 
 def seconds_of(work: Callable[[], object], device: str, times: int = 1) -> float:
@@ -88,26 +120,24 @@ def medians(work: dict[str, Callable[[], float]], rounds: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+PRECISIONS: dict[str, Precision] = {"32": "32", "bf16": "bf16"}
 STEPS = {
     "original": "original: float32, channels first",
-    "32": "hrrsi, --precision 32",
-    "bf16": "hrrsi, --precision bf16",
+    **{name: f"hrrsi train --precision {name}" for name in PRECISIONS},
 }
 
 
 def step_seconds(dataset: TiledDataset, model: str, device: str, which: str) -> float:
     """Return the seconds of one of five steps on a batch in memory, after one."""
+    if which != "original":
+        keep_freed_memory()
+        return warm_seconds(OurStep(dataset, model, device, PRECISIONS[which]), device)
     items = [OriginalPatches(dataset)[index] for index in range(BATCH)]
     image, label, edge = (torch.stack(parts).to(device) for parts in zip(*items, strict=True))
-    if which == "original":
-        original = OriginalStep(dataset, model)
-        original.network.to(device)
-        original.weights = original.weights.to(device)
-        return warm_seconds(lambda: original(image, label, edge), device)
-    keep_freed_memory()
-    ours = OurStep(dataset, model, device, bf16=which == "bf16")
-    small = label.to(torch.uint8)
-    return warm_seconds(lambda: ours(image, small), device)
+    original = OriginalStep(dataset, model)
+    original.network.to(device)
+    original.weights = original.weights.to(device)
+    return warm_seconds(lambda: original(image, label, edge), device)
 
 
 def warm_seconds(step: Callable[[], object], device: str) -> float:
@@ -136,50 +166,58 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
     """Return the milliseconds an image that each stage of our training takes."""
     description = dataset.description
     patches = dataset.patches("train")[:BATCH]
-    augmentation = Augmentation("published", description.patch_size, description.scale)
-    images = [read_image(p, description).transpose(1, 2, 0) for p in patches]
-    labels = [read_label(p, description) for p in patches]
-    batch = torch.randn(BATCH, 3, description.patch_size, description.patch_size, device=device)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-    label = torch.stack([torch.from_numpy(values) for values in labels]).to(device)
-    ours = OurStep(dataset, model, device, bf16=True)
-    taken: dict[str, float] = {}
+    name = DEFAULT.augmentation
+    augmentation = Augmentation(name, description.patch_size)
+    pairs = [
+        (read_image(p, description).transpose(1, 2, 0), read_label(p, description)) for p in patches
+    ]
 
-    def part(name: str, work: Callable[[], object]) -> object:
-        result: list[object] = []
-        taken[name] = seconds_of(lambda: result.append(work()), device)
-        return result[0]
+    def read() -> None:
+        for patch in patches:
+            read_image(patch, description)
+            read_label(patch, description)
 
-    def once() -> float:
-        def forward() -> dict[str, torch.Tensor]:
-            with ours.arithmetic():
-                maps: dict[str, torch.Tensor] = ours.network(batch)
-            return maps
+    def augment() -> None:
+        for seed, (image, label) in enumerate(pairs):
+            augmentation(image, label, seed)
 
-        part("read and decode (in workers)", lambda: [
-            (read_image(p, description), read_label(p, description)) for p in patches
-        ])  # fmt: skip
-        part("augmentation (in workers)", lambda: [
-            augmentation(i, t, n) for n, (i, t) in enumerate(zip(images, labels, strict=True))
-        ])  # fmt: skip
-        maps = part("forward", forward)
-        part("edge target", lambda: edge_target(label))
-        losses = part("losses, edge target and their own gradients included", lambda: torch.stack(
-            list(batch_losses(maps, label, ours.weights, PUBLISHED).values())  # type: ignore[arg-type]
-        ).sum())  # fmt: skip
-        ours.optimizer.zero_grad()
-        part("backward", losses.backward)  # type: ignore[attr-defined]
-        part("optimiser", ours.optimizer.step)
-        return 0.0
+    weights = class_weights(torch.tensor(description.class_frequencies)).to(device)
+    stages: dict[str, list[float]] = {}
 
-    once()
-    rows: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        once()
-        for name, seconds in taken.items():
-            rows.setdefault(name, []).append(seconds)
-    table = PrettyTable(["stage of a step, bf16", "ms an image"])
-    for name, values in rows.items():
+    def part(name: str, work: Callable[[], object]) -> None:
+        stages.setdefault(name, []).append(seconds_of(work, device))
+
+    def once(step: OurStep, precision: str) -> None:
+        training, (image, label, _) = step.training, step.batch
+
+        def forward() -> None:
+            with step.autocast():
+                found["maps"] = training.network(found["pixels"])
+
+        def losses() -> None:
+            parts = batch_losses(found["maps"], label, weights, training.options.recipe)
+            found["loss"] = torch.stack(list(parts.values())).sum()
+
+        found: dict[str, Any] = {}
+        part(f"{precision}: normalisation", lambda: found.update(pixels=training.normalised(image)))
+        part(f"{precision}: forward", forward)
+        part(f"{precision}: losses, edge target and their own gradients included", losses)
+        step.optimizer.zero_grad()
+        part(f"{precision}: backward", lambda: torch.autograd.backward(found["loss"]))
+        part(f"{precision}: optimiser", step.optimise)
+        part(f"{precision}: moving average", step.average)
+
+    steps = {name: OurStep(dataset, model, device, PRECISIONS[name]) for name in PRECISIONS}
+    for number in range(rounds + 1):
+        if number == 1:
+            stages.clear()  # the first also prepares
+        part("read and decode (in workers)", read)
+        part("augmentation (in workers)", augment)
+        part("edge target alone", lambda: edge_target(steps["32"].batch[1]))
+        for precision, step in steps.items():
+            once(step, precision)
+    table = PrettyTable(["stage of a step", "ms an image"])
+    for name, values in stages.items():
         table.add_row([name, f"{1000 * statistics.median(values) / BATCH:.1f}"])
     return table
 
@@ -199,7 +237,7 @@ def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int
 
         def ours(precision: str) -> float:
             command = [sys.executable, "-m", "hrrsi", "train", str(data), "--model", model]
-            command += ["--recipe", "published", "--epochs", "2", "--encoder-weights", "none"]
+            command += ["--epochs", "2", "--batch", str(BATCH), "--encoder-weights", "none"]
             command += ["--precision", precision, "--out", str(folder / "runs"), "--overwrite"]
             subprocess.run([*command, "--quiet"], check=True, capture_output=True)
             with (folder / "runs" / model / "metrics.csv").open() as file:
@@ -208,8 +246,8 @@ def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int
         found = medians(
             {
                 "original": original,
-                "hrrsi train --recipe published --precision 32": lambda: ours("32"),
-                "hrrsi train --recipe published --precision bf16": lambda: ours("bf16"),
+                STEPS["32"]: lambda: ours("32"),
+                STEPS["bf16"]: lambda: ours("bf16"),
             },
             rounds,
         )
@@ -223,9 +261,10 @@ def write_part(dataset: TiledDataset, folder: Path, images: int) -> None:
     """Write a tiled dataset of links to the first patches for training and two for validation."""
     description = dataset.description.model_copy(deep=True)
     description.splits.pop("test", None)
+    splits = {str(name): content for name, content in description.splits.items()}
     for split, count in (("train", images), ("val", 2)):
         patches = dataset.patches(split)[:count]
-        description.splits[split].patches = len(patches)  # type: ignore[index]
+        splits[split].patches = len(patches)
         for patch in patches:
             for kind, path in (("image", patch.image), ("label", patch.label)):
                 (folder / split / kind).mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,14 @@ from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.networks.names import parsed_model
 from hrrsi.prediction.engines.network_graph import NetworkGraph
-from hrrsi.prediction.scene_files import is_remote
 from hrrsi.quantities import area_text, length_text
-from hrrsi.scenes.scene import Scene, open_raster
+from hrrsi.scenes.band_choice import alpha_bands
+from hrrsi.scenes.mosaic import is_local
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
-from hrrsi.weights_file import ModelMeta, read_meta
+from hrrsi.weights_file import ModelMeta, encoder_of, is_safetensors, open_weights, read_meta
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
@@ -27,7 +29,7 @@ class FileInfo:
     """What a file is.
 
     Attributes:
-        kind: ``weights``, ``tiled dataset``, ``class map`` or ``raster``.
+        kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``class map`` or ``raster``.
         lines: Label and text, for people.
         data: The same and more as plain values, for programs.
     """
@@ -41,14 +43,14 @@ def file_info(path: str | Path) -> FileInfo:
     """Return what a file or folder is.
 
     Args:
-        path: Weights (``.safetensors``, ``.pth``), a tiled dataset (its folder or its
-            ``dataset.yaml``), or whatever GDAL opens.
+        path: Weights (``.safetensors``, ``.pth``), those of an encoder (`hrrsi pretrain`), a tiled
+            dataset (its folder or its ``dataset.yaml``), or whatever GDAL opens.
 
     Raises:
         HrrsiError: It is none of these, or damaged.
     """
     local = Path(path)
-    if is_remote(str(path)):
+    if not is_local(str(path)):
         return _raster_info(str(path))
     if local.name == DESCRIPTION:
         return _dataset_info(local.parent)
@@ -66,6 +68,11 @@ def file_info(path: str | Path) -> FileInfo:
 
 
 def _weights_info(path: Path) -> FileInfo:
+    if is_safetensors(path):
+        with open_weights(path) as file:
+            encoder = encoder_of(file.metadata() or {})
+        if encoder is not None:
+            return _encoder_info(path, encoder)
     meta, parameters = _weights_content(path)
     resolution = meta["resolution"]
     lines = [
@@ -82,6 +89,17 @@ def _weights_info(path: Path) -> FileInfo:
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
     return FileInfo("weights", lines, data)
+
+
+def _encoder_info(path: Path, about: dict[str, Any]) -> FileInfo:
+    scores = [(name, about.get(key)) for name, key in (("top-1", "top1"), ("top-5", "top5"))]
+    lines = [
+        ("encoder", f"{about.get('encoder')}, {_size(path)}"),
+        ("trained", f"by `hrrsi pretrain` on images of {len(about.get('classes', []))} classes"),
+        ("validation", ", ".join(f"{name} {_share(value)}" for name, value in scores)),
+        ("use", f"hrrsi train DATASET --encoder-weights {path}"),
+    ]
+    return FileInfo("encoder weights", lines, {**about, "file_size": path.stat().st_size})
 
 
 def _weights_content(path: Path) -> tuple[ModelMeta, int]:
@@ -215,11 +233,12 @@ def _crs_name(dataset: Any) -> str | None:
 
 
 def _nodata_sources(dataset: Any) -> str | None:
+    alpha = alpha_bands(dataset)  # before the masks, as `PixelReader` says
     flags = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
     if "nodata" in flags:
         values = list(dict.fromkeys(f"{v:g}" for v in dataset.nodatavals if v is not None))
         return f"value {', '.join(values)}"
-    if "alpha" in flags:
+    if "alpha" in flags or alpha:
         return "alpha band"
     return "mask" if "per_dataset" in flags else None
 
@@ -265,9 +284,13 @@ def _score_lines(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a line for each set of scores: the figures in percent, then their protocol."""
     lines = []
     for name, values in scores.items():
-        figures = [f"{k} {v:.2%}" for k, v in values.items() if isinstance(v, float)]
+        figures = [f"{k} {_share(v)}" for k, v in values.items() if isinstance(v, float | None)]
         lines.append((name, f"{', '.join(figures)} ({values.get('protocol', 'protocol unknown')})"))
     return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
 
 def _size(path: Path) -> str:

@@ -10,17 +10,23 @@ from safetensors.torch import load_file
 
 from hrrsi.errors import HrrsiError
 
+_TAR = b"ustar", 257  # PyTorch's files before 0.1.10; later ones are pickles, then zips
+
 
 def read_tensor_file(path: Path) -> object:
     """Return the content of a ``.safetensors`` (a dict of tensors) or of a PyTorch file.
 
     Raises:
-        HrrsiError: The file is not whole, or is a pickle that holds more than tensors and plain
-            containers.
+        HrrsiError: The file is not whole, no PyTorch file at all, or a pickle that holds more than
+            tensors and plain containers.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        with path.open("rb") as file:
+            start = file.read(_TAR[1] + len(_TAR[0]))
+        if not (start.startswith((b"PK", b"\x80")) or start[_TAR[1] :] == _TAR[0]):
+            raise HrrsiError("is not a PyTorch file", where=path, fix="download it again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols, which load all the same
             content: object = torch.load(path, map_location="cpu", weights_only=True)

@@ -77,12 +77,16 @@ def save_weights(
         path: A ``.safetensors`` file; replaced where it exists.
         half: Store the kernels of convolutions in half precision; BatchNorm stays as it is, since
             its rounding errors would reach every pixel.
+
+    Raises:
+        ValueError: `meta` holds a NaN or an infinity, which JSON can't; a score that is not defined
+            is None.
     """
     stored = {
         key: (t.half() if half and t.ndim == 4 else t).detach().cpu().contiguous()
         for key, t in tensors.items()
     }
-    metadata = {key: json.dumps(value) for key, value in meta.items()}
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in meta.items()}
     with replacing(path) as temporary:
         # written by us, so that a full disk shows as such
         temporary.write_bytes(save(stored, {"hrrsi_format": FORMAT, **metadata}))

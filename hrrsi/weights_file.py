@@ -27,6 +27,7 @@ from hrrsi.networks.names import parsed_model
 
 PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
 FORMAT = "1"
+ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 
 
 class ModelMeta(TypedDict):
@@ -46,7 +47,7 @@ class ModelMeta(TypedDict):
         resolution: Ground sampling distance in metres per pixel, or None where it is unknown.
         scheme: Name of the label scheme.
         training: How the weights were trained: data, recipe, seed, images seen.
-        scores: Scores and their protocol.
+        scores: Scores and their protocol; None stands for one that is not defined.
         licence: Terms of the weights and of the data behind them.
     """
 
@@ -186,12 +187,33 @@ def open_weights(path: Path, framework: str = "numpy") -> Any:
         ) from error
 
 
+def _loaded(text: str) -> Any:
+    """Return a value of a file's metadata: None for the NaN of older files, which is no JSON."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def encoder_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what a file's metadata says of the encoder that it holds, or None for other files."""
+    try:
+        found = _loaded(metadata[ENCODER_METADATA])
+    except (KeyError, json.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
     """Return what a file's metadata says of its weights.
 
     Raises:
         HrrsiError: Not written by hrrsi, damaged, or of a model unknown here.
     """
+    encoder = encoder_of(metadata)
+    if encoder is not None:
+        raise HrrsiError(
+            f"holds the encoder {encoder.get('encoder')} alone, as `hrrsi pretrain` writes it",
+            where=path,
+            fix="train a network that starts from it: `hrrsi train --encoder-weights`",
+        )
     if metadata.get("hrrsi_format") != FORMAT:
         raise HrrsiError(
             "does not say which network it holds (not written by hrrsi)",
@@ -200,7 +222,7 @@ def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
         )
     try:
         meta = _META.validate_python(
-            {key: json.loads(value) for key, value in metadata.items() if key != "hrrsi_format"}
+            {key: _loaded(value) for key, value in metadata.items() if key != "hrrsi_format"}
         )
     except (ValidationError, json.JSONDecodeError) as error:
         raise HrrsiError(

@@ -187,6 +187,7 @@ def masked(
     mask: str | None = None,
     fill: tuple[float, ...] = (7, 7, 7),
     dtype: str = "uint8",
+    more_bands: int = 0,
     **profile: Any,
 ) -> Path:
     """Write the pixels with `HOLES`, which hold `fill`, declared in one of many ways."""
@@ -194,7 +195,7 @@ def masked(
     if alpha is None or not alpha.all():
         pixels[:, HOLES] = np.array(fill, dtype=dtype)[:, None]
     if alpha is not None:
-        pixels = np.concatenate([pixels, alpha[None].astype(dtype)])
+        pixels = np.concatenate([pixels, pixels[:more_bands], alpha[None].astype(dtype)])
         profile["photometric"] = "RGB"
     path.parent.mkdir(parents=True, exist_ok=True)
     made = {"driver": "GTiff", "dtype": dtype, **PLACE, **profile}
@@ -203,8 +204,9 @@ def masked(
         rasterio.open(path, "w", count=len(pixels), height=HEIGHT, width=WIDTH, **made) as dataset,
     ):
         if alpha is not None:
-            rgba = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
-            dataset.colorinterp = rgba
+            rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+            other = [ColorInterp.undefined] * more_bands
+            dataset.colorinterp = [*rgb, *other, ColorInterp.alpha]
         dataset.write(pixels)
         if mask:
             dataset.write_mask(~HOLES)
@@ -236,6 +238,16 @@ HOLED: dict[str, Maker] = {
     "alpha_partial": lambda f: masked(f / "alpha_partial.tif", alpha=np.where(HOLES, 0, 1)),
     "alpha_planar": lambda f: masked(
         f / "alpha_planar.tif", alpha=np.where(HOLES, 0, 90), interleave="band", compress="lzw"
+    ),
+    # GDAL makes no mask of these
+    "alpha_fifth": lambda f: masked(
+        f / "alpha_fifth.tif", alpha=np.where(HOLES, 0, 255), more_bands=1
+    ),
+    "alpha_int16": lambda f: masked(
+        f / "alpha_int16.tif", alpha=np.where(HOLES, 0, 1), dtype="int16"
+    ),
+    "alpha_float": lambda f: masked(
+        f / "alpha_float.tif", alpha=np.where(HOLES, 0, 1), dtype="float32"
     ),
     "nodata_by_band": lambda f: by_band(f / "nodata_by_band.vrt"),
     "nodata_of_one_band": lambda f: one_band_declares(f / "nodata_of_one_band.vrt"),
@@ -310,7 +322,7 @@ def test_missing_data_is_missing_however_it_is_declared(holed: Any, name: str) -
     labels = holed(name)
     np.testing.assert_array_equal(labels == 255, HOLES)
     # holes are filled with the training mean, which whole numbers hold but for rounding
-    of_floats = name in ("nan", "nan_nodata", "nan_in_one_band", "infinite", "sentinel")
+    of_floats = name.startswith("nan") or name in ("infinite", "sentinel", "alpha_float")
     np.testing.assert_array_equal(labels, holed("nan" if of_floats else "nodata"))
 
 

@@ -11,7 +11,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def augmentation() -> Augmentation:
-    return Augmentation("published", SIZE, 255)
+    return Augmentation("published", SIZE)
 
 
 def pair_that_shows_where_pixels_come_from() -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def test_same_seed_same_pair_and_another_seed_another(augmentation: Augmentation
 
 def test_result_does_not_depend_on_what_was_drawn_before() -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    used, fresh = Augmentation("published", SIZE, 255), Augmentation("published", SIZE, 255)
+    used, fresh = Augmentation("published", SIZE), Augmentation("published", SIZE)
     for seed in range(5):
         used(image, label, seed)
     assert np.array_equal(used(image, label, 9)[0], fresh(image, label, 9)[0])
@@ -95,19 +95,19 @@ def test_every_type_and_number_of_bands(name: Name, dtype: str, bands: int) -> N
     unit = {"uint8": 1, "uint16": 8, "float32": 1 / 255}[dtype]
     image = (shown[..., [band % 3 for band in range(bands)]] * float(unit)).astype(dtype)
     for seed in range(30):
-        moved, labels = Augmentation(name, SIZE, 255 * unit)(image, label, seed)
+        moved, labels = Augmentation(name, SIZE)(image, label, seed)
         assert (moved.shape, moved.dtype) == ((SIZE, SIZE, bands), image.dtype)
         assert (labels.shape, labels.dtype) == ((SIZE, SIZE), np.uint8)
         assert np.isfinite(moved.astype(np.float64)).all()
         assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
         if name != "published":
             assert (labels != 255).all()  # nothing is lost to padding
-        assert moved.max() <= 1.25 * float(image.max()) + 0.1 * 255 * unit + 1
+        assert moved.max() <= 1.00001 * image.max()  # no colour is invented
 
 
 def test_default_shows_the_label_s_class_wherever_it_is_mirrored_to() -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    augmentation = Augmentation("default", SIZE, 255, photometric=[0, 1])
+    augmentation = Augmentation("default", SIZE)
     agreeing = []
     for seed in range(60):
         moved, labels = augmentation(image, label, seed)
@@ -115,31 +115,51 @@ def test_default_shows_the_label_s_class_wherever_it_is_mirrored_to() -> None:
     assert np.mean(agreeing) > 0.85
 
 
-def test_default_turns_flips_and_scales_evenly_and_leaves_heights_alone() -> None:
+def test_default_turns_flips_and_scales_evenly() -> None:
     ramp = np.mgrid[0:SIZE, 0:SIZE][0]
-    image = np.stack([np.full((SIZE, SIZE), 100.0), ramp + 100.0], -1).astype(np.float32)
+    image = np.repeat((ramp + 100.0)[..., None], 2, -1).astype(np.float32)
     label = np.zeros((SIZE, SIZE), np.uint8)
-    augmentation = Augmentation("default", SIZE, 255, photometric=[0])
-    directions, brightness = [], []
+    augmentation = Augmentation("default", SIZE)
+    directions, scales = [], []
     for seed in range(400):
         moved, _ = augmentation(image, label, seed)
-        assert 99.9 <= moved[..., 1].min() <= moved[..., 1].max() <= SIZE + 99.1
+        assert 99.9 <= moved.min() <= moved.max() <= SIZE + 99.1
         middle = moved[16:48, 16:48, 1]
         down, right = np.diff(middle, axis=0).mean(), np.diff(middle, axis=1).mean()
         across = "left" if right < 0 else "right"
         directions.append(across if abs(right) > abs(down) else "up" if down < 0 else "down")
-        brightness.append(float(moved[..., 0].mean()))
+        scales.append(1 / max(abs(down), abs(right)))
     for direction in ("down", "up", "right", "left"):
         assert 0.17 < directions.count(direction) / 400 < 0.33
-    assert np.std(brightness) > 5
+    assert 0.79 < min(scales) < 0.83
+    assert 1.2 < max(scales) < 1.27
 
 
 def test_none_is_the_pair_itself_or_a_part_of_it() -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    same, labels = Augmentation("none", SIZE, 255)(image, label, 1)
+    same, labels = Augmentation("none", SIZE)(image, label, 1)
     np.testing.assert_array_equal(same, image)
     np.testing.assert_array_equal(labels, label)
-    part, labels = Augmentation("none", 32, 255)(image, label, 1)
+    part, labels = Augmentation("none", SIZE, crop=32)(image, label, 1)
     row, col = (part[0, 0, :2] - 40) // 2
     np.testing.assert_array_equal(part, image[row : row + 32, col : col + 32])
     np.testing.assert_array_equal(labels, label[row : row + 32, col : col + 32])
+
+
+@pytest.mark.parametrize("name", ["published", "default"])
+def test_a_crop_is_scaled_as_its_patch_is(name: Name) -> None:
+    rows, cols = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    image = np.stack([rows + 100, cols + 100], axis=-1)
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    augmentation = Augmentation(name, SIZE, crop=32)
+    scales = []
+    for seed in range(120):
+        moved, labels = augmentation(image, label, seed)
+        assert moved.shape == (32, 32, 2)
+        assert (labels == 0).all()  # a patch scaled by half fills the crop
+        inner = moved[8:-8, 8:-8]
+        slopes = [np.abs(np.diff(inner, axis=axis)).mean((0, 1)).max() for axis in (0, 1)]
+        scales.append(1 / max(slopes))
+    least, most = {"published": (0.5, 2.0), "default": (0.8, 1.25)}[name]
+    assert 0.98 * least < min(scales) < 1.2 * least
+    assert 0.9 * most < max(scales) < 1.03 * most

@@ -159,7 +159,6 @@ def test_pspnet_sees_the_whole_of_its_encoder_at_stride_8() -> None:
         ("resnet19", "has no encoder 'resnet19'; did you mean resnet18"),
         ("swin_tiny", "has no encoder 'swin_tiny'; did you mean swin_tiny_patch4_window7_224"),
         ("zzzzzzzzz", "has no encoder 'zzzzzzzzz'; see timm.list_models"),
-        ("resnet18.nothing", "has no weights 'nothing' of resnet18; choose from"),
         ("vit_tiny_patch16_224", "has maps at strides 16, 16, 16, and the decoder joins"),
         ("maxvit_tiny_tf_224", "takes images of 224x224 px only"),
         ("inception_v4", "lack the borders"),

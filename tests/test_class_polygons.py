@@ -19,7 +19,7 @@ from rasterio.warp import transform_geom
 
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_polygons import class_polygons, write_class_polygons
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.raster_opening import open_raster
 
 NODATA = 255
 CLASSES = ["Building", "Land", "Road", "Végétation & <co>", "Water"]

@@ -206,6 +206,7 @@ def test_a_file_that_does_not_fit_says_what_it_holds(tmp_path: Path) -> None:
         ("ued_1p5", "timm has no ImageNet weights for GhostNet at width 1.5 (ued_1p5)"),
         ("ued-nfnet_f0", "timm has no ImageNet weights for nfnet_f0"),
         ("ued-resnet19", "has no encoder 'resnet19'; did you mean resnet18"),
+        ("ued-resnet18.nothing", "has no weights 'nothing' of resnet18; choose from"),
         ("uet", "unknown model 'uet'"),
     ],
 )

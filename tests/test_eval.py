@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -488,10 +489,62 @@ def test_classes_that_do_not_match_are_named(dataset, tmp_path):
     assert "--merge" in line
 
 
-def test_bands_that_do_not_match(dataset, weights):
-    text = (dataset / "dataset.yaml").read_text()
-    (dataset / "dataset.yaml").write_text(text.replace("bands: [1, 2, 3]", "bands: [1, 2]"))
-    assert "2 bands where the weights expect 3" in error_of(dataset, "--weights", weights)
+def changed(dataset: Path, **values: object) -> Path:
+    """Change what a dataset says of itself."""
+    described = yaml.safe_load((dataset / "dataset.yaml").read_text())
+    (dataset / "dataset.yaml").write_text(yaml.safe_dump({**described, **values}))
+    return dataset
+
+
+def test_bands_that_do_not_match(dataset, weights, tmp_path):
+    two = changed(dataset, bands=[1, 2], mean=[0.1, 0.2], std=[1, 1])
+    assert "2 bands where the weights expect 3" in error_of(two, "--weights", weights)
+    three = changed(dataset, bands=[3, 2, 1], mean=[0.1] * 3, std=[1] * 3)
+    line = error_of(three, "--weights", weights)
+    assert "hold bands 3,2,1 where the weights were trained on bands 1,2,3; tile the scenes" in line
+    other = write_weights(tmp_path / "other.safetensors", CLASSES, scheme="another")
+    result = evaluated(three, "--weights", other)
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"warning: {dataset}: its patches hold bands 3,2,1 where the weights")
+    assert "bands 3,2,1 for 1,2,3" in " ".join(result.stdout.split())
+
+
+def test_patches_are_divided_by_their_own_full_brightness(dataset, weights):
+    report = scored(changed(dataset, scale=510.0), "--weights", weights)
+    pairs = [
+        (naive_labels(weights, noise(i, SIZE, SIZE) / 2), labels(i, SIZE, SIZE)) for i in range(3)
+    ]
+    assert report["confusion_matrix"]["counts"] == naive_matrix(pairs)
+    assert report["protocol"]["reading"] == ["full brightness = 510"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"std": [0.1, 0.1]}, "mean has 3 bands and std 2"),
+        ({"std": [0.1, 0.0, 0.1]}, "mean must be finite and std above 0, not 0"),
+        ({"mean": [0.1, 0.2, float("nan")]}, "mean must be finite and std above 0, not nan"),
+        ({"mean": [0.1], "std": [0.1]}, "mean and std have 1 entries for 3 bands"),
+        ({"height": "dsm/"}, "mean and std have 3 entries for 4 bands"),
+        ({"colours": COLOURS[:2]}, "colours has 2 entries for 3 classes"),
+        ({"class_frequencies": [0.5, 0.5]}, "class_frequencies has 2 entries for 3 classes"),
+    ],
+)
+def test_a_dataset_whose_description_does_not_add_up(dataset, weights, values, words):
+    plain = {k: [list(c) for c in v] if k == "colours" else v for k, v in values.items()}
+    line = error_of(changed(dataset, **plain), "--weights", weights)
+    assert f"dataset.yaml: {words}; run `hrrsi tile` again" in line
+
+
+def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
+    fine = write_weights(tmp_path / "fine.safetensors", CLASSES, resolution=0.1, mean=[5.0] * 3)
+    result = evaluated(scenes["folder"], *scenes["options"], "--weights", fine)
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert [line.startswith("warning: ") for line in lines] == [True, True]  # for three scenes
+    assert "imagery unlike what the weights were trained on" in lines[0]
+    assert "has 50 cm a pixel where the weights were trained on 10 cm" in lines[1]
 
 
 def test_truncated_weights(dataset, weights, tmp_path):

@@ -254,6 +254,27 @@ def test_a_transform_without_crs_is_enough(tmp_path: Path, lacks: str) -> None:
     np.testing.assert_allclose(found[:, 30], (np.arange(96) + 0.5) / 2 + 1 - 0.5, atol=1e-4)
 
 
+@pytest.mark.parametrize("grid", ["own", "moved"])
+@pytest.mark.parametrize(("dtype", "full"), [("float32", 1), ("int16", 1), ("uint8", 1)])
+def test_alpha_of_any_type_marks_missing_heights(
+    tmp_path: Path, grid: str, dtype: str, full: int
+) -> None:
+    place = utm() if grid == "own" else utm(row=-0.3, col=-0.3)
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    heights = np.full((100, 70) if grid == "moved" else (96, 64), 9)
+    alpha = np.full_like(heights, full)
+    alpha[:20] = 0
+    heights[:20] = 77
+    dsm = tmp_path / "dsm.tif"
+    write_raster(dsm, np.stack([heights, alpha]).astype(dtype), alpha="yes", **place)
+    with open_scene(scene, height_model=dsm) as opened:
+        whole = Window(0, 0, 96, 64)
+        found = opened.read(whole)
+        valid = opened.read_valid(whole, found)
+    np.testing.assert_array_equal(valid, np.arange(96).repeat(64).reshape(96, 64) >= 20)
+    assert set(found[3][valid]) == {9}
+
+
 def test_without_georeference_pixels_lie_on_each_other(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
     heights = np.random.default_rng(0).integers(0, 255, (96, 64), dtype=np.uint8)
@@ -615,6 +636,14 @@ def test_eval_of_scenes_and_of_patches_with_heights(
     # patches hold zeros where scenes are filled with mirror images
     assert patches["scores"]["OA"] == pytest.approx(expected, abs=0.02)
     assert "heights dsm/dsm_{}.tif" in str(scenes)
+    for name in ("a", "b", "c"):
+        with rasterio.open(raw / f"dsm/dsm_{name}.tif", "r+") as dataset:
+            values = dataset.read()
+            dataset.write(np.where(values > 0, values - 278, values))  # above the ground
+    command = ("eval", raw, *reading, *told, "--window", 96)
+    lines = done(*command).stderr.splitlines()
+    assert sum("heights unlike those that the weights" in line for line in lines) == 1
+    assert sum("of the scene's pixels have no height" in line for line in lines) == 3
 
 
 def test_resume_knows_the_height_model(tmp_path: Path, height_weights: Path) -> None:

@@ -10,6 +10,7 @@ import rasterio
 import torch
 from made_weights import save_made_weights
 from rasterio.transform import from_origin
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -85,6 +86,14 @@ def test_a_raster_without_georeference(tmp_path: Path) -> None:
     assert info(path).stderr == ""
 
 
+def test_alpha_of_any_type_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "alpha.tif"
+    profile = {"driver": "GTiff", "count": 2, "dtype": "float32", "alpha": "yes"}
+    with rasterio.open(path, "w", height=30, width=40, **profile) as dataset:
+        dataset.write(np.ones((2, 30, 40), dtype=np.float32))
+    assert lines(path)["no data"] == "alpha band"
+
+
 def test_a_class_map(scene: Path, tmp_path: Path) -> None:
     labels = np.zeros((700, 1000), dtype=np.uint8)
     labels[:350] = 1
@@ -129,6 +138,20 @@ def test_a_published_checkpoint(legacy: Path, tmp_path: Path) -> None:
     found = lines(path)
     assert found["network"].startswith("ued_bes, 2,822,393 parameters")
     assert found["classes"].startswith("6: building, clutter, car")
+
+
+def test_an_encoder_of_pretrain(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    about = {"encoder": "ghostnet_100", "classes": ["cat", "dog"], "top1": 0.625, "top5": 1.0}
+    tensors = {"conv_stem.weight": torch.zeros(3)}
+    save_file(tensors, path, {"hrrsi_encoder": json.dumps(about)})
+    found = lines(path)
+    assert found["kind"] == "encoder weights"
+    assert found["encoder"].startswith("ghostnet_100, ")
+    assert found["trained"] == "by `hrrsi pretrain` on images of 2 classes"
+    assert found["validation"] == "top-1 62.50%, top-5 100.00%"
+    assert found["use"] == f"hrrsi train DATASET --encoder-weights {path}"
+    assert facts(path)["top1"] == 0.625
 
 
 def test_a_tiled_dataset(tmp_path: Path) -> None:

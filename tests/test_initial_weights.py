@@ -12,6 +12,10 @@ from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.training.initial_weights import load_initial_weights
 from hrrsi.weights import save_weights
+from hrrsi.weights_file import read_meta
+
+NAMES = ("band 1", "band 2", "band 3", "band 4")
+RGB = NAMES[:3]
 
 
 def saved(
@@ -37,7 +41,7 @@ def fresh(model: str, classes: int, bands: int = 3) -> SegmentationNetwork:
 def test_the_same_network_and_classes_keep_everything(model: str, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, model, ["road", "water", "tree"])
     network = fresh(model, 3)
-    kept = load_initial_weights(network, path, ["road", "water", "tree"])
+    kept = load_initial_weights(network, path, ["road", "water", "tree"], RGB)
     assert all(torch.equal(v, tensors[k]) for k, v in network.state_dict().items())
     assert kept.tensors == kept.all_tensors == len(tensors)
     assert kept.parameters == kept.all_parameters == sum(p.numel() for p in network.parameters())
@@ -55,7 +59,7 @@ def test_rows_of_heads_follow_their_classes(model: str, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, model, ["road", "water", "tree"])
     network = fresh(model, 4)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    kept = load_initial_weights(network, path, ["Tree", "car", "road", "roof"])
+    kept = load_initial_weights(network, path, ["Tree", "car", "road", "roof"], RGB)
     assert kept.classes == ("Tree", "road")
     assert kept.summary.endswith("; classes kept: Tree, road; new: car, roof")
     after = network.state_dict()
@@ -76,7 +80,7 @@ def test_a_smaller_network_starts_a_larger_one(tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, "ued", ["road", "water"])
     network = fresh("ued_bes_sfm", 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    kept = load_initial_weights(network, path, ["road", "water"])
+    kept = load_initial_weights(network, path, ["road", "water"], RGB)
     after = network.state_dict()
     # its last layer tells classes apart where ours makes features
     assert torch.equal(after["final_out.2.weight"], before["final_out.2.weight"])
@@ -93,7 +97,7 @@ def test_as_many_classes_as_features_are_not_taken_for_them(tmp_path: Path) -> N
     path, _ = saved(tmp_path, "ued", [f"class {i}" for i in range(24)])
     network = fresh("ued_bes", 2)
     before = network.state_dict()["final_out.2.weight"].clone()
-    load_initial_weights(network, path, ["road", "water"])
+    load_initial_weights(network, path, ["road", "water"], RGB)
     assert torch.equal(network.state_dict()["final_out.2.weight"], before)
 
 
@@ -101,12 +105,37 @@ def test_as_many_classes_as_features_are_not_taken_for_them(tmp_path: Path) -> N
 def test_the_first_layer_adapts_to_bands(given: int, bands: int, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, "ued_bes-resnet18", ["road", "water"], given)
     network = fresh("ued_bes-resnet18", 2, bands)
-    kept = load_initial_weights(network, path, ["road", "water"])
+    kept = load_initial_weights(network, path, ["road", "water"], NAMES[:bands])
     first = "base_network.features.conv1.weight"
     assert torch.equal(network.state_dict()[first], adapted_to_bands(tensors[first], bands))
     assert kept.bands_adapted == given
     assert kept.tensors == kept.all_tensors
     assert kept.summary.endswith(f"; its first layer adapted from {given} bands")
+
+
+@pytest.mark.parametrize(
+    ("seen", "height", "there", "words"),
+    [
+        (
+            [1, 2, 3],
+            True,
+            NAMES,
+            "saw band 1, band 2, band 3, height where the patches hold band 1",
+        ),
+        ([3, 2, 1], False, RGB, "saw band 3, band 2, band 1 where the patches hold band 1"),
+        ([1, 2, 3], False, (*NAMES[:2], "height"), "where the patches hold band 1, band 2, height"),
+    ],
+)
+def test_bands_that_mean_something_else_are_told(
+    seen: list[int], height: bool, there: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    path, tensors = saved(tmp_path, "ued", ["road", "water"], len(there))
+    meta = {**read_meta(path), "bands": seen, "height": height}
+    save_weights(tensors, meta, path)  # type: ignore[arg-type]
+    kept = load_initial_weights(fresh("ued", 2, len(there)), path, ["road", "water"], there)
+    assert kept.share == 1
+    assert words in kept.summary
+    assert kept.summary.endswith(", taken in this order")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +151,7 @@ def test_another_encoder_is_no_start(source: str, target: str, words: str, tmp_p
     network = fresh(target, 2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(HrrsiError) as error:
-        load_initial_weights(network, path, ["road", "water"])
+        load_initial_weights(network, path, ["road", "water"], RGB)
     assert words in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -134,7 +163,7 @@ def test_a_published_checkpoint_starts_a_network(legacy: Path, tmp_path: Path) -
 
     path = published_checkpoint(legacy, "ued_bes_sfm", tmp_path)
     network = fresh("ued_bes_sfm", 3)
-    kept = load_initial_weights(network, path, ["tree", "car", "snow"])
+    kept = load_initial_weights(network, path, ["tree", "car", "snow"], RGB)
     assert kept.classes == ("tree", "car")
     assert kept.share > 0.99
 
@@ -143,4 +172,4 @@ def test_a_file_that_can_not_be_read_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "empty.safetensors"
     path.write_bytes(b"")
     with pytest.raises(HrrsiError, match="is empty"):
-        load_initial_weights(fresh("ued", 2), path, ["road", "water"])
+        load_initial_weights(fresh("ued", 2), path, ["road", "water"], RGB)

@@ -318,3 +318,21 @@ def test_a_scheme_gives_each_value_one_meaning(tmp_path: Path, classes: str, wor
     with pytest.raises(HrrsiError) as error:
         load_scheme(path)
     assert f"{words} stands for two things" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        ("[0.4, 0.5, 0.6]", "[0.1, 0.2]", "mean has 3 bands and std 2"),
+        ("[0.4]", "[0]", "mean must be finite and std above 0, not 0"),
+        ("[0.4]", "[-0.1]", "mean must be finite and std above 0, not -0.1"),
+        ("[.nan]", "[0.1]", "mean must be finite and std above 0, not nan"),
+        ("[0.4]", "[.inf]", "mean must be finite and std above 0, not inf"),
+    ],
+)
+def test_statistics_of_a_scheme_can_normalise(
+    tmp_path: Path, mean: str, std: str, words: str
+) -> None:
+    with pytest.raises(HrrsiError) as error:
+        load_scheme(own_scheme(tmp_path, f"mean: {mean}\nstd: {std}"))
+    assert f"own.yaml: {words}; see the built-in schemes" in str(error.value)

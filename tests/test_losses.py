@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from hrrsi.training.losses import (
+    batch_losses,
     body_loss,
     class_weights,
+    dice_loss,
     edge_loss,
     edge_target,
     segmentation_loss,
 )
+from hrrsi.training.recipes import recipe_named
 
 CLASSES = 3
 
@@ -130,6 +133,37 @@ def test_body_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
                     if t[c] > 0:
                         expected = expected - WEIGHTS[c] * t[c] * (p[c].log() - np.log(t[c]))
     assert_same(body_loss(logits, labels, WEIGHTS), expected / labels.numel(), logits)
+
+
+def test_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    labels = labels.masked_fill(labels == 1, 255)  # the batch holds no pixel of class 1
+    coefficients = []
+    for c in (0, 2):
+        both, found, true = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+        for n, y, x in np.ndindex(*labels.shape):
+            if labels[n, y, x] != 255:
+                share = softmax_at(logits, n, y, x)[c]
+                found = found + share
+                if labels[n, y, x] == c:
+                    both, true = both + share, true + 1
+        coefficients.append(2 * both / (found + true))
+    assert_same(dice_loss(logits, labels), 1 - sum(coefficients) / 2, logits)
+
+
+def test_a_dice_batch_without_labels_costs_nothing(logits: torch.Tensor) -> None:
+    value = dice_loss(logits, torch.full((2, 16, 12), 255))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert float(value.detach()) == 0
+    assert float(gradient.abs().max()) == 0
+
+
+def test_a_recipe_weighs_the_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    maps = {"lbl": logits.float()}
+    recipe = recipe_named("published", dice=0.5)
+    losses = batch_losses(maps, labels, WEIGHTS, recipe)
+    assert set(losses) == {"segmentation_loss", "dice_loss"}
+    torch.testing.assert_close(losses["dice_loss"], 0.5 * dice_loss(maps["lbl"], labels))
+    assert "dice_loss" not in batch_losses(maps, labels, WEIGHTS, recipe_named("published"))
 
 
 @pytest.mark.parametrize("loss", [segmentation_loss, body_loss])

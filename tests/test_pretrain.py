@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from hrrsi.pretraining.classifiers import classifier
 from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.image_folders import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
+from hrrsi.pretraining.record import PretrainRecord
 from hrrsi.training.encoder_weights import load_encoder_weights
 
 QUICK = ["--size", "32", "--val-size", "64", "--batch", "8", "--lr", "0.02", "--workers", "0"]
@@ -104,8 +107,10 @@ def test_a_run_leaves_an_encoder_and_its_record(finished: tuple[Path, Result]) -
     out, result = finished
     assert result.exit_code == 0, result.output
     found = {p.name for p in (out / "ghostnet_100").iterdir()}
-    expected = ("config.yaml", "curves.png", "encoder.safetensors", "last.ckpt", "metrics.csv")
-    assert found == set(expected)
+    assert found == {
+        *("config.yaml", "curves.png", "encoder.safetensors", "environment.yaml", "last.ckpt"),
+        "metrics.csv",
+    }
     encoder = out / "ghostnet_100" / "encoder.safetensors"
     assert f"encoder in {encoder}" in result.stdout
     rows = rows_of(out / "ghostnet_100")
@@ -274,7 +279,10 @@ def test_existing_runs_are_kept(
     assert_one_line_error(result, "was started with epochs 2, not 3")
     result = run(folder, "--epochs", 2, *arguments, "--resume")
     assert result.exit_code == 0, result.output
-    assert {p.name: p.read_bytes() for p in (out / "ghostnet_100").iterdir()} == before
+    after = {p.name: p.read_bytes() for p in (out / "ghostnet_100").iterdir()}
+    starts = [yaml.safe_load(f.pop("environment.yaml"))["starts"] for f in (before, after)]
+    assert [[s["resumed"] for s in each] for each in starts] == [[False], [False, True]]
+    assert after == before
     result = run(folder, "--epochs", 1, *arguments, "--overwrite")
     assert result.exit_code == 0, result.output
     assert len(rows_of(out / "ghostnet_100")) == 1
@@ -287,6 +295,83 @@ def test_a_dry_run_says_what_it_would_do(folder: Path, tmp_path: Path) -> None:
     for words in ("4 classes", "32 images to train on, 16 to validate", "120 epochs of 1 steps"):
         assert words in result.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_what_the_run_would(folder: Path, finished: tuple[Path, Result]) -> None:
+    arguments = ["--out", finished[0], *QUICK, "--dry-run"]
+    assert_one_line_error(run(folder, "--epochs", 2, *arguments), "holds a run already")
+    result = run(folder, "--epochs", 3, *arguments, "--resume")
+    assert_one_line_error(result, "was started with epochs 2, not 3")
+    for more in (["--epochs", 2, "--resume"], ["--epochs", 3, "--overwrite"]):
+        result = run(folder, *arguments, *more)
+        assert result.exit_code == 0, result.output
+
+
+def renamed_class(data: Path) -> None:
+    for split in ("train", "val"):
+        (data / split / CLASSES[0]).rename(data / split / "tile0")
+
+
+def one_class_less(data: Path) -> None:
+    remove(data, f"train/{CLASSES[0]}", f"val/{CLASSES[0]}")
+
+
+def another_image(data: Path) -> None:
+    image = next((data / "val" / CLASSES[0]).iterdir())
+    image.write_bytes(image.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("change", [renamed_class, one_class_less, another_image])
+def test_other_images_are_not_resumed_on(
+    folder: Path,
+    finished: tuple[Path, Result],
+    tmp_path: Path,
+    change: Callable[[Path], None],
+) -> None:
+    data = Path(shutil.copytree(folder, tmp_path / "data"))
+    out = Path(shutil.copytree(finished[0], tmp_path / "runs"))
+    arguments = ["--epochs", 2, "--out", out, *QUICK, "--resume"]
+    assert run(data, *arguments).exit_code == 0  # wherever they lie
+    change(data)
+    before = (out / "ghostnet_100" / "environment.yaml").read_bytes()
+    assert_one_line_error(run(data, *arguments), f"{data}: its content is not what the run in")
+    assert (out / "ghostnet_100" / "environment.yaml").read_bytes() == before
+
+
+def test_an_encoder_that_a_killed_run_did_not_come_to_is_written_by_the_next(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    arguments = ["--encoder", "resnet10t", "--epochs", 1, "--out", tmp_path, *QUICK]
+    with monkeypatch.context() as patch:
+        patch.setattr("hrrsi.pretraining.record.save", killed)
+        assert run(folder, *arguments).exit_code == 1
+    result = run(folder, *arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    trained = torch.load(tmp_path / "resnet10t" / "last.ckpt", weights_only=True)["state_dict"]
+    kept = load_file(tmp_path / "resnet10t" / "encoder.safetensors")
+    assert kept
+    assert all(torch.equal(trained[f"network.{key}"], value) for key, value in kept.items())
+    assert len(rows_of(tmp_path / "resnet10t")) == 1
+
+
+def test_images_per_second_are_those_of_the_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    record = PretrainRecord(PretrainOptions(data=folder), image_folders(folder), print, print)
+    record.on_train_epoch_start()
+    now[0] += 16
+    record.on_validation_start()
+    now[0] += 4
+    metrics = {"images": 32, "val_images": 16, "skipped": 0, "val_skipped": 0, "val_top1": 0.5}
+    module = SimpleNamespace(metrics=metrics, last_learning_rate=0.1)
+    record.on_train_epoch_end(SimpleNamespace(current_epoch=0, is_global_zero=False), module)
+    assert record.best["seconds"] == 20
+    assert record.best["images_per_second"] == 32 / 16
 
 
 LOADERS = [
@@ -469,7 +554,7 @@ def test_dali_that_is_not_installed_is_named(
 
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--epochs", 9, "--out", tmp_path, *QUICK, "--lr", "1e30")
-    assert_one_line_error(result, "the loss is", "lower --lr")
+    assert_one_line_error(result, "the loss is", "lower --lr", "broken pixels in those images")
 
 
 def test_mixed_precision_trains_on_the_cpu(folder: Path, tmp_path: Path) -> None:
@@ -506,7 +591,7 @@ def test_a_step_may_have_no_image_at_all(tmp_path: Path, folder: Path, loader: s
 
 def test_one_pixel_of_one_image_cannot_be_normalised(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--encoder", "resnet10t", "--out", tmp_path, *QUICK, "--batch", 1)
-    assert_one_line_error(result, "BatchNorm", "raise --batch")
+    assert_one_line_error(result, "BatchNorm needs several images", "raise --batch")
 
 
 def test_a_segmentation_run_starts_from_the_encoder(

@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
+from hrrsi.profiling.latency import Latency
 from hrrsi.profiling.profile import count_operations, profile_model
+from hrrsi.profiling.table import profile_table
 from hrrsi.weights import load_model, save_weights
 
 META = {
@@ -158,6 +160,19 @@ def test_latency_names_device_batch_and_memory():
     expected = 64 * 64 / 1e3 / latency["milliseconds_per_window"]
     assert latency["megapixels_per_second"] == pytest.approx(expected)
     assert latency["peak_memory_bytes"] > row["file_bytes"]
+
+
+def test_the_note_on_latency_names_the_engine_of_each_model():
+    profiles = [profile_model(name, size=64) for name in ("ued", "ued_bes", "ued-resnet18")]
+    slow, fast = "torch, precision 32", "openvino, precision bf16"
+    latencies = [Latency("a board", engine, 1, 2.0, 3.0, 10**8) for engine in (fast, fast, slow)]
+    text = " ".join(profile_table(profiles, latencies).split())
+    assert (
+        f"included): ued, ued_bes by {fast}, batch 1, on a board; ued-resnet18 by {slow}, batch 1, "
+        "on a board."
+    ) in text
+    text = " ".join(profile_table(profiles[:2], latencies[:2]).split())
+    assert f"included): {fast}, batch 1, on a board." in text
 
 
 @pytest.mark.parametrize(

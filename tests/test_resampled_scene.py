@@ -165,17 +165,19 @@ def test_overviews_are_read_where_they_help(tmp_path: Path) -> None:
         assert scene.overview is None
 
 
-@pytest.mark.parametrize("kind", ["internal", "external", "nodata", "alpha"])
+@pytest.mark.parametrize("kind", ["internal", "external", "nodata", "alpha", "alpha_float"])
 def test_pixels_without_data_do_not_bleed_through_overviews(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.tif"
     pixels, holes = np.maximum(PIXELS[:, :116, :140], 1), HOLES[:116, :140]
     fill = 0 if kind == "nodata" else 255
     stored = np.where(holes, np.uint8(fill), pixels)
     profile: dict[str, object] = {"nodata": 0} if kind == "nodata" else {}
-    if kind == "alpha":
+    if kind.startswith("alpha"):
         alpha = np.where(holes, np.uint8(0), np.uint8(255))
         stored = np.concatenate([stored, alpha[None]])
         profile = {"photometric": "RGB", "alpha": "yes"}
+    if kind == "alpha_float":
+        stored = stored.astype(np.float32)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal"):
         save(path, stored, **profile)
         with rasterio.open(path, "r+") as dataset:
@@ -184,7 +186,7 @@ def test_pixels_without_data_do_not_bleed_through_overviews(tmp_path: Path, kind
             dataset.build_overviews([2], Resampling.average)
     expected, valid = area_means(pixels.astype(float), ~holes, 2)
     with open_scene(path, resolution=0.2) as scene:
-        assert (scene.overview is None) == (kind == "external")
+        assert (scene.overview is None) == (kind in ("external", "alpha_float"))
         found, found_valid = whole(scene)
     np.testing.assert_array_equal(found_valid, valid)
     assert np.abs(found - expected)[:, valid].max() < 1

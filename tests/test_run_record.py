@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import itertools
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import yaml
 from made_dataset import save_made_dataset
 from picture_panels import assert_striped, magnified, pixels_of, place_of, row_of_panels
 from PIL import Image
+from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner, Result
 
@@ -36,9 +38,9 @@ from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
 from hrrsi.weights import load_model
 
 QUICK = [
-    *("--encoder-weights", "none", "--batch", "4", "--workers", "0", "--lr", "0.01", "--quiet"),
-    *("--model", "ued_bes_sfm"),
+    *("--batch", "4", "--workers", "0", "--lr", "0.01", "--quiet", "--model", "ued_bes_sfm"),
 ]
+UNTRAINED = ("--encoder-weights", "none")
 MACHINE = "a-machine-with-a-name"
 IGNORED = 255
 
@@ -60,8 +62,9 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "ued_bes_sfm"
 
 
-def train(dataset: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["train", str(dataset), *QUICK, *map(str, arguments)])
+def train(dataset: Path, *arguments: object, start: tuple[object, ...] = UNTRAINED) -> Result:
+    command = ["train", str(dataset), *QUICK, *map(str, (*start, *arguments))]
+    return CliRunner().invoke(app, command)
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:
@@ -120,6 +123,30 @@ def test_metrics_of_each_epoch(run: Path) -> None:
         assert {"lr", "val_OA", "val_mF1"} < set(row)
 
 
+def test_weights_say_none_of_a_class_that_is_in_no_pixel(dataset: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    described = yaml.safe_load((data / "dataset.yaml").read_text())
+    more = range(20)  # so many that the network can't predict each of them somewhere
+    described["classes"] += [f"absent {number}" for number in more]
+    described["colours"] += [[250, 250, number] for number in more]
+    described["class_frequencies"] += [0.0 for _ in more]
+    for content in described["splits"].values():
+        content["class_pixels"] += [0 for _ in more]
+    (data / "dataset.yaml").write_text(yaml.safe_dump(described))
+    result = train(data, "--out", tmp_path, "--epochs", 1, "--lr", 1e-9)
+    assert result.exit_code == 0, result.output
+    (weights,) = tmp_path.rglob("best.safetensors")
+    with safe_open(weights, "pt") as file:
+        text = file.metadata()["scores"]
+    assert "NaN" not in text
+    iou = json.loads(text)["validation"]["IoU"]
+    assert None in iou.values()
+    (row,) = rows_of(weights.parent)
+    assert {name: math.isnan(row[f"val_IoU_{name}"]) for name in iou} == {
+        name: value is None for name, value in iou.items()
+    }
+
+
 def test_the_files_of_a_run(run: Path) -> None:
     assert {p.name for p in run.iterdir()} == {
         *("best.safetensors", "config.yaml", "curves.png", "environment.yaml", "last.ckpt"),
@@ -175,7 +202,9 @@ def test_a_run_killed_after_an_epochs_record_has_one_curve(
         patch.setattr(Checkpoints, "_save", fail_in_the_second_epoch)
         assert train(dataset, *arguments).exit_code == 1
     folder = tmp_path / "ued_bes_sfm"
-    assert [row["epoch"] for row in rows_of(folder)] == [1, 2]  # the checkpoint knows of one
+    # nothing that is read says more than the checkpoint, which knows of one epoch
+    assert [row["epoch"] for row in rows_of(folder)] == [1]
+    assert load_model(folder / "best.safetensors").meta["training"]["epoch"] == 1
     result = train(dataset, *arguments, "--resume")
     assert result.exit_code == 0, result.output
     for row, undisturbed in zip(rows_of(folder), rows_of(run), strict=True):
@@ -191,11 +220,32 @@ def test_a_run_killed_after_an_epochs_record_has_one_curve(
     assert [start["resumed"] for start in environment["starts"]] == [False, True]
 
 
+def test_weights_that_a_killed_run_did_not_come_to_are_written_by_the_next(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    arguments = ("--out", tmp_path, "--epochs", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("hrrsi.training.record.save_weights", killed)
+        assert train(dataset, *arguments).exit_code == 1
+    folder = tmp_path / "ued_bes_sfm"
+    assert not (folder / "best.safetensors").exists()
+    result = train(dataset, *arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    assert [row["epoch"] for row in rows_of(folder)] == [1]
+    assert (folder / "curves.png").is_file()
+    trained = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    kept = load_model(folder / "best.safetensors").state_dict()
+    assert all(torch.equal(trained[f"_average.{key}"], value) for key, value in kept.items())
+
+
 def test_the_clock_of_an_epoch_goes_on_after_a_resume(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("hrrsi.training.record.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     options = TrainOptions(dataset)
 
     def later(seconds: float) -> None:
@@ -342,10 +392,14 @@ def test_files_that_a_run_starts_from_are_digested(
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     for name, option in (("init", "--init"), ("encoder_weights", "--encoder-weights")):
         out = tmp_path / name
-        result = train(dataset, "--out", out, "--epochs", 1, "--overfit", 4, option, weights)
+        arguments = ("--out", out, "--epochs", 1, "--overfit", 4)
+        result = train(dataset, *arguments, start=(option, weights))
         assert result.exit_code == 0, result.output
         content = yaml.safe_load((out / "ued_bes_sfm" / "environment.yaml").read_text())
         assert content[name] == {"name": "best.safetensors", "sha256": digest}
+        training = load_model(out / "ued_bes_sfm" / "best.safetensors").meta["training"]
+        named = {key: training[key] for key in ("init", "encoder_weights")}
+        assert named == {"init": None, "encoder_weights": None, name: "best.safetensors"}
 
 
 def changed_pixel(folder: Path) -> None:
@@ -439,31 +493,31 @@ def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
 ) -> None:
     bars = Bars()
     monkeypatch.setattr(epoch_progress, "progress", bars)
-    matrix = SimpleNamespace(scores=lambda: SimpleNamespace(mean_iou=0.4321))
-    module = SimpleNamespace(losses={"loss": 1.5, "edge_loss": 0.25}, matrix=matrix)
-    trainer = SimpleNamespace(
-        current_epoch=4, max_epochs=9, num_training_batches=5, num_val_batches=[2], world_size=2
-    )
-    batch = (torch.zeros(3, 1), torch.zeros(3, 1))
-    callback = EpochProgress(enabled=True)
-    for index in (3, 4):  # resumed in the middle of the epoch
-        callback.on_train_batch_start(trainer, module, batch, index)
-        callback.on_train_batch_end(trainer, module, None, batch, index)
+    module = SimpleNamespace(losses={"loss": 1.5, "edge_loss": 0.25}, miou=43.21)
+    trainer = SimpleNamespace(current_epoch=4, max_epochs=9)
+
+    def new_callback() -> EpochProgress:
+        return EpochProgress((28, 11), 6, lambda module: f"mIoU {module.miou}", enabled=True)
+
+    callback = new_callback()
+    for index in (3, 4):  # resumed in the middle of the epoch, whose last batch is smaller
+        callback.on_train_batch_start(trainer, module, None, index)
+        callback.on_train_batch_end(trainer, module, None, None, index)
     assert bars.made[0].said == "loss 1.500, edge 0.250"
+    callback.on_validation_start(trainer, module)
     for index in (0, 1):
-        callback.on_validation_batch_start(trainer, module, batch, index)
-        callback.on_validation_batch_end(trainer, module, None, batch, index)
+        callback.on_validation_batch_end(trainer, module, None, None, index)
     callback.on_validation_end(trainer, module)
     monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
-    resumed = EpochProgress(enabled=True)
+    resumed = new_callback()
     resumed.load_state_dict(callback.state_dict())
-    resumed.on_train_batch_start(trainer, module, batch, 0)
-    resumed.on_train_batch_end(trainer, module, None, batch, 0)
+    resumed.on_train_batch_start(trainer, module, None, 0)
+    resumed.on_train_batch_end(trainer, module, None, None, 0)
     training, validation, after = bars.made
     assert (training.what, training.total, training.n, training.unit) == (
-        *("epoch 5/9", 30, 30, " images"),
+        *("epoch 5/9", 28, 28, " images"),
     )
-    assert (validation.what, validation.total, validation.n) == ("validation", 12, 12)
+    assert (validation.what, validation.total, validation.n) == ("validation", 11, 11)
     assert after.said.endswith("last mIoU 43.21")
     resumed.on_exception()
     assert [bar.open for bar in bars.made] == [False, False, False]

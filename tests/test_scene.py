@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import calculate_default_transform
 
 from hrrsi.scenes.ground_resolution import ground_resolution
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.raster_opening import open_raster
 
 
 def raster(path: Path, crs: str | None, transform: rasterio.Affine) -> float | None:

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.sieve import sieved_strips, smallest_component
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.raster_opening import open_raster
 
 NODATA = 255
 

@@ -220,7 +220,9 @@ def test_vaihingen_keeps_its_published_statistics(tmp_path: Path) -> None:
     assert description.statistics == "scheme"
     assert description.mean == [0.46956375, 0.32316217, 0.3183202]
     assert description.resolution == 0.09
-    swapped = tiled(*options, "--bands", "3,2,1", out=tmp_path / "e").description
+    result = run(*options, "--bands", "3,2,1", "--out", tmp_path / "e")
+    assert "note: mean and std were measured, since those of the scheme vaihingen" in result.stderr
+    swapped = TiledDataset(tmp_path / "e").description
     assert swapped.statistics == "measured"
     assert abs(swapped.mean[0] - 0.5) < 0.02
 

@@ -1,7 +1,11 @@
 """Training through the command line, on small real patches."""
 
 import csv
+import errno
+import json
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.run_lock import check_unlocked, locked
 from hrrsi.weights import load_model
 
 QUICK = [
@@ -95,8 +100,6 @@ def test_learning_rate_decays_polynomially(two_models: tuple[Path, Result]) -> N
 def test_best_weights_score_what_the_metrics_say(
     two_models: tuple[Path, Result], dataset: Path, tmp_path: Path
 ) -> None:
-    import json
-
     out, _ = two_models
     best = max(rows_of(out / "ued_bes_sfm"), key=lambda row: float(row["val_mIoU"]))
     weights = out / "ued_bes_sfm" / "best.safetensors"
@@ -230,8 +233,6 @@ def test_overwrite_refuses_a_folder_that_is_no_run(dataset: Path, tmp_path: Path
 
 
 def with_split(dataset: Path, folder: Path, **changes: object) -> Path:
-    import shutil
-
     shutil.copytree(dataset, folder)
     content = yaml.safe_load((folder / "dataset.yaml").read_text())
     for split, change in changes.items():
@@ -263,8 +264,6 @@ def test_datasets_that_cannot_be_trained_on(
 def test_a_replacement_that_fails_leaves_the_run_as_it_was(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
     before = {p.name: p.read_bytes() for p in (tmp_path / "ued").iterdir() if p.is_file()}
     result = run(
@@ -281,8 +280,6 @@ def test_a_replacement_that_fails_leaves_the_run_as_it_was(
 def test_a_replacement_replaces(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
     result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
     assert result.exit_code == 0, result.output
@@ -290,11 +287,90 @@ def test_a_replacement_replaces(
     assert [p.name for p in tmp_path.iterdir()] == ["ued"]
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["hrrsi.training.run_environment._file_digest", "hrrsi.training.run.write_environment"],
+)
+def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
+    dataset: Path,
+    two_models: tuple[Path, Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
+    before = files_of(tmp_path / "ued")
+    monkeypatch.setattr(moment, interrupted)
+    result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
+    assert_one_line_error(result, "interrupted; nothing half-written")
+    assert files_of(tmp_path / "ued") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+
+
+WORKING = """
+import time
+from hrrsi.training import run
+run.fit = lambda *_, **__: time.sleep(600)  # before its first checkpoint
+from hrrsi.cli import main
+main()
+"""
+
+
+def test_a_run_that_works_is_left_alone(
+    dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
+) -> None:
+    folder, replaced = tmp_path / "ued", tmp_path / ".ued.replaced"
+    shutil.copytree(two_models[0] / "ued", folder)
+    before = files_of(folder)
+    same = ["--model", "ued", "--epochs", "2", "--out", str(tmp_path), *QUICK]
+    command = [sys.executable, "-c", WORKING, "train", str(dataset), *same, "--overwrite"]
+    with subprocess.Popen(command) as working:
+        try:
+            deadline = time.monotonic() + 240
+            while not (replaced.exists() and (folder / "environment.yaml").exists()):
+                assert working.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            held = files_of(folder)
+            words = f"process {working.pid} on {socket.gethostname()} is working on this run"
+            for more in ("", "--overwrite", "--resume", "--dry-run", "--dry-run --overwrite"):
+                result = run(dataset, *same, *more.split())
+                assert_one_line_error(result, f"{folder}: {words}")
+            assert files_of(folder) == held
+        finally:
+            working.kill()
+    assert_one_line_error(run(dataset, *same, "--dry-run"), "holds a run already")
+    assert replaced.exists()  # to look changes nothing
+    result = run(dataset, *same, "--resume")
+    assert result.exit_code == 0, result.output
+    assert {name: files_of(folder)[name] for name in before if name != "environment.yaml"} == {
+        name: content for name, content in before.items() if name != "environment.yaml"
+    }
+    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", unsupported)
+    with locked(tmp_path / "out" / "ued"):
+        check_unlocked(tmp_path / "out" / "ued")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_every_model_is_checked_before_the_first_is_trained(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(two_models[0] / "ued", tmp_path / "ued_bes")
     result = run(dataset, "--model", "ued,ued_bes", "--epochs", 1, "--out", tmp_path, *QUICK)
     assert_one_line_error(result, "ued_bes: holds a run already")
@@ -318,6 +394,12 @@ def test_a_single_pixel_can_not_be_normalised(dataset: Path, tmp_path: Path) -> 
 def test_half_precision_needs_a_gpu(dataset: Path, tmp_path: Path) -> None:
     result = run(dataset, "--out", tmp_path, *QUICK, "--precision", "16", "--device", "cpu")
     assert_one_line_error(result, "needs a GPU", "bf16")
+
+
+def test_a_crop_fits_the_patches(dataset: Path, tmp_path: Path) -> None:
+    result = run(dataset, "--out", tmp_path / "runs", *QUICK, "--crop", "96")
+    assert_one_line_error(result, "--crop 96: is more than the 64 px of the patches")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_mixed_precision_trains_on_the_cpu(dataset: Path, tmp_path: Path) -> None:

@@ -143,7 +143,14 @@ def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
     assert options.to_config()[key] == default
 
 
-@pytest.mark.parametrize("values", [{}, OTHERS, {"recipe": "published", "epochs": 3}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {key: value for key, value in OTHERS.items() if key != "encoder_weights"},
+        {"encoder_weights": "none", "recipe": "published", "epochs": 3},
+    ],
+)
 def test_config_yaml_of_a_run_asks_for_the_same_run(
     values: dict[str, Any], asked: Asked, tmp_path: Path
 ) -> None:
@@ -178,6 +185,49 @@ def test_another_recipe_keeps_what_a_file_changes_and_no_more(asked: Asked, tmp_
     (other,) = asked("--config", config, "--recipe", "published")
     assert other.recipe.lr == 0.5
     assert other.recipe.to_config() == {**PUBLISHED.to_config(), "lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("run", "other", "expected"),
+    [
+        (["--recipe", "default"], ["--recipe", "published"], "32"),
+        (["--recipe", "published"], ["--recipe", "default"], "bf16"),
+        (["--recipe", "default"], [], "bf16"),
+        (["--recipe", "published"], [], "32"),
+        (["--recipe", "published"], ["--recipe", "published"], "32"),
+        (["--precision", "16"], ["--recipe", "published"], "16"),
+        (["--precision", "32"], ["--recipe", "default"], "32"),
+        ([], ["--recipe", "published", "--precision", "bf16"], "bf16"),
+    ],
+)
+def test_another_recipe_brings_its_precision(
+    run: list[str],
+    other: list[str],
+    expected: str,
+    asked: Asked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hrrsi.device.computes_in_bf16", lambda _: True)
+    (first,) = asked(DATA, *run)
+    config = write_config(tmp_path / "config.yaml", first.to_config())
+    (again,) = asked("--config", config, *other)
+    assert again.precision == expected
+
+
+def test_init_wins_over_the_encoder_weights_of_a_file(asked: Asked, tmp_path: Path) -> None:
+    (run,) = asked(DATA, "--encoder-weights", "none")
+    config = write_config(tmp_path / "config.yaml", run.to_config())
+    (other,) = asked("--config", config, "--init", "best.safetensors")
+    assert other.init == Path("best.safetensors")
+
+
+def test_encoder_weights_take_the_place_of_a_file_s_init(asked: Asked, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", {"data": DATA, "init": "best.safetensors"})
+    given = ["--config", config, "--encoder-weights", "none"]
+    assert invoke(*given).exit_code == 2
+    (run,) = asked(*given, "--init", "none")
+    assert (run.init, run.encoder_weights) == (None, "none")
 
 
 def test_help_names_what_both_recipes_do() -> None:
@@ -215,6 +265,10 @@ def test_encoder_is_short_for_the_models_name(asked: Asked) -> None:
         ([DATA, "--model", "ued,ued"], "name each model once"),
         ([DATA, "--model", "ued-resnet18", "--encoder", "resnet34"], "names one already"),
         ([DATA, "--show-batches", "batches.jpg"], "name a .png file"),
+        (
+            [DATA, "--init", "best.safetensors", "--encoder-weights", "imagenet"],
+            "has no effect beside --init best.safetensors",
+        ),
         ([DATA, "--epochs", "0"], "--epochs"),
         ([DATA, "--optimizer", "lion"], "sgd"),
         ([DATA, "--recipe", "mine"], "published"),

@@ -7,17 +7,22 @@ import sys
 import time
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from made_dataset import save_made_dataset
-from test_train_resume import assert_same_run, quick, rows_of
+from recorded_training import recording_methods
+from test_train_resume import assert_same_run, quick, quietly, rows_of, weights_of
 
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.segmentation import build_network
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.patch_reading import read_label
 from hrrsi.training.checkpoints import LAST_CHECKPOINT
-from hrrsi.training.first_network import convert_sync_batchnorm
+from hrrsi.training.first_network import convert_sync_batchnorm, first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.patch_batches import (
     EpochOrder,
@@ -29,7 +34,13 @@ from hrrsi.training.processes import run_processes
 from hrrsi.training.run_checks import check_run
 from hrrsi.weights import load_model
 
+HERE = Path(__file__).parent
 ONE_PROCESS_EACH = {"OMP_NUM_THREADS": "1"}
+QUICK = (
+    "--device cpu --devices 2 --batch 4 --encoder-weights none --workers 0 --precision 32 --quiet"
+)
+PUBLISHED = {"augmentation": "none", "epochs": 1, "lr": 0.02}
+DEFAULT = {"epochs": 2, "freeze_encoder": 1}
 
 
 @pytest.fixture(scope="module")
@@ -37,128 +48,159 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=9, val=7)
 
 
-def command(dataset: Path, out: Path, *arguments: str) -> list[str]:
-    quick_run = "--model ued --epochs 1 --batch 4 --encoder-weights none --workers 0 --quiet"
-    return [
-        *("-m", "hrrsi", "train", str(dataset), "--out", str(out)),
-        *("--device", "cpu", "--devices", "2", *quick_run.split(), *arguments),
-    ]
+def command(dataset: Path, out: Path, recipe: str, **options: Any) -> str:
+    """Return a command line that trains in two processes."""
+    more = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in options.items())
+    return f"train {dataset} --out {out} --recipe {recipe} {QUICK} {more}"
 
 
-def finished(program: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **ONE_PROCESS_EACH, **variables}
+def recorded(records: Path, *lines: str) -> list[str]:
+    """Return the program that runs command lines and records their training."""
+    return [str(HERE / "recorded_training.py"), str(records), *lines]
+
+
+def finished(program: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **ONE_PROCESS_EACH}
     return subprocess.run(program, capture_output=True, text=True, timeout=240, env=environment)
 
 
+class TwoProcesses(NamedTuple):
+    """What two processes left: runs, what was recorded of them, and what was printed."""
+
+    published: Path
+    default: Path
+    records: Path
+    printed: subprocess.CompletedProcess[str]
+
+    def counts(self, model: str, recipe: str, rank: int, epoch: int) -> npt.NDArray[np.int64]:
+        counts: npt.NDArray[np.int64] = np.load(
+            self.records / f"{model}-{recipe}-{rank}-{epoch}.npy"
+        )
+        return counts
+
+
 @pytest.fixture(scope="module")
-def two_processes(
-    dataset: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Two networks trained one after the other by two processes."""
-    out = tmp_path_factory.mktemp("runs")
-    models = ["--model", "ued,ued_bes", "--recipe", "published", "--lr", "0.02"]
-    result = finished([sys.executable, *command(dataset, out, *models)])
+def two_processes(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
+    """Three networks trained one after the other by two processes: starting them takes longest."""
+    folder = tmp_path_factory.mktemp("runs")
+    lines = [
+        command(dataset, folder / "published", "published", model="ued,ued_bes_sfm", **PUBLISHED),
+        command(dataset, folder / "default", "default", model="ued", **DEFAULT),
+    ]
+    result = finished([sys.executable, *recorded(folder, *lines)])
     assert result.returncode == 0, result.stderr
-    return out, result
+    return TwoProcesses(folder / "published", folder / "default", folder, result)
 
 
+RUNS = [("ued", "published"), ("ued_bes_sfm", "published"), ("ued", "default")]
+
+
+@pytest.mark.parametrize(("model", "recipe"), RUNS)
 def test_two_processes_count_what_one_does(
-    dataset: Path, two_processes: tuple[Path, subprocess.CompletedProcess[str]]
+    dataset: Path, two_processes: TwoProcesses, model: str, recipe: str
 ) -> None:
-    out, _ = two_processes
-    for model in ("ued", "ued_bes"):
-        (row,) = rows_of(out / model)
-        options = quick(dataset, out, model=model)
-        tiled = TiledDataset(dataset)
-        network = load_model(out / model / "best.safetensors")
-        alone = SegmentationTraining(network, options, tiled.description, steps=1)
-        alone.eval()
-        with torch.no_grad():
-            for batch in validation_batches(tiled, options):
-                alone.validation_step(batch, 0)
-        alone.on_validation_epoch_end()
-        assert alone.matrix.pixels == 7 * 64 * 64 - ignored_pixels(tiled)
-        scores = alone.matrix.scores()
-        # ratios of whole numbers: equal only where every count is
-        assert float(row["val_OA"]) == scores.overall_accuracy
-        for score in scores.classes:
-            assert row[f"val_IoU_{score.name}"] == str(score.iou)
+    out = two_processes.published if recipe == "published" else two_processes.default
+    rows = rows_of(out / model)
+    best = max(range(len(rows)), key=lambda epoch: float(rows[epoch]["val_mIoU"]))
+    options = quick(dataset, out, model=model, precision="32")
+    tiled = TiledDataset(dataset)
+    network = load_model(out / model / "best.safetensors")
+    alone = SegmentationTraining(network, options, tiled.description, steps=1).eval()
+    with torch.no_grad():
+        for batch in validation_batches(tiled, options):
+            alone.validation_step(batch, 0)
+    alone.on_validation_epoch_end()
+    assert alone.matrix.pixels == 7 * 64 * 64 - ignored_pixels(tiled)
+    for rank in (0, 1):
+        counts = two_processes.counts(model, recipe, rank, best + 1)
+        np.testing.assert_array_equal(counts, alone.matrix.counts)
+    assert float(rows[best]["val_OA"]) == alone.matrix.scores().overall_accuracy
 
 
 def ignored_pixels(dataset: TiledDataset) -> int:
-    from hrrsi.tiling.patch_reading import read_label
-
     labels = [read_label(patch, dataset.description) for patch in dataset.patches("val")]
     return sum(int((label == 255).sum()) for label in labels)
 
 
-def test_only_the_first_process_speaks(
-    two_processes: tuple[Path, subprocess.CompletedProcess[str]],
+@pytest.mark.parametrize("model", ["ued", "ued_bes_sfm"])
+def test_two_processes_learn_what_one_does(
+    dataset: Path,
+    two_processes: TwoProcesses,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, result = two_processes
+    for name, method in recording_methods(tmp_path).items():
+        monkeypatch.setattr(SegmentationTraining, name, method)
+    options = quick(
+        dataset, tmp_path, recipe="published", model=model, batch=4, precision="32", **PUBLISHED
+    )
+    quietly(options)
+    alone, *both = (
+        [set(line.split()) for line in path.read_text().splitlines()]
+        for path in (
+            tmp_path / f"{model}-published-0.txt",
+            two_processes.records / f"{model}-published-0.txt",
+            two_processes.records / f"{model}-published-1.txt",
+        )
+    )
+    assert [len(seen) for seen in alone] == [4, 4]
+    assert all(len(seen) == 2 for share in both for seen in share)
+    assert [first | second for first, second in zip(*both, strict=True)] == alone
+    # the same steps but for the order of sums: gradients are averaged, and edges are balanced
+    # over the batches of both
+    start = first_network(options, TiledDataset(dataset), resume=False, report=print).state_dict()
+    expected = weights_of(options.run_folder / LAST_CHECKPOINT)
+    found = weights_of(two_processes.published / model / LAST_CHECKPOINT)
+    assert found.keys() == expected.keys()
+    for key, value in start.items():
+        if value.is_floating_point():
+            moved = expected[f"network.{key}"] - value
+            difference = found[f"network.{key}"] - expected[f"network.{key}"]
+            assert difference.norm() <= 1e-3 * moved.norm() + 1e-7, key
+
+
+def test_only_the_first_process_speaks(two_processes: TwoProcesses) -> None:
+    result = two_processes.printed
     assert result.stderr == ""
-    for model in ("ued", "ued_bes"):
-        lines = [line for line in result.stdout.splitlines() if f"{model}:" in line]
-        assert len(lines) == 1, result.stdout
-        assert result.stdout.count(f"{model} epoch 1/1") == 1
+    for words in ("ued epoch 1/1", "ued_bes_sfm epoch 1/1", "ued epoch 1/2", "ued epoch 2/2"):
+        assert result.stdout.count(words) == 1, result.stdout
+    assert result.stdout.count("weights in") == 3
 
 
-def test_images_seen_are_those_of_all_processes(
-    two_processes: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    out, _ = two_processes
-    assert rows_of(out / "ued")[0]["images_seen"] == "8"  # two steps of four
-
-
-def test_torchrun_starts_both(dataset: Path, tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = finished([sys.executable, *torchrun, *command(dataset, tmp_path)])
-    assert result.returncode == 0, result.stderr
-    assert len(rows_of(tmp_path / "ued")) == 1
-    assert result.stdout.count("ued epoch 1/1") == 1
+def test_images_seen_are_those_of_all_processes(two_processes: TwoProcesses) -> None:
+    # two steps of four an epoch
+    assert rows_of(two_processes.published / "ued")[0]["images_seen"] == "8"
+    assert rows_of(two_processes.default / "ued")[1]["images_seen"] == "16"
 
 
 def test_a_run_that_exists_is_refused_before_others_are_started(
-    dataset: Path, two_processes: tuple[Path, subprocess.CompletedProcess[str]]
+    dataset: Path, two_processes: TwoProcesses
 ) -> None:
-    out, _ = two_processes
     with pytest.raises(HrrsiError, match="holds a run already"):
-        check_run(quick(dataset, out, devices=2, batch=4))
+        check_run(quick(dataset, two_processes.published, devices=2, batch=4))
 
 
 def test_an_error_in_training_is_one_line(dataset: Path, tmp_path: Path) -> None:
-    endless = ["--recipe", "published", "--lr", "1e30", "--epochs", "50"]
-    result = finished([sys.executable, *command(dataset, tmp_path, *endless)])
+    line = command(dataset, tmp_path, "published", model="ued", lr=1e30, epochs=50)
+    result = finished([sys.executable, "-m", "hrrsi", *line.split()])
     assert result.returncode == 1
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert "the loss is" in result.stderr
     assert (tmp_path / "ued" / "nan_batch.safetensors").is_file()
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import recipe_named
-from hrrsi.training.run import train
-options = TrainOptions(
-    data=Path(sys.argv[1]), out=Path(sys.argv[2]), model="ued", encoder_weights="none",
-    recipe=recipe_named("default", epochs=2, batch=4), workers=0, device="cpu", devices=2,
-    freeze_encoder=1,
-)
-train(options, resume=True, quiet=True, checkpoint_seconds=0)
-"""
-
-
-def test_killed_in_the_middle_of_an_epoch(dataset: Path, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    whole = finished([sys.executable, str(program), str(dataset), str(tmp_path / "whole")])
-    assert whole.returncode == 0, whole.stderr
-    arguments = [sys.executable, str(program), str(dataset), str(tmp_path / "killed")]
-    environment = {**os.environ, **ONE_PROCESS_EACH}
-    process = subprocess.Popen(arguments, start_new_session=True, env=environment)
-    checkpoint = tmp_path / "killed" / "ued" / LAST_CHECKPOINT
+def test_killed_in_the_middle_of_an_epoch_and_resumed_by_torchrun(
+    dataset: Path, two_processes: TwoProcesses, tmp_path: Path
+) -> None:
+    line = command(dataset, tmp_path, "default", model="ued", **DEFAULT)
+    process = subprocess.Popen(
+        [sys.executable, *recorded(tmp_path, line)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, **ONE_PROCESS_EACH},
+    )
+    checkpoint = tmp_path / "ued" / LAST_CHECKPOINT
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -166,16 +208,16 @@ def test_killed_in_the_middle_of_an_epoch(dataset: Path, tmp_path: Path) -> None
     process.wait()
     position = torch.load(checkpoint, weights_only=True)["position"]
     assert (position["epoch"], position["batches"]) < (2, 0)
-    resumed = finished(arguments)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    resumed = finished([sys.executable, *torchrun, *recorded(tmp_path, f"{line} --resume")])
     assert resumed.returncode == 0, resumed.stderr
-    assert_same_run(tmp_path / "killed" / "ued", tmp_path / "whole" / "ued")
+    assert resumed.stdout.count("ued epoch 2/2") == 1
+    assert_same_run(tmp_path / "ued", two_processes.default / "ued")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("rare", [False, True])
 def test_processes_share_the_batches_of_one(processes: int, rare: bool) -> None:
-    import numpy as np
-
     weights = np.arange(1, 12) / np.arange(1, 12).sum() if rare else None
     for epoch, first in ((0, 0), (3, 1)):
         alone = list(ProcessBatches(EpochOrder(11, 5, weights, epoch), 4, first=first))

@@ -1,7 +1,10 @@
 """What goes wrong in a run, and what a run leaves when it does."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from test_train_resume import quick, quietly, rows_of, weights_of
 from hrrsi.errors import HrrsiError
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
-from hrrsi.training import patch_batches
+from hrrsi.training import patch_batches, run_plan
 from hrrsi.training.checkpoints import LAST_CHECKPOINT
 from hrrsi.training.failures import run_error
 from hrrsi.training.first_network import first_network
@@ -144,8 +147,6 @@ def test_overfitting_sees_the_first_patches_as_they_are(dataset: Path) -> None:
 
 
 def test_a_dataset_without_validation_can_be_overfitted(dataset: Path, tmp_path: Path) -> None:
-    import shutil
-
     import yaml
 
     data = tmp_path / "data"
@@ -156,6 +157,52 @@ def test_a_dataset_without_validation_can_be_overfitted(dataset: Path, tmp_path:
     with pytest.raises(HrrsiError, match="has no val split"):
         quietly(quick(data, tmp_path))
     assert len(rows_of(quietly(quick(data, tmp_path, overfit=2, epochs=1))[0].folder)) == 1
+
+
+def test_a_dry_run_keeps_memory_as_the_run_does(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(run_plan, "keep_freed_memory", lambda: called.append("kept"))
+    monkeypatch.setattr(run_plan, "_step", lambda *_: called.append("step"))
+    planned_run(quick(dataset, tmp_path))
+    assert called == ["kept", "step", "step"]
+
+
+def in_two_processes(
+    program: list[str], dataset: Path, out: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    arguments = "--model ued --batch 4 --encoder-weights none --workers 0 --quiet --device cpu"
+    arguments += f" --devices 2 --out {out}"
+    return subprocess.run(
+        [sys.executable, "-m", *program, "train", str(dataset), *arguments.split(), *options],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> None:
+    """Under torchrun, where no process ends the others before they speak."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hrrsi"]
+    endless = ("--recipe", "published", "--lr", "1e30", "--epochs", "50")
+    result = in_two_processes(torchrun, dataset, tmp_path, *endless)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "the loss is" in errors[0]
+
+
+def test_what_one_process_finds_alone_is_said_once(dataset: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    # validated by the second process: the first has the patches before and after it
+    patch = sorted((data / "val" / "image").iterdir())[1]
+    patch.write_bytes(patch.read_bytes()[:700])
+    result = in_two_processes(["hrrsi"], data, tmp_path, "--epochs", "1")
+    assert result.returncode != 0
+    (error,) = result.stderr.splitlines()
+    assert patch.name in error
 
 
 def test_the_average_is_that_of_the_steps(dataset: Path) -> None:

@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from made_dataset import save_made_dataset
 from torch import nn
 
+from hrrsi.errors import HrrsiError
 from hrrsi.training import first_network
 from hrrsi.training.checkpoints import LAST_CHECKPOINT, WholeCheckpoints
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
 from hrrsi.training.run import TrainedRun, train
+from hrrsi.training.run_checks import check_run
 
 # what depends on the clock or the folder
 VOLATILE = {"seconds", "images_per_second"}
@@ -240,11 +243,28 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert [p.name for p in tmp_path.iterdir()] == ["ued"]
 
 
+@pytest.mark.parametrize("start", ["init", "encoder_weights"])
+def test_what_a_run_started_from_is_not_needed_again(
+    dataset: Path, undisturbed: Path, tmp_path: Path, start: str
+) -> None:
+    config = yaml.safe_load((undisturbed / "config.yaml").read_text())
+    gone = tmp_path / "gone.safetensors"
+    (tmp_path / "ued").mkdir()
+    (tmp_path / "ued" / "config.yaml").write_text(yaml.safe_dump({**config, start: str(gone)}))
+    value = gone if start == "init" else str(gone)
+    options = quick(dataset, tmp_path, epochs=3, workers=1, **{start: value})
+    with pytest.raises(HrrsiError, match="no such file"):
+        check_run(options, resume=True)  # it has no checkpoint yet
+    shutil.copy(undisturbed / LAST_CHECKPOINT, tmp_path / "ued")
+    with pytest.raises(HrrsiError, match="no such file"):
+        check_run(options, overwrite=True)
+    resumed, _ = quietly(options, resume=True)
+    assert rows_of(resumed.folder) == rows_of(undisturbed)
+
+
 def test_full_disk_keeps_the_checkpoint_before(
     dataset: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    import yaml
-
     shutil.copytree(undisturbed, tmp_path / "ued")
     folder = tmp_path / "ued"
     config = yaml.safe_load((folder / "config.yaml").read_text())

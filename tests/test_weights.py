@@ -1,17 +1,22 @@
 """Weights files that are damaged, foreign or dangerous end in one line; sound ones say all."""
 
+import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from network_contract import meta_of
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.segmentation import build_network
+from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.weights import load_model, save_weights
 from hrrsi.weights_file import read_meta
 
@@ -65,6 +70,13 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
         path.write_bytes(path.read_bytes()[:9_000])
     elif kind == "pth of another network":
         torch.save({"model_state_dict": {"layer.weight": torch.zeros(3)}}, path)
+    elif kind == "page pth":
+        path.write_text("<!DOCTYPE html><html><title>Sign in</title></html>")
+    elif kind == "noise pth":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    elif kind == "encoder":
+        about = json.dumps({"encoder": "resnet18"})
+        save_file({"conv1.weight": torch.zeros(3)}, path, {"hrrsi_encoder": about})
     elif kind == "pth without state":
         torch.save([torch.zeros(3)], path)
     return path
@@ -88,6 +100,9 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
         ("cut pth", "not a whole weights file"),
         ("pth of another network", "another network"),
         ("pth without state", "no model_state_dict"),
+        ("page pth", "is not a PyTorch file; download it again"),
+        ("noise pth", "is not a PyTorch file; download it again"),
+        ("encoder", "holds the encoder resnet18 alone, as `hrrsi pretrain` writes it; train"),
         ("missing", "no such weights file"),
     ],
     indirect=["bad_weights"],
@@ -125,6 +140,36 @@ def test_saving_replaces_whole_files_only(made_weights: Path, tmp_path: Path) ->
         save_weights(broken, meta, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_score_that_is_not_defined_is_none(made_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.safetensors"
+    meta = read_meta(made_weights)
+    scores = {"validation": {"protocol": "patches", "mIoU": 0.5, "mF1": float("nan")}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_weights({}, {**meta, "scores": scores}, path)
+    assert not path.exists()
+    stored = {key: json.dumps(value) for key, value in {**meta, "scores": scores}.items()}
+    save_file(load_file(made_weights), path, {"hrrsi_format": "1", **stored})  # as once written
+    assert read_meta(path)["scores"]["validation"]["mF1"] is None
+    result = CliRunner().invoke(app, ["info", str(path), "--format", "json"])
+    assert result.exit_code == 0, result.output
+    assert "NaN" not in result.stdout
+    text = CliRunner().invoke(app, ["info", str(path)]).stdout
+    assert "mIoU 50.00%, mF1 - (patches)" in text
+
+
+def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: Path) -> None:
+    network = build_network("ued-resnet18", 2)
+    path = tmp_path / "tagged.safetensors"
+    meta = {**meta_of("ued-resnet18", 2, 3), "model": "ued-resnet18.dropped_in1k"}
+    save_weights(network.state_dict(), meta, path)  # type: ignore[arg-type]
+    loaded = load_model(path)
+    assert loaded.meta["model"] == "ued-resnet18.dropped_in1k"
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key])
+    with pytest.raises(HrrsiError, match="has no weights 'dropped_in1k' of resnet18"):
+        check_encoder_source("ued-resnet18.dropped_in1k", "none")
 
 
 def test_published_checkpoint_with_a_parallel_prefix(legacy: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_areas import ClassAreas
 from hrrsi.maps.zone_areas import ZoneAreas, zone_areas
 from hrrsi.scenes.pixel_area import pixel_areas
-from hrrsi.scenes.scene import open_raster, open_scene
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import open_scene
 
 NODATA = 255
 CLASSES = ["Building", "Land", "Road"]

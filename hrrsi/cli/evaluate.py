@@ -25,6 +25,7 @@ from hrrsi.cli.options import (
     integers,
     names,
 )
+from hrrsi.cli.scene_warnings import scene_warnings_in_one_line
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -195,31 +196,32 @@ def evaluate(
         weights, engine=engine, precision=precision, device=device, threads=threads, batch=batch
     )
     named_protocol(protocol, runner.meta["classes"], names(clutter))  # before hours of work
-    if label_scheme is None:
-        evaluation = _dataset_evaluation(data[0], runner, split=split, quiet=quiet)
-    else:
-        from hrrsi.evaluation.scene_evaluation import SceneReading
+    with scene_warnings_in_one_line():
+        if label_scheme is None:
+            evaluation = _dataset_evaluation(data[0], runner, split=split, quiet=quiet)
+        else:
+            from hrrsi.evaluation.scene_evaluation import SceneReading
 
-        kept = integers(bands, "--bands")
-        evaluation = _scene_evaluation(
-            data,
-            label_scheme,
-            runner,
-            SceneReading(
-                merges=tuple(merge or ()),
-                eroded=eroded,
-                unknown=unknown,
-                bands=tuple(kept) if kept else None,
-                nodata=nodata,
-                scale=scale,
-                height=height,
-            ),
-            split=split,
-            scenes=names(scenes),
-            window=window,
-            overlap=overlap,
-            quiet=quiet,
-        )
+            kept = integers(bands, "--bands")
+            evaluation = _scene_evaluation(
+                data,
+                label_scheme,
+                runner,
+                SceneReading(
+                    merges=tuple(merge or ()),
+                    eroded=eroded,
+                    unknown=unknown,
+                    bands=tuple(kept) if kept else None,
+                    nodata=nodata,
+                    scale=scale,
+                    height=height,
+                ),
+                split=split,
+                scenes=names(scenes),
+                window=window,
+                overlap=overlap,
+                quiet=quiet,
+            )
     report = EvaluationReport(
         evaluation,
         named_protocol(protocol, evaluation.matrix.classes, names(clutter)),

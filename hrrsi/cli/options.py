@@ -52,8 +52,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="auto, 32, bf16, 16 or fast; auto is bf16 where the hardware calculates in it, else "
-        "32; fast rounds more of the network.",
+        help="auto, 32, bf16, 16 or fast; auto is bf16 where the hardware calculates in it (torch: "
+        "on a GPU only), else 32; fast rounds more of the network.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -91,8 +91,9 @@ Scale = Annotated[
     float | None,
     typer.Option(
         "--scale",
-        help="Value that counts as full brightness, for rasters of another type "
-        "than the weights were trained on.",
+        help="Value that counts as full brightness. Default: what the rasters declare (GDAL's "
+        "scale, NBITS), else the weights' own; needed for rasters of another type than the "
+        "weights were trained on.",
     ),
 ]
 Height = Annotated[

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +24,7 @@ from hrrsi.cli.options import (
     WindowSize,
     integers,
 )
+from hrrsi.cli.scene_warnings import scene_warnings_in_one_line
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -63,8 +61,9 @@ def predict(
         float | None,
         typer.Option(
             "--scale",
-            help="Value that counts as full brightness. Default: the weights' own; estimated, and "
-            "said, for rasters of another type.",
+            help="Value that counts as full brightness. Default: what the raster declares (GDAL's "
+            "scale, NBITS), else the weights' own; estimated for rasters of another type. What is "
+            "not the weights' own is said.",
             rich_help_panel=_READING,
         ),
     ] = None,
@@ -222,7 +221,7 @@ def predict(
     from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
 
-    with _scene_warnings_in_one_line():
+    with scene_warnings_in_one_line():
         if dry_run:
             _print_plan(plan(list(scenes), **given))
             return
@@ -302,22 +301,3 @@ def _print_plan(plans: list[PlannedScene]) -> None:
         typer.echo(f"{len(possible)} scenes, about {time_text(seconds)} in all")
     if len(possible) < len(plans):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _scene_warnings_in_one_line() -> Iterator[None]:
-    from hrrsi.prediction.scene_checks import SceneWarning
-
-    with warnings.catch_warnings(action="always", category=SceneWarning):
-        show = warnings.showwarning
-
-        def show_in_one_line(
-            message: Warning | str, category: type[Warning], *place: Any, **more: Any
-        ) -> None:
-            if issubclass(category, SceneWarning):
-                typer.echo(f"warning: {message}", err=True)
-            else:
-                show(message, category, *place, **more)
-
-        warnings.showwarning = show_in_one_line  # restored by catch_warnings
-        yield

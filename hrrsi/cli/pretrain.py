@@ -6,12 +6,18 @@ from typing import Annotated, Literal
 import typer
 
 from hrrsi.cli.config_option import take_config
+from hrrsi.cli.hardware_options import (
+    HARDWARE_PANEL,
+    Compile,
+    Devices,
+    Nodes,
+    TrainingDevice,
+    TrainingPrecision,
+)
 from hrrsi.cli.options import Overwrite, Quiet
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
-from hrrsi.training.run_options import Precision
 
 _RECIPE = "Recipe (by default the published one)"
-_HARDWARE = "Hardware"
 
 
 def pretrain(
@@ -133,7 +139,7 @@ def pretrain(
             help="What reads and crops images: torchvision, or dali (NVIDIA DALI, from "
             "hrrsi[dali]), which is faster and decodes on the GPU where there is one; auto is dali "
             "where it is installed. Order, labels and crops are the same.",
-            rich_help_panel=_HARDWARE,
+            rich_help_panel=HARDWARE_PANEL,
         ),
     ] = "auto",
     workers: Annotated[
@@ -142,60 +148,21 @@ def pretrain(
             "--workers",
             min=0,
             help="Processes (torchvision) or threads (dali) that read and decode, for each device.",
-            rich_help_panel=_HARDWARE,
+            rich_help_panel=HARDWARE_PANEL,
         ),
     ] = PretrainOptions.workers,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = PretrainOptions.device,
-    devices: Annotated[
-        int,
-        typer.Option(
-            "--devices",
-            min=1,
-            help="Processes on each machine, each with a GPU (or, on the CPU, a share of the "
-            "cores) of its own. --batch is shared out among them.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = PretrainOptions.devices,
-    nodes: Annotated[
-        int,
-        typer.Option(
-            "--nodes",
-            min=1,
-            help="Machines. Start the same command on each with torchrun or SLURM's srun.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = PretrainOptions.nodes,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            "--precision",
-            help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
-            "computes in it, else 32.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = PretrainOptions.precision,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the network first: a minute or more at the start, then faster steps.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = PretrainOptions.compile,
+    device: TrainingDevice = PretrainOptions.device,
+    devices: Devices = PretrainOptions.devices,
+    nodes: Nodes = PretrainOptions.nodes,
+    precision: TrainingPrecision = PretrainOptions.precision,
+    compile: Compile = PretrainOptions.compile,
 ) -> None:
     """Train an encoder on images sorted into classes, such as ImageNet.
 
     The encoder of the epoch with the highest validation top-1 is kept as
     OUT/ENCODER/encoder.safetensors, which `hrrsi train --encoder-weights` takes, beside
-    metrics.csv, curves.png, config.yaml and last.ckpt. Images that can't be decoded are skipped,
-    named and counted.
+    metrics.csv, curves.png, config.yaml, environment.yaml and last.ckpt. Images that can't be
+    decoded are skipped, named and counted.
 
     **Examples**
 
@@ -242,7 +209,7 @@ def pretrain(
         workers=workers,
     )
     if dry_run:
-        typer.echo(planned_pretraining(options))
+        typer.echo(planned_pretraining(options, resume=resume, overwrite=overwrite))
         return
     pretrain_encoder(
         options,

@@ -127,8 +127,8 @@ Crop = Annotated[
     typer.Option(
         "--crop",
         min=0,
-        help="Rows and columns of what the network sees of a patch, cut out at random; 0: the "
-        f"whole patch. {_recipes_own('crop')}",
+        help="Rows and columns of what the network sees of a patch, cut out at random once the "
+        f"patch is scaled; 0: the whole patch. {_recipes_own('crop')}",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]

@@ -6,6 +6,14 @@ from typing import Annotated
 import typer
 
 from hrrsi.cli.config_option import config_defaults
+from hrrsi.cli.hardware_options import (
+    HARDWARE_PANEL,
+    Compile,
+    Devices,
+    Nodes,
+    TrainingDevice,
+    TrainingPrecision,
+)
 from hrrsi.cli.options import Overwrite, Quiet, names
 from hrrsi.cli.recipe_options import (
     RECIPE_PANEL,
@@ -24,12 +32,11 @@ from hrrsi.cli.recipe_options import (
     Warmup,
     WeightDecay,
 )
-from hrrsi.training.options import TrainOptions
+from hrrsi.training.options import TrainOptions, automatic_precision
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
 from hrrsi.training.run_options import Precision
 
 _START = "Start from"
-_HARDWARE = "Hardware"
 _LOOK = "Look before a long run"
 
 
@@ -130,7 +137,7 @@ def train(
         typer.Option(
             "--encoder-weights",
             help="What the encoder starts from: imagenet (fetched by timm), none, or a file: of "
-            "`hrrsi pretrain`, of timm, or a published GhostNet .pth.",
+            "`hrrsi pretrain`, of timm, or a published GhostNet .pth. Goes without --init.",
             rich_help_panel=_START,
         ),
     ] = TrainOptions.encoder_weights,
@@ -152,58 +159,18 @@ def train(
             rich_help_panel=_START,
         ),
     ] = TrainOptions.freeze_encoder,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = TrainOptions.device,
-    devices: Annotated[
-        int,
-        typer.Option(
-            "--devices",
-            min=1,
-            help="Processes on each machine, each with a GPU (or, on the CPU, a share of the "
-            "cores) of its own. --batch is shared out among them.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = TrainOptions.devices,
-    nodes: Annotated[
-        int,
-        typer.Option(
-            "--nodes",
-            min=1,
-            help="Machines. Start the same command on each with torchrun or SLURM's srun.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = TrainOptions.nodes,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            "--precision",
-            help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
-            "computes in it, else 32, and 32 for the published recipe.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = TrainOptions.precision,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the network and the losses first: a minute or more at the start, then "
-            "faster steps. It pays on a GPU, and in long runs.",
-            rich_help_panel=_HARDWARE,
-        ),
-    ] = TrainOptions.compile,
+    device: TrainingDevice = TrainOptions.device,
+    devices: Devices = TrainOptions.devices,
+    nodes: Nodes = TrainOptions.nodes,
+    precision: TrainingPrecision = TrainOptions.precision,
+    compile: Compile = TrainOptions.compile,
     workers: Annotated[
         int,
         typer.Option(
             "--workers",
             min=0,
             help="Processes that read and augment patches, for each device.",
-            rich_help_panel=_HARDWARE,
+            rich_help_panel=HARDWARE_PANEL,
         ),
     ] = TrainOptions.workers,
     dry_run: Annotated[
@@ -229,8 +196,8 @@ def train(
         typer.Option(
             "--overfit",
             min=0,
-            help="Train and validate on this many training patches, unchanged: a network that "
-            "can't learn these by heart has something wrong with it. 0: all patches.",
+            help="Train and validate on this many training patches, whole and unchanged: a "
+            "network that can't learn these by heart has something wrong with it. 0: all patches.",
             rich_help_panel=_LOOK,
         ),
     ] = TrainOptions.overfit,
@@ -264,6 +231,14 @@ def train(
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     if show_batches is not None and show_batches.suffix.lower() != ".png":
         raise typer.BadParameter("name a .png file", param_hint="--show-batches")
+    if init == Path("none"):
+        init = None
+    if init is not None and _is_given(ctx, "encoder_weights"):
+        raise typer.BadParameter(
+            f"has no effect beside --init {init}, which holds an encoder; give --init none to "
+            "start from an encoder alone",
+            param_hint="--encoder-weights",
+        )
     from dataclasses import replace
 
     options = TrainOptions(
@@ -286,12 +261,12 @@ def train(
             dice=dice,
         ),
         encoder_weights=encoder_weights,
-        init=None if init == Path("none") else init,
+        init=init,
         freeze_encoder=freeze_encoder,
         seed=seed,
         patience=patience,
         overfit=overfit,
-        precision=precision,
+        precision=_asked_precision(ctx, precision, recipe, device),
         device=device,
         devices=devices,
         nodes=nodes,
@@ -321,6 +296,26 @@ def train(
         train_network(
             run_options, resume=resume, overwrite=overwrite, quiet=quiet, report=typer.echo
         )
+
+
+def _is_given(ctx: typer.Context, option: str) -> bool:
+    """Return whether the command line itself holds an option."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _asked_precision(
+    ctx: typer.Context, precision: Precision, recipe: str, device: str
+) -> Precision:
+    """Return the precision to ask for: another --recipe than a file's brings its own.
+
+    As with the recipe's fields, what the file only repeats of its recipe gives way.
+    """
+    file = ctx.default_map or {}
+    of_file = file.get("recipe", recipe)
+    if recipe == of_file or "precision" not in file or _is_given(ctx, "precision"):
+        return precision
+    return "auto" if precision == automatic_precision(of_file, device) else precision
 
 
 def _model_names(models: str, encoder: str | None) -> list[str]:

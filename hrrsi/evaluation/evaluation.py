@@ -32,7 +32,7 @@ class Evaluation:
         unknown_pixels: Those among them whose label the scheme doesn't know.
         model: Name of the network.
         seen_in_training: Those of the scenes that the weights were trained on.
-        reading: Options that changed how scenes and labels were read, e.g. ``bands 3,2,1``.
+        reading: What changed how scenes, patches and labels were read, e.g. ``bands 3,2,1``.
     """
 
     matrix: ConfusionMatrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 
@@ -21,8 +22,8 @@ from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import image_bands
+from hrrsi.prediction.scene_checks import BandWarning
 from hrrsi.prediction.sliding_window import band_scales
-from hrrsi.scenes.value_scale import same_values
 from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.weights_file import ModelMeta
@@ -52,7 +53,7 @@ def evaluate_dataset(
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
     new_index = class_lookup(meta["classes"], description.classes, where)
-    _check_bands(description, meta, where)
+    reading = _checked_reading(description, meta, where)
     patches = dataset.patches(split)
     content = description.splits.get(split)  # type: ignore[call-overload]  # maybe not one of them
     if content is None:
@@ -61,8 +62,7 @@ def evaluate_dataset(
             where=where,
             fix="run `hrrsi tile` again with --overwrite",
         )
-    own = same_values(description.dtype, meta["dtype"])
-    scales = band_scales(meta, meta["scale"] if own else description.scale)
+    scales = band_scales(meta, description.scale)
     matrix = ConfusionMatrix(description.classes)
     ignored = 0
     images = (read_image(patch, description) for patch in patches)
@@ -92,6 +92,7 @@ def evaluate_dataset(
         unknown_pixels=0,
         model=meta["model"],
         seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
+        reading=reading,
     )
 
 
@@ -109,7 +110,16 @@ def default_split(dataset: TiledDataset) -> str:
     )
 
 
-def _check_bands(description: DatasetDescription, meta: ModelMeta, where: str) -> None:
+def _checked_reading(
+    description: DatasetDescription, meta: ModelMeta, where: str
+) -> tuple[str, ...]:
+    """Return how patches differ from what the weights were trained on, for the record.
+
+    Warns of bands with other numbers: in another scheme's scenes they may mean the same.
+
+    Raises:
+        HrrsiError: There are more or fewer bands, or others of the same scheme's scenes.
+    """
     holds = (len(description.bands), description.height is not None)
     expected = (image_bands(meta), bool(meta.get("height")))
     if holds != expected:
@@ -119,3 +129,20 @@ def _check_bands(description: DatasetDescription, meta: ModelMeta, where: str) -
             where=where,
             fix="take weights that were trained on such patches",
         )
+    reading = []
+    if description.bands != meta["bands"]:
+        held, seen = (",".join(map(str, bands)) for bands in (description.bands, meta["bands"]))
+        what = f"its patches hold bands {held} where the weights were trained on bands {seen}"
+        if description.scheme == meta["scheme"]:
+            raise HrrsiError(
+                what, where=where, fix=f"tile the scenes with --bands {seen}, or take other weights"
+            )
+        warnings.warn(
+            f"{where}: {what} of other scenes; check that they mean the same",
+            BandWarning,
+            stacklevel=3,
+        )
+        reading.append(f"bands {held} for {seen}")
+    if description.scale != meta["scale"]:
+        reading.append(f"full brightness = {description.scale:g}")
+    return tuple(reading)

@@ -24,6 +24,7 @@ from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import image_bands, require_height_as_trained
+from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
@@ -37,9 +38,10 @@ class SceneReading:
         merges: Classes to join, as `hrrsi.labels.class_merging.merged_classes` takes them.
         eroded: Whether labels with eroded class borders are the truth.
         unknown: What to do about labels that the scheme doesn't know.
-        bands: The 1-based bands of the scenes, or None for all but alpha.
+        bands: The 1-based bands of the scenes, or None for those that the weights were trained on.
         nodata: Value of pixels without data, beside what the scenes declare.
-        scale: Value that counts as full brightness, or None for the weights'.
+        scale: Value that counts as full brightness, or None for what scenes declare, else the
+            weights'.
         height: Where height models come from, as the user says it, or None; the files are those
             of the scenes.
     """
@@ -80,6 +82,7 @@ def evaluate_scenes(
 
     Scenes are read, predicted and counted strip by strip. Pixels without data get no prediction,
     so their label counts in no score (`ConfusionMatrix.unpredicted` says how many there are).
+    Warns of what looks out of place, as `hrrsi.predict` does.
 
     Args:
         files: The scenes; each needs a label.
@@ -100,17 +103,26 @@ def evaluate_scenes(
     new_index = _predicted_index(engine.meta["classes"], scheme, merged)
     overlap = checked_overlap(window, overlap)
     matrix = ConfusionMatrix(merged.names)
+    checks = SceneChecks(engine.meta)
+    declared: dict[float, None] = {}
     ignored = unknown = 0
     for scene_file in files:
         with ExitStack() as stack:
             scene, labels = open_labelled_scene(stack, scene_file, scheme, engine, reading)
+            value_scale(scene, engine.meta, reading.scale)  # scores rest on no estimate
+            if reading.bands is None:
+                checks.compare_bands(scene)
+            scale = checks.scale(scene, reading.scale)
+            if scale not in (reading.scale, engine.meta["scale"]):
+                declared[scale] = None
+            checks.compare_resolution(scene)
             # entered last: its reader must stop before the scene is closed
             strips = predict_strips(
                 scene,
                 engine,
                 window=window,
                 overlap=overlap,
-                scale=reading.scale,
+                scale=scale,
                 on_pixels=on_pixels,
             )
             for first, predicted, *_ in stack.enter_context(closing(strips)):
@@ -136,7 +148,10 @@ def evaluate_scenes(
         unknown_pixels=unknown,
         model=engine.meta["model"],
         seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
-        reading=reading.words,
+        reading=(
+            *reading.words,
+            *(f"full brightness = {scale:g} where scenes declare it" for scale in declared),
+        ),
     )
 
 

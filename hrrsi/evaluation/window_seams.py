@@ -23,7 +23,7 @@ import numpy.typing as npt
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.windows import window_starts
 
 _STRIP_ROWS = 512

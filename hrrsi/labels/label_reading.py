@@ -9,7 +9,8 @@ from hrrsi.errors import HrrsiError
 from hrrsi.labels.raster_labels import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import Scheme
-from hrrsi.scenes.scene import Scene, open_raster
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import Scene
 
 
 @contextmanager

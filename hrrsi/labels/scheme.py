@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -76,7 +77,8 @@ class Scheme(_Strict):
         attribute: The polygons' attribute that holds a class' name, code or index.
         splits: Known splits by name.
         resolution: Ground sampling distance in metres per pixel, where it is known.
-        mean: Mean of each band, of values divided by the type's full scale.
+        mean: Mean of each band of uint8 scenes, divided by 255. It counts where these are read so
+            and just the first bands; statistics of other scenes and bands are measured.
         std: Standard deviation of each band, likewise.
     """
 
@@ -116,6 +118,8 @@ class Scheme(_Strict):
                 raise ValueError(f"pattern {pattern!r} lacks {{{'} and {'.join(sorted(fields))}}}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together")
+        if self.mean is not None and self.std is not None:
+            check_statistics(self.mean, self.std)
         return self
 
     @property
@@ -211,6 +215,20 @@ def scenes_matching(scenes: Iterable[str], patterns: Iterable[str]) -> list[str]
     """Return the scenes, in their order, that equal a name or fit a pattern such as ``tile8_*``."""
     wanted = list(patterns)
     return [s for s in scenes if any(fnmatch.fnmatchcase(s, p) for p in wanted)]
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise unless bands can be normalised by these means and standard deviations.
+
+    Raises:
+        ValueError: They are not as many, not finite, or a deviation is not above 0.
+    """
+    if len(mean) != len(std):
+        raise ValueError(f"mean has {len(mean)} bands and std {len(std)}")
+    wrong = [value for value in mean if not math.isfinite(value)]
+    wrong += [value for value in std if not (math.isfinite(value) and value > 0)]
+    if wrong:
+        raise ValueError(f"mean must be finite and std above 0, not {wrong[0]:g}")
 
 
 def _refuse_twice(what: str, values: Sequence[object]) -> None:

@@ -17,7 +17,7 @@ from hrrsi.labels.scheme import IGNORE_INDEX, Colour
 from hrrsi.maps.class_sidecars import pam_xml, qml_style
 from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.raw_pyramid import LabelPyramid, write_errors
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.raster_opening import open_raster
 
 TAG = "HRRSI_"  # what our tags begin with
 

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 
 from hrrsi.atomic_write import replacing
 from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.raster_opening import open_raster
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40
@@ -67,12 +68,8 @@ def _scene_pixels(
 ) -> npt.NDArray[np.uint8]:
     """Return a scene as (height, width, 3) uint8, white to grey where it holds no data."""
     with open_raster(name) as dataset:
-        colour_bands = bands or [
-            band
-            for band, meaning in enumerate(dataset.colorinterp, start=1)
-            if meaning != ColorInterp.alpha
-        ]
-        shown = list(colour_bands[:3]) if len(colour_bands) >= 3 else [colour_bands[0]] * 3
+        seen = bands or colour_bands(dataset)
+        shown = list(seen[:3]) if len(seen) >= 3 else [seen[0]] * 3
         size = (3, height, width)
         enlarged = height > dataset.height
         resampling = Resampling.cubic if enlarged else Resampling.average

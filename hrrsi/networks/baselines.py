@@ -53,16 +53,12 @@ class Baseline(SegmentationNetwork):
         """Return ``lbl``: class logits (N, classes, H, W) of a normalised (N, bands, H, W)."""
         return {"lbl": self.segment(image)}
 
-    def segment(self, image: torch.Tensor) -> torch.Tensor:
+    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
         """Return class logits (N, classes, H, W) of a normalised (N, bands, H, W)."""
         height, width = image.shape[-2:]
         found: Any = self.model(padded_to_multiples(image, self._multiple))
         logits: torch.Tensor = found["out"] if isinstance(found, dict) else found
         return logits[..., :height, :width]
-
-    def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
-        """Return `segment`'s logits: they are not resized."""
-        return self.segment(image)
 
 
 class _Parts(NamedTuple):

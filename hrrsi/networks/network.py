@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -50,7 +51,6 @@ class SegmentationNetwork(nn.Module, ABC):
             ``lbl``: class logits (N, classes, H, W); some networks give more maps.
         """
 
-    @abstractmethod
     def segment(self, image: torch.Tensor) -> torch.Tensor:
         """Return ``lbl`` alone, without computing what only the other maps need.
 
@@ -60,6 +60,7 @@ class SegmentationNetwork(nn.Module, ABC):
         Returns:
             Class logits (N, classes, H, W), those of `forward`.
         """
+        return self.resized(self.coarse_logits(image), image)
 
     @abstractmethod
     def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
@@ -68,3 +69,17 @@ class SegmentationNetwork(nn.Module, ABC):
         Returns:
             (N, classes, ceil(H / logit_stride), ceil(W / logit_stride)).
         """
+
+    def resized(self, coarse: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Return a map of `logit_stride` at the image's size, as the network resizes its logits.
+
+        Args:
+            coarse: (N, channels, ceil(H / logit_stride), ceil(W / logit_stride)), float.
+            image: (N, bands, H, W).
+
+        Returns:
+            (N, channels, H, W).
+        """
+        if self.logit_stride == 1:
+            return coarse
+        return F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True)

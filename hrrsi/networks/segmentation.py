@@ -1,7 +1,6 @@
 """The three segmentation networks, each the previous one plus a part."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from hrrsi.networks.body_edge import BodyEdgeDecoupling
@@ -65,17 +64,6 @@ class UED(SegmentationNetwork):
         """
         return {"lbl": self.segment(image)}
 
-    def segment(self, image: torch.Tensor) -> torch.Tensor:
-        """Return ``lbl`` alone, without computing what only the other maps need.
-
-        Args:
-            image: (N, bands, H, W), float, normalised; any H and W.
-
-        Returns:
-            Class logits (N, classes, H, W), those of `forward`.
-        """
-        return _resize(self.coarse_logits(image), image)
-
     def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
         """Return the class logits before they are resized, (N, classes, ceil(H/4), ceil(W/4))."""
         return self._features(image)
@@ -123,9 +111,9 @@ class UEDBES(UED):
         body, edge = self._body_and_edge(image)
         fused, fusion_maps = self._fused(body, edge)
         return {
-            "lbl": _resize(self.seg_out(fused), image),
-            "bdy": _resize(self.body_out(body), image),
-            "edg": _resize(self.edge_out(edge), image)[:, 0],
+            "lbl": self.resized(self.seg_out(fused), image),
+            "bdy": self.resized(self.body_out(body), image),
+            "edg": self.resized(self.edge_out(edge), image)[:, 0],
             **fusion_maps,
         }
 
@@ -192,7 +180,3 @@ def _head(inputs: int, outputs: int, *, convolutions: int, bias: bool = True) ->
 
 def _refinement() -> nn.Sequential:
     return nn.Sequential(ConvNorm(_FEATURES, _FEATURES), nn.Conv2d(_FEATURES, _FEATURES, 3, 1, 1))
-
-
-def _resize(x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=True)

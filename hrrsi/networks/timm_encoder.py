@@ -21,7 +21,8 @@ class TimmEncoder(nn.Module):
     to what the image covers, since some encoders take multiples only and others round down.
 
     Args:
-        name: timm's name, e.g. ``resnet18`` or ``mobilenetv4_conv_small``.
+        name: timm's name, e.g. ``resnet18`` or ``mobilenetv4_conv_small``. A tag of weights behind
+            it makes no difference.
         bands: Number of input bands.
 
     Attributes:
@@ -35,6 +36,8 @@ class TimmEncoder(nn.Module):
 
     def __init__(self, name: str, bands: int = 3) -> None:
         super().__init__()
+        # finished weights must load where timm has dropped or renamed those they started from
+        name = name.partition(".")[0]
         check_timm_name(name)
         self.features = _features(name, bands)
         info = self.features.feature_info

@@ -9,8 +9,8 @@ import numpy as np
 from hrrsi.graphs.segmentation import normalisation
 from hrrsi.maps.outputs import Outputs
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.map_options import MapOptions
 from hrrsi.prediction.mapped_scene import PlannedScene
-from hrrsi.prediction.scene_mapper import MapOptions
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window, window_starts
 

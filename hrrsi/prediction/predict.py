@@ -16,14 +16,16 @@ from hrrsi.errors import HrrsiError
 from hrrsi.maps.outputs import Outputs, check_outputs, scene_outputs
 from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine, open_engine
+from hrrsi.prediction.map_options import MapOptions
 from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
 from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
-from hrrsi.prediction.scene_files import is_remote, map_paths, scene_files
-from hrrsi.prediction.scene_mapper import MapOptions, SceneMapper
+from hrrsi.prediction.scene_files import map_paths, scene_files
+from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import checked_overlap
 from hrrsi.prediction.test_time_augmentation import symmetries
 from hrrsi.scenes.height_files import height_files
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.mosaic import is_local
+from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.value_scale import check_scale
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 from hrrsi.weights_file import packaged_weights
@@ -110,11 +112,12 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Processor threads; by default one a core.
         batch: Windows in one step of the network; by default the engine's choice.
-        bands: The 1-based bands to read; by default those that the weights were trained on where
-            these are not just the first ones, else all but alpha.
+        bands: The 1-based bands to read; by default those that the weights were trained on, which
+            may be all but alpha (`hrrsi.scenes.band_choice.chosen_bands` says when).
         nodata: A value that marks pixels without data, beside what the file declares.
-        scale: The rasters' value that counts as full brightness; estimated, with a warning, where
-            their type differs from the one that the weights were trained on.
+        scale: The rasters' value that counts as full brightness; by default what they declare,
+            else the weights' own, or an estimate where their type differs from the one that the
+            weights were trained on. All but the weights' own comes with a warning.
         height: The scenes' height models, for weights that see one as their last band: a raster
             for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
         aoi: A file of polygons: what lies outside them has no class.
@@ -313,7 +316,7 @@ def _options(
     if options.zone_name is not None and options.zones is None:
         raise HrrsiError("names zones, and there are none", where="--zone-name", fix="give --zones")
     for path in (options.aoi, options.zones):
-        if path is not None and not is_remote(str(path)) and not path.exists():
+        if path is not None and is_local(str(path)) and not path.exists():
             raise HrrsiError("no such file", where=path, fix="check the path")
     return options
 
@@ -354,7 +357,7 @@ def _scenes_and_outputs(
     if len(scenes) == 1:
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass
-    read = [Path(s) for s in scenes if not is_remote(s)]
+    read = [Path(s) for s in scenes if is_local(s)]
     polygons = [path for path in (options.aoi, options.zones) if path is not None]
     models = [Path(path) for path in ([] if heights is None else heights.paths)]
     check_outputs(outputs, [*read, *polygons, *models], overwrite=overwrite, resume=resume)

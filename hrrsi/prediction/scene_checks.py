@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     SceneSample,
+    declared_scale,
     estimated_scale,
     heights_unlike_training,
     same_values,
@@ -17,6 +19,7 @@ from hrrsi.scenes.value_scale import (
 from hrrsi.weights_file import ModelMeta
 
 _RESOLUTION_FACTOR = 1.5
+_SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
 
 
 class SceneWarning(UserWarning):
@@ -28,7 +31,11 @@ class ResolutionWarning(SceneWarning):
 
 
 class ScaleWarning(SceneWarning):
-    """The value of full brightness was estimated."""
+    """The value of full brightness was estimated, or is another one than in training."""
+
+
+class BandWarning(SceneWarning):
+    """The bands that the network sees may not be those that it was trained on."""
 
 
 class UnlikeTrainingWarning(SceneWarning):
@@ -53,6 +60,9 @@ class SceneChecks:
     def scale(self, scene: Scene, given: float | None) -> float:
         """Return the value of full brightness, and warn where values look out of place.
 
+        It is what the user says; for scenes of the weights' type what the scene declares, else the
+        weights' own; for others an estimate.
+
         Args:
             scene: The scene; nobody else may read it meanwhile.
             given: The value that the user says, or None.
@@ -64,7 +74,7 @@ class SceneChecks:
         sample = scene_sample(scene)
         scale = given
         if scale is None and same_values(scene.dtype, meta["dtype"]):
-            scale = float(meta["scale"])
+            scale = self._own_scale(scene)
         if scale is None:
             scale, reason = estimated_scale(sample)
             self._warn(
@@ -81,6 +91,26 @@ class SceneChecks:
             self._compare_heights(scene.height_model.path, sample)
         return scale
 
+    def compare_bands(self, scene: Scene) -> None:
+        """Warn where the bands that are read unasked may be others than those of training."""
+        alphas, count, bands = scene.reader.alpha_bands, scene.dataset.count, list(scene.bands)
+        listed = ",".join(map(str, bands))
+        alpha = sorted(set(alphas) & set(bands))
+        if alpha:
+            self._warn(
+                BandWarning,
+                f"{scene.path}: calls band {alpha[0]} alpha, which is read as imagery since the "
+                f"weights were trained on bands {listed}; choose others with --bands if it marks "
+                "missing data",
+            )
+        # the first bands may be all that the scenes of training had
+        elif bands == list(range(1, len(bands) + 1)) and count - len(alphas) > len(bands):
+            self._warn(
+                BandWarning,
+                f"{scene.path}: bands {listed} of {count} are read, as in training; choose "
+                "others with --bands if these show something else",
+            )
+
     def compare_resolution(self, scene: Scene) -> None:
         """Warn where a scene's ground resolution is far from that of training."""
         trained_on, there = self._meta["resolution"], scene.resolution
@@ -90,8 +120,23 @@ class SceneChecks:
             self._warn(
                 ResolutionWarning,
                 f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
-                f"on {trained_on * 100:.3g} cm; expect worse maps, or give --resample",
+                f"on {trained_on * 100:.3g} cm; expect worse maps, or map it with --resample",
             )
+
+    def _own_scale(self, scene: Scene) -> float:
+        """Return full brightness by a scene's own word, else the weights', and say which differ."""
+        trained = float(self._meta["scale"])
+        declared = declared_scale(scene)
+        if declared is None or math.isclose(declared.value, trained, rel_tol=_SAME_SCALE):
+            return trained
+        value, reason = declared
+        self._warn(
+            ScaleWarning,
+            f"{scene.path}: {value:g} counts as full brightness ({reason}) where the weights were "
+            f"trained with {trained:g}, unless --scale says otherwise",
+            once_for=value,
+        )
+        return value
 
     def _compare_heights(self, path: str, sample: SceneSample) -> None:
         """Warn where heights are missing or look out of place."""

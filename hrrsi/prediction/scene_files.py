@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import is_product
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
+from hrrsi.scenes.mosaic import is_local
 
 _MAP_SUFFIX = "_classes.tif"
 
@@ -33,7 +34,7 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
 
 def _expanded(given: str) -> list[str]:
     path = Path(given)
-    if is_remote(given) or path.is_file():
+    if not is_local(given) or path.is_file():
         return [given]
     if path.is_dir():
         rasters = sorted(
@@ -60,11 +61,6 @@ def _is_product(name: str) -> bool:
         return is_product(name)
     except HrrsiError:
         return False  # a damaged file: whoever opens it as a scene says so
-
-
-def is_remote(name: str) -> bool:
-    """Return whether a name is for GDAL to open (``/vsi...``, a URL), not a local path."""
-    return name.startswith("/vsi") or "://" in name
 
 
 def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
@@ -96,7 +92,7 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
         )
     else:
         paths = [folder]
-    inputs = {Path(s).resolve(): s for s in scenes if not is_remote(s)}
+    inputs = {Path(s).resolve(): s for s in scenes if is_local(s)}
     for path in paths:
         if path.resolve() in inputs:
             raise HrrsiError(
@@ -128,4 +124,4 @@ def _map_names(scenes: Sequence[str]) -> list[str]:
 
 
 def _absolute(scene: str) -> str:
-    return scene if is_remote(scene) else str(Path(scene).resolve())
+    return str(Path(scene).resolve()) if is_local(scene) else scene

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +21,18 @@ from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
 from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
 from hrrsi.maps.sieve import sieved_strips, smallest_component
-from hrrsi.maps.stored_scores import ScoreType
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import image_bands, require_height_as_trained
+from hrrsi.prediction.map_options import MapOptions
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.scene_checks import SceneChecks
-from hrrsi.prediction.scene_files import is_remote
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
 from hrrsi.scenes.height_files import height_files
+from hrrsi.scenes.mosaic import is_local
 from hrrsi.scenes.pixel_area import pixel_areas
-from hrrsi.scenes.scene import Scene, open_raster, open_scene, rasterio_window
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import Scene, open_scene, rasterio_window
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.windows import Window
 from hrrsi.weights_file import content_digest
@@ -41,43 +41,6 @@ if TYPE_CHECKING:
     from hrrsi.maps.zone_areas import ZoneAreas
 
 _ROWS = 512
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """How scenes are mapped; `hrrsi.predict` says what each means.
-
-    Attributes:
-        window: Rows and columns of a window.
-        overlap: Pixels that windows share.
-        augmentation: ``none``, ``flip`` or ``d4``.
-        bands: The 1-based bands, or None.
-        nodata: Value of pixels without data, or None.
-        scale: Value of full brightness, or None.
-        height: Where height models come from, or None.
-        aoi: Polygons of the area of interest, or None.
-        resample: Whether scenes are read at the weights' resolution.
-        min_area: Area below which components are merged into their neighbours, or None.
-        confidence: Type of the confidences, or None.
-        probabilities: Type of the class probabilities, or None.
-        zones: Polygons of the zones, or None.
-        zone_name: Attribute that names zones, or None.
-    """
-
-    window: int
-    overlap: int
-    augmentation: str = "none"
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    scale: float | None = None
-    height: str | None = None
-    aoi: Path | None = None
-    resample: bool = False
-    min_area: float | None = None
-    confidence: ScoreType | None = None
-    probabilities: ScoreType | None = None
-    zones: Path | None = None
-    zone_name: str | None = None
 
 
 class SceneMapper:
@@ -163,6 +126,8 @@ class SceneMapper:
         """
         start = time.perf_counter()
         with self.open(name) as scene:
+            if self._options.bands is None:
+                self._checks.compare_bands(scene)
             scale = self._checks.scale(scene, self._options.scale)
             if not self._options.resample:
                 self._checks.compare_resolution(scene)
@@ -270,8 +235,11 @@ class SceneMapper:
             provenance = {**provenance, "MIN_AREA": f"{options.min_area:g}"}
         if scene.height_model is not None:
             provenance = {**provenance, "HEIGHT": PurePosixPath(scene.height_model.path).name}
-        if options.scale is None and not same_values(scene.dtype, meta["dtype"]):
-            provenance = {**provenance, "ESTIMATED_SCALE": f"{identity['scale']:.9g}"}
+        if options.scale is None:
+            if not same_values(scene.dtype, meta["dtype"]):
+                provenance = {**provenance, "ESTIMATED_SCALE": f"{identity['scale']:.9g}"}
+            elif identity["scale"] != meta["scale"]:
+                provenance = {**provenance, "DECLARED_SCALE": f"{identity['scale']:.9g}"}
         write_class_raster(
             outputs.classes,
             dataset,
@@ -384,7 +352,7 @@ class SceneMapper:
         heights = scene.height_model
         of_heights = {} if heights is None else {"the height model": _states(heights.files)}
         return {
-            "scene": scene.path if is_remote(scene.path) else str(Path(scene.path).resolve()),
+            "scene": str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path,
             "the scene's files": _states(scene.dataset.files),
             **of_heights,
             "scale": scale,

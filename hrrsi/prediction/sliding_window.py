@@ -50,8 +50,9 @@ def predict_strips(
         engine: Runs the network.
         window: Rows and columns of a window.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default 3/16.
-        scale: The raster's value that counts as full brightness, needed where its type differs
-            from the one that the network was trained on.
+        scale: The raster's value that counts as full brightness, by default the weights' own;
+            needed where its type differs from the one that the network was trained on. What a
+            scene declares is for the caller to find out (`scene_checks.SceneChecks.scale`).
         augmentation: ``none``, ``flip`` (each window also mirrored) or ``d4`` (in all eight
             orientations): the mean of the logits counts.
         confidence: Type in which strips hold confidences, or None for none.

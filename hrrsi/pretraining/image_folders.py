@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,35 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
                 bar.update()
     splits = {split: _split(folder / split, files[split], labels) for split in SPLITS}
     return ImageFolders(folder, known, splits)
+
+
+def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
+    """Return the SHA-256 of the images' names and sizes, in hexadecimal digits.
+
+    The names begin with the split and the class, so it also tells the classes. No image is
+    opened: to read a whole ImageNet takes long.
+
+    Args:
+        folders: The images.
+        quiet: No progress bar.
+
+    Raises:
+        HrrsiError: An image is gone.
+    """
+    whole = hashlib.sha256()
+    images = sum(map(len, folders.splits.values()))
+    with progress("looking at the images", images, " files", enabled=not quiet) as bar:
+        for name, split in folders.splits.items():
+            for index, file in enumerate(split.names):
+                try:
+                    size = split.path(index).stat().st_size
+                except OSError as error:
+                    raise HrrsiError(
+                        f"cannot be read ({error.strerror})", where=split.path(index)
+                    ) from error
+                whole.update(b"%s/%s\0%d\n" % (name.encode(), bytes(file), size))
+                bar.update()
+    return whole.hexdigest()
 
 
 def _class_names(folder: Path, split: str) -> list[str]:

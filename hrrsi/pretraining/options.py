@@ -79,6 +79,11 @@ class PretrainOptions:
         return self.encoder
 
     @property
+    def items(self) -> str:
+        """What it is trained on."""
+        return "images"
+
+    @property
     def run_folder(self) -> Path:
         """The folder of this run."""
         return self.out / self.encoder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save
 
 from hrrsi.atomic_write import replacing
-from hrrsi.errors import HrrsiError
 from hrrsi.pretraining.classifiers import BANDS, ghostnet_width
 from hrrsi.pretraining.curves import write_pretraining_curves
 from hrrsi.pretraining.epoch_images import ImageBatch
@@ -20,14 +18,16 @@ from hrrsi.pretraining.image_folders import ImageFolders
 from hrrsi.pretraining.module import MEAN, STD, ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.training.encoder_weights import ENCODER_METADATA
-from hrrsi.training.metrics_file import METRICS, write_metrics
+from hrrsi.training.epoch_clock import EpochClock
+from hrrsi.training.failures import SharedError
+from hrrsi.training.metrics_file import METRICS, holds_metrics, write_metrics
 
 ENCODER_WEIGHTS = "encoder.safetensors"
 CURVES = "curves.png"
 
 
 class PretrainRecord(Callback):
-    """Names corrupt images, and writes metrics, curves and the best encoder after each epoch.
+    """Names corrupt images, keeps the epochs' metrics, and writes them and the best encoder.
 
     Args:
         options: Options of the run.
@@ -48,7 +48,7 @@ class PretrainRecord(Callback):
         self._report = report
         self._warn = warn
         self._warned: set[tuple[str, int]] = set()
-        self._started = time.monotonic()
+        self._clock = EpochClock()
         self._rows: list[dict[str, float]] = []
 
     @property
@@ -57,17 +57,21 @@ class PretrainRecord(Callback):
         return max(self._rows, key=lambda row: row["val_top1"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the metrics so far, and the seconds of this epoch."""
-        return {"rows": self._rows, "seconds": time.monotonic() - self._started}
+        """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
+        return {"rows": self._rows, **self._clock.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint kept."""
         self._rows = state_dict["rows"]
-        self._started = time.monotonic() - state_dict["seconds"]
+        self._clock.load_state_dict(state_dict)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start the epoch's clock."""
-        self._started = time.monotonic()
+        self._clock.start()
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Take the time of the epoch's training."""
+        self._clock.end_training()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: ImageBatch, batch_idx: int
@@ -85,28 +89,23 @@ class PretrainRecord(Callback):
         """Stop where a split has no image that can be read.
 
         Raises:
-            HrrsiError: It has none.
+            SharedError: It has none.
         """
         metrics = pl_module.metrics
         for key, split in (("images", "train"), ("val_images", "val")):
             if not metrics[key]:
-                raise HrrsiError(
+                raise SharedError(
                     "no image of it can be read",
                     where=self._folders.splits[split].folder,
                     fix="copy the images again",
                 )
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Add a row to the metrics, and keep the encoder where it is the best so far."""
+        """Add a row to the metrics, and report it."""
         row = self._row(trainer, pl_module)
         self._rows.append(row)
         if not trainer.is_global_zero:
             return
-        folder = self._options.run_folder
-        if row is self.best:
-            self._write_encoder(pl_module.network.state_dict(), row)
-        write_metrics(self._rows, folder / METRICS)
-        write_pretraining_curves(self._rows, folder / CURVES)
         skipped = int(row["skipped"] + row["val_skipped"])
         self._report(
             f"{self._options.encoder} epoch {row['epoch']:.0f}/{self._options.recipe.epochs}: "
@@ -117,6 +116,20 @@ class PretrainRecord(Callback):
             + (" | best so far" if row is self.best else "")
         )
 
+    def write(self, module: ClassifierTraining) -> None:
+        """Write metrics, curves and, where the last epoch is the best so far, its encoder.
+
+        Args:
+            module: What was trained, as it was after that epoch.
+        """
+        folder, row = self._options.run_folder, self._rows[-1]
+        if holds_metrics(self._rows, folder / METRICS):
+            return  # of a run that goes on after all was written
+        if row is self.best:
+            self._write_encoder(module.network.state_dict(), row)
+        write_pretraining_curves(self._rows, folder / CURVES)
+        write_metrics(self._rows, folder / METRICS)  # last: it says that all is written
+
     def _name_skipped(self, split: str, batch: ImageBatch) -> None:
         for index, reason in batch.skipped:
             if (split, index) not in self._warned:
@@ -125,14 +138,12 @@ class PretrainRecord(Callback):
 
     def _row(self, trainer: Any, module: ClassifierTraining) -> dict[str, float]:
         metrics = module.metrics
-        seconds = time.monotonic() - self._started
-        images = metrics["images"] + metrics["val_images"]
         before = self._rows[-1]["images_seen"] if self._rows else 0
         return {
             "epoch": trainer.current_epoch + 1,
             "images_seen": before + metrics["images"],
-            "seconds": round(seconds, 1),
-            "images_per_second": round(images / seconds, 1),
+            "seconds": round(self._clock.seconds, 1),
+            "images_per_second": round(metrics["images"] / self._clock.trained_seconds, 1),
             "lr": module.last_learning_rate,
             **{k: v for k, v in metrics.items() if k not in ("images", "val_images")},
         }

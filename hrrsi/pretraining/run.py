@@ -1,7 +1,8 @@
 """A pre-training run: from a folder of images to an encoder that `hrrsi train` starts from.
 
 The run folder holds ``config.yaml`` (every option, as ``--config`` takes it), ``last.ckpt`` (to
-resume), ``encoder.safetensors`` (highest validation top-1), ``metrics.csv`` and ``curves.png``.
+resume), ``encoder.safetensors`` (highest validation top-1), ``metrics.csv``, ``curves.png`` and
+``environment.yaml`` (what the options don't say).
 """
 
 from __future__ import annotations
@@ -19,21 +20,27 @@ from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
 from hrrsi.pretraining.batches import training_batches, validation_batches
 from hrrsi.pretraining.classifiers import classifier
-from hrrsi.pretraining.image_folders import ImageFolders, ImageSplit, image_folders
+from hrrsi.pretraining.image_folders import (
+    ImageFolders,
+    ImageSplit,
+    image_digest,
+    image_folders,
+)
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import Loader, PretrainOptions
-from hrrsi.pretraining.progress import ImageProgress
 from hrrsi.pretraining.record import ENCODER_WEIGHTS, PretrainRecord
-from hrrsi.training.checkpoints import (
-    CHECKPOINT_SECONDS,
-    LAST_CHECKPOINT,
-    Checkpoints,
-    Position,
-    checkpoint_position,
-)
+from hrrsi.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from hrrsi.training.epoch_progress import EpochProgress
 from hrrsi.training.fitting import fit
-from hrrsi.training.processes import Processes, accelerator_and_devices, run_processes
-from hrrsi.training.run_folder import check_folder, start_folder
+from hrrsi.training.processes import Processes, run_processes
+from hrrsi.training.run_checks import check_precision
+from hrrsi.training.run_environment import run_environment, write_environment
+from hrrsi.training.run_folder import (
+    check_folder,
+    held_folder,
+    start_folder,
+    starting_position,
+)
 
 
 @dataclass(frozen=True)
@@ -86,53 +93,57 @@ def pretrain(
             `resume`), the loader is not installed, the loss stops being a number, memory or the
             disk is full.
         KeyboardInterrupt: The run was told to stop, and can be resumed.
-        SystemExit: Likewise, in any process but the first.
+        SystemExit: Likewise, in any process but the first; in the first where another one has said
+            what went wrong.
     """
     processes = run_processes(options)
     quiet = quiet or not processes.is_first
     folders, network = check_pretraining(options, resume=resume, overwrite=overwrite, quiet=quiet)
-    if not processes.is_first:
-        report = _say_nothing
-    folder, recipe = options.run_folder, options.recipe
-    resume = resume and (folder / LAST_CHECKPOINT).is_file()
-    position = checkpoint_position(folder / LAST_CHECKPOINT) if resume else Position(0, 0)
-    share = {"rank": processes.rank, "processes": processes.count}
-    device = _own_device(options, processes)
-    batches = training_batches(
-        folders, options, device, epoch=position.epoch, first=position.batches, **share
-    )
-    validation = validation_batches(folders, options, device, **share)
-    if processes.is_first and not resume:
-        start_folder(options)
-    record = PretrainRecord(options, folders, report, warn)
-    callbacks = [
-        record,
-        ImageProgress(
-            (len(folders.splits["train"]), len(folders.splits["val"])),
-            recipe.batch,
-            enabled=not quiet,
-        ),
-        Checkpoints(options, processes, _Names(folders.splits["train"]), checkpoint_seconds),
-    ]
-    with _silent_pillow():
+    recipe, splits = options.recipe, folders.splits
+    with held_folder(options, processes, resume=resume, overwrite=overwrite), _silent_pillow():
+        position = starting_position(options, resume=resume)
+        resume = not position.is_start
+        share = {"rank": processes.rank, "processes": processes.count}
+        device = _own_device(options, processes)
+        batches = training_batches(
+            folders, options, device, epoch=position.epoch, first=position.batches, **share
+        )
+        validation = validation_batches(folders, options, device, **share)
+        images = (len(splits["train"]), len(splits["val"]))
+        if processes.is_first:
+            data = {"sha256": image_digest(folders, quiet=quiet), "images": sum(images)}
+            environment = run_environment(options, data, {}, resume=resume)
+            if not resume:
+                start_folder(options)
+            write_environment(options, environment)
+        record = PretrainRecord(options, folders, report, warn)
+        names = _Names(splits["train"])
+        steps = recipe.epochs * len(batches)
         fit(
-            ClassifierTraining(
-                network, recipe, recipe.epochs * len(batches), compiled=options.compile
-            ),
+            ClassifierTraining(network, recipe, steps, compiled=options.compile),
             batches,
             validation,
             options,
             processes,
-            callbacks,
+            [
+                record,
+                EpochProgress(images, recipe.batch, _top1, enabled=not quiet),
+                Checkpoints(options, processes, names, checkpoint_seconds, record.write),
+            ],
             resume=resume,
         )
-    best = record.best
+    best, folder = record.best, options.run_folder
     run = PretrainedRun(folder, folder / ENCODER_WEIGHTS, int(best["epoch"]), best["val_top1"])
-    report(
-        f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "
-        f"{100 * run.best_top1:.2f}; encoder in {run.encoder}"
-    )
+    if processes.is_first:
+        report(
+            f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "
+            f"{100 * run.best_top1:.2f}; encoder in {run.encoder}"
+        )
     return run
+
+
+def _top1(module: ClassifierTraining) -> str:
+    return f"top-1 {100 * module.metrics['val_top1']:.2f}"
 
 
 def check_pretraining(
@@ -154,11 +165,7 @@ def check_pretraining(
         HrrsiError: As `pretrain`, for what shows before training.
     """
     processes = run_processes(options)
-    accelerator, _ = accelerator_and_devices(options)
-    if accelerator == "cpu" and options.precision == "16":
-        raise HrrsiError(
-            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
-        )
+    check_precision(options)
     if options.loader == "dali":
         from hrrsi.pretraining.dali_batches import require_dali
 
@@ -179,16 +186,20 @@ def check_pretraining(
     return folders, network
 
 
-def planned_pretraining(options: PretrainOptions) -> str:
+def planned_pretraining(
+    options: PretrainOptions, *, resume: bool = False, overwrite: bool = False
+) -> str:
     """Return what a run would be, in a few lines, having checked it; nothing is written.
 
     Args:
         options: What to train, and how.
+        resume: As for `pretrain`.
+        overwrite: Likewise.
 
     Raises:
         HrrsiError: As `check_pretraining`.
     """
-    folders, network = check_pretraining(options, resume=True)
+    folders, network = check_pretraining(options, resume=resume, overwrite=overwrite)
     recipe = options.recipe
     images = {name: len(split) for name, split in folders.splits.items()}
     steps = -(-images["train"] // recipe.batch)
@@ -250,7 +261,3 @@ def _silent_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\..*")
         yield
-
-
-def _say_nothing(_line: str) -> None:
-    """Report nothing."""

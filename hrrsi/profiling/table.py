@@ -55,7 +55,10 @@ def profile_table(
     if style == "markdown":
         lines = [f"- {note}" for note in notes]
     else:
-        lines = [textwrap.fill(note, 98, subsequent_indent="  ") for note in notes]
+        lines = [
+            textwrap.fill(note, 98, subsequent_indent="  ", break_on_hyphens=False)
+            for note in notes
+        ]
     return "\n".join([table.get_string(), "", *lines])
 
 
@@ -97,11 +100,16 @@ def _notes(profiles: Sequence[Profile], latencies: Sequence[Latency], ptflops: s
         "weights file: float32 .safetensors without metadata, or the file named.",
     ]
     if latencies:
-        first = latencies[0]
+        ran: dict[str, list[str]] = {}
+        for profile, each in zip(profiles, latencies, strict=True):
+            how = f"{each.engine}, batch {each.batch}, on {each.device}"
+            ran.setdefault(how, []).append(profile.model)
+        shown = [
+            how if len(ran) == 1 else f"{', '.join(models)} by {how}" for how, models in ran.items()
+        ]
         notes += [
             "latency: median time as `hrrsi predict` runs the network (segmentation head alone, "
-            f"{first.engine}, copies to and from the device included), batch {first.batch}, "
-            f"on {first.device}.",
+            f"copies to and from the device included): {'; '.join(shown)}.",
             "peak memory: of a process that does nothing else; on a GPU, what PyTorch held there.",
         ]
     return notes

@@ -20,6 +20,12 @@ def colour_bands(dataset: Any) -> list[int]:
     ]
 
 
+def alpha_bands(dataset: Any) -> list[int]:
+    """Return the 1-based bands of a rasterio dataset that it calls alpha."""
+    colours = colour_bands(dataset)
+    return [band for band in range(1, dataset.count + 1) if band not in colours]
+
+
 def chosen_bands(
     path: str | Path,
     dataset: Any,
@@ -32,15 +38,16 @@ def chosen_bands(
     Args:
         path: The raster's name, for messages.
         dataset: Its rasterio dataset.
-        bands: Those that the user names. Without any it is `trained_bands`, where these are
-            others than the first ones and the raster has them all, else all bands but alpha.
+        bands: Those that the user names. Without any it is all bands but alpha where
+            `trained_bands` are just the first ones and these are as many; else `trained_bands`
+            where the raster has them all; else all bands but alpha.
         expected_bands: How many the network sees.
         trained_bands: Those of the scenes that the network was trained on.
 
     Raises:
         HrrsiError: The raster lacks one, they are too many or too few, or of several types.
     """
-    chosen = list(bands or _others_than_the_first(dataset, trained_bands) or colour_bands(dataset))
+    chosen = list(bands or _unnamed_bands(dataset, trained_bands))
     wrong = [b for b in chosen if not 1 <= b <= dataset.count]
     if wrong:
         raise HrrsiError(
@@ -71,7 +78,10 @@ def chosen_bands(
     return tuple(chosen)
 
 
-def _others_than_the_first(dataset: Any, trained: Sequence[int] | None) -> Sequence[int] | None:
-    if not trained or list(trained) == list(range(1, len(trained) + 1)):
-        return None
-    return trained if max(trained) <= dataset.count else None
+def _unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]:
+    colours = colour_bands(dataset)
+    if not trained or max(trained) > dataset.count:
+        return colours
+    are_first = list(trained) == list(range(1, len(trained) + 1))
+    # an alpha that comes first doesn't make the colours others
+    return colours if are_first and len(colours) == len(trained) else trained

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
 from hrrsi.errors import HrrsiError
+from hrrsi.scenes.band_choice import colour_bands
 from hrrsi.scenes.map_coordinates import map_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.windows import Window
@@ -26,6 +27,7 @@ from hrrsi.scenes.windows import Window
 _LOWEST, _HIGHEST = -1500.0, 1e6
 _SAME_PLACE = 1e-3  # of a pixel
 _TOLERANCE = 0.01  # pixels by which places may be off where another CRS is approximated
+_FULL_ALPHA = 1e-6  # any alpha but 0 is data, as in scenes; GDAL would weigh heights by it
 # Stands for the CRS of rasters that have none: both get it, so nothing is projected.
 _NO_CRS = CRS.from_epsg(3857)
 
@@ -137,6 +139,7 @@ def open_height_model(
             dtype="float32",
             resampling=Resampling.bilinear,
             tolerance=_TOLERANCE,
+            SRC_ALPHA_MAX=_FULL_ALPHA,
             # GDAL would estimate them for each window anew, and windows would not agree
             XSCALE=1 / across,
             YSCALE=1 / down,
@@ -147,10 +150,10 @@ def open_height_model(
 
 
 def _require_one_band(dataset: Any, name: str) -> None:
-    bands = sum(meaning != ColorInterp.alpha for meaning in dataset.colorinterp)
-    if bands != 1 or dataset.colorinterp[0] == ColorInterp.alpha:
+    bands = colour_bands(dataset)
+    if bands != [1]:
         raise HrrsiError(
-            f"has {bands} bands where a height model has one",
+            f"has {len(bands)} bands where a height model has one",
             where=name,
             fix="name a raster that holds heights only, e.g. `gdal_translate -b 1`",
         )

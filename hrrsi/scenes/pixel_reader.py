@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
+from hrrsi.scenes.band_choice import alpha_bands
 from hrrsi.scenes.mosaic import is_local, remember_failure
 from hrrsi.scenes.windows import Window
 
@@ -32,6 +33,9 @@ class PixelReader:
         dataset: A rasterio dataset; nobody else may read it meanwhile.
         bands: The 1-based bands.
         where: Its name, for messages.
+
+    Attributes:
+        alpha_bands: The 1-based bands that the file calls alpha.
     """
 
     def __init__(self, dataset: Any, bands: Sequence[int], where: str) -> None:
@@ -44,6 +48,7 @@ class PixelReader:
         )
         self._by_band: list[Any] | None = None
         # before the masks: where GDAL looked for one on a server in vain, rasterio raises that here
+        self.alpha_bands = alpha_bands(dataset)
         meanings = [dataset.colorinterp[band - 1] for band in self._bands]
         flags = dataset.mask_flag_enums
         # GDAL calls the last of four bands alpha unless told otherwise: it is no mask where it
@@ -56,11 +61,20 @@ class PixelReader:
         ]
         if self._masked and all(MaskFlags.per_dataset in flags[b - 1] for b in self._masked):
             self._masked = self._masked[:1]  # one mask for all of them
+        # GDAL makes a mask only of the last of two or four bands, and of 8 or 16 bits
+        plain = all(MaskFlags.all_valid in flags[band - 1] for band in self._bands)
+        read_alpha = set(self.alpha_bands) & set(self._bands)
+        self._alpha = self.alpha_bands[:1] if plain and not read_alpha else []
 
     @property
     def declares_nodata(self) -> bool:
         """Whether the file has a mask, alpha or a nodata value for any of the bands."""
-        return bool(self._masked)
+        return bool(self._masked or self._alpha)
+
+    @property
+    def has_unmasked_alpha(self) -> bool:
+        """Whether there is an alpha that GDAL takes for no mask, in overviews neither."""
+        return bool(self._alpha)
 
     def values(self, window: Window) -> npt.NDArray[Any]:
         """Return a window's (bands, height, width) in the file's type.
@@ -80,7 +94,7 @@ class PixelReader:
         Raises:
             HrrsiError: The file can't be read there.
         """
-        if not self._masked:
+        if not self.declares_nodata:
             return np.ones((window.height, window.width), dtype=bool)
         valid: npt.NDArray[np.bool_] = (self._rows_or_window(window, masks=True) != 0).any(axis=0)
         return valid
@@ -137,10 +151,10 @@ class PixelReader:
     ) -> npt.NDArray[Any]:
         place = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
-            if masks:
-                array: npt.NDArray[Any] = self._dataset.read_masks(
-                    self._masked, window=place, out=out
-                )
+            if masks and self._alpha:
+                array: npt.NDArray[Any] = self._dataset.read(self._alpha, window=place, out=out)
+            elif masks:
+                array = self._dataset.read_masks(self._masked, window=place, out=out)
             elif self._by_band is None:
                 array = self._dataset.read(self._bands, window=place, out=out)
             else:

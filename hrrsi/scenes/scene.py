@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,34 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.band_choice import chosen_bands
 from hrrsi.scenes.ground_resolution import ground_resolution
 from hrrsi.scenes.height_model import HeightModel, open_height_model
-from hrrsi.scenes.mosaic import is_local, require_mosaic_files
 from hrrsi.scenes.pixel_reader import PixelReader
+from hrrsi.scenes.raster_opening import open_raster, opened_raster
 from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
     from hrrsi.scenes.area_of_interest import AreaOfInterest
-
-# GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG
-# returns noise instead of an error where the file is cut; by default it waits forever for a server
-# that says nothing, and never tries twice.
-for _name, _value in {
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
 
 # What the largest value of a type counts as: values are divided by it before normalisation.
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0}
@@ -282,57 +265,6 @@ def rasterio_window(window: Window) -> RasterioWindow:
 
 
 @contextmanager
-def open_raster(path: str | Path) -> Iterator[Any]:
-    """Open a raster with rasterio, with one-line errors and without the warnings about no CRS.
-
-    Args:
-        path: A file, or whatever GDAL opens (``/vsizip/...``, ``https://...``, ``s3://...``).
-
-    Raises:
-        HrrsiError: Missing, empty, not a raster that GDAL can read, or a mosaic of files of which
-            one is missing.
-    """
-    name = str(path)
-    with _opened(name) as dataset:
-        if dataset.count == 0:
-            raise HrrsiError(
-                "holds no bands of its own", where=name, fix="name one of its subdatasets"
-            )
-        if dataset.driver == "VRT":
-            require_mosaic_files(dataset, name)
-        yield dataset
-
-
-def _opened(name: str, **options: Any) -> Any:
-    """Return an open rasterio dataset, which says nothing of a missing georeference."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(name, **options)
-    except RasterioError as error:
-        raise _not_opened(name, error) from error
-
-
-def _not_opened(name: str, error: RasterioError) -> HrrsiError:
-    if not is_local(name):
-        return HrrsiError(
-            f"cannot be opened ({' '.join(str(error).split())})",
-            where=name,
-            fix="check the address, the network and your access to it",
-        )
-    file = Path(name)
-    if not file.exists():
-        return HrrsiError("no such file", where=name, fix="check the path")
-    if file.is_dir():
-        return HrrsiError("is a folder, not a raster", where=name, fix="name a file in it")
-    if file.stat().st_size == 0:
-        return HrrsiError("is empty (0 bytes)", where=name, fix="copy the file again")
-    return HrrsiError(
-        "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
-    )
-
-
-@contextmanager
 def open_scene(
     path: str | Path,
     *,
@@ -370,7 +302,7 @@ def open_scene(
         if height_model is not None:
             heights = stack.enter_context(open_raster(height_model))
             scene.height_model = open_height_model(stack, height_model, dataset, str(path), heights)
-        scene.reader.open_band_by_band(stack, lambda: _opened(str(path)))
+        scene.reader.open_band_by_band(stack, lambda: opened_raster(str(path)))
         if resolution is not None:
             scene.step = _step(scene, resolution)
             scene.overview = _grid_overview(stack, scene)
@@ -413,15 +345,15 @@ def _overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
     """Return an overview as a scene until `stack` closes, or None.
 
     None where overviews may have mixed pixels without data into others: with a `nodata` of the
-    user's, a mask that the overviews don't have, or one in a file of its own, which GDAL leaves
-    out of account when it builds overviews. None also with a height model, which lies on the
-    raster's own grid.
+    user's, a mask that the overviews don't have, or one in a file of its own or an alpha that is
+    no mask to GDAL, which it leaves out of account when it builds overviews. None also with a
+    height model, which lies on the raster's own grid.
     """
-    if scene.has_height:
+    if scene.has_height or scene.reader.has_unmasked_alpha:
         return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
-    dataset = stack.enter_context(_opened(scene.path, overview_level=level))
+    dataset = stack.enter_context(opened_raster(scene.path, overview_level=level))
     if dataset.mask_flag_enums != scene.dataset.mask_flag_enums:
         return None
     return Scene(scene.path, dataset, scene.bands)

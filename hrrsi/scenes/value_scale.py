@@ -168,20 +168,28 @@ def declared_scale(scene: Scene) -> EstimatedScale | None:
     """Return which value is full brightness by a scene's own word, or None.
 
     It is the value that stands for 1 under the file's scale (GDAL's band tag: 10000 where it is
-    0.0001, whatever the offset), else the largest one of the bits that the file uses (NBITS), else
-    255 of uint8.
+    0.0001, whatever the offset), else the largest one of the bits that the file uses (NBITS).
     """
-    return _declared(scene.dtype, _declared_bits(scene), _declared_unit(scene))
+    return _declared(_declared_bits(scene), _declared_unit(scene))
 
 
-def _declared(dtype: str, bits: int | None, unit: float | None) -> EstimatedScale | None:
+def known_scale(scene: Scene) -> EstimatedScale | None:
+    """Return what a scene declares (`declared_scale`), else 255 of uint8, else None."""
+    return declared_scale(scene) or _of_type(scene.dtype)
+
+
+def _of_type(dtype: str) -> EstimatedScale | None:
+    return EstimatedScale(255.0, "of the type uint8") if dtype == "uint8" else None
+
+
+def _declared(bits: int | None, unit: float | None) -> EstimatedScale | None:
     if unit is not None:
         return EstimatedScale(float(f"{1 / unit:.9g}"), f"the file declares a scale of {unit:g}")
     if bits is not None:
         return EstimatedScale(
             float(2**bits - 1), f"the file says that it holds {bits} bits a value"
         )
-    return EstimatedScale(255.0, "of the type uint8") if dtype == "uint8" else None
+    return None
 
 
 def estimated_scale(sample: SceneSample) -> EstimatedScale:
@@ -189,7 +197,7 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
 
     In this order:
 
-    1. What the file declares (`declared_scale`).
+    1. What is known without looking at values (`known_scale`).
     2. Floating-point values of which 99.9 % lie below 1.05 are 1.
     3. Where the value below which 99.9 % lie is at most a twentieth beyond the end of a range in
        use (8, 10, 11 or 12 bits, reflectance times 10000, 14 or 16 bits, all of int16) and above
@@ -202,9 +210,9 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
     Args:
         sample: From `scene_sample`.
     """
-    declared = _declared(sample.dtype, sample.bits, sample.unit)
-    if declared is not None:
-        return declared
+    known = _declared(sample.bits, sample.unit) or _of_type(sample.dtype)
+    if known is not None:
+        return known
     kind = np.dtype(sample.dtype).kind
     lit = sample.values[sample.values > 0]
     if not lit.size:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scheme import Colour, invalid_file
+from hrrsi.labels.scheme import Colour, check_statistics, invalid_file
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
@@ -82,6 +83,22 @@ class DatasetDescription(BaseModel):
     patch_format: Literal["png", "tif"]
     splits: dict[Literal["train", "val", "test"], SplitContent]
 
+    @model_validator(mode="after")
+    def _check(self) -> DatasetDescription:
+        check_statistics(self.mean, self.std)
+        bands, classes = len(self.band_names), len(self.classes)
+        if len(self.mean) != bands:
+            raise ValueError(f"mean and std have {len(self.mean)} entries for {bands} bands")
+        of_classes = {
+            "colours": len(self.colours),
+            "class_frequencies": len(self.class_frequencies),
+            **{f"{name}.class_pixels": len(s.class_pixels) for name, s in self.splits.items()},
+        }
+        for name, length in of_classes.items():
+            if length != classes:
+                raise ValueError(f"{name} has {length} entries for {classes} classes")
+        return self
+
     @property
     def patch_dtype(self) -> str:
         """NumPy name of the patches' type."""
@@ -89,13 +106,23 @@ class DatasetDescription(BaseModel):
 
     @property
     def band_names(self) -> list[str]:
-        """What each band of the patches is: ``band 4`` of the scenes, or ``height``."""
-        return [f"band {b}" for b in self.bands] + ([] if self.height is None else ["height"])
+        """What each band of the patches is, as `band_names` calls it."""
+        return band_names(self.bands, has_height=self.height is not None)
 
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
         absent = {"height"} if self.height is None else None
         return dump_yaml(self.model_dump(mode="json", exclude=absent))
+
+
+def band_names(bands: Sequence[int], *, has_height: bool) -> list[str]:
+    """Return what bands are: ``band 4`` of the scenes, or ``height``, the last one.
+
+    Args:
+        bands: The 1-based bands of the scenes.
+        has_height: Whether heights come after them.
+    """
+    return [f"band {band}" for band in bands] + ["height"] * has_height
 
 
 class Patch(NamedTuple):

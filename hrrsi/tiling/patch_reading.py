@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.scenes.scene import Scene, open_raster
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import DatasetDescription, Patch
 

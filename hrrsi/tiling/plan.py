@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rasterio.enums import ColorInterp
-
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.class_merging import merged_classes
 from hrrsi.labels.label_reading import open_labels
@@ -16,9 +14,12 @@ from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Unknown
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit
-from hrrsi.scenes.scene import FULL_SCALE, Scene, open_raster, open_scene
-from hrrsi.scenes.value_scale import check_scale, declared_scale
+from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
+from hrrsi.scenes.value_scale import check_scale, known_scale
 from hrrsi.scenes.windows import Window, window_grid
+from hrrsi.tiling.dataset import band_names
 from hrrsi.tiling.patch_files import patch_format
 from hrrsi.tiling.scene_overlap import Footprint, footprint
 from hrrsi.tiling.scene_rows import SceneRows, Tiling, area_of_interest
@@ -126,11 +127,18 @@ def tiling_plan(
                         where=file.image,
                         fix="convert the scenes to one type",
                     )
+                if bands and scene.bands != bands:  # an alpha that doesn't come last in all
+                    raise HrrsiError(
+                        f"its bands but alpha are {_listed(scene.bands)} where those of the scenes "
+                        f"before it are {_listed(bands)}",
+                        where=file.image,
+                        fix="choose with --bands, or bring them into one order",
+                    )
                 bands, dtype = scene.bands, scene_dtype
                 if options.bands is None:
                     others = set(range(1, scene.dataset.count + 1)) - set(bands)
                     alpha_band = alpha_band or min(others, default=None)
-                value = declared_scale(scene)
+                value = known_scale(scene)
                 declared[file.image] = value and value.value
                 resolutions.append(scene.resolution)
                 footprints.append(footprint(name, part, scene.dataset))
@@ -149,7 +157,7 @@ def tiling_plan(
             merged=merged_classes(scheme, options.merges),
             bands=bands,
             dtype=dtype if options.height is None else "float32",
-            band_names=() if options.height is None else (*(f"band {b}" for b in bands), "height"),
+            band_names=() if options.height is None else tuple(band_names(bands, has_height=True)),
             size=options.size,
             stride=options.stride,
             file_format=patch_format(dtype, len(bands)) if options.height is None else "tif",
@@ -180,6 +188,10 @@ def scheme_statistics(
     return list(scheme.mean), list(scheme.std)
 
 
+def _listed(bands: Sequence[int]) -> str:
+    return ", ".join(map(str, bands))
+
+
 def _label(file: SceneFiles, *, eroded: bool) -> str:
     label = file.eroded_label if eroded else file.label
     if label is None:
@@ -198,7 +210,7 @@ def _band_count(image: str, scheme: Scheme) -> int:
     if scheme.mean is not None:
         return len(scheme.mean)
     with open_raster(image) as dataset:
-        return sum(meaning != ColorInterp.alpha for meaning in dataset.colorinterp)
+        return len(colour_bands(dataset))
 
 
 def _scene_rows(scene: SceneRows, grid: list[list[Window]]) -> list[SceneRows]:

@@ -87,6 +87,11 @@ def content_notes(made: TiledScenes) -> list[str]:
             f"note: the scenes call band {made.alpha_band} alpha, so it is no band of the patches; "
             f"--bands {listed} takes it as imagery"
         )
+    if made.unused_statistics:
+        notes.append(
+            f"note: mean and std were measured, since those of the scheme {description.scheme} are "
+            "of its first bands as uint8 at 255"
+        )
     if made.estimated_scale is not None:
         value, reason = made.estimated_scale
         notes.append(

@@ -17,7 +17,7 @@ from hrrsi.labels.splits import Part, SceneSplit
 from hrrsi.progress import progress
 from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.band_statistics import BandMoments
-from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent
+from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent, band_names
 from hrrsi.tiling.plan import TilingOptions, TilingPlan, scheme_statistics, tiling_plan
 from hrrsi.tiling.scale_estimate import estimated_training_scale
 from hrrsi.tiling.scene_overlap import (
@@ -43,6 +43,7 @@ class TiledScenes:
             scenes nor the user said it; else None.
         without_height: Pixels by scene that are ignored because they have no height.
         alpha_band: The first band that the scenes call alpha, which was left out unasked; or None.
+        unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
     description: DatasetDescription
@@ -52,6 +53,7 @@ class TiledScenes:
     estimated_scale: EstimatedScale | None
     without_height: dict[str, int]
     alpha_band: int | None
+    unused_statistics: bool
 
 
 def tile(
@@ -194,6 +196,7 @@ def _tiled_scenes(
         estimated_scale=estimate,
         without_height=without_height,
         alpha_band=plan.alpha_band,
+        unused_statistics=known is None and tiling.scheme.mean is not None,
     )
 
 
@@ -226,7 +229,7 @@ def _measured(
     tiling: Tiling, scale: float, train: Sequence[RowsContent]
 ) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of the training pixels, divided by the full scale."""
-    names = tiling.band_names or [f"band {band}" for band in tiling.bands]
+    names = tiling.band_names or band_names(tiling.bands, has_height=False)
     moments = BandMoments.of(np.zeros((len(names), 0)))
     for content in train:
         if content.moments is not None:

@@ -1,6 +1,5 @@
 """Augmentation of image and label, on imgaug: what a seed draws, and nothing else."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import imgaug
@@ -15,11 +14,11 @@ from hrrsi.training import recipes
 class Augmentation:
     """Augments pairs of image and label.
 
-    ``published`` flips, scales the short side to 0.5 to 2.0 of the crop, pads with zeros
-    (ignored) or crops, and blurs half of the time. ``default`` flips and turns by quarters,
-    scales by 0.5 to 2.0, pads with mirror images of image and label, multiplies brightness by 0.8
-    to 1.25 and moves it by up to a tenth of the scale (bands alike or each its own way), and blurs
-    a quarter of the time. ``none`` only crops, at random.
+    ``published`` flips, scales the short side to 0.5 to 2.0 of the patch, pads or crops, and
+    blurs half of the time; it pads with zeros, also in bands whose values are far from zero
+    (heights): the losses ignore them, the network sees a cliff. ``default`` flips and turns by
+    quarters, scales by 0.8 to 1.25, and pads with mirror images of image and label. ``none`` only
+    crops, at random.
 
     Geometry acts on image and label alike, labels by nearest neighbour. What is drawn depends on
     the seed given to each call alone, so a run can be resumed, and loading in any number of
@@ -27,25 +26,19 @@ class Augmentation:
 
     Args:
         name: ``published``, ``default`` or ``none``.
-        size: Rows and columns of the result.
-        scale: The value that counts as full brightness.
-        photometric: The bands, from 0, whose brightness may change; all by default. A height
-            model is no photograph.
+        size: Rows and columns of a patch.
+        crop: Rows and columns of the result, cut out of the scaled patch, so that a smaller crop
+            leaves the ground resolution what it is; 0: those of the patch.
     """
 
-    def __init__(
-        self,
-        name: recipes.Augmentation,
-        size: int,
-        scale: float,
-        photometric: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, name: recipes.Augmentation, size: int, crop: int = 0) -> None:
+        crop = crop or size
         if name == "published":
-            augmenters = _published(size)
+            augmenters = _published(size, crop)
         elif name == "default":
-            augmenters = _default(size, scale, photometric)
+            augmenters = _default(crop)
         else:
-            augmenters = [iaa.CropToFixedSize(size, size, position="uniform")]
+            augmenters = [iaa.CropToFixedSize(crop, crop, position="uniform")]
         self._augmenter = iaa.Sequential(augmenters)
 
     def __call__(
@@ -59,7 +52,7 @@ class Augmentation:
             seed: Decides everything random.
 
         Returns:
-            Image (size, size, bands) in its type, and label (size, size) of the same pixels, 255
+            Image (crop, crop, bands) in its type, and label (crop, crop) of the same pixels, 255
             where it was ignored or padded.
         """
         self._augmenter.seed_(imgaug.random.RNG(seed))
@@ -69,7 +62,7 @@ class Augmentation:
         return augmented, labels.get_arr()[..., 0].astype(np.uint8) - np.uint8(1)
 
 
-def _published(size: int) -> list[iaa.Augmenter]:
+def _published(size: int, crop: int) -> list[iaa.Augmenter]:
     return [
         iaa.Fliplr(0.5),
         iaa.Flipud(0.5),
@@ -77,26 +70,20 @@ def _published(size: int) -> list[iaa.Augmenter]:
             {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
             interpolation="linear",
         ),
-        iaa.PadToFixedSize(size, size, position="uniform"),
-        iaa.CropToFixedSize(size, size, position="uniform"),
+        iaa.PadToFixedSize(crop, crop, position="uniform"),
+        iaa.CropToFixedSize(crop, crop, position="uniform"),
         iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=(0.0, 1.5))),
     ]
 
 
-def _default(size: int, scale: float, photometric: Sequence[int] | None) -> list[iaa.Augmenter]:
-    padding = iaa.PadToFixedSize(size, size, position="uniform", pad_mode="reflect")
+def _default(crop: int) -> list[iaa.Augmenter]:
+    padding = iaa.PadToFixedSize(crop, crop, position="uniform", pad_mode="reflect")
     # None: as the image. imgaug 0.4 pads labels as it does heatmaps, by default with a constant.
     padding._pad_mode_heatmaps = padding._pad_mode_segmentation_maps = None
-    colours = [
-        iaa.Multiply((0.8, 1.25), per_channel=0.5),
-        iaa.Add((-0.1 * scale, 0.1 * scale), per_channel=0.5),
-    ]
     return [
         iaa.Fliplr(0.5),
         iaa.Rot90((0, 3)),
-        iaa.Resize((0.5, 2.0), interpolation="linear"),
+        iaa.Resize((0.8, 1.25), interpolation="linear"),
         padding,
-        iaa.CropToFixedSize(size, size, position="uniform"),
-        iaa.Sometimes(0.8, iaa.WithChannels(photometric, iaa.Sequential(colours))),
-        iaa.Sometimes(0.25, iaa.GaussianBlur(sigma=(0.0, 1.5))),
+        iaa.CropToFixedSize(crop, crop, position="uniform"),
     ]

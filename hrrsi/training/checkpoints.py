@@ -6,7 +6,7 @@ import io
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
 from hrrsi.tensor_files import read_tensor_file
-from hrrsi.training.failures import bad_loss_error, is_full_disk
+from hrrsi.training.failures import SharedError, bad_loss_error, is_full_disk
 from hrrsi.training.processes import Processes, gathered, told_by
 from hrrsi.training.run_options import RunOptions
 from hrrsi.training.step_flags import FlagExchange, StepFlags
@@ -48,6 +48,11 @@ class Position:
     epoch: int
     batches: int
 
+    @property
+    def is_start(self) -> bool:
+        """Whether nothing was trained yet."""
+        return self == Position(0, 0)
+
 
 class Checkpoints(Callback):
     """Writes the last checkpoint of a run, and stops the run where a signal asks for it.
@@ -63,19 +68,34 @@ class Checkpoints(Callback):
         processes: The processes of the run.
         names: Names of what is trained on, by index.
         seconds: Time between checkpoints within an epoch.
+        write_epoch: Called with the module, by the first process, once the checkpoint after an
+            epoch is written, and when a run goes on from one: writes what follows from it, which
+            so is never ahead of the checkpoint.
     """
 
     def __init__(
-        self, options: RunOptions, processes: Processes, names: Sequence[str], seconds: float
+        self,
+        options: RunOptions,
+        processes: Processes,
+        names: Sequence[str],
+        seconds: float,
+        write_epoch: Callable[[Any], None],
     ) -> None:
         self._options = options
         self._processes = processes
         self._names = names
         self._seconds = seconds
+        self._write_epoch = write_epoch
+        self._is_between_epochs = False
         self._due = 0.0
         self._signal: int | None = None
         self._random: Mapping[str, Any] | None = None
         self._flags: FlagExchange
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Write what a run that was killed after an epoch's checkpoint did not come to."""
+        if self._is_between_epochs and self._processes.is_first:
+            self._write_epoch(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Listen to signals instead of Lightning, which puts the old handlers back at the end."""
@@ -117,6 +137,8 @@ class Checkpoints(Callback):
         """Save the run as it is between two epochs, and stop where that was asked for."""
         flags = self._flags.settled()
         self._save(trainer, pl_module)
+        if self._processes.is_first:
+            self._write_epoch(pl_module)
         if any(gathered(self._signal is not None)) or (flags is not None and flags.stop):
             raise RunStoppedError
 
@@ -132,8 +154,9 @@ class Checkpoints(Callback):
         checkpoint[_RANDOM] = gathered(_random_state())
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take the random generators' states."""
+        """Take the random generators' states, and whether an epoch was over."""
         self._random = checkpoint[_RANDOM][self._processes.rank]
+        self._is_between_epochs = not checkpoint[_POSITION]["batches"]
 
     def _take_signal(self, number: int, _frame: Any) -> None:
         if self._signal is not None and number == signal.SIGINT:
@@ -169,7 +192,7 @@ class Checkpoints(Callback):
                 batch, loss, self._names, epoch=epoch, step=step, options=self._options
             )
         told: HrrsiError = told_by(bad, error)
-        return told
+        return SharedError(told.what, where=told.where, fix=told.fix)
 
     def _save(self, trainer: Any, module: Any) -> None:
         module.share_statistics()

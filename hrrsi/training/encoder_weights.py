@@ -19,9 +19,9 @@ from hrrsi.networks.names import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.timm_encoder import check_timm_name
 from hrrsi.tensor_files import read_tensor_file
+from hrrsi.weights_file import ENCODER_METADATA as ENCODER_METADATA
 from hrrsi.weights_file import open_weights
 
-ENCODER_METADATA = "hrrsi_encoder"
 _PREFIXES = ("module.", "base_network.")
 _COUNTER = "num_batches_tracked"  # BatchNorms count what they never use here, if at all
 

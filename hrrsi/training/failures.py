@@ -28,6 +28,10 @@ class PeerEndedError(HrrsiError):
     """Another process of the run ended; it has said why, unless it was killed."""
 
 
+class SharedError(HrrsiError):
+    """What every process of the run raises: the first one says it for all."""
+
+
 def bad_loss_error(
     batch: Sequence[torch.Tensor],
     loss: torch.Tensor,
@@ -42,17 +46,18 @@ def bad_loss_error(
     Args:
         batch: Image, label and index first, as they were trained on.
         loss: The loss.
-        names: Names of the training patches.
+        names: Names of what is trained on.
         epoch: The epoch, from 1.
         step: The step of the epoch, from 1.
         options: Options of the run; the batch goes to its folder.
     """
     image, label, index = (tensor.detach().cpu().contiguous() for tensor in batch[:3])
     found = [names[i] for i in index.tolist()]
-    patches = ", ".join(found)
-    shown = patches if len(found) <= _SHOWN else f"{found[0]} and {len(found) - 1} more"
+    listed = ", ".join(found)
+    shown = listed if len(found) <= _SHOWN else f"{found[0]} and {len(found) - 1} more"
     path = options.run_folder / NAN_BATCH
-    about = {"epoch": str(epoch), "step": str(step), "patches": patches, "loss": str(loss.item())}
+    about = {"epoch": str(epoch), "step": str(step), "loss": str(loss.item())}
+    about[options.items] = listed
     content = save({"image": image, "label": label, "index": index}, about)
     where = f"; the batch ({shown}) is in {path}"
     try:
@@ -65,7 +70,7 @@ def bad_loss_error(
         where=options.run_folder,
         fix="lower --lr, or give --precision 32"
         if options.precision != "32"
-        else "lower --lr, and look for broken pixels in those patches",
+        else f"lower --lr, and look for broken pixels in those {options.items}",
     )
 
 
@@ -84,7 +89,11 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
             "the GPU is out of memory",
             where=f"--device {options.device}",
             fix=f"lower --batch ({options.recipe.batch} now), "
-            + ("or give --precision bf16" if options.precision == "32" else "or tile smaller"),
+            + (
+                "or give --precision bf16"
+                if options.precision == "32"
+                else f"or make the {options.items} smaller"
+            ),
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return HrrsiError(
@@ -96,19 +105,19 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
         if "Bus error" in text or "shared memory" in text:
             return HrrsiError(
-                "the processes that read patches are out of shared memory",
+                f"the processes that read {options.items} are out of shared memory",
                 where="/dev/shm",
                 fix="enlarge it (docker run --shm-size 2g), or give --workers 0",
             )
         return HrrsiError(
-            "a process that reads patches was killed, most likely for want of memory",
+            f"a process that reads {options.items} was killed, most likely for want of memory",
             where=options.run_folder,
             fix=f"lower --workers ({options.workers} now) or --batch ({options.recipe.batch} now), "
             "and continue with --resume",
         )
     if isinstance(error, ValueError) and "Expected more than 1 value per channel" in text:
         return HrrsiError(
-            "BatchNorm can't learn from a single patch of each process",
+            f"BatchNorm needs several {options.items} a step in each process",
             where=options.model,
             fix="raise --batch",
         )

@@ -38,7 +38,7 @@ def first_network(
     classes, bands = dataset.description.classes, dataset.description.band_names
     network = build_network(options.model, len(classes), len(bands))
     if not resume and options.init is not None:
-        report(load_initial_weights(network, options.init, classes).summary)
+        report(load_initial_weights(network, options.init, classes, bands).summary)
     elif not resume:
         load_encoder_weights(network, options.model, options.encoder_weights)
     if chosen_device(options.device) == "cpu":

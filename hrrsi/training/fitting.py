@@ -8,15 +8,17 @@ import warnings
 from typing import Any, NoReturn
 
 import lightning
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 
 from hrrsi.training.checkpoints import LAST_CHECKPOINT, RunStoppedError, WholeCheckpoints
-from hrrsi.training.failures import PeerEndedError, run_error
+from hrrsi.training.failures import PeerEndedError, SharedError, run_error
 from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.processes import Processes, accelerator_and_devices
-from hrrsi.training.run_folder import settle_replaced
+from hrrsi.training.run_folder import replaced_run
 from hrrsi.training.run_options import RunOptions
 
+_SAID = "hrrsi_has_said_why"  # a key of the store that processes met at
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -44,9 +46,9 @@ def fit(
     Raises:
         HrrsiError: What went wrong, in words of its own.
         KeyboardInterrupt: The run was told to stop, and can be resumed.
-        SystemExit: Either of these, in any process but the first.
+        SystemExit: Either of these, where another process says it: in any but the first, or in the
+            first where what went wrong is another one's alone.
     """
-    folder = options.run_folder
     trainer = _trainer(options, processes, callbacks)
     try:
         with warnings.catch_warnings():
@@ -56,14 +58,11 @@ def fit(
                 module,
                 training,
                 validation,
-                ckpt_path=folder / LAST_CHECKPOINT if resume else None,
+                ckpt_path=options.run_folder / LAST_CHECKPOINT if resume else None,
                 weights_only=True,
             )
     except BaseException as error:
         _end(error, trainer, options, processes)
-    finally:
-        if processes.is_first:
-            settle_replaced(folder)
 
 
 def _trainer(options: RunOptions, processes: Processes, callbacks: list[Any]) -> Any:
@@ -98,9 +97,9 @@ def _trainer(options: RunOptions, processes: Processes, callbacks: list[Any]) ->
 
 
 def _end(error: BaseException, trainer: Any, options: RunOptions, processes: Processes) -> NoReturn:
-    """Raise what a user should read, in the first process; the others end without a word.
+    """Raise what a user should read, in one process; the others end without a word.
 
-    An error of another process alone is read there.
+    That is the first one, but for an error that another process has alone.
     """
     # SystemExit is what Lightning makes of a KeyboardInterrupt
     if isinstance(error, RunStoppedError | SystemExit):
@@ -112,17 +111,35 @@ def _end(error: BaseException, trainer: Any, options: RunOptions, processes: Pro
         launcher = trainer.strategy.launcher
         if launcher is not None:
             launcher.kill(signal.SIGKILL)  # they may be waiting for this process forever
+            launcher.procs.clear()  # Lightning would kill this process, too, when it finds them so
+        if isinstance(known, PeerEndedError) and _another_has_said_why():
+            raise SystemExit(1) from None
+    elif isinstance(error, SharedError):
+        # not 1: Lightning and torchrun would kill the first process before it has said why
+        raise SystemExit(0) from None
     elif isinstance(known, PeerEndedError):
         raise SystemExit(1) from None
+    elif dist.is_initialized():
+        dist.distributed_c10d._get_default_store().set(_SAID, "")
     if known is None:
         raise error
     raise known from error
 
 
+def _another_has_said_why() -> bool:
+    if not dist.is_initialized():
+        return False
+    found: bool = dist.distributed_c10d._get_default_store().check([_SAID])
+    return found
+
+
 def _interruption(options: RunOptions) -> str:
     checkpoint = options.run_folder / LAST_CHECKPOINT
     if not checkpoint.is_file():
-        return "interrupted before the first step; nothing is left of the run"
+        kept = replaced_run(options.run_folder).exists()
+        return "interrupted before the first checkpoint; " + (
+            "the run it was to replace stays" if kept else "start it again"
+        )
     return f"interrupted; {checkpoint} holds the run as it was, continue it with --resume"
 
 

@@ -11,6 +11,7 @@ import torch
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.input_bands import adapted_to_bands
 from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.tiling.dataset import band_names
 from hrrsi.weights import load_network
 
 
@@ -28,6 +29,8 @@ class KeptTensors:
         classes: Classes whose rows of the heads were taken over.
         all_classes: Classes of the network.
         bands_adapted: The number of bands that the file's network sees, where it is another one.
+        bands: What the bands that the network sees are, in their order.
+        source_bands: What those of the file's network are, likewise.
     """
 
     source: str
@@ -39,6 +42,8 @@ class KeptTensors:
     classes: tuple[str, ...]
     all_classes: tuple[str, ...]
     bands_adapted: int | None
+    bands: tuple[str, ...]
+    source_bands: tuple[str, ...]
 
     @property
     def share(self) -> float:
@@ -59,23 +64,29 @@ class KeptTensors:
             line += f"; new: {', '.join(new)}"
         if self.bands_adapted is not None:
             line += f"; its first layer adapted from {self.bands_adapted} bands"
+        elif self.bands != self.source_bands:
+            line += (
+                f"; its first layer saw {', '.join(self.source_bands)} where the patches hold "
+                f"{', '.join(self.bands)}, taken in this order"
+            )
         return line
 
 
 def load_initial_weights(
-    network: SegmentationNetwork, path: str | Path, classes: Sequence[str]
+    network: SegmentationNetwork, path: str | Path, classes: Sequence[str], bands: Sequence[str]
 ) -> KeptTensors:
     """Start a network from a weights file, as far as it fits.
 
     Every tensor of the same name and shape is taken over. Of the layers whose outputs are the
     classes, so are the rows of those that both networks name alike, whatever their order; the
-    others keep their random start. A first layer that sees another number of bands is adapted
-    (`adapted_to_bands` says how).
+    others keep their random start. The first layer is taken over band by band, whatever each of
+    them is; one that sees another number of bands is adapted (`adapted_to_bands` says how).
 
     Args:
         network: The network; it is changed.
         path: A weights file of hrrsi, or a published checkpoint.
         classes: The network's class names, in the order of its logits.
+        bands: What its bands are, as `hrrsi.tiling.dataset.band_names` calls them.
 
     Returns:
         What was taken over.
@@ -124,6 +135,8 @@ def load_initial_weights(
         classes=tuple(classes[row] for row in rows) if heads & taken.keys() else (),
         all_classes=tuple(classes),
         bands_adapted=adapted,
+        bands=tuple(bands),
+        source_bands=tuple(band_names(meta["bands"], has_height=meta.get("height", False))),
     )
 
 

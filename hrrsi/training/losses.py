@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.training.processes import summed
 from hrrsi.training.recipes import Recipe
 
 _EDGE_WIDTH = 5
@@ -84,7 +85,8 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return one minus the mean soft Dice coefficient of the classes of the batch.
 
     Milletari et al. 2016, "V-Net", with sums instead of sums of squares, over the labelled pixels
-    of the whole batch; classes that the batch does not hold don't count.
+    of the batch; classes that the batch does not hold don't count. Where several processes share
+    a batch, each has the coefficients of its own share.
 
     Args:
         logits: (N, classes, H, W) float.
@@ -120,7 +122,8 @@ def edge_target(labels: torch.Tensor) -> torch.Tensor:
 def edge_loss(logits: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     """Return the balanced binary cross-entropy of edge logits (N, H, W).
 
-    Edge pixels weigh ``1 + others / all`` and others ``1 + edges / all``, counted over the batch.
+    Edge pixels weigh ``1 + others / all`` and others ``1 + edges / all``, counted over the batch,
+    that is over the shares of all processes; every process has to call this.
 
     Args:
         logits: (N, H, W) float.
@@ -128,9 +131,9 @@ def edge_loss(logits: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     """
     valid = edges != IGNORE_INDEX
     positive = edges == 1
-    count = valid.sum().clamp_min(1)
-    positive_share = positive.sum() / count
-    negative_share = (valid & ~positive).sum() / count
+    positives, count = summed(torch.stack((positive.sum(), valid.sum())))
+    positive_share = positives / count.clamp_min(1)
+    negative_share = (count - positives) / count.clamp_min(1)
     weight = torch.where(positive, 1 + negative_share, 1 + positive_share) * valid
     total = F.binary_cross_entropy_with_logits(
         logits, positive.to(logits.dtype), weight=weight.to(logits.dtype), reduction="sum"

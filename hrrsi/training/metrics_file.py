@@ -1,6 +1,7 @@
 """The metrics of a run's epochs as a table that any tool reads."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,18 @@ def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
         epochs: The metrics; all have the same names.
         path: A ``.csv``; replaced where it exists.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(epochs[0]))
-        writer.writeheader()
-        writer.writerows(epochs)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_content(epochs))
+
+
+def holds_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> bool:
+    """Return whether a file is what `write_metrics` would write."""
+    return path.is_file() and path.read_bytes() == _content(epochs)
+
+
+def _content(epochs: Sequence[Mapping[str, float]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(epochs[0]))
+    writer.writeheader()
+    writer.writerows(epochs)
+    return text.getvalue().encode()

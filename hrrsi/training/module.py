@@ -122,7 +122,10 @@ class SegmentationTraining(lightning.LightningModule):
     def validation_step(self, batch: Any, _index: int) -> None:
         """Count the pixels of a batch (image, label), on the device."""
         image, label = batch
-        found = self.kept_network.segment(self.normalised(image)).argmax(1)
+        network, pixels = self.kept_network, self.normalised(image)
+        # resized in half precision, classes would tie, and the lower one win
+        logits = network.resized(network.coarse_logits(pixels).float(), pixels)
+        found = logits.argmax(1)
         pairs = found * len(self._classes) + label
         unlabelled = len(self._counts) - 1
         pairs = pairs.masked_fill(label == IGNORE_INDEX, unlabelled)

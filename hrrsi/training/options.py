@@ -51,10 +51,14 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Choose the precision, so that a run says and keeps which one it had."""
-        asked = self.precision
-        if asked == "auto" and self.recipe.name == PUBLISHED.name:
-            asked = "32"
-        object.__setattr__(self, "precision", chosen_precision(asked, self.device))
+        if self.precision == "auto":
+            chosen = automatic_precision(self.recipe.name, self.device)
+            object.__setattr__(self, "precision", chosen)
+
+    @property
+    def items(self) -> str:
+        """What it is trained on."""
+        return "patches"
 
     @property
     def run_folder(self) -> Path:
@@ -71,3 +75,16 @@ class TrainOptions:
             else:
                 config[field.name] = str(value) if isinstance(value, Path) else value
         return config
+
+
+def automatic_precision(recipe: str, device: str) -> Precision:
+    """Return the precision of a run that is not told one.
+
+    Args:
+        recipe: Name of its recipe.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        HrrsiError: No such device here.
+    """
+    return "32" if recipe == PUBLISHED.name else chosen_precision("auto", device)

@@ -12,9 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
+from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
-from hrrsi.training import recipes
 from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.loading_processes import leave_signals_to_the_run
 from hrrsi.training.options import TrainOptions
@@ -126,16 +125,20 @@ class TrainingPatches(Dataset[Batch]):
     def __init__(self, dataset: TiledDataset, options: TrainOptions) -> None:
         self._patches = dataset.patches("train")[: options.overfit or None]
         self._description = dataset.description
-        name: recipes.Augmentation = "none" if options.overfit else options.recipe.augmentation
-        size = options.recipe.crop or dataset.description.patch_size
-        self._augmentation = _augmentation(name, size, dataset.description)
+        recipe = options.recipe
+        size = dataset.description.patch_size
+        self._augmentation = (
+            Augmentation("none", size)  # by heart: patches as they are
+            if options.overfit
+            else Augmentation(recipe.augmentation, size, recipe.crop)
+        )
         self._seed = options.seed
 
     def __len__(self) -> int:
         return len(self._patches)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        """Return image (size, size, bands), label (size, size) uint8, and the patch's index."""
+        """Return image (crop, crop, bands), label (crop, crop) uint8, and the patch's index."""
         patch = self._patches[draw.patch]
         image, label = read_image(patch, self._description), read_label(patch, self._description)
         source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
@@ -187,11 +190,12 @@ def training_batches(
     processes: int = 1,
     epoch: int = 0,
     first: int = 0,
+    quiet: bool = True,
 ) -> Any:
     """Return a DataLoader of augmented batches of the training split.
 
-    A batch is image (N, bands, size, size), channels last, in the patches' type; label
-    (N, size, size) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
+    A batch is image (N, bands, crop, crop), channels last, in the patches' type; label
+    (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
 
     Args:
         dataset: A tiled dataset.
@@ -200,10 +204,12 @@ def training_batches(
         processes: How many processes share each batch.
         epoch: The epoch to begin with.
         first: Batches of that epoch to leave out.
+        quiet: No progress bar where labels have to be read first (sampling ``rare``).
     """
     data = TrainingPatches(dataset, options)
     rare = options.recipe.sampling == "rare" and not options.overfit
-    order = EpochOrder(len(data), options.seed, patch_weights(dataset) if rare else None, epoch)
+    weights = patch_weights(dataset, quiet=quiet) if rare else None
+    order = EpochOrder(len(data), options.seed, weights, epoch)
     batches = ProcessBatches(
         order, options.recipe.batch, rank=rank, processes=processes, first=first
     )
@@ -229,14 +235,6 @@ def validation_batches(
     mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
     share = max(1, options.recipe.batch // processes)
     return DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
-
-
-def _augmentation(
-    name: recipes.Augmentation, size: int, description: DatasetDescription
-) -> Augmentation:
-    # brightness means nothing to heights, which come last
-    photographed = range(len(description.bands)) if description.height else None
-    return Augmentation(name, size, description.scale, photographed)
 
 
 def _loading(workers: int) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run_processes(options: RunOptions) -> Processes:
     count = options.devices * options.nodes
     if options.recipe.batch % count:
         raise HrrsiError(
-            f"{options.recipe.batch} patches can't be shared out among {count} processes",
+            f"{options.recipe.batch} {options.items} can't be shared out among {count} processes",
             where="--batch",
             fix=f"give a multiple of {count}",
         )

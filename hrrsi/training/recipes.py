@@ -39,7 +39,8 @@ class Recipe:
         average: Decay of the moving average of the weights that is validated and kept, 0 to 1;
             0 keeps the weights themselves.
         augmentation: ``published``, ``default`` or ``none``.
-        crop: Rows and columns of what the network sees of a patch; 0: the whole patch.
+        crop: Rows and columns of what the network sees of a scaled patch; 0: as many as the patch
+            has.
         sampling: ``uniform``, or ``rare``: patches with rare classes come more often.
         class_weights: Weights of the classes in the segmentation and body losses: ``published``,
             that is ``1 + (1 - frequency)``, or ``none``.
@@ -127,7 +128,7 @@ DEFAULT = Recipe(
     crop=0,
     sampling="uniform",
     class_weights="published",
-    dice=0.0,
+    dice=1.0,
 )
 RECIPES = {recipe.name: recipe for recipe in (PUBLISHED, DEFAULT)}
 RECIPE_FIELDS = tuple(field.name for field in fields(Recipe) if field.name != "name")

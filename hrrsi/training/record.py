@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
-from hrrsi.training.metrics_file import METRICS, write_metrics
+from hrrsi.training.epoch_clock import EpochClock
+from hrrsi.training.metrics_file import METRICS, holds_metrics, write_metrics
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_environment import hardware
@@ -27,7 +28,7 @@ _SETTINGS = ("freeze_encoder", "seed", "patience", "precision", "devices", "node
 
 
 class RunRecord(Callback):
-    """Writes metrics, curves and the best weights after each epoch.
+    """Keeps the metrics of the epochs, and writes them, curves and the best weights.
 
     A row of the metrics holds the epoch, the images seen since the run began, the seconds of
     the epoch and the images trained on in each of them (validation aside), the learning rate
@@ -48,8 +49,7 @@ class RunRecord(Callback):
         self._batch = min(options.recipe.batch, patches)
         self._report = report
         self._rows: list[dict[str, float]] = []
-        self._started = time.monotonic()
-        self._trained: float | None = None  # seconds of the epoch before its validation
+        self._clock = EpochClock()
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -63,39 +63,28 @@ class RunRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
-        return {
-            "rows": self._rows,
-            "seconds": time.monotonic() - self._started,
-            "trained": self._trained,
-        }
+        return {"rows": self._rows, **self._clock.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint kept."""
         self._rows = state_dict["rows"]
-        self._started = time.monotonic() - state_dict["seconds"]
-        self._trained = state_dict["trained"]
+        self._clock.load_state_dict(state_dict)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start the epoch's clock."""
-        self._started, self._trained = time.monotonic(), None
+        self._clock.start()
 
     def on_validation_start(self, *_: Any) -> None:
-        """Take the time of the epoch's training; a validation that begins again adds nothing."""
-        if self._trained is None:
-            self._trained = time.monotonic() - self._started
+        """Take the time of the epoch's training."""
+        self._clock.end_training()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Add a row to the metrics, and keep the weights where they are the best so far."""
+        """Add a row to the metrics, and report it."""
         row = self._row(trainer, pl_module)
         self._rows.append(row)
         if not trainer.is_global_zero:
             return
-        options, folder = self._options, self._options.run_folder
-        if row is self.best:
-            weights = pl_module.kept_network.state_dict()
-            save_weights(weights, self._meta(row), folder / BEST_WEIGHTS)
-        write_metrics(self._rows, folder / METRICS)
-        write_curves(self._rows, folder / CURVES)
+        options = self._options
         losses = " ".join(f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in pl_module.losses)
         self._report(
             f"{options.model} epoch {row['epoch']:.0f}/{options.recipe.epochs}: {losses} | "
@@ -104,15 +93,29 @@ class RunRecord(Callback):
             + (" | best so far" if row is self.best else "")
         )
 
+    def write(self, module: SegmentationTraining) -> None:
+        """Write metrics, curves and, where the last epoch is the best so far, its weights.
+
+        Args:
+            module: What was trained, as it was after that epoch.
+        """
+        folder, row = self._options.run_folder, self._rows[-1]
+        if holds_metrics(self._rows, folder / METRICS):
+            return  # of a run that goes on after all was written
+        if row is self.best:
+            weights = module.kept_network.state_dict()
+            save_weights(weights, self._meta(row), folder / BEST_WEIGHTS)
+        write_curves(self._rows, folder / CURVES)
+        write_metrics(self._rows, folder / METRICS)  # last: it says that all is written
+
     def _row(self, trainer: Any, module: SegmentationTraining) -> dict[str, float]:
         scores = module.matrix.scores()
-        seconds = time.monotonic() - self._started
-        trained = self._trained or seconds
+        images = trainer.num_training_batches * self._batch
         return {
             "epoch": trainer.current_epoch + 1,
             "images_seen": trainer.global_step * self._batch,
-            "seconds": round(seconds, 1),
-            "images_per_second": round(trainer.num_training_batches * self._batch / trained, 2),
+            "seconds": round(self._clock.seconds, 1),
+            "images_per_second": round(images / self._clock.trained_seconds, 2),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **module.losses,
             "val_OA": scores.overall_accuracy,
@@ -142,7 +145,8 @@ class RunRecord(Callback):
                 "patches": options.overfit or description.splits["train"].patches,
                 "patch_size": description.patch_size,
                 **options.recipe.to_config(),
-                "encoder_weights": Path(options.encoder_weights).name,
+                # the file of --init holds an encoder, so no other weights are read
+                "encoder_weights": None if options.init else Path(options.encoder_weights).name,
                 "init": options.init and options.init.name,
                 **{name: getattr(options, name) for name in _SETTINGS},
                 "images_seen": int(row["images_seen"]),
@@ -155,10 +159,10 @@ class RunRecord(Callback):
                     "protocol": ("training patches, " if options.overfit else "patches, ")
                     + _PROTOCOL,
                     "scenes": description.splits[validated].scenes,  # type: ignore[index]
-                    "OA": row["val_OA"],
-                    "mF1": row["val_mF1"],
-                    "mIoU": row["val_mIoU"],
-                    "IoU": {name: row[f"val_IoU_{name}"] for name in description.classes},
+                    "OA": _defined(row["val_OA"]),
+                    "mF1": _defined(row["val_mF1"]),
+                    "mIoU": _defined(row["val_mIoU"]),
+                    "IoU": {name: _defined(row[f"val_IoU_{name}"]) for name in description.classes},
                 }
             },
             licence="",
@@ -166,3 +170,7 @@ class RunRecord(Callback):
         if description.height is not None:
             meta["height"] = True
         return meta
+
+
+def _defined(score: float) -> float | None:
+    return None if math.isnan(score) else score

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from hrrsi.training.checkpoints import (
     CHECKPOINT_SECONDS,
-    LAST_CHECKPOINT,
     Checkpoints,
-    Position,
-    checkpoint_position,
 )
 from hrrsi.training.early_stopping import EarlyStop
 from hrrsi.training.epoch_progress import EpochProgress
@@ -27,8 +24,8 @@ from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.processes import run_processes
 from hrrsi.training.record import BEST_WEIGHTS, RunRecord
 from hrrsi.training.run_checks import check_run
-from hrrsi.training.run_environment import write_environment
-from hrrsi.training.run_folder import start_folder
+from hrrsi.training.run_environment import training_environment, write_environment
+from hrrsi.training.run_folder import held_folder, start_folder, starting_position
 from hrrsi.training.sample_pictures import SamplePictures
 from hrrsi.training.tensorboard_log import TensorBoardLog
 
@@ -83,50 +80,60 @@ def train(
             `resume`), weights can't be had, the loss stops being a number, memory or the disk is
             full.
         KeyboardInterrupt: The run was told to stop, and can be resumed.
-        SystemExit: Likewise, in any process but the first.
+        SystemExit: Likewise, in any process but the first; in the first where another one has said
+            what went wrong.
     """
     processes = run_processes(options)
     dataset = check_run(options, resume=resume, overwrite=overwrite)
     if not processes.is_first:
         report, quiet = _say_nothing, True
-    folder = options.run_folder
-    resume = resume and (folder / LAST_CHECKPOINT).is_file()
-    position = checkpoint_position(folder / LAST_CHECKPOINT) if resume else Position(0, 0)
-    share = {"rank": processes.rank, "processes": processes.count}
-    batches = training_batches(
-        dataset, options, epoch=position.epoch, first=position.batches, **share
-    )
-    network = first_network(options, dataset, resume=resume, report=report)
-    steps = options.recipe.epochs * len(batches)
-    if processes.is_first:
-        if not resume:
-            start_folder(options)
-        write_environment(options, dataset, quiet=quiet)
-    record = RunRecord(options, dataset, report)
-    early_stop = EarlyStop(options.patience)
-    patches = [patch.name for patch in dataset.patches("train")]
-    fit(
-        SegmentationTraining(network, options, dataset.description, steps),
-        batches,
-        validation_batches(dataset, options, **share),
-        options,
-        processes,
-        [
-            record,
-            EpochProgress(enabled=not quiet),
-            SamplePictures(options, dataset),
-            TensorBoardLog(options),
-            early_stop,
-            Checkpoints(options, processes, patches, checkpoint_seconds),  # after what it keeps
-        ],
-        resume=resume,
-    )
-    best = record.best
+    with held_folder(options, processes, resume=resume, overwrite=overwrite):
+        position = starting_position(options, resume=resume)
+        resume = not position.is_start
+        share = {"rank": processes.rank, "processes": processes.count}
+        batches = training_batches(
+            dataset, options, epoch=position.epoch, first=position.batches, quiet=quiet, **share
+        )
+        validation = validation_batches(dataset, options, **share)
+        network = first_network(options, dataset, resume=resume, report=report)
+        if processes.is_first:
+            environment = training_environment(options, dataset, resume=resume, quiet=quiet)
+            if not resume:
+                start_folder(options)
+            write_environment(options, environment)
+        record = RunRecord(options, dataset, report)
+        early_stop = EarlyStop(options.patience)
+        batch = min(options.recipe.batch, len(batches.dataset))
+        images = (len(batches) * batch, len(validation.dataset))
+        patches = [patch.name for patch in dataset.patches("train")]
+        steps = options.recipe.epochs * len(batches)
+        fit(
+            SegmentationTraining(network, options, dataset.description, steps),
+            batches,
+            validation,
+            options,
+            processes,
+            [
+                record,
+                EpochProgress(images, options.recipe.batch, _miou, enabled=not quiet),
+                SamplePictures(options, dataset),
+                TensorBoardLog(options),
+                early_stop,
+                # after what it keeps
+                Checkpoints(options, processes, patches, checkpoint_seconds, record.write),
+            ],
+            resume=resume,
+        )
+    best, folder = record.best, options.run_folder
     run = TrainedRun(
         folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], early_stop.stopped
     )
     report(_summary(run, options))
     return run
+
+
+def _miou(module: SegmentationTraining) -> str:
+    return f"mIoU {100 * module.matrix.scores().mean_iou:.2f}"
 
 
 def _summary(run: TrainedRun, options: TrainOptions) -> str:

@@ -8,7 +8,8 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.processes import Processes, accelerator_and_devices, run_processes
-from hrrsi.training.run_folder import check_folder
+from hrrsi.training.run_folder import check_folder, has_checkpoint
+from hrrsi.training.run_options import RunOptions
 
 _ENCODER_STRIDE = 32
 
@@ -30,13 +31,11 @@ def check_run(
     processes = run_processes(options)
     dataset = TiledDataset(options.data)
     _check_trainable(dataset, options, processes)
-    accelerator, _ = accelerator_and_devices(options)
-    if accelerator == "cpu" and options.precision == "16":
-        raise HrrsiError(
-            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
-        )
+    check_precision(options)
     if processes.is_first:  # to the others, the run of the first is there already
         check_folder(options, resume=resume, overwrite=overwrite)
+    if has_checkpoint(options, resume=resume):
+        return dataset  # what the network started from is not read again
     if options.init is None:
         check_encoder_source(options.model, options.encoder_weights)
     elif not options.init.is_file():
@@ -44,6 +43,19 @@ def check_run(
             "no such file", where=f"--init {options.init}", fix="give a weights file of hrrsi"
         )
     return dataset
+
+
+def check_precision(options: RunOptions) -> None:
+    """Raise where the device does not compute in the precision of a run.
+
+    Raises:
+        HrrsiError: It does not.
+    """
+    accelerator, _ = accelerator_and_devices(options)
+    if accelerator == "cpu" and options.precision == "16":
+        raise HrrsiError(
+            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
+        )
 
 
 def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Processes) -> None:
@@ -56,6 +68,12 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
             "tile it with --val-scenes: the best weights are chosen on them, never on test",
         )
     description = dataset.description
+    if options.recipe.crop > description.patch_size:
+        raise HrrsiError(
+            f"is more than the {description.patch_size} px of the patches",
+            where=f"--crop {options.recipe.crop}",
+            fix="give a smaller one, or tile larger patches",
+        )
     patches = len(dataset.patches("train")[: options.overfit or None])
     batch = min(options.recipe.batch, patches)
     if batch % processes.count:

@@ -1,10 +1,9 @@
 """What a run was started with, so that its folder alone is enough to repeat it.
 
-``config.yaml`` holds every option; ``environment.yaml``, written here, holds what the options
-don't say:
+``config.yaml`` holds every option; ``environment.yaml`` holds what the options don't say:
 
-- ``dataset``: the digest of what is trained and validated on: ``dataset.yaml``, and names, sizes
-  and contents of the patches (`dataset_digest`);
+- ``dataset``: the digest of what is trained and validated on (`dataset_digest`; of a
+  pre-training, `hrrsi.pretraining.image_folders.image_digest`);
 - ``encoder_weights``, ``init``: the digests of the files that the network started from;
 - ``starts``: one entry each time the run was started or resumed, with the time, the command line,
   the version of hrrsi (and the commit, where it is a checkout), those of Python and of the
@@ -36,38 +35,66 @@ from hrrsi.networks.names import parsed_model
 from hrrsi.progress import progress
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.run_options import RunOptions
 from hrrsi.weights_file import content_digest
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 ENVIRONMENT = "environment.yaml"
 
-_LIBRARIES = ("torch", "timm", "lightning", "numpy", "imaug", "opencv-python-headless", "rasterio")
+_LIBRARIES = (
+    *("torch", "torchvision", "timm", "lightning", "numpy", "imaug", "opencv-python-headless"),
+    *("rasterio", "pillow", "nvidia-dali-cuda130"),
+)
 _SPLITS = ("train", "val")  # what a run looks at
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def write_environment(options: TrainOptions, dataset: TiledDataset, *, quiet: bool = False) -> None:
-    """Write ``environment.yaml`` into a run's folder, or add to it that the run is resumed.
+def training_environment(
+    options: TrainOptions, dataset: TiledDataset, *, resume: bool, quiet: bool = False
+) -> dict[str, Any]:
+    """Return what ``environment.yaml`` is to hold once a training run starts or goes on.
 
     Args:
         options: Options of the run.
         dataset: The dataset that it is trained on; all of its files are read.
+        resume: Whether the run goes on.
         quiet: No progress bar.
 
     Raises:
         HrrsiError: The run was started with other data, or a file can't be read.
     """
+    patches = sum(len(dataset.patches(split)) for split in _present_splits(dataset))
+    data = {"sha256": dataset_digest(dataset, quiet=quiet), "patches": patches}
+    sources = {} if resume else _sources(options)  # nothing is read of them again
+    return run_environment(options, data, sources, resume=resume)
+
+
+def run_environment(
+    options: RunOptions, data: dict[str, Any], sources: dict[str, Any], *, resume: bool
+) -> dict[str, Any]:
+    """Return what ``environment.yaml`` is to hold once a run starts or goes on.
+
+    Args:
+        options: Options of the run.
+        data: What it is trained on; its digest as ``sha256``.
+        sources: What the network starts from.
+        resume: Whether the run goes on: its file is added to.
+
+    Raises:
+        HrrsiError: The run was started with other data.
+    """
     path = options.run_folder / ENVIRONMENT
-    digest = dataset_digest(dataset, quiet=quiet)
-    if path.is_file():
+    content = {"dataset": data, **sources}
+    if resume and path.is_file():
         content = read_yaml(path)
-        _check_same_data(content, digest, options, dataset)
-    else:
-        patches = sum(len(dataset.patches(split)) for split in _present_splits(dataset))
-        content = {"dataset": {"sha256": digest, "patches": patches}, **_sources(options)}
-    resumed = bool(content.get("starts"))
-    content["starts"] = [*content.get("starts", []), {"resumed": resumed, **environment()}]
-    with replacing(path) as temporary:
+        _check_same_data(content, data["sha256"], options)
+    content["starts"] = [*content.get("starts", []), {"resumed": resume, **environment()}]
+    return content
+
+
+def write_environment(options: RunOptions, content: dict[str, Any]) -> None:
+    """Write ``environment.yaml`` into a run's folder."""
+    with replacing(options.run_folder / ENVIRONMENT) as temporary:
         temporary.write_text(dump_yaml(content), encoding="utf-8")
 
 
@@ -152,9 +179,7 @@ def _file_digest(path: Path) -> str:
         raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
 
 
-def _check_same_data(
-    content: dict[str, Any], digest: str, options: TrainOptions, dataset: TiledDataset
-) -> None:
+def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) -> None:
     before = content.get("dataset")
     if not isinstance(before, dict) or "sha256" not in before:
         raise HrrsiError(
@@ -165,8 +190,8 @@ def _check_same_data(
     if before["sha256"] != digest:
         raise HrrsiError(
             f"its content is not what the run in {options.run_folder} was started with",
-            where=dataset.folder,
-            fix="put the old dataset back, or start another run with --overwrite or another --out",
+            where=options.data,
+            fix="put the old data back, or start another run with --overwrite or another --out",
         )
 
 

@@ -22,8 +22,16 @@ class RunOptions(Protocol):
     """Options of a run: of `hrrsi.training.options` or of `hrrsi.pretraining.options`."""
 
     @property
+    def data(self) -> Path:
+        """Folder of what it is trained on."""
+
+    @property
     def model(self) -> str:
         """Name of what is trained."""
+
+    @property
+    def items(self) -> str:
+        """What it is trained on, in the plural."""
 
     @property
     def run_folder(self) -> Path:

@@ -18,6 +18,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.checkpoints import LAST_CHECKPOINT
 from hrrsi.training.failures import run_error
 from hrrsi.training.first_network import first_network
+from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
@@ -130,6 +131,8 @@ def _tried(options: TrainOptions, dataset: TiledDataset) -> RunPlan:
         replace(options, devices=1, nodes=1), dataset, resume=False, report=notes.append
     )
     device = torch.device(chosen_device(options.device))
+    if device.type == "cpu":
+        keep_freed_memory()  # as the run does
     processes = run_processes(options).count
     here = replace(options, workers=0)
     batches = training_batches(dataset, here, processes=processes)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hrrsi.device import computes_in_bf16
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
@@ -52,7 +53,8 @@ class TorchEngine:
         self._device = torch.device(device)
         on_gpu = self._device.type == "cuda"
         if precision in ("auto", "fast"):
-            precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
+            # on a processor this engine is the reference that others are compared with
+            precision = "bf16" if on_gpu and computes_in_bf16(device) else "32"
         if precision == "16" and not on_gpu:
             raise HrrsiError("half precision needs a GPU", fix="give --precision bf16 or 32")
         self.precision = precision

@@ -1,0 +1,55 @@
+"""Options of ``hrrsi train`` and ``hrrsi pretrain`` that say what a run computes on, and how."""
+
+from typing import Annotated
+
+import typer
+
+from hrrsi.training.run_options import Precision
+
+HARDWARE_PANEL = "Hardware"
+
+TrainingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+Devices = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        min=1,
+        help="Processes on each machine, each with a GPU (or, on the CPU, a share of the cores) "
+        "of its own. --batch is shared out among them.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+Nodes = Annotated[
+    int,
+    typer.Option(
+        "--nodes",
+        min=1,
+        help="Machines. Start the same command on each with torchrun or SLURM's srun.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+TrainingPrecision = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
+        "computes in it, else 32; and 32 for the published recipe of train.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the network and the losses first: a minute or more at the start, then "
+        "faster steps. It pays on a GPU, and in long runs.",
+        rich_help_panel=HARDWARE_PANEL,
+    ),
+]
