@@ -58,7 +58,8 @@ class DaliBatches:
         self._images = images
         self._workers = max(1, workers)
         self._device = device
-        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        cuda: Any = torch.cuda  # its stream has no hints
+        self._stream = cuda.Stream(device) if device.type == "cuda" else None
         self._pipeline = self._new_pipeline()
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import Colour, check_statistics, invalid_file
+from hrrsi.labels.splits import Part
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
@@ -81,7 +82,7 @@ class DatasetDescription(BaseModel):
     patch_size: int = Field(gt=0)
     stride: int = Field(gt=0)
     patch_format: Literal["png", "tif"]
-    splits: dict[Literal["train", "val", "test"], SplitContent]
+    splits: dict[Part, SplitContent]
 
     @model_validator(mode="after")
     def _check(self) -> DatasetDescription:
@@ -183,7 +184,7 @@ class TiledDataset:
                 raise HrrsiError(
                     "is missing", where=patch.label, fix="run `hrrsi tile` again with --overwrite"
                 )
-        expected = self.description.splits.get(split)  # type: ignore[call-overload]
+        expected = self.description.splits.get(split)  # type: ignore[call-overload]  # any text
         if expected is not None and expected.patches != len(patches):
             raise HrrsiError(
                 f"holds {len(patches)} patches where {DESCRIPTION} says {expected.patches}",

@@ -77,8 +77,7 @@ class SegmentationTraining(lightning.LightningModule):
     @property
     def kept_network(self) -> SegmentationNetwork:
         """What is validated and kept: the moving average of the recipe, or what is trained."""
-        kept: Any = self.network if self._average is None else self._average
-        return kept  # type: ignore[no-any-return]
+        return self.network if self._average is None else self._average
 
     @property
     def losses(self) -> dict[str, float]:

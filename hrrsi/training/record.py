@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from hrrsi.labels.splits import Part
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
 from hrrsi.training.epoch_clock import EpochClock
@@ -127,7 +128,7 @@ class RunRecord(Callback):
     def _meta(self, row: Mapping[str, float]) -> ModelMeta:
         description, options = self._description, self._options
         resolution = description.resolution
-        validated = "train" if options.overfit else "val"
+        validated: Part = "train" if options.overfit else "val"
         meta = ModelMeta(
             model=options.model,
             classes=description.classes,
@@ -158,7 +159,7 @@ class RunRecord(Callback):
                 "validation": {
                     "protocol": ("training patches, " if options.overfit else "patches, ")
                     + _PROTOCOL,
-                    "scenes": description.splits[validated].scenes,  # type: ignore[index]
+                    "scenes": description.splits[validated].scenes,
                     "OA": _defined(row["val_OA"]),
                     "mF1": _defined(row["val_mF1"]),
                     "mIoU": _defined(row["val_mIoU"]),

@@ -1,12 +1,15 @@
 """The moving average of a network's weights, which is validated and kept instead of them."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+_Network = TypeVar("_Network", bound=nn.Module)
 
-def averaged_copy(network: nn.Module) -> nn.Module:
+
+def averaged_copy(network: _Network) -> _Network:
     """Return the average before the first step: a copy in eval mode that asks for no gradient."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
