@@ -32,7 +32,8 @@ def write_pretraining_curves(epochs: Sequence[Mapping[str, float]], path: Path) 
     scores.set(title="Right images, in percent", xlabel="epoch", ylim=(0, 100))
     rate.plot(x, [row["lr"] for row in epochs], ".-")
     rate.set(title="Learning rate at the end of the epoch", xlabel="epoch")
-    if all(row["lr"] > 0 for row in epochs):
+    rates = {row["lr"] for row in epochs}
+    if len(rates) > 1 and min(rates) > 0:  # a single one leaves a logarithmic axis without ends
         rate.set(yscale="log")
     for axes in (losses, scores):
         axes.legend()
