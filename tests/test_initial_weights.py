@@ -131,7 +131,7 @@ def test_bands_that_mean_something_else_are_told(
 ) -> None:
     path, tensors = saved(tmp_path, "ued", ["road", "water"], len(there))
     meta = {**read_meta(path), "bands": seen, "height": height}
-    save_weights(tensors, meta, path)  # type: ignore[arg-type]
+    save_weights(tensors, meta, path)
     kept = load_initial_weights(fresh("ued", 2, len(there)), path, ["road", "water"], there)
     assert kept.share == 1
     assert words in kept.summary

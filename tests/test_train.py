@@ -230,6 +230,8 @@ def test_overwrite_refuses_a_folder_that_is_no_run(dataset: Path, tmp_path: Path
     result = run(dataset, "--model", "ued", "--out", tmp_path, *QUICK, "--overwrite")
     assert_one_line_error(result, "is not a run folder")
     assert precious.read_text() == "mine"
+    result = run(dataset, "--model", "ued", "--out", precious, *QUICK)
+    assert_one_line_error(result, f"{precious}: the folder cannot be created")
 
 
 def with_split(dataset: Path, folder: Path, **changes: object) -> Path:

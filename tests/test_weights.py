@@ -163,7 +163,7 @@ def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: 
     network = build_network("ued-resnet18", 2)
     path = tmp_path / "tagged.safetensors"
     meta = {**meta_of("ued-resnet18", 2, 3), "model": "ued-resnet18.dropped_in1k"}
-    save_weights(network.state_dict(), meta, path)  # type: ignore[arg-type]
+    save_weights(network.state_dict(), meta, path)
     loaded = load_model(path)
     assert loaded.meta["model"] == "ued-resnet18.dropped_in1k"
     for key, value in network.state_dict().items():

@@ -55,7 +55,7 @@ def evaluate_dataset(
     new_index = class_lookup(meta["classes"], description.classes, where)
     reading = _checked_reading(description, meta, where)
     patches = dataset.patches(split)
-    content = description.splits.get(split)  # type: ignore[call-overload]  # maybe not one of them
+    content = description.split_content(split)
     if content is None:
         raise HrrsiError(
             f"{DESCRIPTION} does not describe the split {split!r}",

@@ -17,10 +17,10 @@ from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.image_folders import ImageFolders
 from hrrsi.pretraining.module import MEAN, STD, ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
-from hrrsi.training.encoder_weights import ENCODER_METADATA
 from hrrsi.training.epoch_clock import EpochClock
 from hrrsi.training.failures import SharedError
 from hrrsi.training.metrics_file import METRICS, holds_metrics, write_metrics
+from hrrsi.weights_file import ENCODER_METADATA
 
 ENCODER_WEIGHTS = "encoder.safetensors"
 CURVES = "curves.png"

@@ -100,6 +100,10 @@ class DatasetDescription(BaseModel):
                 raise ValueError(f"{name} has {length} entries for {classes} classes")
         return self
 
+    def split_content(self, split: str) -> SplitContent | None:
+        """Return what a split holds, or None where it is not described."""
+        return next((content for name, content in self.splits.items() if name == split), None)
+
     @property
     def patch_dtype(self) -> str:
         """NumPy name of the patches' type."""
@@ -184,7 +188,7 @@ class TiledDataset:
                 raise HrrsiError(
                     "is missing", where=patch.label, fix="run `hrrsi tile` again with --overwrite"
                 )
-        expected = self.description.splits.get(split)  # type: ignore[call-overload]  # any text
+        expected = self.description.split_content(split)
         if expected is not None and expected.patches != len(patches):
             raise HrrsiError(
                 f"holds {len(patches)} patches where {DESCRIPTION} says {expected.patches}",

@@ -19,8 +19,7 @@ from hrrsi.networks.names import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.timm_encoder import check_timm_name
 from hrrsi.tensor_files import read_tensor_file
-from hrrsi.weights_file import ENCODER_METADATA as ENCODER_METADATA
-from hrrsi.weights_file import open_weights
+from hrrsi.weights_file import encoder_of, open_weights
 
 _PREFIXES = ("module.", "base_network.")
 _COUNTER = "num_batches_tracked"  # BatchNorms count what they never use here, if at all
@@ -195,7 +194,8 @@ def _what_it_holds(source: str) -> str:
     with open_weights(Path(source)) as file:
         metadata = file.metadata() or {}
     with suppress(KeyError, TypeError, ValueError):  # said by others than us
-        if ENCODER_METADATA in metadata:
-            return f"; it holds {json.loads(metadata[ENCODER_METADATA])['encoder']}"
+        encoder = encoder_of(metadata)
+        if encoder is not None:
+            return f"; it holds {encoder['encoder']}"
         return f"; it holds {json.loads(metadata['model'])}"  # the weights of a network
     return ""

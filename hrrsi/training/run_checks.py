@@ -92,7 +92,7 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
 
 
 def _check_split(dataset: TiledDataset, split: str, classes: int, fix: str) -> None:
-    content = dataset.description.splits.get(split)  # type: ignore[call-overload]  # one of them
+    content = dataset.description.split_content(split)
     if content is None:
         raise HrrsiError(f"has no {split} split", where=dataset.folder, fix=fix)
     dataset.patches(split)

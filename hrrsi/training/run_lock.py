@@ -47,8 +47,8 @@ def check_unlocked(folder: Path) -> None:
     try:
         with _lock_path(folder).open(encoding="utf-8") as file:
             _lock(file, fcntl.LOCK_SH, folder)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, NotADirectoryError):
+        return  # nobody works there; whether it can be a folder shows when it is made
 
 
 def _locked_file(folder: Path) -> TextIO:
