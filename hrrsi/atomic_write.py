@@ -1,5 +1,6 @@
 """Files and folders that appear under their final name whole, or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -16,18 +17,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for a file and for a folder (the block creates either at the temporary path). Where the
     block fails, the temporary path is removed and whatever `path` held is untouched. Leftovers
-    of killed processes are removed. The suffix is kept, since GDAL picks drivers by it.
+    of killed processes are removed. The suffix is kept, since GDAL picks drivers by it. Errors of
+    the system name `path`, not the temporary one.
 
     Raises:
-        HrrsiError: The folder can't be created or written to.
+        HrrsiError: The folder can't be created or written to, or a file would take the place of
+            a folder.
     """
     prepare_folder(path.parent)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
-        yield temporary
+        with naming(path, temporary):
+            yield temporary
         _flush_to_disk(temporary)
         if path.is_dir() and not path.is_symlink():
+            if not temporary.is_dir():
+                raise HrrsiError("is a folder", where=path, fix="name a file")
             retired = path.with_name(f".{path.stem}.partial-{os.getpid()}-old{path.suffix}")
             path.rename(retired)
             temporary.rename(path)
@@ -55,9 +61,35 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     _remove(folder)
     folder.mkdir()
     try:
-        yield folder
+        with naming(path, folder):
+            yield folder
     finally:
         _remove(folder)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let errors of the system name a path that the user knows.
+
+    Args:
+        path: What they name instead of `temporary` or what is inside it, and where the disk is
+            full, of which the system says no name.
+        temporary: A file or folder in its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        if isinstance(named, str | Path) and Path(named).is_relative_to(temporary):
+            error.filename = str(path / Path(named).relative_to(temporary))
+        elif named is None and is_full_disk(error):
+            error.filename = str(path)
+        raise
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether a write failed since there is no room for more."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepare_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a file is: weights, a tiled dataset or a raster, in a few lines a person reads."""
+"""What a file is: weights, a tiled dataset, a run or a raster, in a few lines a person reads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.networks.names import parsed_model
 from hrrsi.prediction.engines.network_graph import NetworkGraph
-from hrrsi.quantities import area_text, length_text
+from hrrsi.quantities import area_text, counted, length_text, share_text
 from hrrsi.scenes.band_choice import alpha_bands
 from hrrsi.scenes.mosaic import is_local
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.training.training_lines import score_lines, training_lines
 from hrrsi.weights_file import ModelMeta, encoder_of, is_safetensors, open_weights, read_meta
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -29,7 +30,8 @@ class FileInfo:
     """What a file is.
 
     Attributes:
-        kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``class map`` or ``raster``.
+        kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``training run``,
+            ``pre-training run``, ``class map`` or ``raster``.
         lines: Label and text, for people.
         data: The same and more as plain values, for programs.
     """
@@ -44,7 +46,8 @@ def file_info(path: str | Path) -> FileInfo:
 
     Args:
         path: Weights (``.safetensors``, ``.pth``), those of an encoder (`hrrsi pretrain`), a tiled
-            dataset (its folder or its ``dataset.yaml``), or whatever GDAL opens.
+            dataset (its folder or its ``dataset.yaml``), the folder of a run, or whatever GDAL
+            opens.
 
     Raises:
         HrrsiError: It is none of these, or damaged.
@@ -57,11 +60,16 @@ def file_info(path: str | Path) -> FileInfo:
     if local.is_dir():
         if (local / DESCRIPTION).is_file():
             return _dataset_info(local)
-        raise HrrsiError(
-            f"is a folder without {DESCRIPTION}",
-            where=path,
-            fix="name a tiled dataset, a weights file or a raster",
-        )
+        from hrrsi.training.run_info import run_info  # imports torch, which takes seconds
+
+        found = run_info(local)
+        if found is None:
+            raise HrrsiError(
+                f"is a folder without {DESCRIPTION}, and none of a run",
+                where=path,
+                fix="name a tiled dataset, a run folder, a weights file or a raster",
+            )
+        return found
     if local.suffix.lower() in _WEIGHTS_SUFFIXES:
         return _weights_info(local)
     return _raster_info(str(path))
@@ -83,9 +91,9 @@ def _weights_info(path: Path) -> FileInfo:
         ("std", _decimals(meta["std"])),
         ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
         ("scheme", meta["scheme"]),
-        ("trained", _training_text(meta["training"])),
-        *_score_lines(meta["scores"]),
-        ("licence", meta["licence"]),
+        *training_lines(meta["training"]),
+        *score_lines(meta["scores"]),
+        ("licence", meta["licence"] or "not said"),
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
     return FileInfo("weights", lines, data)
@@ -96,8 +104,8 @@ def _encoder_info(path: Path, about: dict[str, Any]) -> FileInfo:
     lines = [
         ("encoder", f"{about.get('encoder')}, {_size(path)}"),
         ("trained", f"by `hrrsi pretrain` on images of {len(about.get('classes', []))} classes"),
-        ("validation", ", ".join(f"{name} {_share(value)}" for name, value in scores)),
-        ("use", f"hrrsi train DATASET --encoder-weights {path}"),
+        ("validation", ", ".join(f"{name} {share_text(value)}" for name, value in scores)),
+        ("use", "hrrsi train DATASET --encoder-weights FILE"),
     ]
     return FileInfo("encoder weights", lines, {**about, "file_size": path.stat().st_size})
 
@@ -150,7 +158,7 @@ def _dataset_info(folder: Path) -> FileInfo:
         lines.append(
             (
                 name,
-                f"{content.patches:,} patches of {_count(len(content.scenes), 'scene')}, "
+                f"{content.patches:,} patches of {counted(len(content.scenes), 'scene')}, "
                 f"{content.ignored_pixels / max(1, total):.1%} ignored: {shares}",
             )
         )
@@ -185,11 +193,14 @@ def _raster_info(path: str) -> FileInfo:
     megapixels = scene.width * scene.height / 1e6
     lines = [
         ("size", f"{scene.width} x {scene.height} px ({megapixels:.1f} Mpx), {data['driver']}"),
-        ("bands", f"{_count(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}"),
+        (
+            "bands",
+            f"{counted(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}",
+        ),
         ("CRS", data["crs"] or "none"),
         ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
         ("no data", data["nodata"] or "not declared"),
-        ("stored", f"compression {compression}, {_count(len(data['overviews']), 'overview')}"),
+        ("stored", f"compression {compression}, {counted(len(data['overviews']), 'overview')}"),
         (
             "windows",
             f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
@@ -203,10 +214,11 @@ def _raster_info(path: str) -> FileInfo:
     content = read_class_raster(path)
     if content is None:
         return FileInfo("raster", lines, data)
-    lines.append(("classes", _shares(content.classes, content.class_pixels)))
+    classes = _shares(content.classes, content.class_pixels)
     if content.nodata_pixels:
         share = content.nodata_pixels / (scene.width * scene.height)
-        lines.append(("", f"no data in {share:.1%} of the raster"))
+        classes += f"; no data in {share:.1%} of the raster"
+    lines.append(("classes", classes))
     made_by = content.provenance
     lines.append(
         (
@@ -260,37 +272,8 @@ def _shares(classes: Sequence[str], pixels: Sequence[int]) -> str:
     return ", ".join(f"{c} {n / total:.1%}" for c, n in zip(classes, pixels, strict=True))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _decimals(values: Sequence[float]) -> str:
     return ", ".join(f"{v:.4f}" for v in values)
-
-
-def _training_text(training: dict[str, Any]) -> str:
-    """Return how weights were trained, scenes counted rather than listed."""
-    parts = []
-    for key, value in training.items():
-        words = key.replace("_", " ")
-        if isinstance(value, list):
-            parts.append(f"{_count(len(value), words.removesuffix('s'))}")
-        else:
-            parts.append(f"{words} {value:,}" if isinstance(value, int) else f"{words} {value}")
-    return ", ".join(parts) or "not said"
-
-
-def _score_lines(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a line for each set of scores: the figures in percent, then their protocol."""
-    lines = []
-    for name, values in scores.items():
-        figures = [f"{k} {_share(v)}" for k, v in values.items() if isinstance(v, float | None)]
-        lines.append((name, f"{', '.join(figures)} ({values.get('protocol', 'protocol unknown')})"))
-    return lines
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
 
 
 def _size(path: Path) -> str:

@@ -16,6 +16,7 @@ def progress(
     scale: bool = False,
     enabled: bool = True,
     done: float = 0,
+    brief: bool = False,
 ) -> Iterator[Any]:
     """Yield a tqdm bar on standard error with an estimate of the time left.
 
@@ -28,8 +29,10 @@ def progress(
         scale: Count fractions, with one decimal.
         enabled: False shows nothing.
         done: Units that were done earlier.
+        brief: Leave room in 80 columns for what is set as the bar's postfix.
     """
     numbers = "{n:.1f}/{total:.1f}" if scale else "{n:.0f}/{total_fmt}"
+    figures = numbers + "{unit} [{elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}]"
     with tqdm(
         desc=what,
         total=total,
@@ -38,7 +41,6 @@ def progress(
         disable=None if enabled else True,
         leave=False,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| "
-        + numbers
-        + "{unit} [{elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}]",
+        + ("[{remaining} left, {rate_fmt}{postfix}]" if brief else figures),
     ) as bar:
         yield bar

@@ -25,3 +25,13 @@ def time_text(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, e.g. ``1 epoch`` or ``2,000 steps``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share_text(share: float | None) -> str:
+    """Return a share (0 to 1) in percent, or a dash where it is not defined."""
+    return "-" if share is None else f"{share:.2%}"

@@ -26,7 +26,11 @@ def read_tensor_file(path: Path) -> object:
         with path.open("rb") as file:
             start = file.read(_TAR[1] + len(_TAR[0]))
         if not (start.startswith((b"PK", b"\x80")) or start[_TAR[1] :] == _TAR[0]):
-            raise HrrsiError("is not a PyTorch file", where=path, fix="download it again")
+            raise HrrsiError(
+                "holds no weights: it is neither a .safetensors nor a PyTorch file",
+                where=path,
+                fix="give another file; download it again if it should hold some",
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols, which load all the same
             content: object = torch.load(path, map_location="cpu", weights_only=True)

@@ -22,6 +22,7 @@ from hrrsi.weights_file import (
     meta_of,
     open_weights,
     packaged_weights,
+    refuse_run_checkpoint,
 )
 
 _WIDTH_SUFFIXES = {16: "", 20: "_1p3", 24: "_1p5"}  # by channels of the stem
@@ -69,7 +70,7 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
 def save_weights(
     tensors: Mapping[str, torch.Tensor], meta: ModelMeta, path: Path, *, half: bool = False
 ) -> None:
-    """Write a weights file; it appears under its name whole or not at all.
+    """Write a weights file; it appears under its name whole or not at all, equal for equal weights.
 
     Args:
         tensors: State dict of the network.
@@ -87,9 +88,23 @@ def save_weights(
         for key, t in tensors.items()
     }
     metadata = {key: json.dumps(value, allow_nan=False) for key, value in meta.items()}
+    content = save(stored, {"hrrsi_format": FORMAT, **metadata})
     with replacing(path) as temporary:
         # written by us, so that a full disk shows as such
-        temporary.write_bytes(save(stored, {"hrrsi_format": FORMAT, **metadata}))
+        temporary.write_bytes(_with_sorted_metadata(content))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a file of safetensors, which writes metadata in a random order, in the order of keys.
+
+    The same weights are then the same bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
@@ -101,6 +116,7 @@ def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
 
 def _read_published(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
     checkpoint = read_tensor_file(path)
+    refuse_run_checkpoint(checkpoint, path)
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise HrrsiError(

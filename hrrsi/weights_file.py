@@ -28,6 +28,11 @@ from hrrsi.networks.names import parsed_model
 PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
 FORMAT = "1"
 ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
+# what runs of `hrrsi train` and `hrrsi pretrain` keep
+BEST_WEIGHTS = "best.safetensors"
+ENCODER_WEIGHTS = "encoder.safetensors"
+
+_CHECKPOINT = "pytorch-lightning_version"  # a key of each checkpoint of a run
 
 
 class ModelMeta(TypedDict):
@@ -199,6 +204,25 @@ def encoder_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     except (KeyError, json.JSONDecodeError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def refuse_run_checkpoint(content: object, path: Path) -> None:
+    """Raise where what was read as weights is the checkpoint that a run goes on from.
+
+    Raises:
+        HrrsiError: It is; names the weights beside it.
+    """
+    if not isinstance(content, dict) or _CHECKPOINT not in content:
+        return
+    files = (path.with_name(name) for name in (BEST_WEIGHTS, ENCODER_WEIGHTS))
+    beside = next((file for file in files if file.is_file()), None)
+    raise HrrsiError(
+        "is the checkpoint that a run goes on from, not its weights",
+        where=path,
+        fix=f"give {beside}, the best of that run"
+        if beside
+        else f"give the {BEST_WEIGHTS} that the run leaves beside it after an epoch",
+    )
 
 
 def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:

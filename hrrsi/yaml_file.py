@@ -1,11 +1,29 @@
 """YAML files read safely: plain data only, and every failure in one line."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hrrsi.errors import HrrsiError
+
+_MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may come several times
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own, which of a name that comes twice would take the last value without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} comes twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -14,16 +32,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Tags that build objects are refused, never run.
 
     Raises:
-        HrrsiError: The file is missing, not readable, not YAML, or not a mapping.
+        HrrsiError: The file is missing, not readable, not YAML, or not a mapping, or a name comes
+            twice in it.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise HrrsiError("no such file", where=path, fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise HrrsiError(f"cannot be read ({error})", where=path) from error
+    except IsADirectoryError:
+        raise HrrsiError("is a folder", where=path, fix="name a YAML file") from None
+    except UnicodeDecodeError:
+        raise HrrsiError("is not a text file", where=path, fix="name a YAML file") from None
+    except OSError as error:
+        raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)
     except yaml.constructor.ConstructorError as error:
         raise HrrsiError(
             f"holds a tag that is not plain data ({error.problem})",

@@ -87,8 +87,10 @@ def test_ghostnets_weights_come_in_several_files(
         path = tmp_path / "weights.safetensors"
         save_file({f"base_network.{k}": v for k, v in donor.items()}, path)
     network = build_network(model, 5)
-    load_encoder_weights(network, model, str(path))
+    said = load_encoder_weights(network, model, str(path))
     actual = network.encoder.state_dict()
+    count = len(actual)
+    assert said == f"encoder weights: {count} of {count} tensors from {path}"
     assert all(torch.equal(actual[key], value) for key, value in donor.items())
 
 
@@ -153,7 +155,9 @@ def test_a_first_layer_adapts_to_the_bands(
     path = tmp_path / "encoder.pth"
     torch.save(donor.state_dict(), path)
     network = build_network(model, 3, bands)
-    load_encoder_weights(network, model, str(path))
+    said = load_encoder_weights(network, model, str(path))
+    assert said is not None
+    assert said.endswith(f"; its first layer adapted from {given} to {bands} bands")
     actual, adapted = network.encoder.state_dict(), []
     for key, value in donor.state_dict().items():
         if actual[key].shape == value.shape:
@@ -179,7 +183,15 @@ def test_a_file_that_does_not_fit_says_what_it_holds(tmp_path: Path) -> None:
         tmp_path / "network.safetensors",
         {"model": '"ued"'},
     )
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    for folder, file in (("pretrained", "encoder"), ("trained", "best"), ("neither", "other")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{file}.safetensors").touch()
     for model, name, words in (
+        ("ued", "pretrained", f"is a folder; give {tmp_path / 'pretrained/encoder.safetensors'}"),
+        ("ued", "trained", f"is a folder; give {tmp_path / 'trained/best.safetensors'}"),
+        ("ued", "neither", "is a folder; give a weights file in it"),
+        ("ued", "picture.png", "neither a .safetensors nor a PyTorch file; give another file"),
         ("ued", "wide.pth", "another width"),
         ("ued", "other.pth", "lacks"),
         ("ued", "code.pth", "it was not run"),

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import hrrsi
 from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
@@ -253,14 +255,30 @@ def test_table_states_its_protocol(dataset, weights):
         "full labels",
         "every class counts in every score",
         "no test-time augmentation",
-        "weights random.safetensors (ued)",
+        f"weights {weights} (ued)",
         "Scenes: val_scene.",
+        f"sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()}, run by hrrsi",
+        "openvino on cpu in precision 32",
     ):
         assert part in text
     report = scored(dataset, "--weights", weights, "--split", "val")
     for c in report["classes"]:
         shares = [f"{100 * c[key]:.2f}" for key in ("precision", "recall", "F1", "IoU")]
         assert re.search(rf"\| {c['name']} +\| +" + r" \| +".join(shares), result.stdout)
+
+
+def test_json_says_what_predicted(dataset, weights):
+    protocol = scored(dataset, "--weights", weights, "--engine", "torch")["protocol"]
+    expected = {
+        "weights": str(weights),
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "model": "ued",
+        "hrrsi": hrrsi.__version__,
+        "engine": "torch",
+        "precision": "32",
+        "device": "cpu",
+    }
+    assert {key: protocol[key] for key in expected} == expected
 
 
 def test_dataset_says_its_split_and_whether_its_labels_were_eroded(dataset, weights):

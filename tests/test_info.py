@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.maps.class_raster import write_class_raster
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
+from hrrsi.weights import load_model, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -30,10 +31,15 @@ def lines(path: Path) -> dict[str, str]:
     assert result.exit_code == 0, result.output
     first, *rest = result.stdout.splitlines()
     kind = first.removeprefix(f"{path}: ")
-    assert len(rest) <= 14  # a few lines a person reads
-    return {"kind": kind} | {
-        line[2:].split("  ")[0]: line[2:].split("  ")[-1].strip() for line in rest
-    }
+    assert len(rest) <= 24  # a few lines a person reads
+    assert all(len(line) <= 98 for line in rest)
+    found = {"kind": kind}
+    for line in rest:
+        if line[2] != " ":
+            label, found[label] = line[2:].split("  ")[0], line[2:].split("  ")[-1].strip()
+        else:
+            found[label] += f" {line.strip()}"
+    return found
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -110,9 +116,8 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
         )
     found = lines(tmp_path / "map.tif")
     assert found["kind"] == "class map"
-    assert found["classes"] == "road 50.0%, roof 50.0%"
+    assert found["classes"] == "road 50.0%, roof 50.0%; no data in 10.0% of the raster"
     assert found["made by"].startswith("hrrsi 0.1, ued (w.safetensors)")
-    assert "no data in 10.0% of the raster" in info(tmp_path / "map.tif").stdout
     assert facts(tmp_path / "map.tif")["class_pixels"] == [315000, 315000]
 
 
@@ -128,6 +133,29 @@ def test_weights(tmp_path: Path) -> None:
     data = facts(path)
     assert data["parameters"] == 2_833_359
     assert data["colours"][0] == [60, 16, 152]
+
+
+def test_how_weights_were_trained_is_said_in_words(tmp_path: Path) -> None:
+    made = load_model(save_made_weights(tmp_path / "made.safetensors"))
+    hardware = {"cpu": "Slow CPU", "cores": 2, "memory_gb": 8.1}
+    training = {
+        "data": "dubai", "scenes": ["a", "b"], "patches": 1405, "patch_size": 64,
+        "recipe": "default", "epochs": 34, "batch": 8, "lr": 0.05, "warmup": 0.0, "dice": 1.0,
+        "encoder_weights": "none", "init": None, "freeze_encoder": 0, "seed": 0, "devices": 1,
+        "compile": False, "images_seen": 8400, "epoch": 21, "seconds": 300.0, "hardware": hardware,
+    }  # fmt: skip
+    iou = {"Building": 0.25, "Water": None}
+    scores = {"validation": {"protocol": "patches", "OA": 0.5, "mF1": None, "IoU": iou}}
+    path = tmp_path / "old.safetensors"
+    meta = {**made.meta, "training": training, "scores": scores}
+    save_weights(made.state_dict(), meta, path)  # type: ignore[arg-type]
+    found = lines(path)
+    assert found["trained on"] == "dubai: 2 scenes, 1,405 patches of 64 px"
+    assert found["start"] == "random numbers"
+    assert found["kept"] == "epoch 21 of 34, 8,400 images seen"
+    assert found["took"] == "5 min on Slow CPU, 2 cores, 8.1 GB of memory"
+    assert found["settings"] == "recipe default, batch 8, lr 0.05, dice 1, seed 0"
+    assert found["validation"] == "OA 50.00%, mF1 -; IoU of Building 25.00%, Water - (patches)"
 
 
 def test_a_published_checkpoint(legacy: Path, tmp_path: Path) -> None:
@@ -150,7 +178,7 @@ def test_an_encoder_of_pretrain(tmp_path: Path) -> None:
     assert found["encoder"].startswith("ghostnet_100, ")
     assert found["trained"] == "by `hrrsi pretrain` on images of 2 classes"
     assert found["validation"] == "top-1 62.50%, top-5 100.00%"
-    assert found["use"] == f"hrrsi train DATASET --encoder-weights {path}"
+    assert found["use"] == "hrrsi train DATASET --encoder-weights FILE"
     assert facts(path)["top1"] == 0.625
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
 from hrrsi.pretraining.classifiers import classifier
+from hrrsi.pretraining.curves import write_pretraining_curves
 from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.image_folders import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
@@ -174,6 +176,22 @@ def test_learning_rate_falls_in_proportion(finished: tuple[Path, Result]) -> Non
     assert rates == pytest.approx([0.02 * 0.1, 0.02 * 0.001])
 
 
+@pytest.mark.parametrize("rates", [[0.1], [0.1, 0.01, 0.001]])
+def test_curves_are_drawn_of_any_epochs(rates: list[float], tmp_path: Path) -> None:
+    rows = [
+        {
+            "epoch": n + 1, "lr": rate, "loss": 2 / (n + 1), "val_loss": 1.8 / (n + 1),
+            "top1": 0.3, "val_top1": 0.4, "val_top5": 1.0,
+        }
+        for n, rate in enumerate(rates)
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_pretraining_curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG"
+
+
 def test_a_network_learns(folder: Path, tmp_path: Path) -> None:
     result = run(
         folder, "--encoder", "resnet10t", "--epochs", 8, "--out", tmp_path, *QUICK, "--lr", 0.01
@@ -289,22 +307,18 @@ def test_existing_runs_are_kept(
     assert run(folder, *arguments, "--resume", "--overwrite").exit_code == 2
 
 
-def test_a_dry_run_says_what_it_would_do(folder: Path, tmp_path: Path) -> None:
-    result = run(folder, "--encoder", "ghostnet_150", "--out", tmp_path / "runs", "--dry-run")
-    assert result.exit_code == 0, result.output
-    for words in ("4 classes", "32 images to train on, 16 to validate", "120 epochs of 1 steps"):
-        assert words in result.stdout
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_dry_run_says_what_the_run_would(folder: Path, finished: tuple[Path, Result]) -> None:
     arguments = ["--out", finished[0], *QUICK, "--dry-run"]
-    assert_one_line_error(run(folder, "--epochs", 2, *arguments), "holds a run already")
     result = run(folder, "--epochs", 3, *arguments, "--resume")
     assert_one_line_error(result, "was started with epochs 2, not 3")
-    for more in (["--epochs", 2, "--resume"], ["--epochs", 3, "--overwrite"]):
+    for more, words in (
+        (["--epochs", 2], "so the run would be refused; with --resume it is finished"),
+        (["--epochs", 2, "--resume"], "with --resume it is finished (2 epochs)"),
+        (["--epochs", 3, "--overwrite"], "which --overwrite replaces"),
+    ):
         result = run(folder, *arguments, *more)
         assert result.exit_code == 0, result.output
+        assert words in result.stdout
 
 
 def renamed_class(data: Path) -> None:
@@ -497,16 +511,32 @@ def without_images(data: Path) -> None:
         image.rename(image.with_suffix(".txt"))
 
 
+def as_scenes_and_labels(data: Path) -> None:
+    for split in ("train", "val"):
+        remove(data, *(f"{split}/{name}" for name in CLASSES))
+        for name in ("images", "masks"):
+            (data / split / name).mkdir()
+
+
+def as_a_file(data: Path) -> None:
+    shutil.rmtree(data)
+    data.touch()
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda data: remove(data, "train"), ("data: holds no folder train",)),
+        (lambda data: remove(data, "train"), ("data: holds no folder train", "hrrsi tile")),
         (lambda data: remove(data, "val"), ("data: holds no folder val",)),
         (lambda data: remove(data, "train", "val"), ("data: holds no folder train",)),
         (lambda data: remove(data, *(f"train/{c}" for c in CLASSES)), ("train: holds no class",)),
         (lambda data: remove(data, *(f"val/{c}" for c in CLASSES)), ("val: holds no class",)),
         (lambda data: remove(data, *(f"train/{c}" for c in CLASSES[1:])), ("one class only",)),
         (lambda data: remove(data, "train/tile4"), ("val: holds class tile4, which train lacks",)),
+        (lambda data: remove(data, "val/tile5"), ("train: holds class tile5, which val lacks",)),
+        (lambda data: (data / "dataset.yaml").touch(), ("data: is a tiled dataset", "hrrsi train")),
+        (as_scenes_and_labels, ("train: holds the folders images and masks", "hrrsi tile")),
+        (as_a_file, ("data: is a file, not a folder",)),
         (without_images, ("holds no image in class tile5",)),
         (lambda data: (data / "val" / "new").mkdir(), ("val: holds class new, which train lacks",)),
         (lambda data: shutil.rmtree(data), ("data: no such folder",)),
@@ -607,7 +637,7 @@ def test_a_segmentation_run_starts_from_the_encoder(
     arguments += ["--recipe", "published", "--device", "cpu", "--out", str(runs), "--quiet"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    trained = load_file(runs / "ued" / "best.safetensors")
+    trained = load_file(runs / "ued-overfit" / "best.safetensors")
     kernels = load_file(encoder)["blocks.8.0.ghost1.primary_conv.0.weight"]
     name = "base_network.blocks.8.0.ghost1.primary_conv.0.weight"
     assert torch.equal(trained[name], kernels), "with a learning rate of 0 it stays what it was"

@@ -2,10 +2,14 @@
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import math
+import os
+import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +29,11 @@ from typer.testing import CliRunner, Result
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.errors import HrrsiError
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.training import epoch_progress
+from hrrsi.training.curve_panels import CurvePanels
 from hrrsi.training.curves import write_curves
 from hrrsi.training.epoch_progress import EpochProgress
 from hrrsi.training.options import TrainOptions
@@ -35,6 +41,7 @@ from hrrsi.training.recipes import RECIPE_FIELDS
 from hrrsi.training.record import RunRecord
 from hrrsi.training.run_environment import dataset_digest, hardware
 from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
+from hrrsi.training.training_lines import hardware_text
 from hrrsi.weights import load_model
 
 QUICK = [
@@ -59,6 +66,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setattr(name, lambda: MACHINE)
         result = train(dataset, "--out", out, "--epochs", 3)
     assert result.exit_code == 0, result.output
+    (out / "said.txt").write_text(result.stdout)
     return out / "ued_bes_sfm"
 
 
@@ -120,7 +128,42 @@ def test_metrics_of_each_epoch(run: Path) -> None:
         assert row["val_mIoU"] == pytest.approx(np.nanmean(ious))
         # the epoch's training alone, in which no more time passes than in the epoch
         assert row["images_per_second"] * (row["seconds"] + 0.1) > 8
-        assert {"lr", "val_OA", "val_mF1"} < set(row)
+        assert {"lr", "val_seg_loss", "val_OA", "val_mF1"} < set(row)
+
+
+def test_a_run_says_its_scores_and_ends_with_the_best_epoch_s_classes(run: Path) -> None:
+    rows, lines = rows_of(run), (run.parent / "said.txt").read_text().splitlines()
+    epochs = [line for line in lines if " epoch " in line and " | val mIoU " in line]
+    for row, line in zip(rows, epochs, strict=True):
+        scores = f"val mIoU {100 * row['val_mIoU']:.2f} OA {100 * row['val_OA']:.2f}"
+        assert f" | {scores} segmentation {row['val_seg_loss']:.3f} | " in line
+    best = max(rows, key=lambda row: row["val_mIoU"])
+    title, *table = lines[lines.index(epochs[-1]) + 1 : -1]
+    assert title == f"epoch {best['epoch']:.0f}, the best, validation, in percent:"
+    shown = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")]
+    cells = [tuple(cell.strip() for cell in row) for row in shown]
+    assert cells == [
+        ("class", "IoU"),
+        *(
+            (key.removeprefix("val_IoU_"), "-" if math.isnan(iou) else f"{100 * iou:.2f}")
+            for key, iou in best.items()
+            if key.startswith("val_IoU_")
+        ),
+    ]
+
+
+def test_a_checkpoint_is_no_weights_file(run: Path, dataset: Path, tmp_path: Path) -> None:
+    best = run / "best.safetensors"
+    words = f"last.ckpt: is the checkpoint that a run goes on from, not its weights; give {best}"
+    with pytest.raises(HrrsiError, match=re.escape(words)):
+        load_model(run / "last.ckpt")
+    for option in ("--init", "--encoder-weights"):
+        result = train(dataset, "--out", tmp_path, start=(option, run / "last.ckpt"))
+        assert result.exit_code == 1
+        assert words in result.stderr
+    alone = shutil.copy(run / "last.ckpt", tmp_path)
+    with pytest.raises(HrrsiError, match=r"give the best\.safetensors that the run leaves"):
+        load_model(alone)
 
 
 def test_weights_say_none_of_a_class_that_is_in_no_pixel(dataset: Path, tmp_path: Path) -> None:
@@ -163,9 +206,6 @@ def test_the_best_weights_say_how_they_were_trained(run: Path, dataset: Path) ->
         assert training[key] == config[key], key
     assert training["epoch"] == best["epoch"]
     assert training["images_seen"] == best["images_seen"]
-    until = sum(row["seconds"] for row in rows if row["epoch"] <= best["epoch"])
-    assert training["seconds"] == pytest.approx(until)
-    assert training["hardware"] == hardware()
     assert training["patches"] == 8
     assert str(dataset) not in str(training)
 
@@ -265,12 +305,13 @@ def test_the_clock_of_an_epoch_goes_on_after_a_resume(
     matrix = SimpleNamespace(
         scores=lambda: SimpleNamespace(overall_accuracy=1, mean_f1=1, mean_iou=1, classes=())
     )
+    module = SimpleNamespace(matrix=matrix, losses={"loss": 1.0}, validation_loss=1.0)
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     trainer = SimpleNamespace(
         current_epoch=0, global_step=1, num_training_batches=1, optimizers=[optimizer],
         is_global_zero=False,
     )  # fmt: skip
-    second.on_train_epoch_end(trainer, SimpleNamespace(matrix=matrix, losses={"loss": 1.0}))
+    second.on_train_epoch_end(trainer, module)
     assert second.rows[0]["seconds"] == 45
     assert second.rows[0]["images_per_second"] == 8 / 40
 
@@ -395,9 +436,11 @@ def test_files_that_a_run_starts_from_are_digested(
         arguments = ("--out", out, "--epochs", 1, "--overfit", 4)
         result = train(dataset, *arguments, start=(option, weights))
         assert result.exit_code == 0, result.output
-        content = yaml.safe_load((out / "ued_bes_sfm" / "environment.yaml").read_text())
+        content = yaml.safe_load((out / "ued_bes_sfm-overfit" / "environment.yaml").read_text())
         assert content[name] == {"name": "best.safetensors", "sha256": digest}
-        training = load_model(out / "ued_bes_sfm" / "best.safetensors").meta["training"]
+        said = result.output.splitlines()[0]
+        assert said.startswith({"init": "kept 100", "encoder_weights": "encoder weights: "}[name])
+        training = load_model(out / "ued_bes_sfm-overfit" / "best.safetensors").meta["training"]
         named = {key: training[key] for key in ("init", "encoder_weights")}
         assert named == {"init": None, "encoder_weights": None, name: "best.safetensors"}
 
@@ -448,26 +491,73 @@ def test_the_whole_run_can_be_repeated_from_its_folder(run: Path, tmp_path: Path
     for row, before in zip(rows_of(tmp_path / "ued_bes_sfm"), rows_of(run), strict=True):
         for name in set(row) - {"seconds", "images_per_second"}:
             np.testing.assert_equal(row[name], before[name])
+    repeated = tmp_path / "ued_bes_sfm" / "best.safetensors"
+    assert repeated.read_bytes() == (run / "best.safetensors").read_bytes()
+
+
+def test_a_run_folder_says_what_it_holds(run: Path, dataset: Path) -> None:
+    result = CliRunner().invoke(app, ["info", str(run)])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    best = max(rows_of(run), key=lambda row: row["val_mIoU"])
+    for words in (
+        f"{run}: training run",
+        "network ued_bes_sfm",
+        f"{dataset}, 15 patches",
+        "done 3 of 3 epochs",
+        f"best epoch {best['epoch']:.0f}: validation mIoU {best['val_mIoU']:.2%}",
+        " ".join(f"on {hardware_text(hardware())}".split()),
+        f"hrrsi {hrrsi.__version__}, python ",
+        "weights best.safetensors",
+    ):
+        assert words in text
+    document = json.loads(CliRunner().invoke(app, ["info", str(run), "--format", "json"]).stdout)
+    assert document["epochs"][-1]["epoch"] == 3
+    assert document["config"]["model"] == "ued_bes_sfm"
+
+
+def made_rows(epochs: int) -> list[dict[str, float]]:
+    """Return metrics of a run in which one class gets better, one is perfect and one is absent."""
+    return [
+        {
+            "epoch": n + 1, "lr": 0.1, "loss": 3.0 / (n + 1), "segmentation_loss": 2.0 / (n + 1),
+            "edge_loss": 0.0, "val_seg_loss": 2.5 / (n + 1), "val_OA": 0.9, "val_mF1": 0.8,
+            "val_mIoU": n / 50, "val_IoU_tree": 0.2 + n / 100, "val_IoU_car": 1.0,
+            "val_IoU_water": math.nan,
+        }
+        for n in range(epochs)
+    ]  # fmt: skip
+
+
+COLOURS = {"tree": (0, 150, 0), "car": (255, 255, 0), "water": (0, 0, 255)}
 
 
 @pytest.mark.parametrize("epochs", [1, 40])
 def test_curves_are_drawn_from_any_metrics(epochs: int, tmp_path: Path) -> None:
-    rows = [
-        {
-            "epoch": n + 1, "lr": 0.1, "loss": 3.0 / (n + 1), "edge_loss": 0.0, "val_OA": 0.9,
-            "val_mF1": 0.8, "val_mIoU": n / 50, "val_IoU_tree": 0.5, "val_IoU_car": math.nan,
-        }
-        for n in range(epochs)
-    ]  # fmt: skip
+    rows = made_rows(epochs)
     drawn = []
     for number, edge in enumerate((0.0, 0.5)):  # a loss of nothing has no logarithm
         path = tmp_path / f"{number}.png"
-        write_curves([{**row, "edge_loss": edge} for row in rows], path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            write_curves([{**row, "edge_loss": edge} for row in rows], COLOURS, path)
         drawn.append(pixels_of(path))
-    assert drawn[0].shape == drawn[1].shape
-    half = drawn[0].shape[0] // 2
-    assert not np.array_equal(drawn[0][:half], drawn[1][:half])
-    assert np.array_equal(drawn[0][half:], drawn[1][half:])  # classes and learning rate
+    height, width = (side // 2 for side in drawn[0].shape[:2])
+    losses = [picture[:height, :width] for picture in drawn]
+    assert not np.array_equal(*losses)
+    classes, others = drawn[0][height:, :width], drawn[0][:height]
+    for name in ("tree", "car"):  # in the colours of their scheme
+        assert (classes == COLOURS[name]).all(-1).any()
+        assert not (others == COLOURS[name]).all(-1).any()
+
+
+@pytest.mark.parametrize(("epochs", "ticks"), [(1, [1]), (3, [1, 2, 3])])
+def test_epochs_are_whole_numbers(epochs: int, ticks: list[float]) -> None:
+    panels = CurvePanels(made_rows(epochs), "val_mIoU", rows=2, columns=1)
+    for axes in panels.axes:
+        panels.plot(axes, "val_mIoU", "mIoU")
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
 
 
 class Bars:
@@ -478,7 +568,14 @@ class Bars:
 
     def __call__(self, what: str, total: float, unit: str, **named: Any) -> Any:
         bar = SimpleNamespace(
-            what=what, total=total, unit=unit, n=named["done"], disable=False, said="", open=True
+            what=what,
+            total=total,
+            unit=unit,
+            n=named["done"],
+            disable=False,
+            said="",
+            open=True,
+            ncols=None,
         )
         bar.update = lambda count: setattr(bar, "n", bar.n + count)
         bar.set_postfix_str = lambda text, refresh: setattr(bar, "said", text)
@@ -518,6 +615,40 @@ def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
         *("epoch 5/9", 28, 28, " images"),
     )
     assert (validation.what, validation.total, validation.n) == ("validation", 11, 11)
-    assert after.said.endswith("last mIoU 43.21")
+    assert after.said.endswith("loss 1.500, mIoU 43.21, edge 0.250")
     resumed.on_exception()
     assert [bar.open for bar in bars.made] == [False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [(80, ["loss", "mIoU"]), (140, ["loss", "mIoU", "segmentation", "edge"])],
+)
+def test_a_bar_shows_what_its_line_holds_whole(
+    columns: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return 2
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 40)))
+    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    losses = {"loss": 1.5, "segmentation_loss": 1.25, "edge_loss": 0.25}
+    module = SimpleNamespace(losses=losses)
+    trainer = SimpleNamespace(current_epoch=11, max_epochs=100)
+    callback = EpochProgress((1920, 11), 6, lambda _: "", enabled=True)
+    callback.load_state_dict({"last": "mIoU 43.21"})
+    callback.on_train_batch_start(trainer, module, None, 10)
+    callback.on_train_batch_end(trainer, module, None, None, 10)
+    line = str(callback._bar)
+    callback.on_exception()
+    assert len(line) <= columns
+    assert line.endswith("]")
+    for name, value in (*losses.items(), ("mIoU", "43.21")):
+        name = name.removesuffix("_loss")
+        said = f", {name} {value if name == 'mIoU' else f'{value:.3f}'}"
+        assert (said in line) == (name in shown), line

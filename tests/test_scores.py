@@ -7,7 +7,8 @@ import torch
 from torchmetrics.functional import classification
 
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation.scores import ConfusionMatrix, named_protocol
+from hrrsi.evaluation.protocols import named_protocol
+from hrrsi.evaluation.scores import ConfusionMatrix
 
 PUBLISHED_CLASSES = ["BD", "BG", "CR", "IS", "LV", "TR"]
 PUBLISHED_MATRIX = [

@@ -236,6 +236,13 @@ def test_a_stride_that_leaves_gaps(own: Path) -> None:
     assert run(own / "raw", *options).exit_code == 2
 
 
+def test_a_band_that_is_named_twice(own: Path) -> None:
+    options = ("--scheme", own / "own.yaml", *OWN, "--bands", "1,1", "--out", own / "d")
+    result = run(own / "raw", *options)
+    assert result.exit_code == 2
+    assert "name each band once" in result.stderr
+
+
 def test_an_output_that_is_no_folder(own: Path) -> None:
     options = ("--scheme", own / "own.yaml", *OWN, "--out", own / "own.yaml" / "d")
     result = run(own / "raw", *options)

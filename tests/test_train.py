@@ -348,7 +348,9 @@ def test_a_run_that_works_is_left_alone(
             assert files_of(folder) == held
         finally:
             working.kill()
-    assert_one_line_error(run(dataset, *same, "--dry-run"), "holds a run already")
+    planned = run(dataset, *same, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "holds a run already, so the run would be refused" in planned.stdout
     assert replaced.exists()  # to look changes nothing
     result = run(dataset, *same, "--resume")
     assert result.exit_code == 0, result.output

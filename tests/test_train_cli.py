@@ -36,9 +36,9 @@ def another(choices: Any, default: str) -> str:
 
 # Another value than the default's for every key of config.yaml, as a user would write it.
 OTHERS: dict[str, Any] = {
-    "data": "elsewhere/dataset",
+    "data": "/elsewhere/dataset",
     "model": "ued-resnet18",
-    "out": "elsewhere/runs",
+    "out": "/elsewhere/runs",
     "recipe": "published",
     "epochs": 7,
     "batch": 12,
@@ -54,7 +54,7 @@ OTHERS: dict[str, Any] = {
     "class_weights": another(ClassWeights, DEFAULT.class_weights),
     "dice": 0.5,
     "encoder_weights": "none",
-    "init": "other/best.safetensors",
+    "init": "/other/best.safetensors",
     "freeze_encoder": 3,
     "seed": 11,
     "patience": 9,
@@ -149,14 +149,19 @@ def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
         {},
         {key: value for key, value in OTHERS.items() if key != "encoder_weights"},
         {"encoder_weights": "none", "recipe": "published", "epochs": 3},
+        {"encoder_weights": "weights/encoder.safetensors", "out": "here"},
+        {"init": "weights/best.safetensors"},
     ],
 )
-def test_config_yaml_of_a_run_asks_for_the_same_run(
-    values: dict[str, Any], asked: Asked, tmp_path: Path
+def test_config_yaml_of_a_run_asks_for_the_same_run_in_any_folder(
+    values: dict[str, Any], asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (options,) = asked(*as_arguments({"data": DATA, **values}))
-    config = write_config(tmp_path / "config.yaml", options.to_config())
-    assert asked("--config", config) == [options]
+    written = options.to_config()
+    config = write_config(tmp_path / "config.yaml", written)
+    monkeypatch.chdir(tmp_path)
+    (again,) = asked("--config", config)
+    assert again.to_config() == written
 
 
 def test_config_takes_dashes_lists_and_numbers_as_people_write_them(
@@ -266,6 +271,10 @@ def test_encoder_is_short_for_the_models_name(asked: Asked) -> None:
         ([DATA, "--model", "ued-resnet18", "--encoder", "resnet34"], "names one already"),
         ([DATA, "--show-batches", "batches.jpg"], "name a .png file"),
         (
+            [DATA, "--show-batches", "batches.png", "--dry-run"],
+            "--show-batches: goes without --dry-run",
+        ),
+        (
             [DATA, "--init", "best.safetensors", "--encoder-weights", "imagenet"],
             "has no effect beside --init best.safetensors",
         ),
@@ -286,6 +295,14 @@ def test_wrong_usage_exits_with_2(arguments: list[str], words: str) -> None:
         ("learning_rate: 0.1\n", ("config.yaml", "unknown option 'learning_rate'", "lr")),
         ("- lr\n", ("config.yaml", "not a mapping")),
         ("lr: !!python/object/apply:os.system [ls]\n", ("config.yaml", "not plain data")),
+        ("epochs: abc\n", ("config.yaml: epochs: ", "abc")),
+        ("epochs: 0\n", ("config.yaml: epochs: ", "0")),
+        ("recipe: pubished\n", ("config.yaml: recipe: ", "pubished", "published")),
+        ("encoder_weights: no\n", ("config.yaml: encoder_weights: ", "quote it")),
+        ("warmup: 2\n", ("config.yaml: --warmup: ", "no share")),
+        ("model: {a: b}\n", ("config.yaml: model: ", "mapping")),
+        ("lr: 1\nlr: 2\n", ("config.yaml:2: ", "'lr' comes twice")),
+        ("weight-decay: 1\nweight_decay: 2\n", ("config.yaml: holds weight_decay twice",)),
     ],
 )
 def test_a_bad_file_is_one_line(content: str, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -296,6 +313,15 @@ def test_a_bad_file_is_one_line(content: str, words: tuple[str, ...], tmp_path: 
     (line,) = result.stderr.splitlines()
     for word in words:
         assert word in line
+
+
+def test_only_a_text_file_is_a_config(tmp_path: Path) -> None:
+    picture = tmp_path / "batches.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    for path, words in ((tmp_path, "is a folder"), (picture, "is not a text file")):
+        result = invoke(DATA, "--config", path)
+        assert result.exit_code == 1
+        assert result.stderr.splitlines() == [f"error: {path}: {words}; name a YAML file"]
 
 
 @pytest.mark.parametrize(
@@ -333,9 +359,21 @@ def test_a_dry_run_says_what_each_run_would_be(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("hrrsi.training.run.train", trained)
     monkeypatch.setattr(
-        "hrrsi.training.run_plan.planned_run",
+        "hrrsi.training.dry_run.planned_run",
         lambda options, *, resume, overwrite: f"plan of {options.model} {resume} {overwrite}",
     )
     result = invoke(DATA, "--model", "ued,unet", "--dry-run", "--resume")
     assert result.exit_code == 0, result.output
     assert result.stdout == "plan of ued True False\nplan of unet True False\n"
+
+
+def test_pretrain_s_help_says_nothing_of_train_s_recipe() -> None:
+    environment = os.environ | {"TERMINAL_WIDTH": "600"}
+    said = {}
+    for name in ("train", "pretrain"):
+        command = [sys.executable, "-m", "hrrsi", name, "--help"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        lines = [line.strip("│ ") for line in done.stdout.splitlines()]
+        said[name] = next(line for line in lines if line.startswith("--precision "))
+    assert "published recipe" in said["train"]
+    assert "recipe" not in said["pretrain"]

@@ -102,7 +102,7 @@ def test_two_processes_count_what_one_does(
     out = two_processes.published if recipe == "published" else two_processes.default
     rows = rows_of(out / model)
     best = max(range(len(rows)), key=lambda epoch: float(rows[epoch]["val_mIoU"]))
-    options = quick(dataset, out, model=model, precision="32")
+    options = quick(dataset, out, recipe=recipe, model=model, precision="32")
     tiled = TiledDataset(dataset)
     network = load_model(out / model / "best.safetensors")
     alone = SegmentationTraining(network, options, tiled.description, steps=1).eval()
@@ -115,6 +115,7 @@ def test_two_processes_count_what_one_does(
         counts = two_processes.counts(model, recipe, rank, best + 1)
         np.testing.assert_array_equal(counts, alone.matrix.counts)
     assert float(rows[best]["val_OA"]) == alone.matrix.scores().overall_accuracy
+    assert float(rows[best]["val_seg_loss"]) == pytest.approx(alone.validation_loss, rel=1e-5)
 
 
 def ignored_pixels(dataset: TiledDataset) -> int:
@@ -162,7 +163,8 @@ def test_two_processes_learn_what_one_does(
 
 def test_only_the_first_process_speaks(two_processes: TwoProcesses) -> None:
     result = two_processes.printed
-    assert result.stderr == ""
+    warned = [line for line in result.stderr.splitlines() if line]
+    assert len(warned) == len(set(warned)) == result.stderr.count("--freeze-encoder"), warned
     for words in ("ued epoch 1/1", "ued_bes_sfm epoch 1/1", "ued epoch 1/2", "ued epoch 2/2"):
         assert result.stdout.count(words) == 1, result.stdout
     assert result.stdout.count("weights in") == 3

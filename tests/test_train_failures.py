@@ -1,6 +1,7 @@
 """What goes wrong in a run, and what a run leaves when it does."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,20 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from made_dataset import save_made_dataset
+from PIL import Image
 from safetensors import safe_open
 from test_train_resume import quick, quietly, rows_of, weights_of
+from typer.testing import CliRunner
 
+from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_reading import read_image, read_label
-from hrrsi.training import patch_batches, run_plan
+from hrrsi.training import patch_batches
 from hrrsi.training.checkpoints import LAST_CHECKPOINT
 from hrrsi.training.failures import run_error
 from hrrsi.training.first_network import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.run_plan import planned_run
+from hrrsi.training.run_checks import check_run
 from hrrsi.training.weight_average import averaged_copy, decay_at, update_average
 
 
@@ -147,8 +152,6 @@ def test_overfitting_sees_the_first_patches_as_they_are(dataset: Path) -> None:
 
 
 def test_a_dataset_without_validation_can_be_overfitted(dataset: Path, tmp_path: Path) -> None:
-    import yaml
-
     data = tmp_path / "data"
     shutil.copytree(dataset, data)
     description = yaml.safe_load((data / "dataset.yaml").read_text())
@@ -159,14 +162,38 @@ def test_a_dataset_without_validation_can_be_overfitted(dataset: Path, tmp_path:
     assert len(rows_of(quietly(quick(data, tmp_path, overfit=2, epochs=1))[0].folder)) == 1
 
 
-def test_a_dry_run_keeps_memory_as_the_run_does(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[str] = []
-    monkeypatch.setattr(run_plan, "keep_freed_memory", lambda: called.append("kept"))
-    monkeypatch.setattr(run_plan, "_step", lambda *_: called.append("step"))
-    planned_run(quick(dataset, tmp_path))
-    assert called == ["kept", "step", "step"]
+def without_labels(dataset: Path, folder: Path, split: str, *, is_told: bool) -> Path:
+    """Return a copy of a dataset in which no pixel of a split has a label, told or not."""
+    data = shutil.copytree(dataset, folder)
+    for path in (data / split / "label").iterdir():
+        with Image.open(path) as image:
+            image.paste(255, (0, 0, *image.size))
+            image.save(path)
+    if is_told:
+        described = yaml.safe_load((data / "dataset.yaml").read_text())
+        pixels = described["splits"][split]["class_pixels"]
+        described["splits"][split]["class_pixels"] = [0 for _ in pixels]
+        (data / "dataset.yaml").write_text(yaml.safe_dump(described))
+    return data
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_that_are_all_ignored_are_no_data(dataset: Path, tmp_path: Path, split: str) -> None:
+    told = without_labels(dataset, tmp_path / "told", split, is_told=True)
+    with pytest.raises(HrrsiError, match=f"the labels of its {split} split hold no class at all"):
+        check_run(quick(told, tmp_path / "runs"))
+    data = without_labels(dataset, tmp_path / "data", split, is_told=False)
+    verb = {"train": "trained", "val": "validated"}[split]
+    words = f"{data / split}: no pixel {verb} on has a label"
+    with pytest.raises(HrrsiError, match=re.escape(words)):
+        quietly(quick(data, tmp_path / "runs"))
+    assert not list((tmp_path / "runs").rglob("metrics.csv"))
+
+
+def test_patches_without_labels_are_not_overfitted(dataset: Path, tmp_path: Path) -> None:
+    data = without_labels(dataset, tmp_path / "data", "train", is_told=False)
+    with pytest.raises(HrrsiError, match=r"no pixel validated on has a label.*higher --overfit"):
+        quietly(quick(data, tmp_path / "runs", overfit=2))
 
 
 def in_two_processes(
@@ -205,6 +232,22 @@ def test_what_one_process_finds_alone_is_said_once(dataset: Path, tmp_path: Path
     assert patch.name in error
 
 
+@pytest.mark.parametrize(("split", "workers"), [("train", 1), ("train", 0), ("val", 1), ("val", 0)])
+def test_a_truncated_patch_is_named(
+    split: str, workers: int, dataset: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    patch = sorted((data / split / "image").iterdir())[1]
+    patch.write_bytes(patch.read_bytes()[:700])
+    arguments = f"train {data} --out {tmp_path} --model ued --encoder-weights none --epochs 1 -q"
+    arguments += f" --batch 3 --device cpu --workers {workers}"
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {patch}: cannot be read")
+    assert line.endswith("; copy the dataset again, or run `hrrsi tile` again with --overwrite")
+
+
 def test_the_average_is_that_of_the_steps(dataset: Path) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
@@ -235,30 +278,6 @@ def test_the_average_is_what_is_validated_and_kept(dataset: Path, tmp_path: Path
     kept = load_model(run.weights).state_dict()
     assert all(torch.equal(trained[f"_average.{key}"], value) for key, value in kept.items())
     assert not torch.equal(trained["network.dec_c1.up.0.weight"], kept["dec_c1.up.0.weight"])
-
-
-def test_a_dry_run_tries_everything_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
-    options = quick(dataset, tmp_path / "runs", model="ued_bes_sfm", epochs=7)
-    plan = planned_run(options)
-    assert not (tmp_path / "runs").exists()
-    assert (plan.steps_per_epoch, plan.steps) == (3, 21)
-    assert (plan.patches, plan.validation_patches) == (6, 3)
-    network = first_network(options, TiledDataset(dataset), resume=False, report=print)
-    assert plan.parameters == sum(p.numel() for p in network.parameters())
-    assert plan.seconds > plan.steps * plan.step_seconds > 0
-    run, _ = quietly(quick(dataset, tmp_path, model="ued_bes_sfm", epochs=1))
-    written = {p.name + "/" * p.is_dir() for p in run.folder.iterdir()}
-    assert set(plan.files) == written
-    text = str(plan)
-    for words in (f"{plan.parameters:,} parameters", "21 in all", "nothing was written"):
-        assert words in text
-
-
-def test_a_dry_run_says_what_the_run_would(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(HrrsiError, match="no such file"):
-        planned_run(quick(dataset, tmp_path, encoder_weights="missing.pth"))
-    with pytest.raises(HrrsiError, match="unknown model"):
-        planned_run(quick(dataset, tmp_path, model="you"))
 
 
 @pytest.mark.parametrize("kind", ["uint16", "float32"])

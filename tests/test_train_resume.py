@@ -243,6 +243,22 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert [p.name for p in tmp_path.iterdir()] == ["ued"]
 
 
+@pytest.mark.parametrize(("number", "said"), [(None, "no format number"), (0, "format 0")])
+def test_a_checkpoint_of_another_version_is_not_continued(
+    dataset: Path, undisturbed: Path, tmp_path: Path, number: int | None, said: str
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / "ued")
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    assert checkpoint.pop("hrrsi_checkpoint") == 1
+    if number is not None:
+        checkpoint["hrrsi_checkpoint"] = number
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    words = f"{folder / LAST_CHECKPOINT}: has {said} where .* the version that environment.yaml"
+    with pytest.raises(HrrsiError, match=words):
+        quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert rows_of(folder) == rows_of(undisturbed)
+
+
 @pytest.mark.parametrize("start", ["init", "encoder_weights"])
 def test_what_a_run_started_from_is_not_needed_again(
     dataset: Path, undisturbed: Path, tmp_path: Path, start: str

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.patch_reading import read_image, read_label
 from hrrsi.training.first_network import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.patch_batches import validation_batches
@@ -43,6 +44,38 @@ def test_bf16_is_rounded_no_more_than_the_network_rounds(dataset: Path, model: s
             np.add.at(expected, (found.numpy(), label[label != 255].numpy()), 1)
     module.on_validation_epoch_end()
     np.testing.assert_array_equal(module.matrix.counts, expected)
+
+
+@pytest.mark.parametrize("class_weights", ["published", "none"])
+def test_the_validation_loss_is_that_of_the_recipe(dataset: Path, class_weights: str) -> None:
+    tiled = TiledDataset(dataset)
+    options = quick(
+        dataset, Path("unused"), precision="32", average=0, class_weights=class_weights, batch=6
+    )
+    torch.manual_seed(0)
+    network = first_network(options, tiled, resume=True, report=print)
+    normalised = SegmentationTraining(network, options, tiled.description, steps=1).normalised
+    network.eval()
+    weights = 2 - np.array(tiled.description.class_frequencies)
+    losses = []
+    for patch in tiled.patches("val"):
+        image = torch.from_numpy(read_image(patch, tiled.description))[None]
+        with torch.no_grad():
+            logits = network(normalised(image))["lbl"][0].double()
+        cost = -(logits - logits.logsumexp(0)).numpy()
+        for (row, col), label in np.ndenumerate(read_label(patch, tiled.description)):
+            weight = weights[label] if label != 255 and class_weights == "published" else 1
+            losses.append(0 if label == 255 else weight * cost[label, row, col])
+    assert losses.count(0) > 0, "no pixel is ignored"
+    for processes in (1, 3):  # of which one has a patch less
+        module = SegmentationTraining(network, options, tiled.description, steps=1).eval()
+        with torch.no_grad():
+            for rank in range(processes):
+                shares = validation_batches(tiled, options, rank=rank, processes=processes)
+                for batch in shares:
+                    module.validation_step(batch, 0)
+        module.on_validation_epoch_end()
+        assert module.validation_loss == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_a_bf16_run_s_scores_are_those_of_eval(dataset: Path, tmp_path: Path) -> None:

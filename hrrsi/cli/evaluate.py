@@ -69,7 +69,7 @@ def evaluate(
         typer.Option(
             "--split",
             help="Tiled dataset: test, val or train; default: test if there is one, else val. "
-            "Whole scenes: a split of the scheme and its part, e.g. paper:val; default: all.",
+            "Whole scenes: a split of the scheme, e.g. paper, or paper:val of it; default: all.",
         ),
     ] = None,
     protocol: Annotated[
@@ -163,8 +163,8 @@ def evaluate(
 ) -> None:
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
 
-    Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa, and the protocol
-    that the figures were taken under.
+    Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa, the protocol that
+    the figures were taken under, and which weights predicted, in which precision.
 
         hrrsi eval dataset/ --split val --weights runs/ued/best.safetensors
 
@@ -185,17 +185,17 @@ def evaluate(
     for path in (json_file, confusion_matrix):
         _refuse_output(path, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
-    from hrrsi.evaluation.report import EvaluationReport
-    from hrrsi.evaluation.scores import named_protocol
+    from hrrsi.evaluation.protocols import named_protocol
+    from hrrsi.evaluation.report import EvaluationReport, inference_with
     from hrrsi.labels.scheme import load_scheme
     from hrrsi.prediction.engines.engine import open_engine
-    from hrrsi.weights_file import packaged_weights
 
     label_scheme = load_scheme(scheme).read_as(label_format, attribute) if scheme else None
     runner = open_engine(
         weights, engine=engine, precision=precision, device=device, threads=threads, batch=batch
     )
     named_protocol(protocol, runner.meta["classes"], names(clutter))  # before hours of work
+    inference = inference_with(runner, weights)  # now: the file may change meanwhile
     with scene_warnings_in_one_line():
         if label_scheme is None:
             evaluation = _dataset_evaluation(data[0], runner, split=split, quiet=quiet)
@@ -225,7 +225,7 @@ def evaluate(
     report = EvaluationReport(
         evaluation,
         named_protocol(protocol, evaluation.matrix.classes, names(clutter)),
-        (weights or packaged_weights()).name,
+        inference,
     )
     if evaluation.seen_in_training:
         _warn(f"the weights were trained on {_few(evaluation.seen_in_training)}")

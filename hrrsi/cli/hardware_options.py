@@ -1,12 +1,22 @@
 """Options of ``hrrsi train`` and ``hrrsi pretrain`` that say what a run computes on, and how."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hrrsi.training.run_options import Precision
 
 HARDWARE_PANEL = "Hardware"
+
+
+def _precision(more: str) -> Any:
+    return typer.Option(
+        "--precision",
+        help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
+        f"computes in it, else 32{more}.",
+        rich_help_panel=HARDWARE_PANEL,
+    )
+
 
 TrainingDevice = Annotated[
     str,
@@ -35,15 +45,8 @@ Nodes = Annotated[
         rich_help_panel=HARDWARE_PANEL,
     ),
 ]
-TrainingPrecision = Annotated[
-    Precision,
-    typer.Option(
-        "--precision",
-        help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the hardware "
-        "computes in it, else 32; and 32 for the published recipe of train.",
-        rich_help_panel=HARDWARE_PANEL,
-    ),
-]
+TrainingPrecision = Annotated[Precision, _precision("; and 32 for the published recipe")]
+PretrainingPrecision = Annotated[Precision, _precision("")]
 Compile = Annotated[
     bool,
     typer.Option(

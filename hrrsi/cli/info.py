@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+_WIDTH = 98  # of a line, as reports have it
+
 
 class Format(StrEnum):
     """How results are printed."""
@@ -19,8 +21,8 @@ def info(
     file: Annotated[
         str,
         typer.Argument(
-            help="Weights (.safetensors, .pth), a tiled dataset (folder or dataset.yaml), or a "
-            "raster.",
+            help="Weights (.safetensors, .pth), a tiled dataset (folder or dataset.yaml), the "
+            "folder of a run, or a raster.",
             show_default=False,
         ),
     ],
@@ -28,13 +30,16 @@ def info(
         Format, typer.Option("--format", help="Lines for people, or JSON for programs.")
     ] = Format.TEXT,
 ) -> None:
-    """Say what a weights file, a tiled dataset or a raster is.
+    """Say what a weights file, a tiled dataset, a run or a raster is.
 
     hrrsi info scene.tif
+
+    hrrsi info runs/ued
 
     hrrsi info mine.safetensors --format json
     """
     import json
+    import textwrap
 
     from hrrsi.file_info import file_info
 
@@ -45,4 +50,12 @@ def info(
     typer.echo(f"{file}: {found.kind}")
     width = max(len(label) for label, _ in found.lines)
     for label, text in found.lines:
-        typer.echo(f"  {label:<{width}}  {text}")
+        wrapped = textwrap.fill(
+            text,
+            _WIDTH,
+            initial_indent=f"  {label:<{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        typer.echo(wrapped)

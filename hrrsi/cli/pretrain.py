@@ -5,22 +5,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from hrrsi.cli.config_option import take_config
+from hrrsi.cli.config_option import naming_config, take_config
 from hrrsi.cli.hardware_options import (
     HARDWARE_PANEL,
     Compile,
     Devices,
     Nodes,
+    PretrainingPrecision,
     TrainingDevice,
-    TrainingPrecision,
 )
 from hrrsi.cli.options import Overwrite, Quiet
+from hrrsi.cli.warning_lines import print_warning
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
 _RECIPE = "Recipe (by default the published one)"
 
 
 def pretrain(
+    ctx: typer.Context,
     data: Annotated[
         Path,
         typer.Option(
@@ -48,18 +50,24 @@ def pretrain(
             is_eager=True,
             callback=take_config,
             help="YAML file with any of these options, e.g. the config.yaml of a run, which "
-            "repeats it; options of the command line win.",
+            "repeats it from any folder; options of the command line win.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run where it was, or start it.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run from its last checkpoint, or start it. It takes the options "
+            "that the run was started with: --config OUT/ENCODER/config.yaml --resume.",
+        ),
     ] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything and say what the run would be; train and write nothing.",
+            help="Check everything, try a step and say what the run would be; write nothing. A run "
+            "that is there is no error here: what --resume and --overwrite would do is said.",
         ),
     ] = False,
     quiet: Quiet = False,
@@ -154,7 +162,7 @@ def pretrain(
     device: TrainingDevice = PretrainOptions.device,
     devices: Devices = PretrainOptions.devices,
     nodes: Nodes = PretrainOptions.nodes,
-    precision: TrainingPrecision = PretrainOptions.precision,
+    precision: PretrainingPrecision = PretrainOptions.precision,
     compile: Compile = PretrainOptions.compile,
 ) -> None:
     """Train an encoder on images sorted into classes, such as ImageNet.
@@ -170,7 +178,8 @@ def pretrain(
 
     - `hrrsi pretrain --data imagenet/ --devices 8 --precision bf16 --workers 12`: eight GPUs
 
-    - `hrrsi pretrain --data imagenet/ --resume`: go on after an interruption
+    - `hrrsi pretrain --config pretrained/ghostnet_150/config.yaml --resume`: go on after an
+      interruption
 
     - `hrrsi pretrain --config pretrained/ghostnet_150/config.yaml --seed 1 --out again`: but for a
       seed
@@ -182,49 +191,43 @@ def pretrain(
     """
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
-    from hrrsi.pretraining.run import chosen_loader, planned_pretraining
+    from hrrsi.pretraining.run import chosen_loader
     from hrrsi.pretraining.run import pretrain as pretrain_encoder
 
-    options = PretrainOptions(
-        data=data,
-        encoder=encoder,
-        out=out,
-        recipe=PretrainRecipe(
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            size=size,
-            val_size=val_size,
-        ),
-        seed=seed,
-        loader=chosen_loader(loader),
-        precision=precision,
-        device=device,
-        devices=devices,
-        nodes=nodes,
-        compile=compile,
-        workers=workers,
-    )
-    if dry_run:
-        typer.echo(planned_pretraining(options, resume=resume, overwrite=overwrite))
-        return
-    pretrain_encoder(
-        options,
-        resume=resume,
-        overwrite=overwrite,
-        quiet=quiet,
-        report=typer.echo,
-        warn=_warn,
-    )
+    with naming_config(ctx, config):
+        options = PretrainOptions(
+            data=data,
+            encoder=encoder,
+            out=out,
+            recipe=PretrainRecipe(
+                epochs=epochs,
+                batch=batch,
+                lr=lr,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                label_smoothing=label_smoothing,
+                size=size,
+                val_size=val_size,
+            ),
+            seed=seed,
+            loader=chosen_loader(loader),
+            precision=precision,
+            device=device,
+            devices=devices,
+            nodes=nodes,
+            compile=compile,
+            workers=workers,
+        )
+        if dry_run:
+            from hrrsi.pretraining.dry_run import planned_pretraining
 
-
-def _warn(message: str) -> None:
-    """Print a warning above whatever progress bar is open."""
-    import sys
-
-    from tqdm import tqdm
-
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+            typer.echo(planned_pretraining(options, resume=resume, overwrite=overwrite))
+            return
+        pretrain_encoder(
+            options,
+            resume=resume,
+            overwrite=overwrite,
+            quiet=quiet,
+            report=typer.echo,
+            warn=print_warning,
+        )

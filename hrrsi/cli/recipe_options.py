@@ -1,4 +1,4 @@
-"""Options of ``hrrsi train`` that change single parts of a recipe.
+"""Options of ``hrrsi train`` that change single fields of a recipe.
 
 None means that the option was not given: then it is as in the recipe.
 """
@@ -34,7 +34,7 @@ RecipeName = Annotated[
     typer.Option(
         "--recipe",
         help="published: the paper's, to the letter. default: what did better for as many "
-        "images seen. The options below change single parts of it.",
+        "images seen. The options below change single fields of it.",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]
@@ -52,8 +52,9 @@ Batch = Annotated[
     typer.Option(
         "--batch",
         min=1,
-        help="Patches a step, over all devices together. Lower it where memory runs out, and "
-        f"the learning rate with it. {_recipes_own('batch')}",
+        help="Patches a step, over all devices together. Those that would not fill an epoch's "
+        "last step are left out of it, others each time. Lower it where memory runs out, and the "
+        f"learning rate with it. {_recipes_own('batch')}",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]
@@ -136,8 +137,8 @@ SamplingName = Annotated[
     Sampling | None,
     typer.Option(
         "--sampling",
-        help="uniform: each patch once an epoch. rare: patches with rare classes come more "
-        f"often. {_recipes_own('sampling')}",
+        help="uniform: each patch once an epoch, but for those of --batch that are left out. "
+        f"rare: patches with rare classes come more often. {_recipes_own('sampling')}",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]

@@ -1,17 +1,16 @@
 """What is out of place about scenes, one line each on standard error."""
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hrrsi.cli.warning_lines import print_warning
+
 
 @contextmanager
 def scene_warnings_in_one_line() -> Iterator[None]:
     """Print each warning about a scene as a line for the user, above any progress bar."""
-    from tqdm import tqdm
-
     from hrrsi.prediction.scene_checks import SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
@@ -21,7 +20,7 @@ def scene_warnings_in_one_line() -> Iterator[None]:
             message: Warning | str, category: type[Warning], *place: Any, **more: Any
         ) -> None:
             if issubclass(category, SceneWarning):
-                tqdm.write(f"warning: {message}", file=sys.stderr)
+                print_warning(message)
             else:
                 show(message, category, *place, **more)
 

@@ -149,8 +149,8 @@ def tile(
 
     writes `dataset.yaml` and `{train,val,test}/{image,label}/SCENE_ROW_COLUMN.png`: labels are
     class indices with the scheme's colours as palette, 255 where a pixel is ignored. In val and
-    test each pixel counts once, however patches overlap. Whole scenes go to one part of the
-    split, never patches. Where PNG can't hold the bands or their type, patches are GeoTIFF:
+    test each pixel counts once, however patches overlap. Whole scenes go to train, val or
+    test, never patches. Where PNG can't hold the bands or their type, patches are GeoTIFF:
 
     `hrrsi tile town/ --scheme town.yaml --bands 4,1,2,3 --scale 2047 --out town512`
 
@@ -180,6 +180,8 @@ def tile(
             f"{stride} would leave gaps between patches of {size}", param_hint="--stride"
         )
     kept = integers(bands, "--bands")
+    if kept and len(set(kept)) < len(kept):
+        raise typer.BadParameter("name each band once", param_hint="--bands")
     options = TilingOptions(
         size=size,
         stride=stride or size,

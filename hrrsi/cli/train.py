@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hrrsi.cli.config_option import config_defaults
+from hrrsi.cli.config_option import config_defaults, naming_config
 from hrrsi.cli.hardware_options import (
     HARDWARE_PANEL,
     Compile,
@@ -32,6 +32,7 @@ from hrrsi.cli.recipe_options import (
     Warmup,
     WeightDecay,
 )
+from hrrsi.cli.warning_lines import print_warning
 from hrrsi.training.options import TrainOptions, automatic_precision
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
 from hrrsi.training.run_options import Precision
@@ -81,7 +82,12 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the runs; a run is the folder OUT/MODEL.")
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder of the runs; a run is the folder OUT/MODEL, with --overfit "
+            "OUT/MODEL-overfit.",
+        ),
     ] = TrainOptions.out,
     config: Annotated[
         Path | None,
@@ -90,12 +96,16 @@ def train(
             is_eager=True,
             callback=_take_config,
             help="YAML file with any of these options, e.g. the config.yaml of a run, which "
-            "repeats it; options of the command line win.",
+            "repeats it from any folder; options of the command line win.",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue each run from its last checkpoint, or start it."),
+        typer.Option(
+            "--resume",
+            help="Continue each run from its last checkpoint, or start it. It takes the options "
+            "that the run was started with: --config OUT/MODEL/config.yaml --resume.",
+        ),
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -177,7 +187,8 @@ def train(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything and say what the run would be; train and write nothing.",
+            help="Check everything, try a step and say what the run would be; write nothing. A run "
+            "that is there is no error here: what --resume and --overwrite would do is said.",
             rich_help_panel=_LOOK,
         ),
     ] = False,
@@ -196,8 +207,9 @@ def train(
         typer.Option(
             "--overfit",
             min=0,
-            help="Train and validate on this many training patches, whole and unchanged: a "
-            "network that can't learn these by heart has something wrong with it. 0: all patches.",
+            help="Train and validate on this many training patches, whole and unchanged, in a "
+            "folder of its own (OUT/MODEL-overfit): a network that can't learn these by heart has "
+            "something wrong with it. 0: all patches.",
             rich_help_panel=_LOOK,
         ),
     ] = TrainOptions.overfit,
@@ -218,7 +230,7 @@ def train(
 
     - `hrrsi train dataset/ --devices 4 --batch 32 --precision bf16 --compile`: several GPUs
 
-    - `hrrsi train dataset/ --resume`: go on after an interruption
+    - `hrrsi train --config runs/ued/config.yaml --resume`: go on after an interruption
 
     - `hrrsi train dataset/ --show-batches batches.png`, `hrrsi train dataset/ --dry-run`,
       `hrrsi train dataset/ --overfit 4 --epochs 50`: quick checks
@@ -231,6 +243,10 @@ def train(
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     if show_batches is not None and show_batches.suffix.lower() != ".png":
         raise typer.BadParameter("name a .png file", param_hint="--show-batches")
+    if dry_run and show_batches is not None:
+        raise typer.BadParameter(
+            "goes without --dry-run, which writes nothing", param_hint="--show-batches"
+        )
     if init == Path("none"):
         init = None
     if init is not None and _is_given(ctx, "encoder_weights"):
@@ -241,61 +257,67 @@ def train(
         )
     from dataclasses import replace
 
-    options = TrainOptions(
-        data=data,
-        out=out,
-        recipe=recipe_named(
-            recipe,
-            epochs=epochs,
-            batch=batch,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            schedule=schedule,
-            warmup=warmup,
-            average=average,
-            augmentation=augmentation,
-            crop=crop,
-            sampling=sampling,
-            class_weights=class_weights,
-            dice=dice,
-        ),
-        encoder_weights=encoder_weights,
-        init=init,
-        freeze_encoder=freeze_encoder,
-        seed=seed,
-        patience=patience,
-        overfit=overfit,
-        precision=_asked_precision(ctx, precision, recipe, device),
-        device=device,
-        devices=devices,
-        nodes=nodes,
-        compile=compile,
-        workers=workers,
-    )
-    runs = [replace(options, model=name) for name in _model_names(model, encoder)]
-    if show_batches is not None:
-        from hrrsi.training.batch_picture import write_batch_picture
-
-        write_batch_picture(runs[0], show_batches, overwrite=overwrite)
-        typer.echo(f"{show_batches}: what the network sees first")
-        return
-    if dry_run:
-        from hrrsi.training.run_plan import planned_run
-
-        for run_options in runs:
-            plan = planned_run(run_options, resume=resume, overwrite=overwrite)
-            typer.echo(plan)
-        return
-    from hrrsi.training.run import train as train_network
-    from hrrsi.training.run_checks import check_run
-
-    for run_options in runs:  # what is wrong with the last model should not show after days
-        check_run(run_options, resume=resume, overwrite=overwrite)
-    for run_options in runs:
-        train_network(
-            run_options, resume=resume, overwrite=overwrite, quiet=quiet, report=typer.echo
+    with naming_config(ctx, config):
+        options = TrainOptions(
+            data=data,
+            out=out,
+            recipe=recipe_named(
+                recipe,
+                epochs=epochs,
+                batch=batch,
+                optimizer=optimizer,
+                lr=lr,
+                weight_decay=weight_decay,
+                schedule=schedule,
+                warmup=warmup,
+                average=average,
+                augmentation=augmentation,
+                crop=crop,
+                sampling=sampling,
+                class_weights=class_weights,
+                dice=dice,
+            ),
+            encoder_weights=encoder_weights,
+            init=init,
+            freeze_encoder=freeze_encoder,
+            seed=seed,
+            patience=patience,
+            overfit=overfit,
+            precision=_asked_precision(ctx, precision, recipe, device),
+            device=device,
+            devices=devices,
+            nodes=nodes,
+            compile=compile,
+            workers=workers,
         )
+        runs = [replace(options, model=name) for name in _model_names(model, encoder)]
+        if show_batches is not None:
+            from hrrsi.training.batch_picture import write_batch_picture
+
+            write_batch_picture(runs[0], show_batches, overwrite=overwrite)
+            typer.echo(f"{show_batches}: what the network sees first")
+            return
+        if dry_run:
+            from hrrsi.training.dry_run import planned_run
+
+            for run_options in runs:
+                plan = planned_run(run_options, resume=resume, overwrite=overwrite)
+                typer.echo(plan)
+            return
+        from hrrsi.training.run import train as train_network
+        from hrrsi.training.run_checks import check_run
+
+        for run_options in runs:  # what is wrong with the last model should not show after days
+            check_run(run_options, resume=resume, overwrite=overwrite)
+        for run_options in runs:
+            train_network(
+                run_options,
+                resume=resume,
+                overwrite=overwrite,
+                quiet=quiet,
+                report=typer.echo,
+                warn=print_warning,
+            )
 
 
 def _is_given(ctx: typer.Context, option: str) -> bool:

@@ -5,12 +5,63 @@ from __future__ import annotations
 import math
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prettytable import PrettyTable
 
+from hrrsi import __version__
 from hrrsi.evaluation.evaluation import Evaluation
-from hrrsi.evaluation.scores import Protocol, Scores
+from hrrsi.evaluation.protocols import Protocol
+from hrrsi.evaluation.scores import Scores
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.weights_file import content_digest, packaged_weights
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What predicted, and how.
+
+    Attributes:
+        weights: The weights as they were named; those inside the package by their file name.
+        sha256: Digest of their content, in hexadecimal digits.
+        engine: Name of the engine that ran them.
+        precision: What it calculated in.
+        device: What it calculated on.
+    """
+
+    weights: str
+    sha256: str
+    engine: str
+    precision: str
+    device: str
+
+    @property
+    def sentence(self) -> str:
+        """What predicted, in words."""
+        return (
+            f"weights {self.weights}, sha256 {self.sha256}, run by hrrsi {__version__} with "
+            f"{self.engine} on {self.device} in precision {self.precision}"
+        )
+
+
+def inference_with(engine: Engine, weights: Path | None) -> Inference:
+    """Return what an engine predicts with.
+
+    Args:
+        engine: The engine.
+        weights: The weights that it was given; None: those inside the package.
+
+    Raises:
+        HrrsiError: The weights can't be read.
+    """
+    return Inference(
+        packaged_weights().name if weights is None else str(weights),
+        content_digest(packaged_weights() if weights is None else weights),
+        engine.name,
+        engine.precision,
+        engine.device,
+    )
 
 
 @dataclass(frozen=True)
@@ -20,12 +71,12 @@ class EvaluationReport:
     Args:
         evaluation: The confusion matrix, and what it was counted on.
         protocol: Which classes count in which score.
-        weights: File name of the weights.
+        inference: What predicted.
     """
 
     evaluation: Evaluation
     protocol: Protocol
-    weights: str
+    inference: Inference
 
     @property
     def scores(self) -> Scores:
@@ -47,7 +98,7 @@ class EvaluationReport:
         split = f", {e.split}" if e.split else ""
         return (
             f"{e.data}{split}: {unit}; {e.labels} labels; {self.protocol.sentence}; no test-time "
-            f"augmentation; weights {self.weights} ({e.model})"
+            f"augmentation; weights {self.inference.weights} ({e.model})"
             + "".join(f"; {words}" for words in e.reading)
         )
 
@@ -67,6 +118,7 @@ class EvaluationReport:
         lines = [
             f"Protocol {self.protocol.name!r}: {self.sentence}.",
             f"Scenes: {', '.join(self.evaluation.scenes)}.",
+            f"Predicted by: {self.inference.sentence}.",
             f"Not scored: {self._unscored()}.",
             "Scores in percent; - where a class is in neither truth nor prediction (left out of "
             "means), or where there is nothing to divide by.",
@@ -74,7 +126,12 @@ class EvaluationReport:
         if self.evaluation.seen_in_training:
             seen = ", ".join(self.evaluation.seen_in_training)
             lines.insert(2, f"The weights were trained on {seen}: these scores flatter them.")
-        wrapped = [textwrap.fill(line, 98, subsequent_indent="  ") for line in lines]
+        wrapped = [
+            textwrap.fill(
+                line, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+            for line in lines
+        ]
         return "\n".join([classes.get_string(), overall.get_string(), "", *wrapped])
 
     def _unscored(self) -> str:
@@ -90,7 +147,7 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return scores (0 to 1, None where undefined), protocol and matrix as plain data."""
-        e, scores = self.evaluation, self.scores
+        e, scores, inference = self.evaluation, self.scores, self.inference
         return {
             "protocol": {
                 "name": self.protocol.name,
@@ -106,8 +163,13 @@ class EvaluationReport:
                 "dropped_from_means": list(self.protocol.dropped_from_means),
                 "test_time_augmentation": "none",
                 "reading": list(e.reading),
-                "weights": self.weights,
+                "weights": inference.weights,
+                "weights_sha256": inference.sha256,
                 "model": e.model,
+                "hrrsi": __version__,
+                "engine": inference.engine,
+                "precision": inference.precision,
+                "device": inference.device,
                 "scenes_seen_in_training": list(e.seen_in_training),
             },
             "scores": {

@@ -1,4 +1,4 @@
-"""One confusion matrix, the scores that follow from it, and the protocols that say what counts."""
+"""One confusion matrix, and the scores that follow from it under a protocol."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.protocols import ALL, Protocol
 from hrrsi.labels.scheme import IGNORE_INDEX
-
-CLUTTER_NAMES = ("clutter",)
 
 
 class ConfusionMatrix:
@@ -111,7 +110,7 @@ class ConfusionMatrix:
         Raises:
             HrrsiError: The protocol drops every class.
         """
-        protocol = protocol or Protocol("all")
+        protocol = protocol or ALL
         overall = self.without(protocol.dropped_from_overall)
         means = self.without(protocol.dropped_from_means)
         if not overall.classes or not means.classes:
@@ -120,11 +119,12 @@ class ConfusionMatrix:
                 fix="give --protocol all",
             )
         classes = tuple(_class_scores(means))
+        averaged = [c for c in classes if c.name not in protocol.left_out_of_means]
         return Scores(
             pixels=overall.pixels,
-            overall_accuracy=_ratio(int(np.trace(overall.counts)), overall.pixels),
-            mean_f1=_mean(c.f1 for c in classes),
-            mean_iou=_mean(c.iou for c in classes),
+            overall_accuracy=ratio(int(np.trace(overall.counts)), overall.pixels),
+            mean_f1=mean_of_defined(c.f1 for c in averaged),
+            mean_iou=mean_of_defined(c.iou for c in averaged),
             kappa=_kappa(overall.counts),
             classes=classes,
         )
@@ -175,69 +175,6 @@ class Scores:
     classes: tuple[ClassScores, ...]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """Which classes count in which score.
-
-    Attributes:
-        name: ``all``, ``no-clutter`` or ``published``.
-        dropped_from_overall: Classes whose pixels (by truth or prediction) are taken out before
-            OA and kappa.
-        dropped_from_means: The same before per-class scores, mF1 and mIoU.
-    """
-
-    name: str
-    dropped_from_overall: tuple[str, ...] = ()
-    dropped_from_means: tuple[str, ...] = ()
-
-    @property
-    def sentence(self) -> str:
-        """The protocol in words."""
-        if not self.dropped_from_means:
-            return "every class counts in every score"
-        dropped = " and ".join(self.dropped_from_means)
-        if self.dropped_from_overall:
-            return f"{dropped} dropped (row and column) from every score"
-        return f"{dropped} counts in OA and kappa, dropped (row and column) from the other scores"
-
-
-PROTOCOL_NAMES = ("all", "no-clutter", "published")
-
-
-def named_protocol(
-    name: str, classes: Sequence[str], clutter: Collection[str] = CLUTTER_NAMES
-) -> Protocol:
-    """Return a protocol by name.
-
-    ``all``: every class counts. ``no-clutter``: clutter is dropped everywhere. ``published``: the
-    convention of the networks' published table, whose OA counts clutter while its mF1 and mIoU
-    drop clutter's row and column.
-
-    Args:
-        name: One of `PROTOCOL_NAMES`.
-        classes: The class names.
-        clutter: The classes that clutter stands for, in any case.
-
-    Raises:
-        HrrsiError: No such protocol, or no class is clutter.
-    """
-    if name not in PROTOCOL_NAMES:
-        raise HrrsiError(
-            f"unknown protocol {name!r}", fix=f"choose from {', '.join(PROTOCOL_NAMES)}"
-        )
-    if name == "all":
-        return Protocol(name)
-    wanted = {c.casefold() for c in clutter}
-    dropped = tuple(c for c in classes if c.casefold() in wanted)
-    if not dropped:
-        raise HrrsiError(
-            f"the protocol {name!r} drops clutter, and no class is named "
-            f"{' or '.join(repr(c) for c in clutter)} (the classes are {', '.join(classes)})",
-            fix="give --protocol all, or name the class with --clutter",
-        )
-    return Protocol(name, dropped if name == "no-clutter" else (), dropped)
-
-
 def _class_scores(matrix: ConfusionMatrix) -> Iterable[ClassScores]:
     predicted, true = matrix.counts.sum(axis=1), matrix.counts.sum(axis=0)
     for i, name in enumerate(matrix.classes):
@@ -245,10 +182,10 @@ def _class_scores(matrix: ConfusionMatrix) -> Iterable[ClassScores]:
         yield ClassScores(
             name=name,
             pixels=t,
-            precision=_ratio(hits, p),
-            recall=_ratio(hits, t),
-            f1=_ratio(2 * hits, p + t),
-            iou=_ratio(hits, p + t - hits),
+            precision=ratio(hits, p),
+            recall=ratio(hits, t),
+            f1=ratio(2 * hits, p + t),
+            iou=ratio(hits, p + t - hits),
         )
 
 
@@ -258,14 +195,16 @@ def _kappa(counts: npt.NDArray[np.int64]) -> float:
     by_chance = sum(  # in Python's integers: products of pixel counts overflow int64
         int(p) * int(t) for p, t in zip(counts.sum(axis=1), counts.sum(axis=0), strict=True)
     )
-    return _ratio(int(np.trace(counts)) * pixels - by_chance, pixels * pixels - by_chance)
+    return ratio(int(np.trace(counts)) * pixels - by_chance, pixels * pixels - by_chance)
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Return a share, NaN of nothing."""
     return part / whole if whole else float("nan")
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not NaN, NaN where all are."""
     known = [v for v in values if not np.isnan(v)]
     return sum(known) / len(known) if known else float("nan")
 

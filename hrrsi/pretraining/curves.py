@@ -3,41 +3,34 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hrrsi.atomic_write import replacing
+from hrrsi.training.curve_panels import CurvePanels, set_from_zero, set_logarithmic, set_percent
 
 
 def write_pretraining_curves(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw losses, shares of right images and learning rate over the epochs as a PNG.
 
+    The epoch of the highest top-1, whose encoder is kept, is marked everywhere.
+
     Args:
         epochs: The rows of ``metrics.csv``.
         path: The picture; replaced where it exists.
     """
-    from matplotlib.figure import Figure
+    panels = CurvePanels(epochs, "val_top1", rows=3, columns=1)
+    losses, scores, rate = panels.axes
+    panels.plot(losses, "loss", "training,\nlabels smoothed")
+    panels.plot(losses, "val_loss", "validation")
+    set_from_zero(losses, "Cross-entropy")
 
-    x = [row["epoch"] for row in epochs]
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    losses, scores, rate = figure.subplots(1, 3)
-    losses.plot(x, [row["loss"] for row in epochs], ".-", label="training, labels smoothed")
-    losses.plot(x, [row["val_loss"] for row in epochs], ".-", label="validation")
-    losses.set(title="Cross-entropy", xlabel="epoch", ylim=(0, None))
-    for key, label in (
-        ("val_top5", "validation, top 5"),
-        ("val_top1", "validation, top 1"),
-        ("top1", "training crops, top 1"),
-    ):
-        scores.plot(x, [100 * row[key] for row in epochs], ".-", label=label)
-    best = max(epochs, key=lambda row: row["val_top1"])
-    scores.plot(best["epoch"], 100 * best["val_top1"], "k*", label="best, kept")
-    scores.set(title="Right images, in percent", xlabel="epoch", ylim=(0, 100))
-    rate.plot(x, [row["lr"] for row in epochs], ".-")
-    rate.set(title="Learning rate at the end of the epoch", xlabel="epoch")
+    best = panels.best
+    panels.plot(scores, "val_top5", f"validation,\ntop 5 {100 * best['val_top5']:.1f}", factor=100)
+    panels.plot(scores, "val_top1", f"validation,\ntop 1 {100 * best['val_top1']:.1f}", factor=100)
+    panels.plot(scores, "top1", f"training crops,\ntop 1 {100 * best['top1']:.1f}", factor=100)
+    panels.star(scores, "val_top1")
+    set_percent(scores, f"Right images, in percent (legend: epoch {best['epoch']:.0f}, the best)")
+
+    panels.plot(rate, "lr", "learning rate")
     rates = {row["lr"] for row in epochs}
-    if len(rates) > 1 and min(rates) > 0:  # a single one leaves a logarithmic axis without ends
-        rate.set(yscale="log")
-    for axes in (losses, scores):
-        axes.legend()
-    for axes in (losses, scores, rate):
-        axes.grid(alpha=0.3)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    # a single one leaves a logarithmic axis without ends
+    set_rate = set_logarithmic if len(rates) > 1 and min(rates) > 0 else set_from_zero
+    set_rate(rate, "Learning rate at the end of the epoch")
+    panels.save(path)

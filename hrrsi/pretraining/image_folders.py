@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
 from hrrsi.progress import progress
+from hrrsi.tiling.dataset import DESCRIPTION
 
 SPLITS = ("train", "val")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _FEW = 3
+_SCENES_AND_LABELS = {"image", "images", "label", "labels", "mask", "masks"}
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,15 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
         quiet: No progress bar; a million files can take a minute to list.
 
     Raises:
-        HrrsiError: It lacks a split, classes or images, or ``val`` has a class that ``train``
-            lacks.
+        HrrsiError: It is a tiled dataset or holds raw scenes, it lacks a split, classes or images,
+            or ``train`` and ``val`` do not have the same classes.
     """
+    if (folder / DESCRIPTION).is_file():
+        raise HrrsiError(
+            f"is a tiled dataset (it holds {DESCRIPTION}), not images sorted into classes",
+            where=folder,
+            fix="train on it with `hrrsi train`",
+        )
     classes = {split: _class_names(folder, split) for split in SPLITS}
     known = classes["train"]
     if len(known) == 1:
@@ -78,14 +86,15 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
             where=folder / "train",
             fix="give images of two classes or more, each in a folder of its own",
         )
+    for split, other in (("val", "train"), ("train", "val")):
+        unknown = [name for name in classes[split] if name not in classes[other]]
+        if unknown:
+            raise HrrsiError(
+                f"holds {_listed(unknown)}, which {other} lacks",
+                where=folder / split,
+                fix="give train and val folders of the same names",
+            )
     labels = {name: label for label, name in enumerate(known)}
-    unknown = [name for name in classes["val"] if name not in labels]
-    if unknown:
-        raise HrrsiError(
-            f"holds {_listed(unknown)}, which train lacks",
-            where=folder / "val",
-            fix="name the folders of train and val alike",
-        )
     total = sum(map(len, classes.values()))
     with progress("listing images", total, " folders", enabled=not quiet) as bar:
         files: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
@@ -128,16 +137,26 @@ def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
 
 def _class_names(folder: Path, split: str) -> list[str]:
     if not (folder / split).is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        if folder.is_dir():
+            what = f"holds no folder {split}"
         raise HrrsiError(
-            f"holds no folder {split}" if folder.is_dir() else "no such folder",
+            what,
             where=folder,
-            fix="name a folder of train/CLASS/NAME.jpg and val/CLASS/NAME.jpg",
+            fix="name a folder of train/CLASS/NAME.jpg and val/CLASS/NAME.jpg; scenes and their "
+            "labels are for `hrrsi tile`",
         )
     with os.scandir(folder / split) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not names:
         raise HrrsiError(
             "holds no class", where=folder / split, fix="put the images into a folder a class"
+        )
+    if _SCENES_AND_LABELS.issuperset(map(str.lower, names)):
+        raise HrrsiError(
+            f"holds the folders {' and '.join(names)}, which look like no classes",
+            where=folder / split,
+            fix="tile scenes and their labels with `hrrsi tile`, then train with `hrrsi train`",
         )
     return names
 
@@ -148,7 +167,7 @@ def _split(folder: Path, files: dict[str, list[str]], labels: dict[str, int]) ->
         raise HrrsiError(
             f"holds no image in {_listed(empty)}",
             where=folder,
-            fix=f"put images ({', '.join(_SUFFIXES)}) there, or remove the folder",
+            fix=f"put images ({', '.join(_SUFFIXES)}) there, or remove it from train and val",
         )
     names = [os.fsencode(file) for found in files.values() for file in found]
     counts = [len(found) for found in files.values()]

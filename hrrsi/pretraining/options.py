@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from hrrsi.training.run_options import Precision, chosen_precision
+from hrrsi.training.run_options import Precision, changes_text, chosen_precision, plain_value
 
 Loader = Literal["torchvision", "dali"]
 
@@ -33,6 +33,11 @@ class PretrainRecipe:
     label_smoothing: float = 0.1
     size: int = 224
     val_size: int = 256
+
+    @property
+    def described(self) -> str:
+        """What it is, and what of it is changed."""
+        return f"published{changes_text(self, PretrainRecipe())}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class PretrainOptions:
             if isinstance(value, PretrainRecipe):
                 config |= asdict(value)
             else:
-                config[field.name] = str(value) if isinstance(value, Path) else value
+                config[field.name] = plain_value(value)
         return config
 
 

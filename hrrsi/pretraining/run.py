@@ -28,19 +28,21 @@ from hrrsi.pretraining.image_folders import (
 )
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import Loader, PretrainOptions
-from hrrsi.pretraining.record import ENCODER_WEIGHTS, PretrainRecord
+from hrrsi.pretraining.record import PretrainRecord
 from hrrsi.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints
 from hrrsi.training.epoch_progress import EpochProgress
 from hrrsi.training.fitting import fit
 from hrrsi.training.processes import Processes, run_processes
-from hrrsi.training.run_checks import check_precision
+from hrrsi.training.run_checks import check_precision, run_warnings
 from hrrsi.training.run_environment import run_environment, write_environment
 from hrrsi.training.run_folder import (
     check_folder,
     held_folder,
     start_folder,
+    starting_line,
     starting_position,
 )
+from hrrsi.weights_file import ENCODER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def pretrain(
         overwrite: Replace an existing run.
         quiet: No progress bars.
         report: Called with a line an epoch, and one at the end.
-        warn: Called once with each image that is skipped, by the process that met it.
+        warn: Called once with each image that is skipped, by the process that met it, and with
+            what is odd about the run, though it can be trained.
         checkpoint_seconds: Time between the checkpoints within an epoch.
 
     Returns:
@@ -100,14 +103,19 @@ def pretrain(
     quiet = quiet or not processes.is_first
     folders, network = check_pretraining(options, resume=resume, overwrite=overwrite, quiet=quiet)
     recipe, splits = options.recipe, folders.splits
-    with held_folder(options, processes, resume=resume, overwrite=overwrite), _silent_pillow():
+    if processes.is_first:
+        for warning in run_warnings(options, len(splits["train"])):
+            warn(warning)
+    with held_folder(options, processes, resume=resume, overwrite=overwrite), silent_pillow():
         position = starting_position(options, resume=resume)
-        resume = not position.is_start
+        is_asked, resume = resume, not position.is_start
         share = {"rank": processes.rank, "processes": processes.count}
         device = _own_device(options, processes)
         batches = training_batches(
             folders, options, device, epoch=position.epoch, first=position.batches, **share
         )
+        if is_asked and processes.is_first:
+            report(starting_line(options, position, len(batches)))
         validation = validation_batches(folders, options, device, **share)
         images = (len(splits["train"]), len(splits["val"]))
         if processes.is_first:
@@ -117,7 +125,7 @@ def pretrain(
                 start_folder(options)
             write_environment(options, environment)
         record = PretrainRecord(options, folders, report, warn)
-        names = _Names(splits["train"])
+        names = ImageNames(splits["train"])
         steps = recipe.epochs * len(batches)
         fit(
             ClassifierTraining(network, recipe, steps, compiled=options.compile),
@@ -186,39 +194,6 @@ def check_pretraining(
     return folders, network
 
 
-def planned_pretraining(
-    options: PretrainOptions, *, resume: bool = False, overwrite: bool = False
-) -> str:
-    """Return what a run would be, in a few lines, having checked it; nothing is written.
-
-    Args:
-        options: What to train, and how.
-        resume: As for `pretrain`.
-        overwrite: Likewise.
-
-    Raises:
-        HrrsiError: As `check_pretraining`.
-    """
-    folders, network = check_pretraining(options, resume=resume, overwrite=overwrite)
-    recipe = options.recipe
-    images = {name: len(split) for name, split in folders.splits.items()}
-    steps = -(-images["train"] // recipe.batch)
-    parameters = sum(p.numel() for p in network.parameters())
-    rate = ", ".join(f"{recipe.lr * share:.4g}" for share in (1, 0.1, 0.01, 0.001))
-    return "\n".join(
-        [
-            f"{options.encoder}: {parameters:,} parameters, {len(folders.classes)} classes",
-            f"  {images['train']:,} images to train on, {images['val']:,} to validate on",
-            f"  {recipe.epochs} epochs of {steps:,} steps of {recipe.batch} images, over "
-            f"{options.devices * options.nodes} process(es) on {chosen_device(options.device)}",
-            f"  learning rate {rate}, a quarter of the steps each",
-            f"  crops of {recipe.size} px, validated at {recipe.val_size} px, read by "
-            f"{options.loader}",
-            f"  the run would be {options.run_folder}; nothing was written",
-        ]
-    )
-
-
 def chosen_loader(name: Literal["auto"] | Loader) -> Loader:
     """Return the loader that ``--loader`` asks for; ``auto`` is DALI where it is installed."""
     if name != "auto":
@@ -236,7 +211,7 @@ def _own_device(options: PretrainOptions, processes: Processes) -> torch.device:
     return torch.device(kind, int(number) if number else processes.environment.local_rank())
 
 
-class _Names(Sequence[str]):
+class ImageNames(Sequence[str]):
     """The files of a split, made out of their bytes when one is asked for."""
 
     def __init__(self, split: ImageSplit) -> None:
@@ -256,7 +231,7 @@ class _Names(Sequence[str]):
 
 
 @contextmanager
-def _silent_pillow() -> Iterator[None]:
+def silent_pillow() -> Iterator[None]:
     """Keep Pillow's remarks on metadata off the screen, in loading processes too."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\..*")

@@ -56,13 +56,18 @@ def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.
 
 
 def _pixels(path: Path, size: int, bands: int) -> npt.NDArray[Any]:
-    with open_raster(path) as dataset:
-        if (dataset.height, dataset.width, dataset.count) != (size, size, bands):
-            raise HrrsiError(
-                f"has {dataset.height} rows, {dataset.width} columns and {dataset.count} bands, "
-                f"not {size}, {size} and {bands}",
-                where=path,
-                fix=_AGAIN,
-            )
-        scene = Scene(str(path), dataset, tuple(range(1, bands + 1)))
-        return scene.read(Window(0, 0, size, size))
+    try:
+        with open_raster(path) as dataset:
+            shape = (dataset.height, dataset.width, dataset.count)
+            if shape == (size, size, bands):
+                scene = Scene(str(path), dataset, tuple(range(1, bands + 1)))
+                return scene.read(Window(0, 0, size, size))
+    except HrrsiError as error:  # of a raster: what to do about a patch is another thing
+        fix = f"copy the dataset again, or {_AGAIN}"
+        raise HrrsiError(error.what, where=path, fix=fix) from error
+    raise HrrsiError(
+        f"has {shape[0]} rows, {shape[1]} columns and {shape[2]} bands, not {size}, {size} and "
+        f"{bands}",
+        where=path,
+        fix=_AGAIN,
+    )

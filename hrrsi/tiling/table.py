@@ -63,7 +63,7 @@ def split_notes(split: SceneSplit) -> list[str]:
         )
     if split.left_out:
         notes.append(
-            f"note: left out, since no part of the split {split.name} names them: "
+            f"note: left out, since the split {split.name} does not name them: "
             f"{_few(split.left_out)}"
         )
     return notes

@@ -96,13 +96,14 @@ def write_batch_picture(
     ]
     further = description.band_names[_drawn_bands(seen[0].image) :]
     below = f"; below each in grey: {', '.join(further)}" if further else ""
+    augmentation = "none (--overfit)" if options.overfit else options.recipe.augmentation
     picture = patch_picture(
         [Group(_caption(patch), _panels(patch, description, limits, side)) for patch in seen],
         _COLUMNS,
         keys,
         across=_ACROSS,
-        title=f"First patches of epoch 1 as the network sees them: recipe {options.recipe.name}, "
-        f"augmentation {options.recipe.augmentation}, seed {options.seed}{below}",
+        title=f"First patches of epoch 1 as the network sees them: recipe "
+        f"{options.recipe.described}, augmentation {augmentation}, seed {options.seed}{below}",
     )
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")

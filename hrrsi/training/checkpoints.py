@@ -16,17 +16,23 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from hrrsi.atomic_write import replacing
+from hrrsi.atomic_write import is_full_disk, replacing
 from hrrsi.errors import HrrsiError
 from hrrsi.tensor_files import read_tensor_file
-from hrrsi.training.failures import SharedError, bad_loss_error, is_full_disk
+from hrrsi.training.failures import SharedError, bad_loss_error
 from hrrsi.training.processes import Processes, gathered, told_by
+from hrrsi.training.run_environment import ENVIRONMENT
 from hrrsi.training.run_options import RunOptions
 from hrrsi.training.step_flags import FlagExchange, StepFlags
 
 LAST_CHECKPOINT = "last.ckpt"
 CHECKPOINT_SECONDS = 300.0
 
+# Of what runs keep in their checkpoints; another number where a run could not go on from an older
+# one as if it had not been stopped.
+FORMAT = 1
+
+_FORMAT = "hrrsi_checkpoint"
 _POSITION = "position"
 _RANDOM = "random"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -143,7 +149,8 @@ class Checkpoints(Callback):
             raise RunStoppedError
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the place in the epoch and the random generators' states."""
+        """Add the format, the place in the epoch and the random generators' states."""
+        checkpoint[_FORMAT] = FORMAT
         fit = checkpoint["loops"]["fit_loop"]
         epochs, batches = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]
         is_between_epochs = epochs["processed"] == epochs["ready"]
@@ -233,13 +240,22 @@ def checkpoint_position(path: Path) -> Position:
     """Return where the run is that a checkpoint holds.
 
     Raises:
-        HrrsiError: The file is no checkpoint of a run.
+        HrrsiError: The file is no checkpoint of a run, or one of another version of hrrsi.
     """
     checkpoint = read_tensor_file(path)
     position = checkpoint.get(_POSITION) if isinstance(checkpoint, dict) else None
-    if not isinstance(position, dict):
+    if not isinstance(checkpoint, dict) or not isinstance(position, dict):
         raise HrrsiError(
             "is not a checkpoint", where=path, fix="start the run again with --overwrite"
+        )
+    found = checkpoint.get(_FORMAT)
+    if found != FORMAT:
+        raise HrrsiError(
+            f"has {'no format number' if found is None else f'format {found}'} where this version "
+            f"of hrrsi continues from format {FORMAT}",
+            where=path,
+            fix=f"continue with the version that {ENVIRONMENT} beside it names, or start the run "
+            "again with --overwrite",
         )
     return Position(int(position["epoch"]), int(position["batches"]))
 

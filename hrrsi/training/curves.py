@@ -7,90 +7,81 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hrrsi.atomic_write import replacing
+from hrrsi.labels.scheme import Colour
+from hrrsi.training.curve_panels import CurvePanels, set_from_zero, set_logarithmic, set_percent
+from hrrsi.training.metrics_file import training_losses
 
-_FEW = 30  # up to so many epochs each is marked
 _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
+_LIGHT = 0.4  # a relative luminance that stands out from white by a contrast of 2.3
 
 
-def write_curves(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
+def write_curves(
+    epochs: Sequence[Mapping[str, float]], colours: Mapping[str, Colour], path: Path
+) -> None:
     """Draw losses, validation scores, each class' IoU and the learning rate as a PNG.
 
-    Losses are on a logarithmic axis, since they fall by parts and not by amounts. The epoch of
-    the highest mIoU, whose weights are kept, is marked everywhere.
+    Losses are on a logarithmic axis, since they fall by parts and not by amounts; that of the
+    validation is dashed, in the colour of the training's. Classes have the colours of their
+    scheme, light ones a dark outline. The epoch of the highest mIoU, whose weights are kept, is
+    marked everywhere.
 
     Args:
         epochs: The rows of ``metrics.csv``.
+        colours: The colour of each class.
         path: The picture; replaced where it exists.
     """
-    from matplotlib.figure import Figure
+    panels = CurvePanels(epochs, "val_mIoU", rows=2, columns=2)
+    losses, scores, classes, rate = panels.axes
+    _plot_losses(panels, losses, epochs)
 
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    losses, scores, classes, rate = figure.subplots(2, 2, sharex=True).flat
-    best = max(epochs, key=lambda row: row["val_mIoU"])
-    for axes in (losses, scores, classes, rate):
-        axes.axvline(best["epoch"], color="0.6", linestyle=":", linewidth=1)
-        axes.grid(alpha=0.3)
-    for axes in (classes, rate):
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-
-    names = [key for key in epochs[0] if key == "loss" or key.endswith("_loss")]
-    for key in names:
-        is_sum = key == "loss"
-        label = "sum" if is_sum else key.removesuffix("_loss")
-        _plot(losses, epochs, key, label, color="black" if is_sum else None)
-    losses.set_title("Training losses, means of each epoch (logarithmic)")
-    if all(row[key] > 0 for row in epochs for key in names):
-        _make_logarithmic(losses)
-    else:
-        losses.set(title="Training losses, means of each epoch", ylim=(0, None))
-
+    best = panels.best
     for key, label in _SCORES:
-        _plot(scores, epochs, key, f"{label} {100 * best[key]:.1f}", factor=100)
-    scores.plot(best["epoch"], 100 * best["val_mIoU"], "k*", markersize=9)
-    scores.set(
-        title=f"Validation, in percent (legend: epoch {best['epoch']:.0f}, the best mIoU)",
-        ylim=(0, 100),
+        panels.plot(scores, key, f"{label} {100 * best[key]:.1f}", factor=100)
+    panels.star(scores, "val_mIoU")
+    set_percent(
+        scores, f"Validation, in percent (legend: epoch {best['epoch']:.0f}, the best mIoU)"
     )
 
-    for key in (key for key in epochs[0] if key.startswith("val_IoU_")):
-        at_best = "absent" if math.isnan(best[key]) else f"{100 * best[key]:.1f}"
-        label = f"{key.removeprefix('val_IoU_')} {at_best}"
-        _plot(classes, epochs, key, label, factor=100)
-    classes.set(title="Validation IoU of each class, in percent", ylim=(0, 100))
+    for name, colour in colours.items():
+        iou = best[f"val_IoU_{name}"]
+        label = f"{name} {'absent' if math.isnan(iou) else f'{100 * iou:.1f}'}"
+        panels.plot(classes, f"val_IoU_{name}", label, factor=100, **_class_style(colour))
+    set_percent(classes, "Validation IoU of each class, in percent")
 
-    _plot(rate, epochs, "lr", "learning rate")
-    rate.set(title="Learning rate at the end of the epoch", ylim=(0, None))
-    for axes in (losses, scores, classes):
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    panels.plot(rate, "lr", "learning rate")
+    set_from_zero(rate, "Learning rate at the end of the epoch")
+    panels.save(path)
 
 
-def _plot(
-    axes: Any,
-    epochs: Sequence[Mapping[str, float]],
-    key: str,
-    label: str,
-    *,
-    factor: float = 1,
-    color: str | None = None,
-) -> None:
-    axes.plot(
-        [row["epoch"] for row in epochs],
-        [factor * row[key] for row in epochs],
-        marker="." if len(epochs) <= _FEW else None,
-        label=label,
-        color=color,
+def _plot_losses(panels: CurvePanels, axes: Any, epochs: Sequence[Mapping[str, float]]) -> None:
+    _sum, *parts = training_losses(epochs[0])
+    panels.plot(axes, "loss", "sum", color="black")
+    for number, key in enumerate(parts):
+        panels.plot(axes, key, key.removesuffix("_loss"), color=f"C{number}")
+    of_training = f"C{parts.index('segmentation_loss')}"
+    label = "segmentation,\nvalidation"
+    panels.plot(axes, "val_seg_loss", label, color=of_training, linestyle="--")
+    title = "Losses, means of each epoch"
+    if all(row[key] > 0 for row in epochs for key in ("loss", *parts, "val_seg_loss")):
+        set_logarithmic(axes, f"{title} (logarithmic)")
+    else:
+        set_from_zero(axes, title)
+
+
+def _class_style(colour: Colour) -> dict[str, Any]:
+    """Return how the line of a class looks; a light one could not be seen on white."""
+    from matplotlib.patheffects import withStroke
+
+    style: dict[str, Any] = {"color": tuple(value / 255 for value in colour)}
+    if _luminance(colour) > _LIGHT:
+        style["path_effects"] = [withStroke(linewidth=3, foreground="0.35")]
+    return style
+
+
+def _luminance(colour: Colour) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2.2), 0 black to 1 white."""
+    shares = [value / 255 for value in colour]
+    red, green, blue = (
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
     )
-
-
-def _make_logarithmic(axes: Any) -> None:
-    """Make the vertical axis logarithmic, with plain figures in between the powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -19,13 +19,19 @@ from hrrsi.networks.names import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.timm_encoder import check_timm_name
 from hrrsi.tensor_files import read_tensor_file
-from hrrsi.weights_file import encoder_of, open_weights
+from hrrsi.weights_file import (
+    BEST_WEIGHTS,
+    ENCODER_WEIGHTS,
+    encoder_of,
+    open_weights,
+    refuse_run_checkpoint,
+)
 
 _PREFIXES = ("module.", "base_network.")
 _COUNTER = "num_batches_tracked"  # BatchNorms count what they never use here, if at all
 
 
-def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) -> None:
+def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) -> str | None:
     """Fill a network's encoder.
 
     A first layer that sees another number of bands is adapted (`adapted_to_bands` says how).
@@ -37,12 +43,15 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
             tensors under timm's names, as `hrrsi pretrain` and timm write them: a
             ``.safetensors`` or a ``.pth``, with or without the prefix ``base_network.``.
 
+    Returns:
+        What was loaded, in one line; None for ``none``.
+
     Raises:
         HrrsiError: The hub is out of reach, or the file does not hold such an encoder.
     """
     check_encoder_source(model, source)
     if source == "none":
-        return
+        return None
     name = parsed_model(model).encoder
     tensors = _imagenet_tensors(name) if source == "imagenet" else _tensors_of(Path(source))
     encoder = network.encoder
@@ -56,8 +65,12 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
             where=source,
             fix=f"give weights of {name}, or --encoder-weights none",
         )
+    adapted = ""
     for key, value in expected.items():
         if key in found and _differ_in_bands(found[key], value, network.bands):
+            adapted = (
+                f"; its first layer adapted from {found[key].shape[1]} to {network.bands} bands"
+            )
             found[key] = adapted_to_bands(found[key], network.bands)
     differing = [key for key in found if found[key].shape != expected[key].shape]
     if differing:
@@ -69,6 +82,8 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
             fix=f"give weights of {name}, or --encoder-weights none",
         )
     encoder.load_state_dict({**expected, **found})
+    origin = f"timm's ImageNet weights of {name}" if source == "imagenet" else source
+    return f"encoder weights: {len(found)} of {len(expected)} tensors from {origin}{adapted}"
 
 
 def check_encoder_source(model: str, source: str) -> None:
@@ -88,12 +103,18 @@ def check_encoder_source(model: str, source: str) -> None:
             where="--encoder-weights imagenet",
             fix="give --encoder-weights FILE or none",
         )
-    if source not in ("imagenet", "none") and not Path(source).is_file():
-        raise HrrsiError(
-            "no such file",
-            where=f"--encoder-weights {source}",
-            fix="give imagenet, none or a weights file",
-        )
+    if source not in ("imagenet", "none"):
+        _check_file(Path(source))
+
+
+def _check_file(path: Path) -> None:
+    where = f"--encoder-weights {path}"
+    if path.is_dir():
+        of_run = [path / name for name in (ENCODER_WEIGHTS, BEST_WEIGHTS)]
+        present = next((str(file) for file in of_run if file.is_file()), "a weights file in it")
+        raise HrrsiError("is a folder", where=where, fix=f"give {present}")
+    if not path.is_file():
+        raise HrrsiError("no such file", where=where, fix="give imagenet, none or a weights file")
 
 
 def _has_weights(encoder: str) -> bool:
@@ -175,6 +196,7 @@ def _quiet(*loggers: str) -> Iterator[None]:
 
 def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
     content = read_tensor_file(path)
+    refuse_run_checkpoint(content, path)
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,8 @@ class EpochProgress(Callback):
     """A bar of images for the training and one for the validation of each epoch.
 
     The first shows images a second, the losses of the epoch so far and the last validation's
-    score. One of an epoch that is resumed starts where the epoch was.
+    score, as many of them as fit into the terminal. One of an epoch that is resumed starts where
+    the epoch was.
 
     Args:
         images: Images of an epoch's training and of its validation.
@@ -59,10 +61,10 @@ class EpochProgress(Callback):
         self._advance(self._images[0])
         if self._bar.disable or time.monotonic() < self._refresh_at:
             return
-        shown = [f"{k.removesuffix('_loss')} {v:.3f}" for k, v in pl_module.losses.items()]
-        if self._last is not None:
-            shown.append(f"last {self._last}")
-        self._bar.set_postfix_str(", ".join(shown), refresh=False)
+        losses = [f"{k.removesuffix('_loss')} {v:.3f}" for k, v in pl_module.losses.items()]
+        score = [] if self._last is None else [self._last]
+        shown = [*losses[:1], *score, *losses[1:]]
+        self._bar.set_postfix_str(", ".join(_fitting(self._bar, shown)), refresh=False)
         self._refresh_at = time.monotonic() + _REFRESH_SECONDS
 
     def on_validation_start(self, *_: Any) -> None:
@@ -84,7 +86,7 @@ class EpochProgress(Callback):
 
     def _start(self, what: str, total: int, done: int = 0) -> None:
         self._stop()
-        self._open = progress(what, total, " images", enabled=self._enabled, done=done)
+        self._open = progress(what, total, " images", enabled=self._enabled, done=done, brief=True)
         self._bar = self._open.__enter__()
 
     def _advance(self, total: int) -> None:
@@ -94,3 +96,14 @@ class EpochProgress(Callback):
         if self._open is not None:
             self._open.__exit__(None, None, None)
             self._open = None
+
+
+def _fitting(bar: Any, shown: list[str]) -> list[str]:
+    """Return the first ones of what is to be shown, as many as fit into a bar's line whole."""
+    if not bar.ncols:
+        return shown
+    # a line that may have any length draws a bar of ten columns, of which one is enough
+    bare = bar.format_meter(**{**bar.format_dict, "ncols": None, "postfix": None})
+    room = bar.ncols - len(bare) + 9
+    ends = itertools.accumulate(len(f", {each}") for each in shown)
+    return [each for each, end in zip(shown, ends, strict=True) if end <= room]

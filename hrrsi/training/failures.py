@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import save
 
 from hrrsi.atomic_write import replacing
 from hrrsi.errors import HrrsiError
@@ -40,6 +40,7 @@ def bad_loss_error(
     epoch: int,
     step: int,
     options: RunOptions,
+    save: bool = True,
 ) -> HrrsiError:
     """Return the error of a loss that is not a number, having saved the batch that gave it.
 
@@ -50,23 +51,22 @@ def bad_loss_error(
         epoch: The epoch, from 1.
         step: The step of the epoch, from 1.
         options: Options of the run; the batch goes to its folder.
+        save: False only names the batch.
     """
-    image, label, index = (tensor.detach().cpu().contiguous() for tensor in batch[:3])
-    found = [names[i] for i in index.tolist()]
+    found = [names[i] for i in batch[2].tolist()]
     listed = ", ".join(found)
     shown = listed if len(found) <= _SHOWN else f"{found[0]} and {len(found) - 1} more"
     path = options.run_folder / NAN_BATCH
     about = {"epoch": str(epoch), "step": str(step), "loss": str(loss.item())}
-    about[options.items] = listed
-    content = save({"image": image, "label": label, "index": index}, about)
-    where = f"; the batch ({shown}) is in {path}"
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except (OSError, HrrsiError):
-        where = f"; the batch is {shown}, and could not be saved"
+    where = f"the batch is {shown}"
+    if save:
+        try:
+            _save_batch(batch, {**about, options.items: listed}, path)
+            where = f"the batch ({shown}) is in {path}"
+        except (OSError, HrrsiError):
+            where += ", and could not be saved"
     return HrrsiError(
-        f"the loss is {loss.item()} in epoch {epoch}, step {step}{where}",
+        f"the loss is {loss.item()} in epoch {epoch}, step {step}; {where}",
         where=options.run_folder,
         fix="lower --lr, or give --precision 32"
         if options.precision != "32"
@@ -137,9 +137,11 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
     return None
 
 
-def is_full_disk(error: OSError) -> bool:
-    """Return whether a write failed since there is no room for more."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _save_batch(batch: Sequence[torch.Tensor], about: Mapping[str, str], path: Path) -> None:
+    image, label, index = (tensor.detach().cpu().contiguous() for tensor in batch[:3])
+    content = safetensors.torch.save({"image": image, "label": label, "index": index}, {**about})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _is_compilers(error: BaseException) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import lightning
@@ -13,12 +15,14 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from hrrsi.training.checkpoints import LAST_CHECKPOINT, RunStoppedError, WholeCheckpoints
 from hrrsi.training.failures import PeerEndedError, SharedError, run_error
+from hrrsi.training.loading_processes import end_loading_processes, start_loading_processes
 from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.processes import Processes, accelerator_and_devices
 from hrrsi.training.run_folder import replaced_run
 from hrrsi.training.run_options import RunOptions
 
 _SAID = "hrrsi_has_said_why"  # a key of the store that processes met at
+_STORE_SECONDS = 10
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -50,6 +54,7 @@ def fit(
             first where what went wrong is another one's alone.
     """
     trainer = _trainer(options, processes, callbacks)
+    start_loading_processes(validation)
     try:
         with warnings.catch_warnings():
             # advice on workers and logging that a user of the command line can't act on
@@ -62,6 +67,7 @@ def fit(
                 weights_only=True,
             )
     except BaseException as error:
+        end_loading_processes(validation)
         _end(error, trainer, options, processes)
 
 
@@ -112,7 +118,7 @@ def _end(error: BaseException, trainer: Any, options: RunOptions, processes: Pro
         if launcher is not None:
             launcher.kill(signal.SIGKILL)  # they may be waiting for this process forever
             launcher.procs.clear()  # Lightning would kill this process, too, when it finds them so
-        if isinstance(known, PeerEndedError) and _another_has_said_why():
+        if isinstance(known, PeerEndedError) and _another_has_said_why(processes):
             raise SystemExit(1) from None
     elif isinstance(error, SharedError):
         # not 1: Lightning and torchrun would kill the first process before it has said why
@@ -120,17 +126,26 @@ def _end(error: BaseException, trainer: Any, options: RunOptions, processes: Pro
     elif isinstance(known, PeerEndedError):
         raise SystemExit(1) from None
     elif dist.is_initialized():
-        dist.distributed_c10d._get_default_store().set(_SAID, "")
+        with suppress(dist.DistError):  # the first process ended, too
+            _store(processes).set(_SAID, "")
     if known is None:
         raise error
     raise known from error
 
 
-def _another_has_said_why() -> bool:
+def _another_has_said_why(processes: Processes) -> bool:
     if not dist.is_initialized():
         return False
-    found: bool = dist.distributed_c10d._get_default_store().check([_SAID])
+    found: bool = _store(processes).check([_SAID])
     return found
+
+
+def _store(processes: Processes) -> Any:
+    """Return the store that the processes met at, which whoever started them keeps."""
+    where = processes.environment
+    return dist.TCPStore(  # type: ignore[attr-defined]  # documented there, but not exported
+        where.main_address, where.main_port, timeout=timedelta(seconds=_STORE_SECONDS)
+    )
 
 
 def _interruption(options: RunOptions) -> str:

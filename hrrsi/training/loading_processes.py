@@ -1,6 +1,9 @@
 """What the processes that load batches have in common."""
 
 import signal
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 
 def leave_signals_to_the_run(_worker: int = 0) -> None:
@@ -12,3 +15,29 @@ def leave_signals_to_the_run(_worker: int = 0) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # (a second SIGTERM is multiprocessing's, which waits for the process to end)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def start_loading_processes(batches: Any) -> None:
+    """Start a loader's processes now instead of with its first batch, and keep them for it.
+
+    A process starts as a copy of the run, and a run that has trained holds gigabytes, each page
+    of which then costs a copy when it is next written: seconds on a processor.
+
+    Args:
+        batches: A loader; one without processes that outlive an epoch is left alone.
+    """
+    if isinstance(batches, DataLoader) and batches.persistent_workers:
+        iter(batches)
+
+
+def end_loading_processes(batches: Any) -> None:
+    """End the processes of a loader that were started before Lightning knew of them.
+
+    Where a run fails before their first batch, Lightning does not, and the program would wait for
+    them when it ends.
+
+    Args:
+        batches: The loader.
+    """
+    if isinstance(batches, DataLoader):
+        batches._iterator = None  # whose end is that of the processes

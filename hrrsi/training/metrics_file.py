@@ -26,6 +26,15 @@ def holds_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> bool:
     return path.is_file() and path.read_bytes() == _content(epochs)
 
 
+def training_losses(epoch: Mapping[str, float]) -> list[str]:
+    """Return which metrics of an epoch are losses of its training: their sum, then its parts."""
+    return [
+        key
+        for key in epoch
+        if key == "loss" or (key.endswith("_loss") and not key.startswith("val_"))
+    ]
+
+
 def _content(epochs: Sequence[Mapping[str, float]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(epochs[0]))

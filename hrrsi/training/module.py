@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from hrrsi.evaluation.scores import ConfusionMatrix
@@ -36,12 +38,16 @@ class SegmentationTraining(lightning.LightningModule):
         network: What is trained.
         options: Options of the run.
         matrix: Pixels of all validation patches of the epoch, over all processes.
+        validation_loss: Class-weighted cross-entropy of these patches, summed over pixels and
+            divided by their number as the published losses are; patches without any label
+            don't count.
     """
 
     _gain: torch.Tensor
     _offset: torch.Tensor
     _class_weights: torch.Tensor
     _counts: torch.Tensor
+    _validated: torch.Tensor
 
     def __init__(
         self,
@@ -66,6 +72,9 @@ class SegmentationTraining(lightning.LightningModule):
         pairs = len(self._classes) ** 2
         counts = torch.zeros(pairs + 1, dtype=torch.int64)
         self.register_buffer("_counts", counts, persistent=False)
+        # sum of the losses of pixels, and pixels
+        validated = torch.zeros(2, dtype=torch.float64)
+        self.register_buffer("_validated", validated, persistent=False)
         self._step: Callable[..., dict[str, torch.Tensor]] = (
             torch.compile(_losses) if options.compile else _losses
         )
@@ -73,6 +82,7 @@ class SegmentationTraining(lightning.LightningModule):
         self._sums: torch.Tensor | None = None
         self._steps = 0
         self.matrix = ConfusionMatrix(self._classes)
+        self.validation_loss = math.nan
 
     @property
     def kept_network(self) -> SegmentationNetwork:
@@ -119,16 +129,23 @@ class SegmentationTraining(lightning.LightningModule):
             update_average(self._average, self.network, decay)
 
     def validation_step(self, batch: Any, _index: int) -> None:
-        """Count the pixels of a batch (image, label), on the device."""
+        """Count the pixels of a batch (image, label) and add up their loss, on the device."""
         image, label = batch
         network, pixels = self.kept_network, self.normalised(image)
         # resized in half precision, classes would tie, and the lower one win
         logits = network.resized(network.coarse_logits(pixels).float(), pixels)
         found = logits.argmax(1)
         pairs = found * len(self._classes) + label
-        unlabelled = len(self._counts) - 1
-        pairs = pairs.masked_fill(label == IGNORE_INDEX, unlabelled)
+        unlabelled, ignored = len(self._counts) - 1, label == IGNORE_INDEX
+        pairs = pairs.masked_fill(ignored, unlabelled)
         self._counts += torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
+        losses = F.cross_entropy(
+            logits, label.long(), self._class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+        )
+        # those that fill up a process' share have no label at all
+        patches = (~ignored).flatten(1).any(1).sum()
+        self._validated[0] += losses.sum(dtype=torch.float64)
+        self._validated[1] += patches * label[0].numel()
 
     def on_train_start(self) -> None:
         """Freeze or release the encoder: a run that goes on may be in the middle of an epoch."""
@@ -142,15 +159,18 @@ class SegmentationTraining(lightning.LightningModule):
     def on_validation_start(self) -> None:
         """Forget the counts of the last epoch; share losses and running statistics."""
         self._counts.zero_()
+        self._validated.zero_()
         if self._sums is not None:
             self._sums = averaged(self._sums)
         self.share_statistics()
 
     def on_validation_epoch_end(self) -> None:
-        """Add up the counts of all processes."""
+        """Add up the counts and losses of all processes."""
         classes = len(self._classes)
         counts = summed(self._counts)[:-1].reshape(classes, classes)
         self.matrix = ConfusionMatrix(self._classes, counts.cpu().numpy())
+        loss, pixels = summed(self._validated).tolist()
+        self.validation_loss = loss / pixels if pixels else math.nan
 
     def share_statistics(self) -> None:
         """Average BatchNorm's running statistics over the processes, which each have their own.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hrrsi.training.recipes import DEFAULT, PUBLISHED, Recipe
-from hrrsi.training.run_options import Precision, chosen_precision
+from hrrsi.training.run_options import Precision, chosen_precision, plain_value
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class TrainOptions:
     Attributes:
         data: Folder of a tiled dataset.
         model: Name of a network (`hrrsi.networks.names`).
-        out: Folder of the runs; a run is the folder ``out/model``.
+        out: Folder of the runs; a run is the folder ``out/model``, or ``out/model-overfit``.
         recipe: What is learned, and how.
         encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.
         init: Weights file that the whole network starts from, as far as it fits, or None.
@@ -63,7 +63,7 @@ class TrainOptions:
     @property
     def run_folder(self) -> Path:
         """The folder of this run."""
-        return self.out / self.model
+        return self.out / (f"{self.model}-overfit" if self.overfit else self.model)
 
     def to_config(self) -> dict[str, Any]:
         """Return the options as plain data, which ``hrrsi train --config`` takes back."""
@@ -73,7 +73,9 @@ class TrainOptions:
             if isinstance(value, Recipe):
                 config |= value.to_config()
             else:
-                config[field.name] = str(value) if isinstance(value, Path) else value
+                config[field.name] = plain_value(value)
+        if self.encoder_weights not in ("imagenet", "none"):
+            config["encoder_weights"] = plain_value(Path(self.encoder_weights))
         return config
 
 

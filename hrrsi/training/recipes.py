@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from hrrsi.errors import HrrsiError
+from hrrsi.training.run_options import changes_text
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["polynomial", "cosine"]
@@ -90,6 +91,11 @@ class Recipe:
                     where=_option(key),
                     fix="give 0 or more",
                 )
+
+    @property
+    def described(self) -> str:
+        """Its name, and what of it is changed, e.g. ``default with epochs 3, lr 0.01``."""
+        return f"{self.name}{changes_text(self, RECIPES.get(self.name, self))}"
 
     def to_config(self) -> dict[str, Any]:
         """Return the recipe as plain data, its name as ``recipe``."""

@@ -1,4 +1,4 @@
-"""What a run writes after each epoch: metrics, curves, and the best weights."""
+"""What a training run says and writes after an epoch; its best epoch, class by class."""
 
 from __future__ import annotations
 
@@ -7,123 +7,113 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+from prettytable import PrettyTable
 
 from hrrsi.labels.splits import Part
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
-from hrrsi.training.epoch_clock import EpochClock
-from hrrsi.training.metrics_file import METRICS, holds_metrics, write_metrics
-from hrrsi.training.module import SegmentationTraining
+from hrrsi.training.epoch_record import EpochRecord
+from hrrsi.training.failures import SharedError
+from hrrsi.training.metrics_file import training_losses
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.run_environment import hardware
 from hrrsi.weights import save_weights
-from hrrsi.weights_file import ModelMeta
-
-BEST_WEIGHTS = "best.safetensors"
-CURVES = "curves.png"
+from hrrsi.weights_file import BEST_WEIGHTS, ModelMeta
 
 _PROTOCOL = "every class counts, no test-time augmentation"
 # Of TrainOptions: what the weights can't tell, and says nothing of the machine's folders.
 _SETTINGS = ("freeze_encoder", "seed", "patience", "precision", "devices", "nodes", "compile")
 
 
-class RunRecord(Callback):
+class RunRecord(EpochRecord):
     """Keeps the metrics of the epochs, and writes them, curves and the best weights.
 
-    A row of the metrics holds the epoch, the images seen since the run began, the seconds of
-    the epoch and the images trained on in each of them (validation aside), the learning rate
-    after its last step, the mean of each loss, OA, mF1, mIoU and each class' IoU.
+    Beside what every `EpochRecord` holds, a row has the learning rate after the epoch's last
+    step, the mean of each loss, the segmentation loss of the validation patches, OA, mF1, mIoU
+    and each class' IoU. At the run's end, the best epoch's IoU of each class is reported.
 
     Args:
         options: Options of the run.
         dataset: The dataset that it is trained on.
-        report: Called with a line an epoch.
+        report: Called with a line an epoch, and with a table at the end.
     """
+
+    _options: TrainOptions
 
     def __init__(
         self, options: TrainOptions, dataset: TiledDataset, report: Callable[[str], None]
     ) -> None:
-        self._options = options
+        super().__init__(options, "val_mIoU", report)
         self._description = dataset.description
         patches = len(dataset.patches("train")[: options.overfit or None])
         self._batch = min(options.recipe.batch, patches)
-        self._report = report
-        self._rows: list[dict[str, float]] = []
-        self._clock = EpochClock()
 
-    @property
-    def rows(self) -> list[dict[str, float]]:
-        """The metrics of the epochs so far."""
-        return self._rows
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop where labels turn out to hold nothing, whatever dataset.yaml says of them.
 
-    @property
-    def best(self) -> dict[str, float]:
-        """The metrics of the epoch with the highest validation mIoU."""
-        return max(self._rows, key=lambda row: row["val_mIoU"])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
-        return {"rows": self._rows, **self._clock.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint kept."""
-        self._rows = state_dict["rows"]
-        self._clock.load_state_dict(state_dict)
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Start the epoch's clock."""
-        self._clock.start()
-
-    def on_validation_start(self, *_: Any) -> None:
-        """Take the time of the epoch's training."""
-        self._clock.end_training()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Add a row to the metrics, and report it."""
-        row = self._row(trainer, pl_module)
-        self._rows.append(row)
-        if not trainer.is_global_zero:
-            return
-        options = self._options
-        losses = " ".join(f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in pl_module.losses)
-        self._report(
-            f"{options.model} epoch {row['epoch']:.0f}/{options.recipe.epochs}: {losses} | "
-            f"val mIoU {100 * row['val_mIoU']:.2f} OA {100 * row['val_OA']:.2f} | "
-            f"{row['seconds']:.0f} s, {row['images_per_second']:.3g} images/s"
-            + (" | best so far" if row is self.best else "")
-        )
-
-    def write(self, module: SegmentationTraining) -> None:
-        """Write metrics, curves and, where the last epoch is the best so far, its weights.
-
-        Args:
-            module: What was trained, as it was after that epoch.
+        Raises:
+            SharedError: No pixel was validated, or none was trained on.
         """
-        folder, row = self._options.run_folder, self._rows[-1]
-        if holds_metrics(self._rows, folder / METRICS):
-            return  # of a run that goes on after all was written
-        if row is self.best:
-            weights = module.kept_network.state_dict()
-            save_weights(weights, self._meta(row), folder / BEST_WEIGHTS)
-        write_curves(self._rows, folder / CURVES)
-        write_metrics(self._rows, folder / METRICS)  # last: it says that all is written
+        overfit, data = self._options.overfit, self._options.data
+        if not pl_module.matrix.pixels:
+            raise SharedError(
+                "no pixel validated on has a label, so no weights are the best",
+                where=data / ("train" if overfit else "val"),
+                fix="give a higher --overfit" if overfit else "tile validation scenes with labels",
+            )
+        if not self.rows and pl_module.losses["loss"] == 0:  # ignored pixels alone cost nothing
+            raise SharedError(
+                "no pixel trained on has a label, so there is nothing to learn",
+                where=data / "train",
+                fix="tile training scenes with labels",
+            )
 
-    def _row(self, trainer: Any, module: SegmentationTraining) -> dict[str, float]:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Report the best epoch's IoU of each class."""
+        if trainer.is_global_zero:
+            self._report(self._class_table())
+
+    def _images(self, trainer: Any, module: Any) -> int:
+        images: int = trainer.num_training_batches * self._batch
+        return images
+
+    def _metrics(self, trainer: Any, module: Any) -> dict[str, float]:
         scores = module.matrix.scores()
-        images = trainer.num_training_batches * self._batch
         return {
-            "epoch": trainer.current_epoch + 1,
-            "images_seen": trainer.global_step * self._batch,
-            "seconds": round(self._clock.seconds, 1),
-            "images_per_second": round(images / self._clock.trained_seconds, 2),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **module.losses,
+            "val_seg_loss": module.validation_loss,
             "val_OA": scores.overall_accuracy,
             "val_mF1": scores.mean_f1,
             "val_mIoU": scores.mean_iou,
             **{f"val_IoU_{c.name}": c.iou for c in scores.classes},
         }
+
+    def _summary(self, row: dict[str, float]) -> str:
+        losses = [f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in training_losses(row)]
+        validated = "train" if self._options.overfit else "val"
+        return (
+            f"{' '.join(losses)} | {validated} mIoU {100 * row['val_mIoU']:.2f} "
+            f"OA {100 * row['val_OA']:.2f} segmentation {row['val_seg_loss']:.3f}"
+        )
+
+    def _write_best(self, module: Any, row: dict[str, float]) -> None:
+        weights = module.kept_network.state_dict()
+        save_weights(weights, self._meta(row), self._options.run_folder / BEST_WEIGHTS)
+
+    def _write_curves(self, path: Path) -> None:
+        description = self._description
+        colours = dict(zip(description.classes, description.colours, strict=True))
+        write_curves(self._rows, colours, path)
+
+    def _class_table(self) -> str:
+        best = self.best
+        table = PrettyTable(["class", "IoU"])
+        for name in self._description.classes:
+            iou = best[f"val_IoU_{name}"]
+            table.add_row([name, "-" if math.isnan(iou) else f"{100 * iou:.2f}"])
+        table.align["class"], table.align["IoU"] = "l", "r"
+        validated = "training patches" if self._options.overfit else "validation"
+        return f"epoch {best['epoch']:.0f}, the best, {validated}, in percent:\n{table}"
 
     def _meta(self, row: Mapping[str, float]) -> ModelMeta:
         description, options = self._description, self._options
@@ -152,8 +142,6 @@ class RunRecord(Callback):
                 **{name: getattr(options, name) for name in _SETTINGS},
                 "images_seen": int(row["images_seen"]),
                 "epoch": int(row["epoch"]),
-                "seconds": round(sum(row["seconds"] for row in self._rows), 1),
-                "hardware": hardware(),
             },
             scores={
                 "validation": {

@@ -6,6 +6,7 @@ resume), ``best.safetensors`` (highest validation mIoU) and the run's record.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,18 @@ from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.processes import run_processes
-from hrrsi.training.record import BEST_WEIGHTS, RunRecord
-from hrrsi.training.run_checks import check_run
+from hrrsi.training.record import RunRecord
+from hrrsi.training.run_checks import check_run, training_warnings
 from hrrsi.training.run_environment import training_environment, write_environment
-from hrrsi.training.run_folder import held_folder, start_folder, starting_position
+from hrrsi.training.run_folder import (
+    held_folder,
+    start_folder,
+    starting_line,
+    starting_position,
+)
 from hrrsi.training.sample_pictures import SamplePictures
 from hrrsi.training.tensorboard_log import TensorBoardLog
+from hrrsi.weights_file import BEST_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
     report: Callable[[str], None] = print,
+    warn: Callable[[str], None] = warnings.warn,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainedRun:
     """Train a network on a tiled dataset.
@@ -69,7 +77,8 @@ def train(
             exist is started.
         overwrite: Replace an existing run.
         quiet: No progress bars.
-        report: Called with a line an epoch, and one at the end.
+        report: Called with a line an epoch, and at the end with a table and a line.
+        warn: Called with what is odd about the run, though it can be trained.
         checkpoint_seconds: Time between the checkpoints within an epoch.
 
     Returns:
@@ -86,14 +95,18 @@ def train(
     processes = run_processes(options)
     dataset = check_run(options, resume=resume, overwrite=overwrite)
     if not processes.is_first:
-        report, quiet = _say_nothing, True
+        report, warn, quiet = _say_nothing, _say_nothing, True
+    for warning in training_warnings(options, dataset):
+        warn(warning)
     with held_folder(options, processes, resume=resume, overwrite=overwrite):
         position = starting_position(options, resume=resume)
-        resume = not position.is_start
+        is_asked, resume = resume, not position.is_start
         share = {"rank": processes.rank, "processes": processes.count}
         batches = training_batches(
             dataset, options, epoch=position.epoch, first=position.batches, quiet=quiet, **share
         )
+        if is_asked:
+            report(starting_line(options, position, len(batches)))
         validation = validation_batches(dataset, options, **share)
         network = first_network(options, dataset, resume=resume, report=report)
         if processes.is_first:
@@ -140,8 +153,9 @@ def _summary(run: TrainedRun, options: TrainOptions) -> str:
     ended = (
         f"stopped early, {options.patience} epochs after the best; " if run.stopped_early else ""
     )
+    scored = "training" if options.overfit else "validation"
     return (
-        f"{options.model}: {ended}best epoch {run.best_epoch}, validation mIoU "
+        f"{options.model}: {ended}best epoch {run.best_epoch}, {scored} mIoU "
         f"{100 * run.best_miou:.2f}; weights in {run.weights}"
     )
 

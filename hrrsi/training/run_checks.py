@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.names import parsed_model
+from hrrsi.quantities import counted
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.options import TrainOptions
@@ -58,6 +59,39 @@ def check_precision(options: RunOptions) -> None:
         )
 
 
+def run_warnings(options: RunOptions, images: int) -> list[str]:
+    """Return what is odd about a run, though it can be trained, a line each.
+
+    Args:
+        options: What to train, and how.
+        images: What there is to train on.
+    """
+    found = []
+    if options.recipe.lr == 0:
+        found.append("--lr 0: no step changes a weight")
+    if options.recipe.batch > images:
+        found.append(
+            f"--batch {options.recipe.batch}: there are {images} {options.items} to train on, so a "
+            "step has no more"
+        )
+    return found
+
+
+def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]:
+    """Return what is odd about a training run, as `run_warnings`."""
+    # to overfit, a batch of all patches is what is meant
+    patches = options.recipe.batch if options.overfit else len(dataset.patches("train"))
+    found = run_warnings(options, patches)
+    frozen, epochs = options.freeze_encoder, options.recipe.epochs
+    if frozen >= epochs:
+        found.append(
+            f"--freeze-encoder {frozen}: the encoder is never trained in {counted(epochs, 'epoch')}"
+        )
+    if frozen and options.init is None and options.encoder_weights == "none":
+        found.append(f"--freeze-encoder {frozen}: the encoder's weights are random")
+    return found
+
+
 def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Processes) -> None:
     _check_split(dataset, "train", 2, "tile it with scenes for training")
     if not options.overfit:
@@ -74,7 +108,14 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
             where=f"--crop {options.recipe.crop}",
             fix="give a smaller one, or tile larger patches",
         )
-    patches = len(dataset.patches("train")[: options.overfit or None])
+    patches = len(dataset.patches("train"))
+    if options.overfit > patches:
+        raise HrrsiError(
+            f"there are {patches} patches to train on",
+            where=f"--overfit {options.overfit}",
+            fix="give as many or fewer",
+        )
+    patches = options.overfit or patches
     batch = min(options.recipe.batch, patches)
     if batch % processes.count:
         raise HrrsiError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from hrrsi.atomic_write import prepare_folder, replacing
 from hrrsi.errors import HrrsiError
+from hrrsi.quantities import counted
 from hrrsi.training.checkpoints import LAST_CHECKPOINT, Position, checkpoint_position
 from hrrsi.training.failures import NAN_BATCH
 from hrrsi.training.processes import Processes
 from hrrsi.training.run_lock import check_unlocked, locked
 from hrrsi.training.run_options import RunOptions
+from hrrsi.weights_file import BEST_WEIGHTS
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 CONFIG = "config.yaml"
@@ -31,9 +34,10 @@ def check_folder(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
         overwrite: Whether a run that is there is replaced.
 
     Raises:
-        HrrsiError: Another process works in it, or it holds something else, a run that may not be
-            replaced, or one that was started with other options.
+        HrrsiError: It can't be made, another process works in it, or it holds something else, a run
+            that may not be replaced, or one that was started with other options.
     """
+    _check_place(options.run_folder)
     check_unlocked(options.run_folder)
     _check_content(options, resume=resume, overwrite=overwrite)
 
@@ -82,6 +86,49 @@ def starting_position(options: RunOptions, *, resume: bool) -> Position:
 def has_checkpoint(options: RunOptions, *, resume: bool) -> bool:
     """Return whether a run goes on from a checkpoint, where it may be resumed."""
     return resume and (_present_run(options.run_folder) / LAST_CHECKPOINT).is_file()
+
+
+def starting_line(options: RunOptions, position: Position, steps: int) -> str:
+    """Return what a resumed run says of where it begins.
+
+    Args:
+        options: Options of the run.
+        position: Where that is.
+        steps: Steps of an epoch.
+    """
+    if position.is_start:
+        return f"{options.model}: there is no checkpoint to go on from, so it starts"
+    return f"{options.model}: {_resumed(options, position, steps)}"
+
+
+def present_run_notes(
+    options: RunOptions, *, resume: bool, overwrite: bool, steps: int
+) -> list[str]:
+    """Return what would become of a run that is there, for one that is only planned.
+
+    Args:
+        options: Options of the run.
+        resume: Whether it is to be continued.
+        overwrite: Whether it is to be replaced.
+        steps: Steps of an epoch.
+    """
+    if not has_checkpoint(options, resume=True):
+        return []
+    holds = f"{options.run_folder} holds a run already"
+    if overwrite:
+        return [f"note: {holds}, which --overwrite replaces"]
+    try:
+        _check_same_run(options, _present_run(options.run_folder))
+        position = starting_position(options, resume=True)
+        resumed = f"it {_resumed(options, position, steps)}"
+    except HrrsiError as error:
+        resumed = f"it is refused, too: it {error.what}"
+    if resume:
+        return [f"note: {holds}; with --resume {resumed}"]
+    return [
+        f"warning: {holds}, so the run would be refused; with --resume {resumed}; --overwrite "
+        "would replace it"
+    ]
 
 
 def start_folder(options: RunOptions) -> None:
@@ -138,16 +185,60 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
         raise HrrsiError(
             "holds a run already",
             where=folder,
-            fix="give --resume to continue it, --overwrite to replace it, or another --out",
+            fix=f"continue it with --config {folder / CONFIG} --resume, replace it with "
+            "--overwrite, or give another --out",
         )
 
 
 def _check_same_run(options: RunOptions, run: Path) -> None:
     before, now = read_yaml(run / CONFIG), options.to_config()
-    for key, value in now.items():
-        if key not in _FREE_ON_RESUME and before.get(key) != value:
-            raise HrrsiError(
-                f"was started with {key} {before.get(key)}, not {value}",
-                where=options.run_folder,
-                fix="resume with the same options, or start another run",
-            )
+    differing = [
+        f"{key} {before.get(key)}, not {value}"
+        for key, value in now.items()
+        if key not in _FREE_ON_RESUME and before.get(key) != value
+    ]
+    if differing:
+        config = options.run_folder / CONFIG
+        length = "; a run's length stays" if before.get("epochs") != now["epochs"] else ""
+        raise HrrsiError(
+            f"was started with {'; '.join(differing)}{length}",
+            where=options.run_folder,
+            fix=f"continue it as it was with --config {config} --resume, or start another run"
+            + _from_its_weights(options),
+        )
+
+
+def _from_its_weights(options: RunOptions) -> str:
+    """Return how another run starts from a run's weights, where it can: not in pre-training."""
+    weights = options.run_folder / BEST_WEIGHTS
+    return f" with --init {weights} and another --out" if "init" in options.to_config() else ""
+
+
+def _resumed(options: RunOptions, position: Position, steps: int) -> str:
+    epochs = options.recipe.epochs
+    if position.epoch >= epochs:
+        return (
+            f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
+            + _from_its_weights(options)
+        )
+    done = f", {position.batches} of its {counted(steps, 'step')} done" if position.batches else ""
+    return f"goes on in epoch {position.epoch + 1} of {epochs}{done}"
+
+
+def _check_place(folder: Path) -> None:
+    """Raise where a folder could not be made; nothing is changed.
+
+    Raises:
+        HrrsiError: A file is in its place or above it, or what is above can't be written to.
+    """
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not present.is_dir():
+        raise HrrsiError(
+            "the folder cannot be created (a file has that name)",
+            where=present,
+            fix="give another --out",
+        )
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise HrrsiError(
+            "the folder is not writable", where=present, fix="change its permissions, or --out"
+        )

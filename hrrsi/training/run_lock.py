@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from hrrsi.atomic_write import prepare_folder
+from hrrsi.atomic_write import naming, prepare_folder
 from hrrsi.errors import HrrsiError
 
 
@@ -47,14 +47,15 @@ def check_unlocked(folder: Path) -> None:
     try:
         with _lock_path(folder).open(encoding="utf-8") as file:
             _lock(file, fcntl.LOCK_SH, folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return  # nobody works there; whether it can be a folder shows when it is made
 
 
 def _locked_file(folder: Path) -> TextIO:
     path = _lock_path(folder)
     while True:
-        file = path.open("a+", encoding="utf-8")
+        with naming(folder, path):
+            file = path.open("a+", encoding="utf-8")
         try:
             _lock(file, fcntl.LOCK_EX, folder)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):

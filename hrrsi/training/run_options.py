@@ -1,5 +1,6 @@
 """What every kind of training run can be told, as far as running it goes."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,10 @@ class RunRecipe(Protocol):
     @property
     def batch(self) -> int:
         """Images a step, over all processes."""
+
+    @property
+    def lr(self) -> float:
+        """Highest learning rate."""
 
 
 class RunOptions(Protocol):
@@ -89,3 +94,27 @@ def chosen_precision(precision: Precision, device: str) -> Precision:
     from hrrsi.device import chosen_device, computes_in_bf16
 
     return "bf16" if computes_in_bf16(chosen_device(device)) else "32"
+
+
+def changes_text(recipe: Any, own: Any) -> str:
+    """Return what a recipe has otherwise than the one that it was changed from.
+
+    Args:
+        recipe: A dataclass.
+        own: Another one of its type.
+
+    Returns:
+        E.g. ``" with epochs 3, lr 0.01"``; empty where they are equal.
+    """
+    changed = []
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if value != getattr(own, field.name):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            changed.append(f"{field.name.replace('_', ' ')} {shown}")
+    return f" with {', '.join(changed)}" if changed else ""
+
+
+def plain_value(value: Any) -> Any:
+    """Return an option as plain data; a path is absolute, so that it holds in any folder."""
+    return str(value.absolute()) if isinstance(value, Path) else value

@@ -85,12 +85,12 @@ def tagged(row: Mapping[str, float]) -> dict[str, float]:
             continue
         if key.startswith("val_IoU_"):
             tag = f"validation IoU/{key.removeprefix('val_IoU_')}"
-        elif key.startswith("val_"):
-            tag = f"validation/{key.removeprefix('val_')}"
         elif key == "loss":
             tag = "loss/sum"
-        elif key.endswith("_loss"):
+        elif key.endswith("_loss"):  # that of the validation stands beside those of the training
             tag = f"loss/{key.removesuffix('_loss')}"
+        elif key.startswith("val_"):
+            tag = f"validation/{key.removeprefix('val_')}"
         else:
             tag = f"run/{key}"
         found[tag] = float(value)
