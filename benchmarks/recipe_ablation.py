@@ -25,7 +25,7 @@ from hrrsi.training.recipes import DEFAULT, PUBLISHED
 # its parts, and with what was tried and left out.
 FROM_PUBLISHED: dict[str, list[str]] = {
     "published": ["--recipe", "published"],
-    "published, with Dice": ["--recipe", "published", "--dice", str(DEFAULT.dice)],
+    "published, with Dice": ["--recipe", "published", "--dice", "1"],
     "published, AdamW": [
         *("--recipe", "published", "--optimizer", "adamw"),
         *("--lr", str(DEFAULT.lr), "--weight-decay", str(DEFAULT.weight_decay)),
@@ -37,8 +37,7 @@ FROM_PUBLISHED: dict[str, list[str]] = {
 }
 FROM_DEFAULT: dict[str, list[str]] = {
     "default": [],
-    "default, without Dice": ["--dice", "0"],
-    "default, three times the Dice": ["--dice", "3"],
+    "default, with Dice": ["--dice", "1"],
     "default, published augmentation": ["--augmentation", "published"],
     "default, no augmentation": ["--augmentation", "none"],
     "default, no average of the weights": ["--average", "0"],

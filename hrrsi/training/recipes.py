@@ -134,7 +134,7 @@ DEFAULT = Recipe(
     crop=0,
     sampling="uniform",
     class_weights="published",
-    dice=1.0,
+    dice=0.0,
 )
 RECIPES = {recipe.name: recipe for recipe in (PUBLISHED, DEFAULT)}
 RECIPE_FIELDS = tuple(field.name for field in fields(Recipe) if field.name != "name")
