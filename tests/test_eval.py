@@ -288,7 +288,7 @@ def test_dataset_says_its_split_and_whether_its_labels_were_eroded(dataset, weig
     protocol = scored(dataset, "--weights", weights)["protocol"]
     assert (protocol["split"], protocol["labels"]) == ("paper:test", "eroded")
     assert "mine, paper:test: " in protocol["sentence"]
-    assert "; eroded labels; " in protocol["sentence"]
+    assert "; eroded labels (as given); " in protocol["sentence"]
 
 
 def test_evaluating_training_scenes_warns(dataset, tmp_path):
@@ -363,6 +363,10 @@ def test_missing_labels_and_scenes_are_told(scenes, weights):
     assert "warning: left out because they have no label: b" in everything.stderr
     test_part = evaluated(*arguments, "--split", "test")
     assert "warning: the split first:test also names d, not found here" in test_part.stderr
+    alone = evaluated(*arguments, "--scenes", "b")
+    assert "warning: the labels are eroded ones, there are no full ones" in alone.stderr
+    assert "; eroded labels (as given); " in " ".join(alone.stdout.split())
+    (scenes["folder"] / "b_eroded.png").unlink()
     assert "has no label" in error_of(*arguments, "--scenes", "b")
 
 
@@ -614,7 +618,7 @@ def test_output_that_cannot_be_written(dataset, weights, tmp_path):
     [
         (["--window", "128"], "--window"),
         (["--eroded"], "--eroded"),
-        (["--protocol", "isprs"], "--protocol"),
+        (["--protocol", "best"], "--protocol"),
         (["--confusion-matrix", "matrix.jpg"], ".png"),
         (["second"], "--scheme"),
     ],

@@ -26,6 +26,7 @@ from hrrsi.cli.options import (
     names,
 )
 from hrrsi.cli.scene_warnings import scene_warnings_in_one_line
+from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind, ProtocolName
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hrrsi.labels.scheme import Scheme
     from hrrsi.prediction.engines import engine as engines
 
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
 _SCENES = "Whole scenes (with --scheme)"
 _SCENE_OPTIONS = (
     "scenes",
@@ -50,6 +52,8 @@ _SCENE_OPTIONS = (
     "nodata",
     "scale",
     "height",
+    "tta",
+    "block",
 )
 
 
@@ -60,7 +64,7 @@ def evaluate(
         typer.Argument(
             metavar="DATA",
             help="Folder of a tiled dataset; or, with --scheme, folders and zips of raw scenes "
-            "and labels.",
+            "and labels. Before these, two weights files to compare.",
         ),
     ],
     weights: Weights = None,
@@ -73,11 +77,12 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        Literal["all", "no-clutter", "published"],
+        ProtocolName,
         typer.Option(
             "--protocol",
             help="all: every class counts. no-clutter: clutter is dropped everywhere. published: "
-            "as the networks' published table, OA counts clutter, mF1 and mIoU drop it.",
+            "as the networks' published table, OA counts clutter, mF1 and mIoU drop it. isprs: as "
+            "the benchmark, eroded labels, clutter counts but is no part of mF1.",
         ),
     ] = "all",
     clutter: Annotated[
@@ -119,7 +124,10 @@ def evaluate(
     eroded: Annotated[
         bool,
         typer.Option(
-            "--eroded", help="Take labels with eroded class borders.", rich_help_panel=_SCENES
+            "--eroded",
+            help="Score against labels with eroded class borders: the scheme's own where they are "
+            "there, else eroded by discs of 3 px. The table of other protocols has both.",
+            rich_help_panel=_SCENES,
         ),
     ] = False,
     merge: Annotated[
@@ -154,6 +162,25 @@ def evaluate(
             rich_help_panel=_SCENES,
         ),
     ] = None,
+    tta: Annotated[
+        Literal["none", "flip", "d4"],
+        typer.Option(
+            "--tta",
+            help="Score with test-time augmentation too, in a second pass: flip (twice the time "
+            "of the first) or d4 (eight times).",
+            rich_help_panel=_SCENES,
+        ),
+    ] = "none",
+    block: Annotated[
+        int,
+        typer.Option(
+            "--block",
+            min=16,
+            help="Rows and columns, in pixels, of the blocks that intervals are estimated from: "
+            "more than what is wrong in one piece.",
+            rich_help_panel=_SCENES,
+        ),
+    ] = DEFAULT_BLOCK,
     window: WindowSize = DEFAULT_WINDOW,
     overlap: Overlap = None,
     bands: Bands = None,
@@ -163,14 +190,18 @@ def evaluate(
 ) -> None:
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
 
-    Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa, the protocol that
-    the figures were taken under, and which weights predicted, in which precision.
+    Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa with their
+    intervals, the same under other protocols, boundary scores, areas adjusted for the map's errors,
+    calibration, the protocol that the figures were taken under, and what predicted. With two
+    weights, the differences of their scores, and how sure these are.
 
         hrrsi eval dataset/ --split val --weights runs/ued/best.safetensors
 
-        hrrsi eval dubai/ --scheme dubai --split test --confusion-matrix matrix.png
+        hrrsi eval dubai/ --scheme dubai --split test --tta d4 --confusion-matrix matrix.png
 
         hrrsi eval top/ gt.zip --scheme vaihingen --split paper:val --protocol published
+
+        hrrsi eval old.safetensors new.safetensors dubai/ --scheme dubai --split val
 
     `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
     too. Pixels without a label are not scored; nor are those where the image (or the height model
@@ -178,66 +209,117 @@ def evaluate(
     """
     import json
 
+    compared = [path for path in data if path.suffix.lower() in _WEIGHTS]
+    folders = [path for path in data if path not in compared]
+    _check_compared(compared, weights)
     if scheme is None:
-        _refuse_scene_options(ctx, data)
+        _refuse_scene_options(ctx, folders)
     if confusion_matrix is not None and confusion_matrix.suffix.lower() != ".png":
         raise typer.BadParameter("name a .png file", param_hint="--confusion-matrix")
+    if compared and confusion_matrix is not None:
+        raise typer.BadParameter("is for one map", param_hint="--confusion-matrix")
     for path in (json_file, confusion_matrix):
         _refuse_output(path, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
+    from hrrsi.evaluation.comparison import Comparison
+    from hrrsi.evaluation.comparison_text import comparison_text
+    from hrrsi.evaluation.evaluation import require_labels
+    from hrrsi.evaluation.map_source import inference_with
     from hrrsi.evaluation.protocols import named_protocol
-    from hrrsi.evaluation.report import EvaluationReport, inference_with
+    from hrrsi.evaluation.report import EvaluationReport
+    from hrrsi.evaluation.report_text import report_text
+    from hrrsi.evaluation.scene_evaluation import SceneReading
     from hrrsi.labels.scheme import load_scheme
     from hrrsi.prediction.engines.engine import open_engine
 
     label_scheme = load_scheme(scheme).read_as(label_format, attribute) if scheme else None
-    runner = open_engine(
-        weights, engine=engine, precision=precision, device=device, threads=threads, batch=batch
+    kept = integers(bands, "--bands")
+    reading = SceneReading(
+        merges=tuple(merge or ()),
+        unknown=unknown,
+        bands=tuple(kept) if kept else None,
+        nodata=nodata,
+        scale=scale,
+        height=height,
     )
-    named_protocol(protocol, runner.meta["classes"], names(clutter))  # before hours of work
-    inference = inference_with(runner, weights)  # now: the file may change meanwhile
-    with scene_warnings_in_one_line():
-        if label_scheme is None:
-            evaluation = _dataset_evaluation(data[0], runner, split=split, quiet=quiet)
-        else:
-            from hrrsi.evaluation.scene_evaluation import SceneReading
+    clutter_names = tuple(names(clutter))
 
-            kept = integers(bands, "--bands")
-            evaluation = _scene_evaluation(
-                data,
-                label_scheme,
-                runner,
-                SceneReading(
-                    merges=tuple(merge or ()),
-                    eroded=eroded,
-                    unknown=unknown,
-                    bands=tuple(kept) if kept else None,
-                    nodata=nodata,
-                    scale=scale,
-                    height=height,
-                ),
-                split=split,
-                scenes=names(scenes),
-                window=window,
-                overlap=overlap,
-                quiet=quiet,
-            )
-    report = EvaluationReport(
-        evaluation,
-        named_protocol(protocol, evaluation.matrix.classes, names(clutter)),
-        inference,
-    )
-    if evaluation.seen_in_training:
-        _warn(f"the weights were trained on {_few(evaluation.seen_in_training)}")
-    document = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    typer.echo(document if output == "json" else report.to_text())
+    def opened(path: Path | None) -> engines.Engine:
+        runner = open_engine(
+            path, engine=engine, precision=precision, device=device, threads=threads, batch=batch
+        )
+        named_protocol(protocol, runner.meta["classes"], clutter_names)  # before hours of work
+        return runner
+
+    def reported(path: Path | None, runner: engines.Engine) -> EvaluationReport:
+        inference = inference_with(runner, path)  # now: the file may change meanwhile
+        augmented = None
+        with scene_warnings_in_one_line():
+            if label_scheme is None:
+                evaluation = _dataset_evaluation(folders[0], runner, split=split, quiet=quiet)
+            else:
+                evaluation, augmented = _scene_evaluations(
+                    folders,
+                    label_scheme,
+                    runner,
+                    reading,
+                    split=split,
+                    scenes=names(scenes),
+                    window=window,
+                    overlap=overlap,
+                    tta=tta,
+                    block=block,
+                    quiet=quiet,
+                )
+        labels: LabelKind = "eroded" if eroded else evaluation.labels
+        classes = evaluation.counts.scenes[0].classes
+        chosen = named_protocol(protocol, classes, clutter_names, labels)
+        report = EvaluationReport(evaluation, chosen, inference, augmented, clutter_names)
+        where = f"{folders[0]}, {report.labels_text}"
+        require_labels(evaluation.counts, report.protocol.labels, where)
+        if evaluation.labels == "eroded" and label_scheme is not None and not eroded:
+            _warn("the labels are eroded ones, there are no full ones: borders are not scored")
+        if evaluation.seen_in_training:
+            _warn(f"the weights were trained on {_few(evaluation.seen_in_training)}")
+        return report
+
+    systems: list[Path | None] = [*compared] or [weights]
+    runners = [(path, opened(path)) for path in systems]
+    reports = [reported(path, runner) for path, runner in runners]
+    if compared:
+        comparison = Comparison(*reports)
+        content = comparison.to_dict()
+        shown = comparison_text(comparison) if output == "table" else ""
+    else:
+        content = reports[0].to_dict()
+        shown = report_text(reports[0]) if output == "table" else ""
+    document = json.dumps(content, indent=2, ensure_ascii=False)
+    typer.echo(shown or document)
     if json_file is not None:
         with replacing(json_file) as temporary:
             temporary.write_text(document + "\n", encoding="utf-8")
     if confusion_matrix is not None:
         from hrrsi.evaluation.confusion_plot import write_confusion_plot
 
-        write_confusion_plot(evaluation.matrix, report.sentence, confusion_matrix)
+        write_confusion_plot(reports[0].matrix, reports[0].sentence, confusion_matrix)
+
+
+def _check_compared(compared: list[Path], weights: Path | None) -> None:
+    """Raise unless two weights, or none, stand among the data.
+
+    Raises:
+        typer.BadParameter: One does, or more than two, or --weights names others.
+    """
+    if not compared:
+        return
+    if len(compared) != 2:
+        raise typer.BadParameter(
+            "name two weights to compare, or one with --weights", param_hint="DATA"
+        )
+    if weights is not None:
+        raise typer.BadParameter(
+            f"goes without {compared[0]} and {compared[1]}", param_hint="--weights"
+        )
 
 
 def _dataset_evaluation(
@@ -261,7 +343,7 @@ def _dataset_evaluation(
         return evaluate_dataset(dataset, engine, split=split, on_patches=bar.update)
 
 
-def _scene_evaluation(
+def _scene_evaluations(
     data: list[Path],
     scheme: Scheme,
     engine: engines.Engine,
@@ -272,7 +354,10 @@ def _scene_evaluation(
     quiet: bool,
     window: int,
     overlap: int | None,
-) -> Evaluation:
+    tta: str,
+    block: int,
+) -> tuple[Evaluation, Evaluation | None]:
+    """Return the evaluation without test-time augmentation, and with it where it is asked for."""
     from hrrsi.evaluation.scene_choice import chosen_scenes
     from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
     from hrrsi.labels.labelled_scenes import labelled_scenes
@@ -281,27 +366,34 @@ def _scene_evaluation(
 
     require_height_as_trained(engine.meta, reading.height)  # before files are looked for
     found = labelled_scenes(data, scheme, heights=reading.height)
-    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes, eroded=reading.eroded)
+    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes)
     if chosen.unlabelled:
         _warn(f"left out because they have no label: {_few(chosen.unlabelled)}")
     if chosen.absent:
         _warn(f"the split {chosen.split} also names {_few(chosen.absent)}, not found here")
     total = scene_pixels(chosen.files, scheme, engine, reading) / 1e6
-    with progress("evaluating", total, " Mpx", scale=True, enabled=not quiet) as bar:
-        return evaluate_scenes(
-            chosen.files,
-            scheme,
-            engine,
-            split=chosen.split,
-            reading=reading,
-            window=window,
-            overlap=overlap,
-            on_pixels=lambda pixels: bar.update(pixels / 1e6),
-        )
+
+    def evaluated(augmentation: str) -> Evaluation:
+        what = "evaluating" if augmentation == "none" else f"with {augmentation}"
+        with progress(what, total, " Mpx", scale=True, enabled=not quiet) as bar:
+            return evaluate_scenes(
+                chosen.files,
+                scheme,
+                engine,
+                split=chosen.split,
+                reading=reading,
+                window=window,
+                overlap=overlap,
+                augmentation=augmentation,
+                block=block,
+                on_pixels=lambda pixels: bar.update(pixels / 1e6),
+            )
+
+    return evaluated("none"), None if tta == "none" else evaluated(tta)
 
 
 def _refuse_scene_options(ctx: typer.Context, data: list[Path]) -> None:
-    if len(data) > 1:
+    if len(data) != 1:
         raise typer.BadParameter("name one tiled dataset, or give --scheme", param_hint="DATA")
     for option in _SCENE_OPTIONS:
         source = ctx.get_parameter_source(option)

@@ -10,45 +10,61 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.protocols import LabelKind
+from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.labels.scheme import IGNORE_INDEX, Colour
+from hrrsi.quantities import counted
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A confusion matrix, and what it was counted on.
+    """What was counted of a map, and what it was counted on.
 
     Attributes:
-        matrix: Its classes are those of the data, in their order.
-        colours: Class colours, likewise.
+        counts: Of each scene, or of each patch; their classes are those of the data.
+        colours: Class colours, in the order of the classes.
         data: Name of the label scheme.
         split: What was evaluated, e.g. ``test`` or ``paper:val``, or None for chosen scenes.
         scenes: Names of the scenes.
-        unit: Whole scenes stitched from windows, or patches, each seen on its own.
-        window: Rows and columns of a window or patch.
-        overlap: Pixels that neighbouring windows share; 0 for patches.
-        labels: Whether the labels were full, or eroded at the borders of classes.
-        ignored_pixels: Pixels without a class in the truth, which no score counts.
-        unknown_pixels: Those among them whose label the scheme doesn't know.
-        model: Name of the network.
+        unit: Whole scenes stitched from windows; patches, each seen on its own; or maps that were
+            there.
+        window: Rows and columns of a window or patch; 0 for maps.
+        overlap: Pixels that neighbouring windows share; 0 for patches and maps.
+        labels: Whether the labels that were read are full, or eroded at the borders of classes.
+        unknown_pixels: Pixels whose label the scheme doesn't know; they are ignored.
+        augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+        model: Name of the network, or None where it is not known.
         seen_in_training: Those of the scenes that the weights were trained on.
         reading: What changed how scenes, patches and labels were read, e.g. ``bands 3,2,1``.
     """
 
-    matrix: ConfusionMatrix
+    counts: PooledCounts
     colours: tuple[Colour, ...]
     data: str
     split: str | None
     scenes: tuple[str, ...]
-    unit: Literal["whole scenes", "patches"]
+    unit: Literal["whole scenes", "patches", "maps"]
     window: int
     overlap: int
-    labels: Literal["full", "eroded"]
-    ignored_pixels: int
+    labels: LabelKind
     unknown_pixels: int
-    model: str
+    augmentation: str
+    model: str | None
     seen_in_training: tuple[str, ...]
     reading: tuple[str, ...] = ()
+
+    @property
+    def extent(self) -> str:
+        """What was evaluated, in words, but for the names of the scenes."""
+        scenes = counted(len(self.scenes), "scene")
+        if self.unit == "patches":
+            return f"patches of {self.window} px of {scenes}, each seen on its own"
+        if self.unit == "maps":
+            return f"{scenes}, whole, maps as given"
+        return (
+            f"{scenes}, whole, stitched from windows of {self.window} px that overlap by "
+            f"{self.overlap} px"
+        )
 
 
 def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
@@ -99,13 +115,18 @@ def scenes_seen_in_training(
     return tuple(s for s in scenes if s in trained) if isinstance(trained, list) else ()
 
 
-def require_labels(matrix: ConfusionMatrix, where: str) -> None:
-    """Raise unless a matrix holds a pixel.
+def require_labels(counts: PooledCounts, labels: LabelKind, where: str) -> None:
+    """Raise unless pixels were counted.
+
+    Args:
+        counts: What was counted.
+        labels: What the labels that were read are.
+        where: Where they are from, for the message.
 
     Raises:
-        HrrsiError: It holds none.
+        HrrsiError: There are none.
     """
-    if not matrix.pixels:
+    if not counts.matrix(labels).pixels:
         raise HrrsiError(
             "no pixel has both a label and data, so there is nothing to score",
             where=where,

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     class_lookup,
     require_labels,
     scenes_seen_in_training,
 )
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import image_bands
@@ -63,8 +63,7 @@ def evaluate_dataset(
             fix="run `hrrsi tile` again with --overwrite",
         )
     scales = band_scales(meta, description.scale)
-    matrix = ConfusionMatrix(description.classes)
-    ignored = 0
+    counts = []
     images = (read_image(patch, description) for patch in patches)
     results = engine.logits(images, *normalisation(scales, meta["mean"], meta["std"]))
     with closing(results):
@@ -73,13 +72,18 @@ def evaluate_dataset(
             assert logits is not None
             height, width = truth.shape
             labels = window_labels(logits, height, width, engine.logit_stride)
-            matrix.add(new_index[labels], truth)
-            ignored += int((truth == IGNORE_INDEX).sum())
+            # a patch is a scene, and a block, of its own
+            seen = SceneCounts(
+                patch.name, description.classes, content.labels, description.patch_size
+            )
+            seen.add([EvaluatedStrip(0, truth, new_index[labels])])
+            counts.append(seen)
             if on_patches:
                 on_patches(1)
-    require_labels(matrix, f"{where}/{split}")
+    pooled = PooledCounts(tuple(counts))
+    require_labels(pooled, content.labels, f"{where}/{split}")
     return Evaluation(
-        matrix=matrix,
+        counts=pooled,
         colours=tuple(description.colours),
         data=description.scheme,
         split=f"{description.split}:{split}" if description.split else split,
@@ -88,8 +92,8 @@ def evaluate_dataset(
         window=description.patch_size,
         overlap=0,
         labels=content.labels,
-        ignored_pixels=ignored,
         unknown_pixels=0,
+        augmentation="none",
         model=meta["model"],
         seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
         reading=reading,

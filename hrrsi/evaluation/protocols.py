@@ -15,6 +15,7 @@ LabelKind = Literal["full", "eroded"]
 ProtocolName = Literal["all", "no-clutter", "published", "isprs"]
 PROTOCOL_NAMES: tuple[str, ...] = get_args(ProtocolName)
 CLUTTER_NAMES = ("clutter",)
+DEFAULT_BLOCK = 256  # px, the side of the blocks that intervals are estimated from
 
 
 @dataclass(frozen=True)

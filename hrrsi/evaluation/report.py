@@ -1,153 +1,157 @@
-"""Scores with the protocol they were taken under: as a table, as plain data, as one sentence."""
+"""Scores with the protocol they were taken under: as tables, as plain data, as one sentence."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
-from prettytable import PrettyTable
+import numpy as np
 
-from hrrsi import __version__
+from hrrsi.evaluation.area_estimates import ClassArea, class_areas_estimated, estimated_shares
+from hrrsi.evaluation.block_bootstrap import Interval, score_intervals
+from hrrsi.evaluation.boundary_scores import (
+    TOLERANCES,
+    BoundaryScores,
+    boundary_arrays,
+    boundary_scores,
+)
 from hrrsi.evaluation.evaluation import Evaluation
-from hrrsi.evaluation.protocols import Protocol
-from hrrsi.evaluation.scores import Scores
-from hrrsi.prediction.engines.engine import Engine
-from hrrsi.weights_file import content_digest, packaged_weights
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What predicted, and how.
-
-    Attributes:
-        weights: The weights as they were named; those inside the package by their file name.
-        sha256: Digest of their content, in hexadecimal digits.
-        engine: Name of the engine that ran them.
-        precision: What it calculated in.
-        device: What it calculated on.
-    """
-
-    weights: str
-    sha256: str
-    engine: str
-    precision: str
-    device: str
-
-    @property
-    def sentence(self) -> str:
-        """What predicted, in words."""
-        return (
-            f"weights {self.weights}, sha256 {self.sha256}, run by hrrsi {__version__} with "
-            f"{self.engine} on {self.device} in precision {self.precision}"
-        )
-
-
-def inference_with(engine: Engine, weights: Path | None) -> Inference:
-    """Return what an engine predicts with.
-
-    Args:
-        engine: The engine.
-        weights: The weights that it was given; None: those inside the package.
-
-    Raises:
-        HrrsiError: The weights can't be read.
-    """
-    return Inference(
-        packaged_weights().name if weights is None else str(weights),
-        content_digest(packaged_weights() if weights is None else weights),
-        engine.name,
-        engine.precision,
-        engine.device,
-    )
+from hrrsi.evaluation.grid import GridRow, protocol_grid
+from hrrsi.evaluation.label_erosion import EROSION_RADIUS
+from hrrsi.evaluation.map_source import MapSource
+from hrrsi.evaluation.protocols import CLUTTER_NAMES, Protocol
+from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays
+from hrrsi.evaluation.scores import ConfusionMatrix, Scores
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """An evaluation under a protocol.
+    """An evaluation under a protocol, with everything that follows from what was counted.
 
-    Args:
-        evaluation: The confusion matrix, and what it was counted on.
-        protocol: Which classes count in which score.
-        inference: What predicted.
+    Attributes:
+        evaluation: What was counted, and on what.
+        protocol: Which labels, and which classes count in which score.
+        source: What made the map.
+        augmented: The same with test-time augmentation, for the grid; or None.
+        clutter: Names of the classes that are clutter, for the grid.
     """
 
     evaluation: Evaluation
     protocol: Protocol
-    inference: Inference
+    source: MapSource
+    augmented: Evaluation | None = None
+    clutter: Collection[str] = field(default=CLUTTER_NAMES)
+
+    @property
+    def matrix(self) -> ConfusionMatrix:
+        """The confusion matrix under the protocol's labels."""
+        return self.evaluation.counts.matrix(self.protocol.labels)
 
     @property
     def scores(self) -> Scores:
         """The scores under the protocol."""
-        return self.evaluation.matrix.scores(self.protocol)
+        return self.matrix.scores(self.protocol)
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Scores with their intervals, as `hrrsi.evaluation.score_arrays` names them."""
+        blocks = self.evaluation.counts.blocks(self.protocol.labels)
+        return score_intervals(blocks, self.scores_of)
+
+    @property
+    def scores_of(self) -> partial[dict[str, Floats]]:
+        """Returns the scores of many confusion matrices under the protocol."""
+        return partial(score_arrays, classes=self.matrix.classes, protocol=self.protocol)
+
+    @cached_property
+    def grid(self) -> tuple[GridRow, ...]:
+        """The scores under every protocol, of all scenes and of each."""
+        evaluations = [self.evaluation, *([self.augmented] if self.augmented else [])]
+        return protocol_grid(evaluations, self.clutter)
+
+    @cached_property
+    def boundaries(self) -> tuple[BoundaryScores, ...]:
+        """Boundary scores at each tolerance; empty where the labels have no borders."""
+        if self.evaluation.labels == "eroded":
+            return ()
+        counts = self.evaluation.counts.boundary_blocks
+        return boundary_scores(counts.sum(axis=0), self.matrix.classes)
+
+    @cached_property
+    def boundary_intervals(self) -> dict[str, Interval]:
+        """Intervals of mean boundary F1 and IoU, as ``F1 at 3 px`` and ``IoU at 3 px``."""
+        if not self.boundaries:
+            return {}
+        return score_intervals(self.evaluation.counts.boundary_blocks, mean_boundary_scores)
+
+    @cached_property
+    def areas(self) -> tuple[ClassArea, ...]:
+        """The error-adjusted share of each class in the mapped area."""
+        return class_areas_estimated(self._full_matrix, self._mapped)
+
+    @cached_property
+    def area_intervals(self) -> tuple[Interval, ...]:
+        """The same shares, with intervals over blocks, which allow for neighbours being alike."""
+        counts = self.evaluation.counts
+        found = score_intervals(
+            counts.blocks(self.evaluation.labels),
+            lambda sums: {
+                str(i): share
+                for i, share in enumerate(np.moveaxis(estimated_shares(sums, self._mapped), -1, 0))
+            },
+        )
+        return tuple(found.values())
+
+    @property
+    def mapped_square_metres(self) -> float | None:
+        """Square metres that the map gave any class, or None where that is not known."""
+        areas = self.evaluation.counts.mapped_areas
+        return None if areas is None else float(areas.sum())
 
     @property
     def sentence(self) -> str:
         """Everything a reader has to know to compare the figures, but for the scenes' names."""
         e = self.evaluation
-        scenes = f"{len(e.scenes)} {'scene' if len(e.scenes) == 1 else 'scenes'}"
-        if e.unit == "patches":
-            unit = f"patches of {e.window} px of {scenes}, each seen on its own"
-        else:
-            unit = (
-                f"{scenes}, whole, stitched from windows of {e.window} px "
-                f"that overlap by {e.overlap} px"
-            )
         split = f", {e.split}" if e.split else ""
         return (
-            f"{e.data}{split}: {unit}; {e.labels} labels; {self.protocol.sentence}; no test-time "
-            f"augmentation; weights {self.inference.weights} ({e.model})"
+            f"{e.data}{split}: {e.extent}; {self.labels_text}; {self.protocol.sentence}; "
+            f"{augmentation_text(e.augmentation)}; {self.source.name}"
             + "".join(f"; {words}" for words in e.reading)
         )
 
-    def to_text(self) -> str:
-        """Return a table of classes, a table of scores, and the protocol, for a terminal."""
-        scores = self.scores
-        classes = PrettyTable(["class", "precision", "recall", "F1", "IoU", "pixels"])
-        for c in scores.classes:
-            shares = [_percent(v) for v in (c.precision, c.recall, c.f1, c.iou)]
-            classes.add_row([c.name, *shares, f"{c.pixels:,}"])
-        overall = PrettyTable(["OA", "mF1", "mIoU", "kappa", "pixels"])
-        means = (scores.overall_accuracy, scores.mean_f1, scores.mean_iou, scores.kappa)
-        overall.add_row([*map(_percent, means), f"{scores.pixels:,}"])
-        for table in (classes, overall):
-            table.align = "r"
-        classes.align["class"] = "l"
-        lines = [
-            f"Protocol {self.protocol.name!r}: {self.sentence}.",
-            f"Scenes: {', '.join(self.evaluation.scenes)}.",
-            f"Predicted by: {self.inference.sentence}.",
-            f"Not scored: {self._unscored()}.",
-            "Scores in percent; - where a class is in neither truth nor prediction (left out of "
-            "means), or where there is nothing to divide by.",
-        ]
-        if self.evaluation.seen_in_training:
-            seen = ", ".join(self.evaluation.seen_in_training)
-            lines.insert(2, f"The weights were trained on {seen}: these scores flatter them.")
-        wrapped = [
-            textwrap.fill(
-                line, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-            for line in lines
-        ]
-        return "\n".join([classes.get_string(), overall.get_string(), "", *wrapped])
+    @property
+    def labels_text(self) -> str:
+        """Which labels are the truth, and how they came about."""
+        if self.protocol.labels == "full":
+            return "full labels"
+        computed = any(scene.erodes for scene in self.evaluation.counts.scenes)
+        how = f" (by discs of {EROSION_RADIUS} px around borders)" if computed else " (as given)"
+        return f"eroded labels{how}"
 
-    def _unscored(self) -> str:
-        e = self.evaluation
-        parts = [f"{e.ignored_pixels:,} pixels without a label"]
+    @property
+    def unscored(self) -> str:
+        """How many pixels no score counts, and why."""
+        e, matrix = self.evaluation, self.matrix
+        parts = [f"{e.counts.ignored_pixels:,} pixels without a label"]
         if e.unknown_pixels:
             parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
-        unpredicted = int(e.matrix.unpredicted.sum())
+        if self.protocol.labels == "eroded" and e.labels == "full":
+            full = e.counts.matrix("full")
+            at_borders = full.pixels + full.unpredicted.sum() - matrix.pixels
+            parts.append(f"{int(at_borders - matrix.unpredicted.sum()):,} at borders of classes")
         heights = any(words.startswith("heights ") for words in e.reading)
-        source = "the image or the height model" if heights else "the image"
-        parts.append(f"{unpredicted:,} labelled pixels where {source} holds no data")
+        holder = "the map" if e.unit == "maps" else "the image"
+        holder += " or the height model" if heights else ""
+        unpredicted = int(matrix.unpredicted.sum())
+        parts.append(f"{unpredicted:,} labelled pixels where {holder} holds no data")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return scores (0 to 1, None where undefined), protocol and matrix as plain data."""
-        e, scores, inference = self.evaluation, self.scores, self.inference
+        e, scores, matrix = self.evaluation, self.scores, self.matrix
         return {
             "protocol": {
                 "name": self.protocol.name,
@@ -158,55 +162,170 @@ class EvaluationReport:
                 "unit": e.unit,
                 "window": e.window,
                 "overlap": e.overlap,
-                "labels": e.labels,
+                "labels": self.protocol.labels,
                 "dropped_from_OA": list(self.protocol.dropped_from_overall),
                 "dropped_from_means": list(self.protocol.dropped_from_means),
-                "test_time_augmentation": "none",
+                "left_out_of_means": list(self.protocol.left_out_of_means),
+                "test_time_augmentation": e.augmentation,
                 "reading": list(e.reading),
-                "weights": inference.weights,
-                "weights_sha256": inference.sha256,
+                **self.source.to_dict(),
                 "model": e.model,
-                "hrrsi": __version__,
-                "engine": inference.engine,
-                "precision": inference.precision,
-                "device": inference.device,
                 "scenes_seen_in_training": list(e.seen_in_training),
             },
-            "scores": {
-                "OA": _number(scores.overall_accuracy),
-                "mF1": _number(scores.mean_f1),
-                "mIoU": _number(scores.mean_iou),
-                "kappa": _number(scores.kappa),
-                "pixels": scores.pixels,
-            },
+            "scores": {**_overall(scores), "pixels": scores.pixels},
+            "intervals": _interval_dict(self.intervals),
             "classes": [
                 {
                     "name": c.name,
-                    "precision": _number(c.precision),
-                    "recall": _number(c.recall),
-                    "F1": _number(c.f1),
-                    "IoU": _number(c.iou),
+                    "precision": number(c.precision),
+                    "recall": number(c.recall),
+                    "F1": number(c.f1),
+                    "IoU": number(c.iou),
                     "pixels": c.pixels,
                 }
                 for c in scores.classes
             ],
             "confusion_matrix": {
-                "classes": list(e.matrix.classes),
+                "classes": list(matrix.classes),
                 "rows": "prediction",
                 "columns": "truth",
-                "counts": e.matrix.counts.tolist(),
+                "counts": matrix.counts.tolist(),
             },
+            "grid": [_grid_dict(row) for row in self.grid],
+            "boundaries": self._boundary_dict(),
+            "border_distance": self._distance_dict(),
+            "calibration": self._calibration_dict(),
+            "areas": self._area_dict(),
             "not_scored": {
-                "unlabelled_pixels": e.ignored_pixels,
+                "unlabelled_pixels": e.counts.ignored_pixels,
                 "unknown_label_pixels": e.unknown_pixels,
-                "labelled_pixels_without_data": int(e.matrix.unpredicted.sum()),
+                "labelled_pixels_without_data": int(matrix.unpredicted.sum()),
             },
         }
 
+    @property
+    def _full_matrix(self) -> ConfusionMatrix:
+        """The confusion matrix of all that was read: areas are those of all pixels."""
+        return self.evaluation.counts.matrix(self.evaluation.labels)
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+    @property
+    def _mapped(self) -> Sequence[int]:
+        """What the map gave each class: square metres where they are known, else pixels."""
+        counts = self.evaluation.counts
+        areas = counts.mapped_areas
+        mapped: list[int] = (counts.mapped_pixels if areas is None else areas).tolist()
+        return mapped
+
+    def _boundary_dict(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "tolerance": at.tolerance,
+                "mF1": number(at.mean_f1),
+                "mIoU": number(at.mean_iou),
+                "intervals": {
+                    name: _ends(self.boundary_intervals[f"{kind} at {at.tolerance} px"])
+                    for name, kind in (("mF1", "F1"), ("mIoU", "IoU"))
+                },
+                "classes": [
+                    {
+                        "name": c.name,
+                        "precision": number(c.precision),
+                        "recall": number(c.recall),
+                        "F1": number(c.f1),
+                        "IoU": number(c.iou),
+                    }
+                    for c in at.classes
+                ],
+            }
+            for at in self.boundaries
+        ]
+
+    def _distance_dict(self) -> dict[str, Any]:
+        found = self.evaluation.counts.border_distances
+        return {
+            "pixels": found.pixels.tolist(),
+            "accuracy": [number(value) for value in found.accuracy],
+        }
+
+    def _calibration_dict(self) -> dict[str, Any] | None:
+        found = self.evaluation.counts.reliability
+        if not found.pixels.any():
+            return None
+        return {
+            "ECE": number(found.expected_calibration_error),
+            "pixels": found.pixels.tolist(),
+            "confidence": [number(value) for value in found.confidence],
+            "accuracy": [number(value) for value in found.accuracy],
+        }
+
+    def _area_dict(self) -> dict[str, Any]:
+        return {
+            "mapped_square_metres": self.mapped_square_metres,
+            "mapped_pixels": int(self.evaluation.counts.mapped_pixels.sum()),
+            "classes": [
+                {
+                    "name": area.name,
+                    "mapped": number(area.mapped),
+                    "estimated": number(area.estimated),
+                    "half_width": number(area.half_width),
+                    "interval_over_blocks": _ends(blocks),
+                    "users_accuracy": number(area.users_accuracy),
+                    "users_half_width": number(area.users_half_width),
+                    "producers_accuracy": number(area.producers_accuracy),
+                    "producers_half_width": number(area.producers_half_width),
+                }
+                for area, blocks in zip(self.areas, self.area_intervals, strict=True)
+            ],
+        }
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def mean_boundary_scores(counts: Counts) -> dict[str, Floats]:
+    """Return the means over classes of many boundary counts, as ``F1 at 3 px``.
+
+    Args:
+        counts: (n, tolerances, 7, classes), as `hrrsi.evaluation.boundary_scores` has them.
+    """
+    arrays = boundary_arrays(counts)
+    found = {}
+    for index, tolerance in enumerate(TOLERANCES):
+        found[f"F1 at {tolerance} px"] = arrays.mean_f1[..., index]
+        found[f"IoU at {tolerance} px"] = arrays.mean_iou[..., index]
+    return found
+
+
+def augmentation_text(name: str) -> str:
+    """Return a test-time augmentation in words."""
+    return "no test-time augmentation" if name == "none" else f"test-time augmentation {name}"
+
+
+def number(value: float) -> float | None:
+    """Return a figure as JSON has it: None where it is undefined."""
+    return None if math.isnan(value) else float(value)
+
+
+def _overall(scores: Scores) -> dict[str, float | None]:
+    return {
+        "OA": number(scores.overall_accuracy),
+        "mF1": number(scores.mean_f1),
+        "mIoU": number(scores.mean_iou),
+        "kappa": number(scores.kappa),
+    }
+
+
+def _ends(interval: Interval) -> list[float | None]:
+    return [number(interval.low), number(interval.high)]
+
+
+def _interval_dict(intervals: dict[str, Interval]) -> dict[str, list[float | None]]:
+    return {name: _ends(interval) for name, interval in intervals.items()}
+
+
+def _grid_dict(row: GridRow) -> dict[str, Any]:
+    return {
+        "scene": row.scene,
+        "labels": row.protocol.labels,
+        "clutter": "out" if row.protocol.dropped_from_overall else "in",
+        "test_time_augmentation": row.augmentation,
+        **_overall(row.scores),
+        "pixels": row.scores.pixels,
+    }

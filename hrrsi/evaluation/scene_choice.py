@@ -12,7 +12,7 @@ from hrrsi.tiling.dataset import SPLITS
 
 
 class ChosenScenes(NamedTuple):
-    """Scenes to evaluate, each with the label that was asked for.
+    """Scenes to evaluate.
 
     Attributes:
         files: Their files.
@@ -33,7 +33,6 @@ def chosen_scenes(
     *,
     split: str | None = None,
     scenes: Sequence[str] = (),
-    eroded: bool = False,
 ) -> ChosenScenes:
     """Return the scenes that are asked for; by default every scene that has a label.
 
@@ -43,7 +42,6 @@ def chosen_scenes(
         split: ``NAME:PART`` such as ``paper:val``, a name alone (its test part, else its val
             part), or a part alone (of the scheme's first split).
         scenes: Names of scenes, or patterns such as ``tile1_*``, beside or instead of a split.
-        eroded: Whether eroded labels are wanted.
 
     Raises:
         HrrsiError: No such split or scene, or a label is missing.
@@ -69,12 +67,13 @@ def chosen_scenes(
     if scenes:
         names = scenes_matching(names, scenes)
     chosen = [f for f in found if f.name in names]
-    kind = "eroded label" if eroded else "label"
-    unlabelled = [f.name for f in chosen if (f.eroded_label if eroded else f.label) is None]
+    # eroded labels alone will do, but not for some scenes where others have full ones
+    full = any(f.label is not None for f in chosen)
+    unlabelled = [f.name for f in chosen if (f.label if full else f.eroded_label) is None]
     if unlabelled and (split or scenes or len(unlabelled) == len(chosen)):
-        patterns_looked_for = scheme.eroded_labels if eroded else scheme.labels
+        patterns_looked_for = (*scheme.labels, *scheme.eroded_labels)
         raise HrrsiError(
-            f"has no {kind} (looked for {' or '.join(patterns_looked_for) or 'none'})",
+            f"has no label (looked for {' or '.join(patterns_looked_for) or 'none'})",
             where=f"scene {unlabelled[0]}",
             fix="give the folder of the labels too, or choose other scenes with --scenes",
         )

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     class_lookup,
     require_labels,
     scenes_seen_in_training,
 )
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
+from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.class_merging import MergedClasses, merged_classes
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Labels, Unknown
-from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.labels.scene_labels import Indices, Labels, Unknown
+from hrrsi.labels.scheme import Scheme
+from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import image_bands, require_height_as_trained
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
+from hrrsi.scenes.pixel_area import pixel_areas
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
 
@@ -36,7 +37,6 @@ class SceneReading:
 
     Attributes:
         merges: Classes to join, as `hrrsi.labels.class_merging.merged_classes` takes them.
-        eroded: Whether labels with eroded class borders are the truth.
         unknown: What to do about labels that the scheme doesn't know.
         bands: The 1-based bands of the scenes, or None for those that the weights were trained on.
         nodata: Value of pixels without data, beside what the scenes declare.
@@ -47,7 +47,6 @@ class SceneReading:
     """
 
     merges: tuple[str, ...] = ()
-    eroded: bool = False
     unknown: Unknown = "error"
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
@@ -76,22 +75,30 @@ def evaluate_scenes(
     reading: SceneReading | None = None,
     window: int = DEFAULT_WINDOW,
     overlap: int | None = None,
+    augmentation: str = "none",
+    block: int = DEFAULT_BLOCK,
+    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a network on whole scenes, each stitched from overlapping windows.
 
     Scenes are read, predicted and counted strip by strip. Pixels without data get no prediction,
-    so their label counts in no score (`ConfusionMatrix.unpredicted` says how many there are).
+    so their label counts in no score (`ConfusionMatrix.unpredicted` says how many there are). The
+    truth are full labels, and beside them those with eroded borders: of the scene where it has
+    such, else computed. Where no scene has full labels, eroded ones are all of the truth.
     Warns of what looks out of place, as `hrrsi.predict` does.
 
     Args:
-        files: The scenes; each needs a label.
+        files: The scenes; each needs a label of the same kind.
         scheme: What the labels mean.
         engine: Runs the network.
         split: What the scenes are, for the record.
         reading: How scenes and labels are read.
         window: Rows and columns of a window.
         overlap: Pixels that neighbouring windows share; by default 3/16 of `window`.
+        augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+        block: Rows and columns of the blocks that uncertainty is estimated from.
+        on_strip: Called with each strip of each scene, from top to bottom, before it is counted.
         on_pixels: Called with the number of pixels that have just been predicted.
 
     Raises:
@@ -100,15 +107,15 @@ def evaluate_scenes(
     """
     reading = reading or SceneReading()
     merged = merged_classes(scheme, reading.merges)
-    new_index = _predicted_index(engine.meta["classes"], scheme, merged)
+    new_index, is_joined = _predicted_index(engine.meta["classes"], scheme, merged)
     overlap = checked_overlap(window, overlap)
-    matrix = ConfusionMatrix(merged.names)
+    kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
-    ignored = unknown = 0
+    counts, unknown = [], 0
     for scene_file in files:
         with ExitStack() as stack:
-            scene, labels = open_labelled_scene(stack, scene_file, scheme, engine, reading)
+            scene, truth = open_labelled_scene(stack, scene_file, scheme, engine, reading)
             value_scale(scene, engine.meta, reading.scale)  # scores rest on no estimate
             if reading.bands is None:
                 checks.compare_bands(scene)
@@ -123,19 +130,23 @@ def evaluate_scenes(
                 window=window,
                 overlap=overlap,
                 scale=scale,
+                augmentation=augmentation,
+                # probabilities of joined classes add up, and only the winner's is known
+                confidence=None if is_joined else "float32",
                 on_pixels=on_pixels,
             )
-            for first, predicted, *_ in stack.enter_context(closing(strips)):
-                strip = Window(first, 0, *predicted.shape)
-                indices, unknown_here = labels.read_with_unknown(strip)
-                truth = merged.new_index[indices]
-                matrix.add(new_index[predicted], truth)
-                ignored += int((truth == IGNORE_INDEX).sum())
-                unknown += unknown_here
+            areas = pixel_areas(scene.dataset)
+            seen = SceneCounts(scene_file.name, merged.names, kind, block, areas)
+            predicted = stack.enter_context(closing(strips))
+            compared = _compared(predicted, truth, merged.new_index, new_index)
+            seen.add(_told(compared, scene_file, on_strip))
+            counts.append(seen)
+            unknown += truth.unknown_pixels
     names = tuple(f.name for f in files)
-    require_labels(matrix, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+    pooled = PooledCounts(tuple(counts))
+    require_labels(pooled, kind, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
     return Evaluation(
-        matrix=matrix,
+        counts=pooled,
         colours=merged.colours,
         data=scheme.name,
         split=split,
@@ -143,9 +154,9 @@ def evaluate_scenes(
         unit="whole scenes",
         window=window,
         overlap=overlap,
-        labels="eroded" if reading.eroded else "full",
-        ignored_pixels=ignored,
+        labels=kind,
         unknown_pixels=unknown,
+        augmentation=augmentation,
         model=engine.meta["model"],
         seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
         reading=(
@@ -155,16 +166,85 @@ def evaluate_scenes(
     )
 
 
+class Truth:
+    """The labels of an open scene, and those with eroded borders where it has them.
+
+    Args:
+        labels: The labels.
+        eroded: Labels of its own with eroded borders, or None.
+
+    Attributes:
+        unknown_pixels: Pixels read so far whose label the scheme doesn't know.
+    """
+
+    def __init__(self, labels: Labels, eroded: Labels | None) -> None:
+        self._labels = labels
+        self._eroded = eroded
+        self.unknown_pixels = 0
+
+    def read(self, window: Window) -> tuple[Indices, Indices | None]:
+        """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
+        indices, unknown = self._labels.read_with_unknown(window)
+        self.unknown_pixels += unknown
+        return indices, None if self._eroded is None else self._eroded.read(window)
+
+
+def _compared(
+    strips: Iterable[Strip], truth: Truth, true_index: Indices, predicted_index: Indices
+) -> Iterator[EvaluatedStrip]:
+    """Yield strips of a map beside their truth, with the classes of both in common indices."""
+    for strip in strips:
+        full, eroded = truth.read(Window(strip.first_row, 0, *strip.labels.shape))
+        yield EvaluatedStrip(
+            strip.first_row,
+            true_index[full],
+            predicted_index[strip.labels],
+            strip.confidence,
+            None if eroded is None else true_index[eroded],
+        )
+
+
+def _told(
+    strips: Iterator[EvaluatedStrip],
+    file: SceneFiles,
+    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
+) -> Iterator[EvaluatedStrip]:
+    for strip in strips:
+        if on_strip is not None:
+            on_strip(file, strip)
+        yield strip
+
+
+def labels_read(files: Sequence[SceneFiles]) -> LabelKind:
+    """Return what the labels of scenes are: full, or eroded where no scene has full ones.
+
+    Raises:
+        HrrsiError: A scene has no label, or eroded ones only where others have full ones.
+    """
+    for file in files:
+        if file.label is None and file.eroded_label is None:
+            raise HrrsiError(
+                "has no label", where=f"scene {file.name}", fix="give the folder of the labels too"
+            )
+    lacking = [file.name for file in files if file.label is None]
+    if lacking and len(lacking) < len(files):
+        raise HrrsiError(
+            "has eroded labels only, where others have full ones",
+            where=f"scene {lacking[0]}",
+            fix="give the folder of its full labels too, or leave it out with --scenes",
+        )
+    return "eroded" if lacking else "full"
+
+
 def _predicted_index(
     weights: Sequence[str], scheme: Scheme, merged: MergedClasses
-) -> npt.NDArray[np.uint8]:
-    """Return the merged class of each class of the weights, which may know the classes apart."""
+) -> tuple[Indices, bool]:
+    """Return the merged class of each class of the weights, and whether that joins any of them."""
     apart = {name.casefold() for name in scheme.class_names}
     if {name.casefold() for name in weights} == apart:
         separate = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
-        joined: npt.NDArray[np.uint8] = merged.new_index[separate]
-        return joined
-    return class_lookup(weights, merged.names, f"scheme {scheme.name}")
+        return merged.new_index[separate], len(merged.names) < len(apart)
+    return class_lookup(weights, merged.names, f"scheme {scheme.name}"), False
 
 
 def scene_pixels(
@@ -175,6 +255,7 @@ def scene_pixels(
     Raises:
         HrrsiError: As `evaluate_scenes`, for what shows without reading the pixels.
     """
+    labels_read(files)
     pixels = 0
     for scene_file in files:
         with ExitStack() as stack:
@@ -186,17 +267,12 @@ def scene_pixels(
 
 def open_labelled_scene(
     stack: ExitStack, files: SceneFiles, scheme: Scheme, engine: Engine, reading: SceneReading
-) -> tuple[Scene, Labels]:
+) -> tuple[Scene, Truth]:
     """Open a scene and its labels until `stack` closes.
 
     Raises:
         HrrsiError: One can't be opened, or they don't fit each other or the network.
     """
-    path = files.eroded_label if reading.eroded else files.label
-    if path is None:
-        raise HrrsiError(
-            "has no label", where=f"scene {files.name}", fix="give the folder of the labels too"
-        )
     require_height_as_trained(engine.meta, reading.height)
     if reading.height is not None and files.height is None:
         raise HrrsiError(
@@ -214,7 +290,11 @@ def open_labelled_scene(
             height_model=files.height,
         )
     )
-    labels = stack.enter_context(
-        open_labels(path, scene, scheme, name=files.name, unknown=reading.unknown)
-    )
-    return scene, labels
+    opened = [
+        stack.enter_context(
+            open_labels(path, scene, scheme, name=files.name, unknown=reading.unknown)
+        )
+        for path in (files.label, files.eroded_label)
+        if path is not None
+    ]
+    return scene, Truth(opened[0], opened[1] if len(opened) > 1 else None)

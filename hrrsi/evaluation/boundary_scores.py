@@ -1,0 +1,253 @@
+"""How well a map draws the borders of classes: boundary F1 and boundary IoU.
+
+Both are counted over strips of whole scenes, and follow from counts that add up over scenes. Where
+the truth is ignored, or the map holds nothing, neither has a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.nearby_classes import (
+    border_pixels,
+    class_bits,
+    groups_of_classes,
+    near_other_class,
+    nearby_classes,
+)
+from hrrsi.evaluation.protocols import DEFAULT_BLOCK
+from hrrsi.evaluation.score_arrays import defined_means, shares
+from hrrsi.labels.scheme import IGNORE_INDEX
+
+TOLERANCES = (1, 3, 5)
+
+# What is counted of each class at each tolerance: pixels of the predicted and the true border,
+# those of each that are near the other, and those of the rims along the predicted borders, the
+# true ones, and both.
+_KINDS = range(7)
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ClassBoundaryScores:
+    """Boundary scores of one class at one tolerance, each 0 to 1, or NaN where there is no border.
+
+    Attributes:
+        name: The class.
+        precision: Share of the predicted border that lies near the true one.
+        recall: Share of the true border that lies near the predicted one.
+        f1: Harmonic mean of the two; 0 where the class has a border in one of both only.
+        iou: Boundary IoU.
+    """
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class BoundaryScores:
+    """Boundary scores at one tolerance.
+
+    Attributes:
+        tolerance: In pixels.
+        mean_f1: Mean of the classes' boundary F1; classes without a border are left out.
+        mean_iou: Mean of their boundary IoU, likewise.
+        classes: Scores of each class.
+    """
+
+    tolerance: int
+    mean_f1: float
+    mean_iou: float
+    classes: tuple[ClassBoundaryScores, ...]
+
+
+class BoundaryCounts:
+    """Counts that the boundary scores of a map follow from.
+
+    **Boundary F1** (Csurka, Larlus and Perronnin 2013, "What is a good evaluation measure for
+    semantic segmentation?", section 3.2, per class): the border of a class are its pixels with one
+    of four neighbours in another class. Precision is the share of the predicted border's pixels
+    that have a pixel of the true border of the same class at most `tolerance` px away (centre to
+    centre), recall the reverse. Pixels add up over scenes before shares are taken.
+
+    **Boundary IoU** (Cheng et al. 2021, "Boundary IoU: Improving Object-Centric Image Segmentation
+    Evaluation", equation 3, with its square structuring element): of each class' pixels, only those
+    count that have another class at most `tolerance` rows and columns away; intersection and union
+    are those of the predicted and of the true ones. Unlike there, the end of a scene is no border:
+    it cuts objects that go on.
+
+    Args:
+        classes: Class names in the order of their indices.
+        tolerances: In pixels, each at least 1.
+        block: Rows and columns of the blocks that counts are kept for.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        tolerances: Sequence[int] = TOLERANCES,
+        block: int = DEFAULT_BLOCK,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.tolerances = tuple(tolerances)
+        self.block = block
+        self._blocks: dict[tuple[int, int], Counts] = {}
+
+    @property
+    def margin(self) -> int:
+        """Rows beyond those counted that have to be known: those of the tolerance, and a border."""
+        return max(self.tolerances) + 1
+
+    def add(self, strip: EvaluatedStrip, core: slice) -> None:
+        """Count the pixels of a strip.
+
+        Args:
+            strip: With up to `margin` rows on either side of those counted.
+            core: The rows that are counted.
+        """
+        known = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
+        prediction = np.where(known, strip.prediction, np.uint8(IGNORE_INDEX))
+        truth = np.where(known, strip.truth, np.uint8(IGNORE_INDEX))
+        predicted_border, true_border = border_pixels(prediction), border_pixels(truth)
+        size, first_row = len(self.classes), strip.first_row
+        for number, tolerance in enumerate(self.tolerances):
+            predicted_rim = near_other_class(prediction, size, tolerance, "square")
+            true_rim = near_other_class(truth, size, tolerance, "square")
+            counted = {
+                "predicted": (prediction, predicted_border),
+                "true": (truth, true_border),
+                "predicted_near": (
+                    prediction,
+                    _near_border(prediction, predicted_border, truth, true_border, size, tolerance),
+                ),
+                "true_near": (
+                    truth,
+                    _near_border(truth, true_border, prediction, predicted_border, size, tolerance),
+                ),
+                "predicted_rim": (prediction, predicted_rim),
+                "true_rim": (truth, true_rim),
+                "both_rims": (truth, predicted_rim & true_rim & (prediction == truth)),
+            }
+            for kind, (labels, mask) in zip(_KINDS, counted.values(), strict=True):
+                self._count(number, kind, labels[core], mask[core], first_row + (core.start or 0))
+
+    def scores(self) -> tuple[BoundaryScores, ...]:
+        """Return the scores at each tolerance."""
+        return boundary_scores(self.counts.sum(axis=0), self.classes, self.tolerances)
+
+    @property
+    def counts(self) -> Counts:
+        """(blocks, tolerances, 7, classes) int64: what the scores follow from, of each block."""
+        stacked = [self._blocks[place] for place in sorted(self._blocks)]
+        shape = (len(stacked), len(self.tolerances), len(_KINDS), len(self.classes))
+        return np.stack(stacked) if stacked else np.zeros(shape, dtype=np.int64)
+
+    def _count(self, number: int, kind: int, labels: Labels, mask: Mask, first_row: int) -> None:
+        """Count the pixels of a mask by their class and the block that they lie in."""
+        rows, columns = np.nonzero(mask)
+        size, across = len(self.classes), -(-labels.shape[1] // self.block)
+        top = first_row // self.block
+        down = -(-(first_row + len(labels)) // self.block) - top
+        place = ((rows + first_row) // self.block - top) * across + columns // self.block
+        keys = place * size + labels[rows, columns]
+        found = np.bincount(keys, minlength=down * across * size).reshape(down, across, size)
+        for row in range(down):
+            for column in range(across):
+                where = (top + row, column)
+                if where not in self._blocks:
+                    shape = (len(self.tolerances), len(_KINDS), size)
+                    self._blocks[where] = np.zeros(shape, dtype=np.int64)
+                self._blocks[where][number, kind] += found[row, column]
+
+
+def boundary_scores(
+    counts: Counts, classes: Sequence[str], tolerances: Sequence[int] = TOLERANCES
+) -> tuple[BoundaryScores, ...]:
+    """Return the scores at each tolerance.
+
+    Args:
+        counts: (tolerances, 7, classes), as a block of `BoundaryCounts.counts` or a sum of them.
+        classes: Class names.
+        tolerances: In pixels.
+    """
+    arrays = boundary_arrays(counts)
+    return tuple(
+        BoundaryScores(
+            tolerance,
+            float(arrays.mean_f1[number]),
+            float(arrays.mean_iou[number]),
+            tuple(
+                ClassBoundaryScores(name, *(float(a[number, index]) for a in arrays[:4]))
+                for index, name in enumerate(classes)
+            ),
+        )
+        for number, tolerance in enumerate(tolerances)
+    )
+
+
+class BoundaryArrays(NamedTuple):
+    """Boundary scores of many counts at once, NaN where undefined.
+
+    Attributes:
+        precision: (..., tolerances, classes).
+        recall: Likewise.
+        f1: Likewise.
+        iou: Likewise.
+        mean_f1: (..., tolerances).
+        mean_iou: Likewise.
+    """
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    iou: Floats
+    mean_f1: Floats
+    mean_iou: Floats
+
+
+def boundary_arrays(counts: Counts) -> BoundaryArrays:
+    """Return the scores of many counts at once.
+
+    Args:
+        counts: (..., tolerances, 7, classes), as in `BoundaryCounts.counts`.
+    """
+    predicted, true, predicted_near, true_near, predicted_rim, true_rim, both = np.moveaxis(
+        counts, -2, 0
+    )
+    precision, recall = shares(predicted_near, predicted), shares(true_near, true)
+    # of a class that one of the two lacks, F1 is 0; of one that both lack, it is undefined
+    p, r = np.nan_to_num(precision), np.nan_to_num(recall)
+    f1 = np.where(p + r > 0, shares(2 * p * r, p + r), 0.0)
+    f1 = np.where(predicted + true > 0, f1, np.nan)
+    iou = shares(both, predicted_rim + true_rim - both)
+    return BoundaryArrays(precision, recall, f1, iou, defined_means(f1), defined_means(iou))
+
+
+def _near_border(
+    labels: Labels,
+    border: Mask,
+    others: Labels,
+    others_border: Mask,
+    classes: int,
+    tolerance: int,
+) -> Mask:
+    """Return the border pixels that have one of the other border, of their class, near them."""
+    near = np.zeros(labels.shape, dtype=bool)
+    borders = np.where(others_border, others, np.uint8(IGNORE_INDEX))
+    for first, count in groups_of_classes(classes):
+        own = class_bits(labels, count, first)
+        near |= (nearby_classes(class_bits(borders, count, first), tolerance) & own) != 0
+    return near & border

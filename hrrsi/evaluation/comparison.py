@@ -1,0 +1,82 @@
+"""Two maps of the same scenes, compared block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.block_bootstrap import Difference, score_differences
+from hrrsi.evaluation.report import EvaluationReport, mean_boundary_scores, number
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same pixels under one protocol.
+
+    Attributes:
+        first: The one to compare with.
+        second: The one that differences are of.
+
+    Raises:
+        HrrsiError: They are of other classes, scenes, pixels or under other protocols.
+    """
+
+    first: EvaluationReport
+    second: EvaluationReport
+
+    def __post_init__(self) -> None:
+        one, other = self.first, self.second
+        counts, others = one.evaluation.counts, other.evaluation.counts
+        for what, differs in (
+            ("classes", one.matrix.classes != other.matrix.classes),
+            ("protocols", one.protocol != other.protocol),
+            ("scenes or blocks", counts.block_places != others.block_places),
+        ):
+            if differs:
+                raise HrrsiError(
+                    f"they have other {what}",
+                    where=f"{one.source.name} and {other.source.name}",
+                    fix="compare evaluations of the same data",
+                )
+
+    @cached_property
+    def differences(self) -> dict[str, Difference]:
+        """How much each score of the second differs, as `score_arrays` names them."""
+        labels = self.first.protocol.labels
+        first, second = (r.evaluation.counts.blocks(labels) for r in (self.first, self.second))
+        return score_differences(first, second, self.first.scores_of)
+
+    @cached_property
+    def boundary_differences(self) -> dict[str, Difference]:
+        """Likewise of mean boundary scores, as ``F1 at 3 px``; empty where there are no borders."""
+        if not self.first.boundaries:
+            return {}
+        first, second = (r.evaluation.counts.boundary_blocks for r in (self.first, self.second))
+        return score_differences(first, second, mean_boundary_scores)
+
+    @property
+    def unequal_pixels(self) -> int:
+        """Pixels that only one of the two was scored on: where one alone has no data."""
+        return abs(self.first.matrix.pixels - self.second.matrix.pixels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both evaluations and their differences (second minus first) as plain data."""
+        return {
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+            "differences": {name: _plain(found) for name, found in self.differences.items()},
+            "boundary_differences": {
+                name: _plain(found) for name, found in self.boundary_differences.items()
+            },
+        }
+
+
+def _plain(found: Difference) -> dict[str, Any]:
+    interval = found.interval
+    return {
+        "difference": number(interval.value),
+        "interval": [number(interval.low), number(interval.high)],
+        "p": number(found.p),
+    }

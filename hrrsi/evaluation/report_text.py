@@ -1,0 +1,174 @@
+"""An evaluation as tables for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+from prettytable import PrettyTable
+
+from hrrsi.evaluation.block_bootstrap import Interval
+from hrrsi.evaluation.border_distance import FARTHEST
+from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.scores import Scores
+from hrrsi.quantities import area_text
+
+_WIDTH = 98
+# of distances to the nearest border, in px: first and last of each column
+_DISTANCES = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 31), (FARTHEST, FARTHEST))
+
+
+def report_text(report: EvaluationReport) -> str:
+    """Return tables of scores, and the protocol that they were taken under.
+
+    Args:
+        report: An evaluation under a protocol.
+    """
+    parts = [
+        *_class_tables(report),
+        *_grid_table(report),
+        *_boundary_tables(report),
+        *_area_table(report),
+        *_calibration_line(report),
+        *_notes(report),
+    ]
+    return "\n".join(parts)
+
+
+def percent(value: float) -> str:
+    """Return a share (0 to 1) in percent without the sign, or a dash where it is undefined."""
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def _class_tables(report: EvaluationReport) -> Iterator[str]:
+    scores, intervals = report.scores, report.intervals
+    classes = _table("class", "precision", "recall", "F1", "IoU", "95 %", "pixels")
+    for c in scores.classes:
+        shares = [percent(v) for v in (c.precision, c.recall, c.f1, c.iou)]
+        interval = _ends(intervals.get(f"IoU {c.name}"))
+        classes.add_row([c.name, *shares, interval, f"{c.pixels:,}"])
+    yield classes.get_string()
+    overall = _table("", "OA", "mF1", "mIoU", "kappa", "pixels")
+    overall.add_row(["score", *_overall(scores), f"{scores.pixels:,}"])
+    ends = [_ends(intervals[name]) for name in ("OA", "mF1", "mIoU", "kappa")]
+    overall.add_row(["95 %", *ends, ""])
+    yield overall.get_string()
+
+
+def _grid_table(report: EvaluationReport) -> Iterator[str]:
+    rows = [row for row in report.grid if row.scene is None]
+    if len(rows) < 2:
+        return
+    yield "\nThe same under other protocols:"
+    table = _table("labels", "clutter", "augmentation", "OA", "mF1", "mIoU", "kappa")
+    has_clutter = any(row.protocol.dropped_from_overall for row in rows)
+    for row in rows:
+        clutter = "out" if row.protocol.dropped_from_overall else "in" if has_clutter else "-"
+        table.add_row(
+            [row.protocol.labels, clutter, row.augmentation, *_overall(row.scores)],
+        )
+    yield table.get_string()
+
+
+def _boundary_tables(report: EvaluationReport) -> Iterator[str]:
+    if not report.boundaries:
+        return
+    yield "\nBoundaries (full labels): boundary F1 and boundary IoU within 1, 3 and 5 px:"
+    names = [f"{kind} {at.tolerance} px" for at in report.boundaries for kind in ("F1", "IoU")]
+    table = _table("class", *names)
+    for index, name in enumerate(report.matrix.classes):
+        classes = [at.classes[index] for at in report.boundaries]
+        table.add_row([name, *(percent(v) for c in classes for v in (c.f1, c.iou))])
+    table.add_row(
+        ["mean", *(percent(v) for at in report.boundaries for v in (at.mean_f1, at.mean_iou))]
+    )
+    kinds = [f"{kind} at {at.tolerance} px" for at in report.boundaries for kind in ("F1", "IoU")]
+    table.add_row(["95 % of it", *(_ends(report.boundary_intervals[name]) for name in kinds)])
+    yield table.get_string()
+    counts = report.evaluation.counts.border_distances
+    table = _table("px from the nearest border", *map(_distance_text, _DISTANCES))
+    parts = [slice(first, last + 1) for first, last in _DISTANCES]
+    pixels, right = ([int(c[part].sum()) for part in parts] for c in (counts.pixels, counts.right))
+    shares = [percent(r / p) if p else "-" for r, p in zip(right, pixels, strict=True)]
+    table.add_row(["OA", *shares])
+    total = sum(pixels)
+    table.add_row(["share of pixels", *(percent(p / total) if total else "-" for p in pixels)])
+    yield table.get_string()
+
+
+def _area_table(report: EvaluationReport) -> Iterator[str]:
+    metres = report.mapped_square_metres
+    unit = "in percent of the map" if metres is None else f"of {area_text(metres)} mapped"
+    yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
+    table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
+    for area, blocks in zip(report.areas, report.area_intervals, strict=True):
+        if metres is None:
+            mapped, adjusted, ends = percent(area.mapped), percent(area.estimated), _ends(blocks)
+        else:
+            mapped, adjusted, low, high = (
+                "-" if np.isnan(share) else area_text(share * metres)
+                for share in (area.mapped, area.estimated, blocks.low, blocks.high)
+            )
+            ends = "-" if np.isnan(blocks.low) else f"{low} to {high}"
+        accuracies = (percent(area.users_accuracy), percent(area.producers_accuracy))
+        table.add_row([area.name, mapped, adjusted, ends, *accuracies])
+    yield table.get_string()
+
+
+def _calibration_line(report: EvaluationReport) -> Iterator[str]:
+    counts = report.evaluation.counts.reliability
+    pixels = int(counts.pixels.sum())
+    if not pixels:
+        return
+    confidence, accuracy = counts.confidence_sums.sum() / pixels, counts.right.sum() / pixels
+    yield (
+        f"\nCalibration: ECE {percent(counts.expected_calibration_error)}; mean confidence "
+        f"{percent(float(confidence))} where {percent(float(accuracy))} of the pixels are right."
+    )
+
+
+def _notes(report: EvaluationReport) -> Iterator[str]:
+    e = report.evaluation
+    lines = [
+        f"Protocol {report.protocol.name!r}: {report.sentence}.",
+        f"Scenes: {', '.join(e.scenes)}.",
+        f"Made by: {report.source.sentence}.",
+        f"Not scored: {report.unscored}.",
+        "In percent; - where a class is in neither truth nor prediction (left out of means), or "
+        "where there is nothing to divide by. 95 %: bootstrap over blocks of "
+        f"{e.counts.scenes[0].matrices[e.labels].block} px.",
+    ]
+    if e.seen_in_training:
+        seen = ", ".join(e.seen_in_training)
+        lines.insert(2, f"The weights were trained on {seen}: these scores flatter them.")
+    yield ""
+    for line in lines:
+        yield textwrap.fill(
+            line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+
+
+def _table(first: str, *others: str) -> PrettyTable:
+    table = PrettyTable([first, *others])
+    table.align = "r"
+    table.align[first] = "l"
+    return table
+
+
+def _overall(scores: Scores) -> list[str]:
+    values = (scores.overall_accuracy, scores.mean_f1, scores.mean_iou, scores.kappa)
+    return [percent(value) for value in values]
+
+
+def _ends(interval: Interval | None) -> str:
+    if interval is None or np.isnan(interval.low):
+        return "-"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _distance_text(ends: tuple[int, int]) -> str:
+    first, last = ends
+    if first == FARTHEST:
+        return f"{first} and more"
+    return str(first) if first == last else f"{first} to {last}"

@@ -1,0 +1,72 @@
+"""Scores of many confusion matrices at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.evaluation.protocols import Protocol
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def score_arrays(counts: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, Floats]:
+    """Return the scores of many confusion matrices at once.
+
+    They are those of `hrrsi.evaluation.scores.ConfusionMatrix.scores`, NaN where undefined.
+
+    Args:
+        counts: (..., classes, classes), rows = prediction.
+        classes: Class names.
+        protocol: What counts.
+
+    Returns:
+        (...) of each: ``OA``, ``mF1``, ``mIoU``, ``kappa``, and ``F1 CLASS`` and ``IoU CLASS`` of
+        each class that counts.
+    """
+    overall, _ = _without(counts, classes, protocol.dropped_from_overall)
+    means, names = _without(counts, classes, protocol.dropped_from_means)
+    hits, predicted, true = _sums(means)
+    f1 = shares(2 * hits, predicted + true)
+    iou = shares(hits, predicted + true - hits)
+    averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
+    right, by_prediction, by_truth = _sums(overall)
+    pixels = overall.sum(axis=(-2, -1)).astype(np.float64)
+    correct = right.sum(axis=-1).astype(np.float64)
+    chance = (by_prediction.astype(np.float64) * by_truth).sum(axis=-1)
+    return {
+        "OA": shares(correct, pixels),
+        "mF1": defined_means(f1[..., averaged]),
+        "mIoU": defined_means(iou[..., averaged]),
+        "kappa": shares(correct * pixels - chance, pixels * pixels - chance),
+        **{f"F1 {name}": f1[..., i] for i, name in enumerate(names) if i in averaged},
+        **{f"IoU {name}": iou[..., i] for i, name in enumerate(names) if i in averaged},
+    }
+
+
+def shares(part: npt.NDArray[np.float64 | np.int64], whole: npt.ArrayLike) -> Floats:
+    """Return parts of wholes, NaN of nothing."""
+    divisor = np.asarray(whole, dtype=np.float64)
+    found = np.full(divisor.shape, np.nan)
+    np.divide(part, divisor, out=found, where=divisor > 0)
+    return found
+
+
+def defined_means(values: Floats) -> Floats:
+    """Return the means over the last axis of what is not NaN, NaN where all is."""
+    known = ~np.isnan(values)
+    return shares(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+
+def _without(
+    counts: Counts, classes: Sequence[str], dropped: Collection[str]
+) -> tuple[Counts, list[str]]:
+    kept = [i for i, name in enumerate(classes) if name not in dropped]
+    return counts[..., kept, :][..., kept], [classes[i] for i in kept]
+
+
+def _sums(counts: Counts) -> tuple[Counts, Counts, Counts]:
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)

@@ -1,0 +1,236 @@
+"""`hrrsi eval` on whole scenes: every protocol from one run, intervals, boundaries, comparisons.
+
+References start from the maps that `hrrsi predict` writes.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from scipy import ndimage
+from test_boundary_scores import blobs, disc, naive_boundary
+from test_eval import CLASSES, COLOURS, SCHEME, evaluated, noise, scored, write_weights
+from torchmetrics.functional.classification import multiclass_jaccard_index
+from typer.testing import CliRunner
+
+from hrrsi.cli import app
+
+SIZES = {"b": (150, 130), "c": (90, 170)}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "random.safetensors", sorted(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> dict:
+    """Two scenes with labels in patches, and the scheme that reads them."""
+    folder = tmp_path_factory.mktemp("raw")
+    scheme = folder.parent / "mine.yaml"
+    scheme.write_text(SCHEME)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[:3] = COLOURS
+    truths = {}
+    for seed, (name, size) in enumerate(SIZES.items()):
+        truths[name] = blobs(seed, size, classes=3, ignored=0.05)
+        profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:32640"}
+        transform = rasterio.Affine(0.5, 0, 300_000, 0, -0.5, 2_780_000)
+        height, width = size
+        with rasterio.open(
+            folder / f"{name}.tif", "w", height=height, width=width, transform=transform, **profile
+        ) as raster:
+            raster.write(noise(seed, *size).transpose(2, 0, 1))
+        Image.fromarray(palette[truths[name]]).save(folder / f"{name}_label.png")
+    return {"folder": folder, "options": ["--scheme", scheme], "truths": truths}
+
+
+def predicted(scenes: dict, weights: Path, folder: Path, *options: str) -> dict[str, np.ndarray]:
+    """Return the maps of `hrrsi predict`, in the indices of CLASSES."""
+    arguments = ["predict", str(scenes["folder"]), "--weights", str(weights), "--out", str(folder)]
+    arguments += ["--window", "64", "--precision", "32", "--device", "cpu", "--quiet", *options]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    lookup = np.full(256, 255, dtype=np.uint8)
+    lookup[:3] = [CLASSES.index(name) for name in sorted(CLASSES)]
+    maps = {}
+    for name in SIZES:
+        with rasterio.open(folder / f"{name}_classes.tif") as raster:
+            maps[name] = lookup[raster.read(1)]
+    return maps
+
+
+def eroded(truth: np.ndarray) -> np.ndarray:
+    found = truth.copy()
+    for index in range(3):
+        other = (truth != index) & (truth != 255)
+        found[(truth == index) & ndimage.binary_dilation(other, disc(3))] = 255
+    return found
+
+
+def matrix_of(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    counts = np.zeros((3, 3), dtype=np.int64)
+    known = truth != 255
+    np.add.at(counts, (prediction[known], truth[known]), 1)
+    return counts
+
+
+def scores_of(counts: np.ndarray) -> tuple[float, float]:
+    """Return OA and mIoU."""
+    hits = np.diag(counts)
+    ious = hits / (counts.sum(axis=0) + counts.sum(axis=1) - hits)
+    return hits.sum() / counts.sum(), ious.mean()
+
+
+def test_one_run_gives_every_protocol_of_the_pool_and_of_each_scene(scenes, weights, tmp_path):
+    report = scored(
+        scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64, "--tta", "flip"
+    )
+    maps = {
+        "none": predicted(scenes, weights, tmp_path / "plain"),
+        "flip": predicted(scenes, weights, tmp_path / "flip", "--tta", "flip"),
+    }
+    rows = {
+        (row["scene"], row["labels"], row["clutter"], row["test_time_augmentation"]): row
+        for row in report["grid"]
+    }
+    assert len(rows) == len(report["grid"]) == 3 * 2 * 2 * 2
+    kept = [CLASSES.index(name) for name in CLASSES if name != "clutter"]
+    for (scene, labels, clutter, augmentation), row in rows.items():
+        counts = np.zeros((3, 3), dtype=np.int64)
+        for name in [scene] if scene else SIZES:
+            truth = scenes["truths"][name]
+            counts += matrix_of(
+                maps[augmentation][name], eroded(truth) if labels == "eroded" else truth
+            )
+        if clutter == "out":
+            counts = counts[np.ix_(kept, kept)]
+        assert (row["OA"], row["mIoU"]) == pytest.approx(scores_of(counts)), row
+        assert row["pixels"] == counts.sum()
+    assert len({row["OA"] for row in rows.values()}) > 12  # no two protocols for one
+
+
+def test_figures_of_the_pool_agree_with_torchmetrics(scenes, weights, tmp_path):
+    report = scored(scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64)
+    maps = predicted(scenes, weights, tmp_path)
+    prediction = torch.from_numpy(np.concatenate([maps[n].ravel() for n in SIZES])).long()
+    truth = torch.from_numpy(np.concatenate([scenes["truths"][n].ravel() for n in SIZES])).long()
+    expected = multiclass_jaccard_index(prediction, truth, 3, ignore_index=255)
+    assert report["scores"]["mIoU"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_isprs_counts_clutter_as_an_error_of_others_and_keeps_it_out_of_the_mean(scenes, weights):
+    options = [*scenes["options"], "--weights", weights, "--window", 64]
+    isprs = scored(scenes["folder"], *options, "--protocol", "isprs")
+    all_classes = scored(scenes["folder"], *options, "--protocol", "all", "--eroded")
+    assert isprs["protocol"]["labels"] == "eroded"
+    assert "eroded labels (by discs of 3 px around borders)" in isprs["protocol"]["sentence"]
+    assert isprs["scores"]["OA"] == all_classes["scores"]["OA"]
+    f1 = {c["name"]: c["F1"] for c in isprs["classes"]}
+    assert isprs["scores"]["mF1"] == pytest.approx((f1["water"] + f1["tree"]) / 2)
+    assert isprs["classes"] == all_classes["classes"]
+
+
+def test_boundary_scores_are_those_of_the_maps(scenes, weights, tmp_path):
+    report = scored(scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64)
+    maps = predicted(scenes, weights, tmp_path)
+    for at in report["boundaries"]:
+        for index, found in enumerate(at["classes"]):
+            parts = np.array([
+                naive_boundary(maps[n], scenes["truths"][n], index, at["tolerance"]) for n in SIZES
+            ]).sum(axis=0)  # fmt: skip
+            expected = [part / whole for part, whole in parts]
+            values = [found["precision"], found["recall"], found["IoU"]]
+            assert values == pytest.approx(expected)
+        low, high = at["intervals"]["mF1"]
+        assert low <= at["mF1"] <= high
+
+
+def test_intervals_areas_and_calibration_are_part_of_the_report(scenes, weights):
+    report = scored(
+        scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64, "--block", 32
+    )
+    low, high = report["intervals"]["mIoU"]
+    assert low < report["scores"]["mIoU"] < high
+    areas = report["areas"]
+    pixels = sum(height * width for height, width in SIZES.values())
+    assert areas["mapped_pixels"] == pixels
+    assert areas["mapped_square_metres"] == pytest.approx(pixels / 4)
+    assert sum(c["mapped"] for c in areas["classes"]) == pytest.approx(1)
+    assert sum(c["estimated"] for c in areas["classes"]) == pytest.approx(1)
+    truth = np.concatenate([scenes["truths"][n].ravel() for n in SIZES])
+    shares = np.bincount(truth[truth != 255], minlength=3) / (truth != 255).sum()
+    # nearly all pixels are labelled, so the estimate is nearly their share
+    assert [c["estimated"] for c in areas["classes"]] == pytest.approx(shares, abs=0.01)
+    assert 0 < report["calibration"]["ECE"] < 1
+    assert sum(report["calibration"]["pixels"]) == report["scores"]["pixels"]
+    assert sum(report["border_distance"]["pixels"]) == report["scores"]["pixels"]
+
+
+def test_two_weights_are_compared_over_the_same_blocks(scenes, weights, tmp_path):
+    torch.manual_seed(5)
+    other = write_weights(tmp_path / "other.safetensors", CLASSES)  # another order of classes
+    options = [*scenes["options"], "--window", 64, "--block", 32]
+    found = scored(weights, other, scenes["folder"], *options)
+    alone = [scored(scenes["folder"], *options, "--weights", w) for w in (weights, other)]
+    for which, report in zip(("first", "second"), alone, strict=True):
+        assert found[which]["scores"] == report["scores"]
+    for name in ("OA", "mIoU", "mF1", "kappa"):
+        difference = found["differences"][name]
+        expected = alone[1]["scores"][name] - alone[0]["scores"][name]
+        assert difference["difference"] == pytest.approx(expected)
+        assert difference["interval"][0] <= expected <= difference["interval"][1]
+        assert 0 < difference["p"] <= 1
+    table = evaluated(weights, weights, scenes["folder"], *options).stdout
+    assert "A and B can't be told apart on these scenes (p = 1.0000)" in table
+
+
+def test_what_cannot_be_compared(scenes, weights, tmp_path):
+    options = [*scenes["options"], "--window", 64]
+    one = evaluated(weights, scenes["folder"], *options)
+    assert one.exit_code == 2
+    assert "two weights to compare" in " ".join(one.output.split())
+    both = evaluated(weights, weights, scenes["folder"], *options, "--weights", weights)
+    assert both.exit_code == 2
+    other = write_weights(tmp_path / "other.safetensors", [*CLASSES, "car"])
+    result = evaluated(weights, other, scenes["folder"], *options)
+    assert result.exit_code == 1
+    assert "have besides car" in result.stderr
+
+
+def test_eroded_labels_without_any_pixel_left_are_an_error(scenes, weights, tmp_path):
+    stripes = np.zeros((40, 40, 3), dtype=np.uint8)
+    stripes[::2] = COLOURS[0]
+    stripes[1::2] = COLOURS[2]
+    Image.fromarray(stripes).save(tmp_path / "b_label.png")
+    (tmp_path / "b.tif").write_bytes(b"")
+    with rasterio.open(
+        tmp_path / "b.tif", "w", driver="GTiff", count=3, dtype="uint8", height=40, width=40
+    ) as raster:
+        raster.write(noise(0, 40, 40).transpose(2, 0, 1))
+    result = evaluated(tmp_path, *scenes["options"], "--weights", weights, "--protocol", "isprs")
+    assert result.exit_code == 1
+    assert "nothing to score" in result.stderr
+    assert "eroded labels" in result.stderr
+
+
+def test_tables_name_the_protocol_of_each_figure(scenes, weights):
+    result = evaluated(scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64)
+    text = " ".join(result.stdout.split())
+    for words in (
+        "| full | in | none |",
+        "| eroded | out | none |",
+        "boundary F1 and boundary IoU within 1, 3 and 5 px",
+        "px from the nearest border",
+        "adjusted for the map's errors",
+        "Calibration: ECE",
+        "95 %: bootstrap over blocks of 256 px",
+        "full labels; every class counts in every score; no test-time augmentation",
+    ):
+        assert words in text, result.stdout
+    document = json.dumps(scored(scenes["folder"], *scenes["options"], "--weights", weights))
+    assert "NaN" not in document
