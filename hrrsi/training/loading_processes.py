@@ -1,9 +1,13 @@
 """What the processes that load batches have in common."""
 
 import signal
+import warnings
 from typing import Any
 
 from torch.utils.data import DataLoader
+
+# torch advises against more processes than cores; how many there are is what --workers says
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 def leave_signals_to_the_run(_worker: int = 0) -> None:
