@@ -27,10 +27,10 @@ from hrrsi.labels.scheme import IGNORE_INDEX
 
 TOLERANCES = (1, 3, 5)
 
-# What is counted of each class at each tolerance: pixels of the predicted and the true border,
-# those of each that are near the other, and those of the rims along the predicted borders, the
-# true ones, and both.
-_KINDS = range(7)
+# What is counted of each class at each tolerance: pixels of the predicted and of the true border
+# (0, 1), those of each that are near the other (2, 3), and those of the rims along the predicted
+# borders, the true ones, and both (4, 5, 6).
+_KINDS = 7
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -123,26 +123,22 @@ class BoundaryCounts:
         truth = np.where(known, strip.truth, np.uint8(IGNORE_INDEX))
         predicted_border, true_border = border_pixels(prediction), border_pixels(truth)
         size, first_row = len(self.classes), strip.first_row
+
+        def count(numbers: int | slice, kind: int, labels: Labels, mask: Mask) -> None:
+            self._count(numbers, kind, labels[core], mask[core], first_row + (core.start or 0))
+
+        every = slice(None)
+        count(every, 0, prediction, predicted_border)
+        count(every, 1, truth, true_border)
         for number, tolerance in enumerate(self.tolerances):
+            borders = ((prediction, predicted_border), (truth, true_border))
+            for kind, (own, other) in ((2, borders), (3, borders[::-1])):
+                count(number, kind, own[0], _near_border(*own, *other, size, tolerance))
             predicted_rim = near_other_class(prediction, size, tolerance, "square")
             true_rim = near_other_class(truth, size, tolerance, "square")
-            counted = {
-                "predicted": (prediction, predicted_border),
-                "true": (truth, true_border),
-                "predicted_near": (
-                    prediction,
-                    _near_border(prediction, predicted_border, truth, true_border, size, tolerance),
-                ),
-                "true_near": (
-                    truth,
-                    _near_border(truth, true_border, prediction, predicted_border, size, tolerance),
-                ),
-                "predicted_rim": (prediction, predicted_rim),
-                "true_rim": (truth, true_rim),
-                "both_rims": (truth, predicted_rim & true_rim & (prediction == truth)),
-            }
-            for kind, (labels, mask) in zip(_KINDS, counted.values(), strict=True):
-                self._count(number, kind, labels[core], mask[core], first_row + (core.start or 0))
+            count(number, 4, prediction, predicted_rim)
+            count(number, 5, truth, true_rim)
+            count(number, 6, truth, predicted_rim & true_rim & (prediction == truth))
 
     def scores(self) -> tuple[BoundaryScores, ...]:
         """Return the scores at each tolerance."""
@@ -152,11 +148,21 @@ class BoundaryCounts:
     def counts(self) -> Counts:
         """(blocks, tolerances, 7, classes) int64: what the scores follow from, of each block."""
         stacked = [self._blocks[place] for place in sorted(self._blocks)]
-        shape = (len(stacked), len(self.tolerances), len(_KINDS), len(self.classes))
+        shape = (len(stacked), len(self.tolerances), _KINDS, len(self.classes))
         return np.stack(stacked) if stacked else np.zeros(shape, dtype=np.int64)
 
-    def _count(self, number: int, kind: int, labels: Labels, mask: Mask, first_row: int) -> None:
-        """Count the pixels of a mask by their class and the block that they lie in."""
+    def _count(
+        self, numbers: int | slice, kind: int, labels: Labels, mask: Mask, first_row: int
+    ) -> None:
+        """Count the pixels of a mask by their class and the block that they lie in.
+
+        Args:
+            numbers: Of the tolerances that the counts are of.
+            kind: Which of the seven counts.
+            labels: (rows, width) class of each pixel.
+            mask: (rows, width) the pixels to count.
+            first_row: Row of the scene that the arrays begin with.
+        """
         rows, columns = np.nonzero(mask)
         size, across = len(self.classes), -(-labels.shape[1] // self.block)
         top = first_row // self.block
@@ -168,9 +174,9 @@ class BoundaryCounts:
             for column in range(across):
                 where = (top + row, column)
                 if where not in self._blocks:
-                    shape = (len(self.tolerances), len(_KINDS), size)
+                    shape = (len(self.tolerances), _KINDS, size)
                     self._blocks[where] = np.zeros(shape, dtype=np.int64)
-                self._blocks[where][number, kind] += found[row, column]
+                self._blocks[where][numbers, kind] += found[row, column]
 
 
 def boundary_scores(
