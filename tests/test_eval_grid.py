@@ -234,3 +234,31 @@ def test_tables_name_the_protocol_of_each_figure(scenes, weights):
         assert words in text, result.stdout
     document = json.dumps(scored(scenes["folder"], *scenes["options"], "--weights", weights))
     assert "NaN" not in document
+
+
+def test_the_report_is_one_page_with_the_figures_of_the_run(scenes, weights, tmp_path):
+    options = [*scenes["options"], "--weights", weights, "--window", 64]
+    page = tmp_path / "report.html"
+    result = evaluated(scenes["folder"], *options, "--report", page, "--format", "json")
+    assert result.exit_code == 0, result.output
+    text, found = page.read_text(), json.loads(result.stdout)
+    assert f"{100 * found['scores']['mIoU']:.2f}" in text
+    assert "parameters" in text  # the model card
+    assert text.count("data:image/") >= 2 * 4  # scene, truth, map and errors of both scenes
+    again = evaluated(scenes["folder"], *options, "--report", page)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    wrong = evaluated(scenes["folder"], *options, "--report", tmp_path / "report.pdf")
+    assert wrong.exit_code == 2
+
+
+def test_the_report_of_two_weights_holds_their_differences(scenes, weights, tmp_path):
+    other = write_weights(tmp_path / "other.safetensors", CLASSES)
+    page = tmp_path / "report.html"
+    options = [*scenes["options"], "--window", 64, "--block", 32, "--report", page]
+    found = scored(weights, other, scenes["folder"], *options)
+    text = page.read_text()
+    assert "random.safetensors" in text
+    assert "other.safetensors" in text
+    difference = 100 * found["differences"]["OA"]["difference"]
+    assert f"{abs(difference):.2f}" in text

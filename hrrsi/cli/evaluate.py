@@ -30,13 +30,11 @@ from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind, ProtocolName
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hrrsi.evaluation.evaluation import Evaluation
-    from hrrsi.evaluation.scene_evaluation import SceneReading
-    from hrrsi.labels.scheme import Scheme
+    from hrrsi.evaluation.comparison import Comparison
     from hrrsi.prediction.engines import engine as engines
+    from hrrsi.report.evaluated_map import EvaluatedMap
 
+_MATRIX = "--confusion-matrix"
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
 _SCENES = "Whole scenes (with --scheme)"
 _SCENE_OPTIONS = (
@@ -97,6 +95,14 @@ def evaluate(
     confusion_matrix: Annotated[
         Path | None,
         typer.Option("--confusion-matrix", help="Also draw the confusion matrix, as this .png."),
+    ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Also write this .html: every figure, charts, and a viewer that swipes between "
+            "scene, truth, map and errors. One file that needs no network.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     engine: Engine = "auto",
@@ -201,6 +207,8 @@ def evaluate(
 
         hrrsi eval top/ gt.zip --scheme vaihingen --split paper:val --protocol published
 
+        hrrsi eval dubai/ --scheme dubai --split test --report report.html
+
         hrrsi eval old.safetensors new.safetensors dubai/ --scheme dubai --split val
 
     `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
@@ -214,13 +222,20 @@ def evaluate(
     _check_compared(compared, weights)
     if scheme is None:
         _refuse_scene_options(ctx, folders)
-    if confusion_matrix is not None and confusion_matrix.suffix.lower() != ".png":
-        raise typer.BadParameter("name a .png file", param_hint="--confusion-matrix")
+    _check_suffix(confusion_matrix, ".png", _MATRIX)
+    _check_suffix(report_file, ".html", "--report")
     if compared and confusion_matrix is not None:
-        raise typer.BadParameter("is for one map", param_hint="--confusion-matrix")
-    for path in (json_file, confusion_matrix):
+        raise typer.BadParameter("is for one map; --report has both", param_hint=_MATRIX)
+    for path in (json_file, confusion_matrix, report_file):
         _refuse_output(path, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
+    from hrrsi.cli.evaluated_data import (
+        SceneQuestion,
+        evaluated_dataset,
+        evaluated_scenes,
+        few,
+        warn,
+    )
     from hrrsi.evaluation.comparison import Comparison
     from hrrsi.evaluation.comparison_text import comparison_text
     from hrrsi.evaluation.evaluation import require_labels
@@ -231,16 +246,28 @@ def evaluate(
     from hrrsi.evaluation.scene_evaluation import SceneReading
     from hrrsi.labels.scheme import load_scheme
     from hrrsi.prediction.engines.engine import open_engine
+    from hrrsi.report.evaluated_map import EvaluatedMap
 
-    label_scheme = load_scheme(scheme).read_as(label_format, attribute) if scheme else None
     kept = integers(bands, "--bands")
-    reading = SceneReading(
-        merges=tuple(merge or ()),
-        unknown=unknown,
-        bands=tuple(kept) if kept else None,
-        nodata=nodata,
-        scale=scale,
-        height=height,
+    question = scheme and SceneQuestion(
+        data=folders,
+        scheme=load_scheme(scheme).read_as(label_format, attribute),
+        reading=SceneReading(
+            merges=tuple(merge or ()),
+            unknown=unknown,
+            bands=tuple(kept) if kept else None,
+            nodata=nodata,
+            scale=scale,
+            height=height,
+        ),
+        split=split,
+        scenes=names(scenes),
+        window=window,
+        overlap=overlap,
+        augmentation=tta,
+        block=block,
+        has_views=report_file is not None,
+        quiet=quiet,
     )
     clutter_names = tuple(names(clutter))
 
@@ -251,43 +278,33 @@ def evaluate(
         named_protocol(protocol, runner.meta["classes"], clutter_names)  # before hours of work
         return runner
 
-    def reported(path: Path | None, runner: engines.Engine) -> EvaluationReport:
+    def evaluated(path: Path | None, runner: engines.Engine) -> EvaluatedMap:
         inference = inference_with(runner, path)  # now: the file may change meanwhile
-        augmented = None
         with scene_warnings_in_one_line():
-            if label_scheme is None:
-                evaluation = _dataset_evaluation(folders[0], runner, split=split, quiet=quiet)
-            else:
-                evaluation, augmented = _scene_evaluations(
-                    folders,
-                    label_scheme,
-                    runner,
-                    reading,
-                    split=split,
-                    scenes=names(scenes),
-                    window=window,
-                    overlap=overlap,
-                    tta=tta,
-                    block=block,
-                    quiet=quiet,
-                )
+            found = (
+                evaluated_scenes(question, runner)
+                if question
+                else evaluated_dataset(folders[0], runner, split=split, quiet=quiet)
+            )
+        evaluation = found.evaluation
         labels: LabelKind = "eroded" if eroded else evaluation.labels
         classes = evaluation.counts.scenes[0].classes
         chosen = named_protocol(protocol, classes, clutter_names, labels)
-        report = EvaluationReport(evaluation, chosen, inference, augmented, clutter_names)
+        report = EvaluationReport(evaluation, chosen, inference, found.augmented, clutter_names)
         where = f"{folders[0]}, {report.labels_text}"
-        require_labels(evaluation.counts, report.protocol.labels, where)
-        if evaluation.labels == "eroded" and label_scheme is not None and not eroded:
-            _warn("the labels are eroded ones, there are no full ones: borders are not scored")
+        require_labels(evaluation.counts, chosen.labels, where)
+        if evaluation.labels == "eroded" and question and not eroded:
+            warn("the labels are eroded ones, there are no full ones: borders are not scored")
         if evaluation.seen_in_training:
-            _warn(f"the weights were trained on {_few(evaluation.seen_in_training)}")
-        return report
+            warn(f"the weights were trained on {few(evaluation.seen_in_training)}")
+        return EvaluatedMap(inference.weights, report, found.views)
 
     systems: list[Path | None] = [*compared] or [weights]
     runners = [(path, opened(path)) for path in systems]
-    reports = [reported(path, runner) for path, runner in runners]
-    if compared:
-        comparison = Comparison(*reports)
+    maps = [evaluated(path, runner) for path, runner in runners]
+    reports = [one.report for one in maps]
+    comparison = Comparison(*reports) if compared else None
+    if comparison is not None:
         content = comparison.to_dict()
         shown = comparison_text(comparison) if output == "table" else ""
     else:
@@ -302,6 +319,36 @@ def evaluate(
         from hrrsi.evaluation.confusion_plot import write_confusion_plot
 
         write_confusion_plot(reports[0].matrix, reports[0].sentence, confusion_matrix)
+    if report_file is not None:
+        _write_report(report_file, maps, systems, comparison)
+
+
+def _write_report(
+    path: Path,
+    maps: list[EvaluatedMap],
+    weights: list[Path | None],
+    comparison: Comparison | None,
+) -> None:
+    """Write the HTML page, with model cards and training curves."""
+    from dataclasses import replace
+
+    from hrrsi.report.model_card import model_card
+    from hrrsi.report.page import write_report
+    from hrrsi.report.training_rows import training_rows
+    from hrrsi.weights_file import packaged_weights
+
+    files = [file or packaged_weights() for file in weights]
+    whole = [
+        replace(one, card=model_card(file), training=training_rows(file))
+        for one, file in zip(maps, files, strict=True)
+    ]
+    write_report(path, whole, comparison)
+    typer.echo(f"{path}: open it in a browser", err=True)
+
+
+def _check_suffix(path: Path | None, suffix: str, option: str) -> None:
+    if path is not None and path.suffix.lower() != suffix:
+        raise typer.BadParameter(f"name a {suffix} file", param_hint=option)
 
 
 def _check_compared(compared: list[Path], weights: Path | None) -> None:
@@ -320,76 +367,6 @@ def _check_compared(compared: list[Path], weights: Path | None) -> None:
         raise typer.BadParameter(
             f"goes without {compared[0]} and {compared[1]}", param_hint="--weights"
         )
-
-
-def _dataset_evaluation(
-    folder: Path, engine: engines.Engine, *, split: str | None, quiet: bool
-) -> Evaluation:
-    from hrrsi.errors import HrrsiError
-    from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
-    from hrrsi.progress import progress
-    from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
-
-    if folder.is_dir() and not (folder / DESCRIPTION).is_file():
-        raise HrrsiError(
-            f"is not a tiled dataset (no {DESCRIPTION})",
-            where=folder,
-            fix="make one with `hrrsi tile`, or give --scheme to evaluate whole scenes",
-        )
-    dataset = TiledDataset(folder)
-    split = split or default_split(dataset)
-    total = len(dataset.patches(split))
-    with progress(f"evaluating {split}", total, " patches", enabled=not quiet) as bar:
-        return evaluate_dataset(dataset, engine, split=split, on_patches=bar.update)
-
-
-def _scene_evaluations(
-    data: list[Path],
-    scheme: Scheme,
-    engine: engines.Engine,
-    reading: SceneReading,
-    *,
-    split: str | None,
-    scenes: list[str],
-    quiet: bool,
-    window: int,
-    overlap: int | None,
-    tta: str,
-    block: int,
-) -> tuple[Evaluation, Evaluation | None]:
-    """Return the evaluation without test-time augmentation, and with it where it is asked for."""
-    from hrrsi.evaluation.scene_choice import chosen_scenes
-    from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
-    from hrrsi.labels.labelled_scenes import labelled_scenes
-    from hrrsi.prediction.height_check import require_height_as_trained
-    from hrrsi.progress import progress
-
-    require_height_as_trained(engine.meta, reading.height)  # before files are looked for
-    found = labelled_scenes(data, scheme, heights=reading.height)
-    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes)
-    if chosen.unlabelled:
-        _warn(f"left out because they have no label: {_few(chosen.unlabelled)}")
-    if chosen.absent:
-        _warn(f"the split {chosen.split} also names {_few(chosen.absent)}, not found here")
-    total = scene_pixels(chosen.files, scheme, engine, reading) / 1e6
-
-    def evaluated(augmentation: str) -> Evaluation:
-        what = "evaluating" if augmentation == "none" else f"with {augmentation}"
-        with progress(what, total, " Mpx", scale=True, enabled=not quiet) as bar:
-            return evaluate_scenes(
-                chosen.files,
-                scheme,
-                engine,
-                split=chosen.split,
-                reading=reading,
-                window=window,
-                overlap=overlap,
-                augmentation=augmentation,
-                block=block,
-                on_pixels=lambda pixels: bar.update(pixels / 1e6),
-            )
-
-    return evaluated("none"), None if tta == "none" else evaluated(tta)
 
 
 def _refuse_scene_options(ctx: typer.Context, data: list[Path]) -> None:
@@ -414,11 +391,3 @@ def _refuse_output(path: Path | None, *, overwrite: bool) -> None:
         raise HrrsiError("is a folder", where=path, fix="name a file in it")
     refuse_existing(path, overwrite=overwrite)
     prepare_folder(path.parent)
-
-
-def _few(values: Sequence[str]) -> str:
-    return ", ".join(values[:8]) + (f" and {len(values) - 8} more" if len(values) > 8 else "")
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"warning: {message}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,8 +16,8 @@ from hrrsi.atomic_write import replacing
 from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
-from hrrsi.scenes.band_choice import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene_picture import NO_DATA_COLOUR, scene_picture
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40
@@ -27,7 +26,6 @@ _ENLARGED_AT_MOST = 4
 _INK = (33, 37, 41)
 _FAINT = (108, 117, 125)
 _RULE = (222, 226, 230)
-_NO_DATA = (235, 237, 240)
 
 
 def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | None = None) -> None:
@@ -46,10 +44,10 @@ def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | Non
     """
     height, width = _panel_size(mapped.height, mapped.width)
     scene, labels = (
-        _scene_pixels(mapped.scene, bands, height, width),
+        scene_picture(mapped.scene, bands, height, width),
         _labels(mapped, height, width),
     )
-    palette = np.full((256, 3), _NO_DATA, dtype=np.uint8)
+    palette = np.full((256, 3), NO_DATA_COLOUR, dtype=np.uint8)
     palette[: len(mapped.colours)] = mapped.colours
     picture = _layout(mapped, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:
@@ -61,34 +59,6 @@ def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | Non
 def _panel_size(height: int, width: int) -> tuple[int, int]:
     factor = min(_PANEL / max(height, width), _ENLARGED_AT_MOST)
     return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _scene_pixels(
-    name: str, bands: Sequence[int] | None, height: int, width: int
-) -> npt.NDArray[np.uint8]:
-    """Return a scene as (height, width, 3) uint8, white to grey where it holds no data."""
-    with open_raster(name) as dataset:
-        seen = bands or colour_bands(dataset)
-        shown = list(seen[:3]) if len(seen) >= 3 else [seen[0]] * 3
-        size = (3, height, width)
-        enlarged = height > dataset.height
-        resampling = Resampling.cubic if enlarged else Resampling.average
-        values = dataset.read(shown, out_shape=size, resampling=resampling)
-        valid = (dataset.read_masks(shown, out_shape=size) != 0).any(axis=0)
-    valid &= np.isfinite(values).all(axis=0)
-    pixels = values if values.dtype == np.uint8 else _stretched(values, valid)
-    pixels = np.where(valid, pixels, np.asarray(_NO_DATA, dtype=np.uint8)[:, None, None])
-    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-
-
-def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return values as uint8, stretched between their 2nd and 98th percentile."""
-    if not valid.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = np.percentile(values[:, valid], (2, 98))
-    finite = np.where(valid, values, low).astype(np.float64)
-    stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
-    return (stretched * 255).astype(np.uint8)
 
 
 def _labels(mapped: MappedScene, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -156,7 +126,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top:
             y += 12
     if mapped.nodata_pixels:
         share = mapped.nodata_pixels / (mapped.width * mapped.height)
-        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, _NO_DATA, _RULE)
+        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, NO_DATA_COLOUR, _RULE)
         draw.text((left + 44, y + 15), "no data", _FAINT, _font(20), anchor="lm")
         draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, _font(20), anchor="rm")
 

@@ -1,0 +1,104 @@
+"""The sections on where a map comes from: training curves, model card, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
+from hrrsi.report.evaluated_map import EvaluatedMap
+from hrrsi.report.markup import escaped, percent, section
+
+_SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
+_LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))
+
+
+def training_section(maps: Sequence[EvaluatedMap]) -> str:
+    """Return the training curves of the maps whose run is known; empty where none is."""
+    charts = [
+        chart
+        for number, one in enumerate(maps)
+        if one.training
+        for chart in _training_charts(number, one)
+    ]
+    if not charts:
+        return ""
+    return section(
+        "training",
+        "Training",
+        "Scores of the validation and losses after each epoch, from the run's folder.",
+        f'<div class="charts">{"".join(charts)}</div>',
+    )
+
+
+def _training_charts(number: int, one: EvaluatedMap) -> Iterator[str]:
+    rows = one.training
+    x = even_axis("epoch", rows[0]["epoch"], max(rows[-1]["epoch"], rows[0]["epoch"] + 1))
+    scores = _series(rows, _SCORES)
+    best = max(rows, key=lambda row: -1.0 if math.isnan(row["val_mIoU"]) else row["val_mIoU"])
+    yield line_chart(
+        f"validation-{number}",
+        f"Validation scores of {one.name}",
+        f"mIoU is highest after epoch {best['epoch']:.0f}: {percent(best['val_mIoU'])} %.",
+        x,
+        percent_axis("percent"),
+        scores,
+    )
+    losses = _series(rows, _LOSSES)
+    values = [y for line in losses for _, y in line.points if math.isfinite(y)]
+    yield line_chart(
+        f"losses-{number}",
+        f"Losses of {one.name}",
+        f"The training loss ends at {rows[-1]['loss']:.4g}.",
+        x,
+        even_axis("loss", 0.0, max(values, default=1.0) or 1.0),
+        losses,
+    )
+
+
+def _series(rows: Sequence[Mapping[str, float]], keys: Sequence[tuple[str, str]]) -> list[Series]:
+    return [
+        Series(name, [(row["epoch"], _finite(row[key])) for row in rows], dots=False)
+        for key, name in keys
+        if all(key in row for row in rows)
+    ]
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else float("nan")
+
+
+def card_section(maps: Sequence[EvaluatedMap]) -> str:
+    """Return what made each map, and what its network is and costs."""
+    return section(
+        "model",
+        "Model card" if any(one.card for one in maps) else "Where the map is from",
+        "",
+        f'<div class="side-by-side">{"".join(_card(one) for one in maps)}</div>',
+    )
+
+
+def _card(one: EvaluatedMap) -> str:
+    rows = [*one.card, ("made by", one.report.source.sentence)]
+    items = "".join(f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in rows)
+    return f'<div class="card"><h3>{escaped(one.name)}</h3><dl>{items}</dl></div>'
+
+
+def protocol_lines(report: EvaluationReport) -> list[tuple[str, str]]:
+    """Return what a reader has to know to compare the figures: labels and texts."""
+    e = report.evaluation
+    lines = [
+        ("Made by", f"{report.source.sentence}."),
+        ("Scenes", ", ".join(e.scenes)),
+        ("Not scored", f"{report.unscored}."),
+        (
+            "Intervals",
+            "95 %, from a bootstrap over blocks of "
+            f"{e.counts.scenes[0].matrices[report.protocol.labels].block} px.",
+        ),
+    ]
+    if e.seen_in_training:
+        seen = ", ".join(e.seen_in_training)
+        lines.append(("Beware", f"the weights were trained on {seen}: the scores flatter them."))
+    return lines

@@ -1,0 +1,138 @@
+"""The report: one HTML file that holds everything it shows, and may not use the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from hrrsi import __version__
+from hrrsi.atomic_write import replacing
+from hrrsi.evaluation.comparison import Comparison
+from hrrsi.report.evaluated_map import EvaluatedMap
+from hrrsi.report.markup import escaped, lettered, script_json
+from hrrsi.report.model_sections import card_section, protocol_lines, training_section
+from hrrsi.report.quality_sections import areas_section, borders_section, confidence_section
+from hrrsi.report.score_sections import (
+    classes_section,
+    confusion_section,
+    grid_section,
+    headline,
+)
+from hrrsi.report.viewer_section import class_colour_rules, scenes_section, viewer_data
+
+_SCRIPTS = ("report.js", "viewer.js", "scenes.js")
+_LINKS = {
+    "scenes": "Scenes",
+    "classes": "Classes",
+    "confusion": "Confusion",
+    "protocols": "Protocols",
+    "borders": "Borders",
+    "confidence": "Confidence",
+    "areas": "Areas",
+    "training": "Training",
+    "model": "Model",
+}
+
+
+def write_report(
+    path: Path, maps: Sequence[EvaluatedMap], comparison: Comparison | None = None
+) -> None:
+    """Write a page that a browser opens from disk.
+
+    Two maps are compared side by side.
+
+    Args:
+        path: The ``.html``; replaced where it exists.
+        maps: One map, or two of the same scenes under the same protocol.
+        comparison: That of the two, where it is known already.
+
+    Raises:
+        HrrsiError: Two maps that can't be compared, or the file can't be written.
+        ValueError: Neither one map nor two.
+    """
+    page = report_page(maps, comparison)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = None) -> str:
+    """Return the page that `write_report` writes."""
+    if not 1 <= len(maps) <= 2:
+        raise ValueError(f"a page shows one map or two, not {len(maps)}")
+    first = maps[0].report
+    if len(maps) == 2 and comparison is None:
+        comparison = Comparison(first, maps[1].report)
+    differences = comparison.differences if comparison else {}
+    boundary_differences = comparison.boundary_differences if comparison else {}
+    sections = {
+        "scenes": scenes_section(maps),
+        "classes": classes_section(maps, differences),
+        "confusion": confusion_section(maps),
+        "protocols": grid_section(maps),
+        "borders": borders_section(maps, boundary_differences),
+        "confidence": confidence_section(maps),
+        "areas": areas_section(maps),
+        "training": training_section(maps),
+        "model": card_section(maps),
+    }
+    links = "".join(
+        f'<li><a href="#{anchor}">{_LINKS[anchor]}</a></li>'
+        for anchor, content in sections.items()
+        if content
+    )
+    facts = [line for one in maps for line in protocol_lines(one.report)]
+    if comparison and comparison.unequal_pixels:
+        facts.append(
+            ("Beware", f"{comparison.unequal_pixels:,} pixels are scored of one map only.")
+        )
+    lines = "".join(
+        f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in dict.fromkeys(facts)
+    )
+    names = [one.name for one in maps]
+    where = ", ".join(filter(None, (first.evaluation.data, first.evaluation.split)))
+    style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
+    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    return Template(_asset("report.html")).substitute(
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        title=escaped(f"{' and '.join(names)} on {where}"),
+        heading=" <i>and</i> ".join(lettered(names, number) for number in range(len(maps))),
+        where=escaped(where),
+        headline=headline(maps, differences),
+        sentence="<br>".join(dict.fromkeys(_sentence(one, names) for one in maps)),
+        protocol=lines,
+        links=links,
+        sections="".join(sections.values()),
+        data=script_json(viewer_data(maps)),
+        version=escaped(__version__),
+    )
+
+
+def _sentence(one: EvaluatedMap, names: Sequence[str]) -> str:
+    """Return the protocol; of two maps under the same one, the same text."""
+    sentence = one.report.sentence
+    if len(names) > 1:
+        sentence = sentence.replace(one.report.source.name, " and ".join(names))
+    protocol = escaped(one.report.protocol.name)
+    return f"In percent, under the protocol <b>{protocol}</b>: {escaped(sentence)}."
+
+
+def _policy(style: str, script: str) -> str:
+    """Return a Content-Security-Policy that allows this style, this script, and own pictures."""
+    return (
+        "default-src 'none'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _asset(name: str) -> str:
+    return (resources.files("hrrsi.report") / "assets" / name).read_text(encoding="utf-8")

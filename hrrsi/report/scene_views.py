@@ -1,0 +1,199 @@
+"""Pictures of evaluated scenes, taken while their strips stream by."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import IGNORE_INDEX, Colour
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene_picture import scene_picture
+
+NO_CLASS_COLOUR = (43, 48, 54)
+ERROR_COLOUR = (206, 0, 60)
+MOST_SCENES = 40  # with pictures; the page has the figures of all
+PALETTE_OFFSET = 33  # of a PNG's palette chunk: after the signature and the header
+
+_LONGER_SIDE = 1400
+_LARGE_SCENES = 6  # so many have pictures of that size, more have smaller ones
+_SLACK = 1.3  # beyond it, rows that were kept are thinned out
+_JPEG_QUALITY = 78
+_ERROR_OPACITY = (0, 255, 150)  # of what is right, wrong, and not scored
+
+Labels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """Pictures of one scene, all of the same size.
+
+    Attributes:
+        name: The scene.
+        height: Rows of the scene.
+        width: Columns of the scene.
+        step: Every so many rows and columns were kept.
+        truth: PNG with a palette: the classes' colours, then that of no class.
+        prediction: Likewise.
+        errors: PNG, transparent where the prediction is right, darkened where nothing is scored.
+        picture: JPEG of the scene itself, or None.
+    """
+
+    name: str
+    height: int
+    width: int
+    step: int
+    truth: bytes
+    prediction: bytes
+    errors: bytes
+    picture: bytes | None
+
+
+class SceneViewCollector:
+    """Keeps every so many rows and columns of strips, so that memory has a bound.
+
+    An object of it is what ``evaluate_scenes(..., on_strip=)`` takes.
+
+    Args:
+        colours: Class colours in the order of their indices.
+        scenes: How many scenes will come: the more they are, the smaller their pictures.
+        bands: 1-based bands of the scenes' pictures; by default the first three.
+        pictures: Whether the scenes' images are pictures; those of existing maps are not.
+    """
+
+    def __init__(
+        self,
+        colours: Sequence[Colour],
+        scenes: int,
+        *,
+        bands: Sequence[int] | None = None,
+        pictures: bool = True,
+    ) -> None:
+        self._colours = tuple(colours)
+        self._side = max(320, int(_LONGER_SIDE * min(1.0, (_LARGE_SCENES / max(scenes, 1)) ** 0.5)))
+        self._bands = bands
+        self._pictures = pictures
+        self._views: list[SceneView] = []
+        self._file: SceneFiles | None = None
+        self._kept: _KeptRows | None = None
+
+    def __call__(self, file: SceneFiles, strip: EvaluatedStrip) -> None:
+        """Keep what is shown of a strip; those of a scene come from top to bottom."""
+        if file != self._file:
+            self._finish()
+            self._file = file
+            width = strip.truth.shape[1]
+            self._kept = _KeptRows(self._side, width) if len(self._views) < MOST_SCENES else None
+        if self._kept is not None:
+            self._kept.add(strip)
+
+    @property
+    def views(self) -> tuple[SceneView, ...]:
+        """The views of all scenes whose strips have come, at most `MOST_SCENES`."""
+        self._finish()
+        return tuple(self._views)
+
+    def _finish(self) -> None:
+        """Turn what was kept of the last scene into pictures, which are smaller."""
+        file, kept = self._file, self._kept
+        self._file = self._kept = None
+        if file is None or kept is None:
+            return
+        truth, prediction = kept.truth, kept.prediction
+        self._views.append(
+            SceneView(
+                name=file.name,
+                height=kept.height,
+                width=kept.width,
+                step=kept.step,
+                truth=class_image(truth, self._colours),
+                prediction=class_image(prediction, self._colours),
+                errors=error_image(truth, prediction),
+                picture=self._picture(file, kept, truth.shape) if self._pictures else None,
+            )
+        )
+
+    def _picture(self, file: SceneFiles, kept: _KeptRows, shape: tuple[int, ...]) -> bytes | None:
+        with open_raster(file.image) as dataset:
+            if dataset.shape != (kept.height, kept.width):
+                return None  # of another grid: it would not lie on the labels
+        pixels = scene_picture(file.image, self._bands, *shape[:2])
+        return _encoded(Image.fromarray(pixels), "JPEG", quality=_JPEG_QUALITY, optimize=True)
+
+
+class _KeptRows:
+    """Every `step`-th row and column of a scene.
+
+    Args:
+        side: Rows and columns that are kept at most, or a little more.
+        width: Columns of the scene.
+    """
+
+    def __init__(self, side: int, width: int) -> None:
+        self.step = max(1, -(-width // side))
+        self.width = width
+        self.height = 0
+        self._side = side
+        self._rows: list[Labels] = []  # (2, columns) each: truth and prediction
+
+    def add(self, strip: EvaluatedStrip) -> None:
+        self.height = strip.end_row
+        for row in range(-strip.first_row % self.step, len(strip.truth), self.step):
+            pair = np.stack([strip.truth[row], strip.prediction[row]])
+            self._rows.append(np.ascontiguousarray(pair[:, :: self.step]))
+        while len(self._rows) > self._side * _SLACK:  # a scene longer than wide
+            self._rows = [np.ascontiguousarray(row[:, ::2]) for row in self._rows[::2]]
+            self.step *= 2
+
+    @property
+    def truth(self) -> Labels:
+        return np.stack([row[0] for row in self._rows])
+
+    @property
+    def prediction(self) -> Labels:
+        return np.stack([row[1] for row in self._rows])
+
+
+def class_image(labels: Labels, colours: Sequence[Colour]) -> bytes:
+    """Return labels as a PNG whose palette are the classes' colours, then that of no class.
+
+    Args:
+        labels: (rows, columns) uint8, 255 where there is no class.
+        colours: Class colours in the order of their indices.
+    """
+    indices = np.where(labels == IGNORE_INDEX, np.uint8(len(colours)), labels)
+    image = Image.fromarray(indices)
+    image.putpalette([value for colour in (*colours, NO_CLASS_COLOUR) for value in colour])
+    return _encoded(image, "PNG", optimize=True)
+
+
+def error_image(truth: Labels, prediction: Labels) -> bytes:
+    """Return where a prediction is wrong as a PNG that lies over a picture of the scene.
+
+    Args:
+        truth: (rows, columns) uint8, 255 where ignored.
+        prediction: Likewise, 255 where there is none.
+    """
+    scored = (truth != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+    kinds = np.where(scored, truth != prediction, 2).astype(np.uint8)
+    image = Image.fromarray(kinds)
+    image.putpalette([255, 255, 255, *ERROR_COLOUR, *NO_CLASS_COLOUR])
+    return _encoded(image, "PNG", optimize=True, transparency=bytes(_ERROR_OPACITY))
+
+
+def palette_chunk(colours: Sequence[Colour]) -> bytes:
+    """Return the palette chunk that `class_image` writes for these colours."""
+    image = class_image(np.zeros((1, 1), dtype=np.uint8), colours)
+    return image[PALETTE_OFFSET : PALETTE_OFFSET + 12 + 3 * (len(colours) + 1)]
+
+
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=form, **options)
+    return file.getvalue()

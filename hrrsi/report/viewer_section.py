@@ -1,0 +1,199 @@
+"""The section with the scenes: pictures, worst regions, and the data of the viewer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hrrsi.evaluation.scene_counts import SceneCounts
+from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.labels.scheme import Colour
+from hrrsi.report.evaluated_map import EvaluatedMap
+from hrrsi.report.markup import escaped, percent, section, swatch
+from hrrsi.report.safe_palette import safe_palette
+from hrrsi.report.scene_views import PALETTE_OFFSET, SceneView, palette_chunk
+from hrrsi.report.worst_regions import WorstRegion, worst_regions
+
+MOST_REGIONS = 6
+
+
+def scenes_section(maps: Sequence[EvaluatedMap]) -> str:
+    """Return pictures and worst regions of every scene with views; empty where there are none."""
+    if not maps[0].views:
+        return ""
+    scenes = maps[0].report.evaluation.scenes
+    lead = (
+        "Swipe between the scene, its labels, the map and its errors: drag the divider, or focus "
+        "it and use the arrow keys. The worst regions are one click away."
+    )
+    if len(maps[0].views) < len(scenes):
+        lead += f" {len(maps[0].views)} of {len(scenes)} scenes have pictures."
+    articles = [_scene(number, maps, view) for number, view in enumerate(maps[0].views)]
+    return section("scenes", "Scenes", lead, _legend(maps[0]), *articles)
+
+
+def viewer_data(maps: Sequence[EvaluatedMap]) -> dict[str, Any]:
+    """Return what the viewer has to know, as plain data."""
+    colours = maps[0].report.evaluation.colours
+    return {
+        "classes": list(maps[0].report.matrix.classes),
+        "palette": {
+            "offset": PALETTE_OFFSET,
+            "official": _base64(palette_chunk(colours)),
+            "safe": _base64(palette_chunk(safe_palette(colours))),
+        },
+        "scenes": [
+            {
+                "name": view.name,
+                "width": view.width,
+                "height": view.height,
+                "step": view.step,
+                "layers": [
+                    {"key": key, "label": label, "kind": kind, "map": number}
+                    for key, label, kind, number in _layers(maps, view)
+                ],
+            }
+            for view in maps[0].views
+        ],
+    }
+
+
+def class_colour_rules(colours: Sequence[Colour]) -> str:
+    """Return style rules with the classes' own colours, and those that colour-blind people see."""
+    names = range(len(colours))
+    own, safe = (
+        "".join(f"--class-{i}:rgb({r} {g} {b});" for i, (r, g, b) in enumerate(palette))
+        for palette in (colours, safe_palette(colours))
+    )
+    rules = "".join(f".class-{i}{{--own:var(--class-{i})}}" for i in names)
+    return f':root{{{own}}}:root[data-palette="safe"]{{{safe}}}{rules}'
+
+
+def _layers(maps: Sequence[EvaluatedMap], view: SceneView) -> list[tuple[str, str, str, int]]:
+    """Return key, label, kind and map of each layer of a scene."""
+    found = [("picture", "Scene", "picture", 0)] if view.picture is not None else []
+    found.append(("truth", "Truth", "classes", 0))
+    for number, one in enumerate(maps):
+        if _view(one, view.name) is not None:
+            of = f" {'AB'[number]}" if len(maps) > 1 else ""
+            found.append((f"prediction-{number}", f"Prediction{of}", "classes", number))
+            found.append((f"errors-{number}", f"Errors{of}", "errors", number))
+    return found
+
+
+def _view(one: EvaluatedMap, scene: str) -> SceneView | None:
+    return next((view for view in one.views if view.name == scene), None)
+
+
+def _legend(one: EvaluatedMap) -> str:
+    items = "".join(
+        f"<li>{swatch(index)}{escaped(name)}</li>"
+        for index, name in enumerate(one.report.matrix.classes)
+    )
+    return (
+        '<div class="legend-bar"><ul class="legend" aria-label="Classes">'
+        f'{items}<li><span class="swatch no-class"></span>no class</li>'
+        '<li><span class="swatch error"></span>wrong</li></ul>'
+        '<button type="button" id="palette" role="switch" '
+        'aria-checked="false"><span class="track" aria-hidden="true"></span>'
+        "Colour-blind-safe colours</button></div>"
+    )
+
+
+def _scene(number: int, maps: Sequence[EvaluatedMap], view: SceneView) -> str:
+    letters = "AB" if len(maps) > 1 else " "
+    counts = [
+        next(s for s in m.report.evaluation.counts.scenes if s.name == view.name) for m in maps
+    ]
+    facts = [f"{view.width:,} by {view.height:,} px"]
+    stills = []
+    if view.picture is not None:
+        alt = f"Picture of the scene {view.name}"
+        stills.append(_still("picture", "Scene", alt, "jpeg", view.picture))
+    truth = counts[0].matrices[maps[0].report.protocol.labels].matrix.counts.sum(axis=0)
+    alt = f"True classes of the scene {view.name}: {_shares(truth.tolist(), counts[0])}"
+    stills.append(_still("truth", "Truth", alt, "png", view.truth))
+    regions = []
+    for index, (one, count) in enumerate(zip(maps, counts, strict=True)):
+        labels = one.report.protocol.labels
+        matrix, of = count.matrices[labels].matrix, f" {letters[index]}".rstrip()
+        scores = matrix.scores(one.report.protocol)
+        facts.append(
+            f"OA{of} {percent(scores.overall_accuracy)} %, mIoU {percent(scores.mean_iou)} %"
+        )
+        own = _view(one, view.name)
+        if own is not None:
+            alts = _alternatives(one.name, view.name, matrix, count)
+            stills.append(
+                _still(f"prediction-{index}", f"Prediction{of}", alts[0], "png", own.prediction)
+            )
+            stills.append(_still(f"errors-{index}", f"Errors{of}", alts[1], "png", own.errors))
+        found = worst_regions(count, labels, MOST_REGIONS // len(maps))
+        regions.append(_regions(number, index, of, view, count, found))
+    return (
+        f'<article class="scene" id="scene-{number}" aria-labelledby="scene-{number}-title">'
+        f'<h3 id="scene-{number}-title">{escaped(view.name)}</h3>'
+        f'<p class="facts">{" · ".join(facts)}</p>'
+        f'<div class="scene-body"><div class="stills">{"".join(stills)}</div>'
+        f'<div class="side">{"".join(regions)}</div></div></article>'
+    )
+
+
+def _alternatives(
+    name: str, scene: str, matrix: ConfusionMatrix, counts: SceneCounts
+) -> tuple[str, str]:
+    """Return what prediction and errors show, in words."""
+    wrong = 1 - np.trace(matrix.counts) / matrix.pixels if matrix.pixels else float("nan")
+    return (
+        f"Classes that {name} predicts for {scene}: {_shares(counts.mapped.pixels, counts)}",
+        f"Where {name} is wrong in {scene}: {percent(float(wrong))} % of the scored pixels",
+    )
+
+
+def _shares(pixels: Sequence[int], counts: SceneCounts) -> str:
+    total = max(sum(pixels), 1)
+    return ", ".join(
+        f"{name} {100 * count / total:.0f} %"
+        for name, count in zip(counts.classes, pixels, strict=True)
+    )
+
+
+def _still(key: str, caption: str, alt: str, kind: str, content: bytes) -> str:
+    return (
+        f'<figure data-layer="{key}"><img alt="{escaped(alt)}" '
+        f'src="data:image/{kind};base64,{_base64(content)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _regions(
+    scene: int,
+    number: int,
+    of: str,
+    view: SceneView,
+    counts: SceneCounts,
+    regions: Sequence[WorstRegion],
+) -> str:
+    items = []
+    for region in regions:
+        height = min(region.side, view.height - region.row)
+        width = min(region.side, view.width - region.column)
+        confusion = f"{counts.classes[region.true]} taken for {counts.classes[region.predicted]}"
+        items.append(
+            f'<li><a href="#scene-{scene}" data-map="{number}" '
+            f'data-region="{region.column},{region.row},{width},{height}">'
+            f"<b>{100 * region.share_of_errors:.1f} % of the errors</b>"
+            f"<span>{escaped(confusion)} "
+            f"({100 * region.share_of_wrong:.0f} % of them)</span>"
+            f"<small>{percent(region.accuracy)} % right, at column {region.column:,}, "
+            f"row {region.row:,}</small></a></li>"
+        )
+    shown = f"<ol>{''.join(items)}</ol>" if items else "<p>No pixel is wrong.</p>"
+    return f'<div class="regions"><h4>Worst regions{of}</h4>{shown}</div>'
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
