@@ -25,6 +25,8 @@ _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy 
 class _RasterLabels(Labels):
     """Labels in a raster, where a known set of values stands for classes."""
 
+    noun = "label"  # what messages call it
+
     def __init__(
         self, path: str, dataset: Any, scene: Scene, scheme: Scheme, name: str, unknown: Unknown
     ) -> None:
@@ -68,7 +70,7 @@ class _RasterLabels(Labels):
             array: npt.NDArray[Any] = self.dataset.read(bands, window=rasterio_window(window))
         except RasterioError as error:
             raise HrrsiError(
-                f"the label cannot be read at row {window.row}, column {window.col} "
+                f"the {self.noun} cannot be read at row {window.row}, column {window.col} "
                 "(truncated or damaged)",
                 where=self.path,
                 fix="copy the file again",
@@ -106,8 +108,8 @@ class _RasterLabels(Labels):
             others = sum(counts.values()) - counts[value]
             what += f"; {len(counts) - 1} more unknown values in {_pixels(others)}"
         if self._looks_resampled(counts):
-            what += "; the label looks resampled or lossily compressed (blended colours)"
-            fix = "take the original label, or resample it with nearest neighbour"
+            what += f"; the {self.noun} looks resampled or lossily compressed (blended colours)"
+            fix = f"take the original {self.noun}, or resample it with nearest neighbour"
         else:
             fix = "add it to the scheme, or give --unknown ignore"
         return HrrsiError(what, where=self.path, fix=fix)
@@ -129,7 +131,7 @@ class ColourLabels(_RasterLabels):
                 f"holds {len(self._colour_bands)} bands of {dataset.dtypes[0]}, "
                 "not colours (three bands or a palette, of uint8)",
                 where=self.path,
-                fix="if it holds class indices, give --label-format indices",
+                fix=f"if it holds class indices, give --{self.noun}-format indices",
             )
         if meanings[0] == ColorInterp.palette:
             self._palette = np.full(256, -1, dtype=np.int64)
@@ -165,7 +167,7 @@ class ColourLabels(_RasterLabels):
         )
         text = f"colour {_text(colour)}"
         if len(self._colour_bands) == 1 and self._palette is None:
-            text += " (one band without palette: class indices? then --label-format indices)"
+            text += f" (one band without palette: class indices? then --{self.noun}-format indices)"
         return text, f"{nearest.name} {_text(nearest.colour)}"
 
     def _looks_resampled(self, counts: dict[int, int]) -> bool:
@@ -188,7 +190,7 @@ class IndexLabels(_RasterLabels):
                 f"holds {dataset.count} bands of {dataset.dtypes[0]}, "
                 "not class indices (one band of whole numbers)",
                 where=self.path,
-                fix="if it holds colours, give --label-format colours",
+                fix=f"if it holds colours, give --{self.noun}-format colours",
             )
         known = {IGNORE_INDEX: IGNORE_INDEX}
         if dataset.nodata is not None:

@@ -34,7 +34,7 @@ def optimizer_and_schedule(network: nn.Module, recipe: Recipe, steps: int) -> di
             {"params": kernels, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], recipe.lr)
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], recipe.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(recipe, step, steps)
     )

@@ -1,0 +1,222 @@
+"""Which map belongs to which label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
+from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
+from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
+from hrrsi.labels.scheme import Scheme, match_scene
+from hrrsi.maps.class_raster import is_product, read_class_raster
+from hrrsi.scenes.height_files import RASTER_SUFFIXES
+
+_MAP_ENDING = "_classes"
+
+
+def paired_maps(
+    maps: Sequence[Path],
+    labels: Sequence[Path],
+    scheme: Scheme,
+    *,
+    split: str | None = None,
+    scenes: Sequence[str] = (),
+) -> ChosenScenes:
+    """Return scenes with their maps and labels; each scene's image is its map.
+
+    As many files of maps as of labels belong together in their order. One vector file holds the
+    labels of all maps. Else a label is of the scene that the scheme's patterns say (its folders
+    may be others than theirs, and a file given by itself may have any name), and a map is of the
+    scene of which it has the name, the image's or the label's, as ``SCENE_classes.tif`` or, where
+    there is none, ``SCENE.tif`` of any suffix. Confidences and probabilities beside maps of ours
+    are passed over.
+
+    Args:
+        maps: Rasters, and folders of them.
+        labels: Files; or folders (searched with their subfolders) and zip archives.
+        scheme: Says how labels are named.
+        split: As for `chosen_scenes`: which of the labels count.
+        scenes: Likewise. Maps of scenes that are not chosen are passed over.
+
+    Raises:
+        HrrsiError: A path is missing, there is no map or label, a map without label, a label
+            without map, or two that claim one scene.
+    """
+    files = _map_files(maps)
+    if all(path.is_file() and path.suffix.lower() != ".zip" for path in labels):
+        if len(labels) == 1 and labels[0].suffix.lower() in VECTOR_SUFFIXES:
+            return _with_one_label(files, labels[0], scheme, split, scenes)
+        found = _label_files(labels, scheme)
+        if len(files) == len(found) and not any(path.is_dir() for path in maps):
+            pairs = [replace(one, image=str(path)) for one, path in zip(found, files, strict=True)]
+            return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
+    else:
+        found = _labels_in_folders(labels, scheme)
+    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes)
+    by_scene = _maps_by_scene(files, [one.name for one in found], scheme)
+    if split is None and not scenes:
+        _refuse_without_label(files, by_scene, found)
+    mapped = [one for one in chosen.files if one.name in by_scene]
+    if len(mapped) < len(chosen.files):
+        lacking = next(one.name for one in chosen.files if one.name not in by_scene)
+        raise HrrsiError(
+            f"has a label and no map ({len(mapped)} of {len(chosen.files)} scenes have one)",
+            where=f"scene {lacking}",
+            fix=f"give its map as {lacking}{_MAP_ENDING}.tif, or choose other scenes with --scenes",
+        )
+    return chosen._replace(
+        files=[replace(one, image=str(by_scene[one.name])) for one in chosen.files]
+    )
+
+
+def _with_one_label(
+    files: Sequence[Path],
+    label: Path,
+    scheme: Scheme,
+    split: str | None,
+    scenes: Sequence[str],
+) -> ChosenScenes:
+    """Return the scenes of maps whose labels are all in one vector file."""
+    # one map has the label's name, so that two maps of a place have the same and can be compared
+    names = [label.stem] if len(files) == 1 else [_own_name(path) for path in files]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        both = [path for path, name in zip(files, names, strict=True) if name == twice]
+        raise _both_claim(twice, both[0], both[1])
+    pairs = [
+        SceneFiles(name, str(path), str(label)) for name, path in zip(names, files, strict=True)
+    ]
+    return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
+
+
+def _map_files(maps: Sequence[Path]) -> list[Path]:
+    """Return the rasters among paths and in folders."""
+    files = []
+    for path in maps:
+        if path.is_dir():
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in RASTER_SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            ]
+            if not inside:
+                raise HrrsiError("holds no rasters", where=path, fix="name the folder of the maps")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise HrrsiError("no such file or folder", where=path, fix="check the path")
+    return files
+
+
+def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
+    """Return the scenes of labels that are given one by one, by default named after them."""
+    full = _with_any_folders((*scheme.labels, *scheme.images))
+    eroded = _with_any_folders(scheme.eroded_labels)
+    found: dict[str, SceneFiles] = {}
+    for path in labels:
+        place = path.absolute().as_posix()
+        field, name = "eroded_label", match_scene(scheme, eroded, place)
+        if name is None:
+            field, name = "label", match_scene(scheme, full, place) or path.stem
+        if name in found and getattr(found[name], field) is not None:
+            name = str(path)  # of one name in several folders
+        one = found.get(name, SceneFiles(name, str(path)))
+        found[name] = replace(one, **{field: str(path)})
+    return list(found.values())
+
+
+def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
+    """Return the scenes that folders and archives hold labels of.
+
+    Raises:
+        HrrsiError: As `labelled_scenes`.
+    """
+
+    def found(full: Sequence[str], eroded: Sequence[str]) -> list[SceneFiles]:
+        # a scene is whatever has a label
+        named = {"images": (*full, *eroded), "labels": tuple(full), "eroded_labels": tuple(eroded)}
+        scenes = labelled_scenes(labels, scheme.model_copy(update=named))
+        own = {one.eroded_label for one in scenes}  # which patterns of full labels may fit too
+        return [one for one in scenes if one.label is None or one.label not in own]
+
+    try:
+        return found(scheme.labels, scheme.eroded_labels)
+    except HrrsiError as error:
+        try:
+            return found(_with_any_folders(scheme.labels), _with_any_folders(scheme.eroded_labels))
+        except HrrsiError:
+            raise error from None
+
+
+def _with_any_folders(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return patterns, and after them the same without the folders that name no scene."""
+    looser = ["/".join(part for part in p.split("/") if "{" in part) for p in patterns]
+    return tuple(dict.fromkeys([*patterns, *looser]))
+
+
+def _own_name(path: Path) -> str:
+    return path.stem.removesuffix(_MAP_ENDING)
+
+
+def _maps_by_scene(files: Sequence[Path], scenes: Sequence[str], scheme: Scheme) -> dict[str, Path]:
+    """Return the map of each scene that has one.
+
+    Raises:
+        HrrsiError: Two maps claim one scene.
+    """
+    named = [str(PurePosixPath(pattern).with_suffix("")) for pattern in _patterns_of_maps(scheme)]
+    best: dict[str, tuple[tuple[bool, bool], Path]] = {}
+    for path in files:
+        own = path.absolute().with_name(_own_name(path)).as_posix()
+        names = [_own_name(path), *(match_scene(scheme, [pattern], own) for pattern in named)]
+        scene = next((name for name in names if name in scenes), None)
+        if scene is None:
+            continue
+        # beside a map may stand its picture, or the image that it was made from
+        rank = (
+            not path.stem.endswith(_MAP_ENDING),
+            path.suffix.lower() not in (".tif", ".tiff", ".vrt"),
+        )
+        if scene in best and best[scene][0] == rank:
+            raise _both_claim(scene, best[scene][1], path)
+        if scene not in best or rank < best[scene][0]:
+            best[scene] = rank, path
+    return {scene: path for scene, (_, path) in best.items()}
+
+
+def _patterns_of_maps(scheme: Scheme) -> tuple[str, ...]:
+    return _with_any_folders((*scheme.images, *scheme.labels))
+
+
+def _refuse_without_label(
+    files: Sequence[Path], by_scene: dict[str, Path], found: Sequence[SceneFiles]
+) -> None:
+    """Raise where a raster is the map of no scene that has a label."""
+    names = {_own_name(path) for path in by_scene.values()}
+    for path in files:
+        if path in by_scene.values() or _own_name(path) in names:
+            continue
+        if is_product(path) and read_class_raster(path) is None:
+            continue
+        few = ", ".join(one.name for one in found[:8]) + (", ..." if len(found) > 8 else "")
+        raise HrrsiError(
+            f"no label fits it (there are those of {few})",
+            where=path,
+            fix=f"add the label, name the map SCENE{_MAP_ENDING}.tif or SCENE.tif, or choose "
+            "scenes with --scenes",
+        )
+
+
+def _both_claim(scene: str, first: Path, second: Path) -> HrrsiError:
+    return HrrsiError(
+        f"the maps {first} and {second} claim the same scene",
+        where=f"scene {scene}",
+        fix="give one of them",
+    )
