@@ -262,3 +262,38 @@ def test_the_report_of_two_weights_holds_their_differences(scenes, weights, tmp_
     assert "other.safetensors" in text
     difference = 100 * found["differences"]["OA"]["difference"]
     assert f"{abs(difference):.2f}" in text
+
+
+def test_maps_that_are_there_score_as_the_weights_that_made_them(scenes, weights, tmp_path):
+    options = [*scenes["options"], "--scenes", "b"]
+    predicted(scenes, weights, tmp_path / "maps")
+    of_weights = scored(scenes["folder"], *options, "--weights", weights, "--window", 64)
+    map_file, label = tmp_path / "maps" / "b_classes.tif", scenes["folder"] / "b_label.png"
+    maps = ["--pred", map_file, "--label", label, *scenes["options"]]
+    result = CliRunner().invoke(app, ["eval", *map(str, maps), "--format", "json"])
+    assert result.exit_code == 0, result.output
+    of_map = json.loads(result.stdout)
+    for part in ("scores", "classes", "confusion_matrix", "boundaries", "intervals"):
+        assert of_map[part] == of_weights[part], part
+    assert of_map["protocol"]["maps"] == [str(map_file)]
+    assert "map " in of_map["protocol"]["sentence"]
+    two = ["eval", map_file, map_file, "--label", label, *scenes["options"], "--block", 32]
+    compared = CliRunner().invoke(app, [*map(str, two)])
+    assert "can't be told apart" in compared.stdout, compared.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pred", "map.tif"], "needs --label"),
+        (["--label", "gt.tif", "--pred", "map.tif"], "needs --scheme"),
+        (["--label", "gt.tif", "--scheme", "dubai"], "one map, or two"),
+        (["--label", "gt.tif", "--scheme", "dubai", "--pred", "m.tif", "--tta", "d4"], "--tta"),
+        (["data", "--scheme", "dubai", "--aoi", "area.gpkg"], "give --pred and --label"),
+        ([], "name what to evaluate"),
+    ],
+)
+def test_options_of_maps_that_do_not_go_together(arguments, words):
+    result = CliRunner().invoke(app, ["eval", *arguments])
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())

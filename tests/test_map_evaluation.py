@@ -4,6 +4,7 @@ The reference decodes by hand, lays maps on labels with `rasterio.warp.reproject
 `numpy.add.at`.
 """
 
+import json
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from raw_layouts import OWN_COLOURS, class_map, coloured, own_scheme, utm, write_raster
+from typer.testing import CliRunner
 
+from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import Evaluation
 from hrrsi.evaluation.map_evaluation import MapReading, evaluate_maps, map_pixels
@@ -612,3 +615,27 @@ def test_real_labels_shifted_on_the_ground(examples: Path, tmp_path: Path) -> No
     label = write_raster(tmp_path / "label.tif", coloured(truth, legend), **UTM)
     expected = laid(small, grid, "EPSG:32632", truth.shape, PLACE, "EPSG:32632")
     assert_counted(scored(path, label, scheme, block=256), expected, truth)
+
+
+def test_a_predicted_map_scores_as_its_weights_do(
+    examples: Path, made_weights: Path, tmp_path: Path
+) -> None:
+    tile = examples / "dubai" / "tile1"
+    image = tile / "images" / "image_part_008.jpg"
+    options = ["--weights", made_weights, "--window", "256", "--device", "cpu", "--quiet"]
+    options += ["--precision", "32"]
+    evaluated = run("eval", tile.parent, "--scheme", "dubai", "--scenes", "tile1_part008",
+                    "--format", "json", *options)  # fmt: skip
+    run("predict", image, "--out", tmp_path / "map.tif", *options)
+    mask = tile / "masks" / "image_part_008.png"
+    matrix = scored(tmp_path / "map.tif", mask, load_scheme("dubai")).counts.matrix("full")
+    expected = json.loads(evaluated)["confusion_matrix"]
+    assert list(matrix.classes) == expected["classes"]
+    assert matrix.pixels > 0
+    assert matrix.counts.tolist() == expected["counts"]
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.stdout

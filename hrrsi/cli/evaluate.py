@@ -30,12 +30,15 @@ from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind, ProtocolName
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
+    from hrrsi.cli.evaluated_data import Evaluated
     from hrrsi.evaluation.comparison import Comparison
     from hrrsi.prediction.engines import engine as engines
     from hrrsi.report.evaluated_map import EvaluatedMap
 
 _MATRIX = "--confusion-matrix"
+_WEIGHTS_OPTIONS = ("weights", "tta", "window", "overlap", "bands", "nodata", "scale", "height")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
+_MAPS = "Maps that are there (with --scheme)"
 _SCENES = "Whole scenes (with --scheme)"
 _SCENE_OPTIONS = (
     "scenes",
@@ -58,13 +61,14 @@ _SCENE_OPTIONS = (
 def evaluate(
     ctx: typer.Context,
     data: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="DATA",
             help="Folder of a tiled dataset; or, with --scheme, folders and zips of raw scenes "
-            "and labels. Before these, two weights files to compare.",
+            "and labels. Before these, two weights files to compare. With --label, two maps to "
+            "compare.",
         ),
-    ],
+    ] = None,
     weights: Weights = None,
     split: Annotated[
         str | None,
@@ -187,6 +191,38 @@ def evaluate(
             rich_help_panel=_SCENES,
         ),
     ] = DEFAULT_BLOCK,
+    pred: Annotated[
+        Path | None,
+        typer.Option(
+            "--pred",
+            help="A map that is there, whatever made it, or a folder of maps, instead of weights: "
+            "class colours, a palette or class indices.",
+            rich_help_panel=_MAPS,
+        ),
+    ] = None,
+    label: Annotated[
+        Path | None,
+        typer.Option(
+            "--label",
+            help="The maps' labels: a raster or polygons, or a folder of them. Maps on another "
+            "grid are laid on theirs by georeference.",
+            rich_help_panel=_MAPS,
+        ),
+    ] = None,
+    map_format: Annotated[
+        Literal["colours", "indices"] | None,
+        typer.Option(
+            "--map-format",
+            help="What maps hold, if not what they look like.",
+            rich_help_panel=_MAPS,
+        ),
+    ] = None,
+    aoi: Annotated[
+        Path | None,
+        typer.Option(
+            "--aoi", help="Polygons outside of which nothing counts.", rich_help_panel=_MAPS
+        ),
+    ] = None,
     window: WindowSize = DEFAULT_WINDOW,
     overlap: Overlap = None,
     bands: Bands = None,
@@ -211,20 +247,27 @@ def evaluate(
 
         hrrsi eval old.safetensors new.safetensors dubai/ --scheme dubai --split val
 
+        hrrsi eval --pred map.tif --label gt.tif --scheme vaihingen --aoi area.gpkg
+
+        hrrsi eval mine.tif theirs.tif --label gt.tif --scheme vaihingen
+
     `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
     too. Pixels without a label are not scored; nor are those where the image (or the height model
     of weights that see one) holds no data, which are counted.
     """
     import json
 
-    compared = [path for path in data if path.suffix.lower() in _WEIGHTS]
-    folders = [path for path in data if path not in compared]
+    given_maps = _given_maps(ctx, data or [], pred, label, scheme)
+    compared = [] if given_maps else [p for p in data or [] if p.suffix.lower() in _WEIGHTS]
+    folders = [path for path in data or [] if path not in compared]
     _check_compared(compared, weights)
+    if not folders and not given_maps:
+        raise typer.BadParameter("name what to evaluate", param_hint="DATA")
     if scheme is None:
         _refuse_scene_options(ctx, folders)
     _check_suffix(confusion_matrix, ".png", _MATRIX)
     _check_suffix(report_file, ".html", "--report")
-    if compared and confusion_matrix is not None:
+    if len(compared) + len(given_maps) > 1 and confusion_matrix is not None:
         raise typer.BadParameter("is for one map; --report has both", param_hint=_MATRIX)
     for path in (json_file, confusion_matrix, report_file):
         _refuse_output(path, overwrite=overwrite)
@@ -232,6 +275,7 @@ def evaluate(
     from hrrsi.cli.evaluated_data import (
         SceneQuestion,
         evaluated_dataset,
+        evaluated_maps,
         evaluated_scenes,
         few,
         warn,
@@ -239,7 +283,8 @@ def evaluate(
     from hrrsi.evaluation.comparison import Comparison
     from hrrsi.evaluation.comparison_text import comparison_text
     from hrrsi.evaluation.evaluation import require_labels
-    from hrrsi.evaluation.map_source import inference_with
+    from hrrsi.evaluation.map_evaluation import MapReading
+    from hrrsi.evaluation.map_source import GivenMaps, MapSource, inference_with
     from hrrsi.evaluation.protocols import named_protocol
     from hrrsi.evaluation.report import EvaluationReport
     from hrrsi.evaluation.report_text import report_text
@@ -286,32 +331,43 @@ def evaluate(
                 if question
                 else evaluated_dataset(folders[0], runner, split=split, quiet=quiet)
             )
+        return shown(inference.weights, found, inference)
+
+    def read(path: Path) -> EvaluatedMap:
+        assert question
+        assert label is not None
+        reading = MapReading(tuple(merge or ()), unknown, map_format, aoi)
+        with scene_warnings_in_one_line():
+            found = evaluated_maps(path, label, question, reading)
+        return shown(path.name, found, GivenMaps((str(path),)))
+
+    def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:
         evaluation = found.evaluation
         labels: LabelKind = "eroded" if eroded else evaluation.labels
         classes = evaluation.counts.scenes[0].classes
         chosen = named_protocol(protocol, classes, clutter_names, labels)
-        report = EvaluationReport(evaluation, chosen, inference, found.augmented, clutter_names)
-        where = f"{folders[0]}, {report.labels_text}"
+        report = EvaluationReport(evaluation, chosen, source, found.augmented, clutter_names)
+        where = f"{label or folders[0]}, {report.labels_text}"
         require_labels(evaluation.counts, chosen.labels, where)
         if evaluation.labels == "eroded" and question and not eroded:
             warn("the labels are eroded ones, there are no full ones: borders are not scored")
         if evaluation.seen_in_training:
             warn(f"the weights were trained on {few(evaluation.seen_in_training)}")
-        return EvaluatedMap(inference.weights, report, found.views)
+        return EvaluatedMap(name, report, found.views)
 
-    systems: list[Path | None] = [*compared] or [weights]
+    systems: list[Path | None] = [] if given_maps else [*compared] or [weights]
     runners = [(path, opened(path)) for path in systems]
-    maps = [evaluated(path, runner) for path, runner in runners]
+    maps = [evaluated(path, runner) for path, runner in runners] + [*map(read, given_maps)]
     reports = [one.report for one in maps]
-    comparison = Comparison(*reports) if compared else None
+    comparison = Comparison(*reports) if len(reports) == 2 else None
     if comparison is not None:
         content = comparison.to_dict()
-        shown = comparison_text(comparison) if output == "table" else ""
+        table = comparison_text(comparison) if output == "table" else ""
     else:
         content = reports[0].to_dict()
-        shown = report_text(reports[0]) if output == "table" else ""
+        table = report_text(reports[0]) if output == "table" else ""
     document = json.dumps(content, indent=2, ensure_ascii=False)
-    typer.echo(shown or document)
+    typer.echo(table or document)
     if json_file is not None:
         with replacing(json_file) as temporary:
             temporary.write_text(document + "\n", encoding="utf-8")
@@ -338,17 +394,54 @@ def _write_report(
     from hrrsi.weights_file import packaged_weights
 
     files = [file or packaged_weights() for file in weights]
-    whole = [
-        replace(one, card=model_card(file), training=training_rows(file))
-        for one, file in zip(maps, files, strict=True)
-    ]
-    write_report(path, whole, comparison)
+    if files:  # not for maps that were there
+        maps = [
+            replace(one, card=model_card(file), training=training_rows(file))
+            for one, file in zip(maps, files, strict=True)
+        ]
+    write_report(path, maps, comparison)
     typer.echo(f"{path}: open it in a browser", err=True)
 
 
 def _check_suffix(path: Path | None, suffix: str, option: str) -> None:
     if path is not None and path.suffix.lower() != suffix:
         raise typer.BadParameter(f"name a {suffix} file", param_hint=option)
+
+
+def _given_maps(
+    ctx: typer.Context,
+    data: list[Path],
+    pred: Path | None,
+    label: Path | None,
+    scheme: str | None,
+) -> list[Path]:
+    """Return the maps that are evaluated, none where weights make them.
+
+    Raises:
+        typer.BadParameter: They lack their labels or a scheme, or are not one or two.
+    """
+    if label is None:
+        if pred is not None:
+            raise typer.BadParameter("needs --label", param_hint="--pred")
+        for option in ("aoi", "map_format"):
+            if ctx.params[option] is not None:
+                raise typer.BadParameter(
+                    "is for maps; give --pred and --label",
+                    param_hint=f"--{option.replace('_', '-')}",
+                )
+        return []
+    if scheme is None:
+        raise typer.BadParameter("needs --scheme", param_hint="--label")
+    maps = [*data, *([pred] if pred is not None else [])]
+    if not 1 <= len(maps) <= 2:
+        raise typer.BadParameter("name one map, or two to compare", param_hint="--pred")
+    for option in _WEIGHTS_OPTIONS:
+        source = ctx.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                "is for weights, not for maps that are there", param_hint=f"--{option}"
+            )
+    return maps
 
 
 def _check_compared(compared: list[Path], weights: Path | None) -> None:

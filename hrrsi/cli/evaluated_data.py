@@ -10,6 +10,8 @@ import typer
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import Evaluation
+from hrrsi.evaluation.map_evaluation import MapReading, evaluate_maps, map_pixels
+from hrrsi.evaluation.map_pairs import paired_maps
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_evaluation import SceneReading, evaluate_scenes, scene_pixels
@@ -131,6 +133,34 @@ def evaluated_scenes(question: SceneQuestion, engine: Engine) -> Evaluated:
     plain = evaluated("none")
     augmented = None if q.augmentation == "none" else evaluated(q.augmentation)
     return Evaluated(plain, augmented, views.views if views else ())
+
+
+def evaluated_maps(
+    maps: Path, labels: Path, question: SceneQuestion, reading: MapReading
+) -> Evaluated:
+    """Evaluate maps that are there.
+
+    Raises:
+        HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps`.
+    """
+    q = question
+    chosen = paired_maps([maps], [labels], q.scheme, split=q.split, scenes=q.scenes)
+    total = map_pixels(chosen.files, q.scheme, reading) / 1e6
+    views = None
+    if q.has_views:
+        colours = merged_classes(q.scheme, reading.merges).colours
+        views = SceneViewCollector(colours, len(chosen.files), pictures=False)
+    with progress("evaluating", total, " Mpx", scale=True, enabled=not q.quiet) as bar:
+        evaluation = evaluate_maps(
+            chosen.files,
+            q.scheme,
+            split=chosen.split,
+            reading=reading,
+            block=q.block,
+            on_strip=views,
+            on_pixels=lambda pixels: bar.update(pixels / 1e6),
+        )
+    return Evaluated(evaluation, views=views.views if views else ())
 
 
 def few(values: Sequence[str]) -> str:

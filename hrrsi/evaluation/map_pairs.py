@@ -135,24 +135,34 @@ def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
 def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
     """Return the scenes that folders and archives hold labels of.
 
+    The scheme's folders count only where they are there.
+
     Raises:
         HrrsiError: As `labelled_scenes`.
     """
-
-    def found(full: Sequence[str], eroded: Sequence[str]) -> list[SceneFiles]:
-        # a scene is whatever has a label
-        named = {"images": (*full, *eroded), "labels": tuple(full), "eroded_labels": tuple(eroded)}
-        scenes = labelled_scenes(labels, scheme.model_copy(update=named))
-        own = {one.eroded_label for one in scenes}  # which patterns of full labels may fit too
-        return [one for one in scenes if one.label is None or one.label not in own]
-
-    try:
-        return found(scheme.labels, scheme.eroded_labels)
-    except HrrsiError as error:
+    failures: list[HrrsiError] = []
+    eroded_only: list[SceneFiles] = []
+    loose = _with_any_folders(scheme.labels), _with_any_folders(scheme.eroded_labels)
+    for full, eroded in ((scheme.labels, scheme.eroded_labels), loose):
+        # a scene is whatever has a label; names of full ones may fit eroded ones too, as others
+        named = {"images": (*eroded, *full), "labels": full, "eroded_labels": eroded}
         try:
-            return found(_with_any_folders(scheme.labels), _with_any_folders(scheme.eroded_labels))
-        except HrrsiError:
-            raise error from None
+            found = labelled_scenes(labels, scheme.model_copy(update=named))
+        except HrrsiError as error:
+            failures.append(error)
+            continue
+        if full is not scheme.labels and any(_is_image(one.label, scheme) for one in found):
+            continue  # without their folders, names of labels may be those of images
+        if any(one.label is not None for one in found):
+            return found
+        eroded_only = eroded_only or found
+    if not eroded_only:
+        raise failures[0]
+    return eroded_only
+
+
+def _is_image(path: str | None, scheme: Scheme) -> bool:
+    return path is not None and match_scene(scheme, scheme.images, path) is not None
 
 
 def _with_any_folders(patterns: Sequence[str]) -> tuple[str, ...]:

@@ -116,11 +116,16 @@ class EvaluationReport:
         """Everything a reader has to know to compare the figures, but for the scenes' names."""
         e = self.evaluation
         split = f", {e.split}" if e.split else ""
-        return (
-            f"{e.data}{split}: {e.extent}; {self.labels_text}; {self.protocol.sentence}; "
-            f"{augmentation_text(e.augmentation)}; {self.source.name}"
-            + "".join(f"; {words}" for words in e.reading)
-        )
+        parts = [
+            f"{e.data}{split}: {e.extent}",
+            self.labels_text,
+            self.protocol.sentence,
+            # of maps that were there, it is not known
+            *([] if e.unit == "maps" else [augmentation_text(e.augmentation)]),
+            self.source.name,
+            *e.reading,
+        ]
+        return "; ".join(parts)
 
     @property
     def labels_text(self) -> str:
