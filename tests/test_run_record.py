@@ -122,7 +122,7 @@ def test_metrics_of_each_epoch(run: Path) -> None:
     assert [row["images_seen"] for row in rows] == [8, 16, 24]
     classes = ("Building", "Land", "Road", "Vegetation", "Water")
     for row in rows:
-        parts = [row[f"{part}_loss"] for part in ("segmentation", "dice", "body", "edge")]
+        parts = [row[f"{part}_loss"] for part in ("segmentation", "body", "edge")]
         assert row["loss"] == pytest.approx(sum(parts))
         ious = [row[f"val_IoU_{name}"] for name in classes]
         assert row["val_mIoU"] == pytest.approx(np.nanmean(ious))
