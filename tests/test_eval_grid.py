@@ -282,10 +282,40 @@ def test_maps_that_are_there_score_as_the_weights_that_made_them(scenes, weights
     assert "can't be told apart" in compared.stdout, compared.output
 
 
+def test_maps_of_several_scenes_against_full_and_eroded_labels(scenes, weights, tmp_path):
+    maps = predicted(scenes, weights, tmp_path / "maps")
+    palette = np.array([*COLOURS, *[[0, 0, 0]] * 253], dtype=np.uint8)
+    labels, thick = [], {}
+    for name, truth in scenes["truths"].items():
+        thick[name] = truth.copy()
+        thick[name][:, ::3] = 255  # not what discs would give
+        path = tmp_path / f"{name}_eroded.png"
+        Image.fromarray(palette[thick[name]]).save(path)
+        labels += ["--label", scenes["folder"] / f"{name}_label.png", "--label", path]
+    (folder := tmp_path / "only").mkdir()
+    files = [
+        (tmp_path / "maps" / f"{name}_classes.tif").rename(folder / f"{name}_classes.tif")
+        for name in SIZES
+    ]
+    found = scored("--pred", files[0], "--pred", files[1], *labels, *scenes["options"])
+    for kind, truths in (("full", scenes["truths"]), ("eroded", thick)):
+        counts = sum(matrix_of(maps[name], truths[name]) for name in SIZES)
+        row = next(
+            row
+            for row in found["grid"]
+            if (row["scene"], row["labels"], row["clutter"]) == (None, kind, "in")
+        )
+        assert [row["OA"], row["mIoU"]] == pytest.approx(scores_of(counts))
+    assert found["protocol"]["maps"] == [str(file) for file in files]
+    of_folder = scored("--pred", folder, *labels, *scenes["options"])
+    assert of_folder["protocol"] == found["protocol"]  # names files, not their folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--pred", "map.tif"], "needs --label"),
+        (["a.tif", "--pred", "b.tif", "--label", "gt.tif", "--scheme", "dubai"], "goes without"),
         (["--label", "gt.tif", "--pred", "map.tif"], "needs --scheme"),
         (["--label", "gt.tif", "--scheme", "dubai"], "one map, or two"),
         (["--label", "gt.tif", "--scheme", "dubai", "--pred", "m.tif", "--tta", "d4"], "--tta"),

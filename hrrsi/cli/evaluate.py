@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hrrsi.cli.evaluated_arguments import (
+    compared_weights,
+    given_maps,
+    refuse_output,
+    refuse_scene_options,
+)
 from hrrsi.cli.options import (
     Bands,
     Device,
@@ -36,26 +42,8 @@ if TYPE_CHECKING:
     from hrrsi.report.evaluated_map import EvaluatedMap
 
 _MATRIX = "--confusion-matrix"
-_WEIGHTS_OPTIONS = ("weights", "tta", "window", "overlap", "bands", "nodata", "scale", "height")
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
 _MAPS = "Maps that are there (with --scheme)"
 _SCENES = "Whole scenes (with --scheme)"
-_SCENE_OPTIONS = (
-    "scenes",
-    "eroded",
-    "merge",
-    "label_format",
-    "attribute",
-    "unknown",
-    "window",
-    "overlap",
-    "bands",
-    "nodata",
-    "scale",
-    "height",
-    "tta",
-    "block",
-)
 
 
 def evaluate(
@@ -192,20 +180,21 @@ def evaluate(
         ),
     ] = DEFAULT_BLOCK,
     pred: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--pred",
-            help="A map that is there, whatever made it, or a folder of maps, instead of weights: "
-            "class colours, a palette or class indices.",
+            help="A map that is there, whatever made it, instead of weights: class colours, a "
+            "palette or class indices. More than once, or a folder: maps of several scenes.",
             rich_help_panel=_MAPS,
         ),
     ] = None,
     label: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--label",
-            help="The maps' labels: a raster or polygons, or a folder of them. Maps on another "
-            "grid are laid on theirs by georeference.",
+            help="The maps' labels: a raster or polygons. More than once, or a folder: of several "
+            "scenes, or full and eroded ones. Maps on another grid are laid on theirs by "
+            "georeference.",
             rich_help_panel=_MAPS,
         ),
     ] = None,
@@ -257,20 +246,19 @@ def evaluate(
     """
     import json
 
-    given_maps = _given_maps(ctx, data or [], pred, label, scheme)
-    compared = [] if given_maps else [p for p in data or [] if p.suffix.lower() in _WEIGHTS]
+    labels = label or []
+    given = given_maps(ctx, data or [], pred or [], labels, scheme)
+    compared = [] if given else compared_weights(data or [], weights)
     folders = [path for path in data or [] if path not in compared]
-    _check_compared(compared, weights)
-    if not folders and not given_maps:
+    if not folders and not given:
         raise typer.BadParameter("name what to evaluate", param_hint="DATA")
     if scheme is None:
-        _refuse_scene_options(ctx, folders)
-    _check_suffix(confusion_matrix, ".png", _MATRIX)
-    _check_suffix(report_file, ".html", "--report")
-    if len(compared) + len(given_maps) > 1 and confusion_matrix is not None:
+        refuse_scene_options(ctx, folders)
+    if len(compared) + len(given) > 1 and confusion_matrix is not None:
         raise typer.BadParameter("is for one map; --report has both", param_hint=_MATRIX)
-    for path in (json_file, confusion_matrix, report_file):
-        _refuse_output(path, overwrite=overwrite)
+    refuse_output(confusion_matrix, ".png", _MATRIX, overwrite=overwrite)
+    refuse_output(report_file, ".html", "--report", overwrite=overwrite)
+    refuse_output(json_file, None, "--json", overwrite=overwrite)
     from hrrsi.atomic_write import replacing
     from hrrsi.cli.evaluated_data import (
         SceneQuestion,
@@ -333,21 +321,20 @@ def evaluate(
             )
         return shown(inference.weights, found, inference)
 
-    def read(path: Path) -> EvaluatedMap:
+    def read(paths: list[Path]) -> EvaluatedMap:
         assert question
-        assert label is not None
         reading = MapReading(tuple(merge or ()), unknown, map_format, aoi)
         with scene_warnings_in_one_line():
-            found = evaluated_maps(path, label, question, reading)
-        return shown(path.name, found, GivenMaps((str(path),)))
+            found = evaluated_maps(paths, labels, question, reading)
+        return shown(", ".join(map(str, paths)), found, GivenMaps(found.maps))
 
     def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:
         evaluation = found.evaluation
-        labels: LabelKind = "eroded" if eroded else evaluation.labels
+        kind: LabelKind = "eroded" if eroded else evaluation.labels
         classes = evaluation.counts.scenes[0].classes
-        chosen = named_protocol(protocol, classes, clutter_names, labels)
+        chosen = named_protocol(protocol, classes, clutter_names, kind)
         report = EvaluationReport(evaluation, chosen, source, found.augmented, clutter_names)
-        where = f"{label or folders[0]}, {report.labels_text}"
+        where = f"{(labels or folders)[0]}, {report.labels_text}"
         require_labels(evaluation.counts, chosen.labels, where)
         if evaluation.labels == "eroded" and question and not eroded:
             warn("the labels are eroded ones, there are no full ones: borders are not scored")
@@ -355,9 +342,9 @@ def evaluate(
             warn(f"the weights were trained on {few(evaluation.seen_in_training)}")
         return EvaluatedMap(name, report, found.views)
 
-    systems: list[Path | None] = [] if given_maps else [*compared] or [weights]
+    systems: list[Path | None] = [] if given else [*compared] or [weights]
     runners = [(path, opened(path)) for path in systems]
-    maps = [evaluated(path, runner) for path, runner in runners] + [*map(read, given_maps)]
+    maps = [evaluated(path, runner) for path, runner in runners] + [*map(read, given)]
     reports = [one.report for one in maps]
     comparison = Comparison(*reports) if len(reports) == 2 else None
     if comparison is not None:
@@ -401,86 +388,3 @@ def _write_report(
         ]
     write_report(path, maps, comparison)
     typer.echo(f"{path}: open it in a browser", err=True)
-
-
-def _check_suffix(path: Path | None, suffix: str, option: str) -> None:
-    if path is not None and path.suffix.lower() != suffix:
-        raise typer.BadParameter(f"name a {suffix} file", param_hint=option)
-
-
-def _given_maps(
-    ctx: typer.Context,
-    data: list[Path],
-    pred: Path | None,
-    label: Path | None,
-    scheme: str | None,
-) -> list[Path]:
-    """Return the maps that are evaluated, none where weights make them.
-
-    Raises:
-        typer.BadParameter: They lack their labels or a scheme, or are not one or two.
-    """
-    if label is None:
-        if pred is not None:
-            raise typer.BadParameter("needs --label", param_hint="--pred")
-        for option in ("aoi", "map_format"):
-            if ctx.params[option] is not None:
-                raise typer.BadParameter(
-                    "is for maps; give --pred and --label",
-                    param_hint=f"--{option.replace('_', '-')}",
-                )
-        return []
-    if scheme is None:
-        raise typer.BadParameter("needs --scheme", param_hint="--label")
-    maps = [*data, *([pred] if pred is not None else [])]
-    if not 1 <= len(maps) <= 2:
-        raise typer.BadParameter("name one map, or two to compare", param_hint="--pred")
-    for option in _WEIGHTS_OPTIONS:
-        source = ctx.get_parameter_source(option)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                "is for weights, not for maps that are there", param_hint=f"--{option}"
-            )
-    return maps
-
-
-def _check_compared(compared: list[Path], weights: Path | None) -> None:
-    """Raise unless two weights, or none, stand among the data.
-
-    Raises:
-        typer.BadParameter: One does, or more than two, or --weights names others.
-    """
-    if not compared:
-        return
-    if len(compared) != 2:
-        raise typer.BadParameter(
-            "name two weights to compare, or one with --weights", param_hint="DATA"
-        )
-    if weights is not None:
-        raise typer.BadParameter(
-            f"goes without {compared[0]} and {compared[1]}", param_hint="--weights"
-        )
-
-
-def _refuse_scene_options(ctx: typer.Context, data: list[Path]) -> None:
-    if len(data) != 1:
-        raise typer.BadParameter("name one tiled dataset, or give --scheme", param_hint="DATA")
-    for option in _SCENE_OPTIONS:
-        source = ctx.get_parameter_source(option)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                "is for whole scenes; give --scheme too",
-                param_hint=f"--{option.replace('_', '-')}",
-            )
-
-
-def _refuse_output(path: Path | None, *, overwrite: bool) -> None:
-    from hrrsi.atomic_write import prepare_folder, refuse_existing
-    from hrrsi.errors import HrrsiError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise HrrsiError("is a folder", where=path, fix="name a file in it")
-    refuse_existing(path, overwrite=overwrite)
-    prepare_folder(path.parent)

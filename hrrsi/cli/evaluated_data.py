@@ -33,11 +33,13 @@ class Evaluated:
         evaluation: Without test-time augmentation.
         augmented: With it, where it was asked for.
         views: Pictures of the scenes, where they were asked for.
+        maps: The maps' files, where they were there.
     """
 
     evaluation: Evaluation
     augmented: Evaluation | None = None
     views: tuple[SceneView, ...] = ()
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def evaluated_scenes(question: SceneQuestion, engine: Engine) -> Evaluated:
 
 
 def evaluated_maps(
-    maps: Path, labels: Path, question: SceneQuestion, reading: MapReading
+    maps: Sequence[Path], labels: Sequence[Path], question: SceneQuestion, reading: MapReading
 ) -> Evaluated:
     """Evaluate maps that are there.
 
@@ -144,7 +146,7 @@ def evaluated_maps(
         HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps`.
     """
     q = question
-    chosen = paired_maps([maps], [labels], q.scheme, split=q.split, scenes=q.scenes)
+    chosen = paired_maps(maps, labels, q.scheme, split=q.split, scenes=q.scenes)
     total = map_pixels(chosen.files, q.scheme, reading) / 1e6
     views = None
     if q.has_views:
@@ -160,7 +162,8 @@ def evaluated_maps(
             on_strip=views,
             on_pixels=lambda pixels: bar.update(pixels / 1e6),
         )
-    return Evaluated(evaluation, views=views.views if views else ())
+    files = tuple(file.image for file in chosen.files)
+    return Evaluated(evaluation, views=views.views if views else (), maps=files)
 
 
 def few(values: Sequence[str]) -> str:
