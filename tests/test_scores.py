@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 from torchmetrics.functional import classification
 
 from hrrsi.errors import HrrsiError
@@ -108,6 +109,33 @@ def test_scores_agree_with_torchmetrics(case, seed):
         assert np.nan_to_num(ours).tolist() == pytest.approx(
             theirs(score, average="none").tolist(), abs=1e-6
         ), name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("case", [*CASES, "everything ignored"])
+def test_scores_agree_with_scikit_learn(case):
+    prediction, truth = random_labels(3, 5, *CASES.get(case, ([255], EVERY)))
+    matrix = ConfusionMatrix("abcde")
+    matrix.add(prediction, truth)
+    scores = matrix.scores()
+    known = truth != 255
+    if not known.any():
+        assert np.isnan([scores.overall_accuracy, scores.kappa, scores.mean_iou]).all()
+        return
+    t, p, labels = truth[known], prediction[known], range(5)
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        t, p, labels=labels, zero_division=np.nan
+    )
+    iou = metrics.jaccard_score(t, p, labels=labels, average=None)
+    iou[~np.isin(labels, np.union1d(t, p))] = np.nan  # scikit-learn knows 0 and 1 here
+    for name, theirs in (("precision", precision), ("recall", recall), ("f1", f1), ("iou", iou)):
+        ours = [getattr(c, name) for c in scores.classes]
+        assert ours == pytest.approx(list(theirs), nan_ok=True), name
+    assert scores.overall_accuracy == pytest.approx(metrics.accuracy_score(t, p))
+    assert scores.mean_f1 == pytest.approx(np.nanmean(f1))
+    assert scores.mean_iou == pytest.approx(np.nanmean(iou))
+    kappa = metrics.cohen_kappa_score(t, p, labels=list(labels))
+    assert scores.kappa == pytest.approx(kappa, nan_ok=True)
 
 
 def test_a_class_in_neither_truth_nor_prediction_has_no_scores():
