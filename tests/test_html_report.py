@@ -489,6 +489,60 @@ def test_it_fits_the_window(opened) -> None:
         assert 200 < boxes["height"] <= page.viewport_size["height"]
 
 
+# of every text that is seen: itself, and its contrast (WCAG 2.2, 1.4.3) with what is behind it;
+# of a gradient, and of translucent colours over pictures, the colour that contrasts least
+_CONTRASTS = """() => {
+  const parsed = (text) => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (one, two) => {
+    const [dark, bright] = [light(one), light(two)].sort((a, b) => a - b);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const behind = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      const style = getComputedStyle(e);
+      const stops = style.backgroundImage.match(/rgba?\\([^)]*\\)/g) || [];
+      const own = [...stops, style.backgroundColor].map(parsed).filter((c) => c[3] > 0);
+      if (own.length) layers.push(own);
+      if (own.some((c) => c[3] === 1)) break;
+    }
+    let seen = layers.length && layers.at(-1)[0][3] === 1 ? [] : [[255, 255, 255], [0, 0, 0]];
+    for (const own of layers.reverse())
+      seen = own.flatMap((c) => (c[3] === 1 ? [c.slice(0, 3)] : seen.map((b) => over(c, b))));
+    return seen;
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    const text = node.data.trim();
+    if (!text || !element.checkVisibility({ opacityProperty: true })) continue;
+    const style = getComputedStyle(element);
+    const ink = parsed(element instanceof SVGElement ? style.fill : style.color);
+    const worst = Math.min(...behind(element).map((b) => contrast(over(ink, b), b)));
+    found.push([text.slice(0, 40), worst]);
+  }
+  return found;
+}"""
+
+
+def test_every_text_contrasts_with_what_is_behind_it(opened) -> None:
+    for name in ("one", "two"):
+        found = opened(name).evaluate(_CONTRASTS)
+        assert len(found) > 200
+        low = [pair for pair in found if pair[1] < 4.5]
+        assert low == []
+
+
 def test_its_policy_keeps_the_network_closed(browser, files) -> None:
     page = browser.new_page()
     page.goto(files["one"].as_uri())
