@@ -10,15 +10,13 @@ runs that are done are only read, so seeds and changes can be added one after th
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from prettytable import PrettyTable
+from training_runs import epochs_of, finished_rows, summary, train
 
-from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.recipes import DEFAULT, PUBLISHED
 
 # The published recipe with one part of the default one; then the default recipe without each of
@@ -55,22 +53,6 @@ FROM_DEFAULT: dict[str, list[str]] = {
 }
 
 
-def finished_rows(folder: Path, epochs: int) -> list[dict[str, str]]:
-    """Return the metrics of a finished run, or nothing."""
-    path = folder / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    return rows if len(rows) == epochs else []
-
-
-def summary(scores: list[float]) -> str:
-    """Return mean and standard deviation of scores in percent."""
-    spread = f" ± {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-    return f"{100 * statistics.mean(scores):.2f}{spread}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("dataset", type=Path)
@@ -83,9 +65,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of changes, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="show what is done, train nothing")
     arguments = parser.parse_args()
-    dataset = TiledDataset(arguments.dataset)
-    an_epoch = len(dataset.patches("train")) // arguments.batch * arguments.batch
-    epochs = max(1, round(arguments.images / an_epoch))
+    epochs = epochs_of(arguments.dataset, arguments.images, arguments.batch)
     wanted = [name.strip() for name in arguments.only.split(";") if name.strip()]
     runs = {
         k: v for k, v in {**FROM_PUBLISHED, **FROM_DEFAULT}.items() if not wanted or k in wanted
@@ -96,12 +76,9 @@ def main() -> None:
             out = arguments.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
             rows = finished_rows(out / arguments.model, epochs)
             if not rows and not arguments.table:
-                command = [sys.executable, "-m", "hrrsi", "train", str(arguments.dataset)]
-                command += ["--model", arguments.model, "--encoder-weights", "none"]
-                command += ["--epochs", str(epochs), "--batch", str(arguments.batch)]
-                command += ["--precision", arguments.precision, *changes]
-                command += ["--seed", str(seed), "--out", str(out), "--resume", "--quiet"]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
+                options += [*changes, "--seed", str(seed)]
+                train(arguments.dataset, out, arguments.model, epochs, options)
                 rows = finished_rows(out / arguments.model, epochs)
                 print(f"{name}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
             if rows:
