@@ -120,7 +120,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise HrrsiError(
-            "exists already", where=path, fix="give --overwrite to replace it, or another --out"
+            "exists already", where=path, fix="give --overwrite to replace it, or another path"
         )
 
 

@@ -5,7 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hrrsi.evaluation.block_bootstrap import score_differences, score_intervals
+from hrrsi.evaluation.block_bootstrap import (
+    Difference,
+    Interval,
+    score_differences,
+    score_intervals,
+)
 from hrrsi.evaluation.block_matrices import BlockMatrices
 from hrrsi.evaluation.protocols import ALL, PROTOCOL_NAMES, named_protocol
 from hrrsi.evaluation.score_arrays import score_arrays
@@ -90,10 +95,29 @@ def test_more_blocks_give_narrower_intervals_and_empty_ones_change_nothing():
     assert score_intervals(padded, SCORES)["OA"] == few
 
 
-def test_a_single_block_gives_no_interval():
-    interval = score_intervals(blocks_of(4, 1), SCORES)["OA"]
+@pytest.mark.parametrize(("blocks", "is_known"), [(1, False), (5, False), (6, True)])
+def test_few_blocks_give_no_interval(blocks, is_known):
+    interval = score_intervals(blocks_of(4, blocks), SCORES)["OA"]
     assert interval.value > 0.5
-    assert np.isnan([interval.low, interval.high]).all()
+    assert (not np.isnan([interval.low, interval.high]).any()) == is_known
+
+
+def test_a_class_that_few_blocks_hold_has_no_interval():
+    blocks = blocks_of(4, 20)
+    blocks[5:, 2, :] = blocks[5:, :, 2] = 0  # no clutter, but in five blocks
+    intervals = score_intervals(blocks, SCORES)
+    assert intervals["IoU clutter"].value > 0.3
+    assert np.isnan(intervals["IoU clutter"].low)
+    assert intervals["IoU road"].low < intervals["IoU road"].value < intervals["IoU road"].high
+
+
+def test_a_difference_needs_both_its_interval_and_its_test():
+    inside, above = Interval(0.01, -0.01, 0.03), Interval(0.02, 0.01, 0.03)
+    assert Difference(above, 0.01).is_significant
+    assert Difference(Interval(-0.02, -0.03, -0.01), 0.01).is_significant
+    for interval, p in ((inside, 0.01), (above, 0.13), (Interval(0.02, np.nan, np.nan), 0.01)):
+        assert not Difference(interval, p).is_significant
+    assert not Difference(above, np.nan).is_significant
 
 
 def test_a_small_gain_in_every_block_is_told_from_none():

@@ -136,7 +136,8 @@ def test_isprs_counts_clutter_as_an_error_of_others_and_keeps_it_out_of_the_mean
 
 
 def test_boundary_scores_are_those_of_the_maps(scenes, weights, tmp_path):
-    report = scored(scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64)
+    options = [*scenes["options"], "--weights", weights, "--window", 64, "--block", 32]
+    report = scored(scenes["folder"], *options)
     maps = predicted(scenes, weights, tmp_path)
     for at in report["boundaries"]:
         for index, found in enumerate(at["classes"]):
@@ -186,7 +187,7 @@ def test_two_weights_are_compared_over_the_same_blocks(scenes, weights, tmp_path
         assert difference["interval"][0] <= expected <= difference["interval"][1]
         assert 0 < difference["p"] <= 1
     table = evaluated(weights, weights, scenes["folder"], *options).stdout
-    assert "A and B can't be told apart on these scenes (p = 1.0000)" in table
+    assert "A and B can't be told apart on these scenes (p = 1.0000, 43 blocks of 32 px)" in table
 
 
 def test_what_cannot_be_compared(scenes, weights, tmp_path):
@@ -228,7 +229,7 @@ def test_tables_name_the_protocol_of_each_figure(scenes, weights):
         "px from the nearest border",
         "adjusted for the map's errors",
         "Calibration: ECE",
-        "95 %: bootstrap over blocks of 256 px",
+        "95 %: bootstrap over 2 blocks of 256 px; - of what fewer than 6 blocks hold",
         "full labels; every class counts in every score; no test-time augmentation",
     ):
         assert words in text, result.stdout
@@ -280,6 +281,108 @@ def test_maps_that_are_there_score_as_the_weights_that_made_them(scenes, weights
     two = ["eval", map_file, map_file, "--label", label, *scenes["options"], "--block", 32]
     compared = CliRunner().invoke(app, [*map(str, two)])
     assert "can't be told apart" in compared.stdout, compared.output
+
+
+def map_of(path: Path, indices: np.ndarray) -> Path:
+    """Write class indices as a map with the place of the first scene."""
+    transform = rasterio.Affine(0.5, 0, 300_000, 0, -0.5, 2_780_000)
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32640"}
+    height, width = indices.shape
+    with rasterio.open(
+        path, "w", height=height, width=width, transform=transform, **profile
+    ) as raster:
+        raster.write(indices, 1)
+    return path
+
+
+def test_a_map_that_leaves_out_what_is_hard_does_not_win(scenes, tmp_path):
+    truth = scenes["truths"]["b"]
+    indices = blobs(8, SIZES["b"], classes=3, ignored=0)
+    hole = indices.copy()
+    hole[40:90, 20:100] = 255
+    common = ["--label", map_of(tmp_path / "gt.tif", truth), *scenes["options"], "--block", 32]
+    common += ["--label-format", "indices"]
+    maps = [map_of(tmp_path / "a.tif", indices), map_of(tmp_path / "b.tif", hole)]
+    found = scored(*maps, *common)
+    counted = np.where(hole == 255, 255, truth)
+    oa, miou = scores_of(matrix_of(indices, counted))
+    for which in ("first", "second"):
+        assert found[which]["scores"]["OA"] == pytest.approx(oa)
+        assert found[which]["scores"]["mIoU"] == pytest.approx(miou)
+    assert all(d["difference"] == 0 for d in found["differences"].values())
+    text = " ".join(evaluated(*maps, *common).stdout.split())
+    left_out = (truth[40:90, 20:100] != 255).sum()
+    assert f"A leaves out 0 labelled pixels that B maps, and B {left_out:,} that A maps" in text
+    lacking = found["first"]["not_scored"]
+    assert lacking["labelled_pixels_without_data_in_the_other_map"] == left_out
+    assert lacking["unlabelled_pixels"] == (truth == 255).sum()
+
+
+def test_two_maps_are_compared_under_every_protocol(scenes, weights, tmp_path):
+    options = [*scenes["options"], "--window", 64, "--tta", "flip", "--block", 32]
+    text = evaluated(weights, weights, scenes["folder"], *options).stdout
+    rows = [line for line in text.splitlines() if line.startswith(("| full ", "| eroded "))]
+    assert [line.split("|")[1:4] for line in rows] == [
+        [f" {labels:<6} ", f" {clutter:>7} ", f" {augmentation:>12} "]
+        for augmentation in ("none", "flip")
+        for labels in ("full", "eroded")
+        for clutter in ("in", "out")
+    ]
+    alone = scored(scenes["folder"], *options, "--weights", weights)
+    grid = {
+        (r["labels"], r["clutter"], r["test_time_augmentation"]): r
+        for r in alone["grid"]
+        if r["scene"] is None
+    }
+    for line in rows:
+        labels, clutter, augmentation, *values = (cell.strip() for cell in line.split("|")[1:-1])
+        row = grid[labels, clutter, augmentation]
+        a = [f"{100 * row[name]:.2f}" for name in ("OA", "mF1", "mIoU")]
+        assert values == [v for value in a for v in (value, value, "+0.00")]
+
+
+def test_pixels_outside_of_the_area_are_counted_apart(scenes, tmp_path):
+    truth = scenes["truths"]["b"]
+    box = {"type": "Polygon", "coordinates": [[
+        [300_010, 2_779_990], [300_040, 2_779_990], [300_040, 2_779_960], [300_010, 2_779_960],
+        [300_010, 2_779_990],
+    ]]}  # fmt: skip
+    feature = {"type": "Feature", "properties": {}, "geometry": box}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32640"}}
+    aoi = tmp_path / "aoi.geojson"
+    aoi.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    label = map_of(tmp_path / "gt.tif", truth)
+    found = scored(
+        "--pred", label, "--label", label, "--label-format", "indices", "--map-format", "indices",
+        "--aoi", aoi, *scenes["options"],
+    )  # fmt: skip
+    inside = truth[20:80, 20:80]
+    assert found["not_scored"]["pixels_outside_of_the_area_of_interest"] == truth.size - 3600
+    assert found["not_scored"]["unlabelled_pixels"] == (inside == 255).sum()
+
+
+def test_outputs_are_different_files(scenes, weights, tmp_path):
+    both = tmp_path / "a.json"
+    result = evaluated(scenes["folder"], *scenes["options"], "--report", both)
+    assert result.exit_code == 2
+    assert "name a .html file" in result.output
+    (tmp_path / "link.html").symlink_to(tmp_path / "a.png")
+    result = evaluated(
+        scenes["folder"], *scenes["options"], "--overwrite",
+        "--confusion-matrix", tmp_path / "a.png", "--report", tmp_path / "link.html",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "names the file of --confusion-matrix" in " ".join(result.output.split())
+
+
+def test_a_misspelt_clutter_is_refused(scenes, weights):
+    options = [*scenes["options"], "--weights", weights, "--window", 64]
+    for protocol in ("all", "isprs", "published"):
+        result = evaluated(
+            scenes["folder"], *options, "--clutter", "tree,cluttr", "--protocol", protocol
+        )
+        assert result.exit_code == 1
+        assert "--clutter: 'cluttr' is no class; name some of" in " ".join(result.output.split())
 
 
 def test_maps_of_several_scenes_against_full_and_eroded_labels(scenes, weights, tmp_path):

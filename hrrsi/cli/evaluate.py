@@ -10,8 +10,8 @@ import typer
 from hrrsi.cli.evaluated_arguments import (
     compared_weights,
     given_maps,
-    refuse_output,
     refuse_scene_options,
+    require_outputs,
 )
 from hrrsi.cli.options import (
     Bands,
@@ -82,7 +82,7 @@ def evaluate(
         Literal["table", "json"], typer.Option("--format", help="What to print.")
     ] = "table",
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the scores to this JSON file.")
+        Path | None, typer.Option("--json", help="Also write the scores, as this .json.")
     ] = None,
     confusion_matrix: Annotated[
         Path | None,
@@ -148,7 +148,7 @@ def evaluate(
         Literal["error", "ignore"],
         typer.Option(
             "--unknown",
-            help="What to do about labels that the scheme doesn't know.",
+            help="What to do about labels that the scheme doesn't know; of maps, too.",
             rich_help_panel=_SCENES,
         ),
     ] = "error",
@@ -256,9 +256,8 @@ def evaluate(
         refuse_scene_options(ctx, folders)
     if len(compared) + len(given) > 1 and confusion_matrix is not None:
         raise typer.BadParameter("is for one map; --report has both", param_hint=_MATRIX)
-    refuse_output(confusion_matrix, ".png", _MATRIX, overwrite=overwrite)
-    refuse_output(report_file, ".html", "--report", overwrite=overwrite)
-    refuse_output(json_file, None, "--json", overwrite=overwrite)
+    outputs = {_MATRIX: confusion_matrix, "--report": report_file, "--json": json_file}
+    require_outputs(outputs, overwrite=overwrite)
     from hrrsi.atomic_write import replacing
     from hrrsi.cli.evaluated_data import (
         SceneQuestion,
@@ -322,10 +321,11 @@ def evaluate(
         return shown(inference.weights, found, inference)
 
     def read(paths: list[Path]) -> EvaluatedMap:
+        others = [path for one in given if one is not paths for path in one]
         assert question
         reading = MapReading(tuple(merge or ()), unknown, map_format, aoi)
         with scene_warnings_in_one_line():
-            found = evaluated_maps(paths, labels, question, reading)
+            found = evaluated_maps(paths, labels, question, reading, others)
         return shown(", ".join(map(str, paths)), found, GivenMaps(found.maps))
 
     def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:

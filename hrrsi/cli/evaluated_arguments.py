@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
 
 _WEIGHTS_OPTIONS = ("weights", "tta", "window", "overlap", "bands", "nodata", "scale", "height")
+_SUFFIXES = {"--confusion-matrix": ".png", "--report": ".html", "--json": ".json"}
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
 _SCENE_OPTIONS = (
     "scenes",
@@ -105,27 +107,31 @@ def _was_typed(ctx: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def refuse_output(path: Path | None, suffix: str | None, option: str, *, overwrite: bool) -> None:
-    """Raise unless an output can be written.
+def require_outputs(outputs: Mapping[str, Path | None], *, overwrite: bool) -> None:
+    """Raise unless all outputs can be written; their folders are made.
 
     Args:
-        path: Where, or None where it was not asked for; the folder is made.
-        suffix: The only one that it may have.
-        option: Which names it.
-        overwrite: Whether it may be there.
+        outputs: By the options that name them; None where one was not asked for.
+        overwrite: Whether they may be there.
 
     Raises:
-        typer.BadParameter: It has another suffix.
-        HrrsiError: It is there already, or its folder can't be made.
+        typer.BadParameter: One has another suffix than it needs, or two are one.
+        HrrsiError: One is there already, or its folder can't be made.
     """
     from hrrsi.atomic_write import prepare_folder, refuse_existing
     from hrrsi.errors import HrrsiError
 
-    if path is None:
-        return
-    if suffix is not None and path.suffix.lower() != suffix:
-        raise typer.BadParameter(f"name a {suffix} file", param_hint=option)
-    if path.is_dir():
-        raise HrrsiError("is a folder", where=path, fix="name a file in it")
-    refuse_existing(path, overwrite=overwrite)
-    prepare_folder(path.parent)
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        suffix = _SUFFIXES[option]
+        if path.suffix.lower() != suffix:
+            raise typer.BadParameter(f"name a {suffix} file", param_hint=option)
+        first = options.setdefault(path.resolve(), option)
+        if first != option:
+            raise typer.BadParameter(f"names the file of {first}", param_hint=option)
+        if path.is_dir():
+            raise HrrsiError("is a folder", where=path, fix="name a file in it")
+        refuse_existing(path, overwrite=overwrite)
+        prepare_folder(path.parent)

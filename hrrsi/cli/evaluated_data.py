@@ -16,7 +16,7 @@ from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_evaluation import SceneReading, evaluate_scenes, scene_pixels
 from hrrsi.labels.class_merging import merged_classes
-from hrrsi.labels.labelled_scenes import labelled_scenes
+from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import require_height_as_trained
@@ -138,15 +138,22 @@ def evaluated_scenes(question: SceneQuestion, engine: Engine) -> Evaluated:
 
 
 def evaluated_maps(
-    maps: Sequence[Path], labels: Sequence[Path], question: SceneQuestion, reading: MapReading
+    maps: Sequence[Path],
+    labels: Sequence[Path],
+    question: SceneQuestion,
+    reading: MapReading,
+    compared_with: Sequence[Path] = (),
 ) -> Evaluated:
-    """Evaluate maps that are there.
+    """Evaluate maps that are there, where those that they are compared with predict something too.
 
     Raises:
         HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps`.
     """
     q = question
     chosen = paired_maps(maps, labels, q.scheme, split=q.split, scenes=q.scenes)
+    others: Sequence[SceneFiles] = ()
+    if compared_with:
+        others = paired_maps(compared_with, labels, q.scheme, split=q.split, scenes=q.scenes).files
     total = map_pixels(chosen.files, q.scheme, reading) / 1e6
     views = None
     if q.has_views:
@@ -159,6 +166,7 @@ def evaluated_maps(
             split=chosen.split,
             reading=reading,
             block=q.block,
+            compared_with=others,
             on_strip=views,
             on_pixels=lambda pixels: bar.update(pixels / 1e6),
         )

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 RESAMPLES = 2000
 LEVEL = 0.95
+# with fewer, no difference reaches a p below 1 - LEVEL: two of 2**blocks swaps are as large
+FEWEST_BLOCKS = 6
 _SEED = 20211110  # any will do, as long as it stays the same
 _AT_ONCE = 250  # bounds memory
 
@@ -28,7 +30,7 @@ class Interval:
 
     Attributes:
         value: The figure; NaN where it is undefined.
-        low: Lower end, NaN where there are too few blocks to say.
+        low: Lower end, NaN where fewer than `FEWEST_BLOCKS` say anything of it.
         high: Upper end, likewise.
     """
 
@@ -50,16 +52,32 @@ class Difference:
     interval: Interval
     p: float
 
+    @property
+    def is_significant(self) -> bool:
+        """Whether both the interval and the test say that the two differ."""
+        low, high = self.interval.low, self.interval.high
+        return self.p < 1 - LEVEL and not low <= 0 <= high and not np.isnan(low)
 
-def score_intervals(blocks: Counts, scores: ScoresOf) -> dict[str, Interval]:
+
+def counted_blocks(blocks: Counts) -> int:
+    """Return how many of some blocks (blocks, ...) hold anything: those that are drawn."""
+    return int(_counted(blocks).sum())
+
+
+def score_intervals(
+    blocks: Counts, scores: ScoresOf, *, defined_alone: bool = True
+) -> dict[str, Interval]:
     """Return scores with percentile bootstrap intervals over blocks.
 
     Blocks are drawn with replacement, as many as there are (Efron and Tibshirani 1993, chapter
-    13). A draw that leaves a score undefined is no part of that score's interval.
+    13). A draw that leaves a score undefined is no part of that score's interval, nor is a block
+    that says nothing of it: of a class that few blocks hold, there is no interval.
 
     Args:
         blocks: (blocks, ...) what was counted in each; blocks of zeros are left out.
         scores: Returns scores by name, each (n,), of n sums of such counts, (n, ...).
+        defined_alone: Whether a block says something of a score only where the score of the
+            block alone is defined; else each block does.
     """
     blocks = blocks[_counted(blocks)]
     values = scores(blocks.sum(axis=0, keepdims=True))
@@ -68,8 +86,11 @@ def score_intervals(blocks: Counts, scores: ScoresOf) -> dict[str, Interval]:
             name: Interval(float(v[0]), float("nan"), float("nan")) for name, v in values.items()
         }
     draws = _joined(scores(sums) for sums in _resampled(blocks))
+    telling = dict.fromkeys(values, len(blocks))
+    if defined_alone:
+        telling = {name: int((~np.isnan(v)).sum()) for name, v in scores(blocks).items()}
     return {
-        name: Interval(float(value[0]), *_ends(draws[name], len(blocks)))
+        name: Interval(float(value[0]), *_ends(draws[name], telling[name]))
         for name, value in values.items()
     }
 
@@ -98,6 +119,8 @@ def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[s
         return {name: after[name] - before[name] for name in before}
 
     seen = differences(first.sum(axis=0, keepdims=True), second.sum(axis=0, keepdims=True))
+    # a score that one map alone has in a block tells them apart, too
+    alone = scores(first + second)
     drawn = _joined(
         differences(one, other)
         for one, other in zip(_resampled(first), _resampled(second), strict=True)
@@ -106,7 +129,8 @@ def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[s
     found = {}
     for name, values in seen.items():
         value = float(values[0])
-        interval = Interval(value, *_ends(drawn[name], len(first)))
+        telling = int((~np.isnan(alone[name])).sum())
+        interval = Interval(value, *_ends(drawn[name], telling))
         found[name] = Difference(interval, _p_value(value, swapped[name]))
     return found
 
@@ -152,9 +176,10 @@ def _joined(parts: Iterator[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _ends(draws: Floats, blocks: int) -> tuple[float, float]:
+def _ends(draws: Floats, telling: int) -> tuple[float, float]:
+    """Return the ends of an interval, from a number of blocks that say something of the score."""
     known = draws[~np.isnan(draws)]
-    if blocks < 2 or not known.size:
+    if telling < FEWEST_BLOCKS or not known.size:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

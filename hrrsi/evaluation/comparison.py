@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.block_bootstrap import Difference, score_differences
 from hrrsi.evaluation.report import EvaluationReport, mean_boundary_scores, number
@@ -57,15 +59,40 @@ class Comparison:
         return score_differences(first, second, mean_boundary_scores)
 
     @property
-    def unequal_pixels(self) -> int:
-        """Pixels that only one of the two was scored on: where one alone has no data."""
-        return abs(self.first.matrix.pixels - self.second.matrix.pixels)
+    def verdict(self) -> str:
+        """Whether the mIoU tells the two (A and B) apart, as a sentence."""
+        found, over = self.differences["mIoU"], self.first.blocks_text
+        if np.isnan(found.interval.low):
+            return (
+                f"{over} are too few to tell A and B apart: take more scenes, or a smaller --block."
+            )
+        sure = f"p = {found.p:.4f}, {over}"
+        if not found.is_significant:
+            return f"By mIoU, A and B can't be told apart on these scenes ({sure})."
+        better = "B" if found.interval.value > 0 else "A"
+        return f"By mIoU, {better} is better on these scenes ({sure})."
+
+    @property
+    def unequal_pixels(self) -> str:
+        """Which labelled pixels only one of the two predicts, as a sentence; empty where none."""
+        lacking = [r.evaluation.uncompared_pixels for r in (self.second, self.first)]
+        if any(lacking):  # maps that were there: scored where both predict
+            return (
+                f"A leaves out {lacking[0]:,} labelled pixels that B maps, and B {lacking[1]:,} "
+                "that A maps; none of them counts."
+            )
+        apart = self.second.matrix.pixels - self.first.matrix.pixels
+        if not apart:
+            return ""
+        more = "B" if apart > 0 else "A"
+        return f"{more} is scored on {abs(apart):,} pixels more, where the other has no data."
 
     def to_dict(self) -> dict[str, Any]:
         """Return both evaluations and their differences (second minus first) as plain data."""
         return {
             "first": self.first.to_dict(),
             "second": self.second.to_dict(),
+            "verdict": self.verdict,
             "differences": {name: _plain(found) for name, found in self.differences.items()},
             "boundary_differences": {
                 name: _plain(found) for name, found in self.boundary_differences.items()

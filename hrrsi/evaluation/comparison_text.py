@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 
 import numpy as np
 from prettytable import PrettyTable
 
 from hrrsi.evaluation.block_bootstrap import RESAMPLES, Difference, Interval
 from hrrsi.evaluation.comparison import Comparison
+from hrrsi.evaluation.grid import clutter_words
 from hrrsi.evaluation.report_text import percent
 
 _WIDTH = 98
@@ -33,28 +35,49 @@ def comparison_text(comparison: Comparison) -> str:
     for kind, (of_first, of_second, differences) in (("", scores), ("boundary ", boundaries)):
         for name, found in differences.items():
             table.add_row(_row(kind + name, of_first[name], of_second[name], found))
-    verdict = _verdict(comparison.differences["mIoU"])
     lines = [
         f"A: {first.source.sentence}.",
         f"B: {second.source.sentence}.",
-        f"Protocol {first.protocol.name!r}: {first.sentence}; and B alike.",
+        f"Protocol {first.protocol.name!r}, of both: {first.shared_sentence}.",
         f"Scenes: {', '.join(first.evaluation.scenes)}.",
-        "In percent. 95 %: bootstrap over the same blocks of "
-        f"{first.evaluation.counts.scenes[0].matrices[first.evaluation.labels].block} px for "
-        "both. p: how often maps that are swapped within random blocks differ by as much "
-        f"(at least {1 / (RESAMPLES + 1):.4f}).",
+        f"In percent. 95 %: bootstrap over the same {first.blocks_text} for both. p: how often "
+        "maps that are swapped within random blocks differ by as much (at least "
+        f"{1 / (RESAMPLES + 1):.4f}).",
     ]
-    if comparison.unequal_pixels:
-        lines.append(
-            f"{comparison.unequal_pixels:,} pixels more have a prediction in one than in the other."
-        )
+    lines += filter(None, [comparison.unequal_pixels])
     wrapped = [
         textwrap.fill(
             line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
         for line in lines
     ]
-    return "\n".join([table.get_string(), verdict, "", *wrapped])
+    return "\n".join(
+        [table.get_string(), comparison.verdict, *_grid_table(comparison), "", *wrapped]
+    )
+
+
+def _grid_table(comparison: Comparison) -> Iterator[str]:
+    """Yield both maps' scores of all scenes under every protocol, where there are several."""
+    pairs = [
+        (one, other)
+        for one, other in zip(comparison.first.grid, comparison.second.grid, strict=True)
+        if one.scene is None
+    ]
+    if len(pairs) < 2:
+        return
+    yield "\nThe same under other protocols:"
+    names = [f"{score} {of}" for score in ("OA", "mF1", "mIoU") for of in ("A", "B", "B - A")]
+    table = PrettyTable(["labels", "clutter", "augmentation", *names])
+    table.align = "r"
+    table.align["labels"] = "l"
+    clutter = clutter_words([one for one, _ in pairs])
+    for (one, other), word in zip(pairs, clutter, strict=True):
+        figures = []
+        for name in ("overall_accuracy", "mean_f1", "mean_iou"):
+            a, b = getattr(one.scores, name), getattr(other.scores, name)
+            figures += [percent(a), percent(b), "-" if np.isnan(b - a) else f"{100 * (b - a):+.2f}"]
+        table.add_row([one.protocol.labels, word, one.augmentation, *figures])
+    yield table.get_string()
 
 
 def _row(name: str, first: Interval, second: Interval, found: Difference) -> list[str]:
@@ -72,14 +95,3 @@ def _row(name: str, first: Interval, second: Interval, found: Difference) -> lis
         ends,
         f"{found.p:.4f}",
     ]
-
-
-def _verdict(found: Difference) -> str:
-    """Return in words whether the mIoU tells the two maps apart."""
-    value, p = found.interval.value, found.p
-    if np.isnan(value) or np.isnan(found.interval.low):
-        return "There are too few blocks to tell A and B apart."
-    if found.interval.low <= 0 <= found.interval.high:
-        return f"By mIoU, A and B can't be told apart on these scenes (p = {p:.4f})."
-    better = "B" if value > 0 else "A"
-    return f"By mIoU, {better} is better on these scenes (p = {p:.4f})."

@@ -36,6 +36,9 @@ class Evaluation:
         model: Name of the network, or None where it is not known.
         seen_in_training: Those of the scenes that the weights were trained on.
         reading: What changed how scenes, patches and labels were read, e.g. ``bands 3,2,1``.
+        outside_pixels: Pixels outside of the area of interest; they are ignored.
+        uncompared_pixels: Labelled pixels where the map that this one is compared with predicts
+            nothing, and this one does; they are ignored.
     """
 
     counts: PooledCounts
@@ -52,6 +55,13 @@ class Evaluation:
     model: str | None
     seen_in_training: tuple[str, ...]
     reading: tuple[str, ...] = ()
+    outside_pixels: int = 0
+    uncompared_pixels: int = 0
+
+    @property
+    def unlabelled_pixels(self) -> int:
+        """Pixels of interest without a class in the truth."""
+        return self.counts.ignored_pixels - self.outside_pixels - self.uncompared_pixels
 
     @property
     def extent(self) -> str:

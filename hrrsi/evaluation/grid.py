@@ -52,6 +52,14 @@ def protocol_grid(
     return tuple(rows)
 
 
+def clutter_words(rows: Sequence[GridRow]) -> list[str]:
+    """Return whether clutter is ``in`` or ``out`` of each row; ``-`` where no class is clutter."""
+    has_clutter = any(row.protocol.dropped_from_overall for row in rows)
+    return [
+        "out" if row.protocol.dropped_from_overall else "in" if has_clutter else "-" for row in rows
+    ]
+
+
 def _rows(
     scene: SceneCounts | None, evaluation: Evaluation, clutter: Collection[str]
 ) -> Iterator[GridRow]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import HrrsiError
@@ -65,6 +66,7 @@ def evaluate_maps(
     split: str | None = None,
     reading: MapReading | None = None,
     block: int = DEFAULT_BLOCK,
+    compared_with: Sequence[SceneFiles] = (),
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -81,6 +83,8 @@ def evaluate_maps(
         split: What the scenes are, for the record.
         reading: How maps and labels are read.
         block: Rows and columns of the blocks that uncertainty is estimated from.
+        compared_with: The same scenes with other maps, which these are compared with. Where one of
+            these predicts nothing, labels are ignored, so that leaving out what is hard can't win.
         on_strip: Called with each strip of each scene, from top to bottom, before it is counted.
         on_pixels: Called with the number of pixels that have just been read.
 
@@ -92,9 +96,14 @@ def evaluate_maps(
     merged = merged_classes(scheme, reading.merges)
     kind = labels_read(files)
     counts, unknown, models, laid, touched = [], 0, set(), 0, False
+    outside = uncompared = 0
+    others = {file.name: file for file in compared_with}
     for file in files:
         with ExitStack() as stack:
             pair = _opened(stack, file, scheme, merged, reading)
+            if file.name in others:
+                other = _opened(stack, others[file.name], scheme, merged, reading)
+                pair = replace(pair, other=other.prediction)
             areas = pixel_areas(pair.grid.dataset)
             seen = SceneCounts(file.name, merged.names, kind, block, areas)
             seen.add(_told(pair, file, on_strip, on_pixels))
@@ -103,6 +112,8 @@ def evaluate_maps(
             models.add(pair.classes.model)
             laid += pair.prediction is not pair.classes
             touched |= pair.is_touched
+            outside += pair.left_out["outside"]
+            uncompared += pair.left_out["uncompared"]
     if not touched:
         raise HrrsiError(
             "no polygon lies on " + ("any of the maps" if len(files) > 1 else files[0].image),
@@ -128,6 +139,8 @@ def evaluate_maps(
         model=models.pop() if len(models) == 1 else None,
         seen_in_training=(),
         reading=(*reading.words, *how),
+        outside_pixels=outside,
+        uncompared_pixels=uncompared,
     )
 
 
@@ -161,6 +174,9 @@ class _Pair:
         prediction: The map on the labels' grid.
         merged: The classes that are left of the scheme's.
         area: The area of interest, or None.
+        other: The map that it is compared with, on the same grid, or None.
+        left_out: Pixels read so far that are ignored: ``outside`` of the area of interest, and
+            labelled ones that this map predicts and the other doesn't (``uncompared``).
     """
 
     grid: Scene
@@ -169,6 +185,8 @@ class _Pair:
     prediction: GridClasses
     merged: MergedClasses
     area: AreaOfInterest | None
+    other: GridClasses | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_touched(self) -> bool:
@@ -185,8 +203,14 @@ class _Pair:
             truths = [new_index[labels] for labels in truths]
             if self.area is not None:
                 outside = ~self.area.inside(window)
+                self.left_out["outside"] += int(outside.sum())
                 for labels in (*truths, prediction):
                     labels[outside] = IGNORE_INDEX
+            if self.other is not None:
+                lacking = (self.other.read(window) == IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+                self.left_out["uncompared"] += int((lacking & (truths[0] != IGNORE_INDEX)).sum())
+                for labels in truths:
+                    labels[lacking] = IGNORE_INDEX
             yield EvaluatedStrip(
                 row, truths[0], prediction, None, truths[1] if len(truths) > 1 else None
             )

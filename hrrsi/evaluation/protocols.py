@@ -43,13 +43,15 @@ class Protocol:
         """What counts, in words; the labels are said elsewhere, with where they come from."""
         if self.left_out_of_means:
             names = " and ".join(self.left_out_of_means)
-            return f"every class counts in every score, but {names} is no part of mF1 and mIoU"
+            verb = "are" if len(self.left_out_of_means) > 1 else "is"
+            return f"every class counts in every score, but {names} {verb} no part of mF1 and mIoU"
         if not self.dropped_from_means:
             return "every class counts in every score"
         names = " and ".join(self.dropped_from_means)
         if self.dropped_from_overall:
             return f"{names} dropped (row and column) from every score"
-        return f"{names} counts in OA and kappa, dropped (row and column) from the other scores"
+        verb = "count" if len(self.dropped_from_means) > 1 else "counts"
+        return f"{names} {verb} in OA and kappa, dropped (row and column) from the other scores"
 
 
 ALL = Protocol("all")
@@ -75,15 +77,24 @@ def named_protocol(
         labels: Which labels are the truth, unless the protocol says.
 
     Raises:
-        HrrsiError: No such protocol, or no class is clutter.
+        HrrsiError: No such protocol, no class is clutter, or a class that was named is none.
     """
     if name not in PROTOCOL_NAMES:
         raise HrrsiError(
             f"unknown protocol {name!r}", fix=f"choose from {', '.join(PROTOCOL_NAMES)}"
         )
+    wanted = {c.casefold() for c in clutter}
+    if wanted != {c.casefold() for c in CLUTTER_NAMES}:  # somebody named them
+        known = {c.casefold() for c in classes}
+        strange = next((c for c in clutter if c.casefold() not in known), None)
+        if strange is not None:
+            raise HrrsiError(
+                f"{strange!r} is no class",
+                where="--clutter",
+                fix=f"name some of {', '.join(classes)}",
+            )
     if name == "all":
         return Protocol(name, labels)
-    wanted = {c.casefold() for c in clutter}
     dropped = tuple(c for c in classes if c.casefold() in wanted)
     if name == "isprs":  # where no class is clutter, nothing is left out
         return Protocol(name, "eroded", left_out_of_means=dropped)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hrrsi.evaluation.area_estimates import ClassArea, class_areas_estimated, estimated_shares
-from hrrsi.evaluation.block_bootstrap import Interval, score_intervals
+from hrrsi.evaluation.block_bootstrap import Interval, counted_blocks, score_intervals
 from hrrsi.evaluation.boundary_scores import (
     TOLERANCES,
     BoundaryScores,
@@ -25,6 +25,7 @@ from hrrsi.evaluation.map_source import MapSource
 from hrrsi.evaluation.protocols import CLUTTER_NAMES, Protocol
 from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays
 from hrrsi.evaluation.scores import ConfusionMatrix, Scores
+from hrrsi.quantities import counted
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class EvaluationReport:
         """Scores with their intervals, as `hrrsi.evaluation.score_arrays` names them."""
         blocks = self.evaluation.counts.blocks(self.protocol.labels)
         return score_intervals(blocks, self.scores_of)
+
+    @property
+    def blocks_text(self) -> str:
+        """What intervals are drawn from."""
+        counts, labels = self.evaluation.counts, self.protocol.labels
+        size = counts.scenes[0].matrices[labels].block
+        return f"{counted(counted_blocks(counts.blocks(labels)), 'block')} of {size} px"
 
     @property
     def scores_of(self) -> partial[dict[str, Floats]]:
@@ -102,6 +110,7 @@ class EvaluationReport:
                 str(i): share
                 for i, share in enumerate(np.moveaxis(estimated_shares(sums, self._mapped), -1, 0))
             },
+            defined_alone=False,  # a share needs every mapped class, which few blocks have
         )
         return tuple(found.values())
 
@@ -114,6 +123,11 @@ class EvaluationReport:
     @property
     def sentence(self) -> str:
         """Everything a reader has to know to compare the figures, but for the scenes' names."""
+        return f"{self.shared_sentence}; {self.source.name}"
+
+    @property
+    def shared_sentence(self) -> str:
+        """The same, but for what made the map."""
         e = self.evaluation
         split = f", {e.split}" if e.split else ""
         parts = [
@@ -122,7 +136,6 @@ class EvaluationReport:
             self.protocol.sentence,
             # of maps that were there, it is not known
             *([] if e.unit == "maps" else [augmentation_text(e.augmentation)]),
-            self.source.name,
             *e.reading,
         ]
         return "; ".join(parts)
@@ -140,7 +153,7 @@ class EvaluationReport:
     def unscored(self) -> str:
         """How many pixels no score counts, and why."""
         e, matrix = self.evaluation, self.matrix
-        parts = [f"{e.counts.ignored_pixels:,} pixels without a label"]
+        parts = [f"{e.unlabelled_pixels:,} pixels without a label"]
         if e.unknown_pixels:
             parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
         if self.protocol.labels == "eroded" and e.labels == "full":
@@ -151,7 +164,14 @@ class EvaluationReport:
         holder = "the map" if e.unit == "maps" else "the image"
         holder += " or the height model" if heights else ""
         unpredicted = int(matrix.unpredicted.sum())
-        parts.append(f"{unpredicted:,} labelled pixels where {holder} holds no data")
+        what = "no data"
+        if e.unit == "maps" and "unknown labels ignored" in e.reading:
+            what += " or a value that the scheme doesn't know"
+        parts.append(f"{unpredicted:,} labelled pixels where {holder} holds {what}")
+        if e.uncompared_pixels:
+            parts.append(f"{e.uncompared_pixels:,} where the other map alone does")
+        if e.outside_pixels:
+            parts.append(f"{e.outside_pixels:,} pixels outside of the area of interest")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +199,7 @@ class EvaluationReport:
             },
             "scores": {**_overall(scores), "pixels": scores.pixels},
             "intervals": _interval_dict(self.intervals),
+            "blocks": counted_blocks(self.evaluation.counts.blocks(self.protocol.labels)),
             "classes": [
                 {
                     "name": c.name,
@@ -202,9 +223,11 @@ class EvaluationReport:
             "calibration": self._calibration_dict(),
             "areas": self._area_dict(),
             "not_scored": {
-                "unlabelled_pixels": e.counts.ignored_pixels,
+                "unlabelled_pixels": e.unlabelled_pixels,
                 "unknown_label_pixels": e.unknown_pixels,
                 "labelled_pixels_without_data": int(matrix.unpredicted.sum()),
+                "labelled_pixels_without_data_in_the_other_map": e.uncompared_pixels,
+                "pixels_outside_of_the_area_of_interest": e.outside_pixels,
             },
         }
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from prettytable import PrettyTable
 
-from hrrsi.evaluation.block_bootstrap import Interval
+from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS, Interval
 from hrrsi.evaluation.border_distance import FARTHEST
+from hrrsi.evaluation.grid import clutter_words
 from hrrsi.evaluation.report import EvaluationReport
 from hrrsi.evaluation.scores import Scores
 from hrrsi.quantities import area_text
@@ -62,12 +63,8 @@ def _grid_table(report: EvaluationReport) -> Iterator[str]:
         return
     yield "\nThe same under other protocols:"
     table = _table("labels", "clutter", "augmentation", "OA", "mF1", "mIoU", "kappa")
-    has_clutter = any(row.protocol.dropped_from_overall for row in rows)
-    for row in rows:
-        clutter = "out" if row.protocol.dropped_from_overall else "in" if has_clutter else "-"
-        table.add_row(
-            [row.protocol.labels, clutter, row.augmentation, *_overall(row.scores)],
-        )
+    for row, clutter in zip(rows, clutter_words(rows), strict=True):
+        table.add_row([row.protocol.labels, clutter, row.augmentation, *_overall(row.scores)])
     yield table.get_string()
 
 
@@ -136,8 +133,8 @@ def _notes(report: EvaluationReport) -> Iterator[str]:
         f"Made by: {report.source.sentence}.",
         f"Not scored: {report.unscored}.",
         "In percent; - where a class is in neither truth nor prediction (left out of means), or "
-        "where there is nothing to divide by. 95 %: bootstrap over blocks of "
-        f"{e.counts.scenes[0].matrices[e.labels].block} px.",
+        f"where there is nothing to divide by. 95 %: bootstrap over {report.blocks_text}; - of "
+        f"what fewer than {FEWEST_BLOCKS} blocks hold.",
     ]
     if e.seen_in_training:
         seen = ", ".join(e.seen_in_training)

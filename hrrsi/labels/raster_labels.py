@@ -213,7 +213,10 @@ class IndexLabels(_RasterLabels):
             for position, c in enumerate(self.scheme.classes)
         ]
         index, name = min(numbered, key=lambda pair: abs(pair[0] - value))
-        return f"index {value}", f"{name} ({index})"
+        text = f"index {value}"
+        if value == len(self.scheme.classes) and numbered[0][0] == 0:
+            text += " (do they start at 1? Classes do at 0 here)"
+        return text, f"{name} ({index})"
 
 
 def _packed(red: int, green: int, blue: int) -> int:

@@ -86,9 +86,7 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
     )
     facts = [line for one in maps for line in protocol_lines(one.report)]
     if comparison and comparison.unequal_pixels:
-        facts.append(
-            ("Beware", f"{comparison.unequal_pixels:,} pixels are scored of one map only.")
-        )
+        facts.append(("Beware", comparison.unequal_pixels))
     lines = "".join(
         f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in dict.fromkeys(facts)
     )
