@@ -13,7 +13,7 @@ from hrrsi.evaluation.block_bootstrap import (
 )
 from hrrsi.evaluation.block_matrices import BlockMatrices
 from hrrsi.evaluation.protocols import ALL, PROTOCOL_NAMES, named_protocol
-from hrrsi.evaluation.score_arrays import score_arrays
+from hrrsi.evaluation.score_arrays import score_arrays, telling_blocks
 from hrrsi.evaluation.scores import ConfusionMatrix
 
 NAMES = ("roof", "road", "clutter")
@@ -105,10 +105,29 @@ def test_few_blocks_give_no_interval(blocks, is_known):
 def test_a_class_that_few_blocks_hold_has_no_interval():
     blocks = blocks_of(4, 20)
     blocks[5:, 2, :] = blocks[5:, :, 2] = 0  # no clutter, but in five blocks
-    intervals = score_intervals(blocks, SCORES)
+    intervals = score_intervals(blocks, SCORES, telling_blocks(blocks, NAMES, ALL))
     assert intervals["IoU clutter"].value > 0.3
     assert np.isnan(intervals["IoU clutter"].low)
+    assert np.isnan(intervals["mIoU"].low)  # a third of it rests on these five
     assert intervals["IoU road"].low < intervals["IoU road"].value < intervals["IoU road"].high
+
+
+def test_means_of_all_draws_are_over_the_same_classes():
+    blocks = blocks_of(4, 20)
+    blocks[:, 2, :] = blocks[:, :, 2] = 0
+    blocks[:6, 2, 2], blocks[:6, 0, 2] = 30, 970  # clutter, nearly always wrong, in six blocks
+    needed = blocks.sum(axis=(0, 1)) > 0
+    scores = partial(score_arrays, classes=NAMES, protocol=ALL, needed=needed)
+    found = score_intervals(blocks, scores, telling_blocks(blocks, NAMES, ALL))["mIoU"]
+    without = blocks[6:].sum(axis=0)
+    assert np.isnan(scores(without)["mIoU"])  # else the mean of two good classes
+    assert found.low < found.value < found.high < SCORES(without)["mIoU"] - 0.1
+
+
+def test_blocks_in_which_nothing_was_counted_are_told_apart_by_nothing():
+    nothing = np.zeros((4, 3, 3), dtype=np.int64)
+    found = score_differences(nothing, nothing, SCORES)["mIoU"]
+    assert np.isnan([found.interval.value, found.interval.low, found.p]).all()
 
 
 def test_a_difference_needs_both_its_interval_and_its_test():

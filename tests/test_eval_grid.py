@@ -283,9 +283,9 @@ def test_maps_that_are_there_score_as_the_weights_that_made_them(scenes, weights
     assert "can't be told apart" in compared.stdout, compared.output
 
 
-def map_of(path: Path, indices: np.ndarray) -> Path:
+def map_of(path: Path, indices: np.ndarray, top: float = 2_780_000) -> Path:
     """Write class indices as a map with the place of the first scene."""
-    transform = rasterio.Affine(0.5, 0, 300_000, 0, -0.5, 2_780_000)
+    transform = rasterio.Affine(0.5, 0, 300_000, 0, -0.5, top)
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32640"}
     height, width = indices.shape
     with rasterio.open(
@@ -314,8 +314,55 @@ def test_a_map_that_leaves_out_what_is_hard_does_not_win(scenes, tmp_path):
     left_out = (truth[40:90, 20:100] != 255).sum()
     assert f"A leaves out 0 labelled pixels that B maps, and B {left_out:,} that A maps" in text
     lacking = found["first"]["not_scored"]
-    assert lacking["labelled_pixels_without_data_in_the_other_map"] == left_out
+    assert lacking["labelled_pixels_that_the_other_map_lacks"] == left_out
     assert lacking["unlabelled_pixels"] == (truth == 255).sum()
+    # borders of the truth are where they were, so eroded labels are the same of both
+    grids = [[row["pixels"] for row in found[which]["grid"]] for which in ("first", "second")]
+    assert grids[0] == grids[1]
+    distances = [found[which]["border_distance"]["pixels"] for which in ("first", "second")]
+    assert distances[0] == distances[1]
+    # areas are those of the whole maps
+    mapped = [found[which]["areas"]["mapped_pixels"] for which in ("first", "second")]
+    assert mapped == [truth.size, truth.size - 50 * 80]
+
+
+def test_maps_on_other_grids_are_compared_on_one_against_polygons(scenes, tmp_path):
+    """Polygons have no grid: both maps are laid on the first one's."""
+    shape = SIZES["b"]
+    indices = blobs(8, shape, classes=3, ignored=0)
+    first = map_of(tmp_path / "a.tif", indices)
+    shifted = map_of(tmp_path / "b.tif", indices[20:], top=2_780_000 - 10)
+    ring = [[x, y] for x, y in ((0, 0), (64, 0), (64, -74), (0, -74), (0, 0))]
+    polygon = {"type": "Polygon", "coordinates": [[[300_000 + x, 2_780_000 + y] for x, y in ring]]}
+    feature = {"type": "Feature", "properties": {"class": "tree"}, "geometry": polygon}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32640"}}
+    label = tmp_path / "gt.geojson"
+    label.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    options = ["--label", label, "--map-format", "indices", "--block", 32, *scenes["options"]]
+    found = scored(first, shifted, *options)
+    assert found["first"]["confusion_matrix"] == found["second"]["confusion_matrix"]
+    assert found["first"]["scores"]["pixels"] == 128 * (148 - 20)
+    assert all(d["difference"] in (0, None) for d in found["differences"].values())
+
+
+def test_two_maps_of_one_class_have_no_borders_to_compare(scenes, tmp_path):
+    one = map_of(tmp_path / "a.tif", np.zeros((70, 80), np.uint8))
+    options = ["--label", one, "--label-format", "indices", "--map-format", "indices"]
+    found = scored(one, one, *options, *scenes["options"])
+    assert found["boundary_differences"]["F1 at 3 px"]["difference"] is None
+
+
+def test_boundary_means_are_of_the_protocol_s_classes(scenes, weights):
+    options = [*scenes["options"], "--weights", weights, "--window", 64]
+    every = scored(scenes["folder"], *options)
+    without = scored(scenes["folder"], *options, "--protocol", "no-clutter")
+    for at, all_of_them in zip(without["boundaries"], every["boundaries"], strict=True):
+        assert at["classes"] == all_of_them["classes"]
+        f1 = [c["F1"] for c in at["classes"] if c["name"] != "clutter"]
+        assert at["mF1"] == pytest.approx(np.mean(f1))
+        assert at["mF1"] != pytest.approx(all_of_them["mF1"])
+    text = evaluated(scenes["folder"], *options, "--protocol", "no-clutter").stdout
+    assert "| mean without clutter |" in text
 
 
 def test_two_maps_are_compared_under_every_protocol(scenes, weights, tmp_path):

@@ -210,3 +210,22 @@ def test_what_has_no_partner_is_one_line(vaihingen: Path) -> None:
         paired_maps([empty], [data], VAIHINGEN)
     with pytest.raises(HrrsiError, match=r"empty: no scenes of the scheme 'vaihingen' among 0"):
         paired_maps([folder], [empty], VAIHINGEN)
+
+
+def test_names_pair_files_before_their_order(tmp_path: Path) -> None:
+    scheme = load_scheme(own_scheme(tmp_path))
+    maps = [a_raster(tmp_path / "maps" / f"area{n}.tif") for n in (1, 2)]
+    labels = [a_raster(tmp_path / "labels" / f"area{n}.tif") for n in (2, 1)]
+    found = of(paired_maps(maps, labels, scheme))
+    assert found["area1"][:2] == ("maps/area1.tif", "labels/area1.tif")
+    assert found["area2"][:2] == ("maps/area2.tif", "labels/area2.tif")
+
+
+def test_nothing_counts_twice(tmp_path: Path) -> None:
+    scheme = load_scheme(own_scheme(tmp_path))
+    one, label = a_raster(tmp_path / "a.tif"), a_raster(tmp_path / "gt.tif")
+    again = tmp_path / "link.tif"
+    again.symlink_to(one)
+    for maps, labels in (([one, again], [label]), ([one], [label, label])):
+        with pytest.raises(HrrsiError, match="is given twice"):
+            paired_maps(maps, labels, scheme)

@@ -325,7 +325,7 @@ def evaluate(
         assert question
         reading = MapReading(tuple(merge or ()), unknown, map_format, aoi)
         with scene_warnings_in_one_line():
-            found = evaluated_maps(paths, labels, question, reading, others)
+            found = evaluated_maps(paths, labels, question, reading, others, given[0])
         return shown(", ".join(map(str, paths)), found, GivenMaps(found.maps))
 
     def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:
@@ -353,8 +353,8 @@ def evaluate(
     else:
         content = reports[0].to_dict()
         table = report_text(reports[0]) if output == "table" else ""
-    document = json.dumps(content, indent=2, ensure_ascii=False)
-    typer.echo(table or document)
+    document = _printable(json.dumps(content, indent=2, ensure_ascii=False))
+    typer.echo(_printable(table) or document)
     if json_file is not None:
         with replacing(json_file) as temporary:
             temporary.write_text(document + "\n", encoding="utf-8")
@@ -364,6 +364,11 @@ def evaluate(
         write_confusion_plot(reports[0].matrix, reports[0].sentence, confusion_matrix)
     if report_file is not None:
         _write_report(report_file, maps, systems, comparison)
+
+
+def _printable(text: str) -> str:
+    """Return a text with question marks for what of files' names is no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _write_report(

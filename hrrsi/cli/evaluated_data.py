@@ -16,7 +16,7 @@ from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_evaluation import SceneReading, evaluate_scenes, scene_pixels
 from hrrsi.labels.class_merging import merged_classes
-from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
+from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import Scheme
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import require_height_as_trained
@@ -143,17 +143,27 @@ def evaluated_maps(
     question: SceneQuestion,
     reading: MapReading,
     compared_with: Sequence[Path] = (),
+    grids: Sequence[Path] = (),
 ) -> Evaluated:
-    """Evaluate maps that are there, where those that they are compared with predict something too.
+    """Evaluate maps that are there.
+
+    Args:
+        maps: As they were named.
+        labels: Likewise.
+        question: Which scenes count.
+        reading: How they are read.
+        compared_with: The other maps, where two are compared: what these lack is not scored.
+        grids: The maps on whose grids labels are burned that are polygons; by default `maps`.
 
     Raises:
         HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps`.
     """
     q = question
     chosen = paired_maps(maps, labels, q.scheme, split=q.split, scenes=q.scenes)
-    others: Sequence[SceneFiles] = ()
-    if compared_with:
-        others = paired_maps(compared_with, labels, q.scheme, split=q.split, scenes=q.scenes).files
+    others, on_grids = (
+        paired_maps(paths, labels, q.scheme, split=q.split, scenes=q.scenes).files if paths else []
+        for paths in (compared_with, grids)
+    )
     total = map_pixels(chosen.files, q.scheme, reading) / 1e6
     views = None
     if q.has_views:
@@ -167,6 +177,7 @@ def evaluated_maps(
             reading=reading,
             block=q.block,
             compared_with=others,
+            grids=on_grids,
             on_strip=views,
             on_pixels=lambda pixels: bar.update(pixels / 1e6),
         )

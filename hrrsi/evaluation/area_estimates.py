@@ -132,7 +132,8 @@ def _producers_variances(
     found = np.full(count, np.nan)
     for j in range(count):
         own = sizes[j] ** 2 * (1 - producers[j]) ** 2
-        own *= users[j] * (1 - users[j]) / (sampled[j] - 1) if sampled[j] > 1 else np.nan
+        if sizes[j] > 0:
+            own *= users[j] * (1 - users[j]) / (sampled[j] - 1) if sampled[j] > 1 else np.nan
         others = 0.0
         for i in range(count):
             if i != j and sizes[i] > 0:

@@ -65,19 +65,17 @@ def counted_blocks(blocks: Counts) -> int:
 
 
 def score_intervals(
-    blocks: Counts, scores: ScoresOf, *, defined_alone: bool = True
+    blocks: Counts, scores: ScoresOf, telling: Mapping[str, int] | None = None
 ) -> dict[str, Interval]:
     """Return scores with percentile bootstrap intervals over blocks.
 
     Blocks are drawn with replacement, as many as there are (Efron and Tibshirani 1993, chapter
-    13). A draw that leaves a score undefined is no part of that score's interval, nor is a block
-    that says nothing of it: of a class that few blocks hold, there is no interval.
+    13). A draw that leaves a score undefined is no part of that score's interval.
 
     Args:
         blocks: (blocks, ...) what was counted in each; blocks of zeros are left out.
         scores: Returns scores by name, each (n,), of n sums of such counts, (n, ...).
-        defined_alone: Whether a block says something of a score only where the score of the
-            block alone is defined; else each block does.
+        telling: How many blocks say something of each score; by default, each does.
     """
     blocks = blocks[_counted(blocks)]
     values = scores(blocks.sum(axis=0, keepdims=True))
@@ -86,16 +84,16 @@ def score_intervals(
             name: Interval(float(v[0]), float("nan"), float("nan")) for name, v in values.items()
         }
     draws = _joined(scores(sums) for sums in _resampled(blocks))
-    telling = dict.fromkeys(values, len(blocks))
-    if defined_alone:
-        telling = {name: int((~np.isnan(v)).sum()) for name, v in scores(blocks).items()}
+    telling = telling or dict.fromkeys(values, len(blocks))
     return {
         name: Interval(float(value[0]), *_ends(draws[name], telling[name]))
         for name, value in values.items()
     }
 
 
-def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[str, Difference]:
+def score_differences(
+    first: Counts, second: Counts, scores: ScoresOf, telling: Mapping[str, int] | None = None
+) -> dict[str, Difference]:
     """Return how much the scores of two maps differ, over the same blocks.
 
     The interval is a bootstrap that draws the same blocks for both. The test swaps the two maps
@@ -105,6 +103,7 @@ def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[s
         first: (blocks, ...) what was counted of the first map.
         second: What was counted of the second, in the same blocks in the same order.
         scores: As for `score_intervals`.
+        telling: Likewise.
 
     Raises:
         ValueError: The two have other blocks.
@@ -119,8 +118,13 @@ def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[s
         return {name: after[name] - before[name] for name in before}
 
     seen = differences(first.sum(axis=0, keepdims=True), second.sum(axis=0, keepdims=True))
-    # a score that one map alone has in a block tells them apart, too
-    alone = scores(first + second)
+    if not len(first):
+        undefined = float("nan")
+        return {
+            name: Difference(Interval(float(v[0]), undefined, undefined), undefined)
+            for name, v in seen.items()
+        }
+    telling = telling or dict.fromkeys(seen, len(first))
     drawn = _joined(
         differences(one, other)
         for one, other in zip(_resampled(first), _resampled(second), strict=True)
@@ -129,8 +133,7 @@ def score_differences(first: Counts, second: Counts, scores: ScoresOf) -> dict[s
     found = {}
     for name, values in seen.items():
         value = float(values[0])
-        telling = int((~np.isnan(alone[name])).sum())
-        interval = Interval(value, *_ends(drawn[name], telling))
+        interval = Interval(value, *_ends(drawn[name], telling[name]))
         found[name] = Difference(interval, _p_value(value, swapped[name]))
     return found
 

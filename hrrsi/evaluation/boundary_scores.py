@@ -180,7 +180,10 @@ class BoundaryCounts:
 
 
 def boundary_scores(
-    counts: Counts, classes: Sequence[str], tolerances: Sequence[int] = TOLERANCES
+    counts: Counts,
+    classes: Sequence[str],
+    tolerances: Sequence[int] = TOLERANCES,
+    averaged: Sequence[int] | None = None,
 ) -> tuple[BoundaryScores, ...]:
     """Return the scores at each tolerance.
 
@@ -188,8 +191,9 @@ def boundary_scores(
         counts: (tolerances, 7, classes), as a block of `BoundaryCounts.counts` or a sum of them.
         classes: Class names.
         tolerances: In pixels.
+        averaged: Indices of the classes that means are of; None: of each.
     """
-    arrays = boundary_arrays(counts)
+    arrays = boundary_arrays(counts, averaged)
     return tuple(
         BoundaryScores(
             tolerance,
@@ -224,11 +228,15 @@ class BoundaryArrays(NamedTuple):
     mean_iou: Floats
 
 
-def boundary_arrays(counts: Counts) -> BoundaryArrays:
+def boundary_arrays(
+    counts: Counts, averaged: Sequence[int] | None = None, needed: Sequence[int] = ()
+) -> BoundaryArrays:
     """Return the scores of many counts at once.
 
     Args:
         counts: (..., tolerances, 7, classes), as in `BoundaryCounts.counts`.
+        averaged: Indices of the classes that means are of; None: of each.
+        needed: Indices of those without whose true border means are undefined.
     """
     predicted, true, predicted_near, true_near, predicted_rim, true_rim, both = np.moveaxis(
         counts, -2, 0
@@ -239,7 +247,12 @@ def boundary_arrays(counts: Counts) -> BoundaryArrays:
     f1 = np.where(p + r > 0, shares(2 * p * r, p + r), 0.0)
     f1 = np.where(predicted + true > 0, f1, np.nan)
     iou = shares(both, predicted_rim + true_rim - both)
-    return BoundaryArrays(precision, recall, f1, iou, defined_means(f1), defined_means(iou))
+    complete = (true[..., list(needed)] > 0).all(axis=-1)
+    kept = list(range(counts.shape[-1])) if averaged is None else list(averaged)
+    mean_f1, mean_iou = (
+        np.where(complete, defined_means(values[..., kept]), np.nan) for values in (f1, iou)
+    )
+    return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)
 
 
 def _near_border(

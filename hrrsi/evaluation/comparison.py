@@ -10,7 +10,8 @@ import numpy as np
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.block_bootstrap import Difference, score_differences
-from hrrsi.evaluation.report import EvaluationReport, mean_boundary_scores, number
+from hrrsi.evaluation.report import EvaluationReport, number
+from hrrsi.evaluation.score_arrays import Counts, telling_blocks
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Comparison:
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """How much each score of the second differs, as `score_arrays` names them."""
-        labels = self.first.protocol.labels
-        first, second = (r.evaluation.counts.blocks(labels) for r in (self.first, self.second))
-        return score_differences(first, second, self.first.scores_of)
+        first, second = self._blocks
+        telling = telling_blocks(first + second, self.first.matrix.classes, self.first.protocol)
+        return score_differences(first, second, self.first.scores_of, telling)
 
     @cached_property
     def boundary_differences(self) -> dict[str, Difference]:
@@ -56,7 +57,15 @@ class Comparison:
         if not self.first.boundaries:
             return {}
         first, second = (r.evaluation.counts.boundary_blocks for r in (self.first, self.second))
-        return score_differences(first, second, mean_boundary_scores)
+        telling = self.first.telling_boundary_blocks(first + second)
+        return score_differences(first, second, self.first.boundary_scores_of, telling)
+
+    @property
+    def _blocks(self) -> tuple[Counts, Counts]:
+        """(blocks, classes, classes) what was counted of each, under the protocol's labels."""
+        labels = self.first.protocol.labels
+        first, second = (r.evaluation.counts.blocks(labels) for r in (self.first, self.second))
+        return first, second
 
     @property
     def verdict(self) -> str:
@@ -75,17 +84,15 @@ class Comparison:
     @property
     def unequal_pixels(self) -> str:
         """Which labelled pixels only one of the two predicts, as a sentence; empty where none."""
-        lacking = [r.evaluation.uncompared_pixels for r in (self.second, self.first)]
+        lacking = [r.evaluation.uncompared_pixels or 0 for r in (self.second, self.first)]
         if any(lacking):  # maps that were there: scored where both predict
             return (
                 f"A leaves out {lacking[0]:,} labelled pixels that B maps, and B {lacking[1]:,} "
                 "that A maps; none of them counts."
             )
-        apart = self.second.matrix.pixels - self.first.matrix.pixels
-        if not apart:
-            return ""
-        more = "B" if apart > 0 else "A"
-        return f"{more} is scored on {abs(apart):,} pixels more, where the other has no data."
+        first, second = (blocks.sum(axis=1) for blocks in self._blocks)  # the truth of each block
+        apart = int(np.abs(second - first).sum())
+        return f"{apart:,} pixels are scored of one of the two only." if apart else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return both evaluations and their differences (second minus first) as plain data."""

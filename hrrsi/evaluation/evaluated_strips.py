@@ -20,6 +20,8 @@ class EvaluatedStrip(NamedTuple):
             none; None where it is not known.
         eroded_truth: (rows, width) uint8, truth without the borders of classes, from labels of its
             own; None where there are none.
+        mapped: (rows, width) uint8, what the map holds, where that is more than the prediction
+            that is scored; None where it is not.
     """
 
     first_row: int
@@ -27,6 +29,7 @@ class EvaluatedStrip(NamedTuple):
     prediction: npt.NDArray[np.uint8]
     confidence: npt.NDArray[Any] | None = None
     eroded_truth: npt.NDArray[np.uint8] | None = None
+    mapped: npt.NDArray[np.uint8] | None = None
 
     @property
     def end_row(self) -> int:
@@ -45,6 +48,7 @@ class EvaluatedStrip(NamedTuple):
             self.prediction[part],
             None if self.confidence is None else self.confidence[part],
             None if self.eroded_truth is None else self.eroded_truth[part],
+            None if self.mapped is None else self.mapped[part],
         )
 
 
@@ -83,6 +87,7 @@ def _joined(above: EvaluatedStrip, below: EvaluatedStrip) -> EvaluatedStrip:
         np.concatenate([above.prediction, below.prediction]),
         _both(above.confidence, below.confidence),
         _both(above.eroded_truth, below.eroded_truth),
+        _both(above.mapped, below.mapped),
     )
 
 

@@ -38,7 +38,7 @@ class Evaluation:
         reading: What changed how scenes, patches and labels were read, e.g. ``bands 3,2,1``.
         outside_pixels: Pixels outside of the area of interest; they are ignored.
         uncompared_pixels: Labelled pixels where the map that this one is compared with predicts
-            nothing, and this one does; they are ignored.
+            nothing, and this one does; they are in no score. None: it is compared with none.
     """
 
     counts: PooledCounts
@@ -56,12 +56,17 @@ class Evaluation:
     seen_in_training: tuple[str, ...]
     reading: tuple[str, ...] = ()
     outside_pixels: int = 0
-    uncompared_pixels: int = 0
+    uncompared_pixels: int | None = None
 
     @property
     def unlabelled_pixels(self) -> int:
         """Pixels of interest without a class in the truth."""
-        return self.counts.ignored_pixels - self.outside_pixels - self.uncompared_pixels
+        return self.counts.ignored_pixels - self.outside_pixels
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether only what another map predicts too was scored."""
+        return self.uncompared_pixels is not None
 
     @property
     def extent(self) -> str:

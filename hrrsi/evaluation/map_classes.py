@@ -17,6 +17,7 @@ from hrrsi.labels.raster_labels import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Indices, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.maps.class_raster import read_class_raster
+from hrrsi.quantities import counted
 from hrrsi.scenes.band_choice import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
@@ -203,9 +204,12 @@ class _IndexMap(IndexLabels):
         dtype = np.dtype(scene.dtype)
         if len(scene.bands) != 1 or not np.issubdtype(dtype, np.integer):
             raise HrrsiError(
-                f"has {len(scene.bands)} bands of {dtype}, not one of class indices",
+                f"has {counted(len(scene.bands), 'band')} of {dtype}, not one of class indices "
+                "(whole numbers)",
                 where=path,
-                fix="leave out --map-format",
+                fix="convert it, e.g. with `gdal_translate -ot Byte`"
+                if len(scene.bands) == 1
+                else "leave out --map-format",
             )
         self._codes = codes
         super().__init__(path, scene.dataset, scene, scheme, name, unknown)

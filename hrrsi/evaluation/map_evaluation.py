@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
@@ -67,6 +69,7 @@ def evaluate_maps(
     reading: MapReading | None = None,
     block: int = DEFAULT_BLOCK,
     compared_with: Sequence[SceneFiles] = (),
+    grids: Sequence[SceneFiles] = (),
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -83,8 +86,10 @@ def evaluate_maps(
         split: What the scenes are, for the record.
         reading: How maps and labels are read.
         block: Rows and columns of the blocks that uncertainty is estimated from.
-        compared_with: The same scenes with other maps, which these are compared with. Where one of
-            these predicts nothing, labels are ignored, so that leaving out what is hard can't win.
+        compared_with: The same scenes with other maps, which these are compared with. What one of
+            these doesn't predict is not scored, so that leaving out what is hard can't win.
+        grids: The same scenes with the maps whose grids polygons are burned onto; by default
+            these. Two maps that are compared need one grid.
         on_strip: Called with each strip of each scene, from top to bottom, before it is counted.
         on_pixels: Called with the number of pixels that have just been read.
 
@@ -97,13 +102,13 @@ def evaluate_maps(
     kind = labels_read(files)
     counts, unknown, models, laid, touched = [], 0, set(), 0, False
     outside = uncompared = 0
-    others = {file.name: file for file in compared_with}
+    others, grids_of = ({file.name: file for file in some} for some in (compared_with, grids))
     for file in files:
         with ExitStack() as stack:
-            pair = _opened(stack, file, scheme, merged, reading)
+            pair = _opened(stack, file, scheme, merged, reading, grids_of.get(file.name))
             if file.name in others:
-                other = _opened(stack, others[file.name], scheme, merged, reading)
-                pair = replace(pair, other=other.prediction)
+                other = _opened_map(stack, others[file.name], scheme, merged, reading)
+                pair = replace(pair, other=on_grid(other, pair.grid))
             areas = pixel_areas(pair.grid.dataset)
             seen = SceneCounts(file.name, merged.names, kind, block, areas)
             seen.add(_told(pair, file, on_strip, on_pixels))
@@ -140,7 +145,7 @@ def evaluate_maps(
         seen_in_training=(),
         reading=(*reading.words, *how),
         outside_pixels=outside,
-        uncompared_pixels=uncompared,
+        uncompared_pixels=uncompared if compared_with else None,
     )
 
 
@@ -176,7 +181,8 @@ class _Pair:
         area: The area of interest, or None.
         other: The map that it is compared with, on the same grid, or None.
         left_out: Pixels read so far that are ignored: ``outside`` of the area of interest, and
-            labelled ones that this map predicts and the other doesn't (``uncompared``).
+            labelled ones that this map predicts and the other doesn't (``uncompared``), which are
+            not scored.
     """
 
     grid: Scene
@@ -206,13 +212,14 @@ class _Pair:
                 self.left_out["outside"] += int(outside.sum())
                 for labels in (*truths, prediction):
                     labels[outside] = IGNORE_INDEX
+            mapped = None
             if self.other is not None:
                 lacking = (self.other.read(window) == IGNORE_INDEX) & (prediction != IGNORE_INDEX)
                 self.left_out["uncompared"] += int((lacking & (truths[0] != IGNORE_INDEX)).sum())
-                for labels in truths:
-                    labels[lacking] = IGNORE_INDEX
+                mapped, prediction = prediction, np.where(lacking, IGNORE_INDEX, prediction)
+                prediction = prediction.astype(np.uint8)
             yield EvaluatedStrip(
-                row, truths[0], prediction, None, truths[1] if len(truths) > 1 else None
+                row, truths[0], prediction, None, truths[1] if len(truths) > 1 else None, mapped
             )
 
 
@@ -230,15 +237,10 @@ def _told(
         yield strip
 
 
-def _opened(
+def _opened_map(
     stack: ExitStack, file: SceneFiles, scheme: Scheme, merged: MergedClasses, reading: MapReading
-) -> _Pair:
-    """Open a map and its labels until `stack` closes.
-
-    Raises:
-        HrrsiError: One can't be opened, or they don't fit each other or the scheme.
-    """
-    classes = stack.enter_context(
+) -> MapClasses:
+    return stack.enter_context(
         open_map(
             file.image,
             scheme,
@@ -248,11 +250,29 @@ def _opened(
             map_format=reading.map_format,
         )
     )
+
+
+def _opened(
+    stack: ExitStack,
+    file: SceneFiles,
+    scheme: Scheme,
+    merged: MergedClasses,
+    reading: MapReading,
+    grid_of: SceneFiles | None = None,
+) -> _Pair:
+    """Open a map and its labels until `stack` closes.
+
+    Raises:
+        HrrsiError: One can't be opened, or they don't fit each other or the scheme.
+    """
+    classes = _opened_map(stack, file, scheme, merged, reading)
     paths = [path for path in (file.label, file.eroded_label) if path is not None]
     if PurePosixPath(paths[0]).suffix.lower() in VECTOR_SUFFIXES:
         scheme = scheme.read_as("polygons")
     if scheme.label_format == "polygons":
         grid = classes.scene
+        if grid_of is not None:
+            grid = _opened_map(stack, grid_of, scheme, merged, reading).scene
     else:
         dataset = stack.enter_context(open_raster(paths[0]))
         grid = Scene(paths[0], dataset, (1,))

@@ -28,10 +28,11 @@ def paired_maps(
 ) -> ChosenScenes:
     """Return scenes with their maps and labels; each scene's image is its map.
 
-    As many files of maps as of labels belong together in their order. One vector file holds the
-    labels of all maps. Else a label is of the scene that the scheme's patterns say (its folders
-    may be others than theirs, and a file given by itself may have any name), and a map is of the
-    scene of which it has the name, the image's or the label's, as ``SCENE_classes.tif`` or, where
+    One vector file holds the labels of all maps. As many files of maps as of labels belong together
+    by their names or, where these don't pair all of them, in their order. Else a label is of the
+    scene that the scheme's patterns say (its folders may be others than theirs, and a file given by
+    itself may have any name), and a map is of the scene of which it has the name, the image's or
+    the label's, as ``SCENE_classes.tif`` or, where
     there is none, ``SCENE.tif`` of any suffix. Confidences and probabilities beside maps of ours
     are passed over.
 
@@ -43,16 +44,20 @@ def paired_maps(
         scenes: Likewise. Maps of scenes that are not chosen are passed over.
 
     Raises:
-        HrrsiError: A path is missing, there is no map or label, a map without label, a label
-            without map, or two that claim one scene.
+        HrrsiError: A path is missing or given twice, there is no map or label, a map without
+            label, a label without map, or two that claim one scene.
     """
     files = _map_files(maps)
+    _refuse_repeated(files)
+    _refuse_repeated(labels)
     if all(path.is_file() and path.suffix.lower() != ".zip" for path in labels):
         if len(labels) == 1 and labels[0].suffix.lower() in VECTOR_SUFFIXES:
             return _with_one_label(files, labels[0], scheme, split, scenes)
         found = _label_files(labels, scheme)
         if len(files) == len(found) and not any(path.is_dir() for path in maps):
-            pairs = [replace(one, image=str(path)) for one, path in zip(found, files, strict=True)]
+            named = _maps_by_scene(files, [one.name for one in found], scheme)
+            paired = files if len(named) < len(found) else [named[one.name] for one in found]
+            pairs = [replace(one, image=str(path)) for one, path in zip(found, paired, strict=True)]
             return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
     else:
         found = _labels_in_folders(labels, scheme)
@@ -91,6 +96,15 @@ def _with_one_label(
         SceneFiles(name, str(path), str(label)) for name, path in zip(names, files, strict=True)
     ]
     return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
+
+
+def _refuse_repeated(paths: Sequence[Path]) -> None:
+    """Raise where a file would count twice."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise HrrsiError("is given twice", where=path, fix="give it once")
+        seen.add(path.resolve())
 
 
 def _map_files(maps: Sequence[Path]) -> list[Path]:

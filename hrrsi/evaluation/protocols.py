@@ -38,6 +38,11 @@ class Protocol:
     dropped_from_means: tuple[str, ...] = ()
     left_out_of_means: tuple[str, ...] = ()
 
+    def averaged(self, classes: Sequence[str]) -> list[int]:
+        """Return the indices of the classes that means are of."""
+        left_out = {*self.dropped_from_means, *self.left_out_of_means}
+        return [index for index, name in enumerate(classes) if name not in left_out]
+
     @property
     def sentence(self) -> str:
         """What counts, in words; the labels are said elsewhere, with where they come from."""

@@ -23,7 +23,7 @@ from hrrsi.evaluation.grid import GridRow, protocol_grid
 from hrrsi.evaluation.label_erosion import EROSION_RADIUS
 from hrrsi.evaluation.map_source import MapSource
 from hrrsi.evaluation.protocols import CLUTTER_NAMES, Protocol
-from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays
+from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays, telling_blocks
 from hrrsi.evaluation.scores import ConfusionMatrix, Scores
 from hrrsi.quantities import counted
 
@@ -60,7 +60,8 @@ class EvaluationReport:
     def intervals(self) -> dict[str, Interval]:
         """Scores with their intervals, as `hrrsi.evaluation.score_arrays` names them."""
         blocks = self.evaluation.counts.blocks(self.protocol.labels)
-        return score_intervals(blocks, self.scores_of)
+        telling = telling_blocks(blocks, self.matrix.classes, self.protocol)
+        return score_intervals(blocks, self.scores_of, telling)
 
     @property
     def blocks_text(self) -> str:
@@ -71,8 +72,13 @@ class EvaluationReport:
 
     @property
     def scores_of(self) -> partial[dict[str, Floats]]:
-        """Returns the scores of many confusion matrices under the protocol."""
-        return partial(score_arrays, classes=self.matrix.classes, protocol=self.protocol)
+        """Returns the scores of many confusion matrices under the protocol.
+
+        Means of parts of the pixels are over the classes of all pixels.
+        """
+        matrix = self.matrix
+        needed = matrix.counts.sum(axis=0) > 0
+        return partial(score_arrays, classes=matrix.classes, protocol=self.protocol, needed=needed)
 
     @cached_property
     def grid(self) -> tuple[GridRow, ...]:
@@ -80,29 +86,67 @@ class EvaluationReport:
         evaluations = [self.evaluation, *([self.augmented] if self.augmented else [])]
         return protocol_grid(evaluations, self.clutter)
 
+    @property
+    def classes_left_out_of_means(self) -> tuple[str, ...]:
+        """Names of the classes that no mean is of."""
+        return (*self.protocol.dropped_from_means, *self.protocol.left_out_of_means)
+
     @cached_property
     def boundaries(self) -> tuple[BoundaryScores, ...]:
         """Boundary scores at each tolerance; empty where the labels have no borders."""
         if self.evaluation.labels == "eroded":
             return ()
         counts = self.evaluation.counts.boundary_blocks
-        return boundary_scores(counts.sum(axis=0), self.matrix.classes)
+        classes = self.matrix.classes
+        averaged = self.protocol.averaged(classes)
+        return boundary_scores(counts.sum(axis=0), classes, averaged=averaged)
 
     @cached_property
     def boundary_intervals(self) -> dict[str, Interval]:
         """Intervals of mean boundary F1 and IoU, as ``F1 at 3 px`` and ``IoU at 3 px``."""
         if not self.boundaries:
             return {}
-        return score_intervals(self.evaluation.counts.boundary_blocks, mean_boundary_scores)
+        blocks = self.evaluation.counts.boundary_blocks
+        return score_intervals(
+            blocks, self.boundary_scores_of, self.telling_boundary_blocks(blocks)
+        )
+
+    @property
+    def boundary_scores_of(self) -> partial[dict[str, Floats]]:
+        """Returns the mean boundary scores of many counts under the protocol."""
+        return partial(
+            mean_boundary_scores,
+            averaged=self.protocol.averaged(self.matrix.classes),
+            needed=self._bordered,
+        )
+
+    def telling_boundary_blocks(self, blocks: Counts) -> dict[str, int]:
+        """Return how many blocks say something of each mean: as many as of its rarest class."""
+        holding = (blocks[:, 0, :2].sum(axis=1) > 0).sum(axis=0)
+        fewest = int(holding[self._bordered].min()) if self._bordered else 0
+        return dict.fromkeys(mean_boundary_scores(blocks[:1]), fewest)
+
+    @property
+    def _bordered(self) -> list[int]:
+        """Indices of the classes of the means that have a border in the truth."""
+        true = self.evaluation.counts.boundary_blocks.sum(axis=0)[0, 1]
+        return [i for i in self.protocol.averaged(self.matrix.classes) if true[i] > 0]
 
     @cached_property
     def areas(self) -> tuple[ClassArea, ...]:
-        """The error-adjusted share of each class in the mapped area."""
+        """The error-adjusted share of each class in the mapped area.
+
+        Empty for patches, which overlap: what of a scene they map is not known.
+        """
+        if self.evaluation.unit == "patches":
+            return ()
         return class_areas_estimated(self._full_matrix, self._mapped)
 
     @cached_property
     def area_intervals(self) -> tuple[Interval, ...]:
         """The same shares, with intervals over blocks, which allow for neighbours being alike."""
+        if not self.areas:
+            return ()
         counts = self.evaluation.counts
         found = score_intervals(
             counts.blocks(self.evaluation.labels),
@@ -110,7 +154,6 @@ class EvaluationReport:
                 str(i): share
                 for i, share in enumerate(np.moveaxis(estimated_shares(sums, self._mapped), -1, 0))
             },
-            defined_alone=False,  # a share needs every mapped class, which few blocks have
         )
         return tuple(found.values())
 
@@ -145,15 +188,25 @@ class EvaluationReport:
         """Which labels are the truth, and how they came about."""
         if self.protocol.labels == "full":
             return "full labels"
-        computed = any(scene.erodes for scene in self.evaluation.counts.scenes)
-        how = f" (by discs of {EROSION_RADIUS} px around borders)" if computed else " (as given)"
-        return f"eroded labels{how}"
+        scenes = self.evaluation.counts.scenes
+        given = sum(not scene.erodes for scene in scenes)
+        if given == len(scenes):
+            return "eroded labels (as given)"
+        how = f"by discs of {EROSION_RADIUS} px around borders"
+        if self.evaluation.unit == "patches":
+            how += ", in each patch on its own"
+        elif given:
+            how = f"as given for {given} of {len(scenes)} scenes, else {how}"
+        return f"eroded labels ({how})"
 
     @property
     def unscored(self) -> str:
         """How many pixels no score counts, and why."""
         e, matrix = self.evaluation, self.matrix
-        parts = [f"{e.unlabelled_pixels:,} pixels without a label"]
+        why = "without a label"
+        if e.unit == "patches":
+            why += ", repeated where patches overlap, or padding"
+        parts = [f"{e.unlabelled_pixels:,} pixels {why}"]
         if e.unknown_pixels:
             parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
         if self.protocol.labels == "eroded" and e.labels == "full":
@@ -167,9 +220,9 @@ class EvaluationReport:
         what = "no data"
         if e.unit == "maps" and "unknown labels ignored" in e.reading:
             what += " or a value that the scheme doesn't know"
+        if e.is_compared:
+            holder += " or the one that it is compared with"
         parts.append(f"{unpredicted:,} labelled pixels where {holder} holds {what}")
-        if e.uncompared_pixels:
-            parts.append(f"{e.uncompared_pixels:,} where the other map alone does")
         if e.outside_pixels:
             parts.append(f"{e.outside_pixels:,} pixels outside of the area of interest")
         return ", ".join(parts)
@@ -226,7 +279,7 @@ class EvaluationReport:
                 "unlabelled_pixels": e.unlabelled_pixels,
                 "unknown_label_pixels": e.unknown_pixels,
                 "labelled_pixels_without_data": int(matrix.unpredicted.sum()),
-                "labelled_pixels_without_data_in_the_other_map": e.uncompared_pixels,
+                "labelled_pixels_that_the_other_map_lacks": e.uncompared_pixels or 0,
                 "pixels_outside_of_the_area_of_interest": e.outside_pixels,
             },
         }
@@ -271,6 +324,8 @@ class EvaluationReport:
     def _distance_dict(self) -> dict[str, Any]:
         found = self.evaluation.counts.border_distances
         return {
+            "classes": "all",
+            "labels": "full",
             "pixels": found.pixels.tolist(),
             "accuracy": [number(value) for value in found.accuracy],
         }
@@ -280,13 +335,17 @@ class EvaluationReport:
         if not found.pixels.any():
             return None
         return {
+            "classes": "all",
+            "labels": self.evaluation.labels,
             "ECE": number(found.expected_calibration_error),
             "pixels": found.pixels.tolist(),
             "confidence": [number(value) for value in found.confidence],
             "accuracy": [number(value) for value in found.accuracy],
         }
 
-    def _area_dict(self) -> dict[str, Any]:
+    def _area_dict(self) -> dict[str, Any] | None:
+        if not self.areas:
+            return None
         return {
             "mapped_square_metres": self.mapped_square_metres,
             "mapped_pixels": int(self.evaluation.counts.mapped_pixels.sum()),
@@ -307,13 +366,17 @@ class EvaluationReport:
         }
 
 
-def mean_boundary_scores(counts: Counts) -> dict[str, Floats]:
+def mean_boundary_scores(
+    counts: Counts, averaged: Sequence[int] | None = None, needed: Sequence[int] = ()
+) -> dict[str, Floats]:
     """Return the means over classes of many boundary counts, as ``F1 at 3 px``.
 
     Args:
         counts: (n, tolerances, 7, classes), as `hrrsi.evaluation.boundary_scores` has them.
+        averaged: As for `boundary_arrays`.
+        needed: Likewise.
     """
-    arrays = boundary_arrays(counts)
+    arrays = boundary_arrays(counts, averaged, needed)
     found = {}
     for index, tolerance in enumerate(TOLERANCES):
         found[f"F1 at {tolerance} px"] = arrays.mean_f1[..., index]

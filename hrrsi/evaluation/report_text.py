@@ -77,8 +77,10 @@ def _boundary_tables(report: EvaluationReport) -> Iterator[str]:
     for index, name in enumerate(report.matrix.classes):
         classes = [at.classes[index] for at in report.boundaries]
         table.add_row([name, *(percent(v) for c in classes for v in (c.f1, c.iou))])
+    left_out = report.classes_left_out_of_means
+    mean = f"mean without {' and '.join(left_out)}" if left_out else "mean"
     table.add_row(
-        ["mean", *(percent(v) for at in report.boundaries for v in (at.mean_f1, at.mean_iou))]
+        [mean, *(percent(v) for at in report.boundaries for v in (at.mean_f1, at.mean_iou))]
     )
     kinds = [f"{kind} at {at.tolerance} px" for at in report.boundaries for kind in ("F1", "IoU")]
     table.add_row(["95 % of it", *(_ends(report.boundary_intervals[name]) for name in kinds)])
@@ -88,15 +90,19 @@ def _boundary_tables(report: EvaluationReport) -> Iterator[str]:
     parts = [slice(first, last + 1) for first, last in _DISTANCES]
     pixels, right = ([int(c[part].sum()) for part in parts] for c in (counts.pixels, counts.right))
     shares = [percent(r / p) if p else "-" for r, p in zip(right, pixels, strict=True)]
-    table.add_row(["OA", *shares])
+    table.add_row(["OA (every class)", *shares])
     total = sum(pixels)
     table.add_row(["share of pixels", *(percent(p / total) if total else "-" for p in pixels)])
     yield table.get_string()
 
 
 def _area_table(report: EvaluationReport) -> Iterator[str]:
+    if not report.areas:
+        return
     metres = report.mapped_square_metres
     unit = "in percent of the map" if metres is None else f"of {area_text(metres)} mapped"
+    if report.evaluation.unit == "maps":
+        unit += " where the labels' rasters lie"
     yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
     table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
     for area, blocks in zip(report.areas, report.area_intervals, strict=True):
@@ -121,7 +127,8 @@ def _calibration_line(report: EvaluationReport) -> Iterator[str]:
     confidence, accuracy = counts.confidence_sums.sum() / pixels, counts.right.sum() / pixels
     yield (
         f"\nCalibration: ECE {percent(counts.expected_calibration_error)}; mean confidence "
-        f"{percent(float(confidence))} where {percent(float(accuracy))} of the pixels are right."
+        f"{percent(float(confidence))} where {percent(float(accuracy))} of the pixels "
+        "(of every class) are right."
     )
 
 

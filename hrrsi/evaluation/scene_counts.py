@@ -23,7 +23,7 @@ KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 
 
 class SceneCounts:
-    """Counts of one scene, filled strip by strip; memory does not grow with the scene's size.
+    """Counts of one scene, filled strip by strip: memory does not grow with the scene's height.
 
     But for one confusion matrix a block, that is.
 
@@ -88,7 +88,7 @@ class SceneCounts:
             eroded = counted.truth
         self.matrices["eroded"].add(counted.first_row, counted.prediction, eroded)
         self.reliability.add(counted)
-        self.mapped.add(counted.prediction)
+        self.mapped.add(counted.prediction if counted.mapped is None else counted.mapped)
         self.ignored_pixels += int((counted.truth == IGNORE_INDEX).sum())
 
 

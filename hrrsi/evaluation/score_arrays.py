@@ -13,7 +13,12 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def score_arrays(counts: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, Floats]:
+def score_arrays(
+    counts: Counts,
+    classes: Sequence[str],
+    protocol: Protocol,
+    needed: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, Floats]:
     """Return the scores of many confusion matrices at once.
 
     They are those of `hrrsi.evaluation.scores.ConfusionMatrix.scores`, NaN where undefined.
@@ -22,6 +27,8 @@ def score_arrays(counts: Counts, classes: Sequence[str], protocol: Protocol) -> 
         counts: (..., classes, classes), rows = prediction.
         classes: Class names.
         protocol: What counts.
+        needed: (classes,) those without whose truth mF1 and mIoU are undefined, so that means of
+            parts of a whole are over the classes of the whole; None: no class is.
 
     Returns:
         (...) of each: ``OA``, ``mF1``, ``mIoU``, ``kappa``, and ``F1 CLASS`` and ``IoU CLASS`` of
@@ -33,18 +40,45 @@ def score_arrays(counts: Counts, classes: Sequence[str], protocol: Protocol) -> 
     f1 = shares(2 * hits, predicted + true)
     iou = shares(hits, predicted + true - hits)
     averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
+    complete = np.ones(f1.shape[:-1], dtype=np.bool_)
+    if needed is not None:
+        kept = [i for i in averaged if needed[list(classes).index(names[i])]]
+        complete = np.asarray((true[..., kept] > 0).all(axis=-1))
     right, by_prediction, by_truth = _sums(overall)
     pixels = overall.sum(axis=(-2, -1)).astype(np.float64)
     correct = right.sum(axis=-1).astype(np.float64)
     chance = (by_prediction.astype(np.float64) * by_truth).sum(axis=-1)
     return {
         "OA": shares(correct, pixels),
-        "mF1": defined_means(f1[..., averaged]),
-        "mIoU": defined_means(iou[..., averaged]),
+        "mF1": np.where(complete, defined_means(f1[..., averaged]), np.nan),
+        "mIoU": np.where(complete, defined_means(iou[..., averaged]), np.nan),
         "kappa": shares(correct * pixels - chance, pixels * pixels - chance),
         **{f"F1 {name}": f1[..., i] for i, name in enumerate(names) if i in averaged},
         **{f"IoU {name}": iou[..., i] for i, name in enumerate(names) if i in averaged},
     }
+
+
+def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:
+    """Return how many blocks say something of each score that `score_arrays` names.
+
+    Of a class, those that hold it (in truth or prediction); of a mean, as many as of the rarest of
+    its classes that the truth holds; of the others, each block.
+
+    Args:
+        blocks: (blocks, classes, classes), rows = prediction.
+        classes: Class names.
+        protocol: What counts.
+    """
+    found = dict.fromkeys(score_arrays(blocks, classes, protocol), len(blocks))
+    truth = dict(zip(classes, (blocks.sum(axis=(0, 1)) > 0).tolist(), strict=True))
+    holding = (blocks.sum(axis=1) + blocks.sum(axis=2) > 0).sum(axis=0).tolist()
+    for name, count in zip(classes, holding, strict=True):
+        if f"IoU {name}" not in found:
+            continue
+        found[f"IoU {name}"] = found[f"F1 {name}"] = count
+        if truth[name]:
+            found["mF1"] = found["mIoU"] = min(found["mIoU"], count)
+    return found
 
 
 def shares(part: npt.NDArray[np.float64 | np.int64], whole: npt.ArrayLike) -> Floats:

@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.quantities import counted
 from hrrsi.scenes.scene import Scene, rasterio_window
 from hrrsi.scenes.windows import Window
 
@@ -128,7 +129,7 @@ class ColourLabels(_RasterLabels):
         self._colour_bands = [b for b in range(1, dataset.count + 1) if b != self._alpha]
         if set(dataset.dtypes) != {"uint8"} or len(self._colour_bands) not in (1, 3):
             raise HrrsiError(
-                f"holds {len(self._colour_bands)} bands of {dataset.dtypes[0]}, "
+                f"holds {counted(len(self._colour_bands), 'band')} of {dataset.dtypes[0]}, "
                 "not colours (three bands or a palette, of uint8)",
                 where=self.path,
                 fix=f"if it holds class indices, give --{self.noun}-format indices",
@@ -187,10 +188,12 @@ class IndexLabels(_RasterLabels):
         dataset = self.dataset
         if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
             raise HrrsiError(
-                f"holds {dataset.count} bands of {dataset.dtypes[0]}, "
+                f"holds {counted(dataset.count, 'band')} of {dataset.dtypes[0]}, "
                 "not class indices (one band of whole numbers)",
                 where=self.path,
-                fix=f"if it holds colours, give --{self.noun}-format colours",
+                fix="convert it, e.g. with `gdal_translate -ot Byte`"
+                if dataset.count == 1
+                else f"if it holds colours, give --{self.noun}-format colours",
             )
         known = {IGNORE_INDEX: IGNORE_INDEX}
         if dataset.nodata is not None:

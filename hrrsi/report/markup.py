@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hrrsi.evaluation.block_bootstrap import Interval
+from hrrsi.evaluation.block_bootstrap import Difference, Interval
 
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 NUMBER = ' class="number"'
+_BREAKS = re.compile(r"(?<=[/_])(?=.)|(?<=.)(?=\.)")  # where long names of files go on below
 
 
 def escaped(value: object) -> str:
@@ -74,13 +76,14 @@ def plus_minus_cell(value: float, half_width: float) -> Cell:
     return Cell(percent(value) + half, value, "number")
 
 
-def points_cell(interval: Interval, p: float | None = None) -> Cell:
+def points_cell(difference: Difference) -> Cell:
     """Return a cell with a difference in percentage points, its interval and its p below."""
-    shown = points(interval.value)
-    shown += f'<small class="interval">{points_interval_text(interval)}</small>'
-    if p is not None:
-        shown += f'<small class="interval">{p_text(p)}</small>'
-    return Cell(shown, interval.value, f"number {difference_class(interval)}")
+    value = difference.interval.value
+    shown = points(value)
+    shown += f'<small class="interval">{points_interval_text(difference.interval)}</small>'
+    shown += f'<small class="interval">{p_text(difference.p)}</small>'
+    marked = "unsure" if not difference.is_significant else "up" if value > 0 else "down"
+    return Cell(shown, value, f"number {marked}")
 
 
 def count_cell(value: float) -> Cell:
@@ -119,13 +122,6 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def difference_class(interval: Interval) -> str:
-    """Return how a difference is marked: up, down, or unsure where its interval holds 0."""
-    if math.isnan(interval.low) or interval.low <= 0 <= interval.high:
-        return "unsure"
-    return "up" if interval.value > 0 else "down"
-
-
 def lettered(names: Sequence[str], number: int) -> str:
     """Return the name of a map, after its letter where there are two.
 
@@ -134,7 +130,7 @@ def lettered(names: Sequence[str], number: int) -> str:
         number: Which of them.
     """
     letter = f'<span class="letter">{"AB"[number]}</span>' if len(names) > 1 else ""
-    return letter + escaped(names[number])
+    return letter + _BREAKS.sub("<wbr>", escaped(names[number]))
 
 
 def table(

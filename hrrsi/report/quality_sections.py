@@ -206,6 +206,8 @@ def _bin_cells(confidence: float, accuracy: float) -> list[Cell]:
 
 def areas_section(maps: Sequence[EvaluatedMap]) -> str:
     """Return the area of each class, corrected for the map's errors."""
+    if not all(one.report.areas for one in maps):  # patches have none
+        return ""
     return section(
         "areas",
         "Areas",

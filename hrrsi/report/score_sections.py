@@ -197,7 +197,7 @@ def _paired_class_table(
             found = differences.get(f"{kind} {name}")
             cells += [percent_cell(value) for value in values]
             cells.append(
-                points_cell(found.interval, found.p)
+                points_cell(found)
                 if found
                 else Cell(points(values[1] - values[0]), values[1] - values[0], "number")
             )
