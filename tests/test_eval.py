@@ -212,6 +212,11 @@ def test_patches_agree_with_a_naive_loop(dataset, weights):
     assert report["not_scored"]["unlabelled_pixels"] == ignored
     right = sum(int((p == t).sum()) for p, t in pairs)
     assert report["scores"]["OA"] == right / (3 * SIZE * SIZE - ignored)
+    # patches overlap and are padded: what of a scene they map is not known
+    assert report["areas"] is None
+    text = " ".join(evaluated(dataset, "--weights", weights).stdout.split())
+    assert f"{ignored:,} pixels without a label, repeated where patches overlap, or padding" in text
+    assert "Areas" not in text
 
 
 def test_split_is_test_where_there_is_one_else_val(dataset, weights, tmp_path):

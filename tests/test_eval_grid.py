@@ -4,6 +4,9 @@ References start from the maps that `hrrsi predict` writes.
 """
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -386,6 +389,24 @@ def test_two_maps_are_compared_under_every_protocol(scenes, weights, tmp_path):
         row = grid[labels, clutter, augmentation]
         a = [f"{100 * row[name]:.2f}" for name in ("OA", "mF1", "mIoU")]
         assert values == [v for value in a for v in (value, value, "+0.00")]
+
+
+def test_names_that_are_no_text_are_one_line_or_printed(scenes, weights, tmp_path):
+    bad = os.fsdecode(b"m\xff")
+    path = map_of(tmp_path / "m.tif", scenes["truths"]["b"]).rename(tmp_path / f"{bad}.tif")
+    label = map_of(tmp_path / "gt.tif", scenes["truths"]["b"])
+    options = ["--label", label, "--label-format", "indices", *scenes["options"]]
+    result = evaluated("--pred", path, *options)
+    assert result.exit_code == 1
+    assert "m?.tif: has a name that is not UTF-8; rename it" in result.stderr
+    strange = tmp_path / f"{bad}.safetensors"
+    strange.write_bytes(weights.read_bytes())
+    command = [sys.executable, "-m", "hrrsi", "eval", scenes["folder"], "--weights", strange]
+    command += [*scenes["options"], "--window", "64", "--json", tmp_path / "scores.json"]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert b"m?.safetensors" in done.stdout
+    assert "m?.safetensors" in (tmp_path / "scores.json").read_text(encoding="utf-8")
 
 
 def test_pixels_outside_of_the_area_are_counted_apart(scenes, tmp_path):

@@ -19,13 +19,12 @@ from rasterio.warp import transform_bounds
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.band_choice import colour_bands
-from hrrsi.scenes.map_coordinates import map_coordinates
+from hrrsi.scenes.map_coordinates import has_transform, is_same_grid, map_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.windows import Window
 
 # No ground lies there, in metres or feet. -9999, -32768 and the largest floats mark missing data.
 _LOWEST, _HIGHEST = -1500.0, 1e6
-_SAME_PLACE = 1e-3  # of a pixel
 _TOLERANCE = 0.01  # pixels by which places may be off where another CRS is approximated
 _FULL_ALPHA = 1e-6  # any alpha but 0 is data, as in scenes; GDAL would weigh heights by it
 # Stands for the CRS of rasters that have none: both get it, so nothing is projected.
@@ -110,15 +109,15 @@ def open_height_model(
     """
     name = str(path)
     _require_one_band(opened, name)
-    if _same_grid(opened, dataset) or not (_placed(opened) and _placed(dataset)):
-        if (opened.height, opened.width) != (dataset.height, dataset.width):
-            raise HrrsiError(
-                f"has {opened.height} rows and {opened.width} columns where {scene_path} has "
-                f"{dataset.height} and {dataset.width}, and not both have a place on the map",
-                where=name,
-                fix="give both a CRS and a transform, or put the height model on the scene's grid",
-            )
+    if is_same_grid(opened, dataset):
         return HeightModel(name, opened, opened)
+    if not (has_transform(opened) and has_transform(dataset)):
+        raise HrrsiError(
+            f"has {opened.height} rows and {opened.width} columns where {scene_path} has "
+            f"{dataset.height} and {dataset.width}, and not both have a place on the map",
+            where=name,
+            fix="give both a CRS and a transform, or put the height model on the scene's grid",
+        )
     own = opened.crs or dataset.crs or _NO_CRS
     target = dataset.crs or own
     _require_overlap(opened, own, dataset, target, name, scene_path)
@@ -159,23 +158,6 @@ def _require_one_band(dataset: Any, name: str) -> None:
         )
     if "complex" in dataset.dtypes[0]:
         raise HrrsiError("holds complex numbers", where=name, fix="use a raster of real values")
-
-
-def _placed(dataset: Any) -> bool:
-    return not dataset.transform.is_identity
-
-
-def _same_grid(first: Any, second: Any) -> bool:
-    """Return whether two rasters of one size lie on each other, pixel by pixel."""
-    if (first.height, first.width) != (second.height, second.width):
-        return False
-    if not (_placed(first) and _placed(second)):
-        return False
-    if first.crs and second.crs and first.crs != second.crs:
-        return False
-    corners = [(0, 0), (second.width, 0), (0, second.height)]
-    places = [~second.transform * (first.transform * corner) for corner in corners]
-    return bool(np.abs(np.subtract(places, corners)).max() < _SAME_PLACE)
 
 
 def _require_overlap(

@@ -14,6 +14,8 @@ from rasterio.transform import array_bounds as bounds_of_transform
 
 Numbers = npt.NDArray[np.float64]
 
+_SAME_PLACE = 1e-3  # of a pixel
+
 
 class MapCoordinates(Protocol):
     """Between pixels and map coordinates; (0, 0) is the first pixel's outer corner.
@@ -98,3 +100,24 @@ def map_coordinates(dataset: Any) -> MapCoordinates:
         with suppress(CPLE_BaseError):  # points on a line fix no polynomial: as if there were none
             return _ByControlPoints(dataset)
     return _ByTransform(dataset)
+
+
+def has_transform(dataset: Any) -> bool:
+    """Return whether a rasterio dataset has a place on the map by its transform."""
+    return not dataset.transform.is_identity
+
+
+def is_same_grid(first: Any, second: Any) -> bool:
+    """Return whether two rasterio datasets lie on each other, pixel by pixel.
+
+    Of those of one size, that is taken for granted where not both have a transform.
+    """
+    if first.shape != second.shape:
+        return False
+    if not (has_transform(first) and has_transform(second)):
+        return True
+    if first.crs and second.crs and first.crs != second.crs:
+        return False
+    corners = [(0, 0), (second.width, 0), (0, second.height)]
+    places = [~second.transform * (first.transform * corner) for corner in corners]
+    return bool(np.abs(np.subtract(places, corners)).max() < _SAME_PLACE)

@@ -67,6 +67,11 @@ def opened_raster(name: str, **options: Any) -> Any:
             return rasterio.open(name, **options)
     except RasterioError as error:
         raise _not_opened(name, error) from error
+    except UnicodeEncodeError as error:
+        printable = name.encode("utf-8", "replace").decode()
+        raise HrrsiError(
+            "has a name that is not UTF-8", where=printable, fix="rename it"
+        ) from error
 
 
 def _not_opened(name: str, error: RasterioError) -> HrrsiError:
