@@ -124,6 +124,17 @@ def test_means_of_all_draws_are_over_the_same_classes():
     assert found.low < found.value < found.high < SCORES(without)["mIoU"] - 0.1
 
 
+def test_false_predictions_of_a_class_tell_nothing_of_it():
+    blocks = blocks_of(4, 20)
+    blocks[1:, :, 2] = 0  # clutter in one block, but drawn in all
+    telling = telling_blocks(blocks, NAMES, ALL)
+    assert telling["IoU clutter"] == telling["mIoU"] == 1
+    assert telling["IoU road"] == telling["OA"] == 20
+    blocks[:, :, 2] = 0  # never true: all that draw it tell
+    drawn = int(blocks[:, 2].any(axis=1).sum())
+    assert telling_blocks(blocks, NAMES, ALL)["IoU clutter"] == drawn > 15
+
+
 def test_blocks_in_which_nothing_was_counted_are_told_apart_by_nothing():
     nothing = np.zeros((4, 3, 3), dtype=np.int64)
     found = score_differences(nothing, nothing, SCORES)["mIoU"]

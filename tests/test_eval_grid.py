@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from test_boundary_scores import blobs, disc, naive_boundary
 from test_eval import CLASSES, COLOURS, SCHEME, evaluated, noise, scored, write_weights
+from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification import multiclass_jaccard_index
 from typer.testing import CliRunner
 
@@ -154,7 +155,7 @@ def test_boundary_scores_are_those_of_the_maps(scenes, weights, tmp_path):
         assert low <= at["mF1"] <= high
 
 
-def test_intervals_areas_and_calibration_are_part_of_the_report(scenes, weights):
+def test_intervals_areas_and_calibration_are_part_of_the_report(scenes, weights, tmp_path):
     report = scored(
         scenes["folder"], *scenes["options"], "--weights", weights, "--window", 64, "--block", 32
     )
@@ -170,7 +171,18 @@ def test_intervals_areas_and_calibration_are_part_of_the_report(scenes, weights)
     shares = np.bincount(truth[truth != 255], minlength=3) / (truth != 255).sum()
     # nearly all pixels are labelled, so the estimate is nearly their share
     assert [c["estimated"] for c in areas["classes"]] == pytest.approx(shares, abs=0.01)
-    assert 0 < report["calibration"]["ECE"] < 1
+    maps = predicted(scenes, weights, tmp_path, "--confidence", "float32")
+    found = MulticlassCalibrationError(3, n_bins=20, norm="l1")
+    for name in SIZES:
+        with rasterio.open(tmp_path / f"{name}_confidence.tif") as raster:
+            confidence = torch.from_numpy(raster.read(1))
+        known = scenes["truths"][name] != 255
+        # as probabilities of the predicted class, and the rest shared by the others
+        index = torch.from_numpy(maps[name]).long()[..., None]
+        shares = ((1 - confidence) / 2)[..., None].repeat(1, 1, 3)
+        shares = shares.scatter(2, index, confidence[..., None])[torch.from_numpy(known)]
+        found.update(shares, torch.from_numpy(scenes["truths"][name][known]).long())
+    assert report["calibration"]["ECE"] == pytest.approx(float(found.compute()), abs=1e-5)
     assert sum(report["calibration"]["pixels"]) == report["scores"]["pixels"]
     assert sum(report["border_distance"]["pixels"]) == report["scores"]["pixels"]
 
@@ -231,7 +243,7 @@ def test_tables_name_the_protocol_of_each_figure(scenes, weights):
         "boundary F1 and boundary IoU within 1, 3 and 5 px",
         "px from the nearest border",
         "adjusted for the map's errors",
-        "Calibration: ECE",
+        "Calibration (full labels): ECE",
         "95 %: bootstrap over 2 blocks of 256 px; - of what fewer than 6 blocks hold",
         "full labels; every class counts in every score; no test-time augmentation",
     ):
@@ -443,6 +455,47 @@ def test_outputs_are_different_files(scenes, weights, tmp_path):
     assert "names the file of --confusion-matrix" in " ".join(result.output.split())
 
 
+def test_areas_of_a_class_in_few_blocks_have_no_interval(scenes, tmp_path):
+    indices = np.zeros((160, 160), np.uint8)
+    indices[:, 80:] = 1
+    indices[:20, :20] = 2  # in one block
+    truth = np.where(np.random.default_rng(0).random(indices.shape) < 0.9, indices, 0)
+    label = map_of(tmp_path / "gt.tif", truth.astype(np.uint8))
+    options = ["--label", label, "--label-format", "indices", "--map-format", "indices"]
+    options += [*scenes["options"], "--block", 32]
+    found = scored("--pred", map_of(tmp_path / "a.tif", indices), *options)["areas"]["classes"]
+    assert [c["interval_over_blocks"] for c in found] == [[None, None]] * 3
+    indices[:20, :20] = 0
+    found = scored("--pred", map_of(tmp_path / "b.tif", indices), *options)["areas"]["classes"]
+    low, high = found[0]["interval_over_blocks"]
+    assert low < found[0]["estimated"] < high
+
+
+def test_a_verdict_says_why_there_is_none(scenes, tmp_path):
+    truth = np.zeros((160, 160), np.uint8)
+    truth[:, 80:] = 1
+    truth[40:44, 40:44] = 2  # in one block of 25
+    label = map_of(tmp_path / "gt.tif", truth)
+    maps = [map_of(tmp_path / f"{n}.tif", np.roll(truth, n, axis=1)) for n in (3, 9)]
+    options = ["--label", label, "--label-format", "indices", "--map-format", "indices"]
+    options += scenes["options"]
+    for block, words in (
+        (32, "With fewer than 6 of 25 blocks of 32 px that hold the rarest class, A and B can't"),
+        (256, "With 1 block of 256 px, A and B can't"),
+    ):
+        assert words in scored(*maps, *options, "--block", block)["verdict"]
+
+
+def test_clutter_is_named_among_the_merged_classes(scenes, weights):
+    options = [*scenes["options"], "--weights", weights, "--window", 64, "--scenes", "c"]
+    options += ["--merge", "tree+clutter=other"]
+    found = scored(scenes["folder"], *options, "--clutter", "other", "--protocol", "no-clutter")
+    assert [c["name"] for c in found["classes"]] == ["water"]
+    result = evaluated(scenes["folder"], *options, "--protocol", "no-clutter")
+    assert result.exit_code == 1
+    assert "no class is named 'clutter'" in result.stderr
+
+
 def test_a_misspelt_clutter_is_refused(scenes, weights):
     options = [*scenes["options"], "--weights", weights, "--window", 64]
     for protocol in ("all", "isprs", "published"):
@@ -477,6 +530,8 @@ def test_maps_of_several_scenes_against_full_and_eroded_labels(scenes, weights, 
             if (row["scene"], row["labels"], row["clutter"]) == (None, kind, "in")
         )
         assert [row["OA"], row["mIoU"]] == pytest.approx(scores_of(counts))
+        recall = [c["recall"] for c in row["classes"]]
+        assert recall == pytest.approx(list(np.diag(counts) / counts.sum(axis=0)))
     assert found["protocol"]["maps"] == [str(file) for file in files]
     of_folder = scored("--pred", folder, *labels, *scenes["options"])
     assert of_folder["protocol"] == found["protocol"]  # names files, not their folder

@@ -17,13 +17,21 @@ from made_evaluation import CLASSES, COLOURS, evaluated_map, made_prediction, ma
 from PIL import Image
 
 from hrrsi.errors import HrrsiError
+from hrrsi.evaluation.block_bootstrap import Difference, Interval
+from hrrsi.evaluation.comparison import Comparison
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.profiling import latency
+from hrrsi.profiling.latency import Latency
+from hrrsi.report.map_names import map_names
+from hrrsi.report.markup import points_cell
+from hrrsi.report.model_card import model_card
 from hrrsi.report.page import report_page, write_report
 from hrrsi.report.safe_palette import safe_palette
 from hrrsi.report.scene_views import MOST_SCENES, SceneViewCollector
 from hrrsi.report.training_rows import training_rows
 from hrrsi.report.worst_regions import worst_regions
+from hrrsi.weights_file import packaged_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
@@ -64,7 +72,7 @@ def other_map(scenes: list):
 class _Page(HTMLParser):
     """Text, ids, links, scripts and table rows of a page; refuses elements that don't close."""
 
-    void = frozenset({"meta", "link", "img", "br", "input"})
+    void = frozenset({"meta", "link", "img", "br", "input", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -108,7 +116,7 @@ def test_it_states_scores_intervals_protocol_and_provenance(one_map) -> None:
     interval = report.intervals["mIoU"]
     assert f"{100 * report.scores.mean_iou:.2f}" in page.text
     assert f"{100 * interval.low:.2f} to {100 * interval.high:.2f}" in page.text
-    assert report.sentence in page.text
+    assert f"{report.shared_sentence}; weights A" in page.text
     assert report.source.sentence in page.text
     assert report.unscored in page.text
     for words in ("2,833,409 parameters", "14 ms", "mIoU is highest after epoch 5"):
@@ -141,6 +149,9 @@ def test_its_tables_hold_the_figures_of_the_evaluation(one_map) -> None:
         assert f"{100 * at.mean_f1:.2f}" in page.text
     ece = report.evaluation.counts.reliability.expected_calibration_error
     assert f"{100 * ece:.2f} % expected" in page.text
+    near = report.evaluation.counts.border_distances.pixels
+    words = "% of the pixels are that near, counted from 0 on the border"
+    assert f"{100 * near[:4].sum() / near.sum():.2f} {words}" in page.text
     assert f"± {100 * report.areas[0].half_width:.2f}" in page.text
 
 
@@ -224,6 +235,49 @@ def test_two_maps_are_compared_over_the_same_blocks(one_map, other_map) -> None:
     ]
 
 
+def test_a_comparison_says_what_follows_from_it(one_map, other_map, monkeypatch) -> None:
+    verdict = Comparison(one_map.report, other_map.report).verdict
+    assert "B is better" in verdict
+    assert verdict in _Page(report_page([one_map, other_map])).text
+    assert "told apart" not in report_page([one_map])
+    monkeypatch.setattr(Comparison, "verdict", EVIL)
+    text = report_page([one_map, other_map])
+    assert EVIL not in text
+    assert EVIL in _Page(text).text
+
+
+def test_only_a_difference_that_interval_and_test_agree_on_has_a_colour() -> None:
+    up, down, unsure = Interval(0.02, 0.01, 0.03), Interval(-0.02, -0.03, -0.01), (0.06, 0.2)
+    assert points_cell(Difference(up, 0.01)).classes == "number up"
+    assert points_cell(Difference(down, 0.01)).classes == "number down"
+    assert {points_cell(Difference(up, p)).classes for p in unsure} == {"number unsure"}
+    assert points_cell(Difference(Interval(0.02, -0.01, 0.03), 0.01)).classes == "number unsure"
+
+
+@pytest.mark.parametrize(
+    ("maps", "names"),
+    [
+        ([["/a/b/best.safetensors"]], ["best.safetensors"]),
+        ([["old.tif"], ["/b/new.tif"]], ["old.tif", "new.tif"]),
+        ([["/r/1/ued/b.st"], ["/r/2/ued/b.st"]], ["1/ued/b.st", "2/ued/b.st"]),
+        ([["/r/1/./b.st"], ["/r/2/x/../b.st"]], ["1/b.st", "2/b.st"]),
+        ([["/r/b.st"], ["/r/b.st"]], ["b.st", "b.st"]),
+        ([["/b.st"], ["/r/b.st"]], ["/b.st", "r/b.st"]),
+        ([["/m/1.tif", "/m/2.tif", "/m/3.tif"]], ["1.tif and 2 more"]),
+    ],
+)
+def test_names_are_the_shortest_that_tell_maps_apart(maps: list, names: list[str]) -> None:
+    assert map_names([[Path(path) for path in paths] for paths in maps]) == names
+
+
+def test_the_latency_of_the_model_card_is_not_taken_for_that_of_the_scores(monkeypatch) -> None:
+    measured = Latency("1 thread", "onnx, precision bf16", 1, 14.0, 18.7, 1)
+    monkeypatch.setattr(latency, "weights_latency", lambda path: measured)
+    card = dict(model_card(packaged_weights()))
+    assert "latency" not in card
+    assert "precision bf16, 1 thread), measured with this page" in card["latency of hrrsi predict"]
+
+
 def test_maps_of_other_scenes_are_refused(tmp_path: Path, one_map) -> None:
     scenes = [made_scene(tmp_path, "elsewhere", 96, 128, 3)]
     with pytest.raises(HrrsiError, match="they have other scenes or blocks"):
@@ -272,7 +326,7 @@ def test_views_show_truth_prediction_and_errors(scenes: list, one_map) -> None:
 
 def _views(height: int, width: int, scenes: int = 1, rows: int = 100) -> tuple:
     truth = (np.add.outer(np.arange(height) // 7, np.arange(width) // 5) % 6).astype(np.uint8)
-    collector = SceneViewCollector(COLOURS, scenes, pictures=False)
+    collector = SceneViewCollector(COLOURS, scenes, images={})
     for number in range(scenes):
         for row in range(0, height, rows):
             part = truth[row : row + rows]
@@ -477,6 +531,65 @@ def _corner(page) -> list[float]:
 
 def _share(page) -> int:
     return int(page.get_by_role("slider").get_attribute("aria-valuenow"))
+
+
+@pytest.mark.parametrize("width", [718, 794])  # A4 with and without margins
+def test_on_paper_tables_are_whole_and_nothing_is_folded(browser, files, width: int) -> None:
+    for name in ("one", "two"):
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        page.goto(files[name].as_uri())
+        page.locator("#protocols summary").first.click()
+        page.evaluate(
+            """addEventListener("beforeprint", () => {
+              window.printed = document.querySelectorAll("details:not([open])").length;
+            })"""
+        )
+        page.pdf()
+        assert page.evaluate("printed") == 0
+        assert page.locator("details[open]").count() == 1  # as before
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        boxes = page.locator(".scroller").evaluate_all(
+            """all => all.map((one) => [one.scrollWidth - one.clientWidth,
+              one.scrollHeight - one.clientHeight, one.querySelector("table").offsetWidth])"""
+        )
+        assert len(boxes) > 8
+        assert [box for box in boxes if box[0] > 0 or box[1] > 0 or box[2] < 300] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        headings = page.locator("article.scene h3")
+        assert headings.all_inner_texts() == ["area11", "area15"]
+        assert all(box["height"] > 10 for box in (h.bounding_box() for h in headings.all()))
+        page.close()
+
+
+def test_long_names_leave_a_phone_room(browser, one_map, other_map, tmp_path: Path) -> None:
+    width, height = PHONE
+    page = browser.new_page(viewport={"width": width, "height": height})
+    names = [f"ued_bes_sfm_seed{k}/ued/best.safetensors" for k in (0, 1)]
+    maps = [
+        dataclasses.replace(one, name=name)
+        for one, name in zip((one_map, other_map), names, strict=True)
+    ]
+    write_report(tmp_path / "long.html", maps)
+    page.goto((tmp_path / "long.html").as_uri())
+    lines = """heading => {
+      const walker = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT);
+      const found = [];
+      while (walker.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(walker.currentNode);
+        found.push([walker.currentNode.data, range.getClientRects().length]);
+      }
+      return found.filter(([text]) => text.trim());
+    }"""
+    parts = page.locator("h1").evaluate(lines)
+    assert "".join(text for text, _ in parts) == f"A{names[0]}andB{names[1]}"
+    assert [part for part in parts if part[1] != 1] == []  # no line ends within
+    grid = page.locator("#protocols .scroller").first
+    labels = grid.locator("tbody td:nth-child(2)").first.bounding_box()
+    box = grid.bounding_box()
+    assert labels["x"] + labels["width"] <= box["x"] + box["width"]
+    page.close()
 
 
 def test_it_fits_the_window(opened) -> None:
@@ -770,6 +883,10 @@ def test_two_predictions_are_swiped_against_each_other(opened) -> None:
         page.locator(f".pane.{side} img").first.get_attribute("src") for side in ("left", "right")
     ]
     assert sources[0] != sources[1]
+    page.locator(".stage").first.hover(position={"x": 40, "y": 60})
+    _wait(page, "document.querySelector('.readout').textContent.includes('prediction B: ')")
+    words = page.locator(".readout").inner_text()
+    assert re.search(r"truth: .* · prediction A: .* · prediction B: ", words)
 
 
 def test_evil_names_do_nothing(browser, tmp_path: Path) -> None:

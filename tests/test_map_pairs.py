@@ -219,6 +219,12 @@ def test_names_pair_files_before_their_order(tmp_path: Path) -> None:
     found = of(paired_maps(maps, labels, scheme))
     assert found["area1"][:2] == ("maps/area1.tif", "labels/area1.tif")
     assert found["area2"][:2] == ("maps/area2.tif", "labels/area2.tif")
+    new = a_raster(tmp_path / "maps" / "new.tif")
+    found = of(paired_maps([new, maps[0]], labels, scheme))  # one is left, and one label
+    assert [found[name][0] for name in ("area1", "area2")] == ["maps/area1.tif", "maps/new.tif"]
+    other = a_raster(tmp_path / "labels" / "area3.tif")
+    with pytest.raises(HrrsiError, match="pair only 1 of 3 maps"):
+        paired_maps([new, maps[0], a_raster(tmp_path / "newer.tif")], [*labels, other], scheme)
 
 
 def test_nothing_counts_twice(tmp_path: Path) -> None:

@@ -212,6 +212,15 @@ def evaluate(
             "--aoi", help="Polygons outside of which nothing counts.", rich_help_panel=_MAPS
         ),
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image",
+            help="An image of a scene, to show under its map in the --report; it lies on the "
+            "labels' grid. More than once, or a folder: of several scenes, named as the scheme's.",
+            rich_help_panel=_MAPS,
+        ),
+    ] = None,
     window: WindowSize = DEFAULT_WINDOW,
     overlap: Overlap = None,
     bands: Bands = None,
@@ -248,6 +257,8 @@ def evaluate(
 
     labels = label or []
     given = given_maps(ctx, data or [], pred or [], labels, scheme)
+    if image and not (given and report_file):
+        raise typer.BadParameter("is for maps; give --label and --report", param_hint="--image")
     compared = [] if given else compared_weights(data or [], weights)
     folders = [path for path in data or [] if path not in compared]
     if not folders and not given:
@@ -276,9 +287,12 @@ def evaluate(
     from hrrsi.evaluation.report import EvaluationReport
     from hrrsi.evaluation.report_text import report_text
     from hrrsi.evaluation.scene_evaluation import SceneReading
+    from hrrsi.labels.class_merging import merged_classes
     from hrrsi.labels.scheme import load_scheme
     from hrrsi.prediction.engines.engine import open_engine
     from hrrsi.report.evaluated_map import EvaluatedMap
+    from hrrsi.report.map_names import map_names
+    from hrrsi.weights_file import packaged_weights
 
     kept = integers(bands, "--bands")
     question = scheme and SceneQuestion(
@@ -302,15 +316,19 @@ def evaluate(
         quiet=quiet,
     )
     clutter_names = tuple(names(clutter))
+    if question:
+        merged = merged_classes(question.scheme, question.reading.merges)
+        named_protocol(protocol, merged.names, clutter_names)
 
     def opened(path: Path | None) -> engines.Engine:
         runner = open_engine(
             path, engine=engine, precision=precision, device=device, threads=threads, batch=batch
         )
-        named_protocol(protocol, runner.meta["classes"], clutter_names)  # before hours of work
+        if not question:  # before hours of work
+            named_protocol(protocol, runner.meta["classes"], clutter_names)
         return runner
 
-    def evaluated(path: Path | None, runner: engines.Engine) -> EvaluatedMap:
+    def evaluated(name: str, path: Path | None, runner: engines.Engine) -> EvaluatedMap:
         inference = inference_with(runner, path)  # now: the file may change meanwhile
         with scene_warnings_in_one_line():
             found = (
@@ -318,15 +336,16 @@ def evaluate(
                 if question
                 else evaluated_dataset(folders[0], runner, split=split, quiet=quiet)
             )
-        return shown(inference.weights, found, inference)
+        return shown(name, found, inference)
 
-    def read(paths: list[Path]) -> EvaluatedMap:
+    def read(name: str, paths: list[Path]) -> EvaluatedMap:
         others = [path for one in given if one is not paths for path in one]
         assert question
         reading = MapReading(tuple(merge or ()), unknown, map_format, aoi)
         with scene_warnings_in_one_line():
-            found = evaluated_maps(paths, labels, question, reading, others, given[0])
-        return shown(", ".join(map(str, paths)), found, GivenMaps(found.maps))
+            pictures = image or [] if paths is given[0] else []  # the page has each once
+            found = evaluated_maps(paths, labels, question, reading, others, given[0], pictures)
+        return shown(name, found, GivenMaps(found.maps))
 
     def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:
         evaluation = found.evaluation
@@ -343,8 +362,10 @@ def evaluate(
         return EvaluatedMap(name, report, found.views)
 
     systems: list[Path | None] = [] if given else [*compared] or [weights]
-    runners = [(path, opened(path)) for path in systems]
-    maps = [evaluated(path, runner) for path, runner in runners] + [*map(read, given)]
+    files = [path or packaged_weights() for path in systems]
+    called = map_names(given or [[path] for path in files])
+    runners = [opened(path) for path in systems]
+    maps = [*map(evaluated, called, systems, runners), *map(read, called, given)]
     reports = [one.report for one in maps]
     comparison = Comparison(*reports) if len(reports) == 2 else None
     if comparison is not None:
@@ -363,7 +384,7 @@ def evaluate(
 
         write_confusion_plot(reports[0].matrix, reports[0].sentence, confusion_matrix)
     if report_file is not None:
-        _write_report(report_file, maps, systems, comparison)
+        _write_report(report_file, maps, files, comparison)
 
 
 def _printable(text: str) -> str:
@@ -374,7 +395,7 @@ def _printable(text: str) -> str:
 def _write_report(
     path: Path,
     maps: list[EvaluatedMap],
-    weights: list[Path | None],
+    weights: list[Path],
     comparison: Comparison | None,
 ) -> None:
     """Write the HTML page, with model cards and training curves."""
@@ -383,13 +404,11 @@ def _write_report(
     from hrrsi.report.model_card import model_card
     from hrrsi.report.page import write_report
     from hrrsi.report.training_rows import training_rows
-    from hrrsi.weights_file import packaged_weights
 
-    files = [file or packaged_weights() for file in weights]
-    if files:  # not for maps that were there
+    if weights:  # not for maps that were there
         maps = [
             replace(one, card=model_card(file), training=training_rows(file))
-            for one, file in zip(maps, files, strict=True)
+            for one, file in zip(maps, weights, strict=True)
         ]
     write_report(path, maps, comparison)
     typer.echo(f"{path}: open it in a browser", err=True)

@@ -16,11 +16,12 @@ from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_evaluation import SceneReading, evaluate_scenes, scene_pixels
 from hrrsi.labels.class_merging import merged_classes
-from hrrsi.labels.labelled_scenes import labelled_scenes
+from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.height_check import require_height_as_trained
 from hrrsi.progress import progress
+from hrrsi.report.scene_images import is_on_labels, scene_images
 from hrrsi.report.scene_views import SceneView, SceneViewCollector
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
@@ -144,6 +145,7 @@ def evaluated_maps(
     reading: MapReading,
     compared_with: Sequence[Path] = (),
     grids: Sequence[Path] = (),
+    images: Sequence[Path] = (),
 ) -> Evaluated:
     """Evaluate maps that are there.
 
@@ -154,9 +156,11 @@ def evaluated_maps(
         reading: How they are read.
         compared_with: The other maps, where two are compared: what these lack is not scored.
         grids: The maps on whose grids labels are burned that are polygons; by default `maps`.
+        images: Of the scenes, to show under the maps.
 
     Raises:
-        HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps`.
+        HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps` and
+            `hrrsi.report.scene_images.scene_images`.
     """
     q = question
     chosen = paired_maps(maps, labels, q.scheme, split=q.split, scenes=q.scenes)
@@ -168,7 +172,8 @@ def evaluated_maps(
     views = None
     if q.has_views:
         colours = merged_classes(q.scheme, reading.merges).colours
-        views = SceneViewCollector(colours, len(chosen.files), pictures=False)
+        pictures = _pictures(images, chosen.files, q.scheme) if images else {}
+        views = SceneViewCollector(colours, len(chosen.files), images=pictures)
     with progress("evaluating", total, " Mpx", scale=True, enabled=not q.quiet) as bar:
         evaluation = evaluate_maps(
             chosen.files,
@@ -183,6 +188,25 @@ def evaluated_maps(
         )
     files = tuple(file.image for file in chosen.files)
     return Evaluated(evaluation, views=views.views if views else (), maps=files)
+
+
+def _pictures(
+    images: Sequence[Path], files: Sequence[SceneFiles], scheme: Scheme
+) -> dict[str, str]:
+    """Return the image to show under the map of each scene; warn of those without."""
+    found = scene_images(images, [file.name for file in files], scheme)
+    lacking = [file.name for file in files if file.name not in found]
+    if lacking:
+        warn(f"shown without an image, for none fits: {few(lacking)}")
+    elsewhere = [
+        file.name
+        for file in files
+        if file.name in found and not is_on_labels(found[file.name], file, scheme)
+    ]
+    if elsewhere:
+        paths = [found.pop(name) for name in elsewhere]
+        warn(f"left out because of another size or place than the labels: {few(paths)}")
+    return found
 
 
 def few(values: Sequence[str]) -> str:

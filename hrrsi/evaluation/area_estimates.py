@@ -99,7 +99,7 @@ def estimated_shares(counts: npt.NDArray[np.int64], mapped: Sequence[int]) -> Fl
         mapped: Pixels that the whole map gave each class.
 
     Returns:
-        (..., classes), NaN where a mapped class has no labelled pixel.
+        (..., classes), NaN of every class where any mapped class has no labelled pixel.
     """
     weights = np.asarray(mapped, dtype=np.float64)
     weights = weights / weights.sum()

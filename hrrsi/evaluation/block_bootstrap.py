@@ -17,7 +17,7 @@ LEVEL = 0.95
 # with fewer, no difference reaches a p below 1 - LEVEL: two of 2**blocks swaps are as large
 FEWEST_BLOCKS = 6
 _SEED = 20211110  # any will do, as long as it stays the same
-_AT_ONCE = 250  # bounds memory
+_AT_ONCE = 2_500_000  # blocks that are drawn before they are added up; bounds memory
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -146,7 +146,7 @@ def _counted(blocks: Counts) -> npt.NDArray[np.bool_]:
 def _resampled(blocks: Counts) -> Iterator[Counts]:
     """Yield sums of draws of as many blocks, the same draws each time it is called."""
     random, count = np.random.default_rng(_SEED), len(blocks)
-    for draws in _portions():
+    for draws in _portions(count):
         times = random.multinomial(count, np.full(count, 1 / count), size=draws)
         yield _weighted_sums(times, blocks)
 
@@ -154,7 +154,7 @@ def _resampled(blocks: Counts) -> Iterator[Counts]:
 def _swapped(first: Counts, second: Counts) -> Iterator[tuple[Counts, Counts]]:
     """Yield sums of both maps' blocks, those of random blocks swapped."""
     random, count = np.random.default_rng(_SEED), len(first)
-    for draws in _portions():
+    for draws in _portions(count):
         kept = random.integers(0, 2, size=(draws, count))
         yield (
             _weighted_sums(kept, first) + _weighted_sums(1 - kept, second),
@@ -162,9 +162,10 @@ def _swapped(first: Counts, second: Counts) -> Iterator[tuple[Counts, Counts]]:
         )
 
 
-def _portions() -> Iterator[int]:
-    for start in range(0, RESAMPLES, _AT_ONCE):
-        yield min(_AT_ONCE, RESAMPLES - start)
+def _portions(blocks: int) -> Iterator[int]:
+    size = max(1, _AT_ONCE // blocks)
+    for start in range(0, RESAMPLES, size):
+        yield min(size, RESAMPLES - start)
 
 
 def _weighted_sums(times: npt.NDArray[np.int64], blocks: Counts) -> Counts:

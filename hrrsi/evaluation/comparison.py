@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation.block_bootstrap import Difference, score_differences
+from hrrsi.evaluation.block_bootstrap import (
+    FEWEST_BLOCKS,
+    Difference,
+    counted_blocks,
+    score_differences,
+)
 from hrrsi.evaluation.report import EvaluationReport, number
 from hrrsi.evaluation.score_arrays import Counts, telling_blocks
 
@@ -72,8 +77,11 @@ class Comparison:
         """Whether the mIoU tells the two (A and B) apart, as a sentence."""
         found, over = self.differences["mIoU"], self.first.blocks_text
         if np.isnan(found.interval.low):
+            few = over
+            if counted_blocks(self._blocks[0]) >= FEWEST_BLOCKS:
+                few = f"fewer than {FEWEST_BLOCKS} of {over} that hold the rarest class"
             return (
-                f"{over} are too few to tell A and B apart: take more scenes, or a smaller --block."
+                f"With {few}, A and B can't be told apart: take more scenes, or a smaller --block."
             )
         sure = f"p = {found.p:.4f}, {over}"
         if not found.is_significant:

@@ -29,7 +29,7 @@ def paired_maps(
     """Return scenes with their maps and labels; each scene's image is its map.
 
     One vector file holds the labels of all maps. As many files of maps as of labels belong together
-    by their names or, where these don't pair all of them, in their order. Else a label is of the
+    by their names or, where these pair none of them, in their order. Else a label is of the
     scene that the scheme's patterns say (its folders may be others than theirs, and a file given by
     itself may have any name), and a map is of the scene of which it has the name, the image's or
     the label's, as ``SCENE_classes.tif`` or, where
@@ -56,8 +56,15 @@ def paired_maps(
         found = _label_files(labels, scheme)
         if len(files) == len(found) and not any(path.is_dir() for path in maps):
             named = _maps_by_scene(files, [one.name for one in found], scheme)
-            paired = files if len(named) < len(found) else [named[one.name] for one in found]
-            pairs = [replace(one, image=str(path)) for one, path in zip(found, paired, strict=True)]
+            others = [path for path in files if path not in named.values()]
+            if named and len(others) > 1:
+                raise HrrsiError(
+                    f"the names pair only {len(named)} of {len(found)} maps with their labels",
+                    where=others[0],
+                    fix="name all maps like their labels, or none",
+                )
+            rest = iter(others)
+            pairs = [replace(one, image=str(named.get(one.name) or next(rest))) for one in found]
             return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
     else:
         found = _labels_in_folders(labels, scheme)

@@ -122,7 +122,7 @@ class EvaluationReport:
 
     def telling_boundary_blocks(self, blocks: Counts) -> dict[str, int]:
         """Return how many blocks say something of each mean: as many as of its rarest class."""
-        holding = (blocks[:, 0, :2].sum(axis=1) > 0).sum(axis=0)
+        holding = (blocks[:, 0, 1] > 0).sum(axis=0)
         fewest = int(holding[self._bordered].min()) if self._bordered else 0
         return dict.fromkeys(mean_boundary_scores(blocks[:1]), fewest)
 
@@ -147,13 +147,17 @@ class EvaluationReport:
         """The same shares, with intervals over blocks, which allow for neighbours being alike."""
         if not self.areas:
             return ()
-        counts = self.evaluation.counts
+        blocks = self.evaluation.counts.blocks(self.evaluation.labels)
+        # each share needs every class that is mapped, so as many blocks tell as of the rarest
+        mapped = np.array(self._mapped) > 0
+        labelled = (blocks.sum(axis=2) > 0).sum(axis=0)
         found = score_intervals(
-            counts.blocks(self.evaluation.labels),
+            blocks,
             lambda sums: {
                 str(i): share
                 for i, share in enumerate(np.moveaxis(estimated_shares(sums, self._mapped), -1, 0))
             },
+            dict.fromkeys(map(str, range(len(mapped))), int(labelled[mapped].min())),
         )
         return tuple(found.values())
 
@@ -253,17 +257,7 @@ class EvaluationReport:
             "scores": {**_overall(scores), "pixels": scores.pixels},
             "intervals": _interval_dict(self.intervals),
             "blocks": counted_blocks(self.evaluation.counts.blocks(self.protocol.labels)),
-            "classes": [
-                {
-                    "name": c.name,
-                    "precision": number(c.precision),
-                    "recall": number(c.recall),
-                    "F1": number(c.f1),
-                    "IoU": number(c.iou),
-                    "pixels": c.pixels,
-                }
-                for c in scores.classes
-            ],
+            "classes": _class_dicts(scores),
             "confusion_matrix": {
                 "classes": list(matrix.classes),
                 "rows": "prediction",
@@ -347,6 +341,7 @@ class EvaluationReport:
         if not self.areas:
             return None
         return {
+            "labels": self.evaluation.labels,
             "mapped_square_metres": self.mapped_square_metres,
             "mapped_pixels": int(self.evaluation.counts.mapped_pixels.sum()),
             "classes": [
@@ -403,6 +398,20 @@ def _overall(scores: Scores) -> dict[str, float | None]:
     }
 
 
+def _class_dicts(scores: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": c.name,
+            "precision": number(c.precision),
+            "recall": number(c.recall),
+            "F1": number(c.f1),
+            "IoU": number(c.iou),
+            "pixels": c.pixels,
+        }
+        for c in scores.classes
+    ]
+
+
 def _ends(interval: Interval) -> list[float | None]:
     return [number(interval.low), number(interval.high)]
 
@@ -419,4 +428,5 @@ def _grid_dict(row: GridRow) -> dict[str, Any]:
         "test_time_augmentation": row.augmentation,
         **_overall(row.scores),
         "pixels": row.scores.pixels,
+        "classes": _class_dicts(row.scores),
     }

@@ -103,6 +103,7 @@ def _area_table(report: EvaluationReport) -> Iterator[str]:
     unit = "in percent of the map" if metres is None else f"of {area_text(metres)} mapped"
     if report.evaluation.unit == "maps":
         unit += " where the labels' rasters lie"
+    unit += f" ({report.evaluation.labels} labels)"
     yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
     table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
     for area, blocks in zip(report.areas, report.area_intervals, strict=True):
@@ -120,15 +121,16 @@ def _area_table(report: EvaluationReport) -> Iterator[str]:
 
 
 def _calibration_line(report: EvaluationReport) -> Iterator[str]:
-    counts = report.evaluation.counts.reliability
+    e = report.evaluation
+    counts = e.counts.reliability
     pixels = int(counts.pixels.sum())
     if not pixels:
         return
     confidence, accuracy = counts.confidence_sums.sum() / pixels, counts.right.sum() / pixels
     yield (
-        f"\nCalibration: ECE {percent(counts.expected_calibration_error)}; mean confidence "
-        f"{percent(float(confidence))} where {percent(float(accuracy))} of the pixels "
-        "(of every class) are right."
+        f"\nCalibration ({e.labels} labels): ECE {percent(counts.expected_calibration_error)}; "
+        f"mean confidence {percent(float(confidence))} where {percent(float(accuracy))} of the "
+        "pixels (of every class) are right."
     )
 
 

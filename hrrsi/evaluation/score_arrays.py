@@ -61,8 +61,8 @@ def score_arrays(
 def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:
     """Return how many blocks say something of each score that `score_arrays` names.
 
-    Of a class, those that hold it (in truth or prediction); of a mean, as many as of the rarest of
-    its classes that the truth holds; of the others, each block.
+    Of a class, those whose truth holds it, or whose prediction does where no truth does; of a mean,
+    as many as of the rarest of its classes that the truth holds; of the others, each block.
 
     Args:
         blocks: (blocks, classes, classes), rows = prediction.
@@ -70,13 +70,13 @@ def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -
         protocol: What counts.
     """
     found = dict.fromkeys(score_arrays(blocks, classes, protocol), len(blocks))
-    truth = dict(zip(classes, (blocks.sum(axis=(0, 1)) > 0).tolist(), strict=True))
-    holding = (blocks.sum(axis=1) + blocks.sum(axis=2) > 0).sum(axis=0).tolist()
-    for name, count in zip(classes, holding, strict=True):
+    true, predicted = ((blocks.sum(axis=axis) > 0).sum(axis=0).tolist() for axis in (1, 2))
+    for index, name in enumerate(classes):
         if f"IoU {name}" not in found:
             continue
+        count = true[index] or predicted[index]
         found[f"IoU {name}"] = found[f"F1 {name}"] = count
-        if truth[name]:
+        if true[index]:
             found["mF1"] = found["mIoU"] = min(found["mIoU"], count)
     return found
 

@@ -14,7 +14,7 @@ from hrrsi.evaluation.block_bootstrap import Difference, Interval
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 NUMBER = ' class="number"'
-_BREAKS = re.compile(r"(?<=[/_])(?=.)|(?<=.)(?=\.)")  # where long names of files go on below
+_BREAKS = re.compile(r"(?<=[/_])(?=.)|(?<=.)(?=\.)")
 
 
 def escaped(value: object) -> str:
@@ -22,6 +22,11 @@ def escaped(value: object) -> str:
     # names of files may hold bytes that are no text, which UTF-8 can't write
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return html.escape(text, quote=True)
+
+
+def breakable(name: str) -> str:
+    """Return a name, escaped, that lines may break within where words of it end."""
+    return _BREAKS.sub("<wbr>", escaped(name))
 
 
 def script_json(value: object) -> str:
@@ -48,7 +53,7 @@ class Cell:
 def name_cell(name: str, class_index: int | None = None) -> Cell:
     """Return a cell with a name, after the colour of a class."""
     mark = "" if class_index is None else swatch(class_index)
-    return Cell(mark + escaped(name), name)
+    return Cell(mark + breakable(name), name)
 
 
 def swatch(class_index: int) -> str:
@@ -130,7 +135,7 @@ def lettered(names: Sequence[str], number: int) -> str:
         number: Which of them.
     """
     letter = f'<span class="letter">{"AB"[number]}</span>' if len(names) > 1 else ""
-    return letter + _BREAKS.sub("<wbr>", escaped(names[number]))
+    return letter + breakable(names[number])
 
 
 def table(

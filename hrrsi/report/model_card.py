@@ -34,9 +34,10 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         found = weights_latency(weights)
         costs.append(
             (
-                "latency",
+                "latency of hrrsi predict",
                 f"{found.milliseconds:.1f} ms for a window of {profile.size} px, "
-                f"{found.megapixels_per_second:.1f} Mpx/s ({found.engine}, {found.device})",
+                f"{found.megapixels_per_second:.1f} Mpx/s ({found.engine}, {found.device}), "
+                "measured with this page; the scores may have been taken in another precision",
             )
         )
     first, *rest = file_info(weights).lines

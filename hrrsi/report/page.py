@@ -99,9 +99,12 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
         style=style,
         script=script,
         title=escaped(f"{' and '.join(names)} on {where}"),
-        heading=" <i>and</i> ".join(lettered(names, number) for number in range(len(maps))),
+        heading=" <i>and</i> ".join(
+            f'<span class="name">{lettered(names, number)}</span>' for number in range(len(maps))
+        ),
         where=escaped(where),
         headline=headline(maps, differences),
+        verdict=f'<p class="verdict">{escaped(comparison.verdict)}</p>' if comparison else "",
         sentence="<br>".join(dict.fromkeys(_sentence(one, names) for one in maps)),
         protocol=lines,
         links=links,
@@ -113,9 +116,7 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
 
 def _sentence(one: EvaluatedMap, names: Sequence[str]) -> str:
     """Return the protocol; of two maps under the same one, the same text."""
-    sentence = one.report.sentence
-    if len(names) > 1:
-        sentence = sentence.replace(one.report.source.name, " and ".join(names))
+    sentence = f"{one.report.shared_sentence}; {' and '.join(names)}"
     protocol = escaped(one.report.protocol.name)
     return f"In percent, under the protocol <b>{protocol}</b>: {escaped(sentence)}."
 

@@ -81,7 +81,7 @@ def _boundary_table(one: EvaluatedMap, *, named: bool) -> str:
 def _boundary_differences(
     maps: Sequence[EvaluatedMap], differences: Mapping[str, Difference]
 ) -> str:
-    cells = [points_cell(d.interval, d.p) for d in differences.values()]
+    cells = [points_cell(d) for d in differences.values()]
     title = f"{maps[1].name} minus {maps[0].name}, in points"
     return table(title, ["", *differences], [[name_cell("difference of the mean"), *cells]])
 
@@ -93,7 +93,7 @@ def _distance_chart(maps: Sequence[EvaluatedMap]) -> str:
     lowest = min(float(np.nanmin(c.accuracy)) for c in counts)
     ticks = [(value, str(value)) for value in range(0, FARTHEST, 8)]
     words = "; ".join(
-        f"{m.name}: {percent(_near(c, 0, 3))} % within 3 px of a border, "
+        f"{m.name}: {percent(_near(c, 0, 3))} % at 0 to 3 px from a border, "
         f"{percent(_near(c, FARTHEST, FARTHEST))} % from {FARTHEST} px on"
         for m, c in zip(maps, counts, strict=True)
     )
@@ -132,9 +132,11 @@ def _near_words(maps: Sequence[EvaluatedMap]) -> str:
         counts = one.report.evaluation.counts.border_distances
         share = int(counts.pixels[:4].sum()) / max(int(counts.pixels.sum()), 1)
         parts.append(
-            f'<p class="big-figure"><b>{percent(_near(counts, 0, 3))}</b> % right within 3 px of a '
-            f"border<small>{escaped(one.name)}: {percent(_near(counts, 4, FARTHEST))} % farther "
-            f"away; {percent(share)} % of the pixels are that near</small></p>"
+            f'<p class="big-figure"><b>{percent(_near(counts, 0, 3))}</b> % right at 0 to 3 px '
+            f"from a border<small>{escaped(one.name)}: {percent(_near(counts, 4, FARTHEST))} % "
+            f"farther away; {percent(share)} % of the pixels are that near, counted from 0 on the "
+            "border (eroded labels leave out fewer: those at most 3 px from another class)"
+            "</small></p>"
         )
     return "".join(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ class SceneViewCollector:
         colours: Class colours in the order of their indices.
         scenes: How many scenes will come: the more they are, the smaller their pictures.
         bands: 1-based bands of the scenes' pictures; by default the first three.
-        pictures: Whether the scenes' images are pictures; those of existing maps are not.
+        images: The scenes' images by their names, where what is evaluated is maps that are there.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class SceneViewCollector:
         scenes: int,
         *,
         bands: Sequence[int] | None = None,
-        pictures: bool = True,
+        images: Mapping[str, str] | None = None,
     ) -> None:
         self._colours = tuple(colours)
         self._side = max(320, int(_LONGER_SIDE * min(1.0, (_LARGE_SCENES / max(scenes, 1)) ** 0.5)))
         self._bands = bands
-        self._pictures = pictures
+        self._images = images
         self._views: list[SceneView] = []
         self._file: SceneFiles | None = None
         self._kept: _KeptRows | None = None
@@ -115,15 +115,18 @@ class SceneViewCollector:
                 truth=class_image(truth, self._colours),
                 prediction=class_image(prediction, self._colours),
                 errors=error_image(truth, prediction),
-                picture=self._picture(file, kept, truth.shape) if self._pictures else None,
+                picture=self._picture(file, kept, truth.shape),
             )
         )
 
     def _picture(self, file: SceneFiles, kept: _KeptRows, shape: tuple[int, ...]) -> bytes | None:
-        with open_raster(file.image) as dataset:
+        image = file.image if self._images is None else self._images.get(file.name)
+        if image is None:
+            return None
+        with open_raster(image) as dataset:
             if dataset.shape != (kept.height, kept.width):
                 return None  # of another grid: it would not lie on the labels
-        pixels = scene_picture(file.image, self._bands, *shape[:2])
+        pixels = scene_picture(image, self._bands, *shape[:2])
         return _encoded(Image.fromarray(pixels), "JPEG", quality=_JPEG_QUALITY, optimize=True)
 
 

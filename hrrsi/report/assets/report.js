@@ -42,6 +42,18 @@ function sortBy(table, headings, column) {
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 
+// Printing ----------------------------------------------------------------------------------------
+
+const unfolded = []; // for paper
+
+addEventListener("beforeprint", () => {
+  unfolded.push(...document.querySelectorAll("details:not([open])"));
+  unfolded.forEach((details) => (details.open = true));
+});
+addEventListener("afterprint", () => {
+  unfolded.splice(0).forEach((details) => (details.open = false));
+});
+
 // Colours of classes ------------------------------------------------------------------------------
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

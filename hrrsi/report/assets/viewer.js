@@ -289,7 +289,7 @@ class Viewer {
     for (const layer of layers.filter((one) => one.kind === "classes")) {
       const { indices, across } = await this.decoded(layer.key);
       const index = indices[Math.floor(row / step) * across + Math.floor(column / step)];
-      words.push(`${layer.label.toLowerCase()}: ${data.classes[index] ?? "no class"}`);
+      words.push(`${layer.label[0].toLowerCase()}${layer.label.slice(1)}: ${data.classes[index] ?? "no class"}`);
     }
     this.readout.textContent = words.join(" · ");
   }
