@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS
 from hrrsi.evaluation.report import EvaluationReport
 from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
 from hrrsi.report.evaluated_map import EvaluatedMap
-from hrrsi.report.markup import escaped, percent, section
+from hrrsi.report.markup import NONE, escaped, percent, section
 
 _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
 _LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))
@@ -94,8 +95,8 @@ def protocol_lines(report: EvaluationReport) -> list[tuple[str, str]]:
         ("Not scored", f"{report.unscored}."),
         (
             "Intervals",
-            "95 %, from a bootstrap over blocks of "
-            f"{e.counts.scenes[0].matrices[report.protocol.labels].block} px.",
+            f"95 %, from a bootstrap over {report.blocks_text}; {NONE} of what fewer than "
+            f"{FEWEST_BLOCKS} of them hold.",
         ),
     ]
     if e.seen_in_training:

@@ -73,7 +73,9 @@ def _boundary_table(one: EvaluatedMap, *, named: bool) -> str:
         for at in report.boundaries
         for kind, value in (("F1", at.mean_f1), ("IoU", at.mean_iou))
     ]
-    rows.append([Cell("mean, with 95 % interval", "mean"), *means])
+    left_out = escaped(" and ".join(report.classes_left_out_of_means))
+    mean = f"mean without {left_out}" if left_out else "mean"
+    rows.append([Cell(f"{mean}, with 95 % interval", "mean"), *means])
     title = f"Boundary scores of {one.name}" if named else "Boundary scores"
     return table(title, ["class", *names], rows, marked=len(rows) - 1)
 
