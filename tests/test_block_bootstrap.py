@@ -12,6 +12,7 @@ from hrrsi.evaluation.block_bootstrap import (
     score_intervals,
 )
 from hrrsi.evaluation.block_matrices import BlockMatrices
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.protocols import ALL, PROTOCOL_NAMES, named_protocol
 from hrrsi.evaluation.score_arrays import score_arrays, telling_blocks
 from hrrsi.evaluation.scores import ConfusionMatrix
@@ -57,14 +58,17 @@ def test_scores_of_many_matrices_are_those_of_each(name):
                 assert found[f"F1 {c.name}"][number] == pytest.approx(c.f1, nan_ok=True)
 
 
-def test_blocks_add_up_to_the_scene_however_it_is_cut_into_strips():
+def test_blocks_add_up_to_the_scene_however_it_is_cut():
     random = np.random.default_rng(0)
     truth = random.integers(0, 3, (70, 90)).astype(np.uint8)
     prediction = random.integers(0, 3, (70, 90)).astype(np.uint8)
     truth[:9, :40] = 255
     blocks = BlockMatrices(NAMES, block=32)
     for row in range(0, 70, 13):
-        blocks.add(row, prediction[row : row + 13], truth[row : row + 13])
+        for column in (0, 50):
+            part = (slice(row, row + 13), slice(column, column + 50))
+            strip = EvaluatedStrip(row, truth[part], prediction[part], first_column=column)
+            blocks.add(strip, strip.truth)
     whole = ConfusionMatrix(NAMES)
     whole.add(prediction, truth)
     assert (blocks.matrix.counts == whole.counts).all()

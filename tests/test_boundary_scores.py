@@ -39,8 +39,8 @@ def strips_of(prediction, truth, rows):
     ]
 
 
-def counted(counts, prediction, truth, rows):
-    for strip, core in with_margins(strips_of(prediction, truth, rows), counts.margin):
+def counted(counts, prediction, truth, rows, columns=1000):
+    for strip, core in with_margins(strips_of(prediction, truth, rows), counts.margin, columns):
         counts.add(strip, core)
     return counts
 
@@ -68,12 +68,12 @@ def naive_boundary(prediction, truth, index, tolerance):
     )
 
 
-@pytest.mark.parametrize("rows", [1000, 37, 3])
-def test_boundary_scores_are_those_of_whole_masks_however_a_scene_is_cut_into_strips(rows):
+@pytest.mark.parametrize(("rows", "columns"), [(1000, 1000), (37, 1000), (1000, 41), (3, 2)])
+def test_boundary_scores_are_those_of_whole_masks_however_a_scene_is_cut(rows, columns):
     truth, prediction = blobs(0, ignored=0.1), blobs(1)
     prediction[:60] = truth[:60]
     prediction[100:110, 20:60] = 255
-    scores = counted(BoundaryCounts(NAMES), prediction, truth, rows).scores()
+    scores = counted(BoundaryCounts(NAMES), prediction, truth, rows, columns).scores()
     assert [s.tolerance for s in scores] == [1, 3, 5]
     for at in scores:
         for index, found in enumerate(at.classes):
@@ -115,7 +115,7 @@ def test_boundary_scores_of_classes_without_borders():
 def test_counts_of_blocks_add_up_to_those_of_the_scene():
     prediction, truth = blobs(2), blobs(3)
     whole = counted(BoundaryCounts(NAMES), prediction, truth, 1000)
-    blocks = counted(BoundaryCounts(NAMES, block=40), prediction, truth, 37)
+    blocks = counted(BoundaryCounts(NAMES, block=40), prediction, truth, 37, 29)
     assert whole.counts.shape[0] == 1
     assert blocks.counts.shape[0] == 4 * 5
     assert (blocks.counts.sum(axis=0) == whole.counts[0]).all()

@@ -383,9 +383,10 @@ def test_boundary_means_are_of_the_protocol_s_classes(scenes, weights):
 def test_two_maps_are_compared_under_every_protocol(scenes, weights, tmp_path):
     options = [*scenes["options"], "--window", 64, "--tta", "flip", "--block", 32]
     text = evaluated(weights, weights, scenes["folder"], *options).stdout
-    rows = [line for line in text.splitlines() if line.startswith(("| full ", "| eroded "))]
-    assert [line.split("|")[1:4] for line in rows] == [
-        [f" {labels:<6} ", f" {clutter:>7} ", f" {augmentation:>12} "]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    starts = [number for number, cells in enumerate(lines) if cells[:1] in (["full"], ["eroded"])]
+    assert [lines[number][:3] for number in starts] == [
+        [labels, clutter, augmentation]
         for augmentation in ("none", "flip")
         for labels in ("full", "eroded")
         for clutter in ("in", "out")
@@ -396,11 +397,13 @@ def test_two_maps_are_compared_under_every_protocol(scenes, weights, tmp_path):
         for r in alone["grid"]
         if r["scene"] is None
     }
-    for line in rows:
-        labels, clutter, augmentation, *values = (cell.strip() for cell in line.split("|")[1:-1])
-        row = grid[labels, clutter, augmentation]
-        a = [f"{100 * row[name]:.2f}" for name in ("OA", "mF1", "mIoU")]
-        assert values == [v for value in a for v in (value, value, "+0.00")]
+    for number in starts:
+        row = grid[tuple(lines[number][:3])]
+        of_both = [f"{100 * row[name]:.2f}" for name in ("OA", "mF1", "mIoU")]
+        assert lines[number][3:] == ["A", *of_both]
+        assert lines[number + 1] == ["", "", "", "B", *of_both]
+        assert lines[number + 2] == ["", "", "", "B - A", *["+0.00"] * 3]
+    assert max(map(len, text.splitlines())) <= 100  # sentences are wrapped at 98
 
 
 def test_names_that_are_no_text_are_one_line_or_printed(scenes, weights, tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK
 from hrrsi.evaluation.scores import ConfusionMatrix
 
@@ -27,28 +28,26 @@ class BlockMatrices:
         self.block = block
         self._matrices: dict[tuple[int, int], ConfusionMatrix] = {}
 
-    def add(
-        self, first_row: int, prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]
-    ) -> None:
+    def add(self, strip: EvaluatedStrip, truth: npt.NDArray[np.uint8]) -> None:
         """Count the pixels of a strip.
 
         Args:
-            first_row: Row of the scene that the strip begins with.
-            prediction: (rows, width) class indices, 255 where there is none.
-            truth: Likewise; pixels of 255 are ignored.
+            strip: Where they lie, and what is predicted.
+            truth: (rows, width) class indices; pixels of 255 are ignored.
         """
-        rows, width = truth.shape
-        last_row, block = first_row + rows, self.block
-        for row in range(first_row // block, -(-last_row // block)):
-            part = slice(
-                max(row * block - first_row, 0), min((row + 1) * block, last_row) - first_row
-            )
-            for column in range(-(-width // block)):
-                columns = slice(column * block, (column + 1) * block)
+        for row, rows in self._parts(strip.first_row, truth.shape[0]):
+            for column, columns in self._parts(strip.first_column, truth.shape[1]):
                 place = (row, column)
                 if place not in self._matrices:
                     self._matrices[place] = ConfusionMatrix(self.classes)
-                self._matrices[place].add(prediction[part, columns], truth[part, columns])
+                self._matrices[place].add(strip.prediction[rows, columns], truth[rows, columns])
+
+    def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
+        """Yield the blocks along an axis that some pixels lie in, and which of the pixels do."""
+        end, block = first + count, self.block
+        for number in range(first // block, -(-end // block)):
+            inside = max(number * block, first), min((number + 1) * block, end)
+            yield number, slice(inside[0] - first, inside[1] - first)
 
     @property
     def matrix(self) -> ConfusionMatrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip
 from hrrsi.evaluation.nearby_classes import border_pixels
 from hrrsi.labels.scheme import IGNORE_INDEX
 
@@ -29,12 +29,12 @@ class BorderDistanceCounts:
         self.pixels: npt.NDArray[np.int64] = np.zeros(FARTHEST + 1, dtype=np.int64)
         self.right: npt.NDArray[np.int64] = np.zeros(FARTHEST + 1, dtype=np.int64)
 
-    def add(self, strip: EvaluatedStrip, core: slice) -> None:
+    def add(self, strip: EvaluatedStrip, core: Core) -> None:
         """Count the pixels of a strip that have both a prediction and a label.
 
         Args:
-            strip: With up to `margin` rows on either side of those counted.
-            core: The rows that are counted.
+            strip: With up to `margin` rows and columns on each side of those counted.
+            core: The rows and columns that are counted.
         """
         from scipy import ndimage
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip
 from hrrsi.evaluation.nearby_classes import (
     border_pixels,
     class_bits,
@@ -108,24 +108,28 @@ class BoundaryCounts:
 
     @property
     def margin(self) -> int:
-        """Rows beyond those counted that have to be known: those of the tolerance, and a border."""
+        """Pixels to know around those counted: those of the tolerance, and a border."""
         return max(self.tolerances) + 1
 
-    def add(self, strip: EvaluatedStrip, core: slice) -> None:
+    def add(self, strip: EvaluatedStrip, core: Core) -> None:
         """Count the pixels of a strip.
 
         Args:
-            strip: With up to `margin` rows on either side of those counted.
-            core: The rows that are counted.
+            strip: With up to `margin` rows and columns on each side of those counted.
+            core: The rows and columns that are counted.
         """
         known = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
         prediction = np.where(known, strip.prediction, np.uint8(IGNORE_INDEX))
         truth = np.where(known, strip.truth, np.uint8(IGNORE_INDEX))
         predicted_border, true_border = border_pixels(prediction), border_pixels(truth)
-        size, first_row = len(self.classes), strip.first_row
+        size = len(self.classes)
+        first = (
+            strip.first_row + (core[0].start or 0),
+            strip.first_column + (core[1].start or 0),
+        )
 
         def count(numbers: int | slice, kind: int, labels: Labels, mask: Mask) -> None:
-            self._count(numbers, kind, labels[core], mask[core], first_row + (core.start or 0))
+            self._count(numbers, kind, labels[core], mask[core], first)
 
         every = slice(None)
         count(every, 0, prediction, predicted_border)
@@ -152,7 +156,7 @@ class BoundaryCounts:
         return np.stack(stacked) if stacked else np.zeros(shape, dtype=np.int64)
 
     def _count(
-        self, numbers: int | slice, kind: int, labels: Labels, mask: Mask, first_row: int
+        self, numbers: int | slice, kind: int, labels: Labels, mask: Mask, first: tuple[int, int]
     ) -> None:
         """Count the pixels of a mask by their class and the block that they lie in.
 
@@ -161,18 +165,21 @@ class BoundaryCounts:
             kind: Which of the seven counts.
             labels: (rows, width) class of each pixel.
             mask: (rows, width) the pixels to count.
-            first_row: Row of the scene that the arrays begin with.
+            first: Row and column of the scene that the arrays begin with.
         """
         rows, columns = np.nonzero(mask)
-        size, across = len(self.classes), -(-labels.shape[1] // self.block)
-        top = first_row // self.block
-        down = -(-(first_row + len(labels)) // self.block) - top
-        place = ((rows + first_row) // self.block - top) * across + columns // self.block
+        size, block = len(self.classes), self.block
+        top, left = (start // block for start in first)
+        down, across = (
+            -(-(start + length) // block) - start // block
+            for start, length in zip(first, labels.shape, strict=True)
+        )
+        place = ((rows + first[0]) // block - top) * across + (columns + first[1]) // block - left
         keys = place * size + labels[rows, columns]
         found = np.bincount(keys, minlength=down * across * size).reshape(down, across, size)
         for row in range(down):
             for column in range(across):
-                where = (top + row, column)
+                where = (top + row, left + column)
                 if where not in self._blocks:
                     shape = (len(self.tolerances), _KINDS, size)
                     self._blocks[where] = np.zeros(shape, dtype=np.int64)

@@ -66,17 +66,18 @@ def _grid_table(comparison: Comparison) -> Iterator[str]:
     if len(pairs) < 2:
         return
     yield "\nThe same under other protocols:"
-    names = [f"{score} {of}" for score in ("OA", "mF1", "mIoU") for of in ("A", "B", "B - A")]
-    table = PrettyTable(["labels", "clutter", "augmentation", *names])
+    table = PrettyTable(["labels", "clutter", "augmentation", "", "OA", "mF1", "mIoU"])
     table.align = "r"
-    table.align["labels"] = "l"
+    table.align["labels"] = table.align[""] = "l"
     clutter = clutter_words([one for one, _ in pairs])
     for (one, other), word in zip(pairs, clutter, strict=True):
-        figures = []
-        for name in ("overall_accuracy", "mean_f1", "mean_iou"):
-            a, b = getattr(one.scores, name), getattr(other.scores, name)
-            figures += [percent(a), percent(b), "-" if np.isnan(b - a) else f"{100 * (b - a):+.2f}"]
-        table.add_row([one.protocol.labels, word, one.augmentation, *figures])
+        of = [(s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (one.scores, other.scores)]
+        named = [one.protocol.labels, word, one.augmentation]
+        table.add_row([*named, "A", *map(percent, of[0])])
+        table.add_row(["", "", "", "B", *map(percent, of[1])])
+        apart = [b - a for a, b in zip(*of, strict=True)]
+        signed = ["-" if np.isnan(d) else f"{100 * d:+.2f}" for d in apart]
+        table.add_row(["", "", "", "B - A", *signed], divider=True)
     yield table.get_string()
 
 

@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+COLUMNS = 2048  # of a strip that are counted at a time
+
+Core = tuple[slice, slice]
+
 
 class EvaluatedStrip(NamedTuple):
-    """Rows of a scene, from its left to its right end.
+    """Rows of a scene, from its left to its right end or some of its columns.
 
     Attributes:
         first_row: Where they begin.
@@ -22,6 +26,7 @@ class EvaluatedStrip(NamedTuple):
             own; None where there are none.
         mapped: (rows, width) uint8, what the map holds, where that is more than the prediction
             that is scored; None where it is not.
+        first_column: The column that they begin at.
     """
 
     first_row: int
@@ -30,41 +35,71 @@ class EvaluatedStrip(NamedTuple):
     confidence: npt.NDArray[Any] | None = None
     eroded_truth: npt.NDArray[np.uint8] | None = None
     mapped: npt.NDArray[np.uint8] | None = None
+    first_column: int = 0
 
     @property
     def end_row(self) -> int:
         """The row of the scene after the last of them."""
         return self.first_row + len(self.truth)
 
-    def rows(self, part: slice) -> EvaluatedStrip:
-        """Return some of the rows.
+    def part(self, rows: slice, columns: slice = slice(None)) -> EvaluatedStrip:
+        """Return some of the rows and columns.
 
         Args:
-            part: Rows of the strip, from 0, without a step.
+            rows: Of the strip, from 0, without a step.
+            columns: Likewise.
         """
         return EvaluatedStrip(
-            self.first_row + (part.start or 0),
-            self.truth[part],
-            self.prediction[part],
-            None if self.confidence is None else self.confidence[part],
-            None if self.eroded_truth is None else self.eroded_truth[part],
-            None if self.mapped is None else self.mapped[part],
+            self.first_row + (rows.start or 0),
+            self.truth[rows, columns],
+            self.prediction[rows, columns],
+            None if self.confidence is None else self.confidence[rows, columns],
+            None if self.eroded_truth is None else self.eroded_truth[rows, columns],
+            None if self.mapped is None else self.mapped[rows, columns],
+            self.first_column + (columns.start or 0),
         )
+
+    def by_columns(
+        self, margin: int = 0, columns: int = COLUMNS
+    ) -> Iterator[tuple[EvaluatedStrip, slice]]:
+        """Yield parts that are narrow enough for arrays of their size to take little memory.
+
+        Args:
+            margin: Columns to know on either side; fewer at the ends of the strip.
+            columns: How many a part has without them.
+
+        Yields:
+            A part with its margins, and the slice of its columns that are no margin.
+        """
+        width = self.truth.shape[1]
+        for column in range(0, width, columns):
+            first, end = max(column - margin, 0), min(column + columns, width)
+            part = self.part(slice(None), slice(first, end + margin))
+            yield part, slice(column - first, end - first)
 
 
 def with_margins(
-    strips: Iterable[EvaluatedStrip], margin: int
-) -> Iterator[tuple[EvaluatedStrip, slice]]:
-    """Yield strips together with the rows around them.
+    strips: Iterable[EvaluatedStrip], margin: int, columns: int = COLUMNS
+) -> Iterator[tuple[EvaluatedStrip, Core]]:
+    """Yield parts of strips together with the pixels around them.
 
     Args:
-        strips: A scene's strips in their order, without gaps.
-        margin: Rows to know above and below; fewer at the ends of the scene.
+        strips: A scene's strips in their order, without gaps, each of its whole width.
+        margin: Rows and columns to know on each side; fewer at the ends of the scene.
+        columns: How many a part has without its margins.
 
     Yields:
-        A strip with its margins, and the slice of its rows that are no margin. Those of all strips
-        are each row of the scene once; they are other strips than the given ones.
+        A part with its margins, and the slices of its rows and columns that are no margin. Those of
+        all parts are each pixel of the scene once.
     """
+    for strip, rows in _with_row_margins(strips, margin):
+        for part, inner in strip.by_columns(margin, columns):
+            yield part, (rows, inner)
+
+
+def _with_row_margins(
+    strips: Iterable[EvaluatedStrip], margin: int
+) -> Iterator[tuple[EvaluatedStrip, slice]]:
     held: EvaluatedStrip | None = None
     done = 0  # rows of the scene that were yielded
     for strip in strips:
@@ -73,7 +108,7 @@ def with_margins(
             core = slice(done - held.first_row, held.end_row - margin - held.first_row)
             yield held, core
             done = held.end_row - margin
-            held = held.rows(slice(max(core.stop - margin, 0), None))
+            held = held.part(slice(max(core.stop - margin, 0), None))
     if held is not None and held.end_row > done:
         yield held, slice(done - held.first_row, len(held.truth))
 

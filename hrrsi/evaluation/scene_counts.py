@@ -12,7 +12,7 @@ from hrrsi.evaluation.block_matrices import BlockMatrices
 from hrrsi.evaluation.border_distance import BorderDistanceCounts
 from hrrsi.evaluation.boundary_scores import BoundaryCounts
 from hrrsi.evaluation.calibration import ReliabilityCounts
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, with_margins
+from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
 from hrrsi.evaluation.label_erosion import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix
@@ -23,9 +23,10 @@ KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 
 
 class SceneCounts:
-    """Counts of one scene, filled strip by strip: memory does not grow with the scene's height.
+    """Counts of one scene, filled strip by strip, so that memory does not grow with its height.
 
-    But for one confusion matrix a block, that is.
+    But for one confusion matrix a block, that is. With its width grow the labels and predictions
+    of the strip that is being counted, a byte a pixel each.
 
     Args:
         name: The scene's name.
@@ -71,24 +72,29 @@ class SceneCounts:
             strips: They and what they read from are left to the caller to close.
         """
         margin = max(self.boundaries.margin, self.border_distances.margin, EROSION_RADIUS)
-        for strip, core in with_margins(strips, margin):
-            self._add(strip, core)
+        for part, core in with_margins(map(self._counted_alone, strips), margin):
+            self._add(part, core)
 
-    def _add(self, strip: EvaluatedStrip, core: slice) -> None:
-        counted, size = strip.rows(core), len(self.classes)
+    def _counted_alone(self, strip: EvaluatedStrip) -> EvaluatedStrip:
+        """Count what needs no pixels around it, and return the strip without what that needs."""
+        for part, _ in strip.by_columns():
+            self.reliability.add(part)
+        self.mapped.add(strip.prediction if strip.mapped is None else strip.mapped)
+        return strip._replace(confidence=None, mapped=None)
+
+    def _add(self, strip: EvaluatedStrip, core: Core) -> None:
+        counted, size = strip.part(*core), len(self.classes)
         if self.labels == "full":
             eroded = counted.eroded_truth
             self.erodes = eroded is None
             if eroded is None:
                 eroded = eroded_labels(strip.truth, size)[core]
-            self.matrices["full"].add(counted.first_row, counted.prediction, counted.truth)
+            self.matrices["full"].add(counted, counted.truth)
             self.boundaries.add(strip, core)
             self.border_distances.add(strip, core)
         else:
             eroded = counted.truth
-        self.matrices["eroded"].add(counted.first_row, counted.prediction, eroded)
-        self.reliability.add(counted)
-        self.mapped.add(counted.prediction if counted.mapped is None else counted.mapped)
+        self.matrices["eroded"].add(counted, eroded)
         self.ignored_pixels += int((counted.truth == IGNORE_INDEX).sum())
 
 

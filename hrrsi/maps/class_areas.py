@@ -26,11 +26,10 @@ class ClassAreas:
 
     def add(self, labels: Labels) -> None:
         """Count the next strip, (rows, width) class indices, 255 where there is no data."""
-        if self._exact is None or self._same:
-            self._counts += np.bincount(labels.ravel(), minlength=256)
-        else:
-            rows = np.stack([np.bincount(row, minlength=256) for row in labels])
-            self._counts += rows.sum(axis=0)
+        # row by row: counting needs eight bytes a pixel
+        rows = np.stack([np.bincount(row, minlength=256) for row in labels])
+        self._counts += rows.sum(axis=0)
+        if self._exact is not None and not self._same:
             units = self._exact.units[self._row : self._row + len(labels)]
             self._units += units @ rows[:, : len(self._units)]
         self._row += len(labels)
