@@ -18,7 +18,7 @@ from hrrsi.evaluation.nearby_classes import (
     border_pixels,
     class_bits,
     groups_of_classes,
-    near_other_class,
+    near_other_bits,
     nearby_classes,
 )
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK
@@ -119,10 +119,11 @@ class BoundaryCounts:
             core: The rows and columns that are counted.
         """
         known = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
-        prediction = np.where(known, strip.prediction, np.uint8(IGNORE_INDEX))
-        truth = np.where(known, strip.truth, np.uint8(IGNORE_INDEX))
-        predicted_border, true_border = border_pixels(prediction), border_pixels(truth)
-        size = len(self.classes)
+        prediction, truth = both = [
+            np.where(known, labels, np.uint8(IGNORE_INDEX))
+            for labels in (strip.prediction, strip.truth)
+        ]
+        borders = [border_pixels(labels) for labels in both]
         first = (
             strip.first_row + (core[0].start or 0),
             strip.first_column + (core[1].start or 0),
@@ -131,18 +132,15 @@ class BoundaryCounts:
         def count(numbers: int | slice, kind: int, labels: Labels, mask: Mask) -> None:
             self._count(numbers, kind, labels[core], mask[core], first)
 
-        every = slice(None)
-        count(every, 0, prediction, predicted_border)
-        count(every, 1, truth, true_border)
-        for number, tolerance in enumerate(self.tolerances):
-            borders = ((prediction, predicted_border), (truth, true_border))
-            for kind, (own, other) in ((2, borders), (3, borders[::-1])):
-                count(number, kind, own[0], _near_border(*own, *other, size, tolerance))
-            predicted_rim = near_other_class(prediction, size, tolerance, "square")
-            true_rim = near_other_class(truth, size, tolerance, "square")
-            count(number, 4, prediction, predicted_rim)
-            count(number, 5, truth, true_rim)
-            count(number, 6, truth, predicted_rim & true_rim & (prediction == truth))
+        for kind in (0, 1):
+            count(slice(None), kind, both[kind], borders[kind])
+        near, rims = _near_borders_and_rims(both, borders, len(self.classes), self.tolerances)
+        for number in range(len(self.tolerances)):
+            for kind in (0, 1):
+                count(number, 2 + kind, both[kind], near[number, kind] & borders[kind])
+                count(number, 4 + kind, both[kind], rims[number, kind] & known)
+            right = rims[number].all(axis=0) & known & (prediction == truth)
+            count(number, 6, truth, right)
 
     def scores(self) -> tuple[BoundaryScores, ...]:
         """Return the scores at each tolerance."""
@@ -167,7 +165,8 @@ class BoundaryCounts:
             mask: (rows, width) the pixels to count.
             first: Row and column of the scene that the arrays begin with.
         """
-        rows, columns = np.nonzero(mask)
+        pixels = np.flatnonzero(mask)
+        rows, columns = np.divmod(pixels, mask.shape[1])
         size, block = len(self.classes), self.block
         top, left = (start // block for start in first)
         down, across = (
@@ -175,7 +174,7 @@ class BoundaryCounts:
             for start, length in zip(first, labels.shape, strict=True)
         )
         place = ((rows + first[0]) // block - top) * across + (columns + first[1]) // block - left
-        keys = place * size + labels[rows, columns]
+        keys = place * size + labels.ravel()[pixels]
         found = np.bincount(keys, minlength=down * across * size).reshape(down, across, size)
         for row in range(down):
             for column in range(across):
@@ -262,18 +261,28 @@ def boundary_arrays(
     return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)
 
 
-def _near_border(
-    labels: Labels,
-    border: Mask,
-    others: Labels,
-    others_border: Mask,
-    classes: int,
-    tolerance: int,
-) -> Mask:
-    """Return the border pixels that have one of the other border, of their class, near them."""
-    near = np.zeros(labels.shape, dtype=bool)
-    borders = np.where(others_border, others, np.uint8(IGNORE_INDEX))
+def _near_borders_and_rims(
+    labels: Sequence[Labels], borders: Sequence[Mask], classes: int, tolerances: Sequence[int]
+) -> tuple[Mask, Mask]:
+    """Return what lies near borders, of two arrays of classes.
+
+    Args:
+        labels: Two of (rows, width).
+        borders: The border pixels of each.
+        classes: Number of classes.
+        tolerances: In pixels.
+
+    Returns:
+        Two of (tolerances, 2, rows, width): whether the *other* array has a border pixel of the
+        pixel's class near it, and whether its own array has another class near it.
+    """
+    near = np.zeros((len(tolerances), 2, *labels[0].shape), dtype=bool)
+    rims = np.zeros_like(near)
     for first, count in groups_of_classes(classes):
-        own = class_bits(labels, count, first)
-        near |= (nearby_classes(class_bits(borders, count, first), tolerance) & own) != 0
-    return near & border
+        bits = [class_bits(some, count, first) for some in labels]
+        on_border = [own * border for own, border in zip(bits, borders, strict=True)]
+        for number, tolerance in enumerate(tolerances):
+            for own, other in ((0, 1), (1, 0)):
+                near[number, own] |= (nearby_classes(on_border[other], tolerance) & bits[own]) != 0
+                rims[number, own] |= near_other_bits(bits[own], tolerance, "square")
+    return near, rims

@@ -75,7 +75,7 @@ class EvaluatedStrip(NamedTuple):
         for column in range(0, width, columns):
             first, end = max(column - margin, 0), min(column + columns, width)
             part = self.part(slice(None), slice(first, end + margin))
-            yield part, slice(column - first, end - first)
+            yield _copied(part), slice(column - first, end - first)
 
 
 def with_margins(
@@ -95,6 +95,7 @@ def with_margins(
     for strip, rows in _with_row_margins(strips, margin):
         for part, inner in strip.by_columns(margin, columns):
             yield part, (rows, inner)
+        del strip  # memory for the next
 
 
 def _with_row_margins(
@@ -104,13 +105,31 @@ def _with_row_margins(
     done = 0  # rows of the scene that were yielded
     for strip in strips:
         held = strip if held is None else _joined(held, strip)
+        del strip  # memory for the next
         if held.end_row - margin > done:
             core = slice(done - held.first_row, held.end_row - margin - held.first_row)
             yield held, core
             done = held.end_row - margin
-            held = held.part(slice(max(core.stop - margin, 0), None))
+            held = _copied(held.part(slice(max(core.stop - margin, 0), None)))
     if held is not None and held.end_row > done:
         yield held, slice(done - held.first_row, len(held.truth))
+
+
+def _copied(part: EvaluatedStrip) -> EvaluatedStrip:
+    """Return a part with arrays of its own, which don't keep the whole strip in memory."""
+    confidence, eroded, mapped = (
+        None if some is None else some.copy()
+        for some in (part.confidence, part.eroded_truth, part.mapped)
+    )
+    return EvaluatedStrip(
+        part.first_row,
+        part.truth.copy(),
+        part.prediction.copy(),
+        confidence,
+        eroded,
+        mapped,
+        part.first_column,
+    )
 
 
 def _joined(above: EvaluatedStrip, below: EvaluatedStrip) -> EvaluatedStrip:

@@ -26,7 +26,7 @@ from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.scenes.area_of_interest import AreaOfInterest
 from hrrsi.scenes.pixel_area import pixel_areas
 from hrrsi.scenes.polygons import scene_polygons
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -61,6 +61,7 @@ class MapReading:
         )
 
 
+@bounded_block_cache()
 def evaluate_maps(
     files: Sequence[SceneFiles],
     scheme: Scheme,
@@ -203,10 +204,8 @@ class _Pair:
         new_index = self.merged.new_index
         for row in range(0, self.grid.height, _ROWS):
             window = Window(row, 0, min(_ROWS, self.grid.height - row), self.grid.width)
-            full, eroded = self.truth.read(window)
+            truths = [new_index[some] for some in self.truth.read(window) if some is not None]
             prediction = self.prediction.read(window)
-            truths = [full, *([] if eroded is None else [eroded])]
-            truths = [new_index[labels] for labels in truths]
             if self.area is not None:
                 outside = ~self.area.inside(window)
                 self.left_out["outside"] += int(outside.sum())

@@ -89,9 +89,25 @@ def near_other_class(
     """
     found = np.zeros(labels.shape, dtype=bool)
     for first, count in groups_of_classes(classes):
-        bits = class_bits(labels, count, first)
-        found |= (nearby_classes(bits, radius, footprint) & ~bits) != 0
+        found |= near_other_bits(class_bits(labels, count, first), radius, footprint)
     near: npt.NDArray[np.bool_] = found & (labels != IGNORE_INDEX)
+    return near
+
+
+def near_other_bits(
+    bits: Bits, radius: int, footprint: Footprint = "disc"
+) -> npt.NDArray[np.bool_]:
+    """Return where one of some classes lies within a radius that is not the pixel's own.
+
+    Args:
+        bits: (rows, width) as of `class_bits`; pixels of none of these classes have no own one.
+        radius: As for `nearby_classes`.
+        footprint: Likewise.
+
+    Returns:
+        (rows, width) bool.
+    """
+    near: npt.NDArray[np.bool_] = (nearby_classes(bits, radius, footprint) & ~bits) != 0
     return near
 
 

@@ -27,6 +27,7 @@ from hrrsi.prediction.height_check import image_bands, require_height_as_trained
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
 from hrrsi.scenes.pixel_area import pixel_areas
+from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
 
@@ -66,6 +67,7 @@ class SceneReading:
         )
 
 
+@bounded_block_cache()
 def evaluate_scenes(
     files: Sequence[SceneFiles],
     scheme: Scheme,

@@ -19,7 +19,7 @@ from hrrsi.scenes.scene import Scene, rasterio_window
 from hrrsi.scenes.windows import Window
 
 _TRANSPARENT = -1  # stands for the colour of pixels whose alpha is 0
-_BAND_PIXELS = 1 << 22  # values take eight bytes a pixel, so only so many at a time
+_BAND_PIXELS = 1 << 20  # values take eight bytes a pixel, so only so many at a time
 _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy compression
 
 
@@ -52,7 +52,10 @@ class _RasterLabels(Labels):
         """Return a value as text, and what the scheme has nearest to it."""
 
     def _decode(self, window: Window) -> Indices:
-        return np.concatenate([self._indices_of(v) for _, v in self._values_by_rows(window)])
+        indices = np.empty((window.height, window.width), dtype=np.uint8)
+        for row, values in self._values_by_rows(window):
+            indices[row - window.row :][: len(values)] = self._indices_of(values)
+        return indices
 
     def _values_by_rows(self, window: Window) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield a window's values some rows at a time, with the first row of each piece."""

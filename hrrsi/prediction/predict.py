@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import rasterio
-from rasterio.env import get_gdal_config
 
 from hrrsi.atomic_write import prepare_folder
 from hrrsi.errors import HrrsiError
@@ -25,14 +20,10 @@ from hrrsi.prediction.sliding_window import checked_overlap
 from hrrsi.prediction.test_time_augmentation import symmetries
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.mosaic import is_local
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 from hrrsi.scenes.value_scale import check_scale
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 from hrrsi.weights_file import packaged_weights
-
-# GDAL keeps decoded blocks, by default in 5 % of the memory of the machine; rows of windows need
-# those of two rows of tiles, 184 MB where a scene is 60000 px wide.
-_BLOCK_CACHE = 256 * 2**20
 
 
 class ScenesFailedError(HrrsiError):
@@ -183,7 +174,7 @@ def predict(
     )
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
-    with _block_cache():
+    with bounded_block_cache():
         for name, files in zip(scenes, outputs, strict=True):
             try:
                 scene = mapper.map(name, files, resume=resume)
@@ -362,12 +353,3 @@ def _scenes_and_outputs(
     models = [Path(path) for path in ([] if heights is None else heights.paths)]
     check_outputs(outputs, [*read, *polygons, *models], overwrite=overwrite, resume=resume)
     return scenes, outputs
-
-
-@contextmanager
-def _block_cache() -> Iterator[None]:
-    """Bound GDAL's cache of decoded blocks, unless the environment says how large it is."""
-    chosen = "GDAL_CACHEMAX" in os.environ
-    size = int(get_gdal_config("GDAL_CACHEMAX")) if chosen else _BLOCK_CACHE
-    with rasterio.Env(GDAL_CACHEMAX=size):  # named in any case: what it was is restored then
-        yield

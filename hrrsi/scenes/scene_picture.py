@@ -10,11 +10,12 @@ import numpy.typing as npt
 from rasterio.enums import Resampling
 
 from hrrsi.scenes.band_choice import colour_bands
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 
 NO_DATA_COLOUR = (235, 237, 240)
 
 
+@bounded_block_cache()
 def scene_picture(
     name: str, bands: Sequence[int] | None, height: int, width: int
 ) -> npt.NDArray[np.uint8]:

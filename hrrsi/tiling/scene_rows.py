@@ -16,6 +16,7 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.scene_labels import Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.labels.splits import Part
+from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.band_statistics import BandMoments
@@ -133,6 +134,7 @@ class _Band(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
+@bounded_block_cache()
 def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
     """Cut and write the patches of some rows of windows of a scene.
 
