@@ -1,7 +1,7 @@
 """Whether body and edge supervision and the fusion of scores earn their parameters.
 
 Networks are trained alike: the same recipe, images seen and seeds. Then each maps whole labelled
-scenes that no run was trained on, and is compared with the first over the same blocks of these
+scenes that no run was trained on, and each two networks are compared over the same blocks of these
 scenes: the difference is that of the scores' means over the seeds, with a bootstrap interval and
 the p of a paired test (`hrrsi.evaluation.block_bootstrap`). How far single runs lie apart is said
 beside the means. A stopped series goes on where it was.
@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -97,20 +98,21 @@ def main() -> None:
         parameters = f"{profile_model(model, classes=len(classes)).parameters / 1e6:.2f} M"
         table.add_row([model, parameters, *(summary(list(singles[name])) for name in SHOWN)])
     print(table)
+    pairs = list(combinations(models, 2))
     differences = {
-        model: {
+        pair: {
             name: difference
             for scores, blocks in families
             for name, difference in score_differences(
-                blocks[models[0]], blocks[model], seeds_mean(scores)
+                blocks[pair[0]], blocks[pair[1]], seeds_mean(scores)
             ).items()
         }
-        for model in models[1:]
+        for pair in pairs
     }
-    table = PrettyTable(["score", *(f"{model} - {models[0]}" for model in models[1:])])
+    table = PrettyTable(["score", *(f"{model} - {other}" for other, model in pairs)])
     table.align["score"] = "l"
     for name in SHOWN:
-        row = [differences[model][name] for model in models[1:]]
+        row = [differences[pair][name] for pair in pairs]
         table.add_row([
             name,
             *(

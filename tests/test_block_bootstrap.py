@@ -116,6 +116,20 @@ def test_a_class_that_few_blocks_hold_has_no_interval():
     assert intervals["IoU road"].low < intervals["IoU road"].value < intervals["IoU road"].high
 
 
+def test_blocks_without_a_pixel_that_counts_tell_nothing():
+    blocks = blocks_of(4, 20)
+    blocks[5:] = 0
+    for name, held in (("all", 5), ("no-clutter", 4)):
+        protocol = named_protocol(name, NAMES)
+        telling = telling_blocks(blocks, NAMES, protocol)
+        assert telling["OA"] == telling["kappa"] == held
+        scores = partial(score_arrays, classes=NAMES, protocol=protocol)
+        intervals = score_intervals(blocks, scores, telling)
+        assert intervals["OA"].value > 0.5
+        assert np.isnan([intervals[name].low for name in ("OA", "kappa", "mIoU")]).all()
+        blocks[4, :2] = blocks[4, :, :2] = 0  # clutter alone
+
+
 def test_means_of_all_draws_are_over_the_same_classes():
     blocks = blocks_of(4, 20)
     blocks[:, 2, :] = blocks[:, :, 2] = 0

@@ -99,6 +99,55 @@ def test_windows_of_every_kind_of_raster_label_agree(tmp_path: Path) -> None:
                 assert part.dtype == np.uint8
 
 
+def test_missing_data_is_no_label_however_the_file_says_so(tmp_path: Path) -> None:
+    indices = class_map(3, *SHAPE, 3)
+    expected = indices.copy()
+    expected[10:20] = 255
+    there = expected != 255
+    masked = tmp_path / "mask.tif"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write_raster(masked, coloured(indices, OWN_COLOURS))
+        with rasterio.open(masked, "r+") as dataset:
+            dataset.write_mask(there)
+    shown = np.where(there, indices, 9).astype(np.uint8)
+    palette = tmp_path / "clear.png"
+    size = {"height": 60, "width": 80, "count": 1, "dtype": "uint8"}
+    with rasterio.open(palette, "w", driver="PNG", **size) as dataset:
+        dataset.write(shown, 1)
+        entries = {i: (*map(int, c), 255) for i, c in enumerate(OWN_COLOURS)}
+        dataset.write_colormap(1, {**entries, 9: (*entries[0][:3], 0)})
+    nowhere = np.where(there, coloured(indices, OWN_COLOURS), 77).astype(np.uint8)
+    floats = np.where(there, indices, np.nan).astype(np.float32)
+    below = np.where(there, indices.astype(np.float64), -9999)
+    labels = {
+        "colours": [masked, palette, write_raster(tmp_path / "rgb.tif", nowhere, nodata=77)],
+        "indices": [
+            write_raster(tmp_path / "nan.tif", floats),
+            write_raster(tmp_path / "declared.tif", floats, nodata=float("nan")),
+            write_raster(tmp_path / "below.tif", below, nodata=-9999),
+        ],
+    }
+    for label_format, paths in labels.items():
+        for path in paths:
+            with opened(tmp_path, path, label_format) as found:
+                np.testing.assert_array_equal(found.read(WHOLE), expected, err_msg=path.name)
+
+
+def test_a_class_that_is_declared_as_missing_is_refused(tmp_path: Path) -> None:
+    label = write_raster(tmp_path / "indices.tif", class_map(3, *SHAPE, 3), nodata=1)
+    refused = r"declares 1 as no data, which stands for grass too; take the declaration away"
+    with pytest.raises(HrrsiError, match=refused), opened(tmp_path, label, "indices"):
+        pass
+    white = write_raster(tmp_path / "rgb.tif", np.full((3, *SHAPE), 255, np.uint8), nodata=255)
+    refused = r"declares 255 as no data, which stands for impervious surface too"
+    with (
+        open_scene(tmp_path / "image.tif") as scene,
+        pytest.raises(HrrsiError, match=refused),
+        open_labels(str(white), scene, load_scheme("vaihingen"), name="s"),
+    ):
+        pass
+
+
 def test_indices_may_differ_from_positions(tmp_path: Path) -> None:
     values = np.array([7, 0, 300], dtype=np.uint16)[class_map(3, *SHAPE, 3)]
     label = write_raster(tmp_path / "label.tif", values)

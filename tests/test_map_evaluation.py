@@ -496,7 +496,8 @@ def bad_map(folder: Path, kind: str) -> Path:
         path.write_bytes(path.read_bytes()[:-600])
         return path
     pixels, options = {
-        "floats": (MAP.astype(np.float32), UTM),
+        "fractions": (np.full(MAP.shape, 0.5, np.float32), UTM),
+        "three floats": (np.stack([MAP] * 3).astype(np.float32), UTM),
         "five bands": (np.stack([MAP] * 5), UTM),
         "unknown index": (strange, UTM),
         "unknown colour": (np.where(strange == 6, 9, colours).astype(np.uint8), UTM),
@@ -519,7 +520,8 @@ def bad_map(folder: Path, kind: str) -> Path:
     [
         ("missing", r"map.tif: no such file; check the path"),
         ("no raster", r"map.tif: is not a raster that GDAL can read"),
-        ("floats", r"is no map of classes: it has 1 band of float32, not three of colours"),
+        ("fractions", r"map.tif: holds 0.5 at row 0, column 0, which is no class index; round"),
+        ("three floats", r"is no map of classes: it has 3 bands of float32, not three of colours"),
         ("five bands", r"is no map of classes: it has 5 bands of uint8"),
         ("unknown index", r"unknown index 6 at row 280, column 7, 1 pixel; .* water \(2\)"),
         ("unknown colour", r"unknown colour 9,9,9 at row 280, column 7, 1 pixel"),
@@ -544,7 +546,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, kind: str, message: str) 
 
 def test_what_does_not_fit_shows_before_pixels_are_read(tmp_path: Path) -> None:
     label, scheme = label_file(tmp_path), scheme_of(tmp_path)
-    for kind in ("floats", "class as nodata", "elsewhere", "other classes"):
+    for kind in ("three floats", "class as nodata", "elsewhere", "other classes"):
         files = [SceneFiles("s", str(bad_map(tmp_path, kind)), str(label))]
         with pytest.raises(HrrsiError):
             map_pixels(files, scheme)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -15,17 +15,14 @@ from hrrsi.evaluation.evaluation import class_lookup
 from hrrsi.labels.class_merging import MergedClasses
 from hrrsi.labels.raster_labels import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Indices, Unknown
-from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.labels.scheme import Scheme
 from hrrsi.maps.class_raster import read_class_raster
-from hrrsi.quantities import counted
 from hrrsi.scenes.band_choice import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 MapFormat = Literal["colours", "indices"]
-
-_NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it
 
 
 class MapClasses:
@@ -99,18 +96,12 @@ def open_map(
         if content is not None:
             index = _named_classes(path, content.classes, scheme, merged)
             model = content.provenance.get("MODEL")
-            codes = {position: position for position in range(len(content.classes))}
-            values = _IndexMap(path, scene, scheme, name, unknown, codes)
+            count = len(content.classes)
+            values = _NamedMap(path, dataset, scene, scheme, name, unknown, count)
         elif (map_format or _format_of(path, scene)) == "indices":
-            codes = {i.index: IGNORE_INDEX for i in scheme.ignored if i.index is not None}
-            codes |= {
-                position if c.index is None else c.index: position
-                for position, c in enumerate(scheme.classes)
-            }
-            values = _IndexMap(path, scene, scheme, name, unknown, codes)
+            values = _IndexMap(path, dataset, scene, scheme, name, unknown)
         else:
             values = _ColourMap(path, dataset, scene, scheme, name, unknown)
-        _refuse_class_as_nodata(values, scheme)
         yield MapClasses(scene, values, index, model)
 
 
@@ -125,14 +116,14 @@ def _format_of(path: str, scene: Scene) -> MapFormat:
     is_palette = bool(bands) and dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
     if types == {"uint8"} and (len(bands) == 3 or (len(bands) == 1 and is_palette)):
         return "colours"
-    if len(bands) == 1 and np.issubdtype(np.dtype(dataset.dtypes[bands[0] - 1]), np.integer):
+    if len(bands) == 1 and np.dtype(dataset.dtypes[bands[0] - 1]).kind in "iuf":
         return "indices"
     many = "band" if len(bands) == 1 else "bands"
     raise HrrsiError(
         f"is no map of classes: it has {len(bands)} {many} of {' and '.join(sorted(types))}, "
-        "not three of colours (uint8), a palette, or one of whole numbers",
+        "not three of colours (uint8), a palette, or one of class indices",
         where=path,
-        fix="convert it, e.g. with `gdal_translate -ot Byte` where it holds class indices",
+        fix="score the classes, not what they were made from",
     )
 
 
@@ -160,95 +151,38 @@ class _ColourMap(ColourLabels):
 
     noun = "map"
 
-    def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
-        values, indices = super()._known_values()
-        if self._palette is not None:
-            for entry, (*_, opacity) in self.dataset.colormap(1).items():
-                if not opacity:
-                    self._palette[entry] = _NO_DATA
-        return np.append(values, _NO_DATA), np.append(indices, np.uint8(IGNORE_INDEX))
-
-    def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
-        return _with_nodata(super()._read_values(window), self.scene, window)
-
     def _describe(self, value: int) -> tuple[str, str]:
         text, nearest = super()._describe(value)
         if self._palette is not None:
             text += " (of a palette; if its numbers are class indices, give --map-format indices)"
         return text, nearest
 
-    def indices_of(self, value: int) -> Indices:
-        """Return the class index of a pixel that holds a value in all bands, as (1,)."""
-        colour = value * 0x010101 if self._palette is None else self._palette[value]
-        return self._indices_of(np.array([colour], dtype=np.int64))
-
 
 class _IndexMap(IndexLabels):
-    """A map whose values are class indices.
-
-    Args:
-        codes: The class that each value stands for.
-    """
+    """A map whose values are class indices."""
 
     noun = "map"
+
+
+class _NamedMap(_IndexMap):
+    """A map of ours, whose indices are those of the classes that it names.
+
+    Args:
+        classes: How many it names.
+    """
 
     def __init__(
         self,
         path: str,
+        dataset: Any,
         scene: Scene,
         scheme: Scheme,
         name: str,
         unknown: Unknown,
-        codes: Mapping[int, int],
+        classes: int,
     ) -> None:
-        dtype = np.dtype(scene.dtype)
-        if len(scene.bands) != 1 or not np.issubdtype(dtype, np.integer):
-            raise HrrsiError(
-                f"has {counted(len(scene.bands), 'band')} of {dtype}, not one of class indices "
-                "(whole numbers)",
-                where=path,
-                fix="convert it, e.g. with `gdal_translate -ot Byte`"
-                if len(scene.bands) == 1
-                else "leave out --map-format",
-            )
-        self._codes = codes
-        super().__init__(path, scene.dataset, scene, scheme, name, unknown)
+        self._classes = classes
+        super().__init__(path, dataset, scene, scheme, name, unknown)
 
-    def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
-        known = {_NO_DATA: IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX, **self._codes}
-        return np.array(list(known), np.int64), np.array(list(known.values()), np.uint8)
-
-    def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
-        bands = self._bands(list(self.scene.bands), window)
-        return _with_nodata(bands[0].astype(np.int64), self.scene, window)
-
-    def indices_of(self, value: int) -> Indices:
-        """Return the class index of a pixel that holds a value, as (1,)."""
-        return self._indices_of(np.array([value], dtype=np.int64))
-
-
-def _with_nodata(
-    values: npt.NDArray[np.int64], scene: Scene, window: Window
-) -> npt.NDArray[np.int64]:
-    if scene.reader.declares_nodata:
-        values[~scene.reader.valid(window)] = _NO_DATA
-    return values
-
-
-def _refuse_class_as_nodata(values: _ColourMap | _IndexMap, scheme: Scheme) -> None:
-    """Raise where pixels of a class could not be told from pixels without data.
-
-    Maps often keep the declaration of the image that they were made from.
-    """
-    nodata: Any = values.dataset.nodata
-    limits = np.iinfo(values.dataset.dtypes[0])
-    if nodata is None or not limits.min <= nodata <= limits.max or nodata != int(nodata):
-        return
-    index = int(values.indices_of(int(nodata))[0])
-    if index < len(scheme.classes):
-        raise HrrsiError(
-            f"declares {nodata:g} as no data, which stands for {scheme.class_names[index]} too",
-            where=values.path,
-            fix="take the declaration away (`gdal_edit.py -unsetnodata`), or write missing data "
-            "as another value",
-        )
+    def _codes(self) -> dict[int, int]:
+        return {position: position for position in range(self._classes)}

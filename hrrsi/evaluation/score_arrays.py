@@ -62,14 +62,17 @@ def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -
     """Return how many blocks say something of each score that `score_arrays` names.
 
     Of a class, those whose truth holds it, or whose prediction does where no truth does; of a mean,
-    as many as of the rarest of its classes that the truth holds; of the others, each block.
+    as many as of the rarest of its classes that the truth holds; of the others, those that hold any
+    pixel that counts.
 
     Args:
         blocks: (blocks, classes, classes), rows = prediction.
         classes: Class names.
         protocol: What counts.
     """
-    found = dict.fromkeys(score_arrays(blocks, classes, protocol), len(blocks))
+    overall, _ = _without(blocks, classes, protocol.dropped_from_overall)
+    holding = int((overall.sum(axis=(-2, -1)) > 0).sum())
+    found = dict.fromkeys(score_arrays(blocks, classes, protocol), holding)
     true, predicted = ((blocks.sum(axis=axis) > 0).sum(axis=0).tolist() for axis in (1, 2))
     for index, name in enumerate(classes):
         if f"IoU {name}" not in found:

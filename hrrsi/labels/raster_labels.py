@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,23 @@ from hrrsi.errors import HrrsiError
 from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, Unknown
 from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
 from hrrsi.quantities import counted
+from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.scene import Scene, rasterio_window
 from hrrsi.scenes.windows import Window
 
-_TRANSPARENT = -1  # stands for the colour of pixels whose alpha is 0
+_NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it
 _BAND_PIXELS = 1 << 20  # values take eight bytes a pixel, so only so many at a time
+_LARGEST_INDEX = 2**31
 _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy compression
 
 
 class _RasterLabels(Labels):
-    """Labels in a raster, where a known set of values stands for classes."""
+    """Labels in a raster, where a known set of values stands for classes.
+
+    Pixels that the file declares to be no data (alpha, mask, a value, a palette's transparent
+    entries) are ignored.
+    """
 
     noun = "label"  # what messages call it
 
@@ -34,18 +42,28 @@ class _RasterLabels(Labels):
         super().__init__(scene, name, path, unknown)
         self.dataset = dataset
         self.scheme = scheme
-        values, indices = self._known_values()
-        order = np.argsort(values)
-        self._values = values[order]
-        self._indices = indices[order]
+        self._bands = colour_bands(dataset)
+        known = {_NO_DATA: IGNORE_INDEX, **self._known_values()}
+        self._reader = PixelReader(dataset, self._bands, path)
+        self._values = np.array(sorted(known), dtype=np.int64)
+        self._indices = np.array([known[int(v)] for v in self._values], dtype=np.uint8)
+        self._refuse_class_as_nodata()
 
     @abstractmethod
-    def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
-        """Return the values that the scheme knows, and the class index of each."""
+    def _known_values(self) -> dict[int, int]:
+        """Return the class index of each value that the scheme knows.
+
+        Raises:
+            HrrsiError: The raster can't hold such values.
+        """
 
     @abstractmethod
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
         """Return one value a pixel."""
+
+    @abstractmethod
+    def _shown_as(self, value: int) -> int:
+        """Return what `_read_values` makes of pixels that hold a value in all bands."""
 
     @abstractmethod
     def _describe(self, value: int) -> tuple[str, str]:
@@ -62,24 +80,62 @@ class _RasterLabels(Labels):
         step = max(1, _BAND_PIXELS // window.width)
         for row in range(window.row, window.row + window.height, step):
             rows = min(step, window.row + window.height - row)
-            yield row, self._read_values(Window(row, window.col, rows, window.width))
+            part = Window(row, window.col, rows, window.width)
+            values = self._read_values(part)
+            if self._reader.declares_nodata:
+                values[~self._valid(part)] = _NO_DATA
+            yield row, values
 
     def _indices_of(self, values: npt.NDArray[np.int64]) -> Indices:
         place = np.minimum(np.searchsorted(self._values, values), len(self._values) - 1)
         known = self._values[place] == values
         return np.where(known, self._indices[place], np.uint8(UNKNOWN_LABEL)).astype(np.uint8)
 
-    def _bands(self, bands: list[int], window: Window) -> npt.NDArray[Any]:
+    def _read(self, window: Window) -> npt.NDArray[Any]:
+        """Return all bands but alpha, as they are."""
+        with self._damage_named(window):
+            array: npt.NDArray[Any] = self.dataset.read(self._bands, window=rasterio_window(window))
+        return array
+
+    def _valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        with self._damage_named(window):
+            return self._reader.valid(window)
+
+    @contextmanager
+    def _damage_named(self, window: Window) -> Iterator[None]:
         try:
-            array: npt.NDArray[Any] = self.dataset.read(bands, window=rasterio_window(window))
-        except RasterioError as error:
+            yield
+        except (RasterioError, HrrsiError) as error:
             raise HrrsiError(
                 f"the {self.noun} cannot be read at row {window.row}, column {window.col} "
                 "(truncated or damaged)",
                 where=self.path,
                 fix="copy the file again",
             ) from error
-        return array
+
+    def _refuse_class_as_nodata(self) -> None:
+        """Raise where pixels of a class could not be told from pixels without data.
+
+        Rasters often keep the declaration of the image that they were made from.
+        """
+        nodata: Any = self.dataset.nodata
+        if nodata is None or not np.isfinite(nodata) or nodata != int(nodata):
+            return
+        dtype = np.dtype(self.dataset.dtypes[0])
+        if np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            if not limits.min <= nodata <= limits.max:
+                return
+        shown = np.array([self._shown_as(int(nodata))], dtype=np.int64)
+        index = int(self._indices_of(shown)[0])
+        if index < len(self.scheme.classes):
+            raise HrrsiError(
+                f"declares {nodata:g} as no data, which stands for "
+                f"{self.scheme.class_names[index]} too",
+                where=self.path,
+                fix="take the declaration away (`gdal_edit.py -unsetnodata`), or write missing "
+                "data as another value",
+            )
 
     def _unknown_values(self) -> tuple[tuple[int, int], int, dict[int, int]]:
         """Return the first unknown pixel of the whole scene, its value, and counts by value."""
@@ -122,46 +178,36 @@ class _RasterLabels(Labels):
 class ColourLabels(_RasterLabels):
     """Labels whose colours stand for classes; palettes count as the colours that they show."""
 
-    def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
-        self._alpha: int | None = None
+    def _known_values(self) -> dict[int, int]:
         self._palette: npt.NDArray[np.int64] | None = None
         dataset = self.dataset
-        meanings = list(dataset.colorinterp)
-        if ColorInterp.alpha in meanings:
-            self._alpha = meanings.index(ColorInterp.alpha) + 1
-        self._colour_bands = [b for b in range(1, dataset.count + 1) if b != self._alpha]
-        if set(dataset.dtypes) != {"uint8"} or len(self._colour_bands) not in (1, 3):
+        if set(dataset.dtypes) != {"uint8"} or len(self._bands) not in (1, 3):
             raise HrrsiError(
-                f"holds {counted(len(self._colour_bands), 'band')} of {dataset.dtypes[0]}, "
+                f"holds {counted(len(self._bands), 'band')} of {dataset.dtypes[0]}, "
                 "not colours (three bands or a palette, of uint8)",
                 where=self.path,
                 fix=f"if it holds class indices, give --{self.noun}-format indices",
             )
-        if meanings[0] == ColorInterp.palette:
+        if dataset.colorinterp[self._bands[0] - 1] == ColorInterp.palette:
             self._palette = np.full(256, -1, dtype=np.int64)
-            for entry, (red, green, blue, _) in dataset.colormap(1).items():
-                self._palette[entry] = _packed(red, green, blue)
-        scheme = self.scheme
-        known = {_TRANSPARENT: IGNORE_INDEX}
-        known |= {_packed(*i.colour): IGNORE_INDEX for i in scheme.ignored}
-        known |= {_packed(*c.colour): position for position, c in enumerate(scheme.classes)}
-        return (
-            np.array(list(known), dtype=np.int64),
-            np.array(list(known.values()), dtype=np.uint8),
-        )
+            for entry, (red, green, blue, opacity) in dataset.colormap(self._bands[0]).items():
+                self._palette[entry] = _packed(red, green, blue) if opacity else _NO_DATA
+        known = {_packed(*i.colour): IGNORE_INDEX for i in self.scheme.ignored}
+        return known | {_packed(*c.colour): n for n, c in enumerate(self.scheme.classes)}
 
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
-        bands = self._bands(self._colour_bands, window)
+        bands = self._read(window)
         if self._palette is not None:
-            packed: npt.NDArray[np.int64] = self._palette[bands[0]]
-        else:
-            red, green, blue = bands if len(bands) == 3 else bands.repeat(3, axis=0)
-            packed = red.astype(np.int64) << 16
-            packed |= green.astype(np.int64) << 8
-            packed |= blue
-        if self._alpha is not None:
-            packed[self._bands([self._alpha], window)[0] == 0] = _TRANSPARENT
+            shown: npt.NDArray[np.int64] = self._palette[bands[0]]
+            return shown
+        red, green, blue = bands if len(bands) == 3 else bands.repeat(3, axis=0)
+        packed: npt.NDArray[np.int64] = red.astype(np.int64) << 16
+        packed |= green.astype(np.int64) << 8
+        packed |= blue
         return packed
+
+    def _shown_as(self, value: int) -> int:
+        return _packed(value, value, value) if self._palette is None else int(self._palette[value])
 
     def _describe(self, value: int) -> tuple[str, str]:
         colour = _unpacked(value)
@@ -170,7 +216,7 @@ class ColourLabels(_RasterLabels):
             key=lambda c: sum((a - b) ** 2 for a, b in zip(c.colour, colour, strict=True)),
         )
         text = f"colour {_text(colour)}"
-        if len(self._colour_bands) == 1 and self._palette is None:
+        if len(self._bands) == 1 and self._palette is None:
             text += f" (one band without palette: class indices? then --{self.noun}-format indices)"
         return text, f"{nearest.name} {_text(nearest.colour)}"
 
@@ -182,36 +228,47 @@ class ColourLabels(_RasterLabels):
 
 
 class IndexLabels(_RasterLabels):
-    """Labels whose values are class indices.
+    """Labels whose values are class indices, whole numbers of any type; 255 and NaN are ignored."""
 
-    255 is ignored, and so is the file's nodata value unless the scheme has a class of that index.
-    """
-
-    def _known_values(self) -> tuple[npt.NDArray[np.int64], Indices]:
-        dataset = self.dataset
-        if dataset.count != 1 or not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
+    def _known_values(self) -> dict[int, int]:
+        dtypes = {np.dtype(self.dataset.dtypes[band - 1]) for band in self._bands}
+        if len(self._bands) != 1 or next(iter(dtypes)).kind not in "iuf":
             raise HrrsiError(
-                f"holds {counted(dataset.count, 'band')} of {dataset.dtypes[0]}, "
-                "not class indices (one band of whole numbers)",
+                f"holds {counted(len(self._bands), 'band')} of "
+                f"{' and '.join(sorted(map(str, dtypes)))}, not class indices (one band)",
                 where=self.path,
-                fix="convert it, e.g. with `gdal_translate -ot Byte`"
-                if dataset.count == 1
-                else f"if it holds colours, give --{self.noun}-format colours",
+                fix=f"if it holds colours, give --{self.noun}-format colours",
             )
-        known = {IGNORE_INDEX: IGNORE_INDEX}
-        if dataset.nodata is not None:
-            known[int(dataset.nodata)] = IGNORE_INDEX
-        known |= {i.index: IGNORE_INDEX for i in self.scheme.ignored if i.index is not None}
-        for position, c in enumerate(self.scheme.classes):
-            known[position if c.index is None else c.index] = position
-        return (
-            np.array(list(known), dtype=np.int64),
-            np.array(list(known.values()), dtype=np.uint8),
-        )
+        return {IGNORE_INDEX: IGNORE_INDEX, **self._codes()}
+
+    def _codes(self) -> dict[int, int]:
+        """Return the class index of each code of the scheme."""
+        codes = {i.index: IGNORE_INDEX for i in self.scheme.ignored if i.index is not None}
+        return codes | {
+            position if c.index is None else c.index: position
+            for position, c in enumerate(self.scheme.classes)
+        }
 
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
-        values: npt.NDArray[np.int64] = self._bands([1], window)[0].astype(np.int64)
-        return values
+        band = self._read(window)[0]
+        if band.dtype.kind != "f":
+            values: npt.NDArray[np.int64] = band.astype(np.int64)
+            return values
+        missing = np.isnan(band) | ~self._valid(window)
+        whole = np.where(missing, 0, band)
+        broken = ~(np.abs(whole) < _LARGEST_INDEX) | (whole != np.trunc(whole))
+        if broken.any():
+            row, col = np.argwhere(broken)[0]
+            raise HrrsiError(
+                f"holds {band[row, col]:g} at row {window.row + row}, column {window.col + col}, "
+                "which is no class index",
+                where=self.path,
+                fix="round a map of classes to whole numbers; scores and heights are none",
+            )
+        return np.where(missing, _NO_DATA, whole.astype(np.int64))
+
+    def _shown_as(self, value: int) -> int:
+        return value
 
     def _describe(self, value: int) -> tuple[str, str]:
         numbered = [
