@@ -219,7 +219,7 @@ def draw(scene: Path, by_overlap: dict[int, Mapped], options: argparse.Namespace
     for position, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
         axes = figure.add_subplot(grid[0, position])
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(title, fontsize=12, fontweight="bold", loc="left")
+        axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=13)
         overlap = shown[max(position - 1, 0)]
         _tick_window_lines(axes, (height, width), overlap, top, left)
     axes = figure.add_subplot(grid[1, :])

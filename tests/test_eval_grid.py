@@ -341,6 +341,48 @@ def test_a_map_that_leaves_out_what_is_hard_does_not_win(scenes, tmp_path):
     assert mapped == [truth.size, truth.size - 50 * 80]
 
 
+def test_scores_of_a_part_say_so(scenes, tmp_path):
+    truth = blobs(9, SIZES["b"], classes=3)
+    part = np.where(np.arange(truth.shape[1]) < 30, truth, 255).astype(np.uint8)
+    page = tmp_path / "report.html"
+    options = ["--label", map_of(tmp_path / "gt.tif", truth), "--label-format", "indices"]
+    options += [*scenes["options"], "--map-format", "indices", "--report", page]
+    result = evaluated("--pred", map_of(tmp_path / "part.tif", part), *options)
+    share = f"{100 * 30 / truth.shape[1]:.2f} % of the labelled pixels only"
+    assert f"Scored on {share}" in result.stdout
+    assert f"Scored on {share}" in page.read_text(encoding="utf-8")
+    whole = evaluated("--pred", map_of(tmp_path / "whole.tif", truth), *options, "--overwrite")
+    assert whole.exit_code == 0, whole.output
+    assert "Scored on" not in whole.stdout + page.read_text(encoding="utf-8")
+
+
+def test_pictures_of_all_labels_say_so_beside_scores_of_eroded_ones(scenes, tmp_path):
+    label = map_of(tmp_path / "gt.tif", blobs(9, SIZES["b"], classes=3))
+    options = ["--label", label, "--label-format", "indices", "--map-format", "indices"]
+    options += [*scenes["options"], "--overwrite", "--report", tmp_path / "report.html"]
+    for protocol, is_said in (("isprs", True), ("all", False)):
+        result = evaluated("--pred", label, *options, "--protocol", protocol)
+        assert result.exit_code == 0, result.output
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert ("Pictures are of all labels" in page) == is_said
+
+
+def test_what_differs_in_reading_two_maps_is_said_of_each(scenes, tmp_path):
+    indices = blobs(9, SIZES["b"], classes=3)
+    maps = [
+        map_of(tmp_path / "a.tif", indices),
+        map_of(tmp_path / "b.tif", indices[4:], top=2_780_000 - 2),
+    ]
+    options = ["--label", maps[0], "--label-format", "indices", "--map-format", "indices"]
+    options += [*scenes["options"], "--report", tmp_path / "report.html"]
+    text = " ".join(evaluated(*maps, *options).stdout.split())
+    first, second = text[text.index("of A:") :].split("of B:")
+    assert "laid on the labels' grid" in second.split("Scenes:")[0]
+    assert "laid on the labels' grid" not in first
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("laid on the labels&#x27; grid by nearest pixel; b.tif.") == 1
+
+
 def test_maps_on_other_grids_are_compared_on_one_against_polygons(scenes, tmp_path):
     """Polygons have no grid: both maps are laid on the first one's."""
     shape = SIZES["b"]

@@ -38,7 +38,7 @@ def comparison_text(comparison: Comparison) -> str:
     lines = [
         f"A: {first.source.sentence}.",
         f"B: {second.source.sentence}.",
-        f"Protocol {first.protocol.name!r}, of both: {first.shared_sentence}.",
+        *_protocol_lines(comparison),
         f"Scenes: {', '.join(first.evaluation.scenes)}.",
         f"In percent. 95 %: bootstrap over the same {first.blocks_text} for both. p: how often "
         "maps that are swapped within random blocks differ by as much (at least "
@@ -54,6 +54,17 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(
         [table.get_string(), comparison.verdict, *_grid_table(comparison), "", *wrapped]
     )
+
+
+def _protocol_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield what both maps are scored under, of each alone where they were read differently."""
+    reports = {"A": comparison.first, "B": comparison.second}
+    name = comparison.first.protocol.name
+    sentences = {letter: report.shared_sentence for letter, report in reports.items()}
+    if len(set(sentences.values())) == 1:
+        yield f"Protocol {name!r}, of both: {sentences['A']}."
+    else:
+        yield from (f"Protocol {name!r}, of {one}: {said}." for one, said in sentences.items())
 
 
 def _grid_table(comparison: Comparison) -> Iterator[str]:

@@ -27,6 +27,8 @@ from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays, telling_
 from hrrsi.evaluation.scores import ConfusionMatrix, Scores
 from hrrsi.quantities import counted
 
+_MUCH_LEFT_OUT = 0.01  # of the labelled pixels
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -202,6 +204,18 @@ class EvaluationReport:
         elif given:
             how = f"as given for {given} of {len(scenes)} scenes, else {how}"
         return f"eroded labels ({how})"
+
+    @property
+    def partial_map(self) -> str:
+        """A warning where scores leave out much because nothing is predicted there; else empty."""
+        left_out = int(self.matrix.unpredicted.sum())
+        labelled = self.matrix.pixels + left_out
+        if left_out < _MUCH_LEFT_OUT * labelled:
+            return ""
+        return (
+            f"Scored on {100 * self.matrix.pixels / labelled:.2f} % of the labelled pixels only: "
+            f"nothing is predicted on the other {left_out:,}."
+        )
 
     @property
     def unscored(self) -> str:

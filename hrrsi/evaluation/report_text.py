@@ -55,6 +55,8 @@ def _class_tables(report: EvaluationReport) -> Iterator[str]:
     ends = [_ends(intervals[name]) for name in ("OA", "mF1", "mIoU", "kappa")]
     overall.add_row(["95 %", *ends, ""])
     yield overall.get_string()
+    if report.partial_map:
+        yield report.partial_map
 
 
 def _grid_table(report: EvaluationReport) -> Iterator[str]:

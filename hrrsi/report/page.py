@@ -91,6 +91,7 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
         f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in dict.fromkeys(facts)
     )
     names = [one.name for one in maps]
+    verdicts = [comparison.verdict] if comparison else [first.partial_map]
     where = ", ".join(filter(None, (first.evaluation.data, first.evaluation.split)))
     style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
     script = "\n".join(_asset(name) for name in _SCRIPTS)
@@ -104,8 +105,8 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
         ),
         where=escaped(where),
         headline=headline(maps, differences),
-        verdict=f'<p class="verdict">{escaped(comparison.verdict)}</p>' if comparison else "",
-        sentence="<br>".join(dict.fromkeys(_sentence(one, names) for one in maps)),
+        verdict="".join(f'<p class="verdict">{escaped(said)}</p>' for said in verdicts if said),
+        sentence=_sentences(maps, names),
         protocol=lines,
         links=links,
         sections="".join(sections.values()),
@@ -114,11 +115,16 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
     )
 
 
-def _sentence(one: EvaluatedMap, names: Sequence[str]) -> str:
-    """Return the protocol; of two maps under the same one, the same text."""
-    sentence = f"{one.report.shared_sentence}; {' and '.join(names)}"
-    protocol = escaped(one.report.protocol.name)
-    return f"In percent, under the protocol <b>{protocol}</b>: {escaped(sentence)}."
+def _sentences(maps: Sequence[EvaluatedMap], names: Sequence[str]) -> str:
+    """Return the protocol, once for maps that were scored and read alike."""
+    alike: dict[str, list[str]] = {}
+    for one, name in zip(maps, names, strict=True):
+        alike.setdefault(one.report.shared_sentence, []).append(name)
+    protocol = escaped(maps[0].report.protocol.name)
+    sentences = [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
+    return "<br>".join(
+        f"In percent, under the protocol <b>{protocol}</b>: {escaped(said)}." for said in sentences
+    )
 
 
 def _policy(style: str, script: str) -> str:

@@ -31,6 +31,11 @@ def scenes_section(maps: Sequence[EvaluatedMap]) -> str:
     )
     if len(maps[0].views) < len(scenes):
         lead += f" {len(maps[0].views)} of {len(scenes)} scenes have pictures."
+    report = maps[0].report
+    if report.protocol.labels != report.evaluation.labels:
+        lead += (
+            f" Pictures are of all labels; figures and worst regions are of {report.labels_text}."
+        )
     articles = [_scene(number, maps, view) for number, view in enumerate(maps[0].views)]
     return section("scenes", "Scenes", lead, _legend(maps[0]), *articles)
 
