@@ -172,6 +172,19 @@ def test_folders_of_maps_meet_label_files_by_name(tmp_path: Path) -> None:
     }
 
 
+def test_folders_of_maps_and_labels_without_names_of_the_scheme_meet_by_theirs(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        a_raster(tmp_path / "gt" / f"{name}.tif")
+        a_raster(tmp_path / "maps" / f"{name}_classes.tif")
+    found = of(paired_maps([tmp_path / "maps"], [tmp_path / "gt"], VAIHINGEN))
+    assert {name: pair[:2] for name, pair in found.items()} == {
+        "a": ("maps/a_classes.tif", "gt/a.tif"),
+        "b": ("maps/b_classes.tif", "gt/b.tif"),
+    }
+
+
 def test_one_vector_file_holds_the_labels_of_all_maps(tmp_path: Path) -> None:
     scheme = load_scheme(own_scheme(tmp_path))
     label = tmp_path / "gt.gpkg"

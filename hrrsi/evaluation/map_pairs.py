@@ -119,13 +119,7 @@ def _map_files(maps: Sequence[Path]) -> list[Path]:
     files = []
     for path in maps:
         if path.is_dir():
-            inside = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in RASTER_SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
+            inside = _rasters_in(path)
             if not inside:
                 raise HrrsiError("holds no rasters", where=path, fix="name the folder of the maps")
             files += inside
@@ -134,6 +128,17 @@ def _map_files(maps: Sequence[Path]) -> list[Path]:
         else:
             raise HrrsiError("no such file or folder", where=path, fix="check the path")
     return files
+
+
+def _rasters_in(folder: Path) -> list[Path]:
+    """Return the rasters below a folder but hidden ones."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in RASTER_SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
 
 
 def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
@@ -156,7 +161,8 @@ def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
 def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
     """Return the scenes that folders and archives hold labels of.
 
-    The scheme's folders count only where they are there.
+    The scheme's folders count only where they are there. Where folders hold no names of the
+    scheme, each raster is a label, named after itself.
 
     Raises:
         HrrsiError: As `labelled_scenes`.
@@ -177,9 +183,11 @@ def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFile
         if any(one.label is not None for one in found):
             return found
         eroded_only = eroded_only or found
-    if not eroded_only:
-        raise failures[0]
-    return eroded_only
+    if eroded_only:
+        return eroded_only
+    if all(path.is_dir() and _rasters_in(path) for path in labels):
+        return _label_files(_map_files(labels), scheme)
+    raise failures[0]
 
 
 def _is_image(path: str | None, scheme: Scheme) -> bool:
