@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from measured_process import measured
+from measured_process import Measured, measured, memory_table
 from predict_speed import TRANSFORM
-from prettytable import PrettyTable
 from rasterio.windows import Window
 
 from hrrsi.scenes.raster_opening import open_raster
@@ -68,9 +67,7 @@ def mirrored(count: int, side: int, moved: int) -> np.ndarray:
 
 def main() -> None:
     options = arguments()
-    columns = ["raster", "Mpx", "seconds", "Mpx/s", "peak MB", "to the first"]
-    table = PrettyTable(columns, align="r")
-    first: float | None = None
+    runs: dict[str, Measured] = {}
     hrrsi = [sys.executable, "-m", "hrrsi"]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -83,20 +80,8 @@ def main() -> None:
                 write_map(folder / f"{name}.tif", texture, height, width, moved)
             command = [*hrrsi, "eval", "--pred", f"{folder}/map.tif", "--scheme", "dubai"]
             command += ["--map-format", "indices", "--label", f"{folder}/label.tif"]
-            run = measured([*command, "--label-format", "indices", *options.options.split()])
-            first = first or run.peak
-            megapixels = width * height / 1e6
-            table.add_row(
-                [
-                    size,
-                    f"{megapixels:.0f}",
-                    f"{run.seconds:.1f}",
-                    f"{megapixels / run.seconds:.1f}",
-                    f"{run.peak:.0f}",
-                    f"{run.peak / first:.3f}",
-                ]
-            )
-    print(table)
+            runs[size] = measured([*command, "--label-format", "indices", *options.options.split()])
+    print(memory_table(runs))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a command and measures it: what `predict_speed.py` and `predict_memory.py` share."""
+"""Runs a command and measures it: what the scripts that time or weigh `hrrsi` share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from prettytable import PrettyTable
 
 POLL_SECONDS = 0.02
 
@@ -48,6 +50,24 @@ def measured(command: list[str]) -> Measured:
             raise SystemExit(f"{' '.join(command)} exited with {code}")
         output.seek(0)
         return Measured(output.read(), seconds, sum(peaks.values()))
+
+
+def memory_table(runs: dict[str, Measured]) -> PrettyTable:
+    """Return seconds and peaks, and these beside the first's.
+
+    Args:
+        runs: By size, as ``WIDTHxHEIGHT``.
+    """
+    columns = ["raster", "Mpx", "seconds", "Mpx/s", "peak MB", "to the first"]
+    table = PrettyTable(columns, align="r")
+    first = next(iter(runs.values())).peak
+    for size, run in runs.items():
+        width, height = map(int, size.split("x"))
+        megapixels = width * height / 1e6
+        figures = (megapixels / run.seconds, run.peak, run.peak / first)
+        rate, peak, ratio = (f"{v:.{n}f}" for v, n in zip(figures, (1, 0, 3), strict=True))
+        table.add_row([size, f"{megapixels:.0f}", f"{run.seconds:.1f}", rate, peak, ratio])
+    return table
 
 
 def _watch(pid: int, peaks: dict[int, float], ended: threading.Event) -> None:

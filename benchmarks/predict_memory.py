@@ -14,9 +14,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from measured_process import measured
+from measured_process import Measured, measured, memory_table
 from predict_speed import read_texture, write_scene
-from prettytable import PrettyTable
 
 from hrrsi.weights_file import packaged_weights
 
@@ -35,8 +34,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    table = PrettyTable(["raster", "Mpx", "seconds", "Mpx/s", "peak MB", "to the first"], align="r")
-    first: float | None = None
+    runs: dict[str, Measured] = {}
     with ExitStack() as stack:
         made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = options.folder or made
@@ -50,20 +48,8 @@ def main() -> None:
                 part.rename(scene)
             command = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--quiet"]
             command += ["--weights", str(options.weights), "--out", str(made / "map.tif")]
-            run = measured([*command, "--overwrite", *options.options.split()])
-            first = first or run.peak
-            megapixels = width * height / 1e6
-            table.add_row(
-                [
-                    size,
-                    f"{megapixels:.0f}",
-                    f"{run.seconds:.1f}",
-                    f"{megapixels / run.seconds:.1f}",
-                    f"{run.peak:.0f}",
-                    f"{run.peak / first:.3f}",
-                ]
-            )
-    print(table)
+            runs[size] = measured([*command, "--overwrite", *options.options.split()])
+    print(memory_table(runs))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def open_labels(
             pixels 255.
 
     Raises:
-        HrrsiError: Not readable, not of the scene's size, or not of the scheme's format.
+        HrrsiError: Not readable, not of the scene's size, not of the scheme's format, or a raster
+            whose value for missing data is a class too.
     """
     if scheme.label_format == "polygons":
         from hrrsi.labels.polygon_labels import PolygonLabels
