@@ -382,7 +382,8 @@ def evaluate(
     if confusion_matrix is not None:
         from hrrsi.evaluation.confusion_plot import write_confusion_plot
 
-        write_confusion_plot(reports[0].matrix, reports[0].sentence, confusion_matrix)
+        caption = f"Protocol {reports[0].protocol.name!r}: {reports[0].sentence}."
+        write_confusion_plot(reports[0].matrix, caption, confusion_matrix)
     if report_file is not None:
         _write_report(report_file, maps, files, comparison)
 
