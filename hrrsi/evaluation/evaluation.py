@@ -141,9 +141,13 @@ def require_labels(counts: PooledCounts, labels: LabelKind, where: str) -> None:
     Raises:
         HrrsiError: There are none.
     """
-    if not counts.matrix(labels).pixels:
+    matrix = counts.matrix(labels)
+    if not matrix.pixels:
+        labelled = int(matrix.unpredicted.sum())
         raise HrrsiError(
             "no pixel has both a label and data, so there is nothing to score",
             where=where,
-            fix="evaluate data with labels",
+            fix=f"nothing is predicted on its {labelled:,} labelled pixels: check the map or image"
+            if labelled
+            else "nothing has a label there: check the labels, and --aoi where it is given",
         )
