@@ -56,18 +56,20 @@ def fit(
     trainer = _trainer(options, processes, callbacks)
     start_loading_processes(validation)
     try:
-        with warnings.catch_warnings():
-            # advice on workers and logging that a user of the command line can't act on
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            trainer.fit(
-                module,
-                training,
-                validation,
-                ckpt_path=options.run_folder / LAST_CHECKPOINT if resume else None,
-                weights_only=True,
-            )
+        try:
+            with warnings.catch_warnings():
+                # advice on workers and logging that a user of the command line can't act on
+                warnings.filterwarnings("ignore", module=r"lightning\..*")
+                trainer.fit(
+                    module,
+                    training,
+                    validation,
+                    ckpt_path=options.run_folder / LAST_CHECKPOINT if resume else None,
+                    weights_only=True,
+                )
+        finally:
+            end_loading_processes(validation)
     except BaseException as error:
-        end_loading_processes(validation)
         _end(error, trainer, options, processes)
 
 

@@ -37,8 +37,8 @@ def start_loading_processes(batches: Any) -> None:
 def end_loading_processes(batches: Any) -> None:
     """End the processes of a loader that were started before Lightning knew of them.
 
-    Where a run fails before their first batch, Lightning does not, and the program would wait for
-    them when it ends.
+    Where a run ends before their first batch, because it fails or has nothing left to do, Lightning
+    does not, and the program would wait for them forever when it ends.
 
     Args:
         batches: The loader.
