@@ -31,9 +31,9 @@ import torch
 from engine_ways import CORES, REFERENCE, SIZE, WAYS, Given, Logit, Pixels, Run
 from prettytable import PrettyTable
 
+from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.blending import window_labels
-from hrrsi.weights import load_model
-from hrrsi.weights_file import packaged_weights
 
 TIMED_WINDOWS = 8  # of each way in each round
 CALIBRATION_WINDOWS = 20

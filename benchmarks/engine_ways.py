@@ -22,13 +22,15 @@ from exported_graph import Logits, export
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrrsi.graphs import ghostnet, segmentation
+from hrrsi.graphs import segmentation
+from hrrsi.graphs import segmentation as ghostnet
 from hrrsi.graphs.graph import PRECISE, Graph, Map
+from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.graphs.segmentation import normalisation
+from hrrsi.hardware import available_cores
 from hrrsi.networks.segmentation import UED
 from hrrsi.prediction.engines import openvino_engine
-from hrrsi.prediction.engines.engine import available_cores, open_engine
-from hrrsi.prediction.engines.network_graph import NetworkGraph
+from hrrsi.prediction.engines.opening import open_engine
 
 SIZE = 512
 CORES = available_cores()

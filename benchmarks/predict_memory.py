@@ -17,7 +17,7 @@ from pathlib import Path
 from measured_process import Measured, measured, memory_table
 from predict_speed import read_texture, write_scene
 
-from hrrsi.weights_file import packaged_weights
+from hrrsi.networks.weights_file import packaged_weights
 
 
 def arguments() -> argparse.Namespace:

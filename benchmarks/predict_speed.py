@@ -27,14 +27,15 @@ from prettytable import PrettyTable
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import labelled_scenes
-from hrrsi.labels.scheme import IGNORE_INDEX, load_scheme
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.weights_file import packaged_weights, read_meta
 from hrrsi.scenes.scene import open_raster, open_scene
 from hrrsi.scenes.windows import Window as SceneWindow
-from hrrsi.weights_file import packaged_weights, read_meta
 
 HERE = Path(__file__).parent
 TRANSFORM = from_origin(330000, 2780000, 0.3, 0.3)

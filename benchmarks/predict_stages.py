@@ -25,17 +25,18 @@ from predict_speed import read_texture, write_scene
 from prettytable import PrettyTable
 
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.prediction.engines.engine import Engine, open_engine
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import window_grid
-from hrrsi.weights_file import packaged_weights
 
 WINDOW = 512
 FIRST_WINDOW = """
 import sys
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from prettytable import PrettyTable
 
-from hrrsi.device import chosen_device
+from hrrsi.hardware import chosen_device
 from hrrsi.pretraining.batches import training_batches
 from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.image_folders import ImageFolders, image_folders

@@ -28,10 +28,10 @@ from hrrsi.evaluation.report import mean_boundary_scores
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.evaluation.scene_evaluation import evaluate_scenes
-from hrrsi.evaluation.score_arrays import score_arrays
+from hrrsi.evaluation.scores import score_arrays
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.profiling.profile import profile_model
 
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]

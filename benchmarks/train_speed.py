@@ -25,18 +25,18 @@ import torch
 from original_training import BATCH, OriginalPatches, OriginalStep
 from prettytable import PrettyTable
 
-from hrrsi.device import chosen_device
+from hrrsi.hardware import chosen_device
+from hrrsi.runs.fitting import keep_freed_memory
+from hrrsi.runs.options import Precision
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_reading import read_image, read_label
+from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.augmentation import Augmentation
-from hrrsi.training.first_network import first_network
+from hrrsi.training.initial_weights import first_network
 from hrrsi.training.losses import batch_losses, class_weights, edge_target
-from hrrsi.training.memory_reuse import keep_freed_memory
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches
 from hrrsi.training.recipes import DEFAULT, recipe_named
-from hrrsi.training.run_options import Precision
 
 HERE = Path(__file__).parent
 

@@ -31,13 +31,14 @@ from prettytable import PrettyTable
 from scipy import ndimage
 from window_fillings import Mask, Pixels, fillings
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import IGNORE_INDEX, load_scheme
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.segmentation import UED
+from hrrsi.networks.weights import load_model
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
-from hrrsi.weights import load_model
 
 SIZE = 512
 RINGS = (0, 16, 64, 128, 10**6)  # distances from the part without data, in pixels

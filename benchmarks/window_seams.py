@@ -1,7 +1,7 @@
 """Do the windows show in a map? The seam statistic, stability, and a picture, overlap by overlap.
 
 Maps real scenes with `hrrsi predict` at several overlaps and prints, for each, how often labels
-change across the borders of windows compared with other lines (`hrrsi.evaluation.window_seams`
+change across the borders of windows compared with other lines (`seam_statistic.py`
 says how), and the share of labels that change when all windows move by half a stride, which is
 how much of a map hangs on where its windows happen to lie. The picture shows the worst seam of
 the map without overlap beside the default overlap.
@@ -28,18 +28,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from prettytable import PrettyTable
 from rasterio.windows import Window
-
-from hrrsi.evaluation.window_seams import (
+from seam_statistic import (
     LabelChanges,
     SeamStatistic,
     map_label_changes,
     seam_statistic,
     window_joints,
 )
-from hrrsi.labels.scheme import IGNORE_INDEX
+
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.networks.weights_file import packaged_weights, read_meta
 from hrrsi.scenes.scene import open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
-from hrrsi.weights_file import packaged_weights, read_meta
 
 WINDOW = 512
 DEFAULT = default_overlap(DEFAULT_WINDOW)

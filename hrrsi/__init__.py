@@ -1,33 +1,37 @@
-"""Very-high-resolution orthophotos to land-cover maps with networks of under 3 M parameters."""
+"""Very-high-resolution orthophotos to land-cover maps with networks of under 3 M parameters.
 
+The nouns and verbs are those of the command line. Nothing is imported before it is used: torch and
+GDAL take seconds, and much of what is here needs neither.
+"""
+
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrrsi.networks.weights import load_model
     from hrrsi.prediction.predict import predict
     from hrrsi.prediction.segmenter import Segmenter
-    from hrrsi.weights import load_model
 
     __version__: str
+
+_HOMES = {
+    "Segmenter": "hrrsi.prediction.segmenter",
+    "load_model": "hrrsi.networks.weights",
+    "predict": "hrrsi.prediction.predict",
+}
 
 __all__ = ["Segmenter", "__version__", "load_model", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and most of what the command line does never needs it
-    if name == "load_model":
-        from hrrsi.weights import load_model
-
-        return load_model
-    if name == "predict":
-        from hrrsi.prediction.predict import predict
-
-        return predict
-    if name == "Segmenter":
-        from hrrsi.prediction.segmenter import Segmenter
-
-        return Segmenter
     if name == "__version__":
-        from importlib import metadata
-
         return metadata.version("hrrsi")
-    raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

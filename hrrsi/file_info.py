@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from hrrsi.errors import HrrsiError
+from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.networks.names import parsed_model
-from hrrsi.prediction.engines.network_graph import NetworkGraph
+from hrrsi.networks.weights_file import (
+    ModelMeta,
+    encoder_of,
+    is_safetensors,
+    open_weights,
+    read_meta,
+)
 from hrrsi.quantities import area_text, counted, length_text, share_text
-from hrrsi.scenes.band_choice import alpha_bands
-from hrrsi.scenes.mosaic import is_local
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.runs.training_lines import score_lines, training_lines
+from hrrsi.scenes.bands import alpha_bands
+from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
-from hrrsi.training.training_lines import score_lines, training_lines
-from hrrsi.weights_file import ModelMeta, encoder_of, is_safetensors, open_weights, read_meta
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
@@ -60,7 +65,7 @@ def file_info(path: str | Path) -> FileInfo:
     if local.is_dir():
         if (local / DESCRIPTION).is_file():
             return _dataset_info(local)
-        from hrrsi.training.run_info import run_info  # imports torch, which takes seconds
+        from hrrsi.runs.info import run_info
 
         found = run_info(local)
         if found is None:
@@ -117,7 +122,7 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
         HrrsiError: They can't be read, or their tensors are not those of their network.
     """
     if not parsed_model(read_meta(path)["model"]).has_graph:
-        from hrrsi.weights import load_network  # imports torch, which takes seconds
+        from hrrsi.networks.weights import load_network
 
         network, meta = load_network(path)
         return meta, sum(parameter.numel() for parameter in network.parameters())

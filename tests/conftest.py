@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from samples.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
@@ -35,6 +35,6 @@ def examples() -> Path:
 @pytest.fixture(scope="session")
 def made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file with random numbers, Dubai's classes, and maps that show every class."""
-    from made_weights import save_made_weights
+    from samples.made_weights import save_made_weights
 
     return save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from samples.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 EXECUTABLE = Path(sys.executable).with_name("hrrsi")
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from made_weights import save_made_weights
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
+from samples.made_weights import save_made_weights
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.networks.weights import load_model, save_weights
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
-from hrrsi.weights import load_model, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

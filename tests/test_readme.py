@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from samples.repository import REPOSITORY
 
 _BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n")
 TOUR = [(m[1], m[2], m[3]) for m in _BLOCK.finditer((REPOSITORY / "README.md").read_text())]

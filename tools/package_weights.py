@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from hrrsi.weights import load_model, save_weights
-from hrrsi.weights_file import packaged_weights
+from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights_file import packaged_weights
 
 LICENCE = (
     "Weights: MIT. Trained on 'Semantic segmentation of aerial imagery' of Dubai by Humans in the "

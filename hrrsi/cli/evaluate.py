@@ -269,7 +269,6 @@ def evaluate(
         raise typer.BadParameter("is for one map; --report has both", param_hint=_MATRIX)
     outputs = {_MATRIX: confusion_matrix, "--report": report_file, "--json": json_file}
     require_outputs(outputs, overwrite=overwrite)
-    from hrrsi.atomic_write import replacing
     from hrrsi.cli.evaluated_data import (
         SceneQuestion,
         evaluated_dataset,
@@ -279,20 +278,18 @@ def evaluate(
         warn,
     )
     from hrrsi.evaluation.comparison import Comparison
-    from hrrsi.evaluation.comparison_text import comparison_text
     from hrrsi.evaluation.evaluation import require_labels
     from hrrsi.evaluation.map_evaluation import MapReading
     from hrrsi.evaluation.map_source import GivenMaps, MapSource, inference_with
     from hrrsi.evaluation.protocols import named_protocol
     from hrrsi.evaluation.report import EvaluationReport
-    from hrrsi.evaluation.report_text import report_text
     from hrrsi.evaluation.scene_evaluation import SceneReading
-    from hrrsi.labels.class_merging import merged_classes
-    from hrrsi.labels.scheme import load_scheme
-    from hrrsi.prediction.engines.engine import open_engine
-    from hrrsi.report.evaluated_map import EvaluatedMap
-    from hrrsi.report.map_names import map_names
-    from hrrsi.weights_file import packaged_weights
+    from hrrsi.files import replacing
+    from hrrsi.labels.scheme import load_scheme, merged_classes
+    from hrrsi.networks.weights_file import packaged_weights
+    from hrrsi.prediction.engines.opening import open_engine
+    from hrrsi.report.evaluated_map import EvaluatedMap, map_names
+    from hrrsi.report.text import comparison_text, report_text
 
     kept = integers(bands, "--bands")
     question = scheme and SceneQuestion(
@@ -380,7 +377,7 @@ def evaluate(
         with replacing(json_file) as temporary:
             temporary.write_text(document + "\n", encoding="utf-8")
     if confusion_matrix is not None:
-        from hrrsi.evaluation.confusion_plot import write_confusion_plot
+        from hrrsi.report.confusion_plot import write_confusion_plot
 
         caption = f"Protocol {reports[0].protocol.name!r}: {reports[0].sentence}."
         write_confusion_plot(reports[0].matrix, caption, confusion_matrix)
@@ -402,9 +399,8 @@ def _write_report(
     """Write the HTML page, with model cards and training curves."""
     from dataclasses import replace
 
-    from hrrsi.report.model_card import model_card
+    from hrrsi.report.model_sections import model_card, training_rows
     from hrrsi.report.page import write_report
-    from hrrsi.report.training_rows import training_rows
 
     if weights:  # not for maps that were there
         maps = [

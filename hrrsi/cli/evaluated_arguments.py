@@ -118,8 +118,8 @@ def require_outputs(outputs: Mapping[str, Path | None], *, overwrite: bool) -> N
         typer.BadParameter: One has another suffix than it needs, or two are one.
         HrrsiError: One is there already, or its folder can't be made.
     """
-    from hrrsi.atomic_write import prepare_folder, refuse_existing
     from hrrsi.errors import HrrsiError
+    from hrrsi.files import prepare_folder, refuse_existing
 
     options: dict[Path, str] = {}
     for option, path in outputs.items():

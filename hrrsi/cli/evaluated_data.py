@@ -15,13 +15,12 @@ from hrrsi.evaluation.map_pairs import paired_maps
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_evaluation import SceneReading, evaluate_scenes, scene_pixels
-from hrrsi.labels.class_merging import merged_classes
+from hrrsi.evaluation.scene_images import is_on_labels, scene_images
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import Scheme, merged_classes
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.height_check import require_height_as_trained
+from hrrsi.prediction.scene_checks import require_height_as_trained
 from hrrsi.progress import progress
-from hrrsi.report.scene_images import is_on_labels, scene_images
 from hrrsi.report.scene_views import SceneView, SceneViewCollector
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
@@ -160,7 +159,7 @@ def evaluated_maps(
 
     Raises:
         HrrsiError: As `hrrsi.evaluation.map_evaluation.evaluate_maps` and
-            `hrrsi.report.scene_images.scene_images`.
+            `hrrsi.evaluation.scene_images.scene_images`.
     """
     q = question
     chosen = paired_maps(maps, labels, q.scheme, split=q.split, scenes=q.scenes)

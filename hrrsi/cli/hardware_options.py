@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hrrsi.training.run_options import Precision
+from hrrsi.runs.options import Precision
 
 HARDWARE_PANEL = "Hardware"
 

@@ -51,7 +51,7 @@ def profile(
     """
     import json
 
-    from hrrsi.device import chosen_device
+    from hrrsi.hardware import chosen_device
     from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
     from hrrsi.profiling.latency import model_latency, weights_latency
     from hrrsi.profiling.profile import profile_model, profile_weights

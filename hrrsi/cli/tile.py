@@ -160,6 +160,7 @@ def tile(
 
     `hrrsi tile Vaihingen/ --scheme vaihingen --height scheme --out vaihingen512_dsm`
     """
+    from hrrsi.hardware import available_cores
     from hrrsi.labels.labelled_scenes import labelled_scenes
     from hrrsi.labels.scheme import load_scheme
     from hrrsi.labels.splits import scene_split
@@ -173,7 +174,6 @@ def tile(
         split_notes,
     )
     from hrrsi.tiling.tile import tile as tile_scenes
-    from hrrsi.tiling.worker_processes import available_processors
 
     if stride is not None and stride > size:
         raise typer.BadParameter(
@@ -193,7 +193,7 @@ def tile(
         height=height,
         unknown=unknown.value,
         aoi=aoi,
-        workers=workers or available_processors(),
+        workers=workers or available_cores(),
         show_progress=not quiet,
     )
     chosen = load_scheme(scheme).read_as(

@@ -33,9 +33,9 @@ from hrrsi.cli.recipe_options import (
     WeightDecay,
 )
 from hrrsi.cli.warning_lines import print_warning
+from hrrsi.runs.options import Precision
 from hrrsi.training.options import TrainOptions, automatic_precision
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
-from hrrsi.training.run_options import Precision
 
 _START = "Start from"
 _LOOK = "Look before a long run"

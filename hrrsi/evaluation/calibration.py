@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
-from hrrsi.labels.scheme import IGNORE_INDEX
 
 BINS = 20
 

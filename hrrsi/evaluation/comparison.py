@@ -16,7 +16,7 @@ from hrrsi.evaluation.block_bootstrap import (
     score_differences,
 )
 from hrrsi.evaluation.report import EvaluationReport, number
-from hrrsi.evaluation.score_arrays import Counts, telling_blocks
+from hrrsi.evaluation.scores import Counts, telling_blocks
 
 
 @dataclass(frozen=True)

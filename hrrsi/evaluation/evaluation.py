@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
-from hrrsi.labels.scheme import IGNORE_INDEX, Colour
+from hrrsi.labels.scheme import Colour
 from hrrsi.quantities import counted
 
 
@@ -122,7 +123,7 @@ def scenes_seen_in_training(
     """Return those of some scenes that weights were trained on, as far as they say so.
 
     Args:
-        meta: What the weights say of themselves (`hrrsi.weights.ModelMeta`).
+        meta: What the weights say of themselves (`hrrsi.networks.weights.ModelMeta`).
         data: Name of the scenes' label scheme; scenes of another scheme are other scenes.
         scenes: Names of scenes.
     """

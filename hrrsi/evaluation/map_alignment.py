@@ -12,11 +12,11 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.map_classes import MapClasses
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.scenes.map_coordinates import MapCoordinates, map_coordinates
+from hrrsi.scenes.georeference import MapCoordinates, map_coordinates
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 

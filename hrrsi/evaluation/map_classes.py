@@ -12,12 +12,11 @@ from rasterio.enums import ColorInterp
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import class_lookup
-from hrrsi.labels.class_merging import MergedClasses
-from hrrsi.labels.raster_labels import ColourLabels, IndexLabels
+from hrrsi.labels.label_reading import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Indices, Unknown
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.maps.class_raster import read_class_raster
-from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

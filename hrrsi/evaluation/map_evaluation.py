@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
@@ -18,14 +19,12 @@ from hrrsi.evaluation.map_classes import MapClasses, MapFormat, open_map
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.evaluation.scene_evaluation import SceneReading, Truth, labels_read
-from hrrsi.labels.class_merging import MergedClasses, merged_classes
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels, Unknown
-from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
-from hrrsi.scenes.area_of_interest import AreaOfInterest
-from hrrsi.scenes.pixel_area import pixel_areas
-from hrrsi.scenes.polygons import scene_polygons
+from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
+from hrrsi.scenes.georeference import pixel_areas
+from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons
 from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -40,7 +39,7 @@ class MapReading:
     """How maps and their labels are read.
 
     Attributes:
-        merges: Classes to join, as `hrrsi.labels.class_merging.merged_classes` takes them.
+        merges: Classes to join, as `hrrsi.labels.scheme.merged_classes` takes them.
         unknown: What to do about values of maps and labels that the scheme doesn't know.
         map_format: What maps hold, if not what they look like.
         aoi: Vector file of the polygons outside of which nothing counts, or None.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hrrsi import __version__
+from hrrsi.networks.weights_file import content_digest, packaged_weights
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.weights_file import content_digest, packaged_weights
 
 
 class MapSource(Protocol):

@@ -19,14 +19,13 @@ from hrrsi.evaluation.evaluation import (
 )
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.graphs.segmentation import normalisation
+from hrrsi.networks.weights_file import ModelMeta
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.height_check import image_bands
-from hrrsi.prediction.scene_checks import BandWarning
+from hrrsi.prediction.scene_checks import BandWarning, image_bands
 from hrrsi.prediction.sliding_window import band_scales
 from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, TiledDataset
-from hrrsi.tiling.patch_reading import read_image, read_label
-from hrrsi.weights_file import ModelMeta
+from hrrsi.tiling.patch_files import read_image, read_label
 
 Indices = npt.NDArray[np.uint8]
 

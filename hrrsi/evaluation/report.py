@@ -18,13 +18,19 @@ from hrrsi.evaluation.boundary_scores import (
     boundary_arrays,
     boundary_scores,
 )
+from hrrsi.evaluation.class_borders import EROSION_RADIUS
 from hrrsi.evaluation.evaluation import Evaluation
-from hrrsi.evaluation.grid import GridRow, protocol_grid
-from hrrsi.evaluation.label_erosion import EROSION_RADIUS
 from hrrsi.evaluation.map_source import MapSource
+from hrrsi.evaluation.protocol_grid import GridRow, protocol_grid
 from hrrsi.evaluation.protocols import CLUTTER_NAMES, Protocol
-from hrrsi.evaluation.score_arrays import Counts, Floats, score_arrays, telling_blocks
-from hrrsi.evaluation.scores import ConfusionMatrix, Scores
+from hrrsi.evaluation.scores import (
+    ConfusionMatrix,
+    Counts,
+    Floats,
+    Scores,
+    score_arrays,
+    telling_blocks,
+)
 from hrrsi.quantities import counted
 
 _MUCH_LEFT_OUT = 0.01  # of the labelled pixels
@@ -60,7 +66,7 @@ class EvaluationReport:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """Scores with their intervals, as `hrrsi.evaluation.score_arrays` names them."""
+        """Scores with their intervals, as `hrrsi.evaluation.scores` names them."""
         blocks = self.evaluation.counts.blocks(self.protocol.labels)
         telling = telling_blocks(blocks, self.matrix.classes, self.protocol)
         return score_intervals(blocks, self.scores_of, telling)

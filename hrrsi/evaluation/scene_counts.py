@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.evaluation.block_matrices import BlockMatrices
-from hrrsi.evaluation.border_distance import BorderDistanceCounts
-from hrrsi.evaluation.boundary_scores import BoundaryCounts
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.evaluation.block_bootstrap import BlockMatrices
+from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, BoundaryCounts
 from hrrsi.evaluation.calibration import ReliabilityCounts
+from hrrsi.evaluation.class_borders import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
-from hrrsi.evaluation.label_erosion import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.maps.class_areas import ClassAreas
+from hrrsi.maps.areas import ClassAreas
 
 KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 

@@ -16,17 +16,15 @@ from hrrsi.evaluation.evaluation import (
 )
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.labels.class_merging import MergedClasses, merged_classes
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Indices, Labels, Unknown
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.height_check import image_bands, require_height_as_trained
-from hrrsi.prediction.scene_checks import SceneChecks
+from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
-from hrrsi.scenes.pixel_area import pixel_areas
+from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
@@ -37,7 +35,7 @@ class SceneReading:
     """How scenes and their labels are read.
 
     Attributes:
-        merges: Classes to join, as `hrrsi.labels.class_merging.merged_classes` takes them.
+        merges: Classes to join, as `hrrsi.labels.scheme.merged_classes` takes them.
         unknown: What to do about labels that the scheme doesn't know.
         bands: The 1-based bands of the scenes, or None for those that the weights were trained on.
         nodata: Value of pixels without data, beside what the scenes declare.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrrsi.atomic_write import refuse_existing
 from hrrsi.errors import HrrsiError
+from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.atomic_write import prepare_folder
 from hrrsi.errors import HrrsiError
+from hrrsi.files import prepare_folder
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
-from hrrsi.maps.stored_scores import ScoreType, stored_scores
+from hrrsi.maps.score_rasters import ScoreType, stored_scores
 from hrrsi.quantities import byte_text
 
 _FORMAT = 1

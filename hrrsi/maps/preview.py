@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import Resampling
 
-from hrrsi.atomic_write import replacing
+from hrrsi.files import replacing
 from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text

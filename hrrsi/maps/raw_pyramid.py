@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scheme import IGNORE_INDEX
 
 TILE = 512
 _SMALLEST_OVERVIEW = 256

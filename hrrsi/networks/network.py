@@ -1,4 +1,6 @@
-"""What every segmentation network is, whatever it is made of."""
+"""What every segmentation network is, whatever it is made of, at any size and with any bands."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -7,6 +9,47 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+def adapted_to_bands(kernels: torch.Tensor, bands: int) -> torch.Tensor:
+    """Return the kernels of a first convolution for images with another number of bands.
+
+    As timm does it: one band gets the sum over all; more bands repeat those that there are, in
+    their order, fewer take the first, and the result is scaled by the ratio of their numbers. So
+    its response to grey images stays what it was for one band and where all bands repeat equally
+    often; else it is as large on average, over networks whose bands weigh alike.
+
+    Args:
+        kernels: (outputs, bands, height, width).
+        bands: Bands of the images.
+
+    Returns:
+        (outputs, `bands`, height, width).
+    """
+    before = kernels.shape[1]
+    if before == bands:
+        return kernels
+    if bands == 1:
+        return kernels.sum(dim=1, keepdim=True)
+    repeated = kernels.repeat(1, -(-bands // before), 1, 1)[:, :bands]
+    return repeated * (before / bands)
+
+
+def padded_to_multiples(image: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Return an image with its last row and column repeated until both sizes are multiples.
+
+    Args:
+        image: (N, bands, H, W).
+        multiple: What both sizes shall be multiples of.
+
+    Returns:
+        (N, bands, H', W'), the image itself where its sizes are multiples already.
+    """
+    height, width = image.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return image
+    return F.pad(image, (0, right, 0, below), mode="replicate")
 
 
 class SegmentationNetwork(nn.Module, ABC):
@@ -22,8 +65,8 @@ class SegmentationNetwork(nn.Module, ABC):
         logit_stride: Pixels that one of `coarse_logits` stands for along an axis: 4, or 1 where
             they have the input's size.
         class_heads: Names of the convolutions whose output channels are the classes.
-        meta: What the weights are (see ``hrrsi.weights.ModelMeta``); empty until weights are
-            loaded.
+        meta: What the weights are (see ``hrrsi.networks.weights.ModelMeta``); empty until weights
+            are loaded.
     """
 
     logit_stride: int = 4

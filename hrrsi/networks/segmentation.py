@@ -3,13 +3,10 @@
 import torch
 from torch import nn
 
-from hrrsi.networks.body_edge import BodyEdgeDecoupling
-from hrrsi.networks.decoder import ConvNorm, JoinStep
-from hrrsi.networks.ghostnet_encoder import GhostNetEncoder
+from hrrsi.networks.decoder import BodyEdgeDecoupling, ConvNorm, JoinStep, ScoreFusion
+from hrrsi.networks.encoders import GhostNetEncoder, TimmEncoder
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.networks.score_fusion import ScoreFusion
-from hrrsi.networks.timm_encoder import TimmEncoder
 
 _FEATURES = 24
 

@@ -6,24 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hrrsi.atomic_write import prepare_folder
 from hrrsi.errors import HrrsiError
+from hrrsi.files import prepare_folder
 from hrrsi.maps.outputs import Outputs, check_outputs, scene_outputs
-from hrrsi.maps.stored_scores import ScoreType
-from hrrsi.prediction.engines.engine import Engine, open_engine
-from hrrsi.prediction.map_options import MapOptions
-from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
-from hrrsi.prediction.mapping_plan import planned_scene, seconds_a_window
+from hrrsi.maps.score_rasters import ScoreType
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene, planned_scene, seconds_a_window
+from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.scene_files import map_paths, scene_files
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import checked_overlap
-from hrrsi.prediction.test_time_augmentation import symmetries
+from hrrsi.prediction.symmetries import symmetries
 from hrrsi.scenes.height_files import height_files
-from hrrsi.scenes.mosaic import is_local
-from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster
 from hrrsi.scenes.value_scale import check_scale
 from hrrsi.scenes.windows import DEFAULT_WINDOW
-from hrrsi.weights_file import packaged_weights
 
 
 class ScenesFailedError(HrrsiError):
@@ -104,7 +103,7 @@ def predict(
         threads: Processor threads; by default one a core.
         batch: Windows in one step of the network; by default the engine's choice.
         bands: The 1-based bands to read; by default those that the weights were trained on, which
-            may be all but alpha (`hrrsi.scenes.band_choice.chosen_bands` says when).
+            may be all but alpha (`hrrsi.scenes.bands.chosen_bands` says when).
         nodata: A value that marks pixels without data, beside what the file declares.
         scale: The rasters' value that counts as full brightness; by default what they declare,
             else the weights' own, or an estimate where their type differs from the one that the

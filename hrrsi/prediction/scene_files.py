@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import HrrsiError
 from hrrsi.maps.class_raster import is_product
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
-from hrrsi.scenes.mosaic import is_local
+from hrrsi.scenes.raster_opening import is_local
 
 _MAP_SUFFIX = "_classes.tif"
 

@@ -15,30 +15,28 @@ import numpy.typing as npt
 
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError
-from hrrsi.maps.class_areas import ClassAreas
+from hrrsi.maps.areas import ClassAreas
 from hrrsi.maps.class_raster import read_class_raster, run_of, write_class_raster
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
+from hrrsi.maps.regions.sieve import sieved_strips, smallest_component
 from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
-from hrrsi.maps.sieve import sieved_strips, smallest_component
+from hrrsi.networks.weights_file import content_digest
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.height_check import image_bands, require_height_as_trained
-from hrrsi.prediction.map_options import MapOptions
 from hrrsi.prediction.mapped_scene import MappedScene
-from hrrsi.prediction.scene_checks import SceneChecks
+from hrrsi.prediction.options import MapOptions
+from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
+from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.height_files import height_files
-from hrrsi.scenes.mosaic import is_local
-from hrrsi.scenes.pixel_area import pixel_areas
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene, open_scene, rasterio_window
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.windows import Window
-from hrrsi.weights_file import content_digest
 
 if TYPE_CHECKING:
-    from hrrsi.maps.zone_areas import ZoneAreas
+    from hrrsi.maps.areas import ZoneAreas
 
 _ROWS = 512
 
@@ -132,7 +130,7 @@ class SceneMapper:
             if not self._options.resample:
                 self._checks.compare_resolution(scene)
             if self._options.zones is not None:  # before hours of work
-                from hrrsi.maps.zone_areas import check_zones
+                from hrrsi.maps.areas import check_zones
 
                 check_zones(self._options.zones, scene, self._options.zone_name)
             identity = self._identity(scene, scale)
@@ -262,7 +260,7 @@ class SceneMapper:
         options, meta, dataset = self._options, self._engine.meta, scene.dataset
         if outputs.vector is not None and (again or not _is_newer(outputs.vector, outputs)):
             # GDAL's vector drivers, seldom asked for
-            from hrrsi.maps.class_polygons import write_class_polygons
+            from hrrsi.maps.regions.polygons import write_class_polygons
 
             with progress("polygons", dataset.height, " rows", enabled=self._show_progress) as bar:
                 write_class_polygons(
@@ -275,7 +273,7 @@ class SceneMapper:
                 )
         zones = None
         if options.zones is not None:
-            from hrrsi.maps.zone_areas import zone_areas
+            from hrrsi.maps.areas import zone_areas
 
             with progress("zones", dataset.height, " rows", enabled=self._show_progress) as bar:
                 zones = zone_areas(

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
-from hrrsi.prediction.engines.engine import open_engine
+from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips
-from hrrsi.prediction.test_time_augmentation import symmetries
+from hrrsi.prediction.symmetries import symmetries
 from hrrsi.scenes.readable_scene import ArrayScene
 from hrrsi.scenes.windows import DEFAULT_WINDOW
-from hrrsi.weights_file import ModelMeta
 
 
 class Segmenter:

@@ -9,18 +9,18 @@ from contextlib import closing
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.maps.stored_scores import ScoreType, empty_score
+from hrrsi.maps.score_rasters import ScoreType, empty_score
+from hrrsi.networks.weights_file import ModelMeta
 from hrrsi.prediction.blending import RowBlender, Strip, spans
 from hrrsi.prediction.engines.engine import Engine, Pixels
-from hrrsi.prediction.test_time_augmentation import mean_logits, symmetries
+from hrrsi.prediction.symmetries import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
 from hrrsi.scenes.readable_scene import ReadableScene
 from hrrsi.scenes.value_scale import check_scale, same_values
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window, default_overlap, window_starts
-from hrrsi.weights_file import ModelMeta
 
 _READ_AHEAD = 8
 _LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.ghostnet_encoder import ghostnet_classifier
-from hrrsi.networks.timm_encoder import check_timm_name
+from hrrsi.networks.encoders import check_timm_name, ghostnet_classifier
 
 BANDS = 3
 _GHOSTNET = re.compile(r"ghostnet_(\d{3})")

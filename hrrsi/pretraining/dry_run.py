@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import torch
 
-from hrrsi.device import chosen_device
+from hrrsi.hardware import chosen_device
+from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.batches import training_batches, validation_batches
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.pretraining.run import ImageNames, check_pretraining, silent_pillow
-from hrrsi.training.checkpoints import LAST_CHECKPOINT
-from hrrsi.training.processes import run_processes
+from hrrsi.runs.checkpoints import LAST_CHECKPOINT
+from hrrsi.runs.folder import CONFIG, present_run_notes
+from hrrsi.runs.plan import RunPlan, tried
+from hrrsi.runs.processes import run_processes
 from hrrsi.training.run_checks import run_warnings
-from hrrsi.training.run_folder import CONFIG, present_run_notes
-from hrrsi.training.run_plan import RunPlan, tried
-from hrrsi.weights_file import ENCODER_WEIGHTS
 
 _FILES = (CONFIG, LAST_CHECKPOINT, ENCODER_WEIGHTS, "metrics.csv", "curves.png", "environment.yaml")
 _QUARTERS = (1, 0.1, 0.01, 0.001)

@@ -12,7 +12,7 @@ from torch import nn
 
 from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.options import PretrainRecipe, learning_rate_share
-from hrrsi.training.processes import averaged, gathered
+from hrrsi.runs.processes import averaged, gathered
 
 # Of ImageNet's training images, from 0 to 1: what timm's and torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from hrrsi.training.run_options import Precision, changes_text, chosen_precision, plain_value
+from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
 
 Loader = Literal["torchvision", "dali"]
 

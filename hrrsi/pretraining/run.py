@@ -16,8 +16,9 @@ from typing import Literal, overload
 
 import torch
 
-from hrrsi.device import chosen_device
 from hrrsi.errors import HrrsiError
+from hrrsi.hardware import chosen_device
+from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.batches import training_batches, validation_batches
 from hrrsi.pretraining.classifiers import classifier
 from hrrsi.pretraining.image_folders import (
@@ -29,20 +30,19 @@ from hrrsi.pretraining.image_folders import (
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import Loader, PretrainOptions
 from hrrsi.pretraining.record import PretrainRecord
-from hrrsi.training.checkpoints import CHECKPOINT_SECONDS, Checkpoints
-from hrrsi.training.epoch_progress import EpochProgress
-from hrrsi.training.fitting import fit
-from hrrsi.training.processes import Processes, run_processes
-from hrrsi.training.run_checks import check_precision, run_warnings
-from hrrsi.training.run_environment import run_environment, write_environment
-from hrrsi.training.run_folder import (
+from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from hrrsi.runs.environment import run_environment, write_environment
+from hrrsi.runs.fitting import fit
+from hrrsi.runs.folder import (
     check_folder,
     held_folder,
     start_folder,
     starting_line,
     starting_position,
 )
-from hrrsi.weights_file import ENCODER_WEIGHTS
+from hrrsi.runs.processes import Processes, run_processes
+from hrrsi.runs.progress import EpochProgress
+from hrrsi.training.run_checks import check_precision, run_warnings
 
 
 @dataclass(frozen=True)

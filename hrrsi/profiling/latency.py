@@ -17,8 +17,9 @@ import numpy as np
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.prediction.engines.engine import available_cores, open_engine
-from hrrsi.weights_file import ModelMeta
+from hrrsi.hardware import available_cores
+from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.prediction.engines.opening import open_engine
 
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
 _PASSES = 8  # windows are computed side by side
@@ -77,7 +78,7 @@ def model_latency(
     """
     # the process that measures imports this module, and its memory counts
     from hrrsi.networks.segmentation import build_network
-    from hrrsi.weights import save_weights
+    from hrrsi.networks.weights import save_weights
 
     meta = ModelMeta(
         model=model,

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.decoder import ScoreFusion
 from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.networks.score_fusion import ScoreFusion
 from hrrsi.networks.segmentation import build_network
-from hrrsi.weights import load_model
+from hrrsi.networks.weights import load_model
 
 
 class PublishedFigures(NamedTuple):
@@ -125,7 +125,7 @@ def profile_weights(path: Path, *, size: int = 512) -> Profile:
     """Return what the network in a weights file costs.
 
     Raises:
-        HrrsiError: Not a weights file (see `hrrsi.weights.load_model`).
+        HrrsiError: Not a weights file (see `hrrsi.networks.weights.load_model`).
     """
     network = load_model(path)
     return _profile(network, network.meta["model"], path.name, size, path.stat().st_size)

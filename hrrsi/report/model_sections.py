@@ -2,14 +2,79 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS
 from hrrsi.evaluation.report import EvaluationReport
 from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import NONE, escaped, percent, section
+from hrrsi.runs.record import METRICS
+
+
+def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str], ...]:
+    """Return labels and texts: what the weights say of themselves, operations and speed.
+
+    Takes seconds: the network is built, and run in a process of its own.
+
+    Args:
+        weights: The weights file.
+        latency: Whether its speed on this machine is measured.
+
+    Raises:
+        HrrsiError: Not a weights file, or the memory does not hold the network.
+    """
+    from hrrsi.file_info import file_info
+    from hrrsi.profiling.latency import weights_latency
+    from hrrsi.profiling.profile import profile_weights
+
+    profile = profile_weights(weights)
+    costs = [
+        (
+            "operations",
+            f"{2 * profile.operations.macs / 1e9:.2f} GFLOPs for a window of {profile.size} px "
+            f"({profile.operations.macs / 1e9:.2f} G multiply-accumulates; "
+            f"{profile.operations.published / 1e9:.2f} G as the published tables count)",
+        )
+    ]
+    if latency:
+        found = weights_latency(weights)
+        costs.append(
+            (
+                "latency of hrrsi predict",
+                f"{found.milliseconds:.1f} ms for a window of {profile.size} px, "
+                f"{found.megapixels_per_second:.1f} Mpx/s ({found.engine}, {found.device}), "
+                "measured with this page; the scores may have been taken in another precision",
+            )
+        )
+    first, *rest = file_info(weights).lines
+    return (first, *costs, *rest)
+
+
+_NEEDED = ("epoch", "loss", "val_OA", "val_mIoU")
+
+
+def training_rows(weights: Path) -> tuple[Mapping[str, float], ...]:
+    """Return the rows of ``metrics.csv`` beside weights; none where there is no such table.
+
+    Args:
+        weights: The weights file, as `hrrsi train` leaves it in its run folder.
+    """
+    path = weights.parent / METRICS
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, TypeError, ValueError, csv.Error):
+        return ()  # a table of another kind: the report does not depend on it
+    return tuple(rows) if rows and all(key in rows[0] for key in _NEEDED) else ()
+
 
 _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
 _LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))

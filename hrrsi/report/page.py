@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 
 from hrrsi import __version__
-from hrrsi.atomic_write import replacing
 from hrrsi.evaluation.comparison import Comparison
+from hrrsi.files import replacing
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import escaped, lettered, script_json
 from hrrsi.report.model_sections import card_section, protocol_lines, training_section

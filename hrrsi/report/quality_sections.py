@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrrsi.evaluation.block_bootstrap import Difference
-from hrrsi.evaluation.border_distance import FARTHEST, BorderDistanceCounts
+from hrrsi.evaluation.boundary_scores import FARTHEST, BorderDistanceCounts
 from hrrsi.evaluation.calibration import BINS
 from hrrsi.quantities import area_text
 from hrrsi.report.charts import Axis, Series, line_chart, percent_axis

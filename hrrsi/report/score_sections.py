@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrrsi.evaluation.block_bootstrap import Difference, Interval
-from hrrsi.evaluation.grid import GridRow
+from hrrsi.evaluation.protocol_grid import GridRow
 from hrrsi.evaluation.report import EvaluationReport
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import (

@@ -4,18 +4,119 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.scheme import Colour
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import escaped, percent, section, swatch
-from hrrsi.report.safe_palette import safe_palette
 from hrrsi.report.scene_views import PALETTE_OFFSET, SceneView, palette_chunk
-from hrrsi.report.worst_regions import WorstRegion, worst_regions
+
+# Okabe and Ito 2008, "Color Universal Design"; a pale grey in the place of black, which stands for
+# no class here.
+_OKABE_ITO: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (225, 225, 225),
+)
+
+
+def safe_palette(colours: Sequence[Colour]) -> tuple[Colour, ...]:
+    """Return a colour for each class that colour-blind people can tell from the others.
+
+    Up to eight classes get the colours of Okabe and Ito, each as near to its own as the others
+    allow; more get steps of cividis (Nuñez et al. 2018), which differ in lightness.
+
+    Args:
+        colours: The scheme's class colours.
+    """
+    if len(colours) > len(_OKABE_ITO):
+        return _lightness_steps(len(colours))
+    from scipy.optimize import linear_sum_assignment
+
+    own, safe = np.asarray(colours, dtype=float), np.asarray(_OKABE_ITO, dtype=float)
+    distances = np.linalg.norm(own[:, None] - safe[None], axis=2)
+    _, chosen = linear_sum_assignment(distances)
+    return tuple(_OKABE_ITO[index] for index in chosen)
+
+
+def _lightness_steps(count: int) -> tuple[Colour, ...]:
+    from matplotlib import colormaps
+
+    steps = colormaps["cividis"](np.linspace(0.05, 1, count), bytes=True)[:, :3]
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in steps)
+
+
+@dataclass(frozen=True)
+class WorstRegion:
+    """A block of a scene in which many pixels are wrong.
+
+    Attributes:
+        row: First row of the block, in pixels of the scene.
+        column: First column.
+        side: Rows and columns of the block; the scene may end within it.
+        wrong: Wrong pixels.
+        share_of_errors: Of all wrong pixels of the scene, 0 to 1.
+        accuracy: Share of the block's pixels that are right.
+        predicted: Index of the class that the leading confusion takes another one for.
+        true: Index of that other class.
+        share_of_wrong: Of the block's wrong pixels, those of the leading confusion.
+    """
+
+    row: int
+    column: int
+    side: int
+    wrong: int
+    share_of_errors: float
+    accuracy: float
+    predicted: int
+    true: int
+    share_of_wrong: float
+
+
+def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tuple[WorstRegion, ...]:
+    """Return the blocks with the most wrong pixels, the worst first.
+
+    Args:
+        counts: Of one scene.
+        labels: Which labels are the truth.
+        most: How many at most; blocks without a wrong pixel are none of them.
+    """
+    matrices = counts.matrices[labels]
+    found = []
+    diagonal = np.eye(len(counts.classes), dtype=bool)
+    errors = np.where(diagonal, 0, matrices.counts)
+    wrong = errors.sum(axis=(1, 2))
+    for index in np.argsort(-wrong, kind="stable")[:most]:
+        if not wrong[index]:
+            break
+        row, column = matrices.places[index]
+        predicted, true = np.unravel_index(int(errors[index].argmax()), diagonal.shape)
+        found.append(
+            WorstRegion(
+                row=row * matrices.block,
+                column=column * matrices.block,
+                side=matrices.block,
+                wrong=int(wrong[index]),
+                share_of_errors=float(wrong[index] / wrong.sum()),
+                accuracy=float(1 - wrong[index] / matrices.counts[index].sum()),
+                predicted=int(predicted),
+                true=int(true),
+                share_of_wrong=float(errors[index].max() / wrong[index]),
+            )
+        )
+    return tuple(found)
+
 
 MOST_REGIONS = 6
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.mosaic import is_local
+from hrrsi.scenes.raster_opening import is_local
 
 RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}

@@ -18,8 +18,8 @@ from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.band_choice import colour_bands
-from hrrsi.scenes.map_coordinates import has_transform, is_same_grid, map_coordinates
+from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.georeference import has_transform, is_same_grid, map_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.windows import Window
 

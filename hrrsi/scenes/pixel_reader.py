@@ -14,8 +14,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.band_choice import alpha_bands
-from hrrsi.scenes.mosaic import is_local, remember_failure
+from hrrsi.scenes.bands import alpha_bands
+from hrrsi.scenes.raster_opening import is_local, remember_failure
 from hrrsi.scenes.windows import Window
 
 _LARGEST_ROWS = 192 * 2**20

@@ -1,7 +1,8 @@
-"""Polygons of a vector file, rasterised on a scene's grid."""
+"""Polygons of a vector file on a scene's grid, and the area of interest that they are."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +21,8 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.map_coordinates import map_coordinates
-from hrrsi.scenes.mosaic import is_local
+from hrrsi.scenes.georeference import map_coordinates
+from hrrsi.scenes.raster_opening import is_local
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -238,3 +239,57 @@ def _plain(value: object) -> object:
     if isinstance(value, float | np.floating):
         return int(value) if float(value).is_integer() else float(value)
     return value
+
+
+class AreaOfInterest:
+    """Which pixels of a scene lie in a polygon.
+
+    Args:
+        polygons: At least one.
+    """
+
+    def __init__(self, polygons: ScenePolygons) -> None:
+        self._polygons = polygons
+        self._codes = np.ones(len(polygons.geometries), dtype=np.uint8)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the polygons' corners on the scene, by which two areas are told apart."""
+        content = b"".join(shapely.to_wkb(self._polygons.geometries))
+        return hashlib.sha256(content).hexdigest()
+
+    def touches(self, window: Window) -> bool:
+        """Return whether a polygon touches a window of the raster's own grid."""
+        return bool(self._polygons.near(window).size)
+
+    def inside(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window have their centre in a polygon.
+
+        Args:
+            window: On the raster's own grid.
+
+        Returns:
+            (height, width) bool.
+        """
+        return self._polygons.burned(window, self._codes, 0).view(np.bool_)
+
+
+def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
+    """Return the polygons of a vector file as a scene's area of interest.
+
+    Args:
+        path: Any vector file that GDAL reads, with one layer of polygons.
+        scene: The open scene; polygons in another CRS are reprojected to its.
+
+    Raises:
+        HrrsiError: As `scene_polygons`, or no polygon lies on the scene.
+    """
+    polygons = scene_polygons(path, scene)
+    whole = Window(0, 0, scene.dataset.height, scene.dataset.width)
+    if not len(polygons.geometries) or not polygons.near(whole).size:
+        raise HrrsiError(
+            f"no polygon lies on {scene.path}",
+            where=path,
+            fix="check its CRS, or leave the scene out",
+        )
+    return AreaOfInterest(polygons)

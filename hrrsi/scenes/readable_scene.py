@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
-    from hrrsi.scenes.area_of_interest import AreaOfInterest
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 
 class ReadableScene(Protocol):

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.band_choice import chosen_bands
-from hrrsi.scenes.ground_resolution import ground_resolution
+from hrrsi.scenes.bands import chosen_bands
+from hrrsi.scenes.georeference import ground_resolution
 from hrrsi.scenes.height_model import HeightModel, open_height_model
 from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
@@ -24,7 +24,7 @@ from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
-    from hrrsi.scenes.area_of_interest import AreaOfInterest
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 # What the largest value of a type counts as: values are divided by it before normalisation.
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0}
@@ -307,9 +307,7 @@ def open_scene(
             scene.step = _step(scene, resolution)
             scene.overview = _grid_overview(stack, scene)
         if aoi is not None:
-            from hrrsi.scenes.area_of_interest import (
-                area_of_interest,  # only now: it imports pandas where that is there
-            )
+            from hrrsi.scenes.polygons import area_of_interest
 
             scene.area = area_of_interest(aoi, scene)
         yield scene

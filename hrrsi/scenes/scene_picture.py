@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling
 
-from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 
 NO_DATA_COLOUR = (235, 237, 240)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.class_merging import merged_classes
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Unknown
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import Scheme, merged_classes
 from hrrsi.labels.splits import Part, SceneSplit
-from hrrsi.scenes.band_choice import colour_bands
+from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
 from hrrsi.scenes.value_scale import check_scale, known_scale

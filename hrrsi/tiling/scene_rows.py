@@ -11,20 +11,68 @@ import numpy as np
 import numpy.typing as npt
 from rasterio import Affine
 
-from hrrsi.labels.class_merging import MergedClasses
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.scene_labels import Labels, Unknown
-from hrrsi.labels.scheme import IGNORE_INDEX, Scheme
+from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import Window, window_grid
-from hrrsi.tiling.band_statistics import BandMoments
 from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, label_bytes
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import ScenePolygons
+
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BandMoments:
+    """Count, mean and sum of squared deviations of each band.
+
+    Pieces join by the update of Chan, Golub & LeVeque (1979), which stays exact where sums of
+    squares would cancel. Joined in the same order they give the same bits.
+
+    Attributes:
+        count: Number of pixels.
+        mean: (bands,) mean.
+        deviations: (bands,) sum of squared deviations from the mean.
+    """
+
+    count: int
+    mean: Floats
+    deviations: Floats
+
+    @classmethod
+    def of(cls, pixels: npt.NDArray[np.generic]) -> BandMoments:
+        """Return the moments of (bands, pixels) values."""
+        bands, count = pixels.shape
+        if count == 0:
+            return cls(0, np.zeros(bands), np.zeros(bands))
+        values = pixels.astype(np.float64)
+        mean = values.mean(axis=1)
+        return cls(count, mean, ((values - mean[:, np.newaxis]) ** 2).sum(axis=1))
+
+    def joined(self, other: BandMoments) -> BandMoments:
+        """Return the moments of both sets of pixels together."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        apart = other.mean - self.mean
+        return BandMoments(
+            count,
+            self.mean + apart * (other.count / count),
+            self.deviations + other.deviations + apart**2 * (self.count * other.count / count),
+        )
+
+    @property
+    def std(self) -> Floats:
+        """(bands,) standard deviation over all pixels."""
+        result: Floats = np.sqrt(self.deviations / max(self.count, 1))
+        return result
 
 
 @dataclass(frozen=True)
@@ -191,9 +239,7 @@ def area_of_interest(aoi: Path | None, scene: Scene) -> ScenePolygons | None:
     """
     if aoi is None:
         return None
-    from hrrsi.scenes.polygons import (
-        scene_polygons,  # only now: it imports pandas where that is there
-    )
+    from hrrsi.scenes.polygons import scene_polygons
 
     return scene_polygons(aoi, scene)
 

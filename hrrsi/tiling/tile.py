@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hrrsi.atomic_write import refuse_existing, replacing
 from hrrsi.errors import HrrsiError
+from hrrsi.files import refuse_existing, replacing
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit
 from hrrsi.progress import progress
-from hrrsi.scenes.value_scale import EstimatedScale
-from hrrsi.tiling.band_statistics import BandMoments
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.value_scale import EstimatedScale, SceneSample, estimated_scale, scene_sample
 from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent, band_names
 from hrrsi.tiling.plan import TilingOptions, TilingPlan, scheme_statistics, tiling_plan
-from hrrsi.tiling.scale_estimate import estimated_training_scale
 from hrrsi.tiling.scene_overlap import (
     Fingerprints,
     SceneOverlap,
     overlaps_by_georeference,
     overlaps_by_pixels,
 )
-from hrrsi.tiling.scene_rows import RowsContent, Tiling, write_rows
+from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling, write_rows
 from hrrsi.tiling.worker_processes import results_as_completed
+
+_SCENE_PIXELS = 1 << 17  # so many of each scene have a say
+
+
+def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> EstimatedScale:
+    """Return which value is likely to be full brightness in all training scenes together.
+
+    Args:
+        tiling: How scenes are read.
+        rows: The work, of which that on training scenes counts.
+
+    Raises:
+        HrrsiError: A scene can't be read somewhere.
+    """
+    images = dict.fromkeys(r.image for r in rows if r.part == "train")
+    samples = []
+    for image in images:
+        with open_scene(
+            image, bands=tiling.bands, expected_bands=len(tiling.bands), nodata=tiling.nodata
+        ) as scene:
+            samples.append(scene_sample(scene))
+    thinned = [s.values[:, :: -(-s.values.shape[1] // _SCENE_PIXELS) or 1] for s in samples]
+    return estimated_scale(SceneSample(np.concatenate(thinned, axis=1), samples[0].dtype, None))
 
 
 @dataclass(frozen=True)

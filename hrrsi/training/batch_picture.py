@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hrrsi.atomic_write import prepare_folder, replacing
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.files import prepare_folder, replacing
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import edge_target
 from hrrsi.training.options import TrainOptions

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hrrsi.labels.scheme import Colour
-from hrrsi.training.curve_panels import CurvePanels, set_from_zero, set_logarithmic, set_percent
-from hrrsi.training.metrics_file import training_losses
+from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
+from hrrsi.runs.record import training_losses
 
 _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
 _LIGHT = 0.4  # a relative luminance that stands out from white by a contrast of 2.3

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import torch
 
-from hrrsi.device import chosen_device
+from hrrsi.hardware import chosen_device
 from hrrsi.quantities import counted
+from hrrsi.runs.checkpoints import LAST_CHECKPOINT
+from hrrsi.runs.folder import CONFIG, has_checkpoint, present_run_notes
+from hrrsi.runs.plan import RunPlan, tried
+from hrrsi.runs.processes import run_processes
 from hrrsi.tiling.dataset import SplitContent, TiledDataset
-from hrrsi.training.checkpoints import LAST_CHECKPOINT
-from hrrsi.training.first_network import first_network
+from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.processes import run_processes
 from hrrsi.training.run_checks import check_run, training_warnings
-from hrrsi.training.run_folder import CONFIG, has_checkpoint, present_run_notes
-from hrrsi.training.run_plan import RunPlan, tried
 
 _FILES = (CONFIG, LAST_CHECKPOINT, "best.safetensors", "metrics.csv", "curves.png",
           "environment.yaml", "samples/", "tensorboard/")  # fmt: skip

@@ -14,12 +14,11 @@ import torch
 from huggingface_hub import constants
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.input_bands import adapted_to_bands
+from hrrsi.networks.encoders import check_timm_name
 from hrrsi.networks.names import NETWORKS, parsed_model
-from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.networks.timm_encoder import check_timm_name
-from hrrsi.tensor_files import read_tensor_file
-from hrrsi.weights_file import (
+from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
+from hrrsi.networks.weights import read_tensor_file
+from hrrsi.networks.weights_file import (
     BEST_WEIGHTS,
     ENCODER_WEIGHTS,
     encoder_of,

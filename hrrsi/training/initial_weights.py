@@ -1,18 +1,43 @@
-"""Weights that a whole network starts from: those of another one, as far as they fit."""
+"""The network that a run starts with, and the weights it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.input_bands import adapted_to_bands
-from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.tiling.dataset import band_names
-from hrrsi.weights import load_network
+from hrrsi.hardware import chosen_device
+from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
+from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights import load_network
+from hrrsi.tiling.dataset import TiledDataset, band_names
+from hrrsi.training.encoder_weights import load_encoder_weights
+from hrrsi.training.options import TrainOptions
+
+
+def keep_strided_depthwise_single(network: nn.Module) -> None:
+    """Let a network's depthwise convolutions with a stride compute in single precision.
+
+    In bf16 a processor (oneDNN 3) takes three to five times as long for their gradients, which
+    was a seventh of a training step of `ued_bes_sfm`. Names of tensors stay what they are.
+
+    Args:
+        network: Changed in place; for training on a processor in mixed precision.
+    """
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups > 1 and max(module.stride) > 1:
+            module.__class__ = _SinglePrecisionConv2d
+
+
+class _SinglePrecisionConv2d(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
 
 
 @dataclass(frozen=True)
@@ -176,3 +201,56 @@ def _check_encoder(
             where=path,
             fix="start from weights of a network with the same encoder, or leave out --init",
         )
+
+
+def first_network(
+    options: TrainOptions, dataset: TiledDataset, *, resume: bool, report: Callable[[str], None]
+) -> SegmentationNetwork:
+    """Return the network before the first step, the same in every process.
+
+    On several GPUs its BatchNorms see the whole batch (SyncBatchNorm, whose tensors have the same
+    names); processes on a CPU each normalise their share.
+
+    Args:
+        options: Model, seed, and what it starts from.
+        dataset: Classes and bands.
+        resume: Leave it random: a checkpoint will fill it.
+        report: Called with what was taken from a weights file, or from timm.
+
+    Raises:
+        HrrsiError: Weights can't be had, don't fit, or hold what is not a number.
+    """
+    torch.manual_seed(options.seed)
+    classes, bands = dataset.description.classes, dataset.description.band_names
+    network = build_network(options.model, len(classes), len(bands))
+    if not resume and options.init is not None:
+        report(load_initial_weights(network, options.init, classes, bands).summary)
+    elif not resume:
+        loaded = load_encoder_weights(network, options.model, options.encoder_weights)
+        if loaded is not None:
+            report(loaded)
+    if not resume:
+        _check_finite(network, options.init or f"--encoder-weights {options.encoder_weights}")
+    if chosen_device(options.device) == "cpu":
+        if options.precision == "bf16":
+            keep_strided_depthwise_single(network)
+    elif options.devices * options.nodes > 1:
+        # timm's, since its own BatchNorms hold an activation that torch's conversion drops
+        converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
+        return converted
+    return network
+
+
+def _check_finite(network: SegmentationNetwork, source: object) -> None:
+    """Raise where a weight is not a number: no loss would be one.
+
+    Raises:
+        HrrsiError: One is not.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise HrrsiError(
+                f"holds values that are not finite (NaN or infinite), in {name}",
+                where=source,
+                fix="start from other weights",
+            )

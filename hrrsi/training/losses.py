@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from hrrsi.labels.scheme import IGNORE_INDEX
-from hrrsi.training.processes import summed
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.runs.processes import summed
 from hrrsi.training.recipes import Recipe
 
 _EDGE_WIDTH = 5

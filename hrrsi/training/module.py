@@ -11,16 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.graphs.segmentation import normalisation
-from hrrsi.labels.scheme import IGNORE_INDEX
 from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.runs.processes import averaged, gathered, summed
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.losses import batch_losses, class_weights
-from hrrsi.training.optimisation import optimizer_and_schedule
+from hrrsi.training.optimisation import (
+    averaged_copy,
+    decay_at,
+    optimizer_and_schedule,
+    update_average,
+)
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.processes import averaged, gathered, summed
-from hrrsi.training.weight_average import averaged_copy, decay_at, update_average
 
 _SUMS = "loss_sums"
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hrrsi.runs.options import Precision, chosen_precision, plain_value
 from hrrsi.training.recipes import DEFAULT, PUBLISHED, Recipe
-from hrrsi.training.run_options import Precision, chosen_precision, plain_value
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from hrrsi.labels.scheme import IGNORE_INDEX, Colour
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.labels.scheme import Colour
 
 RGB = npt.NDArray[np.uint8]
 PAPER: Colour = (255, 255, 255)

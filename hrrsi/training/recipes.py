@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from hrrsi.errors import HrrsiError
-from hrrsi.training.run_options import changes_text
+from hrrsi.runs.options import changes_text
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["polynomial", "cosine"]

@@ -10,14 +10,13 @@ from typing import Any
 from prettytable import PrettyTable
 
 from hrrsi.labels.splits import Part
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_file import BEST_WEIGHTS, ModelMeta
+from hrrsi.runs.failures import SharedError
+from hrrsi.runs.record import EpochRecord, training_losses
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
-from hrrsi.training.epoch_record import EpochRecord
-from hrrsi.training.failures import SharedError
-from hrrsi.training.metrics_file import training_losses
 from hrrsi.training.options import TrainOptions
-from hrrsi.weights import save_weights
-from hrrsi.weights_file import BEST_WEIGHTS, ModelMeta
 
 _PROTOCOL = "every class counts, no test-time augmentation"
 # Of TrainOptions: what the weights can't tell, and says nothing of the machine's folders.

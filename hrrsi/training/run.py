@@ -10,31 +10,67 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hrrsi.training.checkpoints import (
-    CHECKPOINT_SECONDS,
-    Checkpoints,
-)
-from hrrsi.training.early_stopping import EarlyStop
-from hrrsi.training.epoch_progress import EpochProgress
-from hrrsi.training.first_network import first_network
-from hrrsi.training.fitting import fit
+from lightning.pytorch.callbacks import Callback
+
+from hrrsi.networks.weights_file import BEST_WEIGHTS
+from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from hrrsi.runs.environment import training_environment, write_environment
+from hrrsi.runs.fitting import fit
+from hrrsi.runs.folder import held_folder, start_folder, starting_line, starting_position
+from hrrsi.runs.processes import run_processes
+from hrrsi.runs.progress import EpochProgress
+from hrrsi.runs.tensorboard_log import TensorBoardLog
+from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.processes import run_processes
 from hrrsi.training.record import RunRecord
 from hrrsi.training.run_checks import check_run, training_warnings
-from hrrsi.training.run_environment import training_environment, write_environment
-from hrrsi.training.run_folder import (
-    held_folder,
-    start_folder,
-    starting_line,
-    starting_position,
-)
 from hrrsi.training.sample_pictures import SamplePictures
-from hrrsi.training.tensorboard_log import TensorBoardLog
-from hrrsi.weights_file import BEST_WEIGHTS
+
+
+class EarlyStop(Callback):
+    """Ends a run after some epochs without a better validation mIoU.
+
+    Args:
+        patience: That many epochs; 0: never.
+
+    Attributes:
+        stopped: Whether the run has been ended.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best = -1.0
+        self._waited = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last epochs were no better."""
+        return 0 < self._patience <= self._waited
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what a checkpoint kept."""
+        self._best, self._waited = state_dict["best"], state_dict["waited"]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Train no further where a run had ended before it was started again."""
+        trainer.should_stop = self.stopped
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Compare the epoch with the best so far."""
+        miou = pl_module.matrix.scores().mean_iou
+        if miou > self._best:
+            self._best, self._waited = miou, 0
+        else:
+            self._waited += 1
+        trainer.should_stop = self.stopped
 
 
 @dataclass(frozen=True)

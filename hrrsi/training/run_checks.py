@@ -5,12 +5,12 @@ from __future__ import annotations
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.names import parsed_model
 from hrrsi.quantities import counted
+from hrrsi.runs.folder import check_folder, has_checkpoint
+from hrrsi.runs.options import RunOptions
+from hrrsi.runs.processes import Processes, accelerator_and_devices, run_processes
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.processes import Processes, accelerator_and_devices, run_processes
-from hrrsi.training.run_folder import check_folder, has_checkpoint
-from hrrsi.training.run_options import RunOptions
 
 _ENCODER_STRIDE = 32
 

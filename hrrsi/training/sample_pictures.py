@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from hrrsi.atomic_write import replacing
-from hrrsi.labels.scheme import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.files import replacing
 from hrrsi.tiling.dataset import Patch, TiledDataset
-from hrrsi.tiling.patch_reading import read_image, read_label
+from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_pictures import (

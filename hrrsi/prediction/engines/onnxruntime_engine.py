@@ -11,8 +11,8 @@ import numpy as np
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
+from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
-from hrrsi.prediction.engines.network_graph import NetworkGraph
 
 
 class OnnxRuntimeEngine:

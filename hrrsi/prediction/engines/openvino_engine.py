@@ -12,8 +12,8 @@ import openvino as ov
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import PRECISE, Floats
+from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
-from hrrsi.prediction.engines.network_graph import NetworkGraph
 
 _MOST_STREAMS = 8  # each holds the maps of a window
 _PRECISIONS = {"32": "f32", "bf16": "bf16", "16": "f16", "fast": "bf16"}

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hrrsi.device import computes_in_bf16
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
+from hrrsi.hardware import computes_in_bf16
+from hrrsi.networks.weights import load_network
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
-from hrrsi.weights import load_network
 
 _BATCH = {"cpu": 1, "cuda": 8}
 

@@ -1,0 +1,3 @@
+"""What every room knows of classes: the index of pixels that have none."""
+
+IGNORE_INDEX = 255

@@ -1,0 +1,242 @@
+"""Files and folders that appear under their final name whole, or not at all; and locks on them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from hrrsi.errors import HrrsiError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` once the block succeeds.
+
+    Works for a file and for a folder (the block creates either at the temporary path). Where the
+    block fails, the temporary path is removed and whatever `path` held is untouched. Leftovers
+    of killed processes are removed. The suffix is kept, since GDAL picks drivers by it. Errors of
+    the system name `path`, not the temporary one.
+
+    Raises:
+        HrrsiError: The folder can't be created or written to, or a file would take the place of
+            a folder.
+    """
+    prepare_folder(path.parent)
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        with naming(path, temporary):
+            yield temporary
+        _flush_to_disk(temporary)
+        if path.is_dir() and not path.is_symlink():
+            if not temporary.is_dir():
+                raise HrrsiError("is a folder", where=path, fix="name a file")
+            retired = path.with_name(f".{path.stem}.partial-{os.getpid()}-old{path.suffix}")
+            path.rename(retired)
+            temporary.rename(path)
+            shutil.rmtree(retired)
+        else:
+            temporary.replace(path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `path` for files that nobody needs later.
+
+    It is removed at the end; leftovers of killed processes are removed, too.
+
+    Raises:
+        HrrsiError: The folder can't be created or written to.
+    """
+    prepare_folder(path.parent)
+    named = path.with_name(path.name + ".scratch")
+    _remove_leftovers(named)
+    folder = named.with_name(f".{named.stem}.partial-{os.getpid()}{named.suffix}")
+    _remove(folder)
+    folder.mkdir()
+    try:
+        with naming(path, folder):
+            yield folder
+    finally:
+        _remove(folder)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let errors of the system name a path that the user knows.
+
+    Args:
+        path: What they name instead of `temporary` or what is inside it, and where the disk is
+            full, of which the system says no name.
+        temporary: A file or folder in its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        if isinstance(named, str | Path) and Path(named).is_relative_to(temporary):
+            error.filename = str(path / Path(named).relative_to(temporary))
+        elif named is None and is_full_disk(error):
+            error.filename = str(path)
+        raise
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether a write failed since there is no room for more."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for outputs and check that it can be written to.
+
+    Raises:
+        HrrsiError: It can't be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HrrsiError(
+            f"the folder cannot be created ({error.strerror})",
+            where=folder,
+            fix="choose another output",
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise HrrsiError(
+            "the folder is not writable", where=folder, fix="change its permissions, or the output"
+        )
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise unless `path` is free or may be replaced.
+
+    Raises:
+        HrrsiError: `path` exists and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise HrrsiError(
+            "exists already", where=path, fix="give --overwrite to replace it, or another path"
+        )
+
+
+def _flush_to_disk(path: Path) -> None:
+    files = [path] if path.is_file() else []
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    pattern = re.compile(
+        re.escape(f".{path.stem}.partial-") + r"(\d+)(?:-old)?" + re.escape(path.suffix)
+    )
+    with suppress(OSError):
+        for candidate in path.parent.iterdir():
+            match = pattern.fullmatch(candidate.name)
+            if match and not _is_running(int(match[1])):
+                _remove(candidate)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which need not exist, until the block ends.
+
+    The lock is the system's: it ends with this process, however that ends, and processes that
+    it forks don't share it. The file beside the folder that carries it says who holds it. On
+    file systems without locks this does nothing.
+
+    Raises:
+        HrrsiError: Another process holds it, or the folder around it can't be written to.
+    """
+    prepare_folder(folder.parent)
+    with _locked_file(folder) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            _lock_path(folder).unlink(missing_ok=True)
+
+
+def check_unlocked(folder: Path) -> None:
+    """Raise where another process holds a run's folder.
+
+    Not for the process that holds it: to close any handle of its file ends the lock.
+
+    Raises:
+        HrrsiError: It does.
+    """
+    try:
+        with _lock_path(folder).open(encoding="utf-8") as file:
+            _lock(file, fcntl.LOCK_SH, folder)
+    except OSError:
+        return  # nobody works there; whether it can be a folder shows when it is made
+
+
+def _locked_file(folder: Path) -> TextIO:
+    path = _lock_path(folder)
+    while True:
+        with naming(folder, path):
+            file = path.open("a+", encoding="utf-8")
+        try:
+            _lock(file, fcntl.LOCK_EX, folder)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its holder removed it before it was locked here
+
+
+def _lock(file: TextIO, kind: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise HrrsiError(
+            f"{file.read() or 'another process'} is working on this run",
+            where=folder,
+            fix="wait until it has ended, or give another --out",
+        ) from None
+    except OSError:
+        return  # a file system without locks
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")

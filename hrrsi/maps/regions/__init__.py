@@ -1,0 +1,1 @@
+"""Regions of a class map, strip by strip: runs, the sieve, outlines and polygons."""

@@ -1,0 +1,178 @@
+"""Runs of equal labels in strips, where they touch, and which of them are connected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.classes import IGNORE_INDEX
+
+Integers = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.uint8]
+
+
+class StripRuns:
+    """The runs of a strip of labels, together with the row above it.
+
+    A run is a stretch of one row with one label. Pixels without data belong to none. Whatever
+    concerns shapes then works on runs and on the places where they end, of which a map has a
+    hundred times fewer than pixels.
+
+    Attributes:
+        labels: (runs,) uint8 class indices; runs are in the order of their pixels.
+        rows: (runs,) row in the strip, -1 for the row above.
+        columns: (runs,) first column.
+        lengths: (runs,) pixels.
+        above: How many of the runs lie in the row above; they come first.
+        last: The first run of the strip's last row.
+        contact_rows: (contacts,) row in the strip above whose upper edge the contact lies. A
+            contact is a stretch of an edge between two rows along which the labels on both sides
+            stay the same, no data included.
+        contact_columns: (contacts,) first column; `width` for what begins right of the strip.
+        contact_lengths: (contacts,) pixels, of which those right of the strip don't count.
+        upper: (contacts,) run above the contact, -1 for no data.
+        lower: (contacts,) run below it, likewise.
+        upper_left: (contacts,) run of the pixel left of the first one above, likewise.
+        lower_left: (contacts,) run of the pixel left of the first one below, likewise.
+
+    Args:
+        strip: (rows, width) uint8 class indices, 255 where there is no data.
+        above: (width,) the row above it; None at the top of a scene.
+    """
+
+    def __init__(self, strip: Labels, above: Labels | None) -> None:
+        rows, columns = strip.shape
+        width = columns + 2  # no data left and right, so that no run goes on in the next row
+        padded = np.full((rows + 1, width), IGNORE_INDEX, dtype=np.uint8)
+        padded[1:, 1:-1] = strip
+        if above is not None:
+            padded[0, 1:-1] = above
+        flat = padded.ravel()
+        starts_here = np.empty(flat.size, dtype=bool)
+        starts_here[0] = True
+        np.not_equal(flat[1:], flat[:-1], out=starts_here[1:])
+        starts = np.flatnonzero(starts_here)
+        labels = flat[starts]
+        real = labels != IGNORE_INDEX
+        number = np.where(real, np.cumsum(real) - 1, -1)
+        places = starts[real]
+        self.labels = labels[real]
+        self.lengths: Integers = np.diff(starts, append=flat.size)[real]
+        self.rows, self.columns = places // width - 1, places % width - 1
+        self.above, self.last = (int(n) for n in np.searchsorted(places, (width, rows * width)))
+
+        at = np.flatnonzero(starts_here[:-width] | starts_here[width:])
+        starts_above, starts_below = starts_here[at], starts_here[at + width]
+        upper = np.cumsum(starts_above) - 1
+        lower = int(np.searchsorted(starts, width)) + np.cumsum(starts_below) - 1
+        self.contact_rows, self.contact_columns = at // width, at % width - 1
+        self.contact_lengths: Integers = np.diff(at, append=at[-1:] + 1)
+        self.upper, self.lower = number[upper], number[lower]
+        self.upper_left = number[upper - starts_above]  # -1 picks the last: no data, as wanted
+        self.lower_left = number[lower - starts_below]
+
+    def joins(self) -> tuple[Integers, Integers]:
+        """Return the pairs of runs (upper, lower) that belong to one component."""
+        between = self._between_runs()
+        upper, lower = self.upper[between], self.lower[between]
+        same = self.labels[upper] == self.labels[lower]
+        return upper[same], lower[same]
+
+    def borders(self) -> tuple[Integers, Integers, Integers]:
+        """Return the borders between runs of different classes: (one, other, length in pixels).
+
+        Those within the row above are left out: they belong to the strip above.
+        """
+        between = self._between_runs()
+        upper, lower = self.upper[between], self.lower[between]
+        across = self.labels[upper] != self.labels[lower]
+        left = np.arange(self.above, max(self.above, len(self.labels) - 1))
+        beside = (self.rows[left] == self.rows[left + 1]) & (
+            self.columns[left] + self.lengths[left] == self.columns[left + 1]
+        )
+        left = left[beside]
+        return (
+            np.concatenate((upper[across], left)),
+            np.concatenate((lower[across], left + 1)),
+            np.concatenate((self.contact_lengths[between][across], np.ones_like(left))),
+        )
+
+    def _between_runs(self) -> Integers:
+        return np.flatnonzero((self.upper >= 0) & (self.lower >= 0))
+
+
+def strip_components(runs: StripRuns, open_component: Integers) -> tuple[int, Integers]:
+    """Return how many components a strip and the row above it show, and the one of each run.
+
+    Args:
+        runs: The strip.
+        open_component: (runs above,) which component each run of the row above is known to be
+            part of, numbered from 0; what is connected further up has one number.
+    """
+    first_run = np.zeros(int(open_component.max(initial=-1)) + 1, dtype=np.int64)
+    first_run[open_component[::-1]] = np.arange(runs.above)[::-1]
+    upper, lower = runs.joins()
+    return connected_components(
+        len(runs.labels),
+        np.concatenate((upper, np.arange(runs.above))),
+        np.concatenate((lower, first_run[open_component])),
+    )
+
+
+def connected_components(count: int, one: Integers, other: Integers) -> tuple[int, Integers]:
+    """Return how many connected components a graph has, and the component of each node.
+
+    Components are numbered by their first nodes.
+
+    Args:
+        count: Number of nodes.
+        one: (edges,) a node of each edge.
+        other: (edges,) the other.
+    """
+    parent = np.arange(count)
+    while one.size:
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        np.minimum.at(parent, high, low)  # both are roots, so this hangs trees below lower ones
+        while not np.array_equal(grandparent := parent[parent], parent):
+            parent = grandparent
+        one, other = parent[low], parent[high]
+        apart = one != other
+        one, other = one[apart], other[apart]
+    is_root = parent == np.arange(count)
+    number = np.cumsum(is_root) - 1
+    return int(is_root.sum()), number[parent]
+
+
+def even_strips(strips: Iterable[Labels], height: int, width: int, rows: int) -> Iterator[Labels]:
+    """Yield the rows of strips of any heights in strips of `rows` rows; the last may have fewer.
+
+    Args:
+        strips: (any, width) uint8 each, from top to bottom.
+        height: Rows of all together.
+        width: Columns.
+        rows: Rows of a strip.
+
+    Raises:
+        ValueError: The strips don't make up `height` rows of `width`.
+    """
+    parts: list[Labels] = []
+    waiting = done = 0
+    for strip in strips:
+        if strip.ndim != 2 or strip.shape[1] != width or done + waiting + len(strip) > height:
+            raise ValueError(f"a strip of {strip.shape} at row {done + waiting} of {height}")
+        start = 0
+        while start < len(strip):
+            part = strip[start : start + rows - waiting]
+            parts.append(part)
+            waiting += len(part)
+            start += len(part)
+            if waiting == rows:
+                yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+                done += rows
+                parts, waiting = [], 0
+    if done + waiting != height:
+        raise ValueError(f"strips end at row {done + waiting} of {height}")
+    if parts:
+        yield np.concatenate(parts)

@@ -1,0 +1,233 @@
+"""Files of tensors, read without ever running what a pickle may hold."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from hrrsi.errors import HrrsiError
+from hrrsi.files import replacing
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights_file import (
+    FORMAT,
+    ModelMeta,
+    is_safetensors,
+    meta_of,
+    open_weights,
+    packaged_weights,
+    refuse_run_checkpoint,
+)
+
+_WIDTH_SUFFIXES = {16: "", 20: "_1p3", 24: "_1p5"}  # by channels of the stem
+_CLASSIFICATION_ONLY = (
+    "base_network.blocks.9.",
+    "base_network.conv_head.",
+    "base_network.classifier.",
+)
+
+
+def load_model(path: str | Path | None = None) -> SegmentationNetwork:
+    """Return a network with its weights, in eval mode, on the CPU.
+
+    Args:
+        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``);
+            by default the weights inside the package.
+
+    Returns:
+        A module whose call on a normalised (N, bands, H, W) float tensor returns a dict with at
+        least ``lbl``, logits (N, classes, H, W), and whose ``meta`` is a `ModelMeta`.
+
+    Raises:
+        HrrsiError: Missing, truncated, not a weights file, of another model, or a pickle that
+            holds more than tensors.
+    """
+    return load_network(packaged_weights() if path is None else Path(path))[0]
+
+
+def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
+    """Return a network as `load_model`, and what its weights say of themselves.
+
+    Raises:
+        HrrsiError: As `load_model`.
+    """
+    meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
+    try:
+        network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
+    except HrrsiError as error:  # of an encoder that timm does not know here
+        raise HrrsiError(error.what, where=path, fix=error.fix) from error
+    _load_tensors(network, tensors, path)
+    network.meta = meta
+    return network.eval(), meta
+
+
+def save_weights(
+    tensors: Mapping[str, torch.Tensor], meta: ModelMeta, path: Path, *, half: bool = False
+) -> None:
+    """Write a weights file; it appears under its name whole or not at all, equal for equal weights.
+
+    Args:
+        tensors: State dict of the network.
+        meta: What the weights are.
+        path: A ``.safetensors`` file; replaced where it exists.
+        half: Store the kernels of convolutions in half precision; BatchNorm stays as it is, since
+            its rounding errors would reach every pixel.
+
+    Raises:
+        ValueError: `meta` holds a NaN or an infinity, which JSON can't; a score that is not defined
+            is None.
+    """
+    stored = {
+        key: (t.half() if half and t.ndim == 4 else t).detach().cpu().contiguous()
+        for key, t in tensors.items()
+    }
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in meta.items()}
+    content = save(stored, {"hrrsi_format": FORMAT, **metadata})
+    with replacing(path) as temporary:
+        # written by us, so that a full disk shows as such
+        temporary.write_bytes(_with_sorted_metadata(content))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a file of safetensors, which writes metadata in a random order, in the order of keys.
+
+    The same weights are then the same bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
+    with open_weights(path, "pt") as file:
+        meta = meta_of(file.metadata() or {}, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    return meta, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def _read_published(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
+    checkpoint = read_tensor_file(path)
+    refuse_run_checkpoint(checkpoint, path)
+    state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise HrrsiError(
+            "is not a published checkpoint (it has no model_state_dict)",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        )
+    tensors = {
+        key.removeprefix("module."): value
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    meta = _published_meta(tensors, path)
+    return meta, {k: t for k, t in tensors.items() if not k.startswith(_CLASSIFICATION_ONLY)}
+
+
+def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMeta:
+    """Recognise a published network by its tensors; they come from Vaihingen."""
+    if any(key.startswith("fusion_score.") for key in tensors):
+        model, head = "ued_bes_sfm", "seg_out.2.weight"
+    elif any(key.startswith("decouple_body_edge.") for key in tensors):
+        model, head = "ued_bes", "seg_out.2.weight"
+    else:
+        model, head = "ued", "final_out.2.weight"
+    stem = tensors.get("base_network.conv_stem.weight")
+    suffix = None if stem is None else _WIDTH_SUFFIXES.get(stem.shape[0])
+    if head not in tensors or suffix is None:
+        raise HrrsiError(
+            "holds the weights of another network", where=path, fix="use one of hrrsi's networks"
+        )
+    scheme = load_scheme("vaihingen")
+    by_code = sorted(scheme.classes, key=lambda c: c.code or c.name)
+    rows = tensors[head].shape[0]
+    if rows == len(by_code):
+        classes, colours = [c.name for c in by_code], [c.colour for c in by_code]
+    else:
+        classes = [f"class {i}" for i in range(rows)]
+        colours = [((i * 83) % 256, (i * 151) % 256, (i * 211) % 256) for i in range(rows)]
+    assert scheme.mean is not None
+    assert scheme.std is not None
+    return ModelMeta(
+        model=model + suffix,
+        classes=classes,
+        colours=colours,
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=list(scheme.mean),
+        std=list(scheme.std),
+        resolution=scheme.resolution,
+        scheme="vaihingen",
+        training={"data": "ISPRS Vaihingen", "source": "published checkpoint"},
+        scores={},
+        licence="see the publisher of the checkpoint",
+    )
+
+
+def _load_tensors(
+    network: SegmentationNetwork, tensors: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    try:
+        missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError as error:
+        raise HrrsiError(
+            "its tensors have the wrong shapes for the network it names",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        ) from error
+    if missing or unexpected:
+        raise HrrsiError(
+            f"holds the weights of another network ({len(missing)} tensors are missing, "
+            f"{len(unexpected)} unknown, e.g. {(missing + unexpected)[0]})",
+            where=path,
+            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+        )
+
+
+_TAR = b"ustar", 257  # PyTorch's files before 0.1.10; later ones are pickles, then zips
+
+
+def read_tensor_file(path: Path) -> object:
+    """Return the content of a ``.safetensors`` (a dict of tensors) or of a PyTorch file.
+
+    Raises:
+        HrrsiError: The file is not whole, no PyTorch file at all, or a pickle that holds more than
+            tensors and plain containers.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with path.open("rb") as file:
+            start = file.read(_TAR[1] + len(_TAR[0]))
+        if not (start.startswith((b"PK", b"\x80")) or start[_TAR[1] :] == _TAR[0]):
+            raise HrrsiError(
+                "holds no weights: it is neither a .safetensors nor a PyTorch file",
+                where=path,
+                fix="give another file; download it again if it should hold some",
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols, which load all the same
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            return content
+    except pickle.UnpicklingError as error:
+        raise HrrsiError(
+            "is a pickle that holds more than tensors; it was not run",
+            where=path,
+            fix="use a file that holds weights alone",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise HrrsiError(
+            "is not a whole weights file", where=path, fix="copy the file again"
+        ) from error

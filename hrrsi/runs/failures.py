@@ -1,0 +1,164 @@
+"""What goes wrong in a run, as one line that says what to do; and the batch that did it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from hrrsi.errors import HrrsiError
+from hrrsi.files import replacing
+from hrrsi.runs.options import RunOptions
+
+NAN_BATCH = "nan_batch.safetensors"
+_SHOWN = 16  # names in one line
+
+_COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
+_ENDED_PEER = re.compile(
+    r"gloo|nccl|ncclUniqueId|connection (closed|reset)|broken pipe|store|ProcessGroup",
+    re.IGNORECASE,
+)
+
+
+class PeerEndedError(HrrsiError):
+    """Another process of the run ended; it has said why, unless it was killed."""
+
+
+class SharedError(HrrsiError):
+    """What every process of the run raises: the first one says it for all."""
+
+
+def bad_loss_error(
+    batch: Sequence[torch.Tensor],
+    loss: torch.Tensor,
+    names: Sequence[str],
+    *,
+    epoch: int,
+    step: int,
+    options: RunOptions,
+    save: bool = True,
+) -> HrrsiError:
+    """Return the error of a loss that is not a number, having saved the batch that gave it.
+
+    Args:
+        batch: Image, label and index first, as they were trained on.
+        loss: The loss.
+        names: Names of what is trained on.
+        epoch: The epoch, from 1.
+        step: The step of the epoch, from 1.
+        options: Options of the run; the batch goes to its folder.
+        save: False only names the batch.
+    """
+    found = [names[i] for i in batch[2].tolist()]
+    listed = ", ".join(found)
+    shown = listed if len(found) <= _SHOWN else f"{found[0]} and {len(found) - 1} more"
+    path = options.run_folder / NAN_BATCH
+    about = {"epoch": str(epoch), "step": str(step), "loss": str(loss.item())}
+    where = f"the batch is {shown}"
+    if save:
+        try:
+            _save_batch(batch, {**about, options.items: listed}, path)
+            where = f"the batch ({shown}) is in {path}"
+        except (OSError, HrrsiError):
+            where += ", and could not be saved"
+    return HrrsiError(
+        f"the loss is {loss.item()} in epoch {epoch}, step {step}; {where}",
+        where=options.run_folder,
+        fix="lower --lr, or give --precision 32"
+        if options.precision != "32"
+        else f"lower --lr, and look for broken pixels in those {options.items}",
+    )
+
+
+def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
+    """Return what ended a run in words of its own, or None where it has none.
+
+    Args:
+        error: What was raised while training.
+        options: Options of the run.
+    """
+    text = str(error)
+    if isinstance(error, HrrsiError):
+        return _without_worker_traceback(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return HrrsiError(
+            "the GPU is out of memory",
+            where=f"--device {options.device}",
+            fix=f"lower --batch ({options.recipe.batch} now), "
+            + (
+                "or give --precision bf16"
+                if options.precision == "32"
+                else f"or make the {options.items} smaller"
+            ),
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return HrrsiError(
+            "the machine is out of memory",
+            where=options.run_folder,
+            fix=f"lower --batch ({options.recipe.batch} now) or --workers ({options.workers} now), "
+            "or close other programs",
+        )
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        if "Bus error" in text or "shared memory" in text:
+            return HrrsiError(
+                f"the processes that read {options.items} are out of shared memory",
+                where="/dev/shm",
+                fix="enlarge it (docker run --shm-size 2g), or give --workers 0",
+            )
+        return HrrsiError(
+            f"a process that reads {options.items} was killed, most likely for want of memory",
+            where=options.run_folder,
+            fix=f"lower --workers ({options.workers} now) or --batch ({options.recipe.batch} now), "
+            "and continue with --resume",
+        )
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in text:
+        return HrrsiError(
+            f"BatchNorm needs several {options.items} a step in each process",
+            where=options.model,
+            fix="raise --batch",
+        )
+    if options.compile and _is_compilers(error):
+        reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason")
+        return HrrsiError(
+            f"the network could not be compiled ({reason[:150]})",
+            where="--compile",
+            fix="run without it, or install a C++ compiler that PyTorch finds",
+        )
+    if options.devices * options.nodes > 1 and _is_ended_peer(error):
+        return PeerEndedError(
+            "another process of this run ended",
+            where=options.run_folder,
+            fix="its own error says why; if there is none, it was killed, maybe for want of memory",
+        )
+    return None
+
+
+def _save_batch(batch: Sequence[torch.Tensor], about: Mapping[str, str], path: Path) -> None:
+    image, label, index = (tensor.detach().cpu().contiguous() for tensor in batch[:3])
+    content = safetensors.torch.save({"image": image, "label": label, "index": index}, {**about})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _is_compilers(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if type(seen).__module__.startswith(_COMPILER_MODULES):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _is_ended_peer(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and bool(_ENDED_PEER.search(str(error)))
+
+
+def _without_worker_traceback(error: HrrsiError) -> HrrsiError:
+    """Return the error that a loading process raised, without the traceback torch adds to it."""
+    lines: list[Any] = str(error).strip().splitlines()
+    prefix = "hrrsi.errors.HrrsiError: "
+    return HrrsiError(lines[-1].removeprefix(prefix)) if lines[-1].startswith(prefix) else error

@@ -1,0 +1,243 @@
+"""The folder of a run: held while it works, begun, replaced, and recognised as the same run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hrrsi.errors import HrrsiError
+from hrrsi.files import check_unlocked, locked, prepare_folder, replacing
+from hrrsi.networks.weights_file import BEST_WEIGHTS
+from hrrsi.quantities import counted
+from hrrsi.runs.checkpoints import LAST_CHECKPOINT, Position, checkpoint_position
+from hrrsi.runs.failures import NAN_BATCH
+from hrrsi.runs.options import RunOptions
+from hrrsi.runs.processes import Processes
+from hrrsi.yaml_file import dump_yaml, read_yaml
+
+CONFIG = "config.yaml"
+
+# What a resumed run may change: the rest would make its curve another one.
+_FREE_ON_RESUME = ("data", "out", "device", "workers", "patience")
+
+
+def check_folder(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
+    """Raise where a run can't have its folder; nothing is changed.
+
+    Args:
+        options: Options of the run.
+        resume: Whether a run that is there is continued.
+        overwrite: Whether a run that is there is replaced.
+
+    Raises:
+        HrrsiError: It can't be made, another process works in it, or it holds something else, a run
+            that may not be replaced, or one that was started with other options.
+    """
+    _check_place(options.run_folder)
+    check_unlocked(options.run_folder)
+    _check_content(options, resume=resume, overwrite=overwrite)
+
+
+@contextmanager
+def held_folder(
+    options: RunOptions, processes: Processes, *, resume: bool, overwrite: bool
+) -> Iterator[None]:
+    """Keep other commands from a run's folder until the block ends.
+
+    At its start and its end, a run that was replaced is dropped once the new one has a
+    checkpoint, else put back. Only the first process does all this.
+
+    Args:
+        options: Options of the run.
+        processes: The processes of the run.
+        resume: As for `check_folder`.
+        overwrite: Likewise.
+
+    Raises:
+        HrrsiError: As `check_folder`.
+    """
+    if not processes.is_first:
+        yield
+        return
+    with locked(options.run_folder):
+        _settle_replaced(options.run_folder)  # of a process that was killed
+        _check_content(options, resume=resume, overwrite=overwrite)
+        try:
+            yield
+        finally:
+            _settle_replaced(options.run_folder)
+
+
+def starting_position(options: RunOptions, *, resume: bool) -> Position:
+    """Return where a run begins: at its last checkpoint, where it has one and is resumed.
+
+    Raises:
+        HrrsiError: Its last checkpoint is none.
+    """
+    if not has_checkpoint(options, resume=resume):
+        return Position(0, 0)
+    return checkpoint_position(_present_run(options.run_folder) / LAST_CHECKPOINT)
+
+
+def has_checkpoint(options: RunOptions, *, resume: bool) -> bool:
+    """Return whether a run goes on from a checkpoint, where it may be resumed."""
+    return resume and (_present_run(options.run_folder) / LAST_CHECKPOINT).is_file()
+
+
+def starting_line(options: RunOptions, position: Position, steps: int) -> str:
+    """Return what a resumed run says of where it begins.
+
+    Args:
+        options: Options of the run.
+        position: Where that is.
+        steps: Steps of an epoch.
+    """
+    if position.is_start:
+        return f"{options.model}: there is no checkpoint to go on from, so it starts"
+    return f"{options.model}: {_resumed(options, position, steps)}"
+
+
+def present_run_notes(
+    options: RunOptions, *, resume: bool, overwrite: bool, steps: int
+) -> list[str]:
+    """Return what would become of a run that is there, for one that is only planned.
+
+    Args:
+        options: Options of the run.
+        resume: Whether it is to be continued.
+        overwrite: Whether it is to be replaced.
+        steps: Steps of an epoch.
+    """
+    if not has_checkpoint(options, resume=True):
+        return []
+    holds = f"{options.run_folder} holds a run already"
+    if overwrite:
+        return [f"note: {holds}, which --overwrite replaces"]
+    try:
+        _check_same_run(options, _present_run(options.run_folder))
+        position = starting_position(options, resume=True)
+        resumed = f"it {_resumed(options, position, steps)}"
+    except HrrsiError as error:
+        resumed = f"it is refused, too: it {error.what}"
+    if resume:
+        return [f"note: {holds}; with --resume {resumed}"]
+    return [
+        f"warning: {holds}, so the run would be refused; with --resume {resumed}; --overwrite "
+        "would replace it"
+    ]
+
+
+def start_folder(options: RunOptions) -> None:
+    """Begin a run's folder; what it replaces waits beside it until `held_folder` ends."""
+    folder = options.run_folder
+    if folder.exists():
+        folder.rename(replaced_run(folder))
+    prepare_folder(folder)
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(dump_yaml(options.to_config()), encoding="utf-8")
+
+
+def replaced_run(folder: Path) -> Path:
+    """Return where a run waits that another one replaces."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _present_run(folder: Path) -> Path:
+    """Return the run of a folder: the replaced one while the new one has no checkpoint."""
+    replaced = replaced_run(folder)
+    return replaced if replaced.exists() and not (folder / LAST_CHECKPOINT).exists() else folder
+
+
+def _settle_replaced(folder: Path) -> None:
+    """Drop a replaced run once the new one has a checkpoint, else put it back.
+
+    A batch whose loss was not a number is kept with the run that is put back.
+    """
+    replaced = replaced_run(folder)
+    if not replaced.exists():
+        return
+    if _present_run(folder) == folder:
+        shutil.rmtree(replaced)
+        return
+    bad_batch = folder / NAN_BATCH
+    if bad_batch.exists():
+        bad_batch.replace(replaced / NAN_BATCH)
+    shutil.rmtree(folder, ignore_errors=True)
+    replaced.rename(folder)
+
+
+def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
+    folder = options.run_folder
+    run = _present_run(folder)
+    if not run.exists() or not any(run.iterdir()):
+        return
+    if not (run / CONFIG).is_file():
+        raise HrrsiError("is not a run folder", where=folder, fix="give another --out")
+    if not (run / LAST_CHECKPOINT).is_file():
+        return  # a run that never came to its first checkpoint
+    if resume:
+        _check_same_run(options, run)
+    elif not overwrite:
+        raise HrrsiError(
+            "holds a run already",
+            where=folder,
+            fix=f"continue it with --config {folder / CONFIG} --resume, replace it with "
+            "--overwrite, or give another --out",
+        )
+
+
+def _check_same_run(options: RunOptions, run: Path) -> None:
+    before, now = read_yaml(run / CONFIG), options.to_config()
+    differing = [
+        f"{key} {before.get(key)}, not {value}"
+        for key, value in now.items()
+        if key not in _FREE_ON_RESUME and before.get(key) != value
+    ]
+    if differing:
+        config = options.run_folder / CONFIG
+        length = "; a run's length stays" if before.get("epochs") != now["epochs"] else ""
+        raise HrrsiError(
+            f"was started with {'; '.join(differing)}{length}",
+            where=options.run_folder,
+            fix=f"continue it as it was with --config {config} --resume, or start another run"
+            + _from_its_weights(options),
+        )
+
+
+def _from_its_weights(options: RunOptions) -> str:
+    """Return how another run starts from a run's weights, where it can: not in pre-training."""
+    weights = options.run_folder / BEST_WEIGHTS
+    return f" with --init {weights} and another --out" if "init" in options.to_config() else ""
+
+
+def _resumed(options: RunOptions, position: Position, steps: int) -> str:
+    epochs = options.recipe.epochs
+    if position.epoch >= epochs:
+        return (
+            f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
+            + _from_its_weights(options)
+        )
+    done = f", {position.batches} of its {counted(steps, 'step')} done" if position.batches else ""
+    return f"goes on in epoch {position.epoch + 1} of {epochs}{done}"
+
+
+def _check_place(folder: Path) -> None:
+    """Raise where a folder could not be made; nothing is changed.
+
+    Raises:
+        HrrsiError: A file is in its place or above it, or what is above can't be written to.
+    """
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not present.is_dir():
+        raise HrrsiError(
+            "the folder cannot be created (a file has that name)",
+            where=present,
+            fix="give another --out",
+        )
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise HrrsiError(
+            "the folder is not writable", where=present, fix="change its permissions, or --out"
+        )

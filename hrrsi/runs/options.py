@@ -1,0 +1,122 @@
+"""What every kind of training run can be told, as far as running it goes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Precision = Literal["auto", "32", "bf16", "16"]
+
+
+class RunRecipe(Protocol):
+    """How long a run is."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data."""
+
+    @property
+    def batch(self) -> int:
+        """Images a step, over all processes."""
+
+    @property
+    def lr(self) -> float:
+        """Highest learning rate."""
+
+
+class RunOptions(Protocol):
+    """Options of a run: of `hrrsi.training.options` or of `hrrsi.pretraining.options`."""
+
+    @property
+    def data(self) -> Path:
+        """Folder of what it is trained on."""
+
+    @property
+    def model(self) -> str:
+        """Name of what is trained."""
+
+    @property
+    def items(self) -> str:
+        """What it is trained on, in the plural."""
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of this run."""
+
+    @property
+    def recipe(self) -> RunRecipe:
+        """What is learned, and how."""
+
+    @property
+    def seed(self) -> int:
+        """Decides everything random."""
+
+    @property
+    def precision(self) -> Precision:
+        """``32``, or mixed precision in ``bf16`` or ``16``; no longer ``auto``."""
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+
+    @property
+    def devices(self) -> int:
+        """Processes on this machine, each with a device of its own."""
+
+    @property
+    def nodes(self) -> int:
+        """Machines."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether the network is compiled."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that load, for each device."""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the options as plain data."""
+
+
+def chosen_precision(precision: Precision, device: str) -> Precision:
+    """Return a precision that is not ``auto``: ``bf16`` where the device computes in it, or ``32``.
+
+    Args:
+        precision: What was asked for.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        HrrsiError: No such device here.
+    """
+    if precision != "auto":
+        return precision
+    # torch takes seconds to import
+    from hrrsi.hardware import chosen_device, computes_in_bf16
+
+    return "bf16" if computes_in_bf16(chosen_device(device)) else "32"
+
+
+def changes_text(recipe: Any, own: Any) -> str:
+    """Return what a recipe has otherwise than the one that it was changed from.
+
+    Args:
+        recipe: A dataclass.
+        own: Another one of its type.
+
+    Returns:
+        E.g. ``" with epochs 3, lr 0.01"``; empty where they are equal.
+    """
+    changed = []
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if value != getattr(own, field.name):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            changed.append(f"{field.name.replace('_', ' ')} {shown}")
+    return f" with {', '.join(changed)}" if changed else ""
+
+
+def plain_value(value: Any) -> Any:
+    """Return an option as plain data; a path is absolute, so that it holds in any folder."""
+    return str(value.absolute()) if isinstance(value, Path) else value

@@ -1,0 +1,207 @@
+"""Weights files that are damaged, foreign or dangerous end in one line; sound ones say all."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from samples.network_contract import meta_of
+from typer.testing import CliRunner
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.errors import HrrsiError
+from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights_file import read_meta
+from hrrsi.training.encoder_weights import check_encoder_source
+
+
+class Attack:
+    """What a pickle with code in it does when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.fixture
+def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureRequest) -> Path:
+    whole = made_weights.read_bytes()
+    kind = request.param
+    path = tmp_path / f"bad{'.pth' if 'pth' in kind else '.safetensors'}"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut header":
+        path.write_bytes(whole[:500])
+    elif kind == "cut tensors":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "text":
+        path.write_text("weights go here")
+    elif kind == "foreign":
+        save_file({"conv.weight": torch.zeros(3)}, path)
+    elif kind == "other network":
+        meta = {**read_meta(made_weights), "model": "ued"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "newer network":
+        meta = {**read_meta(made_weights), "model": "ued_2027"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "unknown encoder":
+        meta = {**read_meta(made_weights), "model": "ued-resnet17"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "other encoder":
+        meta = {**read_meta(made_weights), "model": "ued_bes_sfm-resnet18"}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "other classes":
+        meta = {**read_meta(made_weights), "classes": ["one", "two"]}
+        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+    elif kind == "pth with code":
+        path.write_bytes(pickle.dumps(Attack(tmp_path / "attacked")))
+    elif kind == "torch pth with code":
+        torch.save({"model_state_dict": Attack(tmp_path / "attacked")}, path)
+    elif kind == "cut pth":
+        torch.save({"model_state_dict": {"a": torch.zeros(10_000)}}, path)
+        path.write_bytes(path.read_bytes()[:9_000])
+    elif kind == "pth of another network":
+        torch.save({"model_state_dict": {"layer.weight": torch.zeros(3)}}, path)
+    elif kind == "page pth":
+        path.write_text("<!DOCTYPE html><html><title>Sign in</title></html>")
+    elif kind == "noise pth":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    elif kind == "encoder":
+        about = json.dumps({"encoder": "resnet18"})
+        save_file({"conv1.weight": torch.zeros(3)}, path, {"hrrsi_encoder": about})
+    elif kind == "pth without state":
+        torch.save([torch.zeros(3)], path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("bad_weights", "words"),
+    [
+        ("empty", "is empty"),
+        ("cut header", "not a whole safetensors file"),
+        ("cut tensors", "not a whole safetensors file"),
+        ("text", "not a whole safetensors file"),
+        ("foreign", "does not say which network"),
+        ("other network", "tensors are not those"),
+        ("newer network", "update hrrsi"),
+        ("unknown encoder", "has no encoder 'resnet17'"),
+        ("other encoder", "wrong shapes for the network it names"),
+        ("other classes", "tell 5 classes apart, not 2"),
+        ("pth with code", "it was not run"),
+        ("torch pth with code", "it was not run"),
+        ("cut pth", "not a whole weights file"),
+        ("pth of another network", "another network"),
+        ("pth without state", "no model_state_dict"),
+        ("page pth", "neither a .safetensors nor a PyTorch file; give another file; download"),
+        ("noise pth", "neither a .safetensors nor a PyTorch file; give another file; download"),
+        ("encoder", "holds the encoder resnet18 alone, as `hrrsi pretrain` writes it; train"),
+        ("missing", "no such weights file"),
+    ],
+    indirect=["bad_weights"],
+)
+def test_bad_weights_are_one_line(
+    bad_weights: Path, words: str, tmp_path: Path, examples: Path
+) -> None:
+    result = CliRunner().invoke(
+        app,
+        f"predict {examples / 'dubai_tile1.tif'} --weights {bad_weights}".split()
+        + f"--out {tmp_path / 'out' / 'map.tif'}".split(),
+    )
+    assert result.exit_code == 1, result.output
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert words in result.stderr
+    assert bad_weights.name in result.stderr
+    assert not (tmp_path / "attacked").exists()
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_wrong_name_does_not_hide_a_safetensors_file(made_weights: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "weights.pth"
+    renamed.write_bytes(made_weights.read_bytes())
+    assert read_meta(renamed) == read_meta(made_weights)
+
+
+def test_saving_replaces_whole_files_only(made_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    meta = read_meta(made_weights)
+    save_weights({"a": torch.zeros(2)}, meta, path)
+    before = path.read_bytes()
+    twice = torch.zeros(2)  # safetensors refuses to write a tensor under two names
+    broken = {"a": twice, "b": twice}
+    with pytest.raises(RuntimeError, match="share memory"):
+        save_weights(broken, meta, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_score_that_is_not_defined_is_none(made_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "older.safetensors"
+    meta = read_meta(made_weights)
+    scores = {"validation": {"protocol": "patches", "mIoU": 0.5, "mF1": float("nan")}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_weights({}, {**meta, "scores": scores}, path)
+    assert not path.exists()
+    stored = {key: json.dumps(value) for key, value in {**meta, "scores": scores}.items()}
+    save_file(load_file(made_weights), path, {"hrrsi_format": "1", **stored})  # as once written
+    assert read_meta(path)["scores"]["validation"]["mF1"] is None
+    result = CliRunner().invoke(app, ["info", str(path), "--format", "json"])
+    assert result.exit_code == 0, result.output
+    assert "NaN" not in result.stdout
+    text = CliRunner().invoke(app, ["info", str(path)]).stdout
+    assert "mIoU 50.00%, mF1 - (patches)" in text
+
+
+def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: Path) -> None:
+    network = build_network("ued-resnet18", 2)
+    path = tmp_path / "tagged.safetensors"
+    meta = {**meta_of("ued-resnet18", 2, 3), "model": "ued-resnet18.dropped_in1k"}
+    save_weights(network.state_dict(), meta, path)
+    loaded = load_model(path)
+    assert loaded.meta["model"] == "ued-resnet18.dropped_in1k"
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key])
+    with pytest.raises(HrrsiError, match="has no weights 'dropped_in1k' of resnet18"):
+        check_encoder_source("ued-resnet18.dropped_in1k", "none")
+
+
+def test_published_checkpoint_with_a_parallel_prefix(legacy: Path, tmp_path: Path) -> None:
+    from test_networks import published_weights
+
+    state = {f"module.{k}": v for k, v in published_weights(legacy, "ued_bes").items()}
+    path = tmp_path / "parallel.pth"
+    torch.save({"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {}}, path)
+    assert load_model(path).meta["model"] == "ued_bes"
+
+
+def test_published_checkpoint_maps_a_scene(legacy: Path, tmp_path: Path, examples: Path) -> None:
+    import rasterio
+    from test_networks import published_checkpoint
+
+    weights = published_checkpoint(legacy, "ued_bes_sfm", tmp_path)
+    out = tmp_path / "map.tif"
+    scene = examples / "dubai" / "tile1" / "images" / "image_part_007.jpg"
+    result = CliRunner().invoke(
+        app, f"predict {scene} --weights {weights} --out {out} --quiet".split()
+    )
+    assert result.exit_code == 0, result.output
+    with rasterio.open(out) as raster:
+        assert raster.colormap(1)[0][:3] == (0, 0, 255)
+        assert int(raster.read(1).max()) < 6
+
+
+def test_unknown_attribute_of_the_package() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'predct'"):
+        _ = hrrsi.predct  # type: ignore[attr-defined]
+
+
+def test_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(HrrsiError("broke", where="x.tif", fix="mend it")))
+    assert str(error) == "x.tif: broke; mend it"

@@ -1,0 +1,318 @@
+"""Sliding-window inference against a naive implementation that holds the whole scene."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from samples.made_weights import scene_pixels
+from samples.naive_prediction import naive_labels
+
+from hrrsi.errors import HrrsiError
+from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights import load_model
+from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.sliding_window import predict_strips
+from hrrsi.scenes.scene import open_scene
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def raster(values: np.ndarray, mask: np.ndarray | None = None, **profile: object) -> Path:
+        path = tmp_path / "scene.tif"
+        count, height, width = values.shape
+        profile = {"dtype": values.dtype, "count": count} | profile
+        with rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, **profile
+        ) as dataset:
+            dataset.write(values)
+            if mask is not None:
+                dataset.write_mask(mask)
+        return path
+
+    return raster
+
+
+def pixels(height: int, width: int) -> np.ndarray:
+    """Real pixels (3, height, width) uint8, mirrored where the real scene ends."""
+    scene = np.moveaxis(scene_pixels(), -1, 0)
+    _, h, w = scene.shape
+    return np.pad(scene, ((0, 0), (0, max(0, height - h)), (0, max(0, width - w))), "symmetric")[
+        :, :height, :width
+    ]
+
+
+ENGINE = ("engine", "precision", "device", "threads", "batch")
+
+
+def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
+    nodata = options.pop("nodata", None)
+    chosen = {"precision": "32"} | {k: options.pop(k) for k in ENGINE if k in options}
+    with open_scene(path, nodata=nodata) as scene:
+        labels = np.full((scene.height, scene.width), 254, dtype=np.uint8)
+        next_row = 0
+        for row, strip, *_ in predict_strips(scene, open_engine(weights, **chosen), **options):
+            assert row == next_row
+            assert strip.shape[1] == scene.width
+            assert strip.dtype == np.uint8
+            labels[row : row + len(strip)] = strip
+            next_row += len(strip)
+        assert next_row == scene.height
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window", "overlap"),
+    [
+        (150, 210, 64, 16),
+        (129, 200, 64, 0),  # the last windows move inward, with no overlap asked for
+        (160, 160, 64, 32),  # half a window: every pixel is in two windows an axis
+        (65, 97, 64, 32),  # the last window is one pixel further on
+        (40, 200, 64, 16),  # lower than a window
+        (200, 33, 64, 16),  # narrower
+        (37, 50, 512, 64),  # smaller both ways
+        (64, 64, 64, 16),  # exactly one window
+        (100, 130, 50, 7),  # no size that 32 divides
+    ],
+)
+def test_equals_the_naive_implementation(
+    write: Write, made_weights: Path, height: int, width: int, window: int, overlap: int
+) -> None:
+    values = pixels(height, width)
+    labels = stitched(write(values), made_weights, window=window, overlap=overlap)
+    valid = np.ones((height, width), dtype=bool)
+    expected = naive_labels(values, valid, load_model(made_weights), window, overlap)
+    assert len(np.unique(expected)) >= 4  # a map of one class would prove nothing
+    assert (labels != expected).sum() <= 1  # float32 sums may tie where the naive ones do not
+
+
+@pytest.mark.parametrize("kind", ["mask", "nodata tag", "alpha", "option"])
+def test_pixels_without_data_have_no_class_and_mirror_the_rest(
+    write: Write, made_weights: Path, kind: str
+) -> None:
+    values = np.maximum(pixels(150, 210), 1)
+    valid = np.ones((150, 210), dtype=bool)
+    valid[:90, :130] = False  # a whole window, and parts of others
+    valid[140:, 100:120] = False
+    options: dict[str, object] = {}
+    if kind == "mask":
+        values[:, ~valid] = 200
+        path = write(values, mask=valid)
+    elif kind == "alpha":
+        values[:, ~valid] = 200
+        alpha = np.where(valid, 255, 0).astype(np.uint8)[None]
+        path = write(np.concatenate([values, alpha]), photometric="rgb", alpha="yes")
+    else:
+        values[:, ~valid] = 0
+        path = write(values, **({"nodata": 0} if kind == "nodata tag" else {}))
+        options = {} if kind == "nodata tag" else {"nodata": 0}
+    labels = stitched(path, made_weights, window=64, overlap=16, **options)
+    expected = naive_labels(values, valid, load_model(made_weights), 64, 16)
+    np.testing.assert_array_equal(labels == 255, ~valid)
+    assert (labels != expected).sum() <= 1
+
+
+def test_nan_is_no_data(write: Write, made_weights: Path) -> None:
+    values = pixels(100, 120)
+    floats = values.astype(np.float32) / 255
+    floats[:, 20:50, 30:60] = np.nan
+    floats[1, 70, 80] = np.inf
+    valid = np.isfinite(floats).all(0)
+    labels = stitched(write(floats), made_weights, window=64, overlap=16, scale=1.0)
+    expected = naive_labels(values, valid, load_model(made_weights), 64, 16)
+    np.testing.assert_array_equal(labels == 255, ~valid)
+    assert (labels != expected).sum() <= 1
+
+
+def test_uint16_with_scale_is_the_same_map(write: Write, made_weights: Path) -> None:
+    values = pixels(100, 120)
+    labels = stitched(write(values), made_weights, window=64, overlap=16)
+    path = write(values.astype(np.uint16) * 257)
+    scaled = stitched(path, made_weights, window=64, overlap=16, scale=65535.0)
+    assert (scaled != labels).sum() <= 1
+    with pytest.raises(HrrsiError, match=r"holds uint16 where .* uint8.*--scale"):
+        stitched(path, made_weights, window=64, overlap=16)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
+    write: Write, made_weights: Path, precision: str
+) -> None:
+    if precision == "bf16":
+        skip_without_bf16(made_weights)
+    values = pixels(150, 210)
+    values[:, 20:80, 40:130] = 0
+    options: dict[str, object] = {"window": 64, "overlap": 16, "nodata": 0, "precision": precision}
+    reference = stitched(write(values), made_weights, **options)
+    for batch, threads in ((1, 1), (2, 2), (5, 2), (64, 4)):
+        found = stitched(write(values), made_weights, batch=batch, threads=threads, **options)
+        assert (found != reference).sum() <= 1
+    for blocks in (16, 128):
+        path = write(values, tiled=True, blockxsize=blocks, blockysize=blocks, compress="deflate")
+        np.testing.assert_array_equal(stitched(path, made_weights, **options), reference)
+
+
+def skip_without_bf16(weights: Path) -> None:
+    try:
+        open_engine(weights, precision="bf16")
+    except HrrsiError as error:
+        pytest.skip(str(error))
+
+
+def test_bf16_keeps_almost_all_labels_of_the_packaged_weights(examples: Path) -> None:
+    from hrrsi.networks.weights_file import packaged_weights
+
+    skip_without_bf16(packaged_weights())
+    path = examples / "dubai_tile1.tif"
+    exact = stitched(path, packaged_weights(), window=512, overlap=0)
+    rounded = stitched(path, packaged_weights(), window=512, overlap=0, precision="bf16")
+    assert 0.998 < (exact == rounded).mean() < 1
+
+
+def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weights: Path) -> None:
+    path = write(pixels(200, 130))
+    engine = open_engine(made_weights, precision="32")
+    with open_scene(path) as scene:
+        strips = list(predict_strips(scene, engine, window=64, overlap=16))
+        for number, strip in enumerate(strips):
+            rest = list(
+                predict_strips(scene, engine, window=64, overlap=16, first_row=strip.first_row)
+            )
+            assert len(rest) == len(strips) - number
+            for one, other in zip(strips[number:], rest, strict=True):
+                assert one.first_row == other.first_row
+                np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_probabilities_are_the_softmax_of_the_blended_logits(
+    write: Write, made_weights: Path
+) -> None:
+    values = pixels(64, 50)
+    values[:, 10:20, 5:9] = 0
+    path = write(values, nodata=0)
+    network = load_model(made_weights)
+    with open_scene(path) as scene:
+        (strip,) = predict_strips(
+            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+        )
+    assert strip.probabilities is not None
+    valid = strip.labels != 255
+    np.testing.assert_array_equal(np.isnan(strip.probabilities), np.stack([~valid] * 5))
+    np.testing.assert_allclose(strip.probabilities.sum(0)[valid], 1, atol=1e-5)
+    best = strip.probabilities.argmax(0)
+    np.testing.assert_array_equal(best[valid], strip.labels[valid])
+    whole = pixels(64, 64)
+    with open_scene(write(whole)) as scene:
+        (strip,) = predict_strips(
+            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+        )
+    mean, std = (np.array(network.meta[k])[:, None, None] for k in ("mean", "std"))
+    image = torch.from_numpy(((whole / 255 - mean) / std).astype(np.float32))[None]
+    with torch.inference_mode():
+        expected = network(image)["lbl"].softmax(1)[0].numpy()
+    np.testing.assert_allclose(strip.probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "d4"])
+def test_test_time_augmentation_is_the_mean_over_symmetries(
+    write: Write, made_weights: Path, augmentation: str
+) -> None:
+    values = pixels(64, 64)
+    labels = stitched(write(values), made_weights, window=64, augmentation=augmentation)
+    network = load_model(made_weights)
+    mean, std = (np.array(network.meta[k])[:, None, None] for k in ("mean", "std"))
+    image = torch.from_numpy(((values / 255 - mean) / std).astype(np.float32))[None]
+    total = torch.zeros(1, len(network.meta["classes"]), 64, 64)
+    with torch.inference_mode():
+        for turns in range(4 if augmentation == "d4" else 1):
+            for flipped in (False, True):
+                seen = torch.rot90(image, turns, (2, 3))
+                seen = seen.flip(3) if flipped else seen
+                found = network(seen)["lbl"]
+                found = found.flip(3) if flipped else found
+                total += torch.rot90(found, -turns, (2, 3))
+    assert (labels != total.argmax(1)[0].numpy()).sum() <= 2
+    assert (labels != stitched(write(values), made_weights, window=64)).any()
+
+
+def test_windows_without_data_skip_the_network(
+    write: Write, made_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    request = OpenVinoEngine._request
+    monkeypatch.setattr(
+        OpenVinoEngine, "_request", lambda self, key: seen.append(key[0]) or request(self, key)
+    )
+    values = pixels(192, 256)
+    values[:, :, :128] = 0
+    stitched(write(values), made_weights, window=64, overlap=0, batch=4, nodata=0)
+    assert seen == [4, 2]  # 6 of 12 windows, in batches that span rows of windows
+    seen.clear()
+    values[:] = 0
+    assert (stitched(write(values), made_weights, window=64, nodata=0, overlap=0) == 255).all()
+    assert seen == []
+
+
+def test_counts_every_pixel_once(write: Write, made_weights: Path) -> None:
+    counted: list[int] = []
+    path = write(pixels(150, 210))
+    stitched(path, made_weights, window=64, overlap=20, on_pixels=counted.append)
+    assert sum(counted) == 150 * 210
+    assert len(counted) > 6
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(64, 33), (64, 64), (64, -1), (0, 0)])
+def test_refuses_overlaps_that_do_not_fit(
+    write: Write, made_weights: Path, window: int, overlap: int
+) -> None:
+    path = write(pixels(80, 80))
+    with (
+        open_scene(path) as scene,
+        pytest.raises(HrrsiError, match="does not fit windows"),
+    ):
+        predict_strips(scene, open_engine(made_weights), window=window, overlap=overlap)
+
+
+def readers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "window reader"]
+
+
+def test_a_truncated_file_ends_in_one_error(write: Write, made_weights: Path) -> None:
+    path = write(pixels(300, 300), tiled=True, blockxsize=64, blockysize=64)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(HrrsiError, match=r"scene\.tif: .*truncated or damaged"):
+        stitched(path, made_weights, window=64, overlap=16)
+    assert readers() == []
+
+
+def test_stopping_early_ends_the_reader(write: Write, made_weights: Path) -> None:
+    with open_scene(write(pixels(300, 300))) as scene:
+        rows = predict_strips(scene, open_engine(made_weights), window=64, overlap=16)
+        next(rows)
+        assert len(readers()) == 1
+        rows.close()
+        assert readers() == []
+
+
+@pytest.mark.parametrize("model", ["ued", "ued_bes", "ued_bes_sfm", "ued_bes_sfm_1p3"])
+def test_segment_is_the_label_map_of_forward(model: str) -> None:
+    torch.manual_seed(1)
+    network = build_network(model, 5).eval()
+    image = torch.randn(2, 3, 70, 53)
+    with torch.inference_mode():
+        assert torch.equal(network.segment(image), network(image)["lbl"])
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_map(write: Write, made_weights: Path) -> None:
+    path = write(pixels(700, 900))
+    on_cpu = stitched(path, made_weights, window=256, overlap=32)
+    on_gpu = stitched(path, made_weights, window=256, overlap=32, device="cuda")
+    assert (on_cpu == on_gpu).mean() > 0.9999

@@ -1,0 +1,654 @@
+"""What a run leaves behind: metrics, curves, TensorBoard, sample pictures, its environment."""
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from samples.made_dataset import save_made_dataset
+from samples.picture_panels import assert_striped, magnified, pixels_of, place_of, row_of_panels
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner, Result
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.errors import HrrsiError
+from hrrsi.networks.weights import load_model
+from hrrsi.runs import progress as epoch_progress
+from hrrsi.runs.curves import CurvePanels
+from hrrsi.runs.environment import dataset_digest, hardware
+from hrrsi.runs.info import hardware_text
+from hrrsi.runs.progress import EpochProgress
+from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.training.curves import write_curves
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.recipes import RECIPE_FIELDS
+from hrrsi.training.record import RunRecord
+from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
+
+QUICK = [
+    *("--batch", "4", "--workers", "0", "--lr", "0.01", "--quiet", "--model", "ued_bes_sfm"),
+]
+UNTRAINED = ("--encoder-weights", "none")
+MACHINE = "a-machine-with-a-name"
+IGNORED = 255
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=8, val=7)
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three epochs."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("socket.gethostname", "platform.node"):
+            patch.setattr(name, lambda: MACHINE)
+        result = train(dataset, "--out", out, "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    (out / "said.txt").write_text(result.stdout)
+    return out / "ued_bes_sfm"
+
+
+def train(dataset: Path, *arguments: object, start: tuple[object, ...] = UNTRAINED) -> Result:
+    command = ["train", str(dataset), *QUICK, *map(str, (*start, *arguments))]
+    return CliRunner().invoke(app, command)
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def events_of(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(
+        str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0}
+    )
+    return events.Reload()
+
+
+def tag_of(name: str) -> str:
+    """Return the name in TensorBoard of a column of metrics.csv."""
+    if name == "loss":
+        return "loss/sum"
+    if name.endswith("_loss"):
+        return f"loss/{name[: -len('_loss')]}"
+    if name.startswith("val_IoU_"):
+        return f"validation IoU/{name[len('val_IoU_') :]}"
+    return f"validation/{name[len('val_') :]}" if name.startswith("val_") else f"run/{name}"
+
+
+def assert_tensorboard_shows(folder: Path) -> None:
+    """Check that TensorBoard reads each number of metrics.csv once, and no others."""
+    rows, events = rows_of(folder), events_of(folder)
+    expected = {
+        tag_of(name): {
+            int(row["epoch"]): np.float32(row[name]) for row in rows if math.isfinite(row[name])
+        }
+        for name in rows[0]
+        if name != "epoch"
+    }
+    expected = {tag: values for tag, values in expected.items() if values}
+    found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    assert set(found) == set(expected)
+    for tag, values in found.items():
+        assert [e.step for e in values] == list(expected[tag])
+        assert [np.float32(e.value) for e in values] == list(expected[tag].values())
+
+
+def test_metrics_of_each_epoch(run: Path) -> None:
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["images_seen"] for row in rows] == [8, 16, 24]
+    classes = ("Building", "Land", "Road", "Vegetation", "Water")
+    for row in rows:
+        parts = [row[f"{part}_loss"] for part in ("segmentation", "body", "edge")]
+        assert row["loss"] == pytest.approx(sum(parts))
+        ious = [row[f"val_IoU_{name}"] for name in classes]
+        assert row["val_mIoU"] == pytest.approx(np.nanmean(ious))
+        # the epoch's training alone, in which no more time passes than in the epoch
+        assert row["images_per_second"] * (row["seconds"] + 0.1) > 8
+        assert {"lr", "val_seg_loss", "val_OA", "val_mF1"} < set(row)
+
+
+def test_a_run_says_its_scores_and_ends_with_the_best_epoch_s_classes(run: Path) -> None:
+    rows, lines = rows_of(run), (run.parent / "said.txt").read_text().splitlines()
+    epochs = [line for line in lines if " epoch " in line and " | val mIoU " in line]
+    for row, line in zip(rows, epochs, strict=True):
+        scores = f"val mIoU {100 * row['val_mIoU']:.2f} OA {100 * row['val_OA']:.2f}"
+        assert f" | {scores} segmentation {row['val_seg_loss']:.3f} | " in line
+    best = max(rows, key=lambda row: row["val_mIoU"])
+    title, *table = lines[lines.index(epochs[-1]) + 1 : -1]
+    assert title == f"epoch {best['epoch']:.0f}, the best, validation, in percent:"
+    shown = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")]
+    cells = [tuple(cell.strip() for cell in row) for row in shown]
+    assert cells == [
+        ("class", "IoU"),
+        *(
+            (key.removeprefix("val_IoU_"), "-" if math.isnan(iou) else f"{100 * iou:.2f}")
+            for key, iou in best.items()
+            if key.startswith("val_IoU_")
+        ),
+    ]
+
+
+def test_a_checkpoint_is_no_weights_file(run: Path, dataset: Path, tmp_path: Path) -> None:
+    best = run / "best.safetensors"
+    words = f"last.ckpt: is the checkpoint that a run goes on from, not its weights; give {best}"
+    with pytest.raises(HrrsiError, match=re.escape(words)):
+        load_model(run / "last.ckpt")
+    for option in ("--init", "--encoder-weights"):
+        result = train(dataset, "--out", tmp_path, start=(option, run / "last.ckpt"))
+        assert result.exit_code == 1
+        assert words in result.stderr
+    alone = shutil.copy(run / "last.ckpt", tmp_path)
+    with pytest.raises(HrrsiError, match=r"give the best\.safetensors that the run leaves"):
+        load_model(alone)
+
+
+def test_weights_say_none_of_a_class_that_is_in_no_pixel(dataset: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    described = yaml.safe_load((data / "dataset.yaml").read_text())
+    more = range(20)  # so many that the network can't predict each of them somewhere
+    described["classes"] += [f"absent {number}" for number in more]
+    described["colours"] += [[250, 250, number] for number in more]
+    described["class_frequencies"] += [0.0 for _ in more]
+    for content in described["splits"].values():
+        content["class_pixels"] += [0 for _ in more]
+    (data / "dataset.yaml").write_text(yaml.safe_dump(described))
+    result = train(data, "--out", tmp_path, "--epochs", 1, "--lr", 1e-9)
+    assert result.exit_code == 0, result.output
+    (weights,) = tmp_path.rglob("best.safetensors")
+    with safe_open(weights, "pt") as file:
+        text = file.metadata()["scores"]
+    assert "NaN" not in text
+    iou = json.loads(text)["validation"]["IoU"]
+    assert None in iou.values()
+    (row,) = rows_of(weights.parent)
+    assert {name: math.isnan(row[f"val_IoU_{name}"]) for name in iou} == {
+        name: value is None for name, value in iou.items()
+    }
+
+
+def test_the_files_of_a_run(run: Path) -> None:
+    assert {p.name for p in run.iterdir()} == {
+        *("best.safetensors", "config.yaml", "curves.png", "environment.yaml", "last.ckpt"),
+        *("metrics.csv", "samples", "tensorboard"),
+    }
+
+
+def test_the_best_weights_say_how_they_were_trained(run: Path, dataset: Path) -> None:
+    rows = rows_of(run)
+    best = max(rows, key=lambda row: row["val_mIoU"])
+    training = load_model(run / "best.safetensors").meta["training"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for key in ("recipe", *RECIPE_FIELDS, "seed", "precision", "encoder_weights"):
+        assert training[key] == config[key], key
+    assert training["epoch"] == best["epoch"]
+    assert training["images_seen"] == best["images_seen"]
+    assert training["patches"] == 8
+    assert str(dataset) not in str(training)
+
+
+def test_tensorboard_shows_the_metrics_and_the_pictures(run: Path) -> None:
+    assert_tensorboard_shows(run)
+    images = events_of(run).Images("samples")
+    drawn = sorted((run / "samples").iterdir())
+    assert [f"epoch_{image.step:04d}.png" for image in images] == [path.name for path in drawn]
+    with Image.open(drawn[-1]) as picture:
+        assert (images[-1].width, images[-1].height) == picture.size
+
+
+def test_no_file_names_the_machine(run: Path) -> None:
+    for path in run.rglob("*"):
+        assert MACHINE not in path.name
+        assert path.is_dir() or MACHINE.encode() not in path.read_bytes()
+
+
+def test_a_run_killed_after_an_epochs_record_has_one_curve(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hrrsi.runs.checkpoints import Checkpoints
+
+    save = Checkpoints._save
+
+    def fail_in_the_second_epoch(self: Any, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("killed")
+        save(self, trainer, module)
+
+    arguments = ("--out", tmp_path, "--epochs", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_save", fail_in_the_second_epoch)
+        assert train(dataset, *arguments).exit_code == 1
+    folder = tmp_path / "ued_bes_sfm"
+    # nothing that is read says more than the checkpoint, which knows of one epoch
+    assert [row["epoch"] for row in rows_of(folder)] == [1]
+    assert load_model(folder / "best.safetensors").meta["training"]["epoch"] == 1
+    result = train(dataset, *arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    for row, undisturbed in zip(rows_of(folder), rows_of(run), strict=True):
+        for name in set(row) - {"seconds", "images_per_second"}:
+            np.testing.assert_equal(row[name], undisturbed[name])
+    assert len(list((folder / "tensorboard").iterdir())) == 2
+    assert_tensorboard_shows(folder)
+    pictures = [sorted(p.name for p in (f / "samples").iterdir()) for f in (folder, run)]
+    assert pictures[0] == pictures[1]
+    for name in pictures[0]:
+        assert (folder / "samples" / name).read_bytes() == (run / "samples" / name).read_bytes()
+    environment = yaml.safe_load((folder / "environment.yaml").read_text())
+    assert [start["resumed"] for start in environment["starts"]] == [False, True]
+
+
+def test_weights_that_a_killed_run_did_not_come_to_are_written_by_the_next(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    arguments = ("--out", tmp_path, "--epochs", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("hrrsi.training.record.save_weights", killed)
+        assert train(dataset, *arguments).exit_code == 1
+    folder = tmp_path / "ued_bes_sfm"
+    assert not (folder / "best.safetensors").exists()
+    result = train(dataset, *arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    assert [row["epoch"] for row in rows_of(folder)] == [1]
+    assert (folder / "curves.png").is_file()
+    trained = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    kept = load_model(folder / "best.safetensors").state_dict()
+    assert all(torch.equal(trained[f"_average.{key}"], value) for key, value in kept.items())
+
+
+def test_the_clock_of_an_epoch_goes_on_after_a_resume(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    options = TrainOptions(dataset)
+
+    def later(seconds: float) -> None:
+        now[0] += seconds
+
+    first = RunRecord(options, TiledDataset(dataset), print)
+    first.on_train_epoch_start()
+    later(30)
+    state = first.state_dict()
+    now[0] = 50.0  # another machine, switched on a minute ago
+    second = RunRecord(options, TiledDataset(dataset), print)
+    second.load_state_dict(state)
+    later(10)
+    second.on_validation_start()
+    later(5)
+    second.on_validation_start()  # interrupted, and begun again
+    matrix = SimpleNamespace(
+        scores=lambda: SimpleNamespace(overall_accuracy=1, mean_f1=1, mean_iou=1, classes=())
+    )
+    module = SimpleNamespace(matrix=matrix, losses={"loss": 1.0}, validation_loss=1.0)
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    trainer = SimpleNamespace(
+        current_epoch=0, global_step=1, num_training_batches=1, optimizers=[optimizer],
+        is_global_zero=False,
+    )  # fmt: skip
+    second.on_train_epoch_end(trainer, module)
+    assert second.rows[0]["seconds"] == 45
+    assert second.rows[0]["images_per_second"] == 8 / 40
+
+
+def test_sample_pictures_of_the_best_epochs_and_the_last(run: Path) -> None:
+    best, expected = -1.0, []
+    for row in rows_of(run):
+        if row["val_mIoU"] > best:
+            best = row["val_mIoU"]
+            expected.append(int(row["epoch"]))
+    names = [f"epoch_{epoch:04d}.png" for epoch in sorted({*expected, 3})]
+    assert sorted(p.name for p in (run / "samples").iterdir()) == names
+
+
+def test_a_sample_picture_shows_what_the_best_weights_find(run: Path, dataset: Path) -> None:
+    best = max(rows_of(run), key=lambda row: row["val_mIoU"])
+    picture = pixels_of(run / "samples" / f"epoch_{best['epoch']:04.0f}.png")
+    network = load_model(run / "best.safetensors")
+    data = TiledDataset(dataset)
+    meta, colours = network.meta, np.array(data.description.colours, dtype=np.uint8)
+    mean, std = (torch.tensor(meta[key])[:, None, None] for key in ("mean", "std"))
+    ignored_seen = 0
+    for patch in shown_patches(data, TrainOptions(dataset)):
+        image, label = read_image(patch, data.description), read_label(patch, data.description)
+        with torch.inference_mode():
+            normal = (torch.from_numpy(image.astype(np.float32)) / meta["scale"] - mean) / std
+            maps = {k: v[0].numpy() for k, v in network(normal[None]).items()}
+        found = maps["lbl"].argmax(0)
+        expected = magnified(image.transpose(1, 2, 0))
+        place = place_of(expected, picture)
+        _, truth, predicted, errors, edge, score = row_of_panels(picture, place, 6)
+        ignored = magnified(label == IGNORED)
+        ignored_seen += int(ignored.sum())
+        known = ~ignored
+        assert np.array_equal(
+            truth[known], colours[magnified(np.where(label < 5, label, 0))][known]
+        )
+        assert (predicted == colours[magnified(found)]).all(-1).mean() > 0.999
+        wrong = magnified(label != found) & known
+        marked = (errors == (255, 0, 110)).all(-1)
+        assert (marked == wrong).mean() > 0.999
+        assert (np.ptp(errors[known & ~marked].astype(int), axis=-1) == 0).all()  # in grey
+        if ignored.any():
+            assert_striped(truth, ignored, colours)
+            assert_striped(errors, ignored, colours)
+        assert_brighter_where_higher(edge, magnified(1 / (1 + np.exp(-maps["edg"]))))
+        assert_brighter_where_higher(score, maps["scr"].mean(0).repeat(12, 0).repeat(12, 1))
+    assert ignored_seen, "no patch has ignored pixels"
+
+
+def assert_brighter_where_higher(
+    panel: npt.NDArray[np.uint8], values: npt.NDArray[np.floating[Any]]
+) -> None:
+    """Check a panel in a colour map whose lightness rises with the value."""
+    lightness = panel.astype(float) @ (0.2126, 0.7152, 0.0722)
+    order = np.argsort(values, axis=None)
+    assert (np.diff(lightness.ravel()[order]) > -2).all()
+
+
+def test_networks_without_edges_have_fewer_panels(dataset: Path, tmp_path: Path) -> None:
+    result = train(dataset, "--out", tmp_path, "--epochs", 1, "--model", "ued")
+    assert result.exit_code == 0, result.output
+    picture = pixels_of(tmp_path / "ued" / "samples" / "epoch_0001.png")
+    data = TiledDataset(dataset)
+    first, second = shown_patches(data, TrainOptions(dataset))[:2]
+    places = [
+        place_of(magnified(read_image(patch, data.description).transpose(1, 2, 0)), picture)
+        for patch in (first, second)
+    ]
+    assert places[0][0] == places[1][0]  # beside each other
+    assert places[1][1] - places[0][1] == 4 * (192 + 4) + 8
+
+
+def test_shown_patches_are_always_the_same_and_show_every_class(dataset: Path) -> None:
+    data, options = TiledDataset(dataset), TrainOptions(dataset)
+    shown = shown_patches(data, options, 3)
+    assert shown == shown_patches(TiledDataset(dataset), options, 3)
+    labels = {p: set(np.unique(read_label(p, data.description))) for p in data.patches("val")}
+    assert set.union(*(labels[p] for p in shown)) == set.union(*labels.values())
+    assert len(shown_patches(data, options, 100)) == 7
+    overfit = TrainOptions(dataset, overfit=2)
+    assert shown_patches(data, overfit) == data.patches("train")[:2]
+
+
+@pytest.mark.parametrize("best", [1, 37, 500])
+def test_few_pictures_are_kept_and_spread(best: int) -> None:
+    kept: list[int] = []
+    for epoch in range(1, 501):  # each the best so far until `best`
+        kept.append(epoch)
+        dropped = dropped_epochs(kept, min(epoch, best))
+        assert len(dropped) <= 1
+        kept = [e for e in kept if e not in dropped]
+        assert len(kept) <= 20
+        assert {1, min(epoch, best), epoch} <= set(kept)
+    assert max(b - a for a, b in itertools.pairwise(kept)) <= 500 / 20 * 3
+
+
+def test_environment_holds_what_a_repeat_needs(run: Path, dataset: Path) -> None:
+    content = yaml.safe_load((run / "environment.yaml").read_text())
+    assert set(content) == {"dataset", "encoder_weights", "starts"}
+    assert content["dataset"] == {"sha256": dataset_digest(TiledDataset(dataset)), "patches": 15}
+    (start,) = content["starts"]
+    assert set(start) == {
+        *("resumed", "time", "command", "hrrsi", "versions", "system", "hardware", "threads"),
+    }
+    assert {"python", "torch", "timm", "lightning", "numpy", "imaug", "cuda"} <= set(
+        start["versions"]
+    )
+    assert start["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"cpu", "cores", "memory_gb"} <= set(start["hardware"])
+    assert start["threads"]["torch"] == torch.get_num_threads()
+    assert start["hrrsi"]["version"] == hrrsi.__version__
+
+
+def test_files_that_a_run_starts_from_are_digested(
+    run: Path, dataset: Path, tmp_path: Path
+) -> None:
+    weights = run / "best.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for name, option in (("init", "--init"), ("encoder_weights", "--encoder-weights")):
+        out = tmp_path / name
+        arguments = ("--out", out, "--epochs", 1, "--overfit", 4)
+        result = train(dataset, *arguments, start=(option, weights))
+        assert result.exit_code == 0, result.output
+        content = yaml.safe_load((out / "ued_bes_sfm-overfit" / "environment.yaml").read_text())
+        assert content[name] == {"name": "best.safetensors", "sha256": digest}
+        said = result.output.splitlines()[0]
+        assert said.startswith({"init": "kept 100", "encoder_weights": "encoder weights: "}[name])
+        training = load_model(out / "ued_bes_sfm-overfit" / "best.safetensors").meta["training"]
+        named = {key: training[key] for key in ("init", "encoder_weights")}
+        assert named == {"init": None, "encoder_weights": None, name: "best.safetensors"}
+
+
+def changed_pixel(folder: Path) -> None:
+    path = sorted((folder / "train" / "label").iterdir())[0]
+    with Image.open(path) as image:
+        image.putpixel((0, 0), (image.getpixel((0, 0)) + 1) % 5)
+        image.save(path)
+
+
+def renamed_patch(folder: Path) -> None:
+    for kind in ("image", "label"):
+        path = sorted((folder / "val" / kind).iterdir())[-1]
+        path.rename(path.with_stem("zzz"))
+
+
+def described_otherwise(folder: Path) -> None:
+    path = folder / "dataset.yaml"
+    path.write_text(path.read_text() + "\n")
+
+
+@pytest.mark.parametrize("change", [changed_pixel, renamed_patch, described_otherwise])
+def test_another_dataset_has_another_digest_and_is_not_resumed_on(
+    change: Callable[[Path], None], dataset: Path, run: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "runs"
+    shutil.copytree(dataset, data)
+    shutil.copytree(run, out / "ued_bes_sfm")
+    (data / "train" / "image" / "viewer.png.aux.xml").write_text("<PAMDataset/>")
+    before = dataset_digest(TiledDataset(data))
+    assert before == dataset_digest(TiledDataset(dataset))
+    change(data)
+    assert dataset_digest(TiledDataset(data)) != before
+    kept = (out / "ued_bes_sfm" / "environment.yaml").read_bytes()
+    result = train(data, "--out", out, "--epochs", 3, "--resume")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {data}: its content is not what the run in ")
+    assert "--overwrite" in line
+    assert (out / "ued_bes_sfm" / "environment.yaml").read_bytes() == kept
+
+
+def test_the_whole_run_can_be_repeated_from_its_folder(run: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path), "--quiet"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for row, before in zip(rows_of(tmp_path / "ued_bes_sfm"), rows_of(run), strict=True):
+        for name in set(row) - {"seconds", "images_per_second"}:
+            np.testing.assert_equal(row[name], before[name])
+    repeated = tmp_path / "ued_bes_sfm" / "best.safetensors"
+    assert repeated.read_bytes() == (run / "best.safetensors").read_bytes()
+
+
+def test_a_run_folder_says_what_it_holds(run: Path, dataset: Path) -> None:
+    result = CliRunner().invoke(app, ["info", str(run)])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    best = max(rows_of(run), key=lambda row: row["val_mIoU"])
+    for words in (
+        f"{run}: training run",
+        "network ued_bes_sfm",
+        f"{dataset}, 15 patches",
+        "done 3 of 3 epochs",
+        f"best epoch {best['epoch']:.0f}: validation mIoU {best['val_mIoU']:.2%}",
+        " ".join(f"on {hardware_text(hardware())}".split()),
+        f"hrrsi {hrrsi.__version__}, python ",
+        "weights best.safetensors",
+    ):
+        assert words in text
+    document = json.loads(CliRunner().invoke(app, ["info", str(run), "--format", "json"]).stdout)
+    assert document["epochs"][-1]["epoch"] == 3
+    assert document["config"]["model"] == "ued_bes_sfm"
+
+
+def made_rows(epochs: int) -> list[dict[str, float]]:
+    """Return metrics of a run in which one class gets better, one is perfect and one is absent."""
+    return [
+        {
+            "epoch": n + 1, "lr": 0.1, "loss": 3.0 / (n + 1), "segmentation_loss": 2.0 / (n + 1),
+            "edge_loss": 0.0, "val_seg_loss": 2.5 / (n + 1), "val_OA": 0.9, "val_mF1": 0.8,
+            "val_mIoU": n / 50, "val_IoU_tree": 0.2 + n / 100, "val_IoU_car": 1.0,
+            "val_IoU_water": math.nan,
+        }
+        for n in range(epochs)
+    ]  # fmt: skip
+
+
+COLOURS = {"tree": (0, 150, 0), "car": (255, 255, 0), "water": (0, 0, 255)}
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_curves_are_drawn_from_any_metrics(epochs: int, tmp_path: Path) -> None:
+    rows = made_rows(epochs)
+    drawn = []
+    for number, edge in enumerate((0.0, 0.5)):  # a loss of nothing has no logarithm
+        path = tmp_path / f"{number}.png"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            write_curves([{**row, "edge_loss": edge} for row in rows], COLOURS, path)
+        drawn.append(pixels_of(path))
+    height, width = (side // 2 for side in drawn[0].shape[:2])
+    losses = [picture[:height, :width] for picture in drawn]
+    assert not np.array_equal(*losses)
+    classes, others = drawn[0][height:, :width], drawn[0][:height]
+    for name in ("tree", "car"):  # in the colours of their scheme
+        assert (classes == COLOURS[name]).all(-1).any()
+        assert not (others == COLOURS[name]).all(-1).any()
+
+
+@pytest.mark.parametrize(("epochs", "ticks"), [(1, [1]), (3, [1, 2, 3])])
+def test_epochs_are_whole_numbers(epochs: int, ticks: list[float]) -> None:
+    panels = CurvePanels(made_rows(epochs), "val_mIoU", rows=2, columns=1)
+    for axes in panels.axes:
+        panels.plot(axes, "val_mIoU", "mIoU")
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
+
+
+class Bars:
+    """Stands for the progress bars, and keeps what they show."""
+
+    def __init__(self) -> None:
+        self.made: list[SimpleNamespace] = []
+
+    def __call__(self, what: str, total: float, unit: str, **named: Any) -> Any:
+        bar = SimpleNamespace(
+            what=what,
+            total=total,
+            unit=unit,
+            n=named["done"],
+            disable=False,
+            said="",
+            open=True,
+            ncols=None,
+        )
+        bar.update = lambda count: setattr(bar, "n", bar.n + count)
+        bar.set_postfix_str = lambda text, refresh: setattr(bar, "said", text)
+        self.made.append(bar)
+        return SimpleNamespace(
+            __enter__=lambda: bar, __exit__=lambda *_: setattr(bar, "open", False)
+        )
+
+
+def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bars = Bars()
+    monkeypatch.setattr(epoch_progress, "progress", bars)
+    module = SimpleNamespace(losses={"loss": 1.5, "edge_loss": 0.25}, miou=43.21)
+    trainer = SimpleNamespace(current_epoch=4, max_epochs=9)
+
+    def new_callback() -> EpochProgress:
+        return EpochProgress((28, 11), 6, lambda module: f"mIoU {module.miou}", enabled=True)
+
+    callback = new_callback()
+    for index in (3, 4):  # resumed in the middle of the epoch, whose last batch is smaller
+        callback.on_train_batch_start(trainer, module, None, index)
+        callback.on_train_batch_end(trainer, module, None, None, index)
+    assert bars.made[0].said == "loss 1.500, edge 0.250"
+    callback.on_validation_start(trainer, module)
+    for index in (0, 1):
+        callback.on_validation_batch_end(trainer, module, None, None, index)
+    callback.on_validation_end(trainer, module)
+    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    resumed = new_callback()
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_train_batch_start(trainer, module, None, 0)
+    resumed.on_train_batch_end(trainer, module, None, None, 0)
+    training, validation, after = bars.made
+    assert (training.what, training.total, training.n, training.unit) == (
+        *("epoch 5/9", 28, 28, " images"),
+    )
+    assert (validation.what, validation.total, validation.n) == ("validation", 11, 11)
+    assert after.said.endswith("loss 1.500, mIoU 43.21, edge 0.250")
+    resumed.on_exception()
+    assert [bar.open for bar in bars.made] == [False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [(80, ["loss", "mIoU"]), (140, ["loss", "mIoU", "segmentation", "edge"])],
+)
+def test_a_bar_shows_what_its_line_holds_whole(
+    columns: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return 2
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 40)))
+    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    losses = {"loss": 1.5, "segmentation_loss": 1.25, "edge_loss": 0.25}
+    module = SimpleNamespace(losses=losses)
+    trainer = SimpleNamespace(current_epoch=11, max_epochs=100)
+    callback = EpochProgress((1920, 11), 6, lambda _: "", enabled=True)
+    callback.load_state_dict({"last": "mIoU 43.21"})
+    callback.on_train_batch_start(trainer, module, None, 10)
+    callback.on_train_batch_end(trainer, module, None, None, 10)
+    line = str(callback._bar)
+    callback.on_exception()
+    assert len(line) <= columns
+    assert line.endswith("]")
+    for name, value in (*losses.items(), ("mIoU", "43.21")):
+        name = name.removesuffix("_loss")
+        said = f", {name} {value if name == 'mIoU' else f'{value:.3f}'}"
+        assert (said in line) == (name in shown), line

@@ -1,0 +1,293 @@
+"""Runs that are stopped anywhere go on as if they had not been."""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from samples.made_dataset import save_made_dataset
+from samples.training_runs import assert_same_run, quick, quietly, rows_of
+from torch import nn
+
+from hrrsi.errors import HrrsiError
+from hrrsi.runs.checkpoints import LAST_CHECKPOINT, WholeCheckpoints
+from hrrsi.training import initial_weights as first_network
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.run import train
+from hrrsi.training.run_checks import check_run
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=4, val=2)
+
+
+def with_dropout(build: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
+    """Build a network that drops pixels, as some baselines drop features."""
+    network = build(*arguments)
+    network.register_forward_pre_hook(
+        lambda module, inputs: (nn.functional.dropout(inputs[0], 0.1, module.training),)
+    )
+    return network
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"recipe": "published", "sampling": "rare", "freeze_encoder": 1, "workers": 1},
+    ],
+    ids=["average", "published, rare, frozen, a worker"],
+)
+def test_resumed_from_any_step_the_curve_is_the_undisturbed_one(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    build = functools.partial(with_dropout, first_network.build_network)
+    monkeypatch.setattr(first_network, "build_network", build)
+    kept: list[Path] = []
+    save = WholeCheckpoints.save_checkpoint
+
+    def keep(self: WholeCheckpoints, checkpoint: Any, path: Any, **options: Any) -> None:
+        save(self, checkpoint, path, **options)
+        kept.append(tmp_path / f"{len(kept)}.ckpt")
+        shutil.copy(path, kept[-1])
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", keep)
+    undisturbed, _ = quietly(quick(dataset, tmp_path / "whole", **changes), checkpoint_seconds=0)
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", save)
+    positions = [torch.load(path, weights_only=True)["position"] for path in kept]
+    steps = [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    assert sorted({(p["epoch"], p["batches"]) for p in positions}) == steps
+    assert len(kept) > len(steps)  # and some within a validation
+    for path in kept[:-1]:  # (after the last one nothing is left to do)
+        options = quick(dataset, tmp_path / path.stem, **changes)
+        shutil.copytree(undisturbed.folder, options.run_folder)
+        (options.run_folder / "metrics.csv").unlink()
+        path.replace(options.run_folder / LAST_CHECKPOINT)
+        resumed, _ = quietly(options, resume=True)
+        assert_same_run(resumed.folder, undisturbed.folder)
+        assert resumed.best_epoch == undisturbed.best_epoch
+        shutil.rmtree(options.out)
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from hrrsi.training.checkpoints import WholeCheckpoints
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
+from hrrsi.training.run import train
+options = TrainOptions(
+    data=Path(sys.argv[1]), out=Path(sys.argv[2]), model="ued", encoder_weights="none",
+    recipe=recipe_named("default", epochs=int(sys.argv[3]), batch=2), workers=1, device="cpu",
+)
+save, killed_in, saved = WholeCheckpoints.save_checkpoint, int(sys.argv[5]), 0
+
+def save_or_die(*arguments, **named):
+    global saved
+    saved += 1
+    if saved == killed_in:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    save(*arguments, **named)
+
+WholeCheckpoints.save_checkpoint = save_or_die
+try:
+    train(options, quiet=True, checkpoint_seconds=float(sys.argv[4]))
+except KeyboardInterrupt as interruption:
+    sys.exit(str(interruption))
+"""
+
+
+def started(
+    dataset: Path, out: Path, *, epochs: int, checkpoint_seconds: float, killed_in: int = 0
+) -> Any:
+    """Start a run, which may kill itself in the middle of a checkpoint, counted from 1."""
+    numbers = map(str, (epochs, checkpoint_seconds, killed_in))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, dataset, out, *numbers],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: Any) -> None:
+    deadline = time.monotonic() + 240
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    return quietly(quick(dataset, out, epochs=3, workers=1))[0].folder
+
+
+def test_killed_while_it_writes_a_checkpoint(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    process = started(dataset, tmp_path, epochs=3, checkpoint_seconds=0, killed_in=6)
+    process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL
+    folder = tmp_path / "ued"
+    position = torch.load(folder / LAST_CHECKPOINT, weights_only=True)["position"]
+    assert position == {"epoch": 1, "batches": 1}
+    assert [p for p in folder.iterdir() if "partial" in p.name]
+    resumed, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert_same_run(resumed.folder, undisturbed)
+    assert not [p for p in folder.iterdir() if "partial" in p.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_saves_the_step_that_is_running(
+    dataset: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = started(dataset, tmp_path, epochs=3, checkpoint_seconds=1000)
+    wait_for((tmp_path / "ued" / LAST_CHECKPOINT).exists, process)
+    os.killpg(process.pid, number)  # as a terminal and SLURM do it: the loading processes, too
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert "continue it with --resume" in errors
+    resumed, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert_same_run(resumed.folder, undisturbed)
+
+
+def test_early_stopping_is_remembered(dataset: Path, tmp_path: Path) -> None:
+    options = quick(dataset, tmp_path, recipe="published", epochs=50, lr=0.0, patience=2)
+    run, lines = quietly(options)
+    epochs = len(rows_of(run.folder))
+    assert run.stopped_early
+    assert 3 <= epochs < 50
+    assert "stopped early" in lines[-1]
+    assert f"best epoch {epochs - 2}" in lines[-1]
+    before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.suffix in (".ckpt", ".csv")}
+    again, lines = quietly(options, resume=True)
+    assert again == run
+    assert "stopped early" in lines[-1]
+    assert {name: (run.folder / name).read_bytes() for name in before} == before
+
+
+def test_early_stopping_counts_on_after_a_resume(dataset: Path, tmp_path: Path) -> None:
+    def options(out: Path) -> TrainOptions:
+        return quick(dataset, out, recipe="published", epochs=50, lr=0.0, patience=2)
+
+    run, _ = quietly(options(tmp_path / "whole"))
+    stop = tmp_path / "stopped"
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(stop), quiet=True, report=report)
+    resumed, _ = quietly(options(stop), resume=True)
+    assert rows_of(resumed.folder) == rows_of(run.folder)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = quick(dataset, tmp_path, epochs=1)
+    options.run_folder.mkdir()
+    (options.run_folder / "config.yaml").write_text("epochs: 1\n")
+    run, _ = quietly(options, resume=True)
+    assert len(rows_of(run.folder)) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+
+
+@pytest.mark.parametrize(("number", "said"), [(None, "no format number"), (0, "format 0")])
+def test_a_checkpoint_of_another_version_is_not_continued(
+    dataset: Path, undisturbed: Path, tmp_path: Path, number: int | None, said: str
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / "ued")
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    assert checkpoint.pop("hrrsi_checkpoint") == 1
+    if number is not None:
+        checkpoint["hrrsi_checkpoint"] = number
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    words = f"{folder / LAST_CHECKPOINT}: has {said} where .* the version that environment.yaml"
+    with pytest.raises(HrrsiError, match=words):
+        quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert rows_of(folder) == rows_of(undisturbed)
+
+
+@pytest.mark.parametrize("start", ["init", "encoder_weights"])
+def test_what_a_run_started_from_is_not_needed_again(
+    dataset: Path, undisturbed: Path, tmp_path: Path, start: str
+) -> None:
+    config = yaml.safe_load((undisturbed / "config.yaml").read_text())
+    gone = tmp_path / "gone.safetensors"
+    (tmp_path / "ued").mkdir()
+    (tmp_path / "ued" / "config.yaml").write_text(yaml.safe_dump({**config, start: str(gone)}))
+    value = gone if start == "init" else str(gone)
+    options = quick(dataset, tmp_path, epochs=3, workers=1, **{start: value})
+    with pytest.raises(HrrsiError, match="no such file"):
+        check_run(options, resume=True)  # it has no checkpoint yet
+    shutil.copy(undisturbed / LAST_CHECKPOINT, tmp_path / "ued")
+    with pytest.raises(HrrsiError, match="no such file"):
+        check_run(options, overwrite=True)
+    resumed, _ = quietly(options, resume=True)
+    assert rows_of(resumed.folder) == rows_of(undisturbed)
+
+
+def test_full_disk_keeps_the_checkpoint_before(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "ued")
+    folder = tmp_path / "ued"
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "epochs": 9}))
+    before = {name: (folder / name).read_bytes() for name in (LAST_CHECKPOINT, "metrics.csv")}
+    program = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000));"
+        "import sys; from pathlib import Path;"
+        "from hrrsi.errors import HrrsiError;"
+        "from hrrsi.training.options import TrainOptions;"
+        "from hrrsi.training.recipes import recipe_named;"
+        "from hrrsi.training.run import train\n"
+        f"options = TrainOptions(data=Path({str(dataset)!r}), out=Path({str(tmp_path)!r}),"
+        " model='ued', encoder_weights='none', workers=1, device='cpu',"
+        " recipe=recipe_named('default', epochs=9, batch=2))\n"
+        "try: train(options, resume=True, quiet=True, checkpoint_seconds=0)\n"
+        "except HrrsiError as error: sys.exit(str(error))"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert "the disk is full; the checkpoint before is whole" in finished.stderr
+    assert "--resume" in finished.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_a_gpu_stops_and_goes_on(dataset: Path, tmp_path: Path, precision: str) -> None:
+    options = quick(dataset, tmp_path, device="cuda", precision=precision, workers=1)
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options, quiet=True, report=report, checkpoint_seconds=0)
+    assert len(lines) == 1
+    resumed, _ = quietly(options, resume=True)
+    assert [row["epoch"] for row in rows_of(resumed.folder)] == ["1", "2"]
+    assert torch.load(resumed.folder / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4

@@ -1,0 +1,5 @@
+"""Where this clone lies."""
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]

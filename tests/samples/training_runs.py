@@ -1,0 +1,45 @@
+"""Short runs of training, and what they leave."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hrrsi.runs.checkpoints import LAST_CHECKPOINT
+from hrrsi.training.options import TrainOptions
+from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
+from hrrsi.training.run import TrainedRun, train
+
+# what depends on the clock or the folder
+VOLATILE = {"seconds", "images_per_second"}
+
+
+def quick(dataset: Path, out: Path, *, recipe: str = "default", **changes: Any) -> TrainOptions:
+    """Options of a run of two epochs of two steps; `changes` of the recipe or the options."""
+    own = {k: changes.pop(k) for k in list(changes) if k in RECIPE_FIELDS}
+    values = {"model": "ued", "encoder_weights": "none", "workers": 0, "device": "cpu", **changes}
+    chosen = recipe_named(recipe, **{"epochs": 2, "batch": 2, **own})
+    return TrainOptions(data=dataset, out=out, recipe=chosen, **values)
+
+
+def quietly(options: TrainOptions, **arguments: Any) -> tuple[TrainedRun, list[str]]:
+    lines: list[str] = []
+    return train(options, quiet=True, report=lines.append, **arguments), lines
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in r.items() if k not in VOLATILE} for r in csv.DictReader(file)]
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def assert_same_run(folder: Path, undisturbed: Path) -> None:
+    assert rows_of(folder) == rows_of(undisturbed)
+    found = weights_of(folder / LAST_CHECKPOINT)
+    expected = weights_of(undisturbed / LAST_CHECKPOINT)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())

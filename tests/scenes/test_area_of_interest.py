@@ -1,0 +1,196 @@
+"""The area of interest, pixel by pixel against shapely."""
+
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from rasterio.warp import transform
+
+from hrrsi.errors import HrrsiError
+from hrrsi.scenes.polygons import AreaOfInterest
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window, window_grid
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.filterwarnings("ignore:'crs' was not provided"),
+]
+HEIGHT, WIDTH = 130, 170
+PLACE = from_origin(155_000, 463_000, 0.5, 0.5)
+# in pixels: columns and rows; one has a hole, one crosses the scene's edge
+SHAPES = [
+    shapely.Polygon(
+        [(10.2, 8.3), (70.1, 15.7), (55.4, 60.6), (20.9, 44.2)],
+        [[(30.3, 20.2), (45.1, 22.8), (40.4, 40.1)]],
+    ),
+    shapely.Polygon([(120.4, 90.3), (260.7, 95.1), (250.2, 240.8), (131.6, 170.9)]),
+    shapely.MultiPolygon([shapely.box(90.3, 3.2, 99.8, 9.9), shapely.box(2.2, 100.3, 9.7, 119.8)]),
+]
+
+
+def scene_file(path: Path, **profile: object) -> Path:
+    made = {"crs": "EPSG:28992", "transform": PLACE, **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=HEIGHT, width=WIDTH, dtype="uint8", **made
+    ) as dataset:
+        dataset.write(np.full((3, HEIGHT, WIDTH), 9, np.uint8))
+    return path
+
+
+def polygon_file(
+    path: Path,
+    shapes: list[shapely.Geometry],
+    place: Affine = PLACE,
+    crs: str | None = "EPSG:28992",
+) -> Path:
+    """Write polygons given in pixels, as what they are on the map."""
+
+    def on_map(xy: np.ndarray) -> np.ndarray:
+        return np.column_stack(place * (xy[:, 0], xy[:, 1]))
+
+    moved = [shapely.transform(shape, on_map) for shape in shapes]
+    if crs not in (None, "EPSG:28992"):
+        moved = [
+            shapely.transform(
+                shapely.segmentize(s, 0.5),
+                lambda xy: np.column_stack(transform("EPSG:28992", crs, xy[:, 0], xy[:, 1])),
+            )
+            for s in moved
+        ]
+    pyogrio.raw.write(
+        path, shapely.to_wkb(np.array(moved)), [], [], geometry_type="Unknown", crs=crs
+    )
+    return path
+
+
+def expected(shapes: list[shapely.Geometry]) -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    found: np.ndarray = shapely.contains_xy(shapely.union_all(shapes), columns, rows)
+    return found
+
+
+def assert_is(
+    area: AreaOfInterest | None, inside: np.ndarray, unsure: np.ndarray | None = None
+) -> None:
+    """Assert an area in windows of several sizes."""
+    assert area is not None
+    if unsure is not None:
+        whole = area.inside(Window(0, 0, HEIGHT, WIDTH))
+        assert unsure.sum() < 40
+        inside = np.where(unsure, whole, inside)
+    for size in (23, 64, 200):
+        for row in window_grid(HEIGHT, WIDTH, size, size):
+            for w in row:
+                here = inside[w.row : w.row + w.height, w.col : w.col + w.width]
+                np.testing.assert_array_equal(area.inside(w), here)
+                assert area.inside(w).dtype == bool
+                assert area.touches(w) or not here.any()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])
+def test_pixels_whose_centre_lies_in_a_polygon(tmp_path: Path, suffix: str) -> None:
+    crs = "EPSG:4326" if suffix == ".geojson" else "EPSG:28992"
+    shapes = SHAPES
+    if suffix in (".fgb", ".shp"):
+        shapes = [p for s in SHAPES for p in getattr(s, "geoms", [s])]
+    aoi = polygon_file(tmp_path / f"aoi{suffix}", shapes, crs=crs)
+    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi) as scene:
+        # GeoJSON keeps seven decimals of a degree: a centimetre
+        edges = shapely.union_all(SHAPES).boundary.buffer(0.05)
+        assert_is(scene.area, expected(SHAPES), expected([edges]))
+        assert not scene.area.touches(Window(110, 40, 10, 40))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        PLACE @ Affine.rotation(33),
+        from_origin(155_000, 463_000, 0.5, -0.5),
+        PLACE @ Affine.shear(20, 5),
+    ],
+)
+def test_turned_and_flipped_scenes(tmp_path: Path, place: Affine) -> None:
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, place)
+    with open_scene(scene_file(tmp_path / "a.tif", transform=place), aoi=aoi) as scene:
+        assert_is(scene.area, expected(SHAPES))
+
+
+def test_scenes_placed_by_control_points(tmp_path: Path) -> None:
+    turned = PLACE @ Affine.rotation(12)
+    points = [
+        GroundControlPoint(row, col, *(turned @ (col, row)))
+        for row, col in ((0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH))
+    ]
+    path = scene_file(tmp_path / "a.tif", transform=None, gcps=points)
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, turned)
+    with open_scene(path, aoi=aoi) as scene:
+        assert_is(scene.area, expected(SHAPES))
+        assert scene.resolution == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("place", [None, from_origin(7, 5, 0.25, 0.25)])
+def test_without_any_crs_the_transform_counts(tmp_path: Path, place: Affine | None) -> None:
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, place or Affine.identity(), crs=None)
+    path = scene_file(tmp_path / "a.tif", crs=None, transform=place)
+    with open_scene(path, aoi=aoi) as scene:
+        assert_is(scene.area, expected(SHAPES))
+
+
+def test_large_and_many_polygons(tmp_path: Path) -> None:
+    angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+    radii = 50 + 6 * np.sin(37 * angles)
+    star = shapely.Polygon(
+        np.column_stack([85 + radii * np.cos(angles), 65 + radii * np.sin(angles)])
+    )
+    random = np.random.default_rng(0)
+    small = [shapely.Point(x, y).buffer(0.8) for x, y in random.random((3000, 2)) * (WIDTH, HEIGHT)]
+    shapes = [star, *small]
+    aoi = polygon_file(tmp_path / "aoi.gpkg", shapes)
+    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi) as scene:
+        assert_is(scene.area, expected(shapes))
+
+
+def test_the_area_lies_on_the_own_grid_of_a_resampled_scene(tmp_path: Path) -> None:
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES)
+    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi, resolution=1.3) as scene:
+        assert scene.step > 2
+        assert_is(scene.area, expected(SHAPES))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "crs", "scene_crs", "message"),
+    [
+        ([shapely.box(900, 900, 910, 910)], "EPSG:28992", "EPSG:28992", "no polygon lies on"),
+        # its extent touches the scene's, the polygon does not
+        (
+            [shapely.LineString([(300, -300), (300, 300), (-300, 300)]).buffer(5)],
+            "EPSG:28992", "EPSG:28992", "no polygon lies on",
+        ),
+        (SHAPES, None, "EPSG:28992", "aoi.gpkg: has no CRS, but"),
+        (SHAPES, "EPSG:28992", None, "a.tif: has no CRS, but"),
+        ([shapely.Point(30, 30)], "EPSG:28992", "EPSG:28992", "feature 1 is a Point"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line(
+    tmp_path: Path,
+    shapes: list[shapely.Geometry],
+    crs: str | None,
+    scene_crs: str | None,
+    message: str,
+) -> None:
+    aoi = polygon_file(tmp_path / "aoi.gpkg", shapes, crs=crs)
+    path = scene_file(tmp_path / "a.tif", crs=scene_crs)
+    with pytest.raises(HrrsiError, match=message), open_scene(path, aoi=aoi):
+        pass
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    path = scene_file(tmp_path / "a.tif")
+    with pytest.raises(HrrsiError, match="no such file"), open_scene(path, aoi=tmp_path / "b.gpkg"):
+        pass

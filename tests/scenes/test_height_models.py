@@ -1,0 +1,728 @@
+"""Height models as one more band: `hrrsi tile`, `predict` and `eval` with ``--height``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import yaml
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, reproject
+from safetensors.torch import load_file
+from samples.made_weights import meta, save_made_weights, scene_pixels
+from samples.raw_layouts import (
+    class_map,
+    own_folder,
+    own_scheme,
+    textured,
+    utm,
+    vaihingen_folder,
+    write_raster,
+    zipped,
+)
+from typer.testing import CliRunner, Result
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.weights import save_weights
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window
+from hrrsi.tiling.dataset import TiledDataset
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :180]
+SHAPE = PIXELS.shape[1:]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def done(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refusal(*arguments: object) -> str:
+    """What a run says that fails: one line."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    return line
+
+
+def hills(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Return smooth heights around 280, (height, width) float32."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    rough = np.random.default_rng(seed).normal(size=shape)
+    return (280 + 8 * np.sin(rows / 19) + 6 * np.cos(columns / 23) + rough).astype(np.float32)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def put_together(folder: Path, bands: int, shape: tuple[int, int], size: int = 32) -> np.ndarray:
+    """Return the scene whose patches lie in a folder, where they don't overlap."""
+    whole = np.zeros((bands, *(-(-n // size) * size for n in shape)), np.float64)
+    for path in folder.glob("*.tif"):
+        row, col = map(int, path.stem.split("_")[-2:])
+        whole[:, row : row + size, col : col + size] = read(path)
+    return whole[:, : shape[0], : shape[1]]
+
+
+def own_scenes(root: Path, shape: tuple[int, int] = (96, 64), **options: Any) -> Path:
+    """Write three labelled scenes and their scheme; return the scheme."""
+    own_folder(root / "raw", ["a_1", "b_2", "c_3"], shape, **options)
+    return own_scheme(root)
+
+
+def tile(root: Path, scheme: Path, height: object, *more: object, out: str = "out") -> Result:
+    return run(
+        *("tile", root / "raw", "--scheme", scheme, "--val-scenes", "b_2", "--test-scenes", "c_3"),
+        *("--size", 32, "--workers", 1, "--quiet", "--out", root / out, "--height", height, *more),
+    )
+
+
+@pytest.fixture(scope="module")
+def height_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that see three bands of uint8 scenes and a height."""
+    path = save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors", bands=4)
+    described = meta(4) | {"bands": [1, 2, 3], "height": True}
+    described["mean"][3], described["std"][3] = 280 / 255, 7 / 255
+    save_weights(load_file(path), described, path)
+    return path
+
+
+def mapped(weights: Path, scene: Path, out: Path, *options: object) -> np.ndarray:
+    """Return the labels that `hrrsi predict` gives a scene in one window."""
+    done(
+        *("predict", scene, "--weights", weights, "--window", 192, "--precision", 32, "--quiet"),
+        *("--overwrite", "--out", out, *options),
+    )
+    return read(out)[0]
+
+
+def reference(weights: Path, stack: np.ndarray) -> np.ndarray:
+    """Return the labels of (bands, height, width) by the network, padded with mirror images."""
+    network = hrrsi.load_model(weights)
+    told = network.meta
+    mean, std = (np.asarray(told[k]).reshape(-1, 1, 1) for k in ("mean", "std"))
+    pad = [(0, 0), *((0, 192 - n) for n in stack.shape[1:])]
+    image = (np.pad(stack, pad, mode="symmetric") / told["scale"] - mean) / std
+    with torch.no_grad():
+        logits = network(torch.from_numpy(image.astype(np.float32))[None])["lbl"][0]
+    return logits.argmax(0).numpy()[: stack.shape[1], : stack.shape[2]]
+
+
+def test_patches_hold_the_image_and_then_the_heights(tmp_path: Path) -> None:
+    scheme = own_scenes(tmp_path, georeferenced=True)
+    lacking = np.zeros((96, 64), dtype=bool)
+    lacking[40:50, 5:25] = True
+    for number, name in enumerate(["a_1", "b_2", "c_3"]):
+        heights = hills((96, 64), number)
+        if name == "b_2":
+            heights[40:50, 5:15] = -9999
+            heights[40:50, 15:25] = np.nan
+        place = utm(col=1000 * number)
+        write_raster(tmp_path / "dsm" / f"h_{name}.tif", heights, nodata=-9999, **place)
+    result = tile(tmp_path, scheme, tmp_path / "dsm" / "h_{}.tif")
+    assert result.exit_code == 0, result.output
+    assert "200 pixels without height ignored, by scene: b_2 200" in result.stderr
+    dataset = TiledDataset(tmp_path / "out")
+    described = dataset.description
+    assert (described.bands, described.dtype, described.patch_dtype) == (
+        [1, 2, 3],
+        "uint8",
+        "float32",
+    )
+    assert described.height == str(tmp_path / "dsm" / "h_{}.tif")
+    assert described.scale == 255
+    for number, (part, name) in enumerate([("train", "a_1"), ("val", "b_2")]):
+        found = put_together(tmp_path / "out" / part / "image", 4, (96, 64))
+        labels = put_together(tmp_path / "out" / part / "label", 1, (96, 64))[0]
+        known = ~lacking if name == "b_2" else np.ones((96, 64), dtype=bool)
+        image = read(tmp_path / "raw" / "images" / f"{name}.tif")
+        heights = hills((96, 64), number)
+        for row in range(0, 96, 32):
+            for col in range(0, 64, 32):  # the mean of each patch where there is none
+                square = heights[row : row + 32, col : col + 32]
+                here = known[row : row + 32, col : col + 32]
+                square[~here] = square[here].mean(dtype=np.float64)
+        expected = np.concatenate([image * known, heights[None]])
+        np.testing.assert_array_equal(found[:3], expected[:3])
+        np.testing.assert_allclose(found[3], expected[3], rtol=1e-6)
+        np.testing.assert_array_equal(labels == 255, ~known)
+        if part == "train":
+            mean, std = expected.mean(axis=(1, 2)) / 255, expected.std(axis=(1, 2)) / 255
+            np.testing.assert_allclose(described.mean, mean, atol=1e-6)
+            np.testing.assert_allclose(described.std, std, atol=1e-6)
+    with rasterio.open(next((tmp_path / "out/train/image").glob("*.tif"))) as patch:
+        assert patch.descriptions == ("band 1", "band 2", "band 3", "height")
+        assert set(patch.dtypes) == {"float32"}
+
+
+GRIDS = {
+    "coarser": ("EPSG:32632", from_origin(499_998, 5_500_004, 1.3, 1.3), (60, 50)),
+    "finer": ("EPSG:32632", from_origin(500_000 - 2, 5_500_001, 0.2, 0.2), (300, 260)),
+    "shifted by half a pixel": (
+        "EPSG:32632",
+        from_origin(500_000.25, 5_500_000, 0.5, 0.5),
+        (96, 64),
+    ),
+    "another projection": ("EPSG:25833", None, (50, 40)),
+    "degrees": ("EPSG:4326", None, (50, 40)),
+    "rotated": ("EPSG:32632", None, (90, 80)),
+}
+
+
+def other_grid(name: str) -> tuple[CRS, Any, tuple[int, int]]:
+    crs, transform, shape = GRIDS[name]
+    if name == "rotated":
+        transform = (
+            rasterio.Affine.translation(499_990, 5_500_002)
+            @ rasterio.Affine.rotation(-15)
+            @ rasterio.Affine.scale(0.6, -0.6)
+        )
+    elif transform is None:
+        from rasterio.warp import transform_bounds
+
+        west, south, east, north = transform_bounds(
+            "EPSG:32632", crs, 499_998, 5_499_950, 500_034, 5_500_002
+        )
+        transform = from_origin(west, north, (east - west) / shape[1], (north - south) / shape[0])
+    return CRS.from_string(crs), transform, shape
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_heights_on_another_grid_are_resampled_as_by_rasterio(tmp_path: Path, name: str) -> None:
+    crs, transform, shape = other_grid(name)
+    heights = hills(shape)
+    heights[shape[0] // 3 : shape[0] // 3 + 5, 10:20] = -32768
+    dsm = write_raster(tmp_path / "dsm.tif", heights, crs=crs, transform=transform, nodata=-32768)
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    expected = np.full((96, 64), np.nan, dtype=np.float32)
+    reproject(
+        heights,
+        expected,
+        src_transform=transform,
+        src_crs=crs,
+        src_nodata=-32768,
+        dst_nodata=np.nan,
+        dst_crs="EPSG:32632",
+        dst_transform=utm()["transform"],
+        resampling=Resampling.bilinear,
+        tolerance=0.01,
+        **({"XSCALE": 0.4, "YSCALE": 0.4} if name == "finer" else {}),
+    )
+    missing = np.isnan(expected)
+    assert 0 < missing.sum() < missing.size / 2
+    whole = Window(0, 0, 96, 64)
+    with open_scene(scene, height_model=dsm) as opened:
+        found = opened.read(whole)
+        np.testing.assert_array_equal(opened.read_valid(whole, found), ~missing)
+        np.testing.assert_allclose(found[3], expected, atol=0.02)
+        part = Window(31, 17, 40, 30)
+        np.testing.assert_array_equal(opened.read(part), found[:, 31:71, 17:47])
+
+
+@pytest.mark.parametrize("lacks", ["scene", "height model", "both"])
+def test_a_transform_without_crs_is_enough(tmp_path: Path, lacks: str) -> None:
+    place = utm()
+    plain = {"transform": place["transform"]}
+    moved = {"crs": place["crs"], "transform": from_origin(499_999, 5_500_001, 1, 1)}
+    scene = write_raster(
+        tmp_path / "scene.tif",
+        textured(1, (3, 96, 64)),
+        **(place if lacks == "height model" else plain),
+    )
+    heights = np.arange(50, dtype=np.float32).repeat(34).reshape(50, 34)
+    dsm = write_raster(tmp_path / "dsm.tif", heights, **moved)
+    if lacks != "scene":
+        write_raster(tmp_path / "dsm.tif", heights, transform=moved["transform"])
+    with open_scene(scene, height_model=dsm) as opened:
+        found = opened.read(Window(0, 0, 96, 64))[3]
+    # a row of the height model is two of the scene's; the first begins 1 m above
+    np.testing.assert_allclose(found[:, 30], (np.arange(96) + 0.5) / 2 + 1 - 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["own", "moved"])
+@pytest.mark.parametrize(("dtype", "full"), [("float32", 1), ("int16", 1), ("uint8", 1)])
+def test_alpha_of_any_type_marks_missing_heights(
+    tmp_path: Path, grid: str, dtype: str, full: int
+) -> None:
+    place = utm() if grid == "own" else utm(row=-0.3, col=-0.3)
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    heights = np.full((100, 70) if grid == "moved" else (96, 64), 9)
+    alpha = np.full_like(heights, full)
+    alpha[:20] = 0
+    heights[:20] = 77
+    dsm = tmp_path / "dsm.tif"
+    write_raster(dsm, np.stack([heights, alpha]).astype(dtype), alpha="yes", **place)
+    with open_scene(scene, height_model=dsm) as opened:
+        whole = Window(0, 0, 96, 64)
+        found = opened.read(whole)
+        valid = opened.read_valid(whole, found)
+    np.testing.assert_array_equal(valid, np.arange(96).repeat(64).reshape(96, 64) >= 20)
+    assert set(found[3][valid]) == {9}
+
+
+def test_without_georeference_pixels_lie_on_each_other(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    heights = np.random.default_rng(0).integers(0, 255, (96, 64), dtype=np.uint8)
+    dsm = write_raster(tmp_path / "dsm.png", heights)
+    with open_scene(scene, height_model=dsm) as opened:
+        np.testing.assert_array_equal(opened.read(Window(0, 0, 96, 64))[3], heights)
+
+
+def test_the_unit_that_a_height_model_declares_counts(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    dsm = write_raster(tmp_path / "dsm.tif", (hills((96, 64)) * 100).astype(np.int32), **utm())
+    with rasterio.open(dsm, "r+") as dataset:
+        dataset.scales, dataset.offsets = [0.01], [-30.0]
+    with open_scene(scene, height_model=dsm) as opened:
+        found = opened.read(Window(0, 0, 96, 64))[3]
+    np.testing.assert_allclose(found, hills((96, 64)) - 30, atol=0.011)
+
+
+def test_coarser_windows_are_means_of_image_and_heights(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, 96, 64)), **utm())
+    heights = hills((96, 64))
+    heights[10:14, 20:24] = np.nan
+    dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
+    with open_scene(scene, height_model=dsm, resolution=1.0) as opened:
+        window = Window(0, 0, opened.height, opened.width)
+        found = opened.read(window)
+        valid = opened.read_valid(window, found)
+    expected = np.concatenate([read(scene), heights[None]]).reshape(4, 48, 2, 32, 2).mean((2, 4))
+    np.testing.assert_array_equal(valid, np.isfinite(expected[3]))
+    np.testing.assert_allclose(found[:, valid], expected[:, valid], rtol=1e-5)
+
+
+def test_vaihingen_keeps_its_statistics_beside_measured_heights(tmp_path: Path) -> None:
+    raw = tmp_path / "Vaihingen"
+    vaihingen_folder(raw, [1, 11], (96, 64))
+    for area in (1, 11):
+        heights = hills((96, 64), area)
+        write_raster(raw / "dsm" / f"dsm_09cm_matching_area{area}.tif", heights)
+    zipped(tmp_path / "all" / "top_and_dsm.zip", raw)
+    made = {}
+    for name, source, height in (
+        ("scheme", raw, "scheme"),
+        ("zip", tmp_path / "all", "scheme"),
+        ("folder", raw, raw / "dsm"),
+        ("beside", raw, "dsm"),
+        ("template", raw, "dsm/dsm_09cm_matching_area{}.tif"),
+        ("named", raw, raw / "dsm/dsm_09cm_matching_area{name}.tif"),
+    ):
+        out = tmp_path / name
+        done(
+            *("tile", source, "--scheme", "vaihingen", "--split", "paper", "--size", 32),
+            *("--workers", 1, "--quiet", "--out", out, "--height", height),
+        )
+        patches = sorted((out / "train/image").iterdir())
+        made[name] = [path.read_bytes() for path in patches]
+        described = yaml.safe_load((out / "dataset.yaml").read_text())
+        scheme = load_scheme("vaihingen")
+        assert described["mean"][:3] == pytest.approx(scheme.mean)
+        assert described["std"][:3] == pytest.approx(scheme.std)
+        assert described["statistics"] == "scheme"
+        assert described["mean"][3] * 255 == pytest.approx(hills((96, 64), 1).mean(), rel=1e-5)
+        assert described["std"][3] * 255 == pytest.approx(hills((96, 64), 1).std(), rel=1e-4)
+    assert all(patches == made["scheme"] for patches in made.values())
+
+
+def test_potsdam_takes_one_kind_of_heights_for_all_scenes(tmp_path: Path) -> None:
+    raw = tmp_path / "potsdam"
+    black = np.zeros((3, 64, 64), dtype=np.uint8)
+    black[2] = 255
+    for scene, padded in (("2_10", "02_10"), ("2_13", "02_13")):
+        write_raster(raw / f"top_potsdam_{scene}_RGB.tif", textured(1, (3, 64, 64)), **utm())
+        write_raster(raw / f"top_potsdam_{scene}_label.tif", black)
+        write_raster(raw / f"1_DSM/dsm_potsdam_{padded}.tif", hills((64, 64)), **utm())
+    options = ("--scheme", "potsdam", "--size", 32, "--quiet", "--workers", 1)
+    done("tile", raw, *options, "--height", "scheme", "--out", tmp_path / "dsm")
+    described = TiledDataset(tmp_path / "dsm").description
+    assert described.mean[3] * 255 == pytest.approx(hills((64, 64)).mean(), abs=1e-3)
+    from PIL import Image
+
+    above_ground = np.arange(64, dtype=np.uint8).repeat(64).reshape(64, 64)
+    folder = raw / "1_DSM_normalisation"
+    folder.mkdir()
+    name = folder / "dsm_potsdam_02_10_normalized_lastools.jpg"
+    Image.fromarray(above_ground).save(name, quality=95)
+    line = refusal("tile", raw, *options, "--height", "scheme", "--out", tmp_path / "mixed")
+    assert "scene 2_13, --height scheme: no height model fits it" in line
+    Image.fromarray(above_ground).save(str(name).replace("02_10", "02_13"), quality=95)
+    done("tile", raw, *options, "--height", "scheme", "--out", tmp_path / "ndsm")
+    described = TiledDataset(tmp_path / "ndsm").description
+    assert described.mean[3] * 255 == pytest.approx(31.5, abs=0.5)
+
+
+def test_one_raster_may_cover_all_scenes(tmp_path: Path) -> None:
+    own_folder(tmp_path / "raw", ["a_1", "b_2", "c_3"], (64, 64))
+    for number, name in enumerate(["a_1", "b_2", "c_3"]):
+        path = tmp_path / "raw" / "images" / f"{name}.tif"
+        write_raster(path, textured(number, (3, 64, 64)), **utm(row=64 * number))
+    heights = hills((64 * 3, 64))
+    dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
+    assert tile(tmp_path, own_scheme(tmp_path), dsm).exit_code == 0
+    found = put_together(tmp_path / "out/test/image", 4, (64, 64))[3]
+    np.testing.assert_allclose(found, heights[128:], atol=1e-4)
+
+
+def test_what_can_be_no_height_model(tmp_path: Path) -> None:
+    scheme = own_scenes(tmp_path, georeferenced=True)
+    dsm = tmp_path / "dsm"
+
+    def saved(name: str, pixels: np.ndarray, **place: Any) -> None:
+        for number, scene in enumerate(["a_1", "b_2", "c_3"]):
+            here = utm(col=1000 * number) if place.get("crs") else {}
+            write_raster(dsm / name.format(scene), pixels, **(here | place))
+
+    flat = hills((96, 64))
+    cases: dict[str, str] = {}
+    saved("two_{}.tif", np.stack([flat, flat]), **utm())
+    cases["two_{}.tif"] = "has 2 bands where a height model has one"
+    saved("bare_{}.tif", hills((48, 32)))
+    cases["bare_{}.tif"] = "has 48 rows and 32 columns where"
+    saved("off_{}.tif", flat, **utm(row=9000))
+    cases["off_{}.tif"] = "does not lie on"
+    saved("none_{}.tif", np.full_like(flat, -1), crs="EPSG:32632", nodata=-1)
+    for number, scene in enumerate(["a_1", "b_2", "c_3"]):
+        place = utm(col=1000 * number)
+        write_raster(dsm / f"none_{scene}.tif", np.full_like(flat, -1), nodata=-1, **place)
+        write_raster(dsm / f"nan_{scene}.tif", np.full_like(flat, np.nan), **place)
+        marked = flat.copy()
+        marked[3:6, 4:9] = -9999
+        write_raster(dsm / f"marked_{scene}.tif", marked, **place)
+        write_raster(dsm / f"moved_{scene}.tif", marked, **utm(row=-2.3, col=1000 * number - 1.7))
+        write_raster(dsm / f"flat_{scene}.tif", np.full_like(flat, 7), **place)
+        write_raster(dsm / f"cut_{scene}.tif", flat, compress="deflate", **place)
+        content = (dsm / f"cut_{scene}.tif").read_bytes()
+        (dsm / f"cut_{scene}.tif").write_bytes(content[: len(content) // 2])
+    cases["none_{}.tif"] = cases["nan_{}.tif"] = "holds no height for any pixel of the scene"
+    cases["marked_{}.tif"] = "holds -9999, which can be no height; declare"
+    cases["moved_{}.tif"] = ", which can be no height; declare"
+    cases["flat_{}.tif"] = "height of the training scenes holds a single value"
+    cases["cut_{}.tif"] = "cannot be read at row"
+    cases["absent_{}.tif"] = "no file fits it; check the path"
+    cases["absent.tif"] = "no such height model"
+    for name, words in cases.items():
+        result = tile(tmp_path, scheme, dsm / name)
+        assert result.exit_code == 1, (name, result.output)
+        (line,) = result.stderr.strip().splitlines()
+        assert words in line, name
+        assert not (tmp_path / "out").exists()
+
+
+def test_names_that_do_not_tell_which_height_model(tmp_path: Path) -> None:
+    scheme = own_scenes(tmp_path)
+    for name in ("a_1", "b_2", "other_1"):
+        write_raster(tmp_path / "dsm" / f"h_{name}.tif", hills((96, 64)))
+    line = tile(tmp_path, scheme, tmp_path / "dsm" / "h_{}.tif").stderr
+    assert "scene c_3" in line
+    assert "no height model fits it" in line
+    assert "does not say how height models are named" in tile(tmp_path, scheme, "scheme").stderr
+    for name in ("top_1_a", "top_1_b"):
+        write_raster(tmp_path / "scenes" / f"{name}.tif", textured(1, (3, 96, 64)))
+    (tmp_path / "dsm" / "h_b_2.tif").unlink()
+    both = "both fit the scene"
+    assert both in refusal_of_predict(tmp_path, "scenes/top_1_a.tif", tmp_path / "dsm")
+    shared = write_raster(tmp_path / "one" / "dsm_1.tif", hills((96, 64))).parent
+    assert "fits two scenes" in refusal_of_predict(tmp_path, "scenes", shared / "dsm_{}.tif")
+
+
+def refusal_of_predict(root: Path, scene: str, height: Path) -> str:
+    return refusal("predict", root / scene, "--height", height, "--out", root / "maps/", "--quiet")
+
+
+def test_maps_are_what_the_network_says_of_image_and_heights(
+    tmp_path: Path, height_weights: Path
+) -> None:
+    heights = hills(SHAPE)
+    scene = write_raster(tmp_path / "scene.tif", PIXELS, **utm())
+    dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
+    labels = mapped(height_weights, scene, tmp_path / "map.tif", "--height", dsm)
+    stack = np.concatenate([PIXELS.astype(np.float32), heights[None]])
+    expected = reference(height_weights, stack)
+    assert (labels == expected).mean() > 0.999
+    # they are seen: other heights, another map
+    assert (expected != reference(height_weights, stack - [[[0]], [[0]], [[0]], [[12]]])).any()
+    segmenter = hrrsi.Segmenter(height_weights, window=192, precision="32")
+    assert (segmenter(np.moveaxis(stack, 0, -1)) == labels).mean() > 0.999
+
+
+def test_heights_are_normalised_alike_for_imagery_of_another_type(
+    tmp_path: Path, height_weights: Path
+) -> None:
+    dsm = write_raster(tmp_path / "dsm.tif", hills(SHAPE), **utm())
+    eight = write_raster(tmp_path / "eight.tif", PIXELS, **utm())
+    sixteen = write_raster(tmp_path / "sixteen.tif", PIXELS.astype(np.uint16) * 16, **utm())
+    labels = mapped(height_weights, eight, tmp_path / "map8.tif", "--height", dsm)
+    again = mapped(
+        height_weights, sixteen, tmp_path / "map16.tif", "--height", dsm, "--scale", 255 * 16
+    )
+    np.testing.assert_array_equal(labels, again)
+
+
+def test_pixels_without_height_have_no_class(tmp_path: Path, height_weights: Path) -> None:
+    heights = hills(SHAPE)
+    heights[20:40, 50:90] = -9999
+    scene = write_raster(tmp_path / "scene.tif", PIXELS, **utm())
+    dsm = write_raster(tmp_path / "dsm.tif", heights, nodata=-9999, **utm())
+    result = done(
+        *("predict", scene, "--weights", height_weights, "--height", dsm, "--quiet"),
+        *("--out", tmp_path / "map.tif", "--window", 64),
+    )
+    np.testing.assert_array_equal(read(tmp_path / "map.tif")[0] == 255, heights == -9999)
+    warning, *others = result.stderr.strip().splitlines()
+    assert not others  # nor is the imagery unlike training's because of its heights
+    assert f"{800 / heights.size:.2%} of the scene's pixels have no height" in warning
+    assert f"heights: {dsm}" in result.stdout
+    write_raster(dsm, np.full(SHAPE, -9999, dtype=np.float32), nodata=-9999, **utm())
+    options = ("--weights", height_weights, "--height", dsm, "--quiet", "--out", tmp_path / "b.tif")
+    assert "holds no height where the scene has data" in refusal("predict", scene, *options)
+
+
+def test_heights_of_another_kind_are_told(tmp_path: Path, height_weights: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", PIXELS, **utm())
+    dsm = write_raster(tmp_path / "dsm.tif", hills(SHAPE) - 278, **utm())
+    result = done(
+        *("predict", scene, "--weights", height_weights, "--height", dsm, "--quiet"),
+        *("--out", tmp_path / "map.tif"),
+    )
+    (line,) = result.stderr.strip().splitlines()
+    assert "heights unlike those that the weights were trained on: mean" in line
+    assert "where training had 280 (7)" in line
+
+
+def test_height_models_of_many_scenes(tmp_path: Path, height_weights: Path) -> None:
+    for number in (2, 10):
+        scene = tmp_path / "all" / f"top_town_{number}_rgb.tif"
+        write_raster(scene, PIXELS[:, :64, :64], **utm(row=500 * number))
+        dsm = tmp_path / "all" / f"dsm_{number:03}.tif"
+        write_raster(dsm, hills((64, 64), number), **utm(row=500 * number))
+    options = ("--weights", height_weights, "--quiet", "--window", 64, "--precision", 32)
+    template = tmp_path / "all" / "dsm_{}.tif"
+    result = done("predict", tmp_path / "all", *options, "--height", template, "--out", tmp_path)
+    for number in (2, 10):
+        scene = tmp_path / "all" / f"top_town_{number}_rgb.tif"
+        dsm = tmp_path / "all" / f"dsm_{number:03}.tif"
+        assert f"heights: {dsm}" in result.stdout
+        alone = tmp_path / "alone.tif"
+        done("predict", scene, *options, "--height", dsm, "--out", alone, "--overwrite")
+        np.testing.assert_array_equal(
+            read(alone), read(tmp_path / f"top_town_{number}_rgb_classes.tif")
+        )
+    assert len(list(tmp_path.glob("*_classes.tif"))) == 2  # height models are no scenes
+    assert (
+        "_classes"
+        in done(
+            "predict",
+            tmp_path / "all",
+            *options,
+            "--height",
+            template,
+            "--out",
+            tmp_path / "plan",
+            "--dry-run",
+        ).stdout
+    )
+
+
+def test_weights_and_height_models_go_together(
+    tmp_path: Path, height_weights: Path, made_weights: Path
+) -> None:
+    scheme = own_scenes(tmp_path)
+    scene, dsm = tmp_path / "raw/images/a_1.tif", tmp_path / "dsm.tif"
+    write_raster(dsm, hills((96, 64)))
+    wanted, unwanted = "weights see a height model", "weights see no height model"
+    for command in (("predict", scene), ("eval", tmp_path / "raw", "--scheme", scheme)):
+        assert wanted in refusal(*command, "--weights", height_weights)
+        assert unwanted in refusal(*command, "--weights", made_weights, "--height", dsm)
+    with pytest.raises(hrrsi.errors.HrrsiError, match=wanted):
+        hrrsi.predict(scene, weights=height_weights)
+    assert run("eval", tmp_path, "--height", dsm).exit_code == 2  # for whole scenes
+
+
+def dubai_scheme(root: Path) -> Path:
+    """Write Dubai's classes as a scheme of class indices."""
+    text = yaml.safe_load(
+        Path(hrrsi.labels.scheme.__file__).with_name("schemes").joinpath("dubai.yaml").read_text()
+    )
+    kept = {"name": "towns", "classes": text["classes"], "label_format": "indices"}
+    path = root / "towns.yaml"
+    path.write_text(yaml.safe_dump(kept))
+    return path
+
+
+@pytest.fixture
+def towns(tmp_path: Path) -> Path:
+    """Three labelled scenes with real pixels and heights, some of them missing; their scheme."""
+    for number, name in enumerate(["a", "b", "c"]):
+        place = utm(row=500 * number)
+        write_raster(
+            tmp_path / f"raw/images/{name}.tif", PIXELS[:, :96, number * 40 :][..., :96], **place
+        )
+        write_raster(tmp_path / f"raw/labels/{name}.tif", class_map(number, 96, 96, 5))
+        heights = hills((60, 60), number)
+        heights[20:25, 20 + number : 30] = -9999
+        grid = from_origin(500_000 - 2, 5_500_000 - 250 * number + 2, 0.9, 0.9)
+        write_raster(
+            tmp_path / f"raw/dsm/dsm_{name}.tif",
+            heights,
+            crs=place["crs"],
+            transform=grid,
+            nodata=-9999,
+        )
+    return dubai_scheme(tmp_path)
+
+
+def test_eval_of_scenes_and_of_patches_with_heights(
+    towns: Path, tmp_path: Path, height_weights: Path
+) -> None:
+    raw = tmp_path / "raw"
+    reading = ("--scheme", towns, "--height", "dsm/dsm_{}.tif", "--quiet")
+    done(
+        "tile",
+        raw,
+        *reading,
+        "--val-scenes",
+        "b",
+        "--test-scenes",
+        "c",
+        "--size",
+        96,
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "ds",
+    )
+    told = ("--weights", height_weights, "--format", "json", "--quiet")
+    patches = json.loads(done("eval", tmp_path / "ds", *told).stdout)
+    scenes = json.loads(
+        done("eval", raw, *reading, *told, "--scenes", "c", "--window", 96, "--overlap", 0).stdout
+    )
+    dsm = raw / "dsm/dsm_c.tif"
+    done(
+        "predict",
+        raw / "images/c.tif",
+        "--weights",
+        height_weights,
+        "--precision",
+        32,
+        "--window",
+        96,
+        "--height",
+        dsm,
+        "--out",
+        tmp_path / "c.tif",
+        "--quiet",
+    )
+    truth, labels = read(raw / "labels/c.tif")[0], read(tmp_path / "c.tif")[0]
+    known = labels != 255
+    assert 0 < (~known).sum() < 400
+    expected = (truth == labels)[known].mean()
+    assert scenes["scores"]["OA"] == pytest.approx(expected, abs=1e-6)
+    # patches hold zeros where scenes are filled with mirror images
+    assert patches["scores"]["OA"] == pytest.approx(expected, abs=0.02)
+    assert "heights dsm/dsm_{}.tif" in str(scenes)
+    for name in ("a", "b", "c"):
+        with rasterio.open(raw / f"dsm/dsm_{name}.tif", "r+") as dataset:
+            values = dataset.read()
+            dataset.write(np.where(values > 0, values - 278, values))  # above the ground
+    command = ("eval", raw, *reading, *told, "--window", 96)
+    lines = done(*command).stderr.splitlines()
+    assert sum("heights unlike those that the weights" in line for line in lines) == 1
+    assert sum("of the scene's pixels have no height" in line for line in lines) == 3
+
+
+def test_resume_knows_the_height_model(tmp_path: Path, height_weights: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", PIXELS[:, :64, :64], **utm())
+    dsm = write_raster(tmp_path / "dsm.tif", hills((64, 64)), **utm())
+    command = (
+        "predict",
+        scene,
+        "--weights",
+        height_weights,
+        "--height",
+        dsm,
+        "--quiet",
+        "--window",
+        64,
+        "--out",
+        tmp_path / "map.tif",
+    )
+    done(*command)
+    assert "was finished already" in done(*command, "--resume").stdout
+    write_raster(dsm, hills((64, 64), 5) + 1, **utm())
+    assert "was made otherwise" in refusal(*command, "--resume")
+
+
+def test_patches_without_heights_are_no_data_for_such_weights(
+    towns: Path, tmp_path: Path, height_weights: Path, made_weights: Path
+) -> None:
+    options = (
+        "--scheme",
+        towns,
+        "--val-scenes",
+        "b",
+        "--test-scenes",
+        "c",
+        "--size",
+        96,
+        "--quiet",
+    )
+    done("tile", tmp_path / "raw", *options, "--workers", 1, "--out", tmp_path / "plain")
+    done(
+        "tile",
+        tmp_path / "raw",
+        *options,
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "high",
+        "--height",
+        "dsm/dsm_{}.tif",
+    )
+    assert "height" not in yaml.safe_load((tmp_path / "plain/dataset.yaml").read_text())
+    assert "have 3 bands where the weights expect 3 bands and heights" in refusal(
+        "eval", tmp_path / "plain", "--weights", height_weights
+    )
+    assert "have 3 bands and heights where the weights expect 3 bands" in refusal(
+        "eval", tmp_path / "high", "--weights", made_weights
+    )
+
+
+def test_info_says_that_there_are_heights(
+    towns: Path, tmp_path: Path, height_weights: Path
+) -> None:
+    done(
+        "tile",
+        tmp_path / "raw",
+        "--scheme",
+        towns,
+        "--val-scenes",
+        "b",
+        "--size",
+        96,
+        "--quiet",
+        "--workers",
+        1,
+        "--out",
+        tmp_path / "ds",
+        "--height",
+        "dsm/dsm_{}.tif",
+    )
+    assert "255 = full; then heights (dsm/dsm_{}.tif)" in done("info", tmp_path / "ds").stdout
+    assert "255 = full; then heights\n" in done("info", height_weights).stdout
+    assert json.loads(done("info", height_weights, "--format", "json").stdout)["height"] is True

@@ -1,0 +1,235 @@
+"""Scenes read at another resolution, against plain loops over pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.transform import from_origin
+from samples.made_weights import scene_pixels
+
+from hrrsi.errors import HrrsiError
+from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.windows import Window, window_grid
+
+PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :117, :141]
+HOLES = np.zeros(PIXELS.shape[1:], dtype=bool)
+HOLES[30:60, 40:90] = True
+HOLES[100:, :11] = True
+
+
+def save(path: Path, pixels: np.ndarray = PIXELS, size: float = 0.1, **profile: object) -> Path:
+    count, height, width = pixels.shape
+    made = {"crs": "EPSG:28992", "transform": from_origin(155_000, 463_000, size, size), **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype,
+        **made,
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    return path
+
+
+def whole(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    window = Window(0, 0, scene.height, scene.width)
+    pixels = scene.read(window)
+    return pixels, scene.read_valid(window, pixels)
+
+
+def area_means(pixels: np.ndarray, valid: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return means by area over pixels with data, one pixel after the other."""
+    height, width = (int(np.ceil(n / step - 1e-9)) for n in valid.shape)
+    result = np.zeros((len(pixels), height, width))
+    found = np.zeros((height, width), dtype=bool)
+    for i in range(height):
+        for j in range(width):
+            total, area = np.zeros(len(pixels)), 0.0
+            for r in range(int(i * step), min(int(np.ceil((i + 1) * step)), valid.shape[0])):
+                for c in range(int(j * step), min(int(np.ceil((j + 1) * step)), valid.shape[1])):
+                    high = min(r + 1, (i + 1) * step) - max(r, i * step)
+                    wide = min(c + 1, (j + 1) * step) - max(c, j * step)
+                    if valid[r, c] and high > 1e-9 and wide > 1e-9:
+                        total += pixels[:, r, c] * (high * wide)
+                        area += high * wide
+            if area:
+                result[:, i, j], found[i, j] = total / area, True
+    return result, found
+
+
+@pytest.mark.parametrize("step", [1.5, 2, 2.7, 7.3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int32", "float64"])
+def test_a_coarser_grid_holds_means_of_pixels_with_data(
+    tmp_path: Path, step: float, dtype: str
+) -> None:
+    pixels = PIXELS.astype(dtype)
+    pixels[:, HOLES] = 250
+    path = save(tmp_path / "a.tif", pixels, nodata=250)
+    valid = ~(pixels == 250).all(axis=0)
+    expected, with_data = area_means(pixels.astype(float), valid, step)
+    with open_scene(path, resolution=0.1 * step) as scene:
+        assert scene.step == pytest.approx(step)
+        assert scene.dataset.shape == PIXELS.shape[1:]
+        found, found_valid = whole(scene)
+    assert found.dtype == dtype
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found_valid, with_data)
+    assert not with_data.all()
+    tolerance = 0.501 if "int" in dtype else 1e-3
+    np.testing.assert_allclose(found, np.where(with_data, expected, 0), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("step", [0.25, 0.6])
+def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, step: float) -> None:
+    pixels = PIXELS[:, :50, :60].astype("float64")
+    pixels[:, 20:30, 10:20] = np.nan
+    valid = np.isfinite(pixels[0])
+    with open_scene(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as scene:
+        found, found_valid = whole(scene)
+        height, width = scene.height, scene.width
+    assert (height - 1) * step < 50 <= height * step + 1e-9
+    assert (width - 1) * step < 60 <= width * step + 1e-9
+    for i in range(height):
+        for j in range(width):
+            r, c = (i + 0.5) * step - 0.5, (j + 0.5) * step - 0.5
+            nearest = min(int(r + 0.5), 49), min(int(c + 0.5), 59)
+            assert found_valid[i, j] == valid[nearest]
+            if not valid[nearest]:
+                continue
+            total, weight = np.zeros(3), 0.0
+            for y in (int(np.floor(r)), int(np.floor(r)) + 1):
+                for x in (int(np.floor(c)), int(np.floor(c)) + 1):
+                    place = min(max(y, 0), 49), min(max(x, 0), 59)
+                    if valid[place]:
+                        share = (1 - abs(r - y)) * (1 - abs(c - x))
+                        total += share * pixels[:, *place]
+                        weight += share
+            np.testing.assert_allclose(found[:, i, j], total / weight, atol=1e-9)
+
+
+@pytest.mark.parametrize("resolution", [0.063, 0.137, 0.2, 0.55])
+@pytest.mark.parametrize("overviews", [False, True])
+def test_windows_agree_where_they_overlap(
+    tmp_path: Path, resolution: float, overviews: bool
+) -> None:
+    pixels = np.tile(PIXELS, (1, 3, 3)).astype("float32")
+    pixels[:, 90:170, 60:300] = -1
+    path = save(tmp_path / "a.tif", pixels, nodata=-1)
+    if overviews:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.build_overviews([2, 4], Resampling.average)
+    with open_scene(path, resolution=resolution) as scene:
+        assert (scene.overview is not None) == (overviews and resolution >= 0.2)
+        everything, valid = whole(scene)
+        for row in window_grid(scene.height, scene.width, 37, 23):
+            for w in row:
+                part = slice(w.row, w.row + w.height), slice(w.col, w.col + w.width)
+                here = scene.read(w)
+                np.testing.assert_array_equal(here, everything[:, *part])
+                np.testing.assert_array_equal(scene.read_valid(w, here), valid[part])
+    assert 0.3 < valid.mean() < 1
+
+
+def test_validity_is_that_of_the_window_asked_for(tmp_path: Path) -> None:
+    pixels = PIXELS.copy()
+    pixels[:, HOLES] = 0
+    with open_scene(save(tmp_path / "a.tif", pixels, nodata=0), resolution=0.2) as scene:
+        first, second = Window(0, 0, 20, 20), Window(16, 22, 20, 20)
+        values = scene.read(first)
+        scene.read(second)
+        assert scene.read_valid(first, values).all()
+        assert not scene.read_valid(second, values).all()
+
+
+def test_overviews_are_read_where_they_help(tmp_path: Path) -> None:
+    pixels = np.tile(PIXELS, (1, 3, 3))[:, :348, :420]
+    path = save(tmp_path / "a.tif", pixels)
+    with open_scene(path, resolution=0.47) as scene:
+        expected, _ = whole(scene)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4, 8], Resampling.average)
+    with open_scene(path, resolution=0.47) as scene:
+        assert scene.overview is not None
+        assert scene.overview.dataset.shape == (87, 105)
+        found, _ = whole(scene)
+        assert found.shape == expected.shape
+    # means of means: close, and far closer than a pixel to the side
+    difference = np.abs(found.astype(int) - expected).mean()
+    beside = np.abs(found[:, :, 1:].astype(int) - expected[:, :, :-1]).mean()
+    assert 3 * difference < beside
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(pixels * 0 + 99)  # leaves the overviews as they are
+    with open_scene(path, resolution=0.47) as scene:
+        np.testing.assert_array_equal(whole(scene)[0], found)
+    # an overview mixes what only the user knows to be no data into its neighbours
+    with open_scene(path, resolution=0.47, nodata=0) as scene:
+        assert scene.overview is None
+
+
+@pytest.mark.parametrize("kind", ["internal", "external", "nodata", "alpha", "alpha_float"])
+def test_pixels_without_data_do_not_bleed_through_overviews(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    pixels, holes = np.maximum(PIXELS[:, :116, :140], 1), HOLES[:116, :140]
+    fill = 0 if kind == "nodata" else 255
+    stored = np.where(holes, np.uint8(fill), pixels)
+    profile: dict[str, object] = {"nodata": 0} if kind == "nodata" else {}
+    if kind.startswith("alpha"):
+        alpha = np.where(holes, np.uint8(0), np.uint8(255))
+        stored = np.concatenate([stored, alpha[None]])
+        profile = {"photometric": "RGB", "alpha": "yes"}
+    if kind == "alpha_float":
+        stored = stored.astype(np.float32)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal"):
+        save(path, stored, **profile)
+        with rasterio.open(path, "r+") as dataset:
+            if kind in ("internal", "external"):
+                dataset.write_mask(~holes)
+            dataset.build_overviews([2], Resampling.average)
+    expected, valid = area_means(pixels.astype(float), ~holes, 2)
+    with open_scene(path, resolution=0.2) as scene:
+        assert (scene.overview is None) == (kind in ("external", "alpha_float"))
+        found, found_valid = whole(scene)
+    np.testing.assert_array_equal(found_valid, valid)
+    assert np.abs(found - expected)[:, valid].max() < 1
+
+
+def test_a_window_knows_its_place_on_the_input(tmp_path: Path) -> None:
+    with open_scene(save(tmp_path / "a.tif"), resolution=0.27) as scene:
+        assert (scene.height, scene.width) == (44, 53)
+        assert scene.on_input_grid(Window(0, 0, 44, 53)) == Window(0, 0, 117, 141)
+        assert scene.on_input_grid(Window(10, 20, 5, 4)) == Window(27, 54, 14, 11)
+        own = scene.on_own_grid
+        assert (own.height, own.width, own.step) == (117, 141, 1)
+        np.testing.assert_array_equal(own.read(Window(3, 4, 50, 60)), PIXELS[:, 3:53, 4:64])
+        assert scene.resolution == pytest.approx(0.1)  # the raster's own
+
+
+def test_much_the_same_resolution_is_left_alone(tmp_path: Path) -> None:
+    with open_scene(save(tmp_path / "a.tif"), resolution=0.1005) as scene:
+        assert scene.step == 1
+        np.testing.assert_array_equal(whole(scene)[0], PIXELS)
+
+
+def test_what_can_not_be_resampled_is_one_line(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", crs=None)
+    with (
+        pytest.raises(HrrsiError, match=r"a.tif: its ground resolution is not known.*--resample"),
+        open_scene(path, resolution=0.2),
+    ):
+        pass
+    path = save(tmp_path / "b.tif", size=10)
+    with (
+        pytest.raises(HrrsiError, match=r"has 10 m a pixel, far too coarse to be read at 0\.1 m"),
+        open_scene(path, resolution=0.1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (2, 3)])
+@pytest.mark.parametrize("step", [0.4, 3.3, 500])
+def test_tiny_scenes(tmp_path: Path, shape: tuple[int, int], step: float) -> None:
+    pixels = PIXELS[:, : shape[0], : shape[1]]
+    with open_scene(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as scene:
+        found, valid = whole(scene)
+    assert found.shape[1:] == tuple(max(1, int(np.ceil(n / step))) for n in shape)
+    assert valid.all()
+    assert pixels.min() <= found.min() <= found.max() <= pixels.max()
