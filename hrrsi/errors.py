@@ -1,4 +1,14 @@
-"""The error that ends a command in one line."""
+"""Errors that the user can put right, one class a kind, each the matching built-in too.
+
+A message names parameters of the library between backticks, e.g. ```min_area``` or
+```overwrite=True```; the command line turns them into its flags (`hrrsi.cli.flags`).
+"""
+
+from __future__ import annotations
+
+from typing import Self, TypeVar
+
+_Error = TypeVar("_Error", bound="HrrsiError")
 
 
 class HrrsiError(Exception):
@@ -8,7 +18,7 @@ class HrrsiError(Exception):
 
     Args:
         what: What went wrong, in a few words.
-        where: The file, scene, option or place it went wrong in.
+        where: The file, scene, parameter or place it went wrong in.
         fix: What to do about it.
     """
 
@@ -16,18 +26,97 @@ class HrrsiError(Exception):
         self.what = what
         self.where = where
         self.fix = fix
-        line = what if where is None else f"{where}: {what}"
-        super().__init__(f"{line}; {fix}" if fix else line)
+        super().__init__(_line(what, where, fix))
 
-    def with_note(self, note: str) -> "HrrsiError":
+    def at(self, where: object) -> Self:
+        """Return the error as one of another place."""
+        return self._changed(where=where)
+
+    def with_note(self, note: str) -> Self:
         """Return the error with something more to know at its end."""
-        return HrrsiError(
-            self.what, where=self.where, fix=f"{self.fix}; {note}" if self.fix else note
-        )
+        return self._changed(fix=f"{self.fix}; {note}" if self.fix else note)
+
+    def _changed(self, **changes: object) -> Self:
+        return _rebuilt(type(self), self._own_arguments(), {**self.__dict__, **changes})
+
+    def _own_arguments(self) -> dict[str, str | None]:
+        """Return the keyword arguments of this class that have no default."""
+        return {}
 
     def __reduce__(self) -> tuple[object, ...]:  # keyword arguments must survive worker processes
-        return (_rebuild, (self.what, self.where, self.fix))
+        return (_rebuilt, (type(self), self._own_arguments(), self.__dict__))
 
 
-def _rebuild(what: str, where: object, fix: str | None) -> HrrsiError:
-    return HrrsiError(what, where=where, fix=fix)
+class InputError(HrrsiError, ValueError):
+    """A file or folder that is read can't be used: damaged, of another kind, unfit for the rest."""
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """A file or folder that is read is not there."""
+
+
+class WeightsError(InputError):
+    """A weights file can't be used, or not for this."""
+
+
+class OptionError(HrrsiError, ValueError):
+    """A parameter has a value that it can't have, or one that others exclude.
+
+    Attributes:
+        parameter: Its name in the library.
+
+    Args:
+        what: What is wrong with it.
+        parameter: Its name in the library; None where several share the blame.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str, *, parameter: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what, where=None if parameter is None else f"`{parameter}`", fix=fix)
+        self.parameter = parameter
+
+
+class OutputError(HrrsiError, OSError):
+    """A file or folder can't be written."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """A file or folder to be written is there already."""
+
+
+class DeviceError(HrrsiError, RuntimeError):
+    """A device, precision or engine is not to be had here, or its memory is short."""
+
+
+class RunError(HrrsiError, RuntimeError):
+    """A training run can't go on."""
+
+
+class DependencyError(HrrsiError, ImportError):
+    """What was asked for needs packages that are not installed.
+
+    Args:
+        what: What needs them, and which they are.
+        extra: The extra of hrrsi that brings them.
+    """
+
+    def __init__(self, what: str, *, extra: str) -> None:
+        super().__init__(what, fix=f"install them: pip install 'hrrsi[{extra}]'")
+        self.extra = extra
+
+    def _own_arguments(self) -> dict[str, str | None]:
+        return {"extra": self.extra}
+
+
+def _rebuilt(
+    kind: type[_Error], arguments: dict[str, str | None], attributes: dict[str, object]
+) -> _Error:
+    error = kind(str(attributes["what"]), **arguments)
+    error.__dict__.update(attributes)
+    error.args = (_line(error.what, error.where, error.fix),)
+    return error
+
+
+def _line(what: str, where: object, fix: str | None) -> str:
+    line = what if where is None else f"{where}: {what}"
+    return f"{line}; {fix}" if fix else line

@@ -11,16 +11,12 @@ from typer.core import TyperGroup
 
 from hrrsi.cli.evaluate import evaluate
 from hrrsi.cli.info import info
+from hrrsi.cli.messages import RUNNING_COMMAND, error_line
 from hrrsi.cli.predict import predict
 from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
-from hrrsi.errors import HrrsiError
-
-_OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
-
-_INTERRUPTED = "interrupted; nothing half-written was left under its final name"
 
 
 class OneLineErrors(TyperGroup):
@@ -33,6 +29,12 @@ class OneLineErrors(TyperGroup):
             args = ["--debug", *(a for a in args[:end] if a != "--debug"), *args[end:]]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is asked for; messages name its flags."""
+        name, command, rest = super().resolve_command(ctx, args)
+        RUNNING_COMMAND.set(command)
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
         if ctx.params.get("debug"):
@@ -41,32 +43,12 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise  # typer's own: usage errors among them, which exit with 2
-        except HrrsiError as error:
-            line = str(error)
-        except KeyboardInterrupt as interruption:
-            line = str(interruption) or _INTERRUPTED
-        except MemoryError:
-            line = _OUT_OF_MEMORY
-        except OSError as error:
-            if error.errno == errno.EPIPE:
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # `hrrsi ... | head` is no error; typer ends it without a word
-            line = _os_error_line(error)
-        except Exception as error:
-            kind = type(error).__name__
-            line = f"unexpected {kind}: {error}; run it with --debug and report it"
-            if kind == "OutOfMemoryError":  # torch's, which takes seconds to import
-                line = _OUT_OF_MEMORY
-        typer.echo(f"error: {' '.join(line.split())}", err=True)
+            line = error_line(error)
+        typer.echo(f"error: {line}", err=True)
         raise typer.Exit(1)
-
-
-def _os_error_line(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{place}the disk is full; free space, or choose another --out"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{place}permission denied; change its permissions, or choose another path"
-    return f"{place}{error.strerror or error}; check the path"
 
 
 app = typer.Typer(

@@ -13,6 +13,7 @@ from hrrsi.cli.evaluated_arguments import (
     refuse_scene_options,
     require_outputs,
 )
+from hrrsi.cli.messages import scene_warnings_in_one_line
 from hrrsi.cli.options import (
     Bands,
     Device,
@@ -31,7 +32,6 @@ from hrrsi.cli.options import (
     integers,
     names,
 )
-from hrrsi.cli.scene_warnings import scene_warnings_in_one_line
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind, ProtocolName
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 

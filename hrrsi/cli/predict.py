@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hrrsi.cli.messages import scene_warnings_in_one_line
 from hrrsi.cli.options import (
     NETWORK_PANEL,
     Bands,
@@ -24,7 +25,6 @@ from hrrsi.cli.options import (
     WindowSize,
     integers,
 )
-from hrrsi.cli.scene_warnings import scene_warnings_in_one_line
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from hrrsi.cli.hardware_options import (
     PretrainingPrecision,
     TrainingDevice,
 )
+from hrrsi.cli.messages import print_warning
 from hrrsi.cli.options import Overwrite, Quiet
-from hrrsi.cli.warning_lines import print_warning
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
 _RECIPE = "Recipe (by default the published one)"

@@ -14,6 +14,7 @@ from hrrsi.cli.hardware_options import (
     TrainingDevice,
     TrainingPrecision,
 )
+from hrrsi.cli.messages import print_warning
 from hrrsi.cli.options import Overwrite, Quiet, names
 from hrrsi.cli.recipe_options import (
     RECIPE_PANEL,
@@ -32,7 +33,6 @@ from hrrsi.cli.recipe_options import (
     Warmup,
     WeightDecay,
 )
-from hrrsi.cli.warning_lines import print_warning
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import TrainOptions, automatic_precision
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named

@@ -1,0 +1,100 @@
+"""What commands say on standard error: one line each, with the library's parameters as flags."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from hrrsi.errors import HrrsiError
+
+OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
+INTERRUPTED = "interrupted; nothing half-written was left under its final name"
+
+# The typer command that is running, whose flags messages name.
+RUNNING_COMMAND: ContextVar[Any] = ContextVar("running command", default=None)
+
+_PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+
+
+def in_flags(text: str) -> str:
+    """Return a message of the library with its parameters as the flags of the running command.
+
+    Args:
+        text: Names parameters between backticks: ```min_area```, ```device=cpu``` or
+            ```overwrite=True```. What the command doesn't take stays as it is.
+    """
+    command = RUNNING_COMMAND.get()
+    parameters = {} if command is None else {p.name: p for p in command.params}
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in parameters:
+            return match.group()
+        parameter = parameters[name]
+        if parameter.param_type_name == "argument":
+            return str(value or parameter.human_readable_name)
+        if value == "False" and parameter.secondary_opts:
+            return str(parameter.secondary_opts[0])
+        option = str(max(parameter.opts, key=len))
+        return option if value in (None, "True") else f"{option} {value}"
+
+    return _PARAMETER.sub(flag, text)
+
+
+def error_line(error: BaseException) -> str:
+    """Return what went wrong, where, and what to do, in one line."""
+    if isinstance(error, HrrsiError):
+        line = in_flags(str(error))
+    elif isinstance(error, KeyboardInterrupt):
+        line = in_flags(str(error)) or INTERRUPTED
+    elif isinstance(error, MemoryError):
+        line = OUT_OF_MEMORY
+    elif isinstance(error, OSError):
+        line = _os_error_line(error)
+    elif type(error).__name__ == "OutOfMemoryError":  # torch's, which takes seconds to import
+        line = OUT_OF_MEMORY
+    else:
+        line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
+    return " ".join(line.split())
+
+
+def print_warning(message: object) -> None:
+    """Print a warning above whatever progress bar is open."""
+    from tqdm import tqdm
+
+    tqdm.write(f"warning: {in_flags(str(message))}", file=sys.stderr)
+
+
+@contextmanager
+def scene_warnings_in_one_line() -> Iterator[None]:
+    """Print each warning about a scene as a line for the user, above any progress bar."""
+    from hrrsi.prediction.scene_checks import SceneWarning
+
+    with warnings.catch_warnings(action="always", category=SceneWarning):
+        show = warnings.showwarning
+
+        def show_in_one_line(
+            message: Warning | str, category: type[Warning], *place: Any, **more: Any
+        ) -> None:
+            if issubclass(category, SceneWarning):
+                print_warning(message)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_in_one_line  # restored by catch_warnings
+        yield
+
+
+def _os_error_line(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{place}the disk is full; free space, or choose another --out"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}permission denied; change its permissions, or choose another path"
+    return f"{place}{error.strerror or error}; check the path"
