@@ -1,7 +1,7 @@
 """Errors that the user can put right, one class a kind, each the matching built-in too.
 
 A message names parameters of the library between backticks, e.g. ```min_area``` or
-```overwrite=True```; the command line turns them into its flags (`hrrsi.cli.flags`).
+```overwrite=True```; the command line turns them into its flags (`hrrsi.cli.messages`).
 """
 
 from __future__ import annotations

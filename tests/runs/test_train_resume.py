@@ -82,7 +82,7 @@ def test_resumed_from_any_step_the_curve_is_the_undisturbed_one(
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from hrrsi.training.checkpoints import WholeCheckpoints
+from hrrsi.runs.checkpoints import WholeCheckpoints
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
 from hrrsi.training.run import train
