@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
-from hrrsi.labels.scheme import Colour
 from hrrsi.quantities import counted
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp
 
+from hrrsi.classes import UnknownLabels
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import class_lookup
 from hrrsi.labels.label_reading import ColourLabels, IndexLabels
-from hrrsi.labels.scene_labels import Indices, Unknown
+from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.scenes.bands import colour_bands
@@ -65,7 +66,7 @@ def open_map(
     merged: MergedClasses,
     *,
     name: str,
-    unknown: Unknown = "error",
+    unknown: UnknownLabels = "error",
     map_format: MapFormat | None = None,
 ) -> Iterator[MapClasses]:
     """Open a map, whatever tool made it.
@@ -177,7 +178,7 @@ class _NamedMap(_IndexMap):
         scene: Scene,
         scheme: Scheme,
         name: str,
-        unknown: Unknown,
+        unknown: UnknownLabels,
         classes: int,
     ) -> None:
         self._classes = classes

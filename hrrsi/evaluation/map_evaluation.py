@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, UnknownLabels
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
@@ -21,7 +21,7 @@ from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.evaluation.scene_evaluation import SceneReading, Truth, labels_read
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Labels, Unknown
+from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons
@@ -46,7 +46,7 @@ class MapReading:
     """
 
     merges: tuple[str, ...] = ()
-    unknown: Unknown = "error"
+    unknown: UnknownLabels = "error"
     map_format: MapFormat | None = None
     aoi: Path | None = None
 

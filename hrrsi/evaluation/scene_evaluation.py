@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from hrrsi.classes import UnknownLabels
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
@@ -18,7 +19,7 @@ from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Indices, Labels, Unknown
+from hrrsi.labels.scene_labels import Indices, Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
@@ -46,7 +47,7 @@ class SceneReading:
     """
 
     merges: tuple[str, ...] = ()
-    unknown: Unknown = "error"
+    unknown: UnknownLabels = "error"
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     scale: float | None = None

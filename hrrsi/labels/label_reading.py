@@ -12,9 +12,9 @@ import numpy.typing as npt
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, UnknownLabels
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, Unknown
+from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
@@ -39,7 +39,13 @@ class _RasterLabels(Labels):
     noun = "label"  # what messages call it
 
     def __init__(
-        self, path: str, dataset: Any, scene: Scene, scheme: Scheme, name: str, unknown: Unknown
+        self,
+        path: str,
+        dataset: Any,
+        scene: Scene,
+        scheme: Scheme,
+        name: str,
+        unknown: UnknownLabels,
     ) -> None:
         super().__init__(scene, name, path, unknown)
         self.dataset = dataset
@@ -320,7 +326,7 @@ def open_labels(
     scheme: Scheme,
     *,
     name: str,
-    unknown: Unknown = "error",
+    unknown: UnknownLabels = "error",
 ) -> Iterator[Labels]:
     """Open the labels of a scene.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, UnknownLabels
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.scheme import Scheme
 from hrrsi.scenes.polygons import scene_polygons
@@ -20,7 +19,6 @@ from hrrsi.scenes.windows import Window
 # Marks pixels whose label the scheme doesn't know; a scheme has at most 254 classes, 0 to 253.
 UNKNOWN_LABEL = 254
 
-Unknown = Literal["error", "ignore"]
 Indices = npt.NDArray[np.uint8]
 
 
@@ -34,7 +32,7 @@ class Labels(ABC):
         unknown: What to do about labels that the scheme doesn't know: fail, or ignore them.
     """
 
-    def __init__(self, scene: Scene, name: str, path: str, unknown: Unknown) -> None:
+    def __init__(self, scene: Scene, name: str, path: str, unknown: UnknownLabels) -> None:
         self.scene = scene
         self.name = name
         self.path = path
@@ -82,7 +80,7 @@ class PolygonLabels(Labels):
     """
 
     def __init__(
-        self, path: str, scene: Scene, scheme: Scheme, name: str, unknown: Unknown
+        self, path: str, scene: Scene, scheme: Scheme, name: str, unknown: UnknownLabels
     ) -> None:
         super().__init__(scene, name, path, unknown)
         self._scheme = scheme

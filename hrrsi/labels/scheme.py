@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import HrrsiError
 from hrrsi.yaml_file import read_yaml
 
 Byte = Annotated[int, Field(ge=0, le=255)]
-Colour = tuple[Byte, Byte, Byte]
+ValidatedColour = tuple[Byte, Byte, Byte]
 
 
 class _Strict(BaseModel):
@@ -39,7 +39,7 @@ class SchemeClass(_Strict):
     """
 
     name: str
-    colour: Colour
+    colour: ValidatedColour
     code: str | None = None
     index: int | None = None
 
@@ -48,7 +48,7 @@ class IgnoredColour(_Strict):
     """A colour (or index) of the labels that stands for no class: its pixels are ignored."""
 
     name: str
-    colour: Colour
+    colour: ValidatedColour
     index: int | None = None
 
 
@@ -94,7 +94,7 @@ class Scheme(_Strict):
     eroded_labels: tuple[str, ...] = ()
     heights: tuple[str, ...] = ()
     scene: str = "{scene}"
-    label_format: Literal["colours", "indices", "polygons"] = "colours"
+    label_format: LabelFormat = "colours"
     attribute: str = "class"
     splits: dict[str, Split] = {}
     resolution: float | None = Field(default=None, gt=0)
@@ -141,7 +141,7 @@ class Scheme(_Strict):
             return self.scene.format(**groups)
         return next(iter(groups.values())) if len(groups) == 1 else None
 
-    def read_as(self, label_format: str | None, attribute: str | None = None) -> Scheme:
+    def read_as(self, label_format: LabelFormat | None, attribute: str | None = None) -> Scheme:
         """Return the scheme with another label format or attribute, where they are given."""
         changed = {"label_format": label_format, "attribute": attribute}
         return self.model_copy(update={k: v for k, v in changed.items() if v is not None})

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.files import replacing, scratch_folder
-from hrrsi.labels.scheme import Colour
 from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.raw_pyramid import LabelPyramid, write_errors
 from hrrsi.maps.styles import pam_xml, qml_style

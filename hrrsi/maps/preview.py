@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import Resampling
 
+from hrrsi.classes import class_palette
 from hrrsi.files import replacing
 from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
@@ -47,8 +48,7 @@ def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | Non
         scene_picture(mapped.scene, bands, height, width),
         _labels(mapped, height, width),
     )
-    palette = np.full((256, 3), NO_DATA_COLOUR, dtype=np.uint8)
-    palette[: len(mapped.colours)] = mapped.colours
+    palette = class_palette(mapped.colours, NO_DATA_COLOUR)
     picture = _layout(mapped, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:
         tags = PngInfo()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import class_palette
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.weights_file import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
@@ -76,9 +77,7 @@ class Segmenter:
     @property
     def palette(self) -> npt.NDArray[np.uint8]:
         """(256, 3) colours: ``palette[labels]`` is a picture; what is no class is black."""
-        palette = np.zeros((256, 3), dtype=np.uint8)
-        palette[: len(self.classes)] = self.meta["colours"]
-        return palette
+        return class_palette(self.meta["colours"])
 
     def __call__(
         self,

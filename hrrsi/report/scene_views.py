@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scheme import Colour
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene_picture import scene_picture
 

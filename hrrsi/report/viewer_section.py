@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hrrsi.classes import Colour
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.labels.scheme import Colour
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import escaped, percent, section, swatch
 from hrrsi.report.scene_views import PALETTE_OFFSET, SceneView, palette_chunk

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scheme import Colour, check_statistics, invalid_file
+from hrrsi.labels.scheme import ValidatedColour, check_statistics, invalid_file
 from hrrsi.labels.splits import Part
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
@@ -69,7 +69,7 @@ class DatasetDescription(BaseModel):
     scheme: str
     split: str | None = None
     classes: list[str] = Field(min_length=1)
-    colours: list[Colour]
+    colours: list[ValidatedColour]
     bands: list[int]
     height: str | None = None
     dtype: str

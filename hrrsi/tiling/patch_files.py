@@ -16,9 +16,8 @@ from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
 from hrrsi.errors import HrrsiError
-from hrrsi.labels.scheme import Colour
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -84,9 +83,7 @@ def label_bytes(
         return _tiff_bytes(indices[np.newaxis], georeference, palette=palette)
     height, width = indices.shape
     image = Image.frombytes("P", (width, height), indices.tobytes())
-    entries = np.zeros((256, 3), dtype=np.uint8)
-    entries[: len(colours)] = colours
-    image.putpalette(entries.tobytes())
+    image.putpalette(class_palette(colours).tobytes())
     return _png_bytes(image, compress_level=6)
 
 

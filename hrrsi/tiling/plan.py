@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hrrsi.classes import UnknownLabels
 from hrrsi.errors import HrrsiError
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Unknown
 from hrrsi.labels.scheme import Scheme, merged_classes
 from hrrsi.labels.splits import Part, SceneSplit
 from hrrsi.scenes.bands import colour_bands
@@ -56,7 +56,7 @@ class TilingOptions:
     nodata: float | None = None
     scale: float | None = None
     height: str | None = None
-    unknown: Unknown = "error"
+    unknown: UnknownLabels = "error"
     aoi: Path | None = None
     workers: int = 1
     show_progress: bool = True

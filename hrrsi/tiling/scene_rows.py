@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from rasterio import Affine
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, UnknownLabels
 from hrrsi.labels.label_reading import open_labels
-from hrrsi.labels.scene_labels import Labels, Unknown
+from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
@@ -107,7 +107,7 @@ class Tiling:
     stride: int
     file_format: PatchFormat
     nodata: float | None
-    unknown: Unknown
+    unknown: UnknownLabels
     aoi: Path | None
     measure: bool
     fingerprint: bool

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hrrsi.labels.scheme import Colour
+from hrrsi.classes import Colour
 from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
 from hrrsi.runs.record import training_losses
 

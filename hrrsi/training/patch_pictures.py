@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from hrrsi.classes import IGNORE_INDEX
-from hrrsi.labels.scheme import Colour
+from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
 
 RGB = npt.NDArray[np.uint8]
 PAPER: Colour = (255, 255, 255)
@@ -119,10 +118,8 @@ def _averaged(values: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:
 
 def class_panel(label: npt.NDArray[np.uint8], colours: Sequence[Colour], side: int) -> RGB:
     """Return class indices (H, W) as a panel of their colours; ignored pixels are striped."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colours)] = colours
     label = resized(label, side)
-    return with_stripes(table[label], label == IGNORE_INDEX)
+    return with_stripes(class_palette(colours)[label], label == IGNORE_INDEX)
 
 
 def with_stripes(panel: RGB, ignored: npt.NDArray[np.bool_]) -> RGB:

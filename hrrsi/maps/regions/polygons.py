@@ -16,9 +16,9 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
+from hrrsi.classes import Colour
 from hrrsi.errors import HrrsiError
 from hrrsi.files import replacing, scratch_folder
-from hrrsi.labels.scheme import Colour
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
 from hrrsi.maps.regions.outlines import corners, outlines
 from hrrsi.maps.regions.runs import Integers, Labels, StripRuns, even_strips, strip_components
