@@ -11,6 +11,7 @@ import torch
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 from samples.made_weights import save_made_weights
+from samples.published_networks import published_layout
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -158,9 +159,8 @@ def test_how_weights_were_trained_is_said_in_words(tmp_path: Path) -> None:
     assert found["validation"] == "OA 50.00%, mF1 -; IoU of Building 25.00%, Water - (patches)"
 
 
-def test_a_published_checkpoint(legacy: Path, tmp_path: Path) -> None:
-    shapes = json.loads((legacy / "keys_ued_bes.json").read_text())
-    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+def test_a_published_checkpoint(tmp_path: Path) -> None:
+    state = {key: torch.zeros(shape) for key, shape in published_layout("ued_bes").items()}
     path = tmp_path / "epoch_420_OA_0.8925.pth"
     torch.save({"epoch": 420, "model_state_dict": state, "optimizer_state_dict": {}}, path)
     found = lines(path)

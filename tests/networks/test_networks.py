@@ -1,6 +1,5 @@
 """One contract for every network, and the published networks' outputs to the last digit."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 from samples.network_contract import NetworkContract
+from samples.published_networks import (
+    filled_weights,
+    normalised_image,
+    published_checkpoint,
+    published_layout,
+    published_models,
+    published_outputs,
+    stored_part,
+)
 
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.names import GHOSTNET_MODELS, parsed_model
+from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model
 
@@ -26,33 +35,18 @@ PARAMETERS = {
 TOLERANCE = 1e-5
 
 
-def published_weights(legacy: Path, model: str) -> dict[str, torch.Tensor]:
-    """State dict of the published layout with reproducible numbers."""
-    if not (legacy / f"keys_{model}.json").exists():
-        pytest.skip(f"no published layout of {model}")
-    sys.path.insert(0, str(legacy))
-    try:
-        import weights
-    finally:
-        sys.path.remove(str(legacy))
-    return {k: torch.from_numpy(np.asarray(v)) for k, v in weights.state_dict(model).items()}
-
-
-def published_checkpoint(legacy: Path, model: str, folder: Path) -> Path:
-    """A file as the published ones are."""
-    path = folder / "epoch_420_OA_0.8960.pth"
-    content = {
-        "epoch": 420,
-        "model_state_dict": published_weights(legacy, model),
-        "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.004, "momentum": 0.9}]},
+def network_maps(network: SegmentationNetwork, height: int, width: int) -> dict[str, np.ndarray]:
+    """Maps of the reference's image, and the most likely class of each pixel."""
+    with torch.inference_mode():
+        maps = network(normalised_image(height, width))
+    return {name: values.numpy() for name, values in maps.items()} | {
+        "argmax": maps["lbl"].argmax(1).numpy()
     }
-    torch.save(content, path)
-    return path
 
 
-def published_image(height: int, width: int) -> torch.Tensor:
-    rng = np.random.RandomState(7)
-    return torch.from_numpy(rng.uniform(-2.0, 2.0, (1, 3, height, width)).astype(np.float32))
+def largest_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    assert actual.shape == expected.shape
+    return float(np.abs(actual.astype(np.float64) - expected).max())
 
 
 class PublishedContract(NetworkContract):
@@ -68,41 +62,6 @@ class PublishedContract(NetworkContract):
             with_every_part = f"ued_bes_sfm{self.model.removeprefix(base)}"
             count = sum(p.numel() for p in network.parameters())
             assert PARAMETERS[base] < count < PARAMETERS[with_every_part]
-
-    def test_published_checkpoint_loads_and_gives_the_published_maps(
-        self, legacy: Path, tmp_path: Path
-    ) -> None:
-        network = load_model(published_checkpoint(legacy, self.model, tmp_path))
-        assert network.meta["model"] == self.model
-        assert network.meta["classes"] == [
-            "building",
-            "clutter",
-            "car",
-            "impervious surface",
-            "low vegetation",
-            "tree",
-        ]
-        assert network.meta["colours"][0] == (0, 0, 255)
-        assert network.meta["mean"] == [0.46956375, 0.32316217, 0.3183202]
-        assert network.meta["resolution"] == 0.09
-        reference = np.load(legacy / "reference.npz")
-        stored = [key for key in reference if key.split("/")[0] == self.model]
-        assert stored
-        for key in stored:
-            _, size, name = key.split("/")
-            height, width = map(int, size.split("x"))
-            with torch.inference_mode():
-                maps = network(published_image(height, width))
-            actual = {
-                **maps,
-                "edg_sgm": maps["edg"].sigmoid() if "edg" in maps else None,
-                "scr_sgm": maps.get("scr"),
-                "argmax": maps["lbl"].argmax(1),
-            }[name].numpy()
-            if name != "argmax":
-                actual = actual[..., ::4, ::4]
-            assert actual.shape == reference[key].shape, key
-            assert np.abs(actual.astype(np.float64) - reference[key]).max() <= TOLERANCE, key
 
 
 class TestUED(PublishedContract):
@@ -153,15 +112,64 @@ def _subclasses(parent: type) -> list[type[PublishedContract]]:
     return [c for child in parent.__subclasses__() for c in (child, *_subclasses(child))]
 
 
-def test_encoder_equals_timms(legacy: Path) -> None:
+@pytest.mark.parametrize("model", published_models())
+def test_published_checkpoint_loads_and_gives_the_published_maps(
+    model: str, tmp_path: Path
+) -> None:
+    network = load_model(published_checkpoint(model, tmp_path))
+    assert network.meta["model"] == model
+    assert network.meta["classes"] == [
+        "building",
+        "clutter",
+        "car",
+        "impervious surface",
+        "low vegetation",
+        "tree",
+    ]
+    assert network.meta["colours"][0] == (0, 0, 255)
+    assert network.meta["mean"] == [0.46956375, 0.32316217, 0.3183202]
+    assert network.meta["resolution"] == 0.09
+    compared = set()
+    for (height, width), output, expected in published_outputs(model):
+        actual = stored_part(output, network_maps(network, height, width)[output])
+        assert largest_difference(actual, expected) <= TOLERANCE, output
+        compared.add(output)
+    assert compared == {"argmax", *network_maps(network, 32, 32)}
+
+
+@pytest.mark.parametrize("model", published_models())
+def test_every_published_number_agrees(model: str, legacy: Path, tmp_path: Path) -> None:
+    sys.path.insert(0, str(legacy))
+    try:
+        import weights
+    finally:
+        sys.path.remove(str(legacy))
+    filled = filled_weights(model)
+    published = weights.state_dict(model)
+    assert list(filled) == list(published)
+    assert all(np.array_equal(filled[key].numpy(), values) for key, values in published.items())
+    network = load_model(published_checkpoint(model, tmp_path))
+    with np.load(legacy / "reference.npz") as reference:
+        stored = [key for key in reference if key.split("/")[0] == model]
+        assert stored
+        for key in stored:
+            _, size, name = key.split("/")
+            maps = network_maps(network, *map(int, size.split("x")))
+            if "edg" in maps:
+                maps["edg_sgm"] = torch.from_numpy(maps["edg"]).sigmoid().numpy()
+            maps["scr_sgm"] = maps.get("scr")
+            actual = maps[name] if name == "argmax" else maps[name][..., ::4, ::4]
+            assert largest_difference(actual, reference[key]) <= TOLERANCE, key
+
+
+def test_encoder_equals_timms() -> None:
     import timm
 
     torch.manual_seed(0)
     ghostnet = timm.create_model("ghostnet_100").eval()
     network = build_network("ued", 6).eval()
     encoder = network.base_network
-    shapes = json.loads((legacy / "keys_ued.json").read_text())
-    assert {f"base_network.{k}" for k in encoder.state_dict()} < set(shapes)
+    assert {f"base_network.{k}" for k in encoder.state_dict()} < set(published_layout("ued"))
     encoder.load_state_dict({k: ghostnet.state_dict()[k] for k in encoder.state_dict()})
     image = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():

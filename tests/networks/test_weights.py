@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from samples.network_contract import meta_of
+from samples.published_networks import filled_weights, published_checkpoint
 from typer.testing import CliRunner
 
 import hrrsi
@@ -172,20 +173,17 @@ def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: 
         check_encoder_source("ued-resnet18.dropped_in1k", "none")
 
 
-def test_published_checkpoint_with_a_parallel_prefix(legacy: Path, tmp_path: Path) -> None:
-    from test_networks import published_weights
-
-    state = {f"module.{k}": v for k, v in published_weights(legacy, "ued_bes").items()}
+def test_published_checkpoint_with_a_parallel_prefix(tmp_path: Path) -> None:
+    state = {f"module.{k}": v for k, v in filled_weights("ued_bes").items()}
     path = tmp_path / "parallel.pth"
     torch.save({"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {}}, path)
     assert load_model(path).meta["model"] == "ued_bes"
 
 
-def test_published_checkpoint_maps_a_scene(legacy: Path, tmp_path: Path, examples: Path) -> None:
+def test_published_checkpoint_maps_a_scene(tmp_path: Path, examples: Path) -> None:
     import rasterio
-    from test_networks import published_checkpoint
 
-    weights = published_checkpoint(legacy, "ued_bes_sfm", tmp_path)
+    weights = published_checkpoint("ued_bes_sfm", tmp_path)
     out = tmp_path / "map.tif"
     scene = examples / "dubai" / "tile1" / "images" / "image_part_007.jpg"
     result = CliRunner().invoke(

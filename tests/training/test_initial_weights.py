@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from samples.network_contract import meta_of
+from samples.published_networks import published_checkpoint
 
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
@@ -157,10 +158,8 @@ def test_another_encoder_is_no_start(source: str, target: str, words: str, tmp_p
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-def test_a_published_checkpoint_starts_a_network(legacy: Path, tmp_path: Path) -> None:
-    from test_networks import published_checkpoint
-
-    path = published_checkpoint(legacy, "ued_bes_sfm", tmp_path)
+def test_a_published_checkpoint_starts_a_network(tmp_path: Path) -> None:
+    path = published_checkpoint("ued_bes_sfm", tmp_path)
     network = fresh("ued_bes_sfm", 3)
     kept = load_initial_weights(network, path, ["tree", "car", "snow"], RGB)
     assert kept.classes == ("tree", "car")
