@@ -26,8 +26,8 @@ from hrrsi.graphs import segmentation
 from hrrsi.graphs import segmentation as ghostnet
 from hrrsi.graphs.graph import PRECISE, Graph, Map
 from hrrsi.graphs.network_graph import NetworkGraph
-from hrrsi.graphs.segmentation import normalisation
 from hrrsi.hardware import available_cores
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.segmentation import UED
 from hrrsi.prediction.engines import openvino_engine
 from hrrsi.prediction.engines.opening import open_engine
@@ -220,7 +220,7 @@ def openvino_of(given: Given, model: Any, precision: str, *, normalised: bool) -
 def openvino_export(given: Given, precision: str, *, heads: bool) -> Run:
     path = given.folder / f"heads_{heads}.onnx"
     if not path.exists():
-        export((Whole if heads else Logits)(given.network), len(given.network.meta["mean"]), path)
+        export((Whole if heads else Logits)(given.network), given.network.meta.band_count, path)
     return openvino_of(given, openvino.Core().read_model(path), precision, normalised=True)
 
 

@@ -28,7 +28,7 @@ class Probabilities(torch.nn.Module):
     def __init__(self, network: UED) -> None:
         super().__init__()
         self.network = network
-        gain = 255 / network.meta["scale"]
+        gain = 255 / network.meta.scale
         for name in ("mean", "std"):
             values = torch.tensor(network.meta[name]).view(1, -1, 1, 1) / gain
             self.register_buffer(name, values)
@@ -71,12 +71,12 @@ def export(module: torch.nn.Module, bands: int, path: Path) -> onnx.ModelProto:
 def main() -> None:
     weights, geodeep, bare = sys.argv[1:]
     network = load_model(weights)
-    bands = len(network.meta["mean"])
+    bands = network.meta.band_count
     export(Logits(network), bands, Path(bare))
     model = export(Probabilities(network), bands, Path(geodeep))
     described = {
         "model_type": "Segmentor",
-        "class_names": {str(i): name for i, name in enumerate(network.meta["classes"])},
+        "class_names": {str(i): name for i, name in enumerate(network.meta.classes)},
         "resolution": RESOLUTION_CM,
         "tiles_size": WINDOW,
         "tiles_overlap": 10,

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import rasterio
 
-from hrrsi.networks.weights_file import read_meta
+from hrrsi.networks.weights_reading import read_meta
 
 WINDOW = 512
 

@@ -32,8 +32,8 @@ def map_scene(scene: str, network: torch.nn.Module, out: str) -> None:
         image = source.read()
         profile = {"crs": source.crs, "transform": source.transform}
     image = image.astype(np.float32) / np.float32(255)
-    image -= np.asarray(network.meta["mean"], dtype=np.float32)[:, None, None]
-    image /= np.asarray(network.meta["std"], dtype=np.float32)[:, None, None]
+    image -= np.asarray(network.meta.mean, dtype=np.float32)[:, None, None]
+    image /= np.asarray(network.meta.std, dtype=np.float32)[:, None, None]
     _, height, width = image.shape
     labels = np.empty((height, width), dtype=np.uint8)
     places = [(row, col) for row in window_starts(height) for col in window_starts(width)]
@@ -56,7 +56,7 @@ def map_scene(scene: str, network: torch.nn.Module, out: str) -> None:
         compress="lzw",
         **profile,
     ) as written:
-        written.write_colormap(1, dict(enumerate(network.meta["colours"])))
+        written.write_colormap(1, dict(enumerate(network.meta.colours)))
         written.write(labels, 1)
 
 

@@ -33,7 +33,8 @@ from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.networks.weights_file import packaged_weights, read_meta
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.scenes.scene import open_raster, open_scene
 from hrrsi.scenes.windows import Window as SceneWindow
 

@@ -24,7 +24,7 @@ from measured_process import measured
 from predict_speed import read_texture, write_scene
 from prettytable import PrettyTable
 
-from hrrsi.graphs.segmentation import normalisation
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.engines.opening import open_engine
@@ -35,7 +35,7 @@ from hrrsi.scenes.windows import window_grid
 WINDOW = 512
 FIRST_WINDOW = """
 import sys
-from hrrsi.graphs.segmentation import normalisation
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene

@@ -343,7 +343,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     network = load_model(options.weights).to(memory_format=torch.channels_last)
-    windows = scene_windows(options, len(network.meta["mean"]))
+    windows = scene_windows(options, network.meta.band_count)
     tallies, count = measured(windows, network)
     print(table(tallies))
     print(summary(tallies))

@@ -37,7 +37,8 @@ from seam_statistic import (
 )
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.networks.weights_file import packaged_weights, read_meta
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.scenes.scene import open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 

@@ -10,14 +10,10 @@ from typing import Any
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.maps.class_raster import read_class_raster
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.names import parsed_model
-from hrrsi.networks.weights_file import (
-    ModelMeta,
-    encoder_of,
-    is_safetensors,
-    open_weights,
-    read_meta,
-)
+from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text
 from hrrsi.runs.training_lines import score_lines, training_lines
 from hrrsi.scenes.bands import alpha_bands
@@ -87,18 +83,18 @@ def _weights_info(path: Path) -> FileInfo:
         if encoder is not None:
             return _encoder_info(path, encoder)
     meta, parameters = _weights_content(path)
-    resolution = meta["resolution"]
+    resolution = meta.resolution
     lines = [
-        ("network", f"{meta['model']}, {parameters:,} parameters, {_size(path)}"),
-        ("classes", _named(meta["classes"])),
-        ("sees", _sees(meta["bands"], meta["dtype"], meta["scale"], meta.get("height"))),
-        ("mean", _decimals(meta["mean"])),
-        ("std", _decimals(meta["std"])),
+        ("network", f"{meta.model}, {parameters:,} parameters, {_size(path)}"),
+        ("classes", _named(meta.classes)),
+        ("sees", _sees(meta.bands, meta.dtype, meta.scale, meta.height)),
+        ("mean", _decimals(meta.mean)),
+        ("std", _decimals(meta.std)),
         ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
-        ("scheme", meta["scheme"]),
-        *training_lines(meta["training"]),
-        *score_lines(meta["scores"]),
-        ("licence", meta["licence"] or "not said"),
+        ("scheme", meta.scheme),
+        *training_lines(meta.training),
+        *score_lines(meta.scores),
+        ("licence", meta.licence or "not said"),
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
     return FileInfo("weights", lines, data)
@@ -121,13 +117,13 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
     Raises:
         HrrsiError: They can't be read, or their tensors are not those of their network.
     """
-    if not parsed_model(read_meta(path)["model"]).has_graph:
+    if not parsed_model(read_meta(path).model).has_graph:
         from hrrsi.networks.weights import load_network
 
         network, meta = load_network(path)
         return meta, sum(parameter.numel() for parameter in network.parameters())
     graph = NetworkGraph(path)
-    graph.onnx(len(graph.meta["mean"]), 64, 64, "uint8")  # raises where tensors don't fit
+    graph.onnx(graph.meta.band_count, 64, 64, "uint8")  # raises where tensors don't fit
     return graph.meta, graph.parameters
 
 

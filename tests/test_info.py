@@ -1,6 +1,7 @@
 """`hrrsi info` on weights, tiled datasets, rasters and class maps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,8 @@ def test_how_weights_were_trained_is_said_in_words(tmp_path: Path) -> None:
     iou = {"Building": 0.25, "Water": None}
     scores = {"validation": {"protocol": "patches", "OA": 0.5, "mF1": None, "IoU": iou}}
     path = tmp_path / "old.safetensors"
-    meta = {**made.meta, "training": training, "scores": scores}
-    save_weights(made.state_dict(), meta, path)  # type: ignore[arg-type]
+    meta = replace(made.meta, training=training, scores=scores)
+    save_weights(made.state_dict(), meta, path)
     found = lines(path)
     assert found["trained on"] == "dubai: 2 scenes, 1,405 patches of 64 px"
     assert found["start"] == "random numbers"

@@ -8,6 +8,7 @@ for the same weights.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from hrrsi.networks.weights import load_model, save_weights
@@ -28,18 +29,17 @@ def main() -> None:
     arguments = parser.parse_args()
     network = load_model(arguments.weights)
     evaluated = json.loads(arguments.scores.read_text())
-    meta = dict(network.meta)
-    scores = {k: evaluated["scores"][k] for k in ("OA", "mF1", "mIoU")}
-    meta["scores"] = {
-        **meta["scores"],
+    figures = {k: evaluated["scores"][k] for k in ("OA", "mF1", "mIoU")}
+    scores = {
+        **network.meta.scores,
         "test": {
             "protocol": evaluated["protocol"]["sentence"],
             "scenes": evaluated["protocol"]["scenes"],
-            **scores,
+            **figures,
             "IoU": {c["name"]: c["IoU"] for c in evaluated["classes"]},
         },
     }
-    meta["licence"] = LICENCE
+    meta = replace(network.meta, scores=scores, licence=LICENCE)
     save_weights(network.state_dict(), meta, packaged_weights(), half=True)
     print(f"{packaged_weights()}: {packaged_weights().stat().st_size / 1e6:.2f} MB")
 

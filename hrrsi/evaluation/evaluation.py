@@ -122,7 +122,7 @@ def scenes_seen_in_training(
     """Return those of some scenes that weights were trained on, as far as they say so.
 
     Args:
-        meta: What the weights say of themselves (`hrrsi.networks.weights.ModelMeta`).
+        meta: What the weights say of themselves (`hrrsi.networks.model_meta.ModelMeta`).
         data: Name of the scenes' label scheme; scenes of another scheme are other scenes.
         scenes: Names of scenes.
     """

@@ -18,8 +18,7 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
 )
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.graphs.segmentation import normalisation
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta, normalisation
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.scene_checks import BandWarning, image_bands

@@ -8,7 +8,7 @@ from pathlib import Path
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.segmentation import logits_graph
 from hrrsi.networks.names import parsed_model
-from hrrsi.networks.weights_file import read_weights
+from hrrsi.networks.weights_reading import read_weights
 
 # what BatchNorms count and do not learn
 _NO_PARAMETER = re.compile(r"\.(running_mean|running_var|num_batches_tracked)$")
@@ -33,9 +33,9 @@ class NetworkGraph:
     def __init__(self, weights: Path) -> None:
         self._path = weights
         self.meta, self._tensors = read_weights(weights)
-        if not parsed_model(self.meta["model"]).has_graph:
+        if not parsed_model(self.meta.model).has_graph:
             raise HrrsiError(
-                f"holds the model {self.meta['model']!r}, which only PyTorch runs",
+                f"holds the model {self.meta.model!r}, which only PyTorch runs",
                 where=weights,
                 fix="give --engine torch, or none",
             )
@@ -55,9 +55,9 @@ class NetworkGraph:
         """
         try:
             model = logits_graph(
-                self.meta["model"],
+                self.meta.model,
                 self._tensors,
-                len(self.meta["classes"]),
+                len(self.meta.classes),
                 bands,
                 height,
                 width,

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from hrrsi.graphs.graph import Floats, Graph, Map
@@ -263,19 +262,3 @@ def _mean_of_convolution(graph: Graph, x: Map, key: str, axis: int) -> Map:
     kernel = np.expand_dims(taps, axis)
     shape = (x.height, 1) if axis == 3 else (1, x.width)
     return graph.convolution_of(Map(lines, 3 * x.channels, *shape), kernel, bias)
-
-
-def normalisation(
-    scale: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return the gain and the offset, (1, bands, 1, 1), that a graph normalises pixels with.
-
-    Args:
-        scale: The raster's value that counts as 1, one for all bands or one for each.
-        mean: Mean of each band after that division.
-        std: Standard deviation of each band, likewise.
-    """
-    deviation = np.asarray(std, dtype=np.float64).reshape(1, -1, 1, 1)
-    average = np.asarray(mean, dtype=np.float64).reshape(1, -1, 1, 1)
-    full = np.asarray(scale, dtype=np.float64).reshape(1, -1, 1, 1)
-    return (1 / (full * deviation)).astype(np.float32), (-average / deviation).astype(np.float32)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+if TYPE_CHECKING:
+    from hrrsi.networks.model_meta import ModelMeta
 
 
 def adapted_to_bands(kernels: torch.Tensor, bands: int) -> torch.Tensor:
@@ -65,18 +67,17 @@ class SegmentationNetwork(nn.Module, ABC):
         logit_stride: Pixels that one of `coarse_logits` stands for along an axis: 4, or 1 where
             they have the input's size.
         class_heads: Names of the convolutions whose output channels are the classes.
-        meta: What the weights are (see ``hrrsi.networks.weights.ModelMeta``); empty until weights
-            are loaded.
+        meta: What the weights say of themselves; not there until weights are loaded.
     """
 
     logit_stride: int = 4
     class_heads: tuple[str, ...]
+    meta: ModelMeta
 
     def __init__(self, num_classes: int, bands: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.bands = bands
-        self.meta: Mapping[str, Any] = {}
 
     @property
     @abstractmethod

@@ -12,14 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, WeightsError
 from hrrsi.files import replacing
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import (
-    FORMAT,
-    ModelMeta,
     is_safetensors,
     meta_of,
     open_weights,
@@ -47,8 +46,9 @@ def load_model(path: str | Path | None = None) -> SegmentationNetwork:
         least ``lbl``, logits (N, classes, H, W), and whose ``meta`` is a `ModelMeta`.
 
     Raises:
-        HrrsiError: Missing, truncated, not a weights file, of another model, or a pickle that
-            holds more than tensors.
+        WeightsError: Truncated, not a weights file, of another model, or a pickle that holds more
+            than tensors.
+        MissingInputError: There is no such file.
     """
     return load_network(packaged_weights() if path is None else Path(path))[0]
 
@@ -61,9 +61,9 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
     """
     meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
     try:
-        network = build_network(meta["model"], len(meta["classes"]), len(meta["mean"]))
+        network = build_network(meta.model, len(meta.classes), meta.band_count)
     except HrrsiError as error:  # of an encoder that timm does not know here
-        raise HrrsiError(error.what, where=path, fix=error.fix) from error
+        raise WeightsError(error.what, where=path, fix=error.fix) from error
     _load_tensors(network, tensors, path)
     network.meta = meta
     return network.eval(), meta
@@ -89,8 +89,7 @@ def save_weights(
         key: (t.half() if half and t.ndim == 4 else t).detach().cpu().contiguous()
         for key, t in tensors.items()
     }
-    metadata = {key: json.dumps(value, allow_nan=False) for key, value in meta.items()}
-    content = save(stored, {"hrrsi_format": FORMAT, **metadata})
+    content = save(stored, meta.to_metadata())
     with replacing(path) as temporary:
         # written by us, so that a full disk shows as such
         temporary.write_bytes(_with_sorted_metadata(content))
@@ -121,7 +120,7 @@ def _read_published(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
     refuse_run_checkpoint(checkpoint, path)
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
-        raise HrrsiError(
+        raise WeightsError(
             "is not a published checkpoint (it has no model_state_dict)",
             where=path,
             fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
@@ -146,7 +145,7 @@ def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMet
     stem = tensors.get("base_network.conv_stem.weight")
     suffix = None if stem is None else _WIDTH_SUFFIXES.get(stem.shape[0])
     if head not in tensors or suffix is None:
-        raise HrrsiError(
+        raise WeightsError(
             "holds the weights of another network", where=path, fix="use one of hrrsi's networks"
         )
     scheme = load_scheme("vaihingen")
@@ -182,13 +181,13 @@ def _load_tensors(
     try:
         missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:
-        raise HrrsiError(
+        raise WeightsError(
             "its tensors have the wrong shapes for the network it names",
             where=path,
             fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
         ) from error
     if missing or unexpected:
-        raise HrrsiError(
+        raise WeightsError(
             f"holds the weights of another network ({len(missing)} tensors are missing, "
             f"{len(unexpected)} unknown, e.g. {(missing + unexpected)[0]})",
             where=path,
@@ -203,8 +202,8 @@ def read_tensor_file(path: Path) -> object:
     """Return the content of a ``.safetensors`` (a dict of tensors) or of a PyTorch file.
 
     Raises:
-        HrrsiError: The file is not whole, no PyTorch file at all, or a pickle that holds more than
-            tensors and plain containers.
+        WeightsError: The file is not whole, no PyTorch file at all, or a pickle that holds more
+            than tensors and plain containers.
     """
     try:
         if path.suffix == ".safetensors":
@@ -212,7 +211,7 @@ def read_tensor_file(path: Path) -> object:
         with path.open("rb") as file:
             start = file.read(_TAR[1] + len(_TAR[0]))
         if not (start.startswith((b"PK", b"\x80")) or start[_TAR[1] :] == _TAR[0]):
-            raise HrrsiError(
+            raise WeightsError(
                 "holds no weights: it is neither a .safetensors nor a PyTorch file",
                 where=path,
                 fix="give another file; download it again if it should hold some",
@@ -221,13 +220,15 @@ def read_tensor_file(path: Path) -> object:
             warnings.simplefilter("ignore")  # of old pickle protocols, which load all the same
             content: object = torch.load(path, map_location="cpu", weights_only=True)
             return content
+    except WeightsError:  # a ValueError, too
+        raise
     except pickle.UnpicklingError as error:
-        raise HrrsiError(
+        raise WeightsError(
             "is a pickle that holds more than tensors; it was not run",
             where=path,
             fix="use a file that holds weights alone",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise HrrsiError(
+        raise WeightsError(
             "is not a whole weights file", where=path, fix="copy the file again"
         ) from error

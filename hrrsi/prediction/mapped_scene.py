@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrrsi.graphs.segmentation import normalisation
 from hrrsi.maps.outputs import Outputs
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions
 from hrrsi.scenes.scene import Scene

@@ -6,7 +6,7 @@ import math
 import warnings
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     SceneSample,

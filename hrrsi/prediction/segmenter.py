@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import class_palette
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.sliding_window import checked_overlap, predict_strips
 from hrrsi.prediction.symmetries import symmetries
@@ -72,7 +72,7 @@ class Segmenter:
     @property
     def classes(self) -> list[str]:
         """Class names in the order of their indices."""
-        return self.meta["classes"]
+        return self.meta.classes
 
     @property
     def palette(self) -> npt.NDArray[np.uint8]:

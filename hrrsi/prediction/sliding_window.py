@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError
-from hrrsi.graphs.segmentation import normalisation
 from hrrsi.maps.score_rasters import ScoreType, empty_score
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta, normalisation
 from hrrsi.prediction.blending import RowBlender, Strip, spans
 from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.symmetries import mean_logits, symmetries

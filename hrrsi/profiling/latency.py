@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from hrrsi.errors import HrrsiError
-from hrrsi.graphs.segmentation import normalisation
 from hrrsi.hardware import available_cores
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
@@ -117,9 +116,9 @@ def weights_latency(path: Path, *, size: int = 512, batch: int = 1, device: str 
 
 def _measure(path: Path, size: int, batch: int, device: str) -> Latency:
     engine = open_engine(path, device=device, batch=batch)
-    bands = len(engine.meta["mean"])
+    bands = engine.meta.band_count
     windows = [np.zeros((bands, size, size), dtype=np.uint8)] * (_PASSES * batch)
-    normal = normalisation(255, engine.meta["mean"], engine.meta["std"])
+    normal = engine.meta.normalisation()
     seconds = []
     for _ in range(_WARM_UP_ROUNDS + _ROUNDS):
         started = time.perf_counter()

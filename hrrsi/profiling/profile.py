@@ -128,7 +128,7 @@ def profile_weights(path: Path, *, size: int = 512) -> Profile:
         HrrsiError: Not a weights file (see `hrrsi.networks.weights.load_model`).
     """
     network = load_model(path)
-    return _profile(network, network.meta["model"], path.name, size, path.stat().st_size)
+    return _profile(network, network.meta.model, path.name, size, path.stat().st_size)
 
 
 def _profile(

@@ -17,7 +17,7 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     What is switched off (None, False, 0) is left out.
 
     Args:
-        training: What weights say of it (`hrrsi.networks.weights_file.ModelMeta`), or options
+        training: What weights say of it (`hrrsi.networks.model_meta.ModelMeta`), or options
             of a run.
     """
     left = dict(training)

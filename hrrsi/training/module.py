@@ -13,7 +13,7 @@ from torch import nn
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.graphs.segmentation import normalisation
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.runs.processes import averaged, gathered, summed
 from hrrsi.tiling.dataset import DatasetDescription

@@ -10,8 +10,9 @@ from typing import Any
 from prettytable import PrettyTable
 
 from hrrsi.labels.splits import Part
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_file import BEST_WEIGHTS, ModelMeta
+from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.runs.failures import SharedError
 from hrrsi.runs.record import EpochRecord, training_losses
 from hrrsi.tiling.dataset import TiledDataset
@@ -118,7 +119,7 @@ class RunRecord(EpochRecord):
         description, options = self._description, self._options
         resolution = description.resolution
         validated: Part = "train" if options.overfit else "val"
-        meta = ModelMeta(
+        return ModelMeta(
             model=options.model,
             classes=description.classes,
             colours=description.colours,
@@ -154,10 +155,8 @@ class RunRecord(EpochRecord):
                 }
             },
             licence="",
+            height=description.height is not None,
         )
-        if description.height is not None:
-            meta["height"] = True
-        return meta
 
 
 def _defined(score: float) -> float | None:

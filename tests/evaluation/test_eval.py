@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model, save_weights
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
@@ -64,22 +66,22 @@ def write_weights(path: Path, classes: list[str], **changes: object) -> Path:
         last = network.final_out[-1].weight
         last -= last.mean(dim=0, keepdim=True)
         last[1:] -= last[1:].mean(dim=1, keepdim=True)
-    meta = {
-        "model": "ued",
-        "classes": classes,
-        "colours": [COLOURS[i % 3] for i in range(len(classes))],
-        "bands": [1, 2, 3],
-        "dtype": "uint8",
-        "scale": 255.0,
-        "mean": MEAN,
-        "std": STD,
-        "resolution": None,
-        "scheme": "mine",
-        "training": {"scenes": ["a"]},
-        "scores": {},
-        "licence": "",
-    }
-    save_weights(network.state_dict(), {**meta, **changes}, path)  # type: ignore[typeddict-item]
+    meta = ModelMeta(
+        model="ued",
+        classes=classes,
+        colours=[COLOURS[i % 3] for i in range(len(classes))],
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=MEAN,
+        std=STD,
+        resolution=None,
+        scheme="mine",
+        training={"scenes": ["a"]},
+        scores={},
+        licence="",
+    )
+    save_weights(network.state_dict(), replace(meta, **changes), path)
     return path
 
 

@@ -11,10 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.graphs.segmentation import logits_graph, normalisation
+from hrrsi.graphs.segmentation import logits_graph
+from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.names import GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights_file import packaged_weights, read_weights
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_weights
 from hrrsi.prediction.engines.opening import open_engine
 
 
@@ -57,7 +59,7 @@ def test_pixels_are_normalised_inside_the_graph() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_engines_agree(engine: str, dtype: str) -> None:
     meta, _ = read_weights(packaged_weights())
-    normal = normalisation(255, meta["mean"], meta["std"])
+    normal = meta.normalisation()
     windows = [pixels(96, 64, dtype), None, pixels(96, 64, dtype)[:, ::-1].copy()]
     reference = open_engine(engine="torch", precision="32", device="cpu")
     runner = open_engine(engine=engine, precision="32", device="cpu", threads=2)
@@ -72,7 +74,7 @@ def test_engines_agree(engine: str, dtype: str) -> None:
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 def test_batches_and_threads_give_the_same_logits(engine: str) -> None:
     meta, _ = read_weights(packaged_weights())
-    normal = normalisation(255, meta["mean"], meta["std"])
+    normal = meta.normalisation()
     windows = [pixels(64, 64 + 32 * (i > 4)) for i in range(7)]  # the size changes on the way
     found = [
         list(

@@ -1,6 +1,7 @@
 """Other systems and other encoders: the same contract, and the same commands."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -313,8 +314,8 @@ def test_evaluation_counts_every_pixel_of_theirs(
     dataset = TiledDataset(tiled)
     classes = dataset.description.classes
     path = tmp_path / "unet.safetensors"
-    meta = {**meta_of("unet", len(classes)), "classes": classes}
-    save_weights(load_model(weights["unet"]).state_dict(), meta, path)  # type: ignore[arg-type]
+    meta = replace(meta_of("unet", len(classes)), classes=classes)
+    save_weights(load_model(weights["unet"]).state_dict(), meta, path)
     evaluation = evaluate_dataset(dataset, open_engine(path, device="cpu"), split="test")
     counts = evaluation.counts.matrix("full").counts
     expected = np.zeros_like(counts)

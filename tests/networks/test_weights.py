@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model, save_weights
-from hrrsi.networks.weights_file import read_meta
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.training.encoder_weights import check_encoder_source
 
 
@@ -30,6 +33,12 @@ class Attack:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (f"touch {self.target}",)
+
+
+def described(weights: Path, path: Path, **changes: Any) -> None:
+    """The same tensors under another description."""
+    meta = replace(read_meta(weights), **changes)
+    save_weights(load_model(weights).state_dict(), meta, path)
 
 
 @pytest.fixture
@@ -48,20 +57,15 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
     elif kind == "foreign":
         save_file({"conv.weight": torch.zeros(3)}, path)
     elif kind == "other network":
-        meta = {**read_meta(made_weights), "model": "ued"}
-        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+        described(made_weights, path, model="ued")
     elif kind == "newer network":
-        meta = {**read_meta(made_weights), "model": "ued_2027"}
-        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+        described(made_weights, path, model="ued_2027")
     elif kind == "unknown encoder":
-        meta = {**read_meta(made_weights), "model": "ued-resnet17"}
-        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+        described(made_weights, path, model="ued-resnet17")
     elif kind == "other encoder":
-        meta = {**read_meta(made_weights), "model": "ued_bes_sfm-resnet18"}
-        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+        described(made_weights, path, model="ued_bes_sfm-resnet18")
     elif kind == "other classes":
-        meta = {**read_meta(made_weights), "classes": ["one", "two"]}
-        save_weights(load_model(made_weights).state_dict(), meta, path)  # type: ignore[arg-type]
+        described(made_weights, path, classes=["one", "two"])
     elif kind == "pth with code":
         path.write_bytes(pickle.dumps(Attack(tmp_path / "attacked")))
     elif kind == "torch pth with code":
@@ -143,16 +147,46 @@ def test_saving_replaces_whole_files_only(made_weights: Path, tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+def test_meta_is_a_frozen_mapping_of_what_it_says() -> None:
+    meta = meta_of("ued", 2, bands=4)
+    assert meta["classes"] == meta.classes == ["class 0", "class 1"]
+    assert meta == dict(meta)
+    assert {"model", "classes", "colours", "mean", "std", "resolution"} <= meta.keys()
+    assert "height" not in meta
+    assert meta.get("height") is None
+    with pytest.raises(KeyError):
+        _ = meta["keys"]
+    with pytest.raises(FrozenInstanceError):
+        meta.model = "unet"  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(meta)) == meta
+    assert (meta.band_count, meta.image_bands) == (4, 4)
+    seen = replace(meta, height=True)
+    assert (seen["height"], seen.band_count, seen.image_bands) == (True, 4, 3)
+    assert seen != meta
+    metadata = seen.to_metadata()
+    assert ModelMeta.from_metadata(metadata, Path("weights.safetensors")) == seen
+
+
+def test_heights_are_normalised_as_in_training_whatever_full_brightness_is() -> None:
+    meta = replace(meta_of("ued", 2, bands=4), height=True, mean=[0.5, 0.5, 0.5, 1.0])
+    pixels = np.array([2000, 2000, 2000, 510]).reshape(1, 4, 1, 1)
+    gain, offset = meta.normalisation(4000)
+    np.testing.assert_allclose((pixels * gain + offset).ravel(), [0, 0, 0, 5], atol=1e-5)
+    assert gain.dtype == offset.dtype == np.float32
+    own, _ = meta.normalisation()
+    np.testing.assert_allclose(own, 1 / (255 * 0.2))
+
+
 def test_a_score_that_is_not_defined_is_none(made_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "older.safetensors"
     meta = read_meta(made_weights)
     scores = {"validation": {"protocol": "patches", "mIoU": 0.5, "mF1": float("nan")}}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        save_weights({}, {**meta, "scores": scores}, path)
+        save_weights({}, replace(meta, scores=scores), path)
     assert not path.exists()
     stored = {key: json.dumps(value) for key, value in {**meta, "scores": scores}.items()}
     save_file(load_file(made_weights), path, {"hrrsi_format": "1", **stored})  # as once written
-    assert read_meta(path)["scores"]["validation"]["mF1"] is None
+    assert read_meta(path).scores["validation"]["mF1"] is None
     result = CliRunner().invoke(app, ["info", str(path), "--format", "json"])
     assert result.exit_code == 0, result.output
     assert "NaN" not in result.stdout
@@ -163,10 +197,10 @@ def test_a_score_that_is_not_defined_is_none(made_weights: Path, tmp_path: Path)
 def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: Path) -> None:
     network = build_network("ued-resnet18", 2)
     path = tmp_path / "tagged.safetensors"
-    meta = {**meta_of("ued-resnet18", 2, 3), "model": "ued-resnet18.dropped_in1k"}
+    meta = replace(meta_of("ued-resnet18", 2), model="ued-resnet18.dropped_in1k")
     save_weights(network.state_dict(), meta, path)
     loaded = load_model(path)
-    assert loaded.meta["model"] == "ued-resnet18.dropped_in1k"
+    assert loaded.meta.model == "ued-resnet18.dropped_in1k"
     for key, value in network.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key])
     with pytest.raises(HrrsiError, match="has no weights 'dropped_in1k' of resnet18"):
@@ -177,7 +211,7 @@ def test_published_checkpoint_with_a_parallel_prefix(tmp_path: Path) -> None:
     state = {f"module.{k}": v for k, v in filled_weights("ued_bes").items()}
     path = tmp_path / "parallel.pth"
     torch.save({"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {}}, path)
-    assert load_model(path).meta["model"] == "ued_bes"
+    assert load_model(path).meta.model == "ued_bes"
 
 
 def test_published_checkpoint_maps_a_scene(tmp_path: Path, examples: Path) -> None:

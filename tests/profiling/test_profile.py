@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model, save_weights
@@ -13,21 +14,21 @@ from hrrsi.profiling.latency import Latency
 from hrrsi.profiling.profile import count_operations, profile_model
 from hrrsi.profiling.table import profile_table
 
-META = {
-    "model": "ued",
-    "classes": ["a", "b"],
-    "colours": [(0, 0, 0), (255, 255, 255)],
-    "bands": [1, 2, 3],
-    "dtype": "uint8",
-    "scale": 255.0,
-    "mean": [0.5] * 3,
-    "std": [0.25] * 3,
-    "resolution": None,
-    "scheme": "mine",
-    "training": {},
-    "scores": {},
-    "licence": "",
-}
+META = ModelMeta(
+    model="ued",
+    classes=["a", "b"],
+    colours=[(0, 0, 0), (255, 255, 255)],
+    bands=[1, 2, 3],
+    dtype="uint8",
+    scale=255.0,
+    mean=[0.5] * 3,
+    std=[0.25] * 3,
+    resolution=None,
+    scheme="mine",
+    training={},
+    scores={},
+    licence="",
+)
 
 
 def profiled(*arguments: str):

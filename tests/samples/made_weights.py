@@ -8,9 +8,9 @@ from PIL import Image
 from samples.repository import REPOSITORY
 
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_file import ModelMeta
 
 
 def scene_pixels() -> np.ndarray:
@@ -41,10 +41,10 @@ def meta(bands: int = 3, resolution: float | None = None) -> ModelMeta:
 def save_made_weights(path: Path, *, bands: int = 3, resolution: float | None = None) -> Path:
     torch.manual_seed(5)
     described = meta(bands, resolution)
-    network = build_network("ued_bes_sfm", len(described["classes"]), bands).eval()
+    network = build_network("ued_bes_sfm", len(described.classes), bands).eval()
     pixels = scene_pixels().astype(np.float32) / 255
     stack = np.concatenate([pixels, pixels[..., :1]], axis=-1)[..., :bands]
-    image = (stack - np.asarray(described["mean"])) / np.asarray(described["std"])
+    image = (stack - np.asarray(described.mean)) / np.asarray(described.std)
     with torch.no_grad():
         # random weights map everything to one class: give each class' logits mean 0 and deviation 1
         for layer in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):

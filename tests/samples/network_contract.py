@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model, save_weights
-from hrrsi.networks.weights_file import ModelMeta
 from hrrsi.profiling.profile import profile_model
 
 

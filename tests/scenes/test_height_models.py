@@ -1,6 +1,7 @@
 """Height models as one more band: `hrrsi tile`, `predict` and `eval` with ``--height``."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def tile(root: Path, scheme: Path, height: object, *more: object, out: str = "ou
 def height_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights that see three bands of uint8 scenes and a height."""
     path = save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors", bands=4)
-    described = meta(4) | {"bands": [1, 2, 3], "height": True}
-    described["mean"][3], described["std"][3] = 280 / 255, 7 / 255
+    described = replace(meta(4), bands=[1, 2, 3], height=True)
+    described.mean[3], described.std[3] = 280 / 255, 7 / 255
     save_weights(load_file(path), described, path)
     return path
 

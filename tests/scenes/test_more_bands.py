@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_what_a_scene_declares_comes_before_what_weights_say(
     tmp_path: Path, made_weights: Path
 ) -> None:
     weights = tmp_path / "ten.safetensors"
-    ten_bits = meta() | {"dtype": "uint16", "scale": 1020.0, "scheme": "own"}
+    ten_bits = replace(meta(), dtype="uint16", scale=1020.0, scheme="own")
     save_weights(load_file(made_weights), ten_bits, weights)
     pixels = RGB[:, :64, :64]
     raw = tmp_path / "raw"
@@ -214,7 +215,7 @@ def test_a_fourth_band_that_gdal_calls_alpha_is_imagery_when_asked_for(tmp_path:
 
 def test_weights_know_which_bands_they_see(tmp_path: Path, made_weights: Path) -> None:
     weights = tmp_path / "nrg.safetensors"
-    save_weights(load_file(made_weights), meta() | {"bands": [4, 1, 2]}, weights)
+    save_weights(load_file(made_weights), replace(meta(), bands=[4, 1, 2]), weights)
     pixels = five_bands(0).astype(np.uint8)
     four = write_raster(tmp_path / "four.tif", pixels[:4], photometric="MINISBLACK")
     three = write_raster(tmp_path / "three.tif", pixels[[3, 0, 1]])

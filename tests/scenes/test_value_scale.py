@@ -9,7 +9,8 @@ import rasterio
 from rasterio.enums import Resampling
 from samples.made_weights import REPOSITORY, scene_pixels
 
-from hrrsi.networks.weights_file import packaged_weights, read_meta
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,

@@ -1,5 +1,6 @@
 """Training starts from another network's weights as far as they fit, and says how far."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hrrsi.errors import HrrsiError
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_file import read_meta
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.training.initial_weights import load_initial_weights
 
 NAMES = ("band 1", "band 2", "band 3", "band 4")
@@ -27,8 +28,8 @@ def saved(
     for layer in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         layer.running_mean.normal_()
     path = folder / f"{model}.safetensors"
-    meta = {**meta_of(model, len(classes), bands), "classes": classes}
-    save_weights(network.state_dict(), meta, path)  # type: ignore[arg-type]
+    meta = replace(meta_of(model, len(classes), bands), classes=classes)
+    save_weights(network.state_dict(), meta, path)
     return path, network.state_dict()
 
 
@@ -130,7 +131,7 @@ def test_bands_that_mean_something_else_are_told(
     seen: list[int], height: bool, there: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     path, tensors = saved(tmp_path, "ued", ["road", "water"], len(there))
-    meta = {**read_meta(path), "bands": seen, "height": height}
+    meta = replace(read_meta(path), bands=seen, height=height)
     save_weights(tensors, meta, path)
     kept = load_initial_weights(fresh("ued", 2, len(there)), path, ["road", "water"], there)
     assert kept.share == 1

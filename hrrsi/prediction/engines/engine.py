@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
-from hrrsi.networks.weights_file import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta
 
 Pixels = npt.NDArray[Any]
 _Handle = TypeVar("_Handle")

@@ -9,7 +9,8 @@ from pathlib import Path
 from hrrsi.errors import HrrsiError
 from hrrsi.hardware import available_cores
 from hrrsi.networks.names import parsed_model
-from hrrsi.networks.weights_file import packaged_weights, read_meta
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines.engine import ENGINES, PRECISIONS, Engine
 
 

@@ -1,0 +1,177 @@
+"""What weights say of themselves: the description that travels in a file's metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError, WeightsError
+from hrrsi.networks.names import parsed_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import TypeAdapter
+
+FORMAT = "1"
+_FORMAT_KEY = "hrrsi_format"
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ModelMeta(Mapping[str, Any]):
+    """What weights say of themselves, as attributes and as a mapping of the same names.
+
+    Attributes:
+        model: Name of the network, as `hrrsi.networks.names.parsed_model` understands it.
+        classes: Class names in the order of the logits.
+        colours: Class colours (red, green, blue, 0 to 255), likewise.
+        bands: Meaning of the input bands, 1-based in the scenes trained on.
+        height: Whether one more band comes last: heights, from a raster of their own. The mapping
+            has no such name where it is not so.
+        dtype: NumPy name of the type of the scenes trained on.
+        scale: The value that counts as 1: bands are divided by it, then normalised.
+        mean: Mean of each band after that division.
+        std: Standard deviation of each band, likewise.
+        resolution: Ground sampling distance in metres per pixel, or None where it is unknown.
+        scheme: Name of the label scheme.
+        training: How the weights were trained: data, recipe, seed, images seen.
+        scores: Scores and their protocol; None stands for one that is not defined.
+        licence: Terms of the weights and of the data behind them.
+    """
+
+    model: str
+    classes: list[str]
+    colours: list[tuple[int, int, int]]
+    bands: list[int]
+    height: bool = False
+    dtype: str
+    scale: float
+    mean: list[float]
+    std: list[float]
+    resolution: float | None
+    scheme: str
+    training: dict[str, Any]
+    scores: dict[str, Any]
+    licence: str
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Self:
+        """Return what the metadata of a ``.safetensors`` says.
+
+        Args:
+            metadata: A JSON text for each name.
+            path: The file, for messages.
+
+        Raises:
+            WeightsError: Not written by hrrsi, damaged, or of a model unknown here.
+        """
+        from pydantic import ValidationError
+
+        if metadata.get(_FORMAT_KEY) != FORMAT:
+            raise WeightsError(
+                "does not say which network it holds (not written by hrrsi)",
+                where=path,
+                fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+            )
+        try:
+            values = {k: metadata_value(v) for k, v in metadata.items() if k != _FORMAT_KEY}
+            meta: Self = _validation(cls).validate_python(values)
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise WeightsError(
+                "its description is damaged", where=path, fix="copy the file again"
+            ) from error
+        try:
+            parsed_model(meta.model)
+        except HrrsiError as error:
+            raise WeightsError(
+                f"holds the model {meta.model!r}, which this version does not know",
+                where=path,
+                fix="update hrrsi",
+            ) from error
+        return meta
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata that `from_metadata` reads.
+
+        Raises:
+            ValueError: There is a NaN or an infinity, which JSON can't hold; a score that is not
+                defined is None.
+        """
+        return {
+            _FORMAT_KEY: FORMAT,
+            **{key: json.dumps(value, allow_nan=False) for key, value in self.items()},
+        }
+
+    @property
+    def band_count(self) -> int:
+        """Number of bands that the network sees, the heights included."""
+        return len(self.mean)
+
+    @property
+    def image_bands(self) -> int:
+        """Number of bands of scenes that the network sees, without the heights."""
+        return self.band_count - self.height
+
+    def normalisation(self, scale: float | None = None) -> tuple[Floats, Floats]:
+        """Return gain and offset, (1, bands, 1, 1), of pixels: pixels * gain + offset.
+
+        Heights mean the same in all scenes, so what they are divided by is what it was in training.
+
+        Args:
+            scale: The scene's value that counts as full brightness; None: that of training.
+        """
+        scales = [self.scale if scale is None else scale] * self.band_count
+        if self.height:
+            scales[-1] = self.scale
+        return normalisation(scales, self.mean, self.std)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def _keys(self) -> list[str]:
+        names = [field.name for field in dataclasses.fields(self)]
+        return names if self.height else [name for name in names if name != "height"]
+
+
+def normalisation(
+    scale: float | Sequence[float], mean: Sequence[float], std: Sequence[float]
+) -> tuple[Floats, Floats]:
+    """Return the gain and the offset, (1, bands, 1, 1), that pixels are normalised with.
+
+    Args:
+        scale: The raster's value that counts as 1, one for all bands or one for each.
+        mean: Mean of each band after that division.
+        std: Standard deviation of each band, likewise.
+    """
+    deviation = np.asarray(std, dtype=np.float64).reshape(1, -1, 1, 1)
+    average = np.asarray(mean, dtype=np.float64).reshape(1, -1, 1, 1)
+    full = np.asarray(scale, dtype=np.float64).reshape(1, -1, 1, 1)
+    return (1 / (full * deviation)).astype(np.float32), (-average / deviation).astype(np.float32)
+
+
+def metadata_value(text: str) -> Any:
+    """Return a value of a file's metadata: None for the NaN of older files, which is no JSON."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+@cache
+def _validation(kind: type[ModelMeta]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -1,0 +1,84 @@
+"""Weights read without torch: what they say of themselves, and their tensors as arrays.
+
+A published ``.pth`` checkpoint needs torch to be read, so what it holds is kept as a weights file
+in the cache, under the digest of its content.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import HrrsiError, OutputError
+from hrrsi.networks.model_meta import FORMAT, ModelMeta
+from hrrsi.networks.weights_file import content_digest, is_safetensors, meta_of, open_weights
+
+
+def read_meta(path: str | Path) -> ModelMeta:
+    """Return what a weights file or a published checkpoint says of itself.
+
+    Raises:
+        HrrsiError: As `read_weights`.
+    """
+    with open_weights(weights_file(Path(path))) as file:
+        return meta_of(file.metadata() or {}, Path(path))
+
+
+def read_weights(path: str | Path) -> tuple[ModelMeta, dict[str, npt.NDArray[np.float32]]]:
+    """Return what a weights file says of itself, and its tensors in single precision.
+
+    Args:
+        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``).
+
+    Raises:
+        WeightsError: Truncated, not a weights file, of another model, or a pickle that holds more
+            than tensors.
+        MissingInputError: There is no such file.
+    """
+    path = Path(path)
+    with open_weights(weights_file(path)) as file:
+        meta = meta_of(file.metadata() or {}, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    return meta, {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
+
+
+def weights_file(path: Path) -> Path:
+    """Return a ``.safetensors`` that holds what a file does: itself, or one from the cache.
+
+    The cache is ``$HRRSI_CACHE``, by default ``hrrsi`` in the user's cache folder. Processes share
+    it safely: a file appears in it whole, under the digest of what it was made from.
+
+    Raises:
+        HrrsiError: As `read_weights`.
+    """
+    if is_safetensors(path):
+        return path
+    kept = cache_folder() / f"checkpoint-{content_digest(path)}-{FORMAT}.safetensors"
+    with suppress(HrrsiError), open_weights(kept):
+        return kept
+    # torch takes seconds to import
+    from hrrsi.networks.weights import load_network, save_weights
+
+    network, meta = load_network(path)
+    try:
+        save_weights(network.state_dict(), meta, kept)
+    except (OSError, HrrsiError) as error:
+        raise OutputError(
+            "the checkpoint can't be kept in a form that is read without PyTorch",
+            where=kept.parent,
+            fix="free space there, or name another folder with HRRSI_CACHE",
+        ) from error
+    return kept
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is prepared once and used by many runs."""
+    given = os.environ.get("HRRSI_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hrrsi"
