@@ -7,84 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import rasterio
+from samples.partial_maps import (
+    CLASSES,
+    FINGERPRINT,
+    HEIGHT,
+    WIDTH,
+    append,
+    finished,
+    made_labels,
+    made_probabilities,
+    opened,
+    raw_files,
+)
+from samples.repository import TESTS
 
 from hrrsi.errors import HrrsiError
-from hrrsi.maps.class_raster import write_class_raster
-from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
-
-HEIGHT, WIDTH, CLASSES = 1031, 601, 3
-FINGERPRINT = {"version": "1.2.3", "weights": "a" * 64, "overlap": 64, "bands": (1, 2, 3)}
-Labels = npt.NDArray[np.uint8]
-
-
-def made_labels(height: int = HEIGHT, width: int = WIDTH) -> Labels:
-    labels = np.random.default_rng(3).integers(0, CLASSES, (height, width)).astype(np.uint8)
-    labels[: height // 4, : width // 3] = 255
-    return labels
-
-
-def made_probabilities(height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.float32]:
-    scores = np.random.default_rng(4).random((CLASSES, height, width), dtype=np.float32)
-    return scores / scores.sum(axis=0)
-
-
-def opened(path: Path, *, resume: bool = False, **changed: Any) -> Any:
-    options: dict[str, Any] = {
-        "height": HEIGHT,
-        "width": WIDTH,
-        "num_classes": CLASSES,
-        "fingerprint": FINGERPRINT,
-        "resume": resume,
-    }
-    return open_partial_map(path, **(options | changed))
-
-
-def append(partial: PartialMap, labels: Labels, stop: int, strip: int = 100) -> None:
-    """Append the labels of the rows that are missing, up to `stop`."""
-    probabilities = made_probabilities()
-    for row in range(partial.rows_done, stop, strip):
-        rows = slice(row, min(row + strip, stop))
-        partial.append(
-            row,
-            labels[rows],
-            confidence=None if partial.confidence is None else probabilities[:, rows].max(axis=0),
-            probabilities=probabilities[:, rows] if partial.probabilities else None,
-        )
-
-
-def raw_files(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in partial_map_folder(path).glob("*.raw")}
-
-
-def finished(path: Path, partial: PartialMap) -> bytes:
-    """Write the map, and return its bytes."""
-    scene_file = path.with_name("scene.tif")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shape = {"height": partial.labels.height, "width": partial.labels.width}
-        with rasterio.open(scene_file, "w", driver="GTiff", count=1, dtype="uint8", **shape):
-            pass
-        with rasterio.open(scene_file) as scene:
-            write_class_raster(
-                path,
-                scene,
-                partial.labels,
-                classes=["a", "b", "c"],
-                colours=[(1, 2, 3)] * 3,
-                has_nodata=True,
-                provenance={},
-            )
-    return path.read_bytes()
-
+from hrrsi.maps.partial_map import partial_map_folder
 
 SCORES = {"confidence": "uint8", "probabilities": "float32"}
 
@@ -177,7 +121,7 @@ APPEND_ROWS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_partial_map import append, made_labels, opened
+from samples.partial_maps import append, made_labels, opened
 with opened(Path(sys.argv[2]), resume=True) as partial:
     print("open", flush=True)
     append(partial, made_labels(), 1031, strip=1)
@@ -187,7 +131,7 @@ with opened(Path(sys.argv[2]), resume=True) as partial:
 
 def test_survives_kills_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
-    program = [sys.executable, "-c", APPEND_ROWS, str(Path(__file__).parent), str(path)]
+    program = [sys.executable, "-c", APPEND_ROWS, str(TESTS), str(path)]
     journal = partial_map_folder(path) / "journal.json"
     rows = 0
     for delay in (0.0, 0.0103, 0.0217, 0.0331):
@@ -282,7 +226,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_partial_map import append, made_labels, opened
+from samples.partial_maps import append, made_labels, opened
 with opened(Path(sys.argv[2])) as partial:
     append(partial, made_labels(), 200)
     print("open", flush=True)
@@ -292,7 +236,7 @@ with opened(Path(sys.argv[2])) as partial:
 
 def test_two_processes_do_not_share_it(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
-    program = [sys.executable, "-c", HOLD, str(Path(__file__).parent), str(path)]
+    program = [sys.executable, "-c", HOLD, str(TESTS), str(path)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
@@ -313,7 +257,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_partial_map import append, made_labels, opened
+from samples.partial_maps import append, made_labels, opened
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
 with opened(Path(sys.argv[2]), confidence="uint8", probabilities="float32") as partial:
@@ -329,7 +273,7 @@ def test_a_full_disk_is_an_error_after_which_it_goes_on(
     tmp_path: Path, undisturbed: dict[str, bytes], size: int, rows_done: int
 ) -> None:
     path = tmp_path / "map.tif"
-    program = [sys.executable, "-c", FULL_DISK, str(Path(__file__).parent), str(path), str(size)]
+    program = [sys.executable, "-c", FULL_DISK, str(TESTS), str(path), str(size)]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     assert done.stdout == (
         f"{rows_done} HrrsiError {path}: cannot be written (File too large); free space on the "
@@ -381,7 +325,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np, rasterio
-from test_partial_map import finished, made_labels, opened
+from samples.partial_maps import finished, made_labels, opened
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
@@ -401,7 +345,7 @@ print(before, peak())
 def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     peaks = []
     for rows in (20480, 61440):
-        arguments = [str(Path(__file__).parent), str(tmp_path / "map.tif"), str(rows)]
+        arguments = [str(TESTS), str(tmp_path / "map.tif"), str(rows)]
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, *arguments], check=True, capture_output=True, text=True
         )
