@@ -5,6 +5,7 @@ The references here look at one class after the other, on the whole raster at on
 
 import numpy as np
 import pytest
+from samples.class_borders import CROSS, blobs, disc, naive_boundary
 from scipy import ndimage
 
 from hrrsi.evaluation.boundary_scores import (
@@ -17,22 +18,6 @@ from hrrsi.evaluation.class_borders import eroded_labels, near_other_class
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, with_margins
 
 NAMES = ("roof", "road", "tree", "water")
-CROSS = ndimage.generate_binary_structure(2, 1)
-
-
-def disc(radius):
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return x * x + y * y <= radius * radius
-
-
-def blobs(seed, shape=(150, 170), classes=4, ignored=0.0):
-    """Return class indices in patches of irregular shape, some of them ignored."""
-    random = np.random.default_rng(seed)
-    fields = [ndimage.gaussian_filter(random.normal(size=shape), 6) for _ in range(classes)]
-    labels = np.argmax(fields, axis=0).astype(np.uint8)
-    holes = ndimage.gaussian_filter(random.normal(size=shape), 4)
-    labels[holes > np.quantile(holes, 1 - ignored)] = 255
-    return labels
 
 
 def strips_of(prediction, truth, rows):
@@ -46,29 +31,6 @@ def counted(counts, prediction, truth, rows, columns=1000):
     for strip, core in with_margins(strips_of(prediction, truth, rows), counts.margin, columns):
         counts.add(strip, core)
     return counts
-
-
-def naive_boundary(prediction, truth, index, tolerance):
-    """Return precision, recall and boundary IoU of a class, each as (part, whole)."""
-    known = (prediction != 255) & (truth != 255)
-
-    def outline(labels):
-        return (labels == index) & ndimage.binary_dilation(known & (labels != index), CROSS)
-
-    def rim(labels):
-        others = known & (labels != index)
-        square = np.ones((2 * tolerance + 1,) * 2, dtype=bool)
-        return known & (labels == index) & ndimage.binary_dilation(others, square)
-
-    p, t = outline(prediction) & known, outline(truth) & known
-    near_t = ndimage.binary_dilation(t, disc(tolerance))
-    near_p = ndimage.binary_dilation(p, disc(tolerance))
-    p_rim, t_rim = rim(prediction), rim(truth)
-    return (
-        ((p & near_t).sum(), p.sum()),
-        ((t & near_p).sum(), t.sum()),
-        ((p_rim & t_rim).sum(), (p_rim | t_rim).sum()),
-    )
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1000, 1000), (37, 1000), (1000, 41), (3, 2)])
