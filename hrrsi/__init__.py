@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     from hrrsi.networks.weights import load_model
     from hrrsi.prediction.predict import predict
     from hrrsi.prediction.segmenter import Segmenter
+    from hrrsi.tiling.options import TileOptions
+    from hrrsi.tiling.tile import tile
 
     __version__: str
 
 _HOMES = {
     "Segmenter": "hrrsi.prediction.segmenter",
     "load_model": "hrrsi.networks.weights",
+    "TileOptions": "hrrsi.tiling.options",
     "predict": "hrrsi.prediction.predict",
+    "tile": "hrrsi.tiling.tile",
 }
 
-__all__ = ["Segmenter", "__version__", "load_model", "predict"]
+__all__ = ["Segmenter", "TileOptions", "__version__", "load_model", "predict", "tile"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,9 @@ class HrrsiError(Exception):
         self.fix = fix
         super().__init__(_line(what, where, fix))
 
+    def __str__(self) -> str:  # OSError's would show its errno and filename
+        return _line(self.what, self.where, self.fix)
+
     def at(self, where: object) -> Self:
         """Return the error as one of another place."""
         return self._changed(where=where)

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import typer
+
+from hrrsi.cli.messages import in_flags
+from hrrsi.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -19,11 +24,14 @@ class Flag:
         kind: The type that the flag takes, where it is not the field's, e.g. `str` for a list of
             numbers separated by commas.
         value: Makes the field's value of what was given, where that isn't it yet.
+        is_usage: Whether a value that the class refuses is wrong usage (exit code 2), as one that
+            typer refuses.
     """
 
     option: Any
     kind: Any = None
     value: Callable[[Any], Any] | None = None
+    is_usage: bool = False
 
 
 Flags = Mapping[str, Flag]
@@ -34,7 +42,8 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
 
     A parameter annotated ``Annotated[OptionClass, FLAGS]``, of a frozen dataclass and a mapping
     from names of its fields to `Flag`, becomes as many parameters as the mapping has; the command
-    gets an instance made of them. Fields that the mapping lacks keep the class' default.
+    gets an instance made of them. Fields that the mapping lacks, and flags that are not given,
+    keep the class' default.
 
     Args:
         command: A function for typer, which may have other parameters too.
@@ -58,7 +67,7 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_classes(**given: Any) -> Any:
         for name, (kind, flags) in classes.items():
             values = {field: given.pop(field) for field in flags}
-            given[name] = kind(**{f: _value(flags[f], v) for f, v in values.items()})
+            given[name] = _instance(kind, flags, values)
         return command(**given)
 
     with_classes.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
@@ -73,6 +82,8 @@ def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
     made = []
     for name, flag in flags.items():
         default = fields[name].default
+        if default == ():
+            default = None  # a flag that can be given several times, or a list in one text
         made.append(
             inspect.Parameter(
                 name,
@@ -84,5 +95,16 @@ def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
     return made
 
 
-def _value(flag: Flag, given: Any) -> Any:
-    return given if flag.value is None or given is None else flag.value(given)
+def _instance(kind: type, flags: Flags, given: Mapping[str, Any]) -> Any:
+    values = {}
+    for name, value in given.items():
+        if value is not None:
+            convert = flags[name].value
+            values[name] = value if convert is None else convert(value)
+    try:
+        return kind(**values)
+    except OptionError as error:
+        flag = flags.get(error.parameter or "")
+        if flag is None or not flag.is_usage:
+            raise
+        raise typer.BadParameter(error.what, param_hint=in_flags(str(error.where))) from error

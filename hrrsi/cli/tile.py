@@ -1,29 +1,106 @@
 """``hrrsi tile``: raw scenes and labels to a tiled dataset."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from hrrsi.cli.messages import in_flags
+from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import Bands, Height, Nodata, Overwrite, Quiet, integers, names
+from hrrsi.tiling.options import TileOptions
+
+if TYPE_CHECKING:
+    from hrrsi.tiling.plan import TilingPlan
+    from hrrsi.tiling.result import TilingResult
+
+_FLAGS: Flags = {
+    "split": Flag(
+        typer.Option(
+            "--split",
+            help="A split of the scheme (paper, official, standard), or a .yaml file with lists "
+            "train, val, test of scene names. Default: the scheme's first.",
+        )
+    ),
+    "val_scenes": Flag(
+        typer.Option(
+            "--val-scenes", help="Names or patterns of the validation scenes, e.g. 11,3_*."
+        ),
+        kind=str | None,
+        value=names,
+    ),
+    "test_scenes": Flag(
+        typer.Option("--test-scenes", help="The same for testing; every other scene trains."),
+        kind=str | None,
+        value=names,
+    ),
+    "size": Flag(typer.Option("--size", min=32, help="Rows and columns of a patch, in pixels.")),
+    "stride": Flag(
+        typer.Option("--stride", min=1, help="Pixels from one patch to the next. Default: --size."),
+        is_usage=True,
+    ),
+    "label_format": Flag(
+        typer.Option("--label-format", help="What labels hold. Default: the scheme's.")
+    ),
+    "label_file": Flag(
+        typer.Option(
+            "--label-file", help="One vector file with the polygons of all scenes, e.g. a .gpkg."
+        ),
+        kind=Path | None,
+    ),
+    "attribute": Flag(
+        typer.Option(
+            "--attribute",
+            help="Attribute of polygons that holds the class' name, code or index. "
+            "Default: the scheme's.",
+        )
+    ),
+    "eroded": Flag(
+        typer.Option(
+            "--eroded",
+            help="Take the labels with eroded class borders for val and test, to score without "
+            "borders; train keeps the full ones.",
+        )
+    ),
+    "merges": Flag(
+        typer.Option(
+            "--merge",
+            help='Join classes, e.g. "tree+low vegetation=vegetation" (the first one\'s colour '
+            "stays). Can be given several times.",
+        ),
+        kind=list[str] | None,
+    ),
+    "aoi": Flag(
+        typer.Option(
+            "--aoi", help="Vector file of polygons: pixels outside them are ignored (255)."
+        ),
+        kind=Path | None,
+    ),
+    "bands": Flag(
+        get_args(Bands)[1],
+        kind=str | None,
+        value=lambda text: integers(text, "--bands"),
+        is_usage=True,
+    ),
+    "nodata": Flag(get_args(Nodata)[1]),
+    "scale": Flag(
+        typer.Option(
+            "--scale",
+            help="Value that counts as full brightness, e.g. 2047 for 11 bits in uint16. Default: "
+            "what the scenes declare (GDAL's scale, NBITS), 255 for uint8, else estimated.",
+        )
+    ),
+    "height": Flag(get_args(Height)[1]),
+    "unknown": Flag(
+        typer.Option(
+            "--unknown", help="Labels that the scheme doesn't know: fail, or ignore their pixels."
+        )
+    ),
+    "workers": Flag(typer.Option("--workers", min=1, help="Processes. Default: one a processor.")),
+}
 
 
-class LabelFormat(StrEnum):
-    """What labels hold."""
-
-    colours = "colours"
-    indices = "indices"
-    polygons = "polygons"
-
-
-class UnknownLabels(StrEnum):
-    """What to do about labels that the scheme doesn't know."""
-
-    error = "error"
-    ignore = "ignore"
-
-
+@takes_option_classes
 def tile(
     raw: Annotated[
         list[Path],
@@ -44,92 +121,7 @@ def tile(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The dataset's folder.", show_default=False)
     ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            help="A split of the scheme (paper, official, standard), or a .yaml file with lists "
-            "train, val, test of scene names. Default: the scheme's first.",
-        ),
-    ] = None,
-    val_scenes: Annotated[
-        str | None,
-        typer.Option(
-            "--val-scenes", help="Names or patterns of the validation scenes, e.g. 11,3_*."
-        ),
-    ] = None,
-    test_scenes: Annotated[
-        str | None,
-        typer.Option("--test-scenes", help="The same for testing; every other scene trains."),
-    ] = None,
-    size: Annotated[
-        int, typer.Option("--size", min=32, help="Rows and columns of a patch, in pixels.")
-    ] = 512,
-    stride: Annotated[
-        int | None,
-        typer.Option("--stride", min=1, help="Pixels from one patch to the next. Default: --size."),
-    ] = None,
-    label_format: Annotated[
-        LabelFormat | None,
-        typer.Option("--label-format", help="What labels hold. Default: the scheme's."),
-    ] = None,
-    label_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--label-file", help="One vector file with the polygons of all scenes, e.g. a .gpkg."
-        ),
-    ] = None,
-    attribute: Annotated[
-        str | None,
-        typer.Option(
-            "--attribute",
-            help="Attribute of polygons that holds the class' name, code or index. "
-            "Default: the scheme's.",
-        ),
-    ] = None,
-    eroded: Annotated[
-        bool,
-        typer.Option(
-            "--eroded",
-            help="Take the labels with eroded class borders for val and test, to score without "
-            "borders; train keeps the full ones.",
-        ),
-    ] = False,
-    merge: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--merge",
-            help='Join classes, e.g. "tree+low vegetation=vegetation" (the first one\'s colour '
-            "stays). Can be given several times.",
-        ),
-    ] = None,
-    aoi: Annotated[
-        Path | None,
-        typer.Option(
-            "--aoi", help="Vector file of polygons: pixels outside them are ignored (255)."
-        ),
-    ] = None,
-    bands: Bands = None,
-    nodata: Nodata = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            "--scale",
-            help="Value that counts as full brightness, e.g. 2047 for 11 bits in uint16. Default: "
-            "what the scenes declare (GDAL's scale, NBITS), 255 for uint8, else estimated.",
-        ),
-    ] = None,
-    height: Height = None,
-    unknown: Annotated[
-        UnknownLabels,
-        typer.Option(
-            "--unknown", help="Labels that the scheme doesn't know: fail, or ignore their pixels."
-        ),
-    ] = UnknownLabels.error,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, help="Processes. Default: one a processor."),
-    ] = None,
+    options: Annotated[TileOptions, _FLAGS],
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
@@ -160,61 +152,17 @@ def tile(
 
     `hrrsi tile Vaihingen/ --scheme vaihingen --height scheme --out vaihingen512_dsm`
     """
-    from hrrsi.hardware import available_cores
-    from hrrsi.labels.labelled_scenes import labelled_scenes
-    from hrrsi.labels.scheme import load_scheme
-    from hrrsi.labels.splits import scene_split
-    from hrrsi.tiling.plan import TilingOptions, tiling_plan
-    from hrrsi.tiling.scene_overlap import overlaps_by_georeference
-    from hrrsi.tiling.table import (
-        content_notes,
-        content_table,
-        overlap_notes,
-        planned_table,
-        split_notes,
-    )
+    from hrrsi.tiling.plan import tiling_plan
     from hrrsi.tiling.tile import tile as tile_scenes
 
-    if stride is not None and stride > size:
-        raise typer.BadParameter(
-            f"{stride} would leave gaps between patches of {size}", param_hint="--stride"
-        )
-    kept = integers(bands, "--bands")
-    if kept and len(set(kept)) < len(kept):
-        raise typer.BadParameter("name each band once", param_hint="--bands")
-    options = TilingOptions(
-        size=size,
-        stride=stride or size,
-        merges=tuple(merge or ()),
-        eroded=eroded,
-        bands=tuple(kept) if kept else None,
-        nodata=nodata,
-        scale=scale,
-        height=height,
-        unknown=unknown.value,
-        aoi=aoi,
-        workers=workers or available_cores(),
-        show_progress=not quiet,
-    )
-    chosen = load_scheme(scheme).read_as(
-        label_format.value if label_format else "polygons" if label_file else None, attribute
-    )
-    files = labelled_scenes(raw, chosen, label_file=label_file, heights=height)
-    parts = scene_split(
-        [f.name for f in files],
-        chosen,
-        split=split,
-        val_scenes=names(val_scenes),
-        test_scenes=names(test_scenes),
-    )
+    result: TilingPlan | TilingResult
     if dry_run:
-        plan = tiling_plan(files, chosen, parts, out, options)
-        notes = overlap_notes(overlaps_by_georeference(plan.footprints))
-        table, done = planned_table(parts, plan.patches), "nothing written"
+        result, outcome = tiling_plan(raw, scheme, options), "nothing written"
     else:
-        made = tile_scenes(files, chosen, parts, out, options, overwrite=overwrite)
-        notes = content_notes(made)
-        table, done = content_table(made.description), f"wrote {out}"
-    for note in (*split_notes(parts), *notes):
-        typer.echo(note, err=True)
-    typer.echo(f"{table}\nsplit {parts.name}; {done}")
+        result = tile_scenes(
+            raw, scheme, out, options=options, overwrite=overwrite, show_progress=not quiet
+        )
+        outcome = f"wrote {out}"
+    for note in result.notes:
+        typer.echo(in_flags(note), err=True)
+    typer.echo(f"{result.table}\nsplit {result.split.name}; {outcome}")

@@ -118,7 +118,7 @@ def labelled_scenes(
     raw: Sequence[Path],
     scheme: Scheme,
     *,
-    label_file: Path | None = None,
+    label_file: str | Path | None = None,
     heights: str | None = None,
 ) -> list[SceneFiles]:
     """Return the scenes in folders and zip archives, in the natural order of their names.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, OptionError
 from hrrsi.labels.labelled_scenes import natural_key
 from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
 from hrrsi.yaml_file import read_yaml
@@ -28,18 +28,18 @@ class SceneSplit:
         train: Names of the training scenes.
         val: Names of the validation scenes.
         test: Names of the test scenes.
-        taken: The validation scenes that were taken from training because the split names none.
-        left_out: Scenes that no part names.
-        absent: Names and patterns of the split that no scene fits.
+        val_from_train: The validation scenes that come from training because the split names none.
+        unused_scenes: Scenes that no part names.
+        unmatched_patterns: Names and patterns of the split that no scene fits.
     """
 
     name: str
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
-    taken: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    val_from_train: tuple[str, ...] = ()
+    unused_scenes: tuple[str, ...] = ()
+    unmatched_patterns: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[Part, tuple[str, ...]]:
@@ -71,83 +71,81 @@ def scene_split(
         test_scenes: Names or patterns of test scenes, not beside `split`.
 
     Raises:
-        HrrsiError: No such split, a scene in two parts, a chosen name that no scene fits, or
-            nothing left to train on.
+        OptionError: No such split, a chosen name that no scene fits, or two options that don't go
+            together.
+        InputError: A split file can't be used, a scene is in two parts, or nothing is left to
+            train on.
     """
-    name, wanted = _wanted(scheme, split, val_scenes, test_scenes)
+    name, parts = _named_split(scheme, split, val_scenes, test_scenes)
     ordered = sorted(scenes, key=natural_key)
     if split is None and (val_scenes or test_scenes):
-        for option, patterns in (("--val-scenes", val_scenes), ("--test-scenes", test_scenes)):
-            _refuse_absent(ordered, patterns, option)
-    named = {part: scenes_matching(ordered, getattr(wanted, part)) for part in ("val", "test")}
-    named["train"] = (
-        scenes_matching(ordered, wanted.train)
-        if wanted.train
-        else [s for s in ordered if s not in named["val"] and s not in named["test"]]
+        _require_matches(ordered, val_scenes, "val_scenes")
+        _require_matches(ordered, test_scenes, "test_scenes")
+    val = scenes_matching(ordered, parts.val)
+    test = scenes_matching(ordered, parts.test)
+    train = (
+        scenes_matching(ordered, parts.train)
+        if parts.train
+        else [s for s in ordered if s not in val and s not in test]
     )
-    _refuse_overlap(named, name)
+    _refuse_overlap({"val": val, "test": test, "train": train}, name)
     if split is not None and val_scenes:
-        if wanted.val:
-            raise HrrsiError(
+        if parts.val:
+            raise OptionError(
                 f"the split {name} names its own validation scenes",
-                where="--val-scenes",
-                fix="leave out --split or --val-scenes",
+                parameter="val_scenes",
+                fix="leave out `split` or `val_scenes`",
             )
-        _refuse_absent(named["train"], val_scenes, "--val-scenes", " among its training scenes")
-        named["val"] = scenes_matching(named["train"], val_scenes)
-        named["train"] = [s for s in named["train"] if s not in named["val"]]
-    taken: list[str] = []
-    if not named["val"] and len(named["train"]) > 1:
-        taken = _validation_scenes(named["train"], scheme)
-        named["val"] = taken
-        named["train"] = [s for s in named["train"] if s not in taken]
-    if not named["train"]:
-        raise HrrsiError(
+        _require_matches(train, val_scenes, "val_scenes", " among its training scenes")
+        val = scenes_matching(train, val_scenes)
+    val_from_train = [] if val or len(train) < 2 else _validation_scenes(train, scheme)
+    val = val or val_from_train
+    train = [s for s in train if s not in val]
+    if not train:
+        raise InputError(
             f"none of the {len(ordered)} scenes found is a training scene "
             f"({', '.join(ordered[:5])}{', ...' if len(ordered) > 5 else ''})",
             where=f"split {name}",
-            fix="give the folder of the training scenes too, or another --split",
+            fix="give the folder of the training scenes too, or another `split`",
         )
-    patterns = (*wanted.train, *wanted.val, *wanted.test)
+    patterns = (*parts.train, *parts.val, *parts.test)
     return SceneSplit(
         name=name,
-        train=tuple(named["train"]),
-        val=tuple(named["val"]),
-        test=tuple(named["test"]),
-        taken=tuple(taken),
-        left_out=tuple(s for s in ordered if not any(s in part for part in named.values())),
-        absent=tuple(p for p in patterns if not scenes_matching(ordered, [p])),
+        train=tuple(train),
+        val=tuple(val),
+        test=tuple(test),
+        val_from_train=tuple(val_from_train),
+        unused_scenes=tuple(s for s in ordered if s not in {*train, *val, *test}),
+        unmatched_patterns=tuple(p for p in patterns if not scenes_matching(ordered, [p])),
     )
 
 
-def _wanted(
+def _named_split(
     scheme: Scheme, split: str | None, val_scenes: Sequence[str], test_scenes: Sequence[str]
 ) -> tuple[str, Split]:
-    known = ", ".join(scheme.splits) or "none"
     if split is None:
         if val_scenes or test_scenes:
             return "chosen scenes", Split(val=tuple(val_scenes), test=tuple(test_scenes))
         if not scheme.splits:
-            raise HrrsiError(
+            raise InputError(
                 "knows no split",
                 where=f"scheme {scheme.name}",
-                fix="give --split FILE.yaml, or --val-scenes and --test-scenes",
+                fix="give `split=FILE.yaml`, or `val_scenes` and `test_scenes`",
             )
         split = next(iter(scheme.splits))
     if test_scenes:
-        raise HrrsiError(
+        raise OptionError(
             "the split names its own test scenes",
-            where="--test-scenes",
-            fix="leave out --split or --test-scenes",
+            parameter="test_scenes",
+            fix="leave out `split` or `test_scenes`",
         )
     if split in scheme.splits:
         return split, scheme.splits[split]
     if not split.endswith((".yaml", ".yml")):
-        raise HrrsiError(
+        raise OptionError(
             f"knows no split {split!r}",
-            where=f"scheme {scheme.name}",
-            fix=f"choose from {known}, or name a .yaml file",
-        )
+            fix=f"choose from {', '.join(scheme.splits) or 'none'}, or name a .yaml file",
+        ).at(f"scheme {scheme.name}")
     path = Path(split)
     try:
         return split, Split.model_validate(read_yaml(path))
@@ -157,28 +155,29 @@ def _wanted(
         ) from error
 
 
-def _refuse_absent(
-    scenes: Sequence[str], patterns: Sequence[str], option: str, among: str = ""
+def _require_matches(
+    scenes: Sequence[str], patterns: Sequence[str], parameter: str, among: str = ""
 ) -> None:
     for pattern in patterns:
         if not scenes_matching(scenes, [pattern]):
-            few = f"{', '.join(scenes[:8])}{', ...' if len(scenes) > 8 else ''}"
-            raise HrrsiError(
-                f"no scene fits {pattern!r}{among}", where=option, fix=f"the scenes are {few}"
+            raise OptionError(
+                f"no scene fits {pattern!r}{among}",
+                parameter=parameter,
+                fix=f"the scenes are {', '.join(scenes[:8])}{', ...' if len(scenes) > 8 else ''}",
             )
 
 
-def _refuse_overlap(named: dict[str, list[str]], name: str) -> None:
-    seen: dict[str, str] = {}
-    for part, scenes in named.items():
+def _refuse_overlap(parts: dict[str, list[str]], name: str) -> None:
+    part_of: dict[str, str] = {}
+    for part, scenes in parts.items():
         for scene in scenes:
-            if scene in seen:
-                raise HrrsiError(
-                    f"scene {scene} is in both {seen[scene]} and {part}",
+            if scene in part_of:
+                raise InputError(
+                    f"scene {scene} is in both {part_of[scene]} and {part}",
                     where=f"split {name}",
                     fix="name it in one of them",
                 )
-            seen[scene] = part
+            part_of[scene] = part
 
 
 def _validation_scenes(train: Sequence[str], scheme: Scheme) -> list[str]:

@@ -6,60 +6,41 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from hrrsi.classes import UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.labels.label_reading import open_labels
-from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scheme import Scheme, merged_classes
-from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
+from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
+from hrrsi.labels.splits import Part, SceneSplit, scene_split
 from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
-from hrrsi.scenes.value_scale import check_scale, known_scale
+from hrrsi.scenes.value_scale import known_scale
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.dataset import band_names
+from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.patch_files import patch_format
-from hrrsi.tiling.scene_overlap import Footprint, footprint
+from hrrsi.tiling.result import overlap_notes, planned_table, split_notes
+from hrrsi.tiling.scene_overlap import Footprint, footprint, overlaps_by_georeference
 from hrrsi.tiling.scene_rows import SceneRows, Tiling, area_of_interest
 
 _ROWS_PIXELS = 1 << 24  # about how many pixels of a scene one process works on at a time
 _MOST_PIECES = 8  # of a scene whose file is read from its start each time
 
 
-@dataclass(frozen=True)
-class TilingOptions:
-    """How scenes are cut.
+class Sources(NamedTuple):
+    """The scenes of a run.
 
     Attributes:
-        size: Rows and columns of a patch.
-        stride: Pixels from one patch to the next, at most `size`.
-        merges: Classes to join, as `merged_classes` takes them.
-        eroded: Whether val and test take labels with eroded class borders; train never does.
-        bands: The 1-based bands to keep; by default all but alpha.
-        nodata: Value of pixels without data, beside what the scenes declare.
-        scale: The value that counts as full brightness; by default what the scenes declare, else
-            an estimate.
-        height: Where height models come from, as the user says it, if heights are wanted as the
-            last band; the files are those of the scenes.
-        unknown: What to do about labels that the scheme doesn't know.
-        aoi: Vector file of polygons; pixels outside are ignored, patches wholly outside left out.
-        workers: Number of processes; the result is the same for any.
-        show_progress: Whether a terminal shows a progress bar.
+        files: Their files, in the natural order of their names.
+        scheme: Says what labels mean.
+        split: Which of them train, validate and test.
     """
 
-    size: int = 512
-    stride: int = 512
-    merges: tuple[str, ...] = ()
-    eroded: bool = False
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    scale: float | None = None
-    height: str | None = None
-    unknown: UnknownLabels = "error"
-    aoi: Path | None = None
-    workers: int = 1
-    show_progress: bool = True
+    files: list[SceneFiles]
+    scheme: Scheme
+    split: SceneSplit
 
 
 @dataclass(frozen=True)
@@ -68,6 +49,7 @@ class TilingPlan:
 
     Attributes:
         tiling: What is the same for every scene.
+        split: Which scenes train, validate and test.
         rows: The work, in a fixed order.
         footprints: Where each scene lies.
         patches: Number of patches of each part, before any is left out.
@@ -78,6 +60,7 @@ class TilingPlan:
     """
 
     tiling: Tiling
+    split: SceneSplit
     rows: list[SceneRows]
     footprints: list[Footprint]
     patches: dict[Part, int]
@@ -86,91 +69,138 @@ class TilingPlan:
     resolution: float | None
     alpha_band: int | None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before the run: lines that start with what they are."""
+        return split_notes(self.split) + overlap_notes(overlaps_by_georeference(self.footprints))
+
+    @property
+    def table(self) -> str:
+        """Scenes and patches of each part."""
+        return planned_table(self.split, self.patches)
+
 
 def tiling_plan(
-    files: Sequence[SceneFiles],
-    scheme: Scheme,
-    split: SceneSplit,
-    folder: Path,
-    options: TilingOptions,
+    raw: str | Path | Sequence[str | Path],
+    scheme: str | Path | Scheme,
+    options: TileOptions = TileOptions(),
 ) -> TilingPlan:
+    """Return what `hrrsi.tile` would do: pixels are not read, nothing is written.
+
+    Args:
+        raw: As for `hrrsi.tile`.
+        scheme: Likewise.
+        options: Likewise.
+
+    Raises:
+        InputError: As `hrrsi.tile`, but for what only pixels show.
+    """
+    return planned_tiling(tiling_sources(raw, scheme, options), options)
+
+
+def tiling_sources(
+    raw: str | Path | Sequence[str | Path], scheme: str | Path | Scheme, options: TileOptions
+) -> Sources:
+    """Return the scenes in folders and archives, and which of them train, validate and test.
+
+    Raises:
+        InputError: As `load_scheme`, `labelled_scenes` and `scene_split`.
+    """
+    folders = [raw] if isinstance(raw, str | Path) else raw
+    named = scheme if isinstance(scheme, Scheme) else load_scheme(scheme)
+    named = named.read_as(options.effective_label_format, options.attribute)
+    files = labelled_scenes(
+        [Path(folder) for folder in folders],
+        named,
+        label_file=options.label_file,
+        heights=options.height,
+    )
+    split = scene_split(
+        [file.name for file in files],
+        named,
+        split=options.split,
+        val_scenes=options.val_scenes,
+        test_scenes=options.test_scenes,
+    )
+    return Sources(files, named, split)
+
+
+def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     """Look at every scene and label, and return what has to be done.
 
     Raises:
-        HrrsiError: A label or height model is missing or doesn't fit its image, or scenes differ
+        InputError: A label or height model is missing or doesn't fit its image, or scenes differ
             in bands, type or declared scale.
     """
+    files, scheme, split = sources
     by_name = {file.name: file for file in files}
-    bands: tuple[int, ...] = options.bands or ()
+    bands: tuple[int, ...] = tuple(options.bands or ())
     dtype = ""
     rows: list[SceneRows] = []
     footprints: list[Footprint] = []
     patches: dict[Part, int] = {}
     resolutions: list[float | None] = []
-    declared: dict[str, float | None] = {}
+    scales: dict[str, float | None] = {}
     alpha_band = None
-    check_scale(options.scale)
     for part, names in split.parts.items():
         for name in names:
             file = by_name[name]
             label = _label(file, eroded=options.eroded and part != "train")
             height = _height(file, options)
-            expected = len(bands) or _band_count(file.image, scheme)
+            band_count = len(bands) or _band_count(file.image, scheme)
             with open_scene(
-                file.image, bands=options.bands, expected_bands=expected, height_model=height
+                file.image, bands=options.bands, expected_bands=band_count, height_model=height
             ) as scene:
                 scene_dtype = _patch_type(scene)
                 if dtype and scene_dtype != dtype:
-                    raise HrrsiError(
+                    raise InputError(
                         f"holds {scene_dtype} where the scenes before it hold {dtype}",
                         where=file.image,
                         fix="convert the scenes to one type",
                     )
                 if bands and scene.bands != bands:  # an alpha that doesn't come last in all
-                    raise HrrsiError(
+                    raise InputError(
                         f"its bands but alpha are {_listed(scene.bands)} where those of the scenes "
                         f"before it are {_listed(bands)}",
                         where=file.image,
-                        fix="choose with --bands, or bring them into one order",
+                        fix="choose with `bands`, or bring them into one order",
                     )
                 bands, dtype = scene.bands, scene_dtype
                 if options.bands is None:
-                    others = set(range(1, scene.dataset.count + 1)) - set(bands)
-                    alpha_band = alpha_band or min(others, default=None)
-                value = known_scale(scene)
-                declared[file.image] = value and value.value
+                    unread = set(range(1, scene.dataset.count + 1)) - set(bands)
+                    alpha_band = alpha_band or min(unread, default=None)
+                scale = known_scale(scene)
+                scales[file.image] = scale and scale.value
                 resolutions.append(scene.resolution)
                 footprints.append(footprint(name, part, scene.dataset))
                 area_of_interest(options.aoi, scene)
                 with open_labels(label, scene, scheme, name=name, unknown=options.unknown):
-                    grid = window_grid(scene.height, scene.width, options.size, options.stride)
+                    grid = window_grid(
+                        scene.height, scene.width, options.size, options.effective_stride
+                    )
                 rows += _scene_rows(SceneRows(name, part, file.image, label, height, 0, 0, 0), grid)
                 patches[part] = patches.get(part, 0) + len(grid) * len(grid[0])
-    scale = options.scale or _common_scale(declared)
-    measure = options.height is not None or scheme_statistics(scheme, bands, dtype, scale) is None
-    first = footprints[0]
+    full_scale = options.scale or _common_scale(scales)
+    has_height = options.height is not None
+    has_statistics = scheme_statistics(scheme, bands, dtype, full_scale) is not None
     return TilingPlan(
         Tiling(
-            folder=folder,
+            options=options,
             scheme=scheme,
             merged=merged_classes(scheme, options.merges),
             bands=bands,
-            dtype=dtype if options.height is None else "float32",
-            band_names=() if options.height is None else tuple(band_names(bands, has_height=True)),
-            size=options.size,
-            stride=options.stride,
-            file_format=patch_format(dtype, len(bands)) if options.height is None else "tif",
-            nodata=options.nodata,
-            unknown=options.unknown,
-            aoi=options.aoi,
-            measure=measure,
-            fingerprint=not all(first.comparable(other) for other in footprints),
+            dtype="float32" if has_height else dtype,
+            band_names=tuple(band_names(bands, has_height=True)) if has_height else (),
+            file_format="tif" if has_height else patch_format(dtype, len(bands)),
+            measure=has_height or not has_statistics,
+            fingerprint=not all(footprints[0].comparable(other) for other in footprints),
         ),
+        split,
         rows,
         footprints,
         patches,
         dtype,
-        scale,
+        full_scale,
         _resolution(resolutions, scheme),
         alpha_band,
     )
@@ -195,7 +225,7 @@ def _label(file: SceneFiles, *, eroded: bool) -> str:
     label = file.eroded_label if eroded else file.label
     if label is None:
         kind = "eroded label" if eroded else "label"
-        raise HrrsiError(
+        raise MissingInputError(
             f"has no {kind} (image {file.image})",
             where=f"scene {file.name}",
             fix=f"give the folder or archive of the {kind}s too, or leave the scene out of the "
@@ -229,11 +259,11 @@ def _scene_rows(scene: SceneRows, grid: list[list[Window]]) -> list[SceneRows]:
     ]
 
 
-def _height(file: SceneFiles, options: TilingOptions) -> str | None:
+def _height(file: SceneFiles, options: TileOptions) -> str | None:
     if options.height is not None and file.height is None:
-        raise HrrsiError(
+        raise MissingInputError(
             f"no height model fits it (image {file.image})",
-            where=f"scene {file.name}, --height {options.height}",
+            where=f"scene {file.name}, `height={options.height}`",
             fix="add it, or leave the scene out of the split",
         )
     return file.height if options.height is not None else None
@@ -243,12 +273,12 @@ def _patch_type(scene: Scene) -> str:
     """Return the type in which patches keep a scene's values: floats all become float32.
 
     Raises:
-        HrrsiError: Training can't read it.
+        InputError: Training can't read it.
     """
     if "float" in scene.dtype:
         return "float32"
     if scene.dtype not in FULL_SCALE:
-        raise HrrsiError(
+        raise InputError(
             f"holds {scene.dtype}",
             where=scene.path,
             fix=f"convert it to {', '.join(FULL_SCALE)} or float32",
@@ -256,28 +286,28 @@ def _patch_type(scene: Scene) -> str:
     return scene.dtype
 
 
-def _common_scale(declared: Mapping[str, float | None]) -> float | None:
-    """Return the value that all scenes declare to be full brightness, None where none does.
+def _common_scale(scales: Mapping[str, float | None]) -> float | None:
+    """Return the value that all images declare to be full brightness, None where none does.
 
     Raises:
-        HrrsiError: They differ.
+        InputError: They differ.
     """
-    first, scale = next(iter(declared.items()))
-    for image, other in declared.items():
+    first, scale = next(iter(scales.items()))
+    for image, other in scales.items():
         if other != scale:
-            said = ["none" if value is None else f"{value:g}" for value in (other, scale)]
-            raise HrrsiError(
-                f"declares {said[0]} as full brightness where {first} declares {said[1]}",
+            texts = ["none" if value is None else f"{value:g}" for value in (other, scale)]
+            raise InputError(
+                f"declares {texts[0]} as full brightness where {first} declares {texts[1]}",
                 where=image,
-                fix="say it for all with --scale, or convert them to one range",
+                fix="say it for all with `scale`, or convert them to one range",
             )
     return scale
 
 
-def _resolution(known: Sequence[float | None], scheme: Scheme) -> float | None:
+def _resolution(resolutions: Sequence[float | None], scheme: Scheme) -> float | None:
     """Return the scenes' ground sampling distance, else the scheme's.
 
     Scenes may differ by a little (a geographic CRS); the median stands for them.
     """
-    georeferenced = [r for r in known if r is not None]
+    georeferenced = [r for r in resolutions if r is not None]
     return round(statistics.median(georeferenced), 6) if georeferenced else scheme.resolution

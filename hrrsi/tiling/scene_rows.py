@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio import Affine
 
-from hrrsi.classes import IGNORE_INDEX, UnknownLabels
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme
@@ -19,6 +19,7 @@ from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import Window, window_grid
+from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, label_bytes
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
@@ -80,35 +81,25 @@ class Tiling:
     """What is the same for every scene of a run.
 
     Attributes:
-        folder: The dataset's folder.
+        options: How scenes are cut.
         scheme: Says what labels mean.
         merged: The classes of the patches.
         bands: The 1-based bands of the scenes.
         dtype: NumPy name of the patches' type.
         band_names: What the bands of patches are, where heights come after those of the scenes;
             otherwise empty.
-        size: Rows and columns of a patch.
-        stride: Pixels from one patch to the next.
         file_format: Suffix of the patches' files.
-        nodata: Value of pixels without data, beside what the scenes declare.
-        unknown: What to do about unknown labels.
-        aoi: Vector file of the polygons outside which labels are ignored.
         measure: Whether to gather the statistics of training pixels.
         fingerprint: Whether to gather fingerprints of the pixels.
     """
 
-    folder: Path
+    options: TileOptions
     scheme: Scheme
     merged: MergedClasses
     bands: tuple[int, ...]
     dtype: str
     band_names: tuple[str, ...]
-    size: int
-    stride: int
     file_format: PatchFormat
-    nodata: float | None
-    unknown: UnknownLabels
-    aoi: Path | None
     measure: bool
     fingerprint: bool
 
@@ -145,7 +136,7 @@ class RowsContent:
     Attributes:
         class_pixels: (classes,) labelled pixels.
         patches: Number of patches written.
-        dropped: Number of patches left out because none of their pixels has a class.
+        empty_patches: Number of patches left out because none of their pixels has a class.
         ignored_pixels: Pixels of label 255.
         unknown_pixels: Pixels whose label the scheme doesn't know, each counted once.
         data_pixels: Pixels of the scene that hold data, with or without a height, likewise.
@@ -157,7 +148,7 @@ class RowsContent:
 
     class_pixels: npt.NDArray[np.int64]
     patches: int = 0
-    dropped: int = 0
+    empty_patches: int = 0
     ignored_pixels: int = 0
     unknown_pixels: int = 0
     data_pixels: int = 0
@@ -166,7 +157,7 @@ class RowsContent:
     fingerprints: list[Fingerprints] = field(default_factory=list)
 
 
-class _Sources(NamedTuple):
+class _OpenScene(NamedTuple):
     """A scene and what belongs to it, opened."""
 
     scene: Scene
@@ -183,7 +174,7 @@ class _Band(NamedTuple):
 
 
 @bounded_block_cache()
-def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
+def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
     """Cut and write the patches of some rows of windows of a scene.
 
     In ``val`` and ``test`` each pixel keeps its label only in the first patch, from the top left,
@@ -192,12 +183,13 @@ def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
     is the mean of the patch: 0 may be far from any height that there is.
 
     Args:
-        job: The run, and the rows of windows.
+        job: The dataset's folder, what is the same for every scene, and the rows of windows.
 
     Raises:
-        HrrsiError: The image or label can't be read, or the label holds unknown values.
+        InputError: The image or label can't be read, or the label holds unknown values.
     """
-    tiling, rows = job
+    folder, tiling, rows = job
+    options = tiling.options
     content = RowsContent(np.zeros(len(tiling.merged.names), dtype=np.int64))
     with ExitStack() as stack:
         scene = stack.enter_context(
@@ -205,37 +197,37 @@ def write_rows(job: tuple[Tiling, SceneRows]) -> RowsContent:
                 rows.image,
                 bands=tiling.bands,
                 expected_bands=len(tiling.bands),
-                nodata=tiling.nodata,
+                nodata=options.nodata,
                 height_model=rows.height,
             )
         )
         labels = stack.enter_context(
-            open_labels(rows.label, scene, tiling.scheme, name=rows.scene, unknown=tiling.unknown)
+            open_labels(rows.label, scene, tiling.scheme, name=rows.scene, unknown=options.unknown)
         )
-        sources = _Sources(scene, labels, area_of_interest(tiling.aoi, scene))
-        grid = window_grid(scene.height, scene.width, tiling.size, tiling.stride)
+        opened = _OpenScene(scene, labels, area_of_interest(options.aoi, scene))
+        grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
         for number in range(rows.first, rows.stop):
             above = grid[number - 1][0] if number else Window(0, 0, 0, 0)
-            held_row = above.row + above.height
-            band = _read_band(tiling, sources, grid[number][0], held_row, content)
-            held_col = 0
+            rows_end = above.row + above.height  # what the row of windows above holds, too
+            band = _read_band(tiling, opened, grid[number][0], rows_end, content)
+            columns_end = 0
             for window in grid[number]:
-                held = (held_row - window.row, held_col - window.col)
-                patch = _patch(tiling.size, band, window, has_height=scene.has_height)
+                patch = _patch(options.size, band, window, has_height=scene.has_height)
                 if rows.part != "train":
-                    patch.indices[: max(0, held[0])] = IGNORE_INDEX
-                    patch.indices[:, : max(0, held[1])] = IGNORE_INDEX
-                if _counted(patch, tiling, rows.part, content):
-                    _write(patch, tiling, rows, scene, window)
-                held_col = window.col + window.width
+                    patch.indices[: max(0, rows_end - window.row)] = IGNORE_INDEX
+                    patch.indices[:, : max(0, columns_end - window.col)] = IGNORE_INDEX
+                if _count(patch, tiling, rows.part, content):
+                    name = f"{rows.scene}_{window.row:05d}_{window.col:05d}"
+                    _write(patch, tiling, folder / rows.part, name, _georeference(scene, window))
+                columns_end = window.col + window.width
     return content
 
 
-def area_of_interest(aoi: Path | None, scene: Scene) -> ScenePolygons | None:
+def area_of_interest(aoi: str | Path | None, scene: Scene) -> ScenePolygons | None:
     """Return the polygons of a vector file on a scene, or None where no file is given.
 
     Raises:
-        HrrsiError: As `scene_polygons`.
+        InputError: As `scene_polygons`.
     """
     if aoi is None:
         return None
@@ -245,28 +237,28 @@ def area_of_interest(aoi: Path | None, scene: Scene) -> ScenePolygons | None:
 
 
 def _read_band(
-    tiling: Tiling, sources: _Sources, first: Window, held_row: int, content: RowsContent
+    tiling: Tiling, opened: _OpenScene, first: Window, rows_end: int, content: RowsContent
 ) -> _Band:
-    """Return a row of windows, and count its unknown labels below what another row holds."""
-    scene, labels, aoi = sources
+    """Return a row of windows, and count its unknown labels below the end of the row above."""
+    scene, labels, aoi = opened
     window = Window(first.row, 0, first.height, scene.width)
     pixels = scene.read(window)
     valid = scene.read_valid(window, pixels)
-    again = max(0, held_row - first.row)
-    lacking = scene.without_height(window, pixels)
-    if lacking is not None:
-        content.without_height += int(lacking[again:].sum())
-        content.data_pixels += int((lacking | valid)[again:].sum())
+    overlap = max(0, rows_end - first.row)
+    without_height = scene.without_height(window, pixels)
+    if without_height is not None:
+        content.without_height += int(without_height[overlap:].sum())
+        content.data_pixels += int((without_height | valid)[overlap:].sum())
     pixels = pixels.astype(tiling.dtype, copy=False)
     pixels[:, ~valid] = 0
-    if lacking is not None:
+    if without_height is not None:
         pixels[-1, ~valid] = np.nan
     indices, unknown = labels.read_with_unknown(
-        Window(first.row + again, 0, first.height - again, scene.width)
+        Window(first.row + overlap, 0, first.height - overlap, scene.width)
     )
     content.unknown_pixels += unknown
-    if again:
-        above = labels.read(Window(first.row, 0, again, scene.width))
+    if overlap:
+        above = labels.read(Window(first.row, 0, overlap, scene.width))
         indices = np.concatenate([above, indices])
     indices = tiling.merged.new_index[indices]
     if aoi is not None:
@@ -288,16 +280,16 @@ def _patch(size: int, band: _Band, window: Window, *, has_height: bool) -> _Band
     if has_height:
         heights = patch.pixels[-1]
         heights[window.height :], heights[:, window.width :] = np.nan, np.nan
-        known = np.isfinite(heights)
-        heights[~known] = heights[known].mean(dtype=np.float64) if known.any() else 0
+        valid = np.isfinite(heights)
+        heights[~valid] = heights[valid].mean(dtype=np.float64) if valid.any() else 0
     return patch
 
 
-def _counted(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> bool:
+def _count(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> bool:
     """Count what a patch holds, and return whether any of its pixels has a class."""
     counts = np.bincount(patch.indices.ravel(), minlength=256)
     if counts[IGNORE_INDEX] == patch.indices.size:
-        content.dropped += 1
+        content.empty_patches += 1
         return False
     content.patches += 1
     content.class_pixels += counts[: len(content.class_pixels)]
@@ -310,14 +302,14 @@ def _counted(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> 
     return True
 
 
-def _write(patch: _Band, tiling: Tiling, rows: SceneRows, scene: Scene, window: Window) -> None:
-    name = f"{rows.scene}_{window.row:05d}_{window.col:05d}.{tiling.file_format}"
-    place = _georeference(scene, window)
-    folder = tiling.folder / rows.part
+def _write(
+    patch: _Band, tiling: Tiling, folder: Path, name: str, place: Georeference | None
+) -> None:
+    file = f"{name}.{tiling.file_format}"
     image = image_bytes(patch.pixels, tiling.file_format, place, tiling.band_names)
     label = label_bytes(patch.indices, tiling.merged.colours, tiling.file_format, place)
-    (folder / "image" / name).write_bytes(image)
-    (folder / "label" / name).write_bytes(label)
+    (folder / "image" / file).write_bytes(image)
+    (folder / "label" / file).write_bytes(label)
 
 
 def _georeference(scene: Scene, window: Window) -> Georeference | None:

@@ -19,7 +19,7 @@ def test_the_published_splits() -> None:
     assert paper.train == ("1", "3", "5", "7", "13", "17", "21", "23", "26", "32", "37")
     official = scene_split(VAIHINGEN, scheme, split="official")
     assert len(official.test) == 17
-    assert official.val == official.taken == paper.val
+    assert official.val == official.val_from_train == paper.val
     assert official.train == paper.train
 
 
@@ -31,7 +31,7 @@ def test_validation_scenes_are_spread_where_no_split_names_any() -> None:
     split = scene_split(scenes, scheme)
     assert len(split.val) == 5
     assert len(split.train) == 19
-    assert split.val == split.taken == ("2_12", "4_11", "6_7", "6_11", "7_10")
+    assert split.val == split.val_from_train == ("2_12", "4_11", "6_7", "6_11", "7_10")
     assert not set(split.train) & set(split.val)
 
 
@@ -41,8 +41,8 @@ def test_the_dubai_split_by_patterns() -> None:
     assert (len(split.train), len(split.val), len(split.test)) == (33, 12, 9)
     assert "tile8_part006" in split.train
     assert "tile8_part007" in split.val
-    assert not split.absent
-    assert not split.left_out
+    assert not split.unmatched_patterns
+    assert not split.unused_scenes
 
 
 def test_chosen_scenes_leave_the_rest_to_training() -> None:
@@ -54,7 +54,7 @@ def test_chosen_scenes_leave_the_rest_to_training() -> None:
     own_val = scene_split(VAIHINGEN, scheme, split="official", val_scenes=["1", "37"])
     assert own_val.val == ("1", "37")
     assert len(own_val.train) == 14
-    assert not own_val.taken
+    assert not own_val.val_from_train
 
 
 def test_a_split_file(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_a_split_file(tmp_path: Path) -> None:
     assert (split.train, split.val, split.test) == (("1",), ("2",), ("3", "30"))
     path.write_text('train: ["1", "9"]\nval: ["2"]\n')
     split = scene_split(["1", "2", "3"], load_scheme("vaihingen"), split=str(path))
-    assert split.absent == ("9",)
-    assert split.left_out == ("3",)
+    assert split.unmatched_patterns == ("9",)
+    assert split.unused_scenes == ("3",)
 
 
 @pytest.mark.parametrize(

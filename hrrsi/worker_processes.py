@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,13 +32,13 @@ def results_as_completed(
         workers: Number of processes; with one, everything runs in this process.
 
     Raises:
-        HrrsiError: A process died, or what `function` raised.
+        DeviceError: A process died.
     """
     if min(workers, len(jobs)) <= 1:
         for position, job in enumerate(jobs):
             yield position, function(job)
         return
-    others = set(multiprocessing.active_children())
+    processes_before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(
         max_workers=min(workers, len(jobs)),
         mp_context=multiprocessing.get_context("spawn"),
@@ -50,12 +50,12 @@ def results_as_completed(
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
-            raise HrrsiError(
-                "a worker process died (out of memory?)", fix="give fewer --workers"
+            raise DeviceError(
+                "a worker process died (out of memory?)", fix="give fewer `workers`"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
+            for process in set(multiprocessing.active_children()) - processes_before:
                 process.terminate()
             raise
 

@@ -1,0 +1,187 @@
+"""What a tiling run made, as tables and lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prettytable import PrettyTable
+
+from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.scenes.value_scale import EstimatedScale
+from hrrsi.tiling.dataset import DatasetDescription
+from hrrsi.tiling.scene_overlap import SceneOverlap
+
+_MOST_LINES = 10  # of one kind, before the rest is only counted
+
+
+@dataclass(frozen=True)
+class TilingResult:
+    """What a tiling run made.
+
+    Attributes:
+        description: What ``dataset.yaml`` says.
+        split: Which scenes train, validate and test.
+        empty_patches: Patches left out because none of their pixels has a class.
+        unknown_pixels: Pixels by scene whose label the scheme doesn't know.
+        overlaps: Scenes of different parts that show the same ground.
+        estimated_scale: Which value was taken for full brightness, and why, where neither the
+            scenes nor the caller said it; else None.
+        without_height: Pixels by scene that are ignored because they have no height.
+        alpha_band: The first band that the scenes call alpha, which was left out unasked; or None.
+        unused_statistics: Whether the scheme has a mean and std, of other bands or values.
+    """
+
+    description: DatasetDescription
+    split: SceneSplit
+    empty_patches: int
+    unknown_pixels: dict[str, int]
+    overlaps: list[SceneOverlap]
+    estimated_scale: EstimatedScale | None
+    without_height: dict[str, int]
+    alpha_band: int | None
+    unused_statistics: bool
+
+    @property
+    def table(self) -> str:
+        """Scenes, patches and class shares of each part.
+
+        Class shares are of the labelled pixels, the ignored share of all pixels.
+        """
+        description = self.description
+        table = _table([*description.classes, "ignored"])
+        for part, content in description.splits.items():
+            labelled = sum(content.class_pixels)
+            shares = [_percent(n, labelled) for n in content.class_pixels]
+            ignored = _percent(content.ignored_pixels, labelled + content.ignored_pixels)
+            name = part if content.labels == "full" else f"{part} (eroded labels)"
+            table.add_row([name, len(content.scenes), content.patches, *shares, ignored])
+        return (
+            f"{table.get_string()}\n"
+            "Shares of classes are of the labelled pixels, of ignored of all pixels."
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of it: lines that start with what they are, ``warning: ``."""
+        return [
+            *split_notes(self.split),
+            *overlap_notes(self.overlaps),
+            *self._band_notes(),
+            *self._pixel_notes(),
+            *self._class_notes(),
+        ]
+
+    def _band_notes(self) -> list[str]:
+        notes = []
+        if self.alpha_band is not None:
+            listed = ",".join(map(str, sorted([*self.description.bands, self.alpha_band])))
+            notes.append(
+                f"note: the scenes call band {self.alpha_band} alpha, so it is no band of the "
+                f"patches; `bands={listed}` takes it as imagery"
+            )
+        if self.unused_statistics:
+            notes.append(
+                "note: mean and std were measured, since those of the scheme "
+                f"{self.description.scheme} are of its first bands as uint8 at 255"
+            )
+        if self.estimated_scale is not None:
+            value, reason = self.estimated_scale
+            notes.append(
+                f"note: {value:g} counts as full brightness ({reason}), unless `scale` says "
+                "otherwise"
+            )
+        return notes
+
+    def _pixel_notes(self) -> list[str]:
+        notes = []
+        if self.without_height:
+            notes.append(
+                f"note: {sum(self.without_height.values())} pixels without height ignored, by "
+                f"scene: {_by_scene(self.without_height)}"
+            )
+        if self.unknown_pixels:
+            notes.append(
+                f"warning: {sum(self.unknown_pixels.values())} pixels of unknown label ignored, "
+                f"by scene: {_by_scene(self.unknown_pixels)}"
+            )
+        if self.empty_patches:
+            notes.append(f"note: {self.empty_patches} patches without any labelled pixel left out")
+        return notes
+
+    def _class_notes(self) -> list[str]:
+        description = self.description
+        notes = [
+            f"warning: no patch of {part} has a labelled pixel"
+            for part, content in description.splits.items()
+            if not content.patches
+        ]
+        train = description.splits["train"].class_pixels
+        present = [name for name, n in zip(description.classes, train, strict=True) if n]
+        absent = [name for name in description.classes if name not in present]
+        if len(present) == 1:
+            notes.append(f"warning: the training labels hold one class only ({present[0]})")
+        elif absent:
+            notes.append(f"warning: no training pixel is labelled {', '.join(absent)}")
+        return notes
+
+
+def planned_table(split: SceneSplit, patches: Mapping[Part, int]) -> str:
+    """Return a table of scenes and patches of each part, of a run that has not been made."""
+    table = _table([])
+    for part, names in split.parts.items():
+        if names:
+            table.add_row([part, len(names), patches[part]])
+    text: str = table.get_string()
+    return text
+
+
+def split_notes(split: SceneSplit) -> list[str]:
+    """Return what a person should know about how scenes were split."""
+    notes = []
+    if split.val_from_train:
+        notes.append(
+            f"note: the split {split.name} names no validation scenes: "
+            f"{', '.join(split.val_from_train)} taken from training"
+        )
+    elif not split.val:
+        notes.append("warning: no scene is left for validation; training needs some to choose by")
+    if split.unmatched_patterns:
+        notes.append(
+            f"warning: the split {split.name} names scenes that were not found: "
+            f"{_shortened(split.unmatched_patterns)}"
+        )
+    if split.unused_scenes:
+        notes.append(
+            f"note: left out, since the split {split.name} does not name them: "
+            f"{_shortened(split.unused_scenes)}"
+        )
+    return notes
+
+
+def overlap_notes(overlaps: Sequence[SceneOverlap]) -> list[str]:
+    """Return a warning for each pair of overlapping scenes, the first ten of them."""
+    notes = [f"warning: {overlap}" for overlap in overlaps[:_MOST_LINES]]
+    if len(overlaps) > _MOST_LINES:
+        notes.append(f"warning: {len(overlaps) - _MOST_LINES} more pairs of scenes overlap")
+    return notes
+
+
+def _table(columns: Sequence[str]) -> PrettyTable:
+    table = PrettyTable(["split", "scenes", "patches", *columns])
+    table.align = "r"
+    table.align["split"] = "l"
+    return table
+
+
+def _by_scene(counts: Mapping[str, int]) -> str:
+    return _shortened([f"{scene} {count}" for scene, count in counts.items()])
+
+
+def _shortened(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_LINES
+    return ", ".join(names[:_MOST_LINES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
