@@ -48,11 +48,11 @@ class _ByTransform:
         self._shape = (dataset.height, dataset.width)
 
     def of_pixels(self, columns: Numbers, rows: Numbers) -> tuple[Numbers, Numbers]:
-        x, y = self._transform * (columns, rows)
+        x, y = self._transform @ (columns, rows)
         return x, y
 
     def pixels_of(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
-        columns, rows = ~self._transform * (x, y)
+        columns, rows = ~self._transform @ (x, y)
         return columns, rows
 
     def bounds(self) -> tuple[float, float, float, float]:
@@ -121,7 +121,7 @@ def is_same_grid(first: Any, second: Any) -> bool:
     if first.crs and second.crs and first.crs != second.crs:
         return False
     corners = [(0, 0), (second.width, 0), (0, second.height)]
-    places = [~second.transform * (first.transform * corner) for corner in corners]
+    places = [~second.transform @ (first.transform @ corner) for corner in corners]
     return bool(np.abs(np.subtract(places, corners)).max() < _SAME_PLACE)
 
 

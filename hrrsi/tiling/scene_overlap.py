@@ -83,7 +83,7 @@ def footprint(scene: str, part: str, dataset: Any) -> Footprint:
         scene,
         part,
         dataset.crs.to_wkt() if dataset.crs else None,
-        tuple(tuple(place * corner) for corner in corners),
+        tuple(tuple(place @ corner) for corner in corners),
         float(np.sqrt(abs(place.determinant))),
     )
 

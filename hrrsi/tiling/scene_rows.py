@@ -318,5 +318,5 @@ def _georeference(scene: Scene, window: Window) -> Georeference | None:
         return None
     crs = scene.dataset.crs
     return Georeference(
-        crs.to_wkt() if crs else None, place * Affine.translation(window.col, window.row)
+        crs.to_wkt() if crs else None, place @ Affine.translation(window.col, window.row)
     )

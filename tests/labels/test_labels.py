@@ -193,7 +193,7 @@ POLYGONS = [
 
 
 def ground(polygon: list[tuple[float, float]], place: Any) -> list[tuple[float, float]]:
-    return [place["transform"] * point for point in polygon]
+    return [place["transform"] @ point for point in polygon]
 
 
 def write_polygons(

@@ -96,7 +96,7 @@ def quarters(folder: Path, **profile: Any) -> dict[Path, Window]:
     parts = {}
     for top, bottom in ((0, 67), (67, HEIGHT)):
         for left, right in ((0, 91), (91, WIDTH)):
-            place = PLACE["transform"] * Affine.translation(left, top)
+            place = PLACE["transform"] @ Affine.translation(left, top)
             path = folder / "parts" / f"{top}_{left}.tif"
             save(path, PIXELS[:, top:bottom, left:right], **profile, transform=place)
             parts[path] = Window(left, top, right - left, bottom - top)
@@ -105,7 +105,7 @@ def quarters(folder: Path, **profile: Any) -> dict[Path, Window]:
 
 def control_points() -> list[GroundControlPoint]:
     return [
-        GroundControlPoint(row, col, *(PLACE["transform"] * (col, row)))
+        GroundControlPoint(row, col, *(PLACE["transform"] @ (col, row)))
         for row, col in ((0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH))
     ]
 
@@ -161,7 +161,7 @@ LOSSLESS: dict[str, Maker] = {
     "zip": lambda f: zipped(f / "zip.zip"),
     "gzip": lambda f: gzipped(f / "gzip.tif"),
     "rotated": lambda f: save(
-        f / "rotated.tif", transform=PLACE["transform"] * Affine.rotation(25)
+        f / "rotated.tif", transform=PLACE["transform"] @ Affine.rotation(25)
     ),
     "south_up": lambda f: save(f / "south_up.tif", transform=from_origin(0, 0, 0.25, -0.25)),
     "no_crs": lambda f: save(f / "no_crs.tif", crs=None, transform=None),

@@ -52,7 +52,7 @@ def polygon_file(
     """Write polygons given in pixels, as what they are on the map."""
 
     def on_map(xy: np.ndarray) -> np.ndarray:
-        return np.column_stack(place * (xy[:, 0], xy[:, 1]))
+        return np.column_stack(place @ (xy[:, 0], xy[:, 1]))
 
     moved = [shapely.transform(shape, on_map) for shape in shapes]
     if crs not in (None, "EPSG:28992"):

@@ -53,7 +53,7 @@ def test_degrees_have_their_length_on_the_ellipsoid(tmp_path: Path) -> None:
 
 
 def test_rotation_changes_nothing(tmp_path: Path) -> None:
-    turned = from_origin(155_000, 463_000, 0.25, 0.25) * rasterio.Affine.rotation(30)
+    turned = from_origin(155_000, 463_000, 0.25, 0.25) @ rasterio.Affine.rotation(30)
     assert raster(tmp_path / "a.tif", "EPSG:28992", turned) == pytest.approx(0.25)
 
 

@@ -264,10 +264,10 @@ def test_potsdam_with_four_bands_becomes_georeferenced_tif(tmp_path: Path) -> No
     np.testing.assert_array_equal(read(patch.image), read(image)[:, 36:, 36:])
     with rasterio.open(patch.image) as opened, rasterio.open(image) as scene:
         assert opened.crs == scene.crs
-        assert opened.transform * (0, 0) == pytest.approx(scene.transform * (36, 36))
+        assert opened.transform @ (0, 0) == pytest.approx(scene.transform @ (36, 36))
     with rasterio.open(patch.label) as opened:
         assert opened.colormap(1)[2] == (0, 255, 255, 255)
-        assert opened.transform * (0, 0) == pytest.approx(scene.transform * (36, 36))
+        assert opened.transform @ (0, 0) == pytest.approx(scene.transform @ (36, 36))
 
 
 @pytest.mark.parametrize(
