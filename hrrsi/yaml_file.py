@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 
 _MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may come several times
 
@@ -32,35 +32,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Tags that build objects are refused, never run.
 
     Raises:
-        HrrsiError: The file is missing, not readable, not YAML, or not a mapping, or a name comes
+        InputError: The file is missing, not readable, not YAML, or not a mapping, or a name comes
             twice in it.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise HrrsiError("no such file", where=path, fix="check the path") from None
+        raise MissingInputError("no such file", where=path, fix="check the path") from None
     except IsADirectoryError:
-        raise HrrsiError("is a folder", where=path, fix="name a YAML file") from None
+        raise InputError("is a folder", where=path, fix="name a YAML file") from None
     except UnicodeDecodeError:
-        raise HrrsiError("is not a text file", where=path, fix="name a YAML file") from None
+        raise InputError("is not a text file", where=path, fix="name a YAML file") from None
     except OSError as error:
-        raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
     try:
         data = yaml.load(text, _Loader)
     except yaml.constructor.ConstructorError as error:
-        raise HrrsiError(
+        raise InputError(
             f"holds a tag that is not plain data ({error.problem})",
             where=_position(path, error),
             fix="use only mappings, lists, text and numbers",
         ) from error
     except yaml.MarkedYAMLError as error:
-        raise HrrsiError(
+        raise InputError(
             f"is not valid YAML ({error.problem})", where=_position(path, error), fix="correct it"
         ) from error
     except yaml.YAMLError as error:
-        raise HrrsiError("is not valid YAML", where=path, fix="correct it") from error
+        raise InputError("is not valid YAML", where=path, fix="correct it") from error
     if not isinstance(data, dict):
-        raise HrrsiError("is not a mapping of names to values", where=path, fix="correct it")
+        raise InputError("is not a mapping of names to values", where=path, fix="correct it")
     return data
 
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
-from hrrsi.classes import IGNORE_INDEX, UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
@@ -30,13 +30,13 @@ _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy 
 
 
 class _RasterLabels(Labels):
-    """Labels in a raster, where a known set of values stands for classes.
+    """Labels in a raster, where a fixed set of values stands for classes.
 
     Pixels that the file declares to be no data (alpha, mask, a value, a palette's transparent
     entries) are ignored.
     """
 
-    noun = "label"  # what messages call it
+    noun = "label"  # what messages call it, and NOUN_format the parameter that says what it holds
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class _RasterLabels(Labels):
         self.dataset = dataset
         self.scheme = scheme
         self._bands = colour_bands(dataset)
-        known = {_NO_DATA: IGNORE_INDEX, **self._known_values()}
+        indices = {_NO_DATA: IGNORE_INDEX, **self._scheme_values()}
         self._reader = PixelReader(dataset, self._bands, path)
-        self._values = np.array(sorted(known), dtype=np.int64)
-        self._indices = np.array([known[int(v)] for v in self._values], dtype=np.uint8)
+        self._values = np.array(sorted(indices), dtype=np.int64)
+        self._indices = np.array([indices[int(v)] for v in self._values], dtype=np.uint8)
         self._refuse_class_as_nodata()
 
     @abstractmethod
-    def _known_values(self) -> dict[int, int]:
-        """Return the class index of each value that the scheme knows.
+    def _scheme_values(self) -> dict[int, int]:
+        """Return the class index of each value that the scheme has.
 
         Raises:
-            HrrsiError: The raster can't hold such values.
+            InputError: The raster can't hold such values.
         """
 
     @abstractmethod
@@ -96,8 +96,8 @@ class _RasterLabels(Labels):
 
     def _indices_of(self, values: npt.NDArray[np.int64]) -> Indices:
         place = np.minimum(np.searchsorted(self._values, values), len(self._values) - 1)
-        known = self._values[place] == values
-        return np.where(known, self._indices[place], np.uint8(UNKNOWN_LABEL)).astype(np.uint8)
+        in_scheme = self._values[place] == values
+        return np.where(in_scheme, self._indices[place], np.uint8(UNKNOWN_LABEL)).astype(np.uint8)
 
     def _read(self, window: Window) -> npt.NDArray[Any]:
         """Return all bands but alpha, as they are."""
@@ -114,7 +114,7 @@ class _RasterLabels(Labels):
         try:
             yield
         except (RasterioError, HrrsiError) as error:
-            raise HrrsiError(
+            raise InputError(
                 f"the {self.noun} cannot be read at row {window.row}, column {window.col} "
                 "(truncated or damaged)",
                 where=self.path,
@@ -137,7 +137,7 @@ class _RasterLabels(Labels):
         shown = np.array([self._shown_as(int(nodata))], dtype=np.int64)
         index = int(self._indices_of(shown)[0])
         if index < len(self.scheme.classes):
-            raise HrrsiError(
+            raise InputError(
                 f"declares {nodata:g} as no data, which stands for "
                 f"{self.scheme.class_names[index]} too",
                 where=self.path,
@@ -165,7 +165,7 @@ class _RasterLabels(Labels):
     def _looks_resampled(self, counts: dict[int, int]) -> bool:
         return False
 
-    def _unknown_error(self) -> HrrsiError:
+    def _unknown_error(self) -> InputError:
         (row, col), value, counts = self._unknown_values()
         text, nearest = self._describe(value)
         what = (
@@ -173,35 +173,35 @@ class _RasterLabels(Labels):
             f"{_pixels(counts[value])}; the nearest class is {nearest}"
         )
         if len(counts) > 1:
-            others = sum(counts.values()) - counts[value]
-            what += f"; {len(counts) - 1} more unknown values in {_pixels(others)}"
+            rest = sum(counts.values()) - counts[value]
+            what += f"; {len(counts) - 1} more unknown values in {_pixels(rest)}"
         if self._looks_resampled(counts):
             what += f"; the {self.noun} looks resampled or lossily compressed (blended colours)"
             fix = f"take the original {self.noun}, or resample it with nearest neighbour"
         else:
-            fix = "add it to the scheme, or give --unknown ignore"
-        return HrrsiError(what, where=self.path, fix=fix)
+            fix = "add it to the scheme, or give `unknown=ignore`"
+        return InputError(what, where=self.path, fix=fix)
 
 
 class ColourLabels(_RasterLabels):
     """Labels whose colours stand for classes; palettes count as the colours that they show."""
 
-    def _known_values(self) -> dict[int, int]:
+    def _scheme_values(self) -> dict[int, int]:
         self._palette: npt.NDArray[np.int64] | None = None
         dataset = self.dataset
         if set(dataset.dtypes) != {"uint8"} or len(self._bands) not in (1, 3):
-            raise HrrsiError(
+            raise InputError(
                 f"holds {counted(len(self._bands), 'band')} of {dataset.dtypes[0]}, "
                 "not colours (three bands or a palette, of uint8)",
                 where=self.path,
-                fix=f"if it holds class indices, give --{self.noun}-format indices",
+                fix=f"if it holds class indices, give `{self.noun}_format=indices`",
             )
         if dataset.colorinterp[self._bands[0] - 1] == ColorInterp.palette:
             self._palette = np.full(256, -1, dtype=np.int64)
             for entry, (red, green, blue, opacity) in dataset.colormap(self._bands[0]).items():
                 self._palette[entry] = _packed(red, green, blue) if opacity else _NO_DATA
-        known = {_packed(*i.colour): IGNORE_INDEX for i in self.scheme.ignored}
-        return known | {_packed(*c.colour): n for n, c in enumerate(self.scheme.classes)}
+        ignored = {_packed(*i.colour): IGNORE_INDEX for i in self.scheme.ignored}
+        return ignored | {_packed(*c.colour): n for n, c in enumerate(self.scheme.classes)}
 
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
         bands = self._read(window)
@@ -225,27 +225,27 @@ class ColourLabels(_RasterLabels):
         )
         text = f"colour {_text(colour)}"
         if len(self._bands) == 1 and self._palette is None:
-            text += f" (one band without palette: class indices? then --{self.noun}-format indices)"
+            text += f" (one band without palette: class indices? then `{self.noun}_format=indices`)"
         return text, f"{nearest.name} {_text(nearest.colour)}"
 
     def _looks_resampled(self, counts: dict[int, int]) -> bool:
         if len(counts) >= _RESAMPLED_COLOURS:
             return True
-        known = [*self.scheme.colours, *(i.colour for i in self.scheme.ignored)]
-        return len(counts) > 1 and all(_is_blend(_unpacked(v), known) for v in counts)
+        colours = [*self.scheme.colours, *(i.colour for i in self.scheme.ignored)]
+        return len(counts) > 1 and all(_is_blend(_unpacked(v), colours) for v in counts)
 
 
 class IndexLabels(_RasterLabels):
     """Labels whose values are class indices, whole numbers of any type; 255 and NaN are ignored."""
 
-    def _known_values(self) -> dict[int, int]:
+    def _scheme_values(self) -> dict[int, int]:
         dtypes = {np.dtype(self.dataset.dtypes[band - 1]) for band in self._bands}
         if len(self._bands) != 1 or next(iter(dtypes)).kind not in "iuf":
-            raise HrrsiError(
+            raise InputError(
                 f"holds {counted(len(self._bands), 'band')} of "
                 f"{' and '.join(sorted(map(str, dtypes)))}, not class indices (one band)",
                 where=self.path,
-                fix=f"if it holds colours, give --{self.noun}-format colours",
+                fix=f"if it holds colours, give `{self.noun}_format=colours`",
             )
         return {IGNORE_INDEX: IGNORE_INDEX, **self._codes()}
 
@@ -267,7 +267,7 @@ class IndexLabels(_RasterLabels):
         broken = ~(np.abs(whole) < _LARGEST_INDEX) | (whole != np.trunc(whole))
         if broken.any():
             row, col = np.argwhere(broken)[0]
-            raise HrrsiError(
+            raise InputError(
                 f"holds {band[row, col]:g} at row {window.row + row}, column {window.col + col}, "
                 "which is no class index",
                 where=self.path,
@@ -294,11 +294,11 @@ def _packed(red: int, green: int, blue: int) -> int:
     return red << 16 | green << 8 | blue
 
 
-def _unpacked(value: int) -> tuple[int, int, int]:
+def _unpacked(value: int) -> Colour:
     return value >> 16 & 255, value >> 8 & 255, value & 255
 
 
-def _text(colour: tuple[int, int, int]) -> str:
+def _text(colour: Colour) -> str:
     return ",".join(map(str, colour))
 
 
@@ -306,10 +306,10 @@ def _pixels(count: int) -> str:
     return f"{count} pixel" if count == 1 else f"{count} pixels"
 
 
-def _is_blend(colour: tuple[int, int, int], known: list[tuple[int, int, int]]) -> bool:
-    """Return whether a colour lies between two known ones, but for rounding."""
+def _is_blend(colour: Colour, of_scheme: list[Colour]) -> bool:
+    """Return whether a colour lies between two of the scheme's, but for rounding."""
     point = np.array(colour, dtype=float)
-    ends = np.array(known, dtype=float)
+    ends = np.array(of_scheme, dtype=float)
     for i, start in enumerate(ends):
         for end in ends[i + 1 :]:
             along = end - start
@@ -342,7 +342,7 @@ def open_labels(
             pixels 255.
 
     Raises:
-        HrrsiError: Not readable, not of the scene's size, not of the scheme's format, or a raster
+        InputError: Not readable, not of the scene's size, not of the scheme's format, or a raster
             whose value for missing data is a class too.
     """
     if scheme.label_format == "polygons":
@@ -352,7 +352,7 @@ def open_labels(
         return
     with open_raster(path) as dataset:
         if (dataset.height, dataset.width) != (scene.height, scene.width):
-            raise HrrsiError(
+            raise InputError(
                 f"the label has {dataset.height} rows and {dataset.width} columns, "
                 f"its image {scene.height} and {scene.width}",
                 where=path,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.scenes.height_files import (
     HeightFile,
@@ -27,56 +27,56 @@ FROM_SCHEME = "scheme"
 
 
 def scene_heights(
-    given: str, scheme: Scheme, raw: Sequence[Path], found: Sequence[tuple[str, str]]
+    source: str, scheme: Scheme, raw: Sequence[Path], files: Sequence[tuple[str, str]]
 ) -> HeightFiles:
     """Return the height models of scenes.
 
     Args:
-        given: ``scheme`` for those that the scheme's `heights` describe; else as `height_files`
+        source: ``scheme`` for those that the scheme's `heights` describe; else as `height_files`
             takes it, where a template's placeholders may also be those of the scheme. What is not
             in the current folder is looked for in the folders and archives of the scenes.
         scheme: Says how scenes and height models are named.
         raw: The folders and archives of the scenes.
-        found: The files in them: each as a path in which an archive counts as a folder, and as
+        files: The files in them: each as a path in which an archive counts as a folder, and as
             GDAL opens it.
 
     Raises:
-        HrrsiError: As `height_files`, or the scheme describes no height models.
+        InputError: As `height_files`, or the scheme describes no height models.
     """
-    if given == FROM_SCHEME:
-        return _heights_of_scheme(scheme, raw, found)
-    if is_template(given) and is_local(given):
-        matches = disk_matches(given)
+    if source == FROM_SCHEME:
+        return _heights_of_scheme(scheme, raw, files)
+    if is_template(source) and is_local(source):
+        matches = disk_matches(source)
         if not matches:
-            inside = [(template_match(given, place, at_end=True), path) for place, path in found]
+            inside = [(template_match(source, place, at_end=True), path) for place, path in files]
             matches = [(groups, path) for groups, path in inside if groups is not None]
-        files = [
+        heights = [
             HeightFile(name, path)
             for groups, path in matches
             if (name := scheme.scene_name(groups)) is not None
         ]
-        return template_files(given, _plain_first(files))
-    beside = [folder / given for folder in raw if folder.is_dir() and (folder / given).exists()]
-    if beside and is_local(given) and not Path(given).exists():
+        return template_files(source, _plain_first(heights))
+    beside = [folder / source for folder in raw if folder.is_dir() and (folder / source).exists()]
+    if beside and is_local(source) and not Path(source).exists():
         return height_files(str(beside[0]))
-    return height_files(given)
+    return height_files(source)
 
 
 def _heights_of_scheme(
-    scheme: Scheme, raw: Sequence[Path], found: Sequence[tuple[str, str]]
+    scheme: Scheme, raw: Sequence[Path], files: Sequence[tuple[str, str]]
 ) -> HeightFiles:
     if not scheme.heights:
-        raise HrrsiError(
+        raise InputError(
             f"the scheme {scheme.name} does not say how height models are named",
-            where="--height scheme",
+            where="`height=scheme`",
             fix="give a template such as 'dsm/dsm_{}.tif', or add `heights` to the scheme",
         )
     for pattern in scheme.heights:
-        named = [(match_scene(scheme, [pattern], place), path) for place, path in found]
-        files = [HeightFile(name, path) for name, path in named if name is not None]
-        if files:
-            return HeightFiles(pattern, _plain_first(files), "template")
-    raise HrrsiError(
+        named = [(match_scene(scheme, [pattern], place), path) for place, path in files]
+        heights = [HeightFile(name, path) for name, path in named if name is not None]
+        if heights:
+            return HeightFiles(pattern, _plain_first(heights), "template")
+    raise MissingInputError(
         f"no height models (looked for {' or '.join(scheme.heights)})",
         where=", ".join(map(str, raw)),
         fix="give their folder or archive too",
@@ -96,9 +96,9 @@ class SceneFiles:
     Attributes:
         name: The scene's name, as splits use it.
         image: The image.
-        label: The label, or None where none was found.
-        eroded_label: The label with eroded class borders, or None where none was found.
-        height: The height model, or None where none was asked for or found.
+        label: The label, or None where there is none.
+        eroded_label: The label with eroded class borders, or None where there is none.
+        height: The height model, or None where none is asked for or there.
     """
 
     name: str
@@ -130,10 +130,10 @@ def labelled_scenes(
         raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
         scheme: Says how images and labels are named.
         label_file: One vector file that holds the labels of all scenes, instead of one a scene.
-        heights: Height models to find too, as `scene_heights` takes them.
+        heights: Where height models are looked for too, as `scene_heights` takes them.
 
     Raises:
-        HrrsiError: A path is missing or neither folder nor archive, an archive is damaged or
+        InputError: A path is missing or neither folder nor archive, an archive is damaged or
             holds a member that leaves it, no scene was found, two files claim one scene, or there
             are no such height models.
     """
@@ -150,9 +150,11 @@ def labelled_scenes(
         eroded = _matches(candidates, scheme, scheme.eroded_labels)
     models: dict[str, str | None] = {}
     if heights is not None:
-        chosen = scene_heights(heights, scheme, raw, [(c.virtual, c.path) for c in candidates])
-        chosen.require_own([(images[name], name) for name in ordered])
-        models = {name: chosen.matching(images[name], name) for name in ordered}
+        height_models = scene_heights(
+            heights, scheme, raw, [(c.virtual, c.path) for c in candidates]
+        )
+        height_models.require_own([(images[name], name) for name in ordered])
+        models = {name: height_models.matching(images[name], name) for name in ordered}
     return [
         SceneFiles(name, images[name], labels.get(name), eroded.get(name), models.get(name))
         for name in ordered
@@ -176,7 +178,7 @@ def _matches(
                 continue
             rank = (order, candidate.zipped)
             if name in best and best[name][0] == rank:
-                raise HrrsiError(
+                raise InputError(
                     f"the files {best[name][1].path} and {candidate.path} claim the same scene",
                     where=f"scene {name}",
                     fix="name the folders or archives that you want, or let the scheme's `scene` "
@@ -192,11 +194,11 @@ def _candidates(raw: Path) -> Iterator[_Candidate]:
     if raw.is_dir():
         yield from _folder_candidates(raw)
     elif not raw.exists():
-        raise HrrsiError("no such file or folder", where=raw, fix="check the path")
+        raise MissingInputError("no such file or folder", where=raw, fix="check the path")
     elif raw.suffix.lower() == ".zip":
         yield from _zip_candidates(raw)
     else:
-        raise HrrsiError(
+        raise InputError(
             "is neither a folder nor a .zip archive",
             where=raw,
             fix="name the folder that holds the scenes",
@@ -204,13 +206,13 @@ def _candidates(raw: Path) -> Iterator[_Candidate]:
 
 
 def _folder_candidates(raw: Path) -> Iterator[_Candidate]:
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder, subfolders, names in os.walk(os.path.abspath(raw), followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above
+        if real in visited:  # a link back to a folder above
             subfolders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
@@ -228,14 +230,14 @@ def _zip_candidates(archive: Path) -> Iterator[_Candidate]:
         with zipfile.ZipFile(absolute) as opened:
             members = opened.infolist()
     except (zipfile.BadZipFile, EOFError) as error:
-        raise HrrsiError(
+        raise InputError(
             "is not a complete zip archive", where=archive, fix="download it again"
         ) from error
     for member in members:
         name = member.filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
-            raise HrrsiError(
+            raise InputError(
                 f"holds a member whose path leaves the archive ({member.filename!r})",
                 where=archive,
                 fix="don't trust this archive; get it from its source",
@@ -249,13 +251,13 @@ def _zip_candidates(archive: Path) -> Iterator[_Candidate]:
         )
 
 
-def _no_scenes(raw: Sequence[Path], scheme: Scheme, candidates: Sequence[_Candidate]) -> HrrsiError:
+def _no_scenes(raw: Sequence[Path], scheme: Scheme, candidates: Sequence[_Candidate]) -> InputError:
     nested = [c for c in candidates if c.zipped and c.virtual.lower().endswith(".zip")]
     if nested:
         fix = f"it holds another archive ({PurePosixPath(nested[0].virtual).name}): unpack that"
     else:
-        fix = "name another folder or another --scheme"
-    return HrrsiError(
+        fix = "name another folder or another `scheme`"
+    return MissingInputError(
         f"no scenes of the scheme {scheme.name!r} among {len(candidates)} files "
         f"(looked for {' or '.join(scheme.images)})",
         where=", ".join(map(str, raw)),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.labels.scheme import Scheme
 from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.scene import Scene
@@ -43,7 +43,7 @@ class Labels(ABC):
         """Return class indices, 255 where ignored, 254 where the label is unknown."""
 
     @abstractmethod
-    def _unknown_error(self) -> HrrsiError:
+    def _unknown_error(self) -> InputError:
         """Return the error that describes the scene's unknown labels."""
 
     def read(self, window: Window) -> Indices:
@@ -56,7 +56,7 @@ class Labels(ABC):
             (height, width) uint8.
 
         Raises:
-            HrrsiError: The label can't be read there, or holds what the scheme doesn't know.
+            InputError: The label can't be read there, or holds what the scheme doesn't know.
         """
         return self.read_with_unknown(window)[0]
 
@@ -86,7 +86,7 @@ class PolygonLabels(Labels):
         self._scheme = scheme
         self._polygons = scene_polygons(path, scene, scheme.attribute)
         if not len(self._polygons.geometries):
-            raise HrrsiError(
+            raise InputError(
                 f"no polygon lies on scene {name} ({scene.path})",
                 where=path,
                 fix="check its CRS, or leave the scene out of the split",
@@ -106,19 +106,18 @@ class PolygonLabels(Labels):
     def _decode(self, window: Window) -> Indices:
         return self._polygons.burned(window, self._codes, IGNORE_INDEX)
 
-    def _unknown_error(self) -> HrrsiError:
-        strange = np.flatnonzero(self._codes == UNKNOWN_LABEL)
-        first = int(strange[0])
+    def _unknown_error(self) -> InputError:
+        first = int(np.flatnonzero(self._codes == UNKNOWN_LABEL)[0])
         value = self._polygons.values[first]
         inside = self._polygons.geometries[first].representative_point()
-        same = Counter(map(str, self._polygons.values))[str(value)]
+        count = Counter(map(str, self._polygons.values))[str(value)]
         names = self._scheme.class_names
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
-        return HrrsiError(
+        return InputError(
             f"scene {self.name}: unknown {self._scheme.attribute} {value!r} of a polygon at row "
-            f"{int(inside.y)}, column {int(inside.x)}, {same} "
-            f"{'polygon' if same == 1 else 'polygons'}; "
+            f"{int(inside.y)}, column {int(inside.x)}, {count} "
+            f"{'polygon' if count == 1 else 'polygons'}; "
             f"the nearest class is {close[0]}",
             where=self.path,
-            fix="correct it, add it to the scheme, or give --unknown ignore",
+            fix="correct it, add it to the scheme, or give `unknown=ignore`",
         )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, OptionError
 from hrrsi.yaml_file import read_yaml
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -64,7 +64,7 @@ class Scheme(_Strict):
     """A label scheme.
 
     Attributes:
-        name: Short name, as given to ``--scheme``.
+        name: Short name, by which it is chosen.
         title: One line that says what it is.
         classes: The classes in the order of their indices.
         ignored: Colours that stand for no class.
@@ -162,7 +162,8 @@ def load_scheme(name_or_path: str | Path) -> Scheme:
     """Return a built-in scheme by name, or the one that a YAML file describes.
 
     Raises:
-        HrrsiError: No such scheme, or the file is not a valid scheme.
+        OptionError: No such scheme.
+        InputError: The file is not a valid scheme.
     """
     name = str(name_or_path)
     if name in scheme_names():
@@ -171,7 +172,7 @@ def load_scheme(name_or_path: str | Path) -> Scheme:
             return _parse(path)
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise HrrsiError(
+        raise OptionError(
             f"unknown scheme {name!r}",
             fix=f"choose from {', '.join(scheme_names())}, or name a .yaml file",
         )
@@ -191,12 +192,12 @@ def _parse(path: Path) -> Scheme:
         raise invalid_file(path, error, "see the built-in schemes in the documentation") from error
 
 
-def invalid_file(path: Path, error: ValidationError, fix: str) -> HrrsiError:
+def invalid_file(path: Path, error: ValidationError, fix: str) -> InputError:
     """Return the one-line error for a file whose content pydantic refused."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return HrrsiError(f"{place}: {message}" if place else message, where=path, fix=fix)
+    return InputError(f"{place}: {message}" if place else message, where=path, fix=fix)
 
 
 def match_scene(scheme: Scheme, patterns: Sequence[str], path: str) -> str | None:
@@ -208,16 +209,16 @@ def match_scene(scheme: Scheme, patterns: Sequence[str], path: str) -> str | Non
         path: For example ``archive.zip/top/top_mosaic_09cm_area1.tif``.
     """
     for pattern in patterns:
-        found = _pattern_regex(pattern).search(path)
-        if found:
-            return scheme.scene.format(**found.groupdict())
+        match = _pattern_regex(pattern).search(path)
+        if match:
+            return scheme.scene.format(**match.groupdict())
     return None
 
 
 def scenes_matching(scenes: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """Return the scenes, in their order, that equal a name or fit a pattern such as ``tile8_*``."""
-    wanted = list(patterns)
-    return [s for s in scenes if any(fnmatch.fnmatchcase(s, p) for p in wanted)]
+    patterns = list(patterns)
+    return [s for s in scenes if any(fnmatch.fnmatchcase(s, p) for p in patterns)]
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -287,27 +288,27 @@ def merged_classes(scheme: Scheme, merges: Sequence[str] = ()) -> MergedClasses:
         merges: Texts such as ``"tree+low vegetation=vegetation"``, of class names or codes.
 
     Raises:
-        HrrsiError: Not such a text, an unknown class, or a class joined twice.
+        OptionError: Not such a text, an unknown class, or a class joined twice.
     """
     joined: dict[int, tuple[str, Colour]] = {}
     for text in merges:
         members, new_name = _members(scheme, text)
         for member in members:
             if member in joined:
-                raise HrrsiError(
-                    f"joins {scheme.class_names[member]!r} twice",
-                    where=f"--merge {text!r}",
-                    fix="name each class once",
+                raise _merge_error(
+                    text, f"joins {scheme.class_names[member]!r} twice", "name each class once"
                 )
             joined[member] = (new_name, scheme.colours[members[0]])
     lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     classes: dict[str, Colour] = {}
     for position, old in enumerate(scheme.classes):
         name, colour = joined.get(position, (old.name, old.colour))
-        taken = name in classes and position not in joined
-        if taken or (name in classes and classes[name] != colour):
-            raise HrrsiError(
-                f"two classes would be named {name!r}", where="--merge", fix="choose another name"
+        is_taken = name in classes and position not in joined
+        if is_taken or (name in classes and classes[name] != colour):
+            raise OptionError(
+                f"two classes would be named {name!r}",
+                parameter="merges",
+                fix="choose another name",
             )
         classes.setdefault(name, colour)
         lookup[position] = list(classes).index(name)
@@ -318,24 +319,26 @@ def _members(scheme: Scheme, text: str) -> tuple[list[int], str]:
     left, equals, new_name = text.rpartition("=")
     parts = [part.strip() for part in left.split("+")]
     if not equals or not new_name.strip() or len(parts) < 2:
-        raise HrrsiError(
+        raise _merge_error(
+            text,
             "is not of the form A+B=NEW",
-            where=f"--merge {text!r}",
-            fix='write for example "tree+low vegetation=vegetation"',
+            'write for example "tree+low vegetation=vegetation"',
         )
     members = []
     for part in parts:
         index = scheme.index_of(part)
         if index is None:
             close = difflib.get_close_matches(part, scheme.class_names, n=1)
-            raise HrrsiError(
+            raise _merge_error(
+                text,
                 f"no class {part!r} in the scheme {scheme.name}",
-                where=f"--merge {text!r}",
-                fix=f"did you mean {close[0]!r}?" if close else f"it has {_list(scheme)}",
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"it has {', '.join(scheme.class_names)}",
             )
         members.append(index)
     return members, new_name.strip()
 
 
-def _list(scheme: Scheme) -> str:
-    return ", ".join(scheme.class_names)
+def _merge_error(text: str, what: str, fix: str) -> OptionError:
+    return OptionError(what, parameter="merges", fix=fix).at(f"`merges={text!r}`")

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.labels.scheme import ValidatedColour, check_statistics, invalid_file
 from hrrsi.labels.splits import Part
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.yaml"
+TILE_AGAIN = "run `hrrsi tile` again with --overwrite"
 
 
 class SplitContent(BaseModel):
@@ -46,8 +47,8 @@ class DatasetDescription(BaseModel):
         classes: Class names in the order of their indices.
         colours: Class colours, likewise.
         bands: The 1-based bands of the scenes that the patches hold.
-        height: Where the heights of the patches' last band come from, as given to ``--height``;
-            None (and not in the file) where patches hold the scenes' bands alone.
+        height: Where the heights of the patches' last band come from, as `TileOptions.height`
+            says it; None (and not in the file) where patches hold the scenes' bands alone.
         dtype: NumPy name of the scenes' type, which patches have too (`patch_dtype`), unless they
             hold heights.
         scale: The value that counts as 1: bands, heights among them, are divided by it, then
@@ -149,13 +150,13 @@ class TiledDataset:
         description: What ``dataset.yaml`` says.
 
     Raises:
-        HrrsiError: The folder is not a tiled dataset, or its description is not valid.
+        InputError: The folder is not a tiled dataset, or its description is not valid.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / DESCRIPTION
         if not path.is_file():
-            raise HrrsiError(
+            raise MissingInputError(
                 f"is not a tiled dataset (no {DESCRIPTION})",
                 where=folder,
                 fix="make one with `hrrsi tile`",
@@ -170,13 +171,13 @@ class TiledDataset:
         """Return the patches of a split in the order of their names.
 
         Raises:
-            HrrsiError: The split has no patches, or image and label files don't pair up.
+            InputError: The split has no patches, or image and label files don't pair up.
         """
         suffix = f".{self.description.patch_format}"
         images = sorted((self.folder / split / "image").glob(f"*{suffix}"))
         if not images:
             present = ", ".join(s for s in SPLITS if (self.folder / s / "image").is_dir())
-            raise HrrsiError(
+            raise MissingInputError(
                 f"has no patches in the split {split!r}",
                 where=self.folder,
                 fix=f"it has {present or 'none at all'}; tile it with that split",
@@ -185,14 +186,12 @@ class TiledDataset:
         patches = [Patch(path.stem, path, labels / path.name) for path in images]
         for patch in patches:
             if not patch.label.is_file():
-                raise HrrsiError(
-                    "is missing", where=patch.label, fix="run `hrrsi tile` again with --overwrite"
-                )
+                raise MissingInputError("is missing", where=patch.label, fix=TILE_AGAIN)
         expected = self.description.split_content(split)
         if expected is not None and expected.patches != len(patches):
-            raise HrrsiError(
+            raise InputError(
                 f"holds {len(patches)} patches where {DESCRIPTION} says {expected.patches}",
                 where=self.folder / split,
-                fix="run `hrrsi tile` again with --overwrite",
+                fix=TILE_AGAIN,
             )
         return patches

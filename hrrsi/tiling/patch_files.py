@@ -17,11 +17,11 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
-from hrrsi.tiling.dataset import DatasetDescription, Patch
+from hrrsi.tiling.dataset import TILE_AGAIN, DatasetDescription, Patch
 
 PatchFormat = Literal["png", "tif"]
 
@@ -128,9 +128,6 @@ def _tiff_bytes(
     return content
 
 
-_AGAIN = "run `hrrsi tile` again with --overwrite"
-
-
 def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any]:
     """Return a patch's image as (bands, size, size) in the type of the dataset's patches.
 
@@ -139,7 +136,7 @@ def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any
         description: What the dataset says of its patches.
 
     Raises:
-        HrrsiError: The file can't be read, or has another size or other bands.
+        InputError: The file can't be read, or has another size or other bands.
     """
     return _pixels(patch.image, description.patch_size, len(description.band_names))
 
@@ -152,18 +149,18 @@ def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.
         description: What the dataset says of its patches.
 
     Raises:
-        HrrsiError: The file can't be read, has another size, or holds an index that is no class.
+        InputError: The file can't be read, has another size, or holds an index that is no class.
     """
     label: npt.NDArray[np.uint8] = _pixels(patch.label, description.patch_size, 1)[0]
     classes = len(description.classes)
     unknown = (label >= classes) & (label != IGNORE_INDEX)
     if unknown.any():
         row, col = np.argwhere(unknown)[0]
-        raise HrrsiError(
+        raise InputError(
             f"holds the class index {label[row, col]} at row {row}, column {col}, where the "
             f"dataset has {classes} classes",
             where=patch.label,
-            fix=_AGAIN,
+            fix=TILE_AGAIN,
         )
     return label
 
@@ -176,11 +173,11 @@ def _pixels(path: Path, size: int, bands: int) -> npt.NDArray[Any]:
                 scene = Scene(str(path), dataset, tuple(range(1, bands + 1)))
                 return scene.read(Window(0, 0, size, size))
     except HrrsiError as error:  # of a raster: what to do about a patch is another thing
-        fix = f"copy the dataset again, or {_AGAIN}"
-        raise HrrsiError(error.what, where=path, fix=fix) from error
-    raise HrrsiError(
+        fix = f"copy the dataset again, or {TILE_AGAIN}"
+        raise InputError(error.what, where=path, fix=fix) from error
+    raise InputError(
         f"has {shape[0]} rows, {shape[1]} columns and {shape[2]} bands, not {size}, {size} and "
         f"{bands}",
         where=path,
-        fix=_AGAIN,
+        fix=TILE_AGAIN,
     )

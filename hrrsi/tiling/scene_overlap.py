@@ -90,16 +90,16 @@ def footprint(scene: str, part: str, dataset: Any) -> Footprint:
 
 def overlaps_by_georeference(footprints: Sequence[Footprint]) -> list[SceneOverlap]:
     """Return the overlaps, wider than a pixel, of scenes of different parts."""
-    found = []
+    overlaps = []
     for first, second in combinations(footprints, 2):
         if first.part == second.part or not first.comparable(second):
             continue
-        theirs = shapely.Polygon(second.outline)
-        common = shapely.intersection(_outline_in(first, second.crs), theirs)
+        outline = shapely.Polygon(second.outline)
+        common = shapely.intersection(_outline_in(first, second.crs), outline)
         if shapely.buffer(common, -second.pixel / 2).area > 0:
-            share = common.area / theirs.area
-            found.append(SceneOverlap(first, second, share, "georeference"))
-    return found
+            share = common.area / outline.area
+            overlaps.append(SceneOverlap(first, second, share, "georeference"))
+    return overlaps
 
 
 def _outline_in(scene: Footprint, crs: str | None) -> Any:
@@ -162,14 +162,14 @@ def overlaps_by_pixels(
     """Return the scenes of different parts that hold the same pixels.
 
     Args:
-        footprints: The scenes; pairs whose georeference is known are left to that.
+        footprints: The scenes; pairs whose georeference tells are left to that.
         prints: Fingerprints of each scene by its name, each once.
     """
-    known = [f for f in footprints if f.scene in prints]
-    if not known:
+    scenes = [f for f in footprints if f.scene in prints]
+    if not scenes:
         return []
-    hashes = np.concatenate([prints[f.scene] for f in known])
-    owners = np.repeat(np.arange(len(known)), [len(prints[f.scene]) for f in known])
+    hashes = np.concatenate([prints[f.scene] for f in scenes])
+    owners = np.repeat(np.arange(len(scenes)), [len(prints[f.scene]) for f in scenes])
     order = np.argsort(hashes, kind="stable")
     hashes, owners = hashes[order], owners[order]
     starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
@@ -177,11 +177,11 @@ def overlaps_by_pixels(
     shared: Counter[tuple[int, int]] = Counter()
     for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
         shared.update(combinations(sorted(owners[start:end].tolist()), 2))
-    found = []
+    overlaps = []
     for (i, j), count in sorted(shared.items()):
-        first, second = known[i], known[j]
+        first, second = scenes[i], scenes[j]
         if first.part == second.part or first.comparable(second) or count < _LEAST_BLOCKS:
             continue
         share = count / len(prints[second.scene])
-        found.append(SceneOverlap(first, second, share, "same pixels"))
-    return found
+        overlaps.append(SceneOverlap(first, second, share, "same pixels"))
+    return overlaps
