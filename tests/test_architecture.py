@@ -1,0 +1,370 @@
+"""The house is built as ARCHITECTURE.md says: what may import what, how long, how wide.
+
+The package is read, not imported: imports within functions count like those at the top, those for
+type checkers alone don't.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from samples.repository import REPOSITORY
+
+PACKAGE = REPOSITORY / "hrrsi"
+MOST_PARAMETERS = 10
+LONGEST_COMMAND = 80
+# what the modules of cli/ may load before a command runs, besides the standard library
+LIGHT_PACKAGES = {"typer", "hrrsi"}
+
+# What breaks a rule still, by rule. To shrink: what is mended must leave it, nothing may enter it.
+STILL_BROKEN: dict[str, set[str]] = {
+    "modules don't import each other in a circle": {
+        "hrrsi.file_info and hrrsi.runs.info",
+        "hrrsi.scenes.polygons and hrrsi.scenes.scene",
+    },
+    "rooms import what the table of ARCHITECTURE.md allows": {
+        "hrrsi.maps.preview imports hrrsi.prediction.mapped_scene",
+        "hrrsi.networks.weights imports hrrsi.labels.scheme",
+        "hrrsi.pretraining.dry_run imports hrrsi.training.run_checks",
+        "hrrsi.pretraining.run imports hrrsi.training.run_checks",
+        "hrrsi.runs.environment imports hrrsi.training.options",
+        "hrrsi.runs.info imports hrrsi.file_info",
+        "hrrsi.runs.tensorboard_log imports hrrsi.training.options",
+        "hrrsi.runs.tensorboard_log imports hrrsi.training.record",
+        "hrrsi.runs.tensorboard_log imports hrrsi.training.sample_pictures",
+    },
+    "a function of the library takes ten parameters at most": {
+        "hrrsi.evaluation.scene_evaluation.evaluate_scenes",
+        "hrrsi.prediction.predict.plan",
+        "hrrsi.prediction.predict.predict",
+    },
+    "a command is a function of 80 lines at most": {
+        "hrrsi.cli.evaluate.evaluate",
+        "hrrsi.cli.predict.predict",
+        "hrrsi.cli.pretrain.pretrain",
+        "hrrsi.cli.train.train",
+    },
+    "a command holds no functions": {
+        "hrrsi.cli.evaluate.evaluate",
+    },
+    "the library names its parameters, not flags of the command line": {
+        "hrrsi.evaluation.comparison",
+        "hrrsi.evaluation.evaluation",
+        "hrrsi.evaluation.map_classes",
+        "hrrsi.evaluation.map_pairs",
+        "hrrsi.evaluation.patch_evaluation",
+        "hrrsi.evaluation.protocols",
+        "hrrsi.evaluation.scene_choice",
+        "hrrsi.evaluation.scene_evaluation",
+        "hrrsi.evaluation.scores",
+        "hrrsi.file_info",
+        "hrrsi.files",
+        "hrrsi.graphs.network_graph",
+        "hrrsi.hardware",
+        "hrrsi.labels.label_reading",
+        "hrrsi.labels.labelled_scenes",
+        "hrrsi.labels.scene_labels",
+        "hrrsi.labels.scheme",
+        "hrrsi.maps.areas",
+        "hrrsi.maps.cloud_optimised",
+        "hrrsi.maps.partial_map",
+        "hrrsi.maps.regions.sieve",
+        "hrrsi.networks.weights_file",
+        "hrrsi.prediction.engines.engine",
+        "hrrsi.prediction.engines.onnxruntime_engine",
+        "hrrsi.prediction.engines.opening",
+        "hrrsi.prediction.engines.openvino_engine",
+        "hrrsi.prediction.engines.torch_engine",
+        "hrrsi.prediction.predict",
+        "hrrsi.prediction.scene_checks",
+        "hrrsi.prediction.scene_files",
+        "hrrsi.prediction.scene_mapper",
+        "hrrsi.prediction.sliding_window",
+        "hrrsi.prediction.window_reader",
+        "hrrsi.pretraining.classifiers",
+        "hrrsi.pretraining.dali_batches",
+        "hrrsi.pretraining.run",
+        "hrrsi.profiling.latency",
+        "hrrsi.report.viewer_section",
+        "hrrsi.runs.checkpoints",
+        "hrrsi.runs.environment",
+        "hrrsi.runs.failures",
+        "hrrsi.runs.fitting",
+        "hrrsi.runs.folder",
+        "hrrsi.runs.processes",
+        "hrrsi.scenes.bands",
+        "hrrsi.scenes.height_files",
+        "hrrsi.scenes.polygons",
+        "hrrsi.scenes.scene",
+        "hrrsi.scenes.value_scale",
+        "hrrsi.tiling.dataset",
+        "hrrsi.tiling.patch_files",
+        "hrrsi.training.batch_picture",
+        "hrrsi.training.dry_run",
+        "hrrsi.training.encoder_weights",
+        "hrrsi.training.initial_weights",
+        "hrrsi.training.recipes",
+        "hrrsi.training.record",
+        "hrrsi.training.run_checks",
+    },
+    "modules of the command line load nothing heavy": {
+        "hrrsi.cli.evaluated_data",
+    },
+}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    return tree
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of the package by name, the package itself as ``hrrsi``."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        source = path.read_text(encoding="utf-8")
+        found[name.removesuffix(".__init__")] = _without_type_checking(ast.parse(source))
+    return found
+
+
+def imported(statements: list[ast.stmt], *, inside_functions: bool = True) -> Iterator[str]:
+    """What statements import: ``package.module``, and ``package.module.name`` where names do."""
+    for statement in statements:
+        nodes = ast.walk(statement) if inside_functions else _outside_functions(statement)
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports name their modules in full"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    if not isinstance(node, Function | ast.Lambda):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_functions(child)
+
+
+def module_of(name: str) -> str | None:
+    """The module of the package that an imported name lies in; `hrrsi`'s version is no import."""
+    while name and name not in modules():
+        if name == "hrrsi.__version__":
+            return None
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """The modules that each module imports, wherever it does."""
+    return {
+        name: {m for n in imported(tree.body) if (m := module_of(n)) and m != name}
+        for name, tree in modules().items()
+    }
+
+
+def room_of(module: str) -> str:
+    """The folder, or the module, right below the package."""
+    return module.split(".")[1] if "." in module else "hrrsi"
+
+
+def reachable(module: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = graph()[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def cycles() -> set[str]:
+    return {
+        " and ".join(sorted([module, other]))
+        for module in modules()
+        for other in graph()[module]
+        if module in reachable(other)
+    }
+
+
+@cache
+def table() -> list[tuple[tuple[str, ...], str]]:
+    """Rooms and what they may import, as the rows of ARCHITECTURE.md say it."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    _, _, rows = text.partition("| room | holds | may import |\n| --- | --- | --- |\n")
+    cells = [row.strip("|").split("|") for row in rows.partition("\n\n")[0].splitlines()]
+    return [(tuple(re.findall(r"`(\w+)`", first)), last.strip()) for first, _, last in cells]
+
+
+@cache
+def allowed_rooms() -> dict[str, set[str]]:
+    """The rooms that each room may import by the table."""
+    rooms = [room for names, _ in table() for room in names]
+    shared, _ = table()[-1]
+    allowed = {}
+    for number, (names, words) in enumerate(table()):
+        below = {room for later, _ in table()[number + 1 :] for room in later}
+        for place, room in enumerate(names):
+            if number == len(table()) - 1:
+                allowed[room] = set(shared[:place])  # those on its left
+            elif words == "every room below":
+                allowed[room] = below
+            else:
+                named = set(re.findall(r"`(\w+)`", words))
+                assert named <= below, f"{room} may import what stands above it: {named - below}"
+                allowed[room] = named | set(shared)
+    assert len(allowed) == len(rooms), "a room stands in the table twice"
+    return allowed
+
+
+def upward_imports() -> set[str]:
+    return {
+        f"{module} imports {other}"
+        for module, others in graph().items()
+        for other in others
+        if (room := room_of(module)) != (target := room_of(other))
+        and target not in allowed_rooms().get(room, set())
+    }
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def library() -> Iterator[tuple[str, ast.Module]]:
+    return ((name, tree) for name, tree in modules().items() if room_of(name) != "cli")
+
+
+def wide_functions() -> set[str]:
+    found = set()
+    for module, tree in library():
+        for function in functions(tree):
+            arguments = function.args
+            names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
+            if len([n for n in names if n not in ("self", "cls")]) > MOST_PARAMETERS:
+                found.add(f"{module}.{function.name}")
+    return found
+
+
+def commands() -> Iterator[tuple[str, Function]]:
+    """Functions of cli/ that ``app.command("name")(function)`` makes commands."""
+    top = modules()["hrrsi.cli"]
+    sources = {n.rpartition(".")[2]: module_of(n) for n in imported(top.body)}
+    for node in ast.walk(top):
+        if isinstance(node, ast.Call) and ".command(" in ast.unparse(node.func):
+            (name,) = (argument.id for argument in node.args if isinstance(argument, ast.Name))
+            module = sources[name]
+            assert module is not None
+            for function in functions(modules()[module]):
+                if function.name == name:
+                    yield f"{module}.{name}", function
+
+
+def long_commands() -> set[str]:
+    return {
+        name
+        for name, function in commands()
+        if (function.end_lineno or 0) - function.lineno >= LONGEST_COMMAND
+    }
+
+
+def commands_with_functions_inside() -> set[str]:
+    return {name for name, function in commands() if len(list(functions(function))) > 1}
+
+
+def docstrings(tree: ast.AST) -> set[ast.AST]:
+    return {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | Function)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+
+
+def speaks_of_flags(tree: ast.AST) -> bool:
+    prose = docstrings(tree)
+    return any(
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node not in prose
+        and re.search(r"(?<![\w<-])--[a-z][a-z-]+", node.value)
+        for node in ast.walk(tree)
+    )
+
+
+def modules_that_speak_of_flags() -> set[str]:
+    return {module for module, tree in library() if speaks_of_flags(tree)}
+
+
+@cache
+def packages_loaded_with(module: str) -> set[str]:
+    """Packages besides the standard library that importing a module of hrrsi imports."""
+    seen, waiting, packages = {module}, [module], set()
+    while waiting:
+        for name in imported(modules()[waiting.pop()].body, inside_functions=False):
+            packages.add(name.partition(".")[0])
+            if (other := module_of(name)) and other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return packages - sys.stdlib_module_names
+
+
+def heavy_modules_of_cli() -> set[str]:
+    return {
+        module
+        for module in modules()
+        if room_of(module) == "cli" and packages_loaded_with(module) - LIGHT_PACKAGES
+    }
+
+
+RULES = {
+    "modules don't import each other in a circle": cycles,
+    "rooms import what the table of ARCHITECTURE.md allows": upward_imports,
+    "a function of the library takes ten parameters at most": wide_functions,
+    "a command is a function of 80 lines at most": long_commands,
+    "a command holds no functions": commands_with_functions_inside,
+    "the library names its parameters, not flags of the command line": modules_that_speak_of_flags,
+    "modules of the command line load nothing heavy": heavy_modules_of_cli,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_house_keeps_its_rules(rule: str) -> None:
+    broken, known = RULES[rule](), STILL_BROKEN.get(rule, set())
+    assert not broken - known, f"newly broken: {rule}"
+    assert not known - broken, f"mended, so take it out of STILL_BROKEN: {rule}"
+
+
+def test_every_room_is_in_the_table_and_there() -> None:
+    assert set(allowed_rooms()) == {room_of(module) for module in modules()}
+
+
+def test_the_table_has_a_use() -> None:
+    """Rooms don't import all that they may by the table without need: each arrow is used."""
+    used = {(room_of(m), room_of(other)) for m, others in graph().items() for other in others}
+    named = {
+        (room, target)
+        for names, words in table()[:-1]
+        for room in names
+        for target in re.findall(r"`(\w+)`", words)
+    }
+    assert not named - used
+
+
+def test_broken_rules_are_rules() -> None:
+    assert set(STILL_BROKEN) <= set(RULES)
+
+
+def test_each_subcommand_is_a_command() -> None:
+    assert {"hrrsi.cli.tile.tile", "hrrsi.cli.predict.predict"} <= {name for name, _ in commands()}
