@@ -24,11 +24,11 @@ from training_runs import epochs_of, finished_rows, summary, train
 
 from hrrsi.evaluation.block_bootstrap import Counts, Floats, score_differences
 from hrrsi.evaluation.protocols import ALL
-from hrrsi.evaluation.report import mean_boundary_scores
+from hrrsi.evaluation.result import mean_boundary_scores
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.evaluation.scene_evaluation import evaluate_scenes
-from hrrsi.evaluation.scores import score_arrays
+from hrrsi.evaluation.scores import named_scores
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines.opening import open_engine
@@ -80,7 +80,7 @@ def main() -> None:
     classes = counts[models[0]][0].matrix("full").classes
     families: list[tuple[ScoresOf, dict[str, Counts]]] = [
         (
-            partial(score_arrays, classes=classes, protocol=ALL),
+            partial(named_scores, classes=classes, protocol=ALL),
             {m: np.stack([c.blocks("full") for c in runs], axis=1) for m, runs in counts.items()},
         ),
         (

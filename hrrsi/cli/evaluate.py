@@ -13,7 +13,7 @@ from hrrsi.cli.evaluated_arguments import (
     refuse_scene_options,
     require_outputs,
 )
-from hrrsi.cli.messages import scene_warnings_in_one_line
+from hrrsi.cli.messages import in_flags, scene_warnings_in_one_line
 from hrrsi.cli.options import (
     Bands,
     Device,
@@ -37,7 +37,7 @@ from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from hrrsi.cli.evaluated_data import Evaluated
-    from hrrsi.evaluation.comparison import Comparison
+    from hrrsi.evaluation.result import Comparison
     from hrrsi.prediction.engines import engine as engines
     from hrrsi.report.evaluated_map import EvaluatedMap
 
@@ -277,19 +277,19 @@ def evaluate(
         few,
         warn,
     )
-    from hrrsi.evaluation.comparison import Comparison
-    from hrrsi.evaluation.evaluation import require_labels
+    from hrrsi.evaluation.evaluation import MapFiles, MapSource, inference_with, require_labels
     from hrrsi.evaluation.map_evaluation import MapReading
-    from hrrsi.evaluation.map_source import GivenMaps, MapSource, inference_with
     from hrrsi.evaluation.protocols import named_protocol
-    from hrrsi.evaluation.report import EvaluationReport
+    from hrrsi.evaluation.result import Comparison, EvaluationResult
     from hrrsi.evaluation.scene_evaluation import SceneReading
     from hrrsi.files import replacing
     from hrrsi.labels.scheme import load_scheme, merged_classes
     from hrrsi.networks.weights_file import packaged_weights
     from hrrsi.prediction.engines.opening import open_engine
     from hrrsi.report.evaluated_map import EvaluatedMap, map_names
-    from hrrsi.report.text import comparison_text, report_text
+    from hrrsi.report.plain_data import comparison_data, evaluation_data
+    from hrrsi.report.sentences import sentence
+    from hrrsi.report.text import comparison_text, evaluation_text
 
     kept = integers(bands, "--bands")
     question = scheme and SceneQuestion(
@@ -342,14 +342,14 @@ def evaluate(
         with scene_warnings_in_one_line():
             pictures = image or [] if paths is given[0] else []  # the page has each once
             found = evaluated_maps(paths, labels, question, reading, others, given[0], pictures)
-        return shown(name, found, GivenMaps(found.maps))
+        return shown(name, found, MapFiles(found.maps, tuple(paths)))
 
     def shown(name: str, found: Evaluated, source: MapSource) -> EvaluatedMap:
         evaluation = found.evaluation
         kind: LabelKind = "eroded" if eroded else evaluation.labels
         classes = evaluation.counts.scenes[0].classes
         chosen = named_protocol(protocol, classes, clutter_names, kind)
-        report = EvaluationReport(evaluation, chosen, source, found.augmented, clutter_names)
+        report = EvaluationResult(evaluation, chosen, source, found.augmented, clutter_names)
         where = f"{(labels or folders)[0]}, {report.labels_text}"
         require_labels(evaluation.counts, chosen.labels, where)
         if evaluation.labels == "eroded" and question and not eroded:
@@ -366,11 +366,11 @@ def evaluate(
     reports = [one.report for one in maps]
     comparison = Comparison(*reports) if len(reports) == 2 else None
     if comparison is not None:
-        content = comparison.to_dict()
-        table = comparison_text(comparison) if output == "table" else ""
+        content = comparison_data(comparison, in_flags)
+        table = comparison_text(comparison, in_flags) if output == "table" else ""
     else:
-        content = reports[0].to_dict()
-        table = report_text(reports[0]) if output == "table" else ""
+        content = evaluation_data(reports[0])
+        table = evaluation_text(reports[0]) if output == "table" else ""
     document = _printable(json.dumps(content, indent=2, ensure_ascii=False))
     typer.echo(_printable(table) or document)
     if json_file is not None:
@@ -379,7 +379,7 @@ def evaluate(
     if confusion_matrix is not None:
         from hrrsi.report.confusion_plot import write_confusion_plot
 
-        caption = f"Protocol {reports[0].protocol.name!r}: {reports[0].sentence}."
+        caption = f"Protocol {reports[0].protocol.name!r}: {sentence(reports[0])}."
         write_confusion_plot(reports[0].matrix, caption, confusion_matrix)
     if report_file is not None:
         _write_report(report_file, maps, files, comparison)
@@ -407,5 +407,5 @@ def _write_report(
             replace(one, card=model_card(file), training=training_rows(file))
             for one, file in zip(maps, weights, strict=True)
         ]
-    write_report(path, maps, comparison)
+    write_report(path, maps, comparison, in_flags)
     typer.echo(f"{path}: open it in a browser", err=True)

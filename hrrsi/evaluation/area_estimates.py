@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.scores import ConfusionMatrix, Floats, Part, shares
 
 Z = 1.959963984540054  # of a 95 % interval
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,14 @@ def class_areas_estimated(matrix: ConfusionMatrix, mapped: Sequence[int]) -> tup
     weights = sizes / sizes.sum()
     counts = matrix.counts.astype(np.float64)
     sampled = counts.sum(axis=1)
-    # a stratum that is not mapped adds nothing; one without labels can't be estimated
-    known = sampled > 0
-    shares = np.full(counts.shape, np.nan)
-    np.divide(counts, sampled[:, None], out=shares, where=known[:, None])
-    shares[weights == 0] = 0.0
-    proportions = weights[:, None] * shares  # equation 4
+    in_strata = _shares_in_strata(counts, weights)
+    proportions = weights[:, None] * in_strata  # equation 4
     estimated = proportions.sum(axis=0)  # equation 9
-    area_error = Z * np.sqrt(_variances(weights, shares, sampled).sum(axis=0))  # equation 10
-    users = np.where(known, np.diagonal(counts) / np.maximum(sampled, 1), np.nan)
-    users_variance = _divided(users * (1 - users), sampled - 1)  # equation 6
-    producers = _divided(np.diagonal(proportions), estimated)
-    producers_variance = _producers_variances(weights, shares, sampled, sizes, users, producers)
+    area_error = Z * np.sqrt(_variances(weights, in_strata, sampled).sum(axis=0))  # equation 10
+    users = shares(np.diagonal(counts), sampled)
+    users_variance = shares(users * (1 - users), sampled - 1)  # equation 6
+    producers = shares(np.diagonal(proportions), estimated)
+    producers_variance = _producers_variances(weights, in_strata, sampled, sizes, users, producers)
     return tuple(
         ClassArea(
             name=name,
@@ -103,24 +98,32 @@ def estimated_shares(counts: npt.NDArray[np.int64], mapped: Sequence[int]) -> Fl
     """
     weights = np.asarray(mapped, dtype=np.float64)
     weights = weights / weights.sum()
-    sampled = counts.sum(axis=-1, keepdims=True).astype(np.float64)
-    shares = np.full(counts.shape, np.nan)
-    np.divide(counts, sampled, out=shares, where=sampled > 0)
-    shares[..., weights == 0, :] = 0.0
-    found: Floats = (weights[:, None] * shares).sum(axis=-2)
-    return found
+    estimated: Floats = (weights[:, None] * _shares_in_strata(counts, weights)).sum(axis=-2)
+    return estimated
 
 
-def _variances(weights: Floats, shares: Floats, sampled: Floats) -> Floats:
+def _shares_in_strata(counts: Part, weights: Floats) -> Floats:
+    """Return the share of each true class in the labelled pixels of each stratum.
+
+    A stratum that is not mapped adds nothing; one without labels can't be estimated.
+    """
+    sampled = np.broadcast_to(counts.sum(axis=-1, keepdims=True), counts.shape)
+    in_strata = shares(counts, sampled)
+    in_strata[..., weights == 0, :] = 0.0
+    return in_strata
+
+
+def _variances(weights: Floats, in_strata: Floats, sampled: Floats) -> Floats:
     """Return each stratum's part of the variance of each class' share (equation 10)."""
-    spread = _divided(shares * (1 - shares), np.broadcast_to((sampled - 1)[:, None], shares.shape))
+    degrees = np.broadcast_to((sampled - 1)[:, None], in_strata.shape)
+    spread = shares(in_strata * (1 - in_strata), degrees)
     parts: Floats = np.where(weights[:, None] > 0, weights[:, None] ** 2 * spread, 0.0)
     return parts
 
 
 def _producers_variances(
     weights: Floats,
-    shares: Floats,
+    in_strata: Floats,
     sampled: Floats,
     sizes: Floats,
     users: Floats,
@@ -128,23 +131,17 @@ def _producers_variances(
 ) -> Floats:
     """Return the variance of each producer's accuracy (equation 7)."""
     count = len(weights)
-    estimated_pixels = sizes.sum() * (weights[:, None] * shares).sum(axis=0)
-    found = np.full(count, np.nan)
+    estimated_pixels = sizes.sum() * (weights[:, None] * in_strata).sum(axis=0)
+    variances = np.full(count, np.nan)
     for j in range(count):
         own = sizes[j] ** 2 * (1 - producers[j]) ** 2
         if sizes[j] > 0:
             own *= users[j] * (1 - users[j]) / (sampled[j] - 1) if sampled[j] > 1 else np.nan
-        others = 0.0
+        rest = 0.0
         for i in range(count):
             if i != j and sizes[i] > 0:
-                spread = shares[i, j] * (1 - shares[i, j])
-                others += sizes[i] ** 2 * (spread / (sampled[i] - 1) if sampled[i] > 1 else np.nan)
+                spread = in_strata[i, j] * (1 - in_strata[i, j])
+                rest += sizes[i] ** 2 * (spread / (sampled[i] - 1) if sampled[i] > 1 else np.nan)
         if estimated_pixels[j] > 0:
-            found[j] = (own + producers[j] ** 2 * others) / estimated_pixels[j] ** 2
-    return found
-
-
-def _divided(part: Floats, whole: Floats) -> Floats:
-    found = np.full(np.shape(whole), np.nan)
-    np.divide(part, whole, out=found, where=whole > 0)
-    return found
+            variances[j] = (own + producers[j] ** 2 * rest) / estimated_pixels[j] ** 2
+    return variances

@@ -6,74 +6,13 @@ are: what was counted in each is drawn, added up and scored, again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
-from hrrsi.evaluation.protocols import DEFAULT_BLOCK
-from hrrsi.evaluation.scores import ConfusionMatrix
-
-
-class BlockMatrices:
-    """A confusion matrix for each block of a scene.
-
-    Neighbouring pixels are right or wrong together; blocks that are larger than what is wrong in
-    one piece are nearly independent of each other.
-
-    Args:
-        classes: Class names in the order of their indices.
-        block: Rows and columns of a block, in pixels; those at a scene's end may be smaller.
-    """
-
-    def __init__(self, classes: Sequence[str], block: int = DEFAULT_BLOCK) -> None:
-        self.classes = tuple(classes)
-        self.block = block
-        self._matrices: dict[tuple[int, int], ConfusionMatrix] = {}
-
-    def add(self, strip: EvaluatedStrip, truth: npt.NDArray[np.uint8]) -> None:
-        """Count the pixels of a strip.
-
-        Args:
-            strip: Where they lie, and what is predicted.
-            truth: (rows, width) class indices; pixels of 255 are ignored.
-        """
-        for row, rows in self._parts(strip.first_row, truth.shape[0]):
-            for column, columns in self._parts(strip.first_column, truth.shape[1]):
-                place = (row, column)
-                if place not in self._matrices:
-                    self._matrices[place] = ConfusionMatrix(self.classes)
-                self._matrices[place].add(strip.prediction[rows, columns], truth[rows, columns])
-
-    def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
-        """Yield the blocks along an axis that some pixels lie in, and which of the pixels do."""
-        end, block = first + count, self.block
-        for number in range(first // block, -(-end // block)):
-            inside = max(number * block, first), min((number + 1) * block, end)
-            yield number, slice(inside[0] - first, inside[1] - first)
-
-    @property
-    def matrix(self) -> ConfusionMatrix:
-        """The confusion matrix of the whole scene."""
-        total = ConfusionMatrix(self.classes)
-        for matrix in self._matrices.values():
-            total.merge(matrix)
-        return total
-
-    @property
-    def places(self) -> tuple[tuple[int, int], ...]:
-        """Row and column of each block, in blocks, in the order of `counts`."""
-        return tuple(sorted(self._matrices))
-
-    @property
-    def counts(self) -> npt.NDArray[np.int64]:
-        """(blocks, classes, classes) int64, rows = prediction, columns = truth, of each block."""
-        size = len(self.classes)
-        stacked = [self._matrices[place].counts for place in self.places]
-        return np.stack(stacked) if stacked else np.zeros((0, size, size), dtype=np.int64)
-
+from hrrsi.evaluation.scores import Counts, Floats
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -82,8 +21,6 @@ FEWEST_BLOCKS = 6
 _SEED = 20211110  # any will do, as long as it stays the same
 _AT_ONCE = 2_500_000  # blocks that are drawn before they are added up; bounds memory
 
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]
 
 
@@ -128,7 +65,7 @@ def counted_blocks(blocks: Counts) -> int:
 
 
 def score_intervals(
-    blocks: Counts, scores: ScoresOf, telling: Mapping[str, int] | None = None
+    blocks: Counts, scores: ScoresOf, support: Mapping[str, int] | None = None
 ) -> dict[str, Interval]:
     """Return scores with percentile bootstrap intervals over blocks.
 
@@ -138,7 +75,7 @@ def score_intervals(
     Args:
         blocks: (blocks, ...) what was counted in each; blocks of zeros are left out.
         scores: Returns scores by name, each (n,), of n sums of such counts, (n, ...).
-        telling: How many blocks say something of each score; by default, each does.
+        support: How many blocks say something of each score; by default, each does.
     """
     blocks = blocks[_counted(blocks)]
     values = scores(blocks.sum(axis=0, keepdims=True))
@@ -147,15 +84,15 @@ def score_intervals(
             name: Interval(float(v[0]), float("nan"), float("nan")) for name, v in values.items()
         }
     draws = _joined(scores(sums) for sums in _resampled(blocks))
-    telling = telling or dict.fromkeys(values, len(blocks))
+    support = support or dict.fromkeys(values, len(blocks))
     return {
-        name: Interval(float(value[0]), *_ends(draws[name], telling[name]))
+        name: Interval(float(value[0]), *_ends(draws[name], support[name]))
         for name, value in values.items()
     }
 
 
 def score_differences(
-    first: Counts, second: Counts, scores: ScoresOf, telling: Mapping[str, int] | None = None
+    first: Counts, second: Counts, scores: ScoresOf, support: Mapping[str, int] | None = None
 ) -> dict[str, Difference]:
     """Return how much the scores of two maps differ, over the same blocks.
 
@@ -166,7 +103,7 @@ def score_differences(
         first: (blocks, ...) what was counted of the first map.
         second: What was counted of the second, in the same blocks in the same order.
         scores: As for `score_intervals`.
-        telling: Likewise.
+        support: Likewise.
 
     Raises:
         ValueError: The two have other blocks.
@@ -176,29 +113,29 @@ def score_differences(
     counted = _counted(first + second)
     first, second = first[counted], second[counted]
 
-    def differences(one: Counts, other: Counts) -> dict[str, Floats]:
-        before, after = scores(one), scores(other)
-        return {name: after[name] - before[name] for name in before}
+    def differences(first_sums: Counts, second_sums: Counts) -> dict[str, Floats]:
+        of_first, of_second = scores(first_sums), scores(second_sums)
+        return {name: of_second[name] - of_first[name] for name in of_first}
 
-    seen = differences(first.sum(axis=0, keepdims=True), second.sum(axis=0, keepdims=True))
+    values = differences(first.sum(axis=0, keepdims=True), second.sum(axis=0, keepdims=True))
     if not len(first):
         undefined = float("nan")
         return {
             name: Difference(Interval(float(v[0]), undefined, undefined), undefined)
-            for name, v in seen.items()
+            for name, v in values.items()
         }
-    telling = telling or dict.fromkeys(seen, len(first))
+    support = support or dict.fromkeys(values, len(first))
     drawn = _joined(
-        differences(one, other)
-        for one, other in zip(_resampled(first), _resampled(second), strict=True)
+        differences(*sums) for sums in zip(_resampled(first), _resampled(second), strict=True)
     )
-    swapped = _joined(differences(one, other) for one, other in _swapped(first, second))
-    found = {}
-    for name, values in seen.items():
-        value = float(values[0])
-        interval = Interval(value, *_ends(drawn[name], telling[name]))
-        found[name] = Difference(interval, _p_value(value, swapped[name]))
-    return found
+    swapped = _joined(differences(*sums) for sums in _swapped(first, second))
+    return {
+        name: Difference(
+            Interval(float(value[0]), *_ends(drawn[name], support[name])),
+            _p_value(float(value[0]), swapped[name]),
+        )
+        for name, value in values.items()
+    }
 
 
 def _counted(blocks: Counts) -> npt.NDArray[np.bool_]:
@@ -243,10 +180,10 @@ def _joined(parts: Iterator[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _ends(draws: Floats, telling: int) -> tuple[float, float]:
+def _ends(draws: Floats, support: int) -> tuple[float, float]:
     """Return the ends of an interval, from a number of blocks that say something of the score."""
     known = draws[~np.isnan(draws)]
-    if telling < FEWEST_BLOCKS or not known.size:
+    if support < FEWEST_BLOCKS or not known.size:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -19,7 +19,7 @@ from hrrsi.evaluation.class_borders import (
 )
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK
-from hrrsi.evaluation.scores import defined_means, shares
+from hrrsi.evaluation.scores import Counts, Floats, complete_means, iou_scores, shares
 
 FARTHEST = 32  # px; what is farther counts as one
 
@@ -70,9 +70,7 @@ class BorderDistanceCounts:
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
         """(33,) share of pixels predicted right at each distance, NaN where there is none."""
-        shares = np.full(FARTHEST + 1, np.nan)
-        np.divide(self.right, self.pixels, out=shares, where=self.pixels > 0)
-        return shares
+        return shares(self.right, self.pixels)
 
 
 TOLERANCES = (1, 3, 5)
@@ -82,8 +80,6 @@ TOLERANCES = (1, 3, 5)
 # borders, the true ones, and both (4, 5, 6).
 _KINDS = 7
 
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
@@ -298,16 +294,15 @@ def boundary_arrays(
         counts, -2, 0
     )
     precision, recall = shares(predicted_near, predicted), shares(true_near, true)
-    # of a class that one of the two lacks, F1 is 0; of one that both lack, it is undefined
+    # precision and recall count other pixels, so F1 is their harmonic mean, not `f1_scores`; of a
+    # class that one of the two lacks it is 0, of one that both lack undefined
     p, r = np.nan_to_num(precision), np.nan_to_num(recall)
     f1 = np.where(p + r > 0, shares(2 * p * r, p + r), 0.0)
     f1 = np.where(predicted + true > 0, f1, np.nan)
-    iou = shares(both, predicted_rim + true_rim - both)
+    iou = iou_scores(both, predicted_rim, true_rim)
     complete = (true[..., list(needed)] > 0).all(axis=-1)
     kept = list(range(counts.shape[-1])) if averaged is None else list(averaged)
-    mean_f1, mean_iou = (
-        np.where(complete, defined_means(values[..., kept]), np.nan) for values in (f1, iou)
-    )
+    mean_f1, mean_iou = (complete_means(values, kept, complete) for values in (f1, iou))
     return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)
 
 

@@ -1,19 +1,21 @@
-"""What an evaluation yields, and how the weights' classes meet those of the data."""
+"""What was counted of a map, what made the map, and how its classes meet those of the data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, Colour
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
-from hrrsi.quantities import counted
+from hrrsi.networks.weights_file import ModelMeta, content_digest, packaged_weights
+from hrrsi.prediction.engines.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,82 @@ class Evaluation:
         """Whether only what another map predicts too was scored."""
         return self.uncompared_pixels is not None
 
+
+@dataclass(frozen=True)
+class Inference:
+    """Weights that predicted, and how.
+
+    Attributes:
+        weights: The weights as they were named; those inside the package by their file name.
+        path: Their file.
+        model: Name of the network.
+        sha256: Digest of their content, in hexadecimal digits.
+        engine: Name of the engine that ran them.
+        precision: What it calculated in.
+        device: What it calculated on.
+    """
+
+    weights: str
+    path: Path
+    model: str
+    sha256: str
+    engine: str
+    precision: str
+    device: str
+
     @property
-    def extent(self) -> str:
-        """What was evaluated, in words, but for the names of the scenes."""
-        scenes = counted(len(self.scenes), "scene")
-        if self.unit == "patches":
-            return f"patches of {self.window} px of {scenes}, each seen on its own"
-        if self.unit == "maps":
-            return f"{scenes}, whole, maps as given"
-        return (
-            f"{scenes}, whole, stitched from windows of {self.window} px that overlap by "
-            f"{self.overlap} px"
-        )
+    def name(self) -> str:
+        """What it is, in a few words."""
+        return f"weights {self.weights} ({self.model})"
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files or folders that were named."""
+        return (self.path,)
+
+
+def inference_with(engine: Engine, weights: str | Path | None) -> Inference:
+    """Return what an engine predicts with.
+
+    Args:
+        engine: The engine.
+        weights: The weights that it runs; None: those inside the package.
+
+    Raises:
+        WeightsError: The weights can't be read.
+    """
+    path = packaged_weights() if weights is None else Path(weights)
+    return Inference(
+        weights=path.name if weights is None else str(weights),
+        path=path,
+        model=engine.meta["model"],
+        sha256=content_digest(path),
+        engine=engine.name,
+        precision=engine.precision,
+        device=engine.device,
+    )
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Maps that were there, whatever made them.
+
+    Attributes:
+        paths: Their files, those of each scene.
+        inputs: The files or folders that were named.
+    """
+
+    paths: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is, in a few words."""
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return f"map {self.paths[0]}{more}"
+
+
+MapSource = Inference | MapFiles
 
 
 def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
@@ -94,7 +160,7 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
         (256,) uint8; 255 stays 255.
 
     Raises:
-        HrrsiError: A class that only one of them has.
+        InputError: A class that only one of them has.
     """
     places = {name.casefold(): index for index, name in enumerate(data)}
     known = {name.casefold() for name in weights}
@@ -106,19 +172,17 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
             for what, names in (("lack", missing), ("have besides", extra))
             if names
         ]
-        raise HrrsiError(
+        raise InputError(
             f"the weights do not predict its classes: they {' and '.join(parts)}",
             where=where,
-            fix="take weights trained on these classes, or --merge the data's into theirs",
+            fix="take weights trained on these classes, or `merge` the data's into theirs",
         )
     lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     lookup[: len(weights)] = [places[name.casefold()] for name in weights]
     return lookup
 
 
-def scenes_seen_in_training(
-    meta: Mapping[str, Any], data: str, scenes: Sequence[str]
-) -> tuple[str, ...]:
+def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -> tuple[str, ...]:
     """Return those of some scenes that weights were trained on, as far as they say so.
 
     Args:
@@ -139,15 +203,15 @@ def require_labels(counts: PooledCounts, labels: LabelKind, where: str) -> None:
         where: Where they are from, for the message.
 
     Raises:
-        HrrsiError: There are none.
+        InputError: There are none.
     """
     matrix = counts.matrix(labels)
     if not matrix.pixels:
         labelled = int(matrix.unpredicted.sum())
-        raise HrrsiError(
+        raise InputError(
             "no pixel has both a label and data, so there is nothing to score",
             where=where,
             fix=f"nothing is predicted on its {labelled:,} labelled pixels: check the map or image"
             if labelled
-            else "nothing has a label there: check the labels, and --aoi where it is given",
+            else "nothing has a label there: check the labels, and `aoi` where it is given",
         )

@@ -2,23 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.evaluation.block_bootstrap import BlockMatrices
 from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, BoundaryCounts
-from hrrsi.evaluation.calibration import ReliabilityCounts
 from hrrsi.evaluation.class_borders import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
 from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.scores import ConfusionMatrix, shares
 from hrrsi.maps.areas import ClassAreas
 
 KINDS: tuple[LabelKind, ...] = ("full", "eroded")
+BINS = 20  # of confidence
+
+
+class BlockMatrices:
+    """A confusion matrix for each block of a scene.
+
+    Neighbouring pixels are right or wrong together; blocks that are larger than what is wrong in
+    one piece are nearly independent of each other.
+
+    Args:
+        classes: Class names in the order of their indices.
+        block: Rows and columns of a block, in pixels; those at a scene's end may be smaller.
+    """
+
+    def __init__(self, classes: Sequence[str], block: int = DEFAULT_BLOCK) -> None:
+        self.classes = tuple(classes)
+        self.block = block
+        self._matrices: dict[tuple[int, int], ConfusionMatrix] = {}
+
+    def add(self, strip: EvaluatedStrip, truth: npt.NDArray[np.uint8]) -> None:
+        """Count the pixels of a strip.
+
+        Args:
+            strip: Where they lie, and what is predicted.
+            truth: (rows, width) class indices; pixels of 255 are ignored.
+        """
+        for row, rows in self._parts(strip.first_row, truth.shape[0]):
+            for column, columns in self._parts(strip.first_column, truth.shape[1]):
+                place = (row, column)
+                if place not in self._matrices:
+                    self._matrices[place] = ConfusionMatrix(self.classes)
+                self._matrices[place].add(strip.prediction[rows, columns], truth[rows, columns])
+
+    def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
+        """Yield the blocks along an axis that some pixels lie in, and which of the pixels do."""
+        end, block = first + count, self.block
+        for number in range(first // block, -(-end // block)):
+            inside = max(number * block, first), min((number + 1) * block, end)
+            yield number, slice(inside[0] - first, inside[1] - first)
+
+    @property
+    def matrix(self) -> ConfusionMatrix:
+        """The confusion matrix of the whole scene."""
+        total = ConfusionMatrix(self.classes)
+        for matrix in self._matrices.values():
+            total.merge(matrix)
+        return total
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Row and column of each block, in blocks, in the order of `counts`."""
+        return tuple(sorted(self._matrices))
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(blocks, classes, classes) int64, rows = prediction, columns = truth, of each block."""
+        size = len(self.classes)
+        stacked = [self._matrices[place].counts for place in self.places]
+        return np.stack(stacked) if stacked else np.zeros((0, size, size), dtype=np.int64)
+
+
+class ReliabilityCounts:
+    """Counts behind a reliability curve: pixels by the confidence in their predicted class.
+
+    The confidence is the probability of the class that was predicted; its bins are equally wide
+    (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2).
+
+    Attributes:
+        pixels: (20,) int64, pixels of each bin.
+        right: (20,) int64, those of them that are predicted right.
+        confidence_sums: (20,) float64, sum of the confidences of each bin.
+    """
+
+    def __init__(self) -> None:
+        self.pixels: npt.NDArray[np.int64] = np.zeros(BINS, dtype=np.int64)
+        self.right: npt.NDArray[np.int64] = np.zeros(BINS, dtype=np.int64)
+        self.confidence_sums: npt.NDArray[np.float64] = np.zeros(BINS)
+
+    def add(self, strip: EvaluatedStrip) -> None:
+        """Count the pixels of a strip that have a prediction, its confidence and a label."""
+        if strip.confidence is None:
+            return
+        prediction, truth, confidence = strip.prediction, strip.truth, strip.confidence
+        counted = (prediction != IGNORE_INDEX) & (truth != IGNORE_INDEX) & np.isfinite(confidence)
+        values = confidence[counted].astype(np.float64)
+        right = prediction[counted] == truth[counted]
+        place = np.clip((values * BINS).astype(np.intp), 0, BINS - 1)
+        self.pixels += np.bincount(place, minlength=BINS)
+        self.right += np.bincount(place[right], minlength=BINS)
+        self.confidence_sums += np.bincount(place, weights=values, minlength=BINS)
+
+    def merge(self, other: ReliabilityCounts) -> None:
+        """Add the counts of other pixels."""
+        self.pixels += other.pixels
+        self.right += other.right
+        self.confidence_sums += other.confidence_sums
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """(20,) share of each bin's pixels that are right, NaN where it has none."""
+        return shares(self.right, self.pixels)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """(20,) mean confidence of each bin's pixels, NaN where it has none."""
+        return shares(self.confidence_sums, self.pixels)
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """ECE, 0 to 1: mean over the pixels of their bin's |accuracy - confidence|; NaN for none.
+
+        Guo et al. 2017, equation 3.
+        """
+        pixels = int(self.pixels.sum())
+        if not pixels:
+            return float("nan")
+        return float(np.abs(self.right - self.confidence_sums).sum() / pixels)
 
 
 class SceneCounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,112 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 from hrrsi.evaluation.protocols import ALL, Protocol
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Part = npt.NDArray[np.float64] | npt.NDArray[np.int64]
+
+
+def shares(part: Part, whole: npt.ArrayLike) -> Floats:
+    """Return parts of wholes, NaN of nothing."""
+    divisor = np.asarray(whole, dtype=np.float64)
+    quotients = np.full(divisor.shape, np.nan)
+    np.divide(part, divisor, out=quotients, where=divisor > 0)
+    return quotients
+
+
+def f1_scores(hits: Counts, predicted: Counts, true: Counts) -> Floats:
+    """Return F1, ``2 TP / (2 TP + FP + FN)``, NaN of what is neither predicted nor true."""
+    return shares(2 * hits, predicted + true)
+
+
+def iou_scores(hits: Counts, predicted: Counts, true: Counts) -> Floats:
+    """Return the intersection over union, ``TP / (TP + FP + FN)``, NaN likewise."""
+    return shares(hits, predicted + true - hits)
+
+
+def kappa_scores(counts: Counts) -> Floats:
+    """Return Cohen's kappa (Cohen 1960), NaN where chance alone explains everything.
+
+    Args:
+        counts: (..., classes, classes) confusion matrices.
+
+    Returns:
+        (...), -1 to 1.
+    """
+    hits, predicted, true = _margins(counts.reshape(-1, *counts.shape[-2:]))
+    # Python's integers: products of pixel counts overflow int64, and double precision rounds them
+    by_prediction, by_truth = predicted.astype(object), true.astype(object)
+    by_chance = (by_prediction * by_truth).sum(axis=-1)
+    pixels, right = by_prediction.sum(axis=-1), hits.astype(object).sum(axis=-1)
+    divided = np.frompyfunc(_ratio, 2, 1)
+    exact = divided(right * pixels - by_chance, pixels * pixels - by_chance)
+    kappas: Floats = exact.astype(np.float64).reshape(counts.shape[:-2])
+    return kappas
+
+
+def defined_means(values: Floats) -> Floats:
+    """Return the means over the last axis of what is not NaN, NaN where all is."""
+    defined = ~np.isnan(values)
+    return shares(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def complete_means(values: Floats, averaged: Sequence[int], complete: npt.ArrayLike) -> Floats:
+    """Return means over classes, NaN where a class is lacking that they need.
+
+    Args:
+        values: (..., classes).
+        averaged: Indices of the classes that means are of.
+        complete: (...) bool, whether no class is lacking.
+    """
+    return np.where(complete, defined_means(values[..., list(averaged)]), np.nan)
+
+
+@dataclass(frozen=True)
+class ScoreArrays:
+    """Scores of many confusion matrices at once, each 0 to 1 (kappa -1 to 1), NaN where undefined.
+
+    Attributes:
+        classes: Names of the classes that have scores.
+        averaged: Indices of those of them that means are of.
+        pixels: (...) int64, pixels behind the overall accuracy.
+        true_pixels: (..., classes) int64, true pixels of each class.
+        precision: (..., classes).
+        recall: (..., classes).
+        f1: (..., classes).
+        iou: (..., classes).
+        overall_accuracy: (...).
+        mean_f1: (...).
+        mean_iou: (...).
+        kappa: (...).
+    """
+
+    classes: tuple[str, ...]
+    averaged: tuple[int, ...]
+    pixels: Counts
+    true_pixels: Counts
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    iou: Floats
+    overall_accuracy: Floats
+    mean_f1: Floats
+    mean_iou: Floats
+    kappa: Floats
+
+    @property
+    def by_name(self) -> dict[str, Floats]:
+        """``OA``, ``mF1``, ``mIoU``, ``kappa``; ``F1 CLASS`` and ``IoU CLASS`` of averaged ones."""
+        return {
+            "OA": self.overall_accuracy,
+            "mF1": self.mean_f1,
+            "mIoU": self.mean_iou,
+            "kappa": self.kappa,
+            **{f"F1 {self.classes[i]}": self.f1[..., i] for i in self.averaged},
+            **{f"IoU {self.classes[i]}": self.iou[..., i] for i in self.averaged},
+        }
 
 
 def score_arrays(
@@ -22,10 +123,8 @@ def score_arrays(
     classes: Sequence[str],
     protocol: Protocol,
     needed: npt.NDArray[np.bool_] | None = None,
-) -> dict[str, Floats]:
+) -> ScoreArrays:
     """Return the scores of many confusion matrices at once.
-
-    They are those of `hrrsi.evaluation.scores.ConfusionMatrix.scores`, NaN where undefined.
 
     Args:
         counts: (..., classes, classes), rows = prediction.
@@ -33,37 +132,45 @@ def score_arrays(
         protocol: What counts.
         needed: (classes,) those without whose truth mF1 and mIoU are undefined, so that means of
             parts of a whole are over the classes of the whole; None: no class is.
-
-    Returns:
-        (...) of each: ``OA``, ``mF1``, ``mIoU``, ``kappa``, and ``F1 CLASS`` and ``IoU CLASS`` of
-        each class that counts.
     """
     overall, _ = _without(counts, classes, protocol.dropped_from_overall)
     means, names = _without(counts, classes, protocol.dropped_from_means)
-    hits, predicted, true = _sums(means)
-    f1 = shares(2 * hits, predicted + true)
-    iou = shares(hits, predicted + true - hits)
+    hits, predicted, true = _margins(means)
+    f1, iou = f1_scores(hits, predicted, true), iou_scores(hits, predicted, true)
     averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
     complete = np.ones(f1.shape[:-1], dtype=np.bool_)
     if needed is not None:
         kept = [i for i in averaged if needed[list(classes).index(names[i])]]
         complete = np.asarray((true[..., kept] > 0).all(axis=-1))
-    right, by_prediction, by_truth = _sums(overall)
-    pixels = overall.sum(axis=(-2, -1)).astype(np.float64)
-    correct = right.sum(axis=-1).astype(np.float64)
-    chance = (by_prediction.astype(np.float64) * by_truth).sum(axis=-1)
-    return {
-        "OA": shares(correct, pixels),
-        "mF1": np.where(complete, defined_means(f1[..., averaged]), np.nan),
-        "mIoU": np.where(complete, defined_means(iou[..., averaged]), np.nan),
-        "kappa": shares(correct * pixels - chance, pixels * pixels - chance),
-        **{f"F1 {name}": f1[..., i] for i, name in enumerate(names) if i in averaged},
-        **{f"IoU {name}": iou[..., i] for i, name in enumerate(names) if i in averaged},
-    }
+    pixels = overall.sum(axis=(-2, -1))
+    return ScoreArrays(
+        classes=tuple(names),
+        averaged=tuple(averaged),
+        pixels=pixels,
+        true_pixels=true,
+        precision=shares(hits, predicted),
+        recall=shares(hits, true),
+        f1=f1,
+        iou=iou,
+        overall_accuracy=shares(_margins(overall)[0].sum(axis=-1), pixels),
+        mean_f1=complete_means(f1, averaged, complete),
+        mean_iou=complete_means(iou, averaged, complete),
+        kappa=kappa_scores(overall),
+    )
 
 
-def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:
-    """Return how many blocks say something of each score that `score_arrays` names.
+def named_scores(
+    counts: Counts,
+    classes: Sequence[str],
+    protocol: Protocol,
+    needed: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, Floats]:
+    """Return what `score_arrays` does by the scores' names, as `ScoreArrays.by_name`."""
+    return score_arrays(counts, classes, protocol, needed).by_name
+
+
+def score_support(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:
+    """Return how many blocks say something of each score that `named_scores` names.
 
     Of a class, those whose truth holds it, or whose prediction does where no truth does; of a mean,
     as many as of the rarest of its classes that the truth holds; of the others, those that hold any
@@ -76,30 +183,16 @@ def telling_blocks(blocks: Counts, classes: Sequence[str], protocol: Protocol) -
     """
     overall, _ = _without(blocks, classes, protocol.dropped_from_overall)
     holding = int((overall.sum(axis=(-2, -1)) > 0).sum())
-    found = dict.fromkeys(score_arrays(blocks, classes, protocol), holding)
+    support = dict.fromkeys(named_scores(blocks[:0], classes, protocol), holding)
     true, predicted = ((blocks.sum(axis=axis) > 0).sum(axis=0).tolist() for axis in (1, 2))
     for index, name in enumerate(classes):
-        if f"IoU {name}" not in found:
+        if f"IoU {name}" not in support:
             continue
         count = true[index] or predicted[index]
-        found[f"IoU {name}"] = found[f"F1 {name}"] = count
+        support[f"IoU {name}"] = support[f"F1 {name}"] = count
         if true[index]:
-            found["mF1"] = found["mIoU"] = min(found["mIoU"], count)
-    return found
-
-
-def shares(part: npt.NDArray[np.float64 | np.int64], whole: npt.ArrayLike) -> Floats:
-    """Return parts of wholes, NaN of nothing."""
-    divisor = np.asarray(whole, dtype=np.float64)
-    found = np.full(divisor.shape, np.nan)
-    np.divide(part, divisor, out=found, where=divisor > 0)
-    return found
-
-
-def defined_means(values: Floats) -> Floats:
-    """Return the means over the last axis of what is not NaN, NaN where all is."""
-    known = ~np.isnan(values)
-    return shares(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+            support["mF1"] = support["mIoU"] = min(support["mIoU"], count)
+    return support
 
 
 def _without(
@@ -109,8 +202,13 @@ def _without(
     return counts[..., kept, :][..., kept], [classes[i] for i in kept]
 
 
-def _sums(counts: Counts) -> tuple[Counts, Counts, Counts]:
+def _margins(counts: Counts) -> tuple[Counts, Counts, Counts]:
+    """Return hits, predicted and true pixels of each class, (..., classes) each."""
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 class ConfusionMatrix:
@@ -137,10 +235,10 @@ class ConfusionMatrix:
         self.counts: npt.NDArray[np.int64] = np.zeros((size, size), dtype=np.int64)
         self.unpredicted: npt.NDArray[np.int64] = np.zeros(size, dtype=np.int64)
         if counts is not None:
-            given = np.asarray(counts)
-            if given.shape != self.counts.shape:
-                raise ValueError(f"counts of shape {given.shape} for {size} classes")
-            self.counts += given.astype(np.int64)
+            initial = np.asarray(counts)
+            if initial.shape != self.counts.shape:
+                raise ValueError(f"counts of shape {initial.shape} for {size} classes")
+            self.counts += initial.astype(np.int64)
 
     @property
     def pixels(self) -> int:
@@ -187,19 +285,6 @@ class ConfusionMatrix:
         self.counts += other.counts
         self.unpredicted += other.unpredicted
 
-    def without(self, names: Collection[str]) -> ConfusionMatrix:
-        """Return the matrix without the rows and columns of some classes.
-
-        A pixel goes where its true or its predicted class goes.
-
-        Args:
-            names: Names of classes; those that are none are skipped.
-        """
-        kept = [i for i, name in enumerate(self.classes) if name not in names]
-        smaller = ConfusionMatrix([self.classes[i] for i in kept], self.counts[np.ix_(kept, kept)])
-        smaller.unpredicted += self.unpredicted[kept]
-        return smaller
-
     def scores(self, protocol: Protocol | None = None) -> Scores:
         """Return the scores of the counts under a protocol.
 
@@ -207,25 +292,27 @@ class ConfusionMatrix:
             protocol: What counts; by default every class.
 
         Raises:
-            HrrsiError: The protocol drops every class.
+            OptionError: The protocol drops every class.
         """
         protocol = protocol or ALL
-        overall = self.without(protocol.dropped_from_overall)
-        means = self.without(protocol.dropped_from_means)
-        if not overall.classes or not means.classes:
-            raise HrrsiError(
-                f"no class is left under the protocol {protocol.name!r}",
-                fix="give --protocol all",
-            )
-        classes = tuple(_class_scores(means))
-        averaged = [c for c in classes if c.name not in protocol.left_out_of_means]
+        for dropped in (protocol.dropped_from_overall, protocol.dropped_from_means):
+            if not {*self.classes} - {*dropped}:
+                raise OptionError(
+                    f"no class is left under the protocol {protocol.name!r}",
+                    fix="give `protocol=all`",
+                )
+        arrays = score_arrays(self.counts, self.classes, protocol)
+        columns = (arrays.precision, arrays.recall, arrays.f1, arrays.iou)
         return Scores(
-            pixels=overall.pixels,
-            overall_accuracy=ratio(int(np.trace(overall.counts)), overall.pixels),
-            mean_f1=mean_of_defined(c.f1 for c in averaged),
-            mean_iou=mean_of_defined(c.iou for c in averaged),
-            kappa=_kappa(overall.counts),
-            classes=classes,
+            pixels=int(arrays.pixels),
+            overall_accuracy=float(arrays.overall_accuracy),
+            mean_f1=float(arrays.mean_f1),
+            mean_iou=float(arrays.mean_iou),
+            kappa=float(arrays.kappa),
+            classes=tuple(
+                ClassScores(name, int(arrays.true_pixels[i]), *(float(c[i]) for c in columns))
+                for i, name in enumerate(arrays.classes)
+            ),
         )
 
 
@@ -272,40 +359,6 @@ class Scores:
     mean_iou: float
     kappa: float
     classes: tuple[ClassScores, ...]
-
-
-def _class_scores(matrix: ConfusionMatrix) -> Iterable[ClassScores]:
-    predicted, true = matrix.counts.sum(axis=1), matrix.counts.sum(axis=0)
-    for i, name in enumerate(matrix.classes):
-        hits, p, t = int(matrix.counts[i, i]), int(predicted[i]), int(true[i])
-        yield ClassScores(
-            name=name,
-            pixels=t,
-            precision=ratio(hits, p),
-            recall=ratio(hits, t),
-            f1=ratio(2 * hits, p + t),
-            iou=ratio(hits, p + t - hits),
-        )
-
-
-def _kappa(counts: npt.NDArray[np.int64]) -> float:
-    """Return Cohen's kappa (Cohen 1960), NaN where chance alone explains everything."""
-    pixels = int(counts.sum())
-    by_chance = sum(  # in Python's integers: products of pixel counts overflow int64
-        int(p) * int(t) for p, t in zip(counts.sum(axis=1), counts.sum(axis=0), strict=True)
-    )
-    return ratio(int(np.trace(counts)) * pixels - by_chance, pixels * pixels - by_chance)
-
-
-def ratio(part: float, whole: float) -> float:
-    """Return a share, NaN of nothing."""
-    return part / whole if whole else float("nan")
-
-
-def mean_of_defined(values: Iterable[float]) -> float:
-    """Return the mean of the values that are not NaN, NaN where all are."""
-    known = [v for v in values if not np.isnan(v)]
-    return sum(known) / len(known) if known else float("nan")
 
 
 def _bytes(values: Any) -> npt.NDArray[np.uint8]:

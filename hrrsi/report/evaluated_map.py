@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.report.scene_views import SceneView
 
 
@@ -24,7 +24,7 @@ class EvaluatedMap:
     """
 
     name: str
-    report: EvaluationReport
+    report: EvaluationResult
     views: tuple[SceneView, ...] = ()
     card: tuple[tuple[str, str], ...] = ()
     training: tuple[Mapping[str, float], ...] = ()

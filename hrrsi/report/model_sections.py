@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS
-from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import NONE, escaped, percent, section
+from hrrsi.report.sentences import blocks_text, source_sentence, unscored_text
 from hrrsi.runs.record import METRICS
 
 
@@ -146,21 +147,21 @@ def card_section(maps: Sequence[EvaluatedMap]) -> str:
 
 
 def _card(one: EvaluatedMap) -> str:
-    rows = [*one.card, ("made by", one.report.source.sentence)]
+    rows = [*one.card, ("made by", source_sentence(one.report.source))]
     items = "".join(f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in rows)
     return f'<div class="card"><h3>{escaped(one.name)}</h3><dl>{items}</dl></div>'
 
 
-def protocol_lines(report: EvaluationReport) -> list[tuple[str, str]]:
+def protocol_lines(report: EvaluationResult) -> list[tuple[str, str]]:
     """Return what a reader has to know to compare the figures: labels and texts."""
     e = report.evaluation
     lines = [
-        ("Made by", f"{report.source.sentence}."),
+        ("Made by", f"{source_sentence(report.source)}."),
         ("Scenes", ", ".join(e.scenes)),
-        ("Not scored", f"{report.unscored}."),
+        ("Not scored", f"{unscored_text(report)}."),
         (
             "Intervals",
-            f"95 %, from a bootstrap over {report.blocks_text}; {NONE} of what fewer than "
+            f"95 %, from a bootstrap over {blocks_text(report)}; {NONE} of what fewer than "
             f"{FEWEST_BLOCKS} of them hold.",
         ),
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from hrrsi import __version__
-from hrrsi.evaluation.comparison import Comparison
+from hrrsi.evaluation.result import Comparison
 from hrrsi.files import replacing
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import escaped, lettered, script_json
@@ -21,6 +21,12 @@ from hrrsi.report.score_sections import (
     confusion_section,
     grid_section,
     headline,
+)
+from hrrsi.report.sentences import (
+    left_out_warning,
+    shared_sentence,
+    unequal_pixels_text,
+    verdict,
 )
 from hrrsi.report.viewer_section import class_colour_rules, scenes_section, viewer_data
 
@@ -39,7 +45,10 @@ _LINKS = {
 
 
 def write_report(
-    path: Path, maps: Sequence[EvaluatedMap], comparison: Comparison | None = None
+    path: Path,
+    maps: Sequence[EvaluatedMap],
+    comparison: Comparison | None = None,
+    wording: Callable[[str], str] = str,
 ) -> None:
     """Write a page that a browser opens from disk.
 
@@ -49,17 +58,22 @@ def write_report(
         path: The ``.html``; replaced where it exists.
         maps: One map, or two of the same scenes under the same protocol.
         comparison: That of the two, where it is known already.
+        wording: As for `hrrsi.report.sentences.verdict`.
 
     Raises:
         HrrsiError: Two maps that can't be compared, or the file can't be written.
         ValueError: Neither one map nor two.
     """
-    page = report_page(maps, comparison)
+    page = report_page(maps, comparison, wording)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
-def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = None) -> str:
+def report_page(
+    maps: Sequence[EvaluatedMap],
+    comparison: Comparison | None = None,
+    wording: Callable[[str], str] = str,
+) -> str:
     """Return the page that `write_report` writes."""
     if not 1 <= len(maps) <= 2:
         raise ValueError(f"a page shows one map or two, not {len(maps)}")
@@ -85,13 +99,13 @@ def report_page(maps: Sequence[EvaluatedMap], comparison: Comparison | None = No
         if content
     )
     facts = [line for one in maps for line in protocol_lines(one.report)]
-    if comparison and comparison.unequal_pixels:
-        facts.append(("Beware", comparison.unequal_pixels))
+    if comparison and unequal_pixels_text(comparison):
+        facts.append(("Beware", unequal_pixels_text(comparison)))
     lines = "".join(
         f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in dict.fromkeys(facts)
     )
     names = [one.name for one in maps]
-    verdicts = [comparison.verdict] if comparison else [first.partial_map]
+    verdicts = [verdict(comparison, wording)] if comparison else [left_out_warning(first)]
     where = ", ".join(filter(None, (first.evaluation.data, first.evaluation.split)))
     style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
     script = "\n".join(_asset(name) for name in _SCRIPTS)
@@ -119,7 +133,7 @@ def _sentences(maps: Sequence[EvaluatedMap], names: Sequence[str]) -> str:
     """Return the protocol, once for maps that were scored and read alike."""
     alike: dict[str, list[str]] = {}
     for one, name in zip(maps, names, strict=True):
-        alike.setdefault(one.report.shared_sentence, []).append(name)
+        alike.setdefault(shared_sentence(one.report), []).append(name)
     protocol = escaped(maps[0].report.protocol.name)
     sentences = [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
     return "<br>".join(

@@ -9,7 +9,7 @@ import numpy as np
 
 from hrrsi.evaluation.block_bootstrap import Difference
 from hrrsi.evaluation.boundary_scores import FARTHEST, BorderDistanceCounts
-from hrrsi.evaluation.calibration import BINS
+from hrrsi.evaluation.scene_counts import BINS
 from hrrsi.quantities import area_text
 from hrrsi.report.charts import Axis, Series, line_chart, percent_axis
 from hrrsi.report.evaluated_map import EvaluatedMap

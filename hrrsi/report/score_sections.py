@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrrsi.evaluation.block_bootstrap import Difference, Interval
-from hrrsi.evaluation.protocol_grid import GridRow
-from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.result import EvaluationResult, GridRow
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import (
     NONE,
@@ -167,7 +166,7 @@ def classes_section(maps: Sequence[EvaluatedMap], differences: Mapping[str, Diff
     )
 
 
-def _class_table(report: EvaluationReport, places: Mapping[str, int]) -> str:
+def _class_table(report: EvaluationResult, places: Mapping[str, int]) -> str:
     scores = report.scores
     total = sum(c.pixels for c in scores.classes) or 1
     rows = [
@@ -224,7 +223,7 @@ def confusion_section(maps: Sequence[EvaluatedMap]) -> str:
     )
 
 
-def _confusion_table(report: EvaluationReport, name: str) -> str:
+def _confusion_table(report: EvaluationResult, name: str) -> str:
     matrix = report.matrix
     true = matrix.counts.sum(axis=0)
     rows = []

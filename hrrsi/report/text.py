@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from prettytable import PrettyTable
 
 from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS, RESAMPLES, Difference, Interval
 from hrrsi.evaluation.boundary_scores import FARTHEST
-from hrrsi.evaluation.comparison import Comparison
-from hrrsi.evaluation.protocol_grid import clutter_words
-from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scores import Scores
 from hrrsi.quantities import area_text
+from hrrsi.report.sentences import (
+    blocks_text,
+    clutter_words,
+    left_out_warning,
+    sentence,
+    shared_sentence,
+    source_sentence,
+    unequal_pixels_text,
+    unscored_text,
+    verdict,
+)
 
 _WIDTH = 98
 # of distances to the nearest border, in px: first and last of each column
 _DISTANCES = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 31), (FARTHEST, FARTHEST))
 
 
-def report_text(report: EvaluationReport) -> str:
+def evaluation_text(report: EvaluationResult) -> str:
     """Return tables of scores, and the protocol that they were taken under.
 
     Args:
@@ -43,7 +52,7 @@ def percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _class_tables(report: EvaluationReport) -> Iterator[str]:
+def _class_tables(report: EvaluationResult) -> Iterator[str]:
     scores, intervals = report.scores, report.intervals
     classes = _table("class", "precision", "recall", "F1", "IoU", "95 %", "pixels")
     for c in scores.classes:
@@ -56,11 +65,11 @@ def _class_tables(report: EvaluationReport) -> Iterator[str]:
     ends = [_ends(intervals[name]) for name in ("OA", "mF1", "mIoU", "kappa")]
     overall.add_row(["95 %", *ends, ""])
     yield overall.get_string()
-    if report.partial_map:
-        yield report.partial_map
+    if left_out_warning(report):
+        yield left_out_warning(report)
 
 
-def _grid_table(report: EvaluationReport) -> Iterator[str]:
+def _grid_table(report: EvaluationResult) -> Iterator[str]:
     rows = [row for row in report.grid if row.scene is None]
     if len(rows) < 2:
         return
@@ -71,7 +80,7 @@ def _grid_table(report: EvaluationReport) -> Iterator[str]:
     yield table.get_string()
 
 
-def _boundary_tables(report: EvaluationReport) -> Iterator[str]:
+def _boundary_tables(report: EvaluationResult) -> Iterator[str]:
     if not report.boundaries:
         return
     yield "\nBoundaries (full labels): boundary F1 and boundary IoU within 1, 3 and 5 px:"
@@ -99,7 +108,7 @@ def _boundary_tables(report: EvaluationReport) -> Iterator[str]:
     yield table.get_string()
 
 
-def _area_table(report: EvaluationReport) -> Iterator[str]:
+def _area_table(report: EvaluationResult) -> Iterator[str]:
     if not report.areas:
         return
     metres = report.mapped_square_metres
@@ -123,7 +132,7 @@ def _area_table(report: EvaluationReport) -> Iterator[str]:
     yield table.get_string()
 
 
-def _calibration_line(report: EvaluationReport) -> Iterator[str]:
+def _calibration_line(report: EvaluationResult) -> Iterator[str]:
     e = report.evaluation
     counts = e.counts.reliability
     pixels = int(counts.pixels.sum())
@@ -137,15 +146,15 @@ def _calibration_line(report: EvaluationReport) -> Iterator[str]:
     )
 
 
-def _notes(report: EvaluationReport) -> Iterator[str]:
+def _notes(report: EvaluationResult) -> Iterator[str]:
     e = report.evaluation
     lines = [
-        f"Protocol {report.protocol.name!r}: {report.sentence}.",
+        f"Protocol {report.protocol.name!r}: {sentence(report)}.",
         f"Scenes: {', '.join(e.scenes)}.",
-        f"Made by: {report.source.sentence}.",
-        f"Not scored: {report.unscored}.",
+        f"Made by: {source_sentence(report.source)}.",
+        f"Not scored: {unscored_text(report)}.",
         "In percent; - where a class is in neither truth nor prediction (left out of means), or "
-        f"where there is nothing to divide by. 95 %: bootstrap over {report.blocks_text}; - of "
+        f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(report)}; - of "
         f"what fewer than {FEWEST_BLOCKS} blocks hold.",
     ]
     if e.seen_in_training:
@@ -186,11 +195,12 @@ def _distance_text(ends: tuple[int, int]) -> str:
 _WIDTH_OF_COMPARISON = 98
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str) -> str:
     """Return the scores of both maps, and how sure their differences are.
 
     Args:
         comparison: Two evaluations under one protocol.
+        wording: As for `hrrsi.report.sentences.verdict`.
     """
     first, second = comparison.first, comparison.second
     table = PrettyTable(["score", "A", "B", "B - A", "95 %", "p"])
@@ -206,15 +216,15 @@ def comparison_text(comparison: Comparison) -> str:
         for name, found in differences.items():
             table.add_row(_row(kind + name, of_first[name], of_second[name], found))
     lines = [
-        f"A: {first.source.sentence}.",
-        f"B: {second.source.sentence}.",
+        f"A: {source_sentence(first.source)}.",
+        f"B: {source_sentence(second.source)}.",
         *_protocol_lines(comparison),
         f"Scenes: {', '.join(first.evaluation.scenes)}.",
-        f"In percent. 95 %: bootstrap over the same {first.blocks_text} for both. p: how often "
+        f"In percent. 95 %: bootstrap over the same {blocks_text(first)} for both. p: how often "
         "maps that are swapped within random blocks differ by as much (at least "
         f"{1 / (RESAMPLES + 1):.4f}).",
     ]
-    lines += filter(None, [comparison.unequal_pixels])
+    lines += filter(None, [unequal_pixels_text(comparison)])
     wrapped = [
         textwrap.fill(
             line,
@@ -226,7 +236,13 @@ def comparison_text(comparison: Comparison) -> str:
         for line in lines
     ]
     return "\n".join(
-        [table.get_string(), comparison.verdict, *_comparison_grid_table(comparison), "", *wrapped]
+        [
+            table.get_string(),
+            verdict(comparison, wording),
+            *_comparison_grid_table(comparison),
+            "",
+            *wrapped,
+        ]
     )
 
 
@@ -234,7 +250,7 @@ def _protocol_lines(comparison: Comparison) -> Iterator[str]:
     """Yield what both maps are scored under, of each alone where they were read differently."""
     reports = {"A": comparison.first, "B": comparison.second}
     name = comparison.first.protocol.name
-    sentences = {letter: report.shared_sentence for letter, report in reports.items()}
+    sentences = {letter: shared_sentence(report) for letter, report in reports.items()}
     if len(set(sentences.values())) == 1:
         yield f"Protocol {name!r}, of both: {sentences['A']}."
     else:

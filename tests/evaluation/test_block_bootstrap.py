@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hrrsi.evaluation.block_bootstrap import (
-    BlockMatrices,
     Difference,
     Interval,
     score_differences,
@@ -14,10 +13,11 @@ from hrrsi.evaluation.block_bootstrap import (
 )
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.protocols import ALL, PROTOCOL_NAMES, named_protocol
-from hrrsi.evaluation.scores import ConfusionMatrix, score_arrays, telling_blocks
+from hrrsi.evaluation.scene_counts import BlockMatrices
+from hrrsi.evaluation.scores import ConfusionMatrix, named_scores, score_support
 
 NAMES = ("roof", "road", "clutter")
-SCORES = partial(score_arrays, classes=NAMES, protocol=ALL)
+SCORES = partial(named_scores, classes=NAMES, protocol=ALL)
 
 
 def blocks_of(seed, count=60, right=0.8, pixels=1000):
@@ -41,7 +41,7 @@ def test_scores_of_many_matrices_are_those_of_each(name):
     matrices[1, 0], matrices[1, :, 0] = 0, 0  # a class in neither truth nor prediction
     matrices[2, 0] = 0  # in the truth alone
     matrices[3] = np.diag([5, 0, 0])  # one class alone
-    found = score_arrays(matrices, NAMES, protocol)
+    found = named_scores(matrices, NAMES, protocol)
     for number, counts in enumerate(matrices):
         expected = ConfusionMatrix(NAMES, counts).scores(protocol)
         for key, value in (
@@ -80,7 +80,7 @@ def test_blocks_add_up_to_the_scene_however_it_is_cut():
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """Of many samples of blocks from one known population, about 95 % of the intervals cover it."""
     population = blocks_of(1, count=4000)
-    truth = score_arrays(population.sum(axis=0), NAMES, ALL)["mIoU"]
+    truth = named_scores(population.sum(axis=0), NAMES, ALL)["mIoU"]
     random = np.random.default_rng(2)
     covered = 0
     for _ in range(120):
@@ -108,7 +108,7 @@ def test_few_blocks_give_no_interval(blocks, is_known):
 def test_a_class_that_few_blocks_hold_has_no_interval():
     blocks = blocks_of(4, 20)
     blocks[5:, 2, :] = blocks[5:, :, 2] = 0  # no clutter, but in five blocks
-    intervals = score_intervals(blocks, SCORES, telling_blocks(blocks, NAMES, ALL))
+    intervals = score_intervals(blocks, SCORES, score_support(blocks, NAMES, ALL))
     assert intervals["IoU clutter"].value > 0.3
     assert np.isnan(intervals["IoU clutter"].low)
     assert np.isnan(intervals["mIoU"].low)  # a third of it rests on these five
@@ -120,10 +120,10 @@ def test_blocks_without_a_pixel_that_counts_tell_nothing():
     blocks[5:] = 0
     for name, held in (("all", 5), ("no-clutter", 4)):
         protocol = named_protocol(name, NAMES)
-        telling = telling_blocks(blocks, NAMES, protocol)
-        assert telling["OA"] == telling["kappa"] == held
-        scores = partial(score_arrays, classes=NAMES, protocol=protocol)
-        intervals = score_intervals(blocks, scores, telling)
+        support = score_support(blocks, NAMES, protocol)
+        assert support["OA"] == support["kappa"] == held
+        scores = partial(named_scores, classes=NAMES, protocol=protocol)
+        intervals = score_intervals(blocks, scores, support)
         assert intervals["OA"].value > 0.5
         assert np.isnan([intervals[name].low for name in ("OA", "kappa", "mIoU")]).all()
         blocks[4, :2] = blocks[4, :, :2] = 0  # clutter alone
@@ -134,8 +134,8 @@ def test_means_of_all_draws_are_over_the_same_classes():
     blocks[:, 2, :] = blocks[:, :, 2] = 0
     blocks[:6, 2, 2], blocks[:6, 0, 2] = 30, 970  # clutter, nearly always wrong, in six blocks
     needed = blocks.sum(axis=(0, 1)) > 0
-    scores = partial(score_arrays, classes=NAMES, protocol=ALL, needed=needed)
-    found = score_intervals(blocks, scores, telling_blocks(blocks, NAMES, ALL))["mIoU"]
+    scores = partial(named_scores, classes=NAMES, protocol=ALL, needed=needed)
+    found = score_intervals(blocks, scores, score_support(blocks, NAMES, ALL))["mIoU"]
     without = blocks[6:].sum(axis=0)
     assert np.isnan(scores(without)["mIoU"])  # else the mean of two good classes
     assert found.low < found.value < found.high < SCORES(without)["mIoU"] - 0.1
@@ -144,12 +144,12 @@ def test_means_of_all_draws_are_over_the_same_classes():
 def test_false_predictions_of_a_class_tell_nothing_of_it():
     blocks = blocks_of(4, 20)
     blocks[1:, :, 2] = 0  # clutter in one block, but drawn in all
-    telling = telling_blocks(blocks, NAMES, ALL)
-    assert telling["IoU clutter"] == telling["mIoU"] == 1
-    assert telling["IoU road"] == telling["OA"] == 20
+    support = score_support(blocks, NAMES, ALL)
+    assert support["IoU clutter"] == support["mIoU"] == 1
+    assert support["IoU road"] == support["OA"] == 20
     blocks[:, :, 2] = 0  # never true: all that draw it tell
     drawn = int(blocks[:, 2].any(axis=1).sum())
-    assert telling_blocks(blocks, NAMES, ALL)["IoU clutter"] == drawn > 15
+    assert score_support(blocks, NAMES, ALL)["IoU clutter"] == drawn > 15
 
 
 def test_blocks_in_which_nothing_was_counted_are_told_apart_by_nothing():

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassCalibrationError
 
-from hrrsi.evaluation.calibration import BINS, ReliabilityCounts
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.scene_counts import BINS, ReliabilityCounts
 
 
 def scored_pixels(seed, pixels=4000, classes=4):

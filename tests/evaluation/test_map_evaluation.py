@@ -29,6 +29,7 @@ from hrrsi.evaluation.map_evaluation import MapReading, evaluate_maps, map_pixel
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.report.sentences import extent
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
@@ -450,7 +451,7 @@ def test_scenes_are_pooled_and_strips_come_in_order(tmp_path: Path) -> None:
     assert sum(pixels) == map_pixels(files, scheme) == 530 * 40 + 20 * 60
     assert evaluation.counts.matrix("full").pixels == sum(pixels)
     assert (evaluation.scenes, evaluation.split) == (("a", "b"), "paper:val")
-    assert evaluation.extent == "2 scenes, whole, maps as given"
+    assert extent(evaluation) == "2 scenes, whole, maps as given"
 
 
 def test_unknown_values_on_request_are_no_prediction(tmp_path: Path) -> None:

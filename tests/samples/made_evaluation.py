@@ -9,10 +9,9 @@ import rasterio
 from PIL import Image
 
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
-from hrrsi.evaluation.evaluation import Evaluation
-from hrrsi.evaluation.map_source import GivenMaps
+from hrrsi.evaluation.evaluation import Evaluation, MapFiles
 from hrrsi.evaluation.protocols import named_protocol
-from hrrsi.evaluation.report import EvaluationReport
+from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.report.evaluated_map import EvaluatedMap
@@ -81,10 +80,10 @@ def evaluated_map(
     collector = SceneViewCollector(COLOURS, len(scenes))
     evaluation = _evaluation(scenes, seed, classes, wrong, block, collector)
     better = _evaluation(scenes, seed, classes, wrong * 0.9, block, None) if augmented else None
-    report = EvaluationReport(
+    report = EvaluationResult(
         evaluation,
         named_protocol(protocol, classes),
-        GivenMaps((f"{name}.tif",)),
+        MapFiles((f"{name}.tif",)),
         augmented=better,
     )
     return EvaluatedMap(name, report, collector.views, **more)
