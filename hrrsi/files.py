@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, OutputError, OutputExistsError
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the system name `path`, not the temporary one.
 
     Raises:
-        HrrsiError: The folder can't be created or written to, or a file would take the place of
+        OutputError: The folder can't be created or written to, or a file would take the place of
             a folder.
     """
     prepare_folder(path.parent)
@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary)
         if path.is_dir() and not path.is_symlink():
             if not temporary.is_dir():
-                raise HrrsiError("is a folder", where=path, fix="name a file")
+                raise OutputError("is a folder", where=path, fix="name a file")
             retired = path.with_name(f".{path.stem}.partial-{os.getpid()}-old{path.suffix}")
             path.rename(retired)
             temporary.rename(path)
@@ -57,7 +57,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     It is removed at the end; leftovers of killed processes are removed, too.
 
     Raises:
-        HrrsiError: The folder can't be created or written to.
+        OutputError: The folder can't be created or written to.
     """
     prepare_folder(path.parent)
     named = path.with_name(path.name + ".scratch")
@@ -101,18 +101,18 @@ def prepare_folder(folder: Path) -> None:
     """Create a folder for outputs and check that it can be written to.
 
     Raises:
-        HrrsiError: It can't be created or written to.
+        OutputError: It can't be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HrrsiError(
+        raise OutputError(
             f"the folder cannot be created ({error.strerror})",
             where=folder,
             fix="choose another output",
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise HrrsiError(
+        raise OutputError(
             "the folder is not writable", where=folder, fix="change its permissions, or the output"
         )
 
@@ -121,11 +121,11 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise unless `path` is free or may be replaced.
 
     Raises:
-        HrrsiError: `path` exists and `overwrite` is false.
+        OutputExistsError: `path` exists and `overwrite` is false.
     """
     if path.exists() and not overwrite:
-        raise HrrsiError(
-            "exists already", where=path, fix="give --overwrite to replace it, or another path"
+        raise OutputExistsError(
+            "exists already", where=path, fix="give `overwrite` to replace it, or another path"
         )
 
 

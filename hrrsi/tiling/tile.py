@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hrrsi.errors import HrrsiError, InputError, OutputError
+from hrrsi.errors import InputError, OutputError
 from hrrsi.files import refuse_existing, replacing
 from hrrsi.hardware import available_cores
 from hrrsi.labels.scheme import Scheme
@@ -77,7 +77,7 @@ def tile(
             where=out,
             fix="choose another `out`",
         )
-    with _errors_naming(out), replacing(out) as folder:
+    with replacing(out) as folder:
         plan = planned_tiling(sources, options)
         estimate = None
         if plan.scale is None:
@@ -114,17 +114,6 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
             samples.append(scene_sample(scene))
     thinned = [s.values[:, :: -(-s.values.shape[1] // _SCENE_PIXELS) or 1] for s in samples]
     return estimated_scale(SceneSample(np.concatenate(thinned, axis=1), samples[0].dtype, None))
-
-
-@contextmanager
-def _errors_naming(out: Path) -> Iterator[None]:
-    """Name the dataset in errors of the operating system that name no file (a full disk)."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and not isinstance(error, HrrsiError):
-            error.filename = str(out)
-        raise
 
 
 def _contents(plan: TilingPlan, folder: Path, *, show_progress: bool) -> list[RowsContent]:
