@@ -31,6 +31,7 @@ from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.segmentation import UED
 from hrrsi.prediction.engines import openvino_engine
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 
 SIZE = 512
 CORES = available_cores()
@@ -127,7 +128,7 @@ def engine(given: Given, name: str, precision: str, *patches: Any) -> Run:
     with ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        runner = open_engine(weights=given.weights, engine=name, precision=precision, device="cpu")
+        runner = open_engine(given.weights, EngineOptions(name, precision, "cpu"))
         feeds = given.feeds(given.calibration[0])
 
         def run(windows: Sequence[Pixels]) -> list[Logit]:

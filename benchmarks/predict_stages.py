@@ -28,6 +28,7 @@ from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import window_grid
@@ -37,11 +38,12 @@ FIRST_WINDOW = """
 import sys
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 
-engine = open_engine(sys.argv[2], precision=sys.argv[3])
+engine = open_engine(sys.argv[2], EngineOptions(precision=sys.argv[3]))
 normal = normalisation(255, engine.meta["mean"], engine.meta["std"])
 with open_scene(sys.argv[1]) as scene:
     pixels = read_window(scene, Window(0, 0, 512, 512), 255.0).pixels
@@ -84,7 +86,7 @@ def main() -> None:
         scene = Path(made) / "scene.tif"
         write_scene(scene, read_texture(options.texture), height, width)
         for precision in options.precisions:
-            engine = open_engine(options.weights, precision=precision)
+            engine = open_engine(options.weights, EngineOptions(precision=precision))
             network_seconds(engine, options.texture, 0)  # compiled, and warm
             for overlap in options.overlaps:
                 first, network, whole = [], [], []

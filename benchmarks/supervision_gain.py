@@ -32,6 +32,7 @@ from hrrsi.evaluation.scores import named_scores
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 from hrrsi.profiling.profile import profile_model
 
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]
@@ -73,7 +74,7 @@ def main() -> None:
             if not finished_rows(out / model, epochs):
                 options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
                 train(arguments.dataset, out, model, epochs, [*options, "--seed", str(seed)])
-            engine = open_engine(out / model / "best.safetensors", precision="32")
+            engine = open_engine(out / model / "best.safetensors", EngineOptions(precision="32"))
             evaluation = evaluate_scenes(chosen.files, scheme, engine, split=chosen.split)
             counts[model].append(evaluation.counts)
             print(f"{model}, seed {seed}: scored", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrrsi.networks.weights import load_model
+    from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
     from hrrsi.prediction.predict import predict
     from hrrsi.prediction.segmenter import Segmenter
     from hrrsi.tiling.options import TileOptions
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "EngineOptions": "hrrsi.prediction.options",
+    "MapOptions": "hrrsi.prediction.options",
+    "OutputOptions": "hrrsi.prediction.options",
     "Segmenter": "hrrsi.prediction.segmenter",
     "load_model": "hrrsi.networks.weights",
     "TileOptions": "hrrsi.tiling.options",
@@ -24,7 +28,17 @@ _HOMES = {
     "tile": "hrrsi.tiling.tile",
 }
 
-__all__ = ["Segmenter", "TileOptions", "__version__", "load_model", "predict", "tile"]
+__all__ = [
+    "EngineOptions",
+    "MapOptions",
+    "OutputOptions",
+    "Segmenter",
+    "TileOptions",
+    "__version__",
+    "load_model",
+    "predict",
+    "tile",
+]
 
 
 def __getattr__(name: str) -> Any:

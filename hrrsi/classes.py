@@ -18,6 +18,9 @@ Colour = tuple[int, int, int]
 LabelFormat = Literal["colours", "indices", "polygons"]
 """What labels hold."""
 
+ScoreType = Literal["uint8", "float32"]
+"""Of stored confidences and class probabilities: steps of 0.004, or the numbers themselves."""
+
 UnknownLabels = Literal["error", "ignore"]
 """What to do about labels that the scheme doesn't know: fail, or ignore their pixels."""
 

@@ -286,6 +286,7 @@ def evaluate(
     from hrrsi.labels.scheme import load_scheme, merged_classes
     from hrrsi.networks.weights_file import packaged_weights
     from hrrsi.prediction.engines.opening import open_engine
+    from hrrsi.prediction.options import EngineOptions
     from hrrsi.report.evaluated_map import EvaluatedMap, map_names
     from hrrsi.report.plain_data import comparison_data, evaluation_data
     from hrrsi.report.sentences import sentence
@@ -318,9 +319,7 @@ def evaluate(
         named_protocol(protocol, merged.names, clutter_names)
 
     def opened(path: Path | None) -> engines.Engine:
-        runner = open_engine(
-            path, engine=engine, precision=precision, device=device, threads=threads, batch=batch
-        )
+        runner = open_engine(path, EngineOptions(engine, precision, device, threads, batch))
         if not question:  # before hours of work
             named_protocol(protocol, runner.meta["classes"], clutter_names)
         return runner

@@ -19,6 +19,7 @@ from hrrsi.evaluation.scene_images import is_on_labels, scene_images
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, merged_classes
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.options import Augmentation
 from hrrsi.prediction.scene_checks import require_height_as_trained
 from hrrsi.progress import progress
 from hrrsi.report.scene_views import SceneView, SceneViewCollector
@@ -67,7 +68,7 @@ class SceneQuestion:
     scenes: Sequence[str]
     window: int
     overlap: int | None
-    augmentation: str
+    augmentation: Augmentation
     block: int
     has_views: bool
     quiet: bool
@@ -115,7 +116,7 @@ def evaluated_scenes(question: SceneQuestion, engine: Engine) -> Evaluated:
             bands=reading.bands or engine.meta["bands"],
         )
 
-    def evaluated(augmentation: str) -> Evaluation:
+    def evaluated(augmentation: Augmentation) -> Evaluation:
         what = "evaluating" if augmentation == "none" else f"with {augmentation}"
         with progress(what, total, " Mpx", scale=True, enabled=not q.quiet) as bar:
             return evaluate_scenes(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hrrsi.cli.option_classes import Flag, Flags
+
 NETWORK_PANEL = "Windows and network"
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
@@ -16,77 +18,19 @@ Weights = Annotated[
         "Default: the weights inside the package.",
     ),
 ]
-WindowSize = Annotated[
-    int,
-    typer.Option(
-        "--window",
-        min=32,
-        help="Rows and columns of a window, in pixels.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-Overlap = Annotated[
-    int | None,
-    typer.Option(
-        "--overlap",
-        min=0,
-        help="Pixels that neighbouring windows share. Default: 3/16 of a window, 96 of 512.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
 BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Windows or patches a step.")]
-Device = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        help="auto, openvino, onnxruntime or torch; auto is openvino, and torch on a GPU and for "
-        "networks without GhostNet.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        help="auto, 32, bf16, 16 or fast; auto is bf16 where the hardware calculates in it (torch: "
-        "on a GPU only), else 32; fast rounds more of the network.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-WindowBatch = Annotated[
-    int | None,
-    typer.Option(
-        "--batch",
-        min=1,
-        help="Windows a step. Default: 1 on a CPU, 8 on a GPU.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="Processor threads. Default: one a core.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-Bands = Annotated[
-    str | None,
-    typer.Option("--bands", help="Bands of the raster to read, from 1, e.g. 4,1,2."),
-]
-Nodata = Annotated[
-    float | None,
-    typer.Option(
-        "--nodata",
-        help="Value of pixels without data, where the raster does not say so itself "
-        "(all bands must hold it), e.g. 0 for black corners. Exact: lossy JPEG leaves a rim.",
-    ),
-]
+_DEVICE = typer.Option(
+    "--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
+)
+Device = Annotated[str, _DEVICE]
+_BANDS = typer.Option("--bands", help="Bands of the raster to read, from 1, e.g. 4,1,2.")
+Bands = Annotated[str | None, _BANDS]
+_NODATA = typer.Option(
+    "--nodata",
+    help="Value of pixels without data, where the raster does not say so itself "
+    "(all bands must hold it), e.g. 0 for black corners. Exact: lossy JPEG leaves a rim.",
+)
+Nodata = Annotated[float | None, _NODATA]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -96,15 +40,13 @@ Scale = Annotated[
         "weights were trained on.",
     ),
 ]
-Height = Annotated[
-    str | None,
-    typer.Option(
-        "--height",
-        help="Height models (DSM, nDSM) as the last band: one raster, a folder of rasters named "
-        "like the scenes, or a template such as 'dsm/dsm_{}.tif' whose {} stands for the scene's "
-        "name or number.",
-    ),
-]
+_HEIGHT = typer.Option(
+    "--height",
+    help="Height models (DSM, nDSM) as the last band: one raster, a folder of rasters named "
+    "like the scenes, or a template such as 'dsm/dsm_{}.tif' whose {} stands for the scene's "
+    "name or number.",
+)
+Height = Annotated[str | None, _HEIGHT]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
 
 
@@ -127,3 +69,76 @@ def integers(text: str | None, option: str) -> list[int] | None:
 def names(text: str | None) -> list[str]:
     """Return the names of a comma-separated option."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
+def _bands(text: str) -> list[int] | None:
+    return integers(text, "--bands")
+
+
+# Flags of `MapOptions` that several commands have.
+READING_FLAGS: Flags = {
+    "bands": Flag(_BANDS, str | None, _bands),
+    "nodata": Flag(_NODATA),
+    "height": Flag(_HEIGHT, str | None),
+}
+WINDOW_FLAGS: Flags = {
+    "window": Flag(
+        typer.Option(
+            "--window",
+            min=32,
+            help="Rows and columns of a window, in pixels.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+    "overlap": Flag(
+        typer.Option(
+            "--overlap",
+            min=0,
+            help="Pixels that neighbouring windows share. Default: 3/16 of a window, 96 of 512.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+}
+# Flags of `EngineOptions`.
+ENGINE_FLAGS: Flags = {
+    "engine": Flag(
+        typer.Option(
+            "--engine",
+            help="auto, openvino, onnxruntime or torch; auto is openvino, and torch on a GPU and "
+            "for networks without GhostNet.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+    "precision": Flag(
+        typer.Option(
+            "--precision",
+            help="auto, 32, bf16, 16 or fast; auto is bf16 where the hardware calculates in it "
+            "(torch: on a GPU only), else 32; fast rounds more of the network.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+    "device": Flag(_DEVICE),
+    "threads": Flag(
+        typer.Option(
+            "--threads",
+            min=1,
+            help="Processor threads. Default: one a core.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+    "batch": Flag(
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Windows a step. Default: 1 on a CPU, 8 on a GPU.",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+}
+# The same for commands that take them one by one.
+WindowSize = Annotated[int, WINDOW_FLAGS["window"].option]
+Overlap = Annotated[int | None, WINDOW_FLAGS["overlap"].option]
+Engine = Annotated[str, ENGINE_FLAGS["engine"].option]
+Precision = Annotated[str, ENGINE_FLAGS["precision"].option]
+Threads = Annotated[int | None, ENGINE_FLAGS["threads"].option]
+WindowBatch = Annotated[int | None, ENGINE_FLAGS["batch"].option]

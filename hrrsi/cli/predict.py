@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrrsi.cli.messages import scene_warnings_in_one_line
+from hrrsi.cli.messages import error_line, in_flags, scene_warnings_in_one_line
+from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
+    ENGINE_FLAGS,
     NETWORK_PANEL,
-    Bands,
-    Device,
-    Engine,
-    Height,
-    Nodata,
-    Overlap,
-    Overwrite,
-    Precision,
+    READING_FLAGS,
+    WINDOW_FLAGS,
     Quiet,
-    Threads,
     Weights,
-    WindowBatch,
-    WindowSize,
-    integers,
 )
-from hrrsi.scenes.windows import DEFAULT_WINDOW
+from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 
 if TYPE_CHECKING:
     from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
@@ -34,7 +26,106 @@ _READING = "How scenes are read"
 _MORE = "More outputs"
 _RUN = "Running"
 
+_MAP_FLAGS: Flags = {
+    "bands": READING_FLAGS["bands"],
+    "nodata": READING_FLAGS["nodata"],
+    "scale": Flag(
+        typer.Option(
+            "--scale",
+            help="Value that counts as full brightness. Default: what the raster declares (GDAL's "
+            "scale, NBITS), else the weights' own; estimated for rasters of another type. What is "
+            "not the weights' own is said.",
+            rich_help_panel=_READING,
+        )
+    ),
+    "height": READING_FLAGS["height"],
+    "aoi": Flag(
+        typer.Option(
+            "--aoi",
+            help="Polygons: what lies outside them gets no class, and takes no time.",
+            rich_help_panel=_READING,
+        ),
+        Path | None,
+    ),
+    "resample": Flag(
+        typer.Option(
+            "--resample",
+            help="Read scenes at the ground resolution of the weights; maps keep the scenes' grid.",
+            rich_help_panel=_READING,
+        )
+    ),
+    **WINDOW_FLAGS,
+    "augmentation": Flag(
+        typer.Option(
+            "--tta",
+            help="Test-time augmentation: flip (twice the time) or d4 (eight times).",
+            rich_help_panel=NETWORK_PANEL,
+        )
+    ),
+    "min_area": Flag(
+        typer.Option(
+            "--min-area",
+            help="Merge areas below so many m² (pixels without CRS) into their neighbours.",
+            rich_help_panel=_MORE,
+        )
+    ),
+}
+_OUTPUT_FLAGS: Flags = {
+    "overwrite": Flag(typer.Option("--overwrite", help="Replace outputs that exist already.")),
+    "confidence": Flag(
+        typer.Option(
+            "--confidence",
+            help="Also write SCENE_confidence.tif: the probability of each pixel's class.",
+            rich_help_panel=_MORE,
+        )
+    ),
+    "probabilities": Flag(
+        typer.Option(
+            "--probabilities",
+            help="Also write SCENE_probabilities.tif: a band for each class.",
+            rich_help_panel=_MORE,
+        )
+    ),
+    "vector": Flag(
+        typer.Option(
+            "--vector",
+            help="Also write polygons: a .gpkg, .geojson or .fgb for one scene; or gpkg, geojson "
+            "or fgb for one beside each map.",
+            rich_help_panel=_MORE,
+        ),
+        str | None,
+    ),
+    "zones": Flag(
+        typer.Option(
+            "--zones",
+            help="Polygons: also write SCENE_zones.csv, the area of each class in each of them.",
+            rich_help_panel=_MORE,
+        ),
+        Path | None,
+    ),
+    "zone_name": Flag(
+        typer.Option("--zone-name", help="The attribute that names zones.", rich_help_panel=_MORE)
+    ),
+    "preview": Flag(
+        typer.Option(
+            "--preview",
+            help="Also write a picture of scene, map and legend: a .png for one scene; or png for "
+            "one beside each map.",
+            rich_help_panel=_MORE,
+        ),
+        str | None,
+    ),
+    "resume": Flag(
+        typer.Option(
+            "--resume",
+            help="Go on where the same command was stopped; finished scenes stay as they are.",
+            rich_help_panel=_RUN,
+        )
+    ),
+}
 
+
+@takes_option_classes
 def predict(
     scenes: Annotated[
         list[str],
@@ -43,6 +134,7 @@ def predict(
             "what GDAL opens: /vsizip/..., https://..., s3://...",
         ),
     ],
+    *,
     weights: Weights = None,
     out: Annotated[
         str | None,
@@ -53,114 +145,10 @@ def predict(
             "current folder.",
         ),
     ] = None,
-    overwrite: Overwrite = False,
     quiet: Quiet = False,
-    bands: Bands = None,
-    nodata: Nodata = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            "--scale",
-            help="Value that counts as full brightness. Default: what the raster declares (GDAL's "
-            "scale, NBITS), else the weights' own; estimated for rasters of another type. What is "
-            "not the weights' own is said.",
-            rich_help_panel=_READING,
-        ),
-    ] = None,
-    height: Height = None,
-    aoi: Annotated[
-        Path | None,
-        typer.Option(
-            "--aoi",
-            help="Polygons: what lies outside them gets no class, and takes no time.",
-            rich_help_panel=_READING,
-        ),
-    ] = None,
-    resample: Annotated[
-        bool,
-        typer.Option(
-            "--resample",
-            help="Read scenes at the ground resolution of the weights; maps keep the scenes' grid.",
-            rich_help_panel=_READING,
-        ),
-    ] = False,
-    confidence: Annotated[
-        Literal["uint8", "float32"] | None,
-        typer.Option(
-            "--confidence",
-            help="Also write SCENE_confidence.tif: the probability of each pixel's class.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    probabilities: Annotated[
-        Literal["uint8", "float32"] | None,
-        typer.Option(
-            "--probabilities",
-            help="Also write SCENE_probabilities.tif: a band for each class.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    vector: Annotated[
-        str | None,
-        typer.Option(
-            "--vector",
-            help="Also write polygons: a .gpkg, .geojson or .fgb for one scene; or gpkg, geojson "
-            "or fgb for one beside each map.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    min_area: Annotated[
-        float | None,
-        typer.Option(
-            "--min-area",
-            help="Merge areas below so many m² (pixels without CRS) into their neighbours.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    zones: Annotated[
-        Path | None,
-        typer.Option(
-            "--zones",
-            help="Polygons: also write SCENE_zones.csv, the area of each class in each of them.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    zone_name: Annotated[
-        str | None,
-        typer.Option("--zone-name", help="The attribute that names zones.", rich_help_panel=_MORE),
-    ] = None,
-    preview: Annotated[
-        str | None,
-        typer.Option(
-            "--preview",
-            help="Also write a picture of scene, map and legend: a .png for one scene; or png for "
-            "one beside each map.",
-            rich_help_panel=_MORE,
-        ),
-    ] = None,
-    window: WindowSize = DEFAULT_WINDOW,
-    overlap: Overlap = None,
-    augmentation: Annotated[
-        Literal["none", "flip", "d4"],
-        typer.Option(
-            "--tta",
-            help="Test-time augmentation: flip (twice the time) or d4 (eight times).",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = "none",
-    engine: Engine = "auto",
-    precision: Precision = "auto",
-    device: Device = "auto",
-    threads: Threads = None,
-    batch: WindowBatch = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on where the same command was stopped; finished scenes stay as they are.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
+    options: Annotated[MapOptions, _MAP_FLAGS],
+    outputs: Annotated[OutputOptions, _OUTPUT_FLAGS],
+    engine: Annotated[EngineOptions, ENGINE_FLAGS],
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -191,54 +179,38 @@ def predict(
     several scenes fails, the others are still mapped, and the exit code is 1. A run that was
     stopped goes on with `--resume`.
     """
-    given: dict[str, Any] = {
-        "weights": weights,
-        "out": out,
-        "window": window,
-        "overlap": overlap,
-        "augmentation": augmentation,
-        "engine": engine,
-        "precision": precision,
-        "device": device,
-        "threads": threads,
-        "batch": batch,
-        "bands": integers(bands, "--bands"),
-        "nodata": nodata,
-        "height": height,
-        "aoi": aoi,
-        "resample": resample,
-        "confidence": confidence,
-        "probabilities": probabilities,
-        "vector": vector,
-        "zones": zones,
-        "preview": preview,
-        "scale": scale,
-        "min_area": min_area,
-        "zone_name": zone_name,
-        "overwrite": overwrite,
-        "resume": resume,
-    }
     from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
 
     with scene_warnings_in_one_line():
         if dry_run:
-            _print_plan(plan(list(scenes), **given))
+            plans = plan(
+                scenes, weights=weights, out=out, options=options, engine=engine, outputs=outputs
+            )
+            _print_plan(plans)
             return
         try:
             map_scenes(
-                list(scenes),
-                **given,
+                scenes,
+                weights=weights,
+                out=out,
+                options=options,
+                engine=engine,
+                outputs=outputs,
                 show_progress=not quiet,
                 on_mapped=_print_mapped,
-                on_failed=lambda _, error: typer.echo(f"error: {error}", err=True),
+                on_failed=_print_failure,
             )
         except ScenesFailedError as failed:
             typer.echo(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
-            for scene, why in failed.failures.items():
-                line = str(why)
+            for scene, error in failed.failures.items():
+                line = error_line(error)
                 typer.echo(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
             raise
+
+
+def _print_failure(scene: str, error: Exception) -> None:
+    typer.echo(f"error: {error_line(error)}", err=True)
 
 
 def _print_mapped(mapped: MappedScene) -> None:
@@ -288,7 +260,7 @@ def _print_plan(plans: list[PlannedScene]) -> None:
     possible = [plan for plan in plans if plan.problem is None]
     for plan in plans:
         if plan.problem is not None:
-            typer.echo(f"error: {plan.problem}", err=True)
+            typer.echo(f"error: {in_flags(plan.problem)}", err=True)
             continue
         typer.echo(
             f"{plan.scene}: {plan.width} x {plan.height} px, {plan.windows:,} windows, about "

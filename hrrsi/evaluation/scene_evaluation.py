@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hrrsi.classes import UnknownLabels
 from hrrsi.errors import HrrsiError
@@ -23,8 +23,9 @@ from hrrsi.labels.scene_labels import Indices, Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.options import Augmentation, MapOptions
 from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
-from hrrsi.prediction.sliding_window import checked_overlap, predict_strips, value_scale
+from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
@@ -76,7 +77,7 @@ def evaluate_scenes(
     reading: SceneReading | None = None,
     window: int = DEFAULT_WINDOW,
     overlap: int | None = None,
-    augmentation: str = "none",
+    augmentation: Augmentation = "none",
     block: int = DEFAULT_BLOCK,
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
@@ -109,7 +110,7 @@ def evaluate_scenes(
     reading = reading or SceneReading()
     merged = merged_classes(scheme, reading.merges)
     new_index, is_joined = _predicted_index(engine.meta["classes"], scheme, merged)
-    overlap = checked_overlap(window, overlap)
+    options = MapOptions(window=window, overlap=overlap, augmentation=augmentation)
     kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
@@ -128,10 +129,7 @@ def evaluate_scenes(
             strips = predict_strips(
                 scene,
                 engine,
-                window=window,
-                overlap=overlap,
-                scale=scale,
-                augmentation=augmentation,
+                replace(options, scale=scale),
                 # probabilities of joined classes add up, and only the winner's is known
                 confidence=None if is_joined else "float32",
                 on_pixels=on_pixels,
@@ -154,7 +152,7 @@ def evaluate_scenes(
         scenes=names,
         unit="whole scenes",
         window=window,
-        overlap=overlap,
+        overlap=options.effective_overlap,
         labels=kind,
         unknown_pixels=unknown,
         augmentation=augmentation,

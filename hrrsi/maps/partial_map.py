@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import ScoreType
 from hrrsi.errors import HrrsiError
 from hrrsi.files import prepare_folder
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
-from hrrsi.maps.score_rasters import ScoreType, stored_scores
+from hrrsi.maps.score_rasters import stored_scores
 from hrrsi.quantities import byte_text
 
 _FORMAT = 1

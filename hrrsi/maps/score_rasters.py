@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from hrrsi.files import replacing
 from hrrsi.maps.class_raster import TAG
 from hrrsi.maps.cloud_optimised import write_cloud_optimised
 from hrrsi.maps.raw_pyramid import RawPyramid
-
-ScoreType = Literal["uint8", "float32"]
 
 SCORE_STEPS = 250  # 1 in the files of uint8; a step is 0.004
 

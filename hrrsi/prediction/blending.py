@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX
-from hrrsi.maps.score_rasters import ScoreType, empty_scores, stored_scores
+from hrrsi.classes import IGNORE_INDEX, ScoreType
+from hrrsi.maps.score_rasters import empty_scores, stored_scores
 from hrrsi.prediction.blend_kernel import TAPS, BlendKernel, Floats
 
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene

@@ -12,7 +12,7 @@ import numpy as np
 from hrrsi.maps.outputs import Outputs
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.options import MapOptions
+from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window, window_starts
 
@@ -121,19 +121,25 @@ def seconds_a_window(engine: Engine, window: int) -> float:
 
 
 def planned_scene(
-    scene: Scene, outputs: Outputs, options: MapOptions, engine: Engine, seconds: float
+    scene: Scene,
+    files: Outputs,
+    options: MapOptions,
+    outputs: OutputOptions,
+    engine: Engine,
+    seconds: float,
 ) -> PlannedScene:
     """Return what mapping a scene will take.
 
     Args:
         scene: The open scene.
-        outputs: Its files.
+        files: Its files.
         options: How it will be mapped.
+        outputs: What will be written.
         engine: Runs the network.
         seconds: Wall time that a window takes.
     """
     starts = [
-        window_starts(length, options.window, options.window - options.overlap)
+        window_starts(length, options.window, options.window - options.effective_overlap)
         for length in (scene.height, scene.width)
     ]
     windows = len(starts[0]) * len(starts[1])
@@ -148,10 +154,10 @@ def planned_scene(
     height, width = scene.map_shape
     itemsize = {None: 0, "uint8": 1, "float32": 4}
     classes = len(engine.meta["classes"])
-    bytes_a_pixel = 1 + itemsize[options.confidence] + classes * itemsize[options.probabilities]
+    bytes_a_pixel = 1 + itemsize[outputs.confidence] + classes * itemsize[outputs.probabilities]
     return PlannedScene(
         scene.path,
-        outputs,
+        files,
         height=height,
         width=width,
         windows=windows,

@@ -1,45 +1,177 @@
-"""How scenes are mapped."""
+"""What a caller decides about maps: how scenes are mapped, what computes, what is written."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from hrrsi.maps.score_rasters import ScoreType
+from hrrsi.classes import ScoreType
+from hrrsi.errors import OptionError
+from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
+
+Augmentation = Literal["none", "flip", "d4"]
+
+ENGINES = ("auto", "openvino", "onnxruntime", "torch")
+PRECISIONS = ("auto", "32", "bf16", "16", "fast")
+LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How scenes are mapped; `hrrsi.predict` says what each means.
+    """How scenes are read and mapped.
 
     Attributes:
-        window: Rows and columns of a window.
-        overlap: Pixels that windows share.
-        augmentation: ``none``, ``flip`` or ``d4``.
-        bands: The 1-based bands, or None.
-        nodata: Value of pixels without data, or None.
-        scale: Value of full brightness, or None.
-        height: Where height models come from, or None.
-        aoi: Polygons of the area of interest, or None.
-        resample: Whether scenes are read at the weights' resolution.
-        min_area: Area below which components are merged into their neighbours, or None.
-        confidence: Type of the confidences, or None.
-        probabilities: Type of the class probabilities, or None.
-        zones: Polygons of the zones, or None.
-        zone_name: Attribute that names zones, or None.
+        bands: The 1-based bands to read; None: those that the weights were trained on, which may
+            be all but alpha (`hrrsi.scenes.bands.chosen_bands` says when).
+        nodata: A value that marks pixels without data, beside what the file declares.
+        scale: The rasters' value that counts as full brightness, above 0; None: what they declare,
+            else the weights' own, or an estimate where their type differs from the one that the
+            weights were trained on. All but the weights' own comes with a warning.
+        height: The scenes' height models, for weights that see one as their last band: a raster
+            for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
+        aoi: A file of polygons: what lies outside them has no class.
+        resample: Whether scenes are read at the ground resolution that the weights were trained
+            on; maps are on the scenes' own grids all the same.
+        window: Rows and columns of a window, in pixels, 1 to 4096.
+        overlap: Pixels that neighbouring windows share, 0 to half of `window`; None: 3/16 of it.
+        augmentation: Test-time augmentation: ``none``, ``flip`` (each window also mirrored) or
+            ``d4`` (in all eight orientations); the mean of the logits counts.
+        min_area: Components smaller than this, in square metres (pixels for scenes without CRS),
+            are merged into their neighbours; 0 or more.
+
+    Raises:
+        OptionError: One is not usable, or two don't go together.
     """
 
-    window: int
-    overlap: int
-    augmentation: str = "none"
-    bands: tuple[int, ...] | None = None
+    bands: Sequence[int] | None = None
     nodata: float | None = None
     scale: float | None = None
-    height: str | None = None
-    aoi: Path | None = None
+    height: str | Path | None = None
+    aoi: str | Path | None = None
     resample: bool = False
+    window: int = DEFAULT_WINDOW
+    overlap: int | None = None
+    augmentation: Augmentation = "none"
     min_area: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bands is not None:  # so that options are equal, and hashed, by their values
+            object.__setattr__(self, "bands", tuple(self.bands))
+        if self.window > LARGEST_WINDOW:
+            raise OptionError(
+                f"windows of {self.window} px take more memory than machines have",
+                fix=f"choose `window` up to {LARGEST_WINDOW}",
+            )
+        if self.window < 1 or not 0 <= 2 * self.effective_overlap <= self.window:
+            raise OptionError(
+                f"an overlap of {self.effective_overlap} px does not fit windows of "
+                f"{self.window} px",
+                fix="choose `overlap` from 0 to half of `window`",
+            )
+        if self.augmentation not in get_args(Augmentation):
+            raise OptionError(
+                f"unknown test-time augmentation {self.augmentation!r}",
+                fix=f"choose from {', '.join(get_args(Augmentation))}",
+            )
+        if self.min_area is not None and not 0 <= self.min_area < math.inf:
+            raise OptionError(
+                f"{self.min_area:g} is no area", parameter="min_area", fix="give 0 or more"
+            )
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise OptionError(
+                f"full brightness can't be {self.scale:g}",
+                parameter="scale",
+                fix="give a number above 0",
+            )
+
+    @property
+    def effective_overlap(self) -> int:
+        """Pixels that neighbouring windows share: `overlap`, or the default for the window."""
+        return default_overlap(self.window) if self.overlap is None else self.overlap
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What runs the network.
+
+    Attributes:
+        engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``; ``auto`` is OpenVINO on a
+            processor, and PyTorch on a GPU and for networks without GhostNet.
+        precision: ``auto``, ``32`` (single), ``bf16``, ``16`` (half) or ``fast``; ``auto`` is
+            ``bf16`` where the hardware calculates in it (PyTorch: on a GPU only), else ``32``.
+            ``bf16`` keeps in single precision what rounding harms most, ``fast`` does not.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU if there is one.
+        threads: Processor threads, 1 or more; None: one a core.
+        batch: Windows in one step of the network, 1 or more; None: 1 on a processor, 8 on a GPU.
+
+    Raises:
+        OptionError: One is not usable.
+    """
+
+    engine: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise OptionError(
+                f"unknown engine {self.engine!r}", fix=f"choose from {', '.join(ENGINES)}"
+            )
+        if self.precision not in PRECISIONS:
+            raise OptionError(
+                f"unknown precision {self.precision!r}", fix=f"choose from {', '.join(PRECISIONS)}"
+            )
+        if self.batch is not None and self.batch < 1:
+            raise OptionError(
+                f"a batch can't hold {self.batch} windows", fix="give a number above 0"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"{self.threads} threads can't compute", fix="give a number above 0")
+        if self.engine in ("openvino", "onnxruntime") and self.device not in ("auto", "cpu"):
+            raise OptionError(
+                f"{self.engine} runs on the CPU here", fix="give `engine=torch` for a GPU"
+            )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written beside the class map of each scene, and what may be there already.
+
+    Attributes:
+        confidence: Also write the probability of each pixel's class, in this type.
+        probabilities: Also write the probability of every class, in this type.
+        vector: Also write polygons: a file for one scene; or ``gpkg``, ``geojson`` or ``fgb`` for
+            one beside each map.
+        zones: A file of polygons: also write the area of each class in each of them, as CSV.
+        zone_name: The attribute that names zones.
+        preview: Also write a PNG of scene, map and legend: a file for one scene; or ``png`` for
+            one beside each map.
+        overwrite: Whether to replace files that exist.
+        resume: Go on where an earlier run with the same options was stopped; scenes that it
+            finished stay as they are.
+
+    Raises:
+        OptionError: Two don't go together.
+    """
+
     confidence: ScoreType | None = None
     probabilities: ScoreType | None = None
-    zones: Path | None = None
+    vector: str | Path | None = None
+    zones: str | Path | None = None
     zone_name: str | None = None
+    preview: str | Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise OptionError("`resume` keeps what `overwrite` replaces", fix="give one of them")
+        if self.zone_name is not None and self.zones is None:
+            raise OptionError(
+                "names zones, and there are none", parameter="zone_name", fix="give `zones`"
+            )

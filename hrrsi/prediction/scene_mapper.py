@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_
 from hrrsi.networks.weights_file import content_digest
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.mapped_scene import MappedScene
-from hrrsi.prediction.options import MapOptions
+from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
@@ -48,6 +49,7 @@ class SceneMapper:
         engine: Runs the network.
         weights: Its weights file.
         options: How scenes are mapped.
+        outputs: What is written.
         show_progress: Whether to show progress on a terminal.
 
     Raises:
@@ -56,12 +58,20 @@ class SceneMapper:
     """
 
     def __init__(
-        self, engine: Engine, weights: Path, options: MapOptions, *, show_progress: bool
+        self,
+        engine: Engine,
+        weights: Path,
+        options: MapOptions,
+        outputs: OutputOptions,
+        *,
+        show_progress: bool,
     ) -> None:
         self._engine = engine
         self._options = options
-        require_height_as_trained(engine.meta, options.height)
-        self._heights = None if options.height is None else height_files(options.height)
+        self._outputs = outputs
+        height = None if options.height is None else str(options.height)
+        require_height_as_trained(engine.meta, height)
+        self._heights = None if height is None else height_files(height)
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
@@ -73,23 +83,22 @@ class SceneMapper:
             )
         shown = {
             "window": options.window,
-            "overlap": options.overlap,
+            "overlap": options.effective_overlap,
             "tta": options.augmentation if options.augmentation != "none" else None,
             "bands": options.bands,
             "nodata": options.nodata,
             "scale": options.scale,
-            "height": None if options.height is None else PurePosixPath(options.height).name,
-            "aoi": None if options.aoi is None else options.aoi.name,
+            "height": None if height is None else PurePosixPath(height).name,
+            "aoi": None if options.aoi is None else Path(options.aoi).name,
             "resample": options.resample or None,
         }
-        given = {key: value for key, value in shown.items() if value is not None}
         self._provenance = {
             "VERSION": __version__,
             "MODEL": engine.meta["model"],
             "WEIGHTS": weights.name,
             "WEIGHTS_SHA256": content_digest(weights),
             "ENGINE": f"{engine.name}, precision {engine.precision}",
-            "OPTIONS": json.dumps(given),
+            "OPTIONS": json.dumps({k: value for k, value in shown.items() if value is not None}),
         }
 
     def open(self, name: str) -> AbstractContextManager[Scene]:
@@ -110,29 +119,29 @@ class SceneMapper:
             height_model=None if self._heights is None else self._heights.of(name),
         )
 
-    def map(self, name: str, outputs: Outputs, *, resume: bool) -> MappedScene:
+    def map(self, name: str, outputs: Outputs) -> MappedScene:
         """Write the files of a scene.
 
         Args:
             name: The scene.
             outputs: Its files.
-            resume: Whether to go on where an earlier run was stopped.
 
         Raises:
             HrrsiError: The scene can't be read, or a file can't be written.
             KeyboardInterrupt: Interrupted; says how to go on.
         """
         start = time.perf_counter()
+        resume = self._outputs.resume
         with self.open(name) as scene:
             if self._options.bands is None:
                 self._checks.compare_bands(scene)
             scale = self._checks.scale(scene, self._options.scale)
             if not self._options.resample:
                 self._checks.compare_resolution(scene)
-            if self._options.zones is not None:  # before hours of work
+            if self._outputs.zones is not None:  # before hours of work
                 from hrrsi.maps.areas import check_zones
 
-                check_zones(self._options.zones, scene, self._options.zone_name)
+                check_zones(self._outputs.zones, scene, self._outputs.zone_name)
             identity = self._identity(scene, scale)
             if resume and self._is_finished(outputs, identity):
                 zones = self._write_derived(scene, outputs, again=False)
@@ -144,8 +153,8 @@ class SceneMapper:
                 width=width,
                 num_classes=len(self._engine.meta["classes"]),
                 fingerprint=identity,
-                confidence=self._options.confidence,
-                probabilities=self._options.probabilities,
+                confidence=self._outputs.confidence,
+                probabilities=self._outputs.probabilities,
                 resume=resume,
             ) as partial:
                 try:
@@ -171,7 +180,6 @@ class SceneMapper:
         """Map what the partial map lacks."""
         if partial.complete:
             return
-        options = self._options
         height, width = scene.map_shape
         with progress(
             Path(scene.path).name,
@@ -184,12 +192,9 @@ class SceneMapper:
             strips = predict_strips(
                 scene,
                 self._engine,
-                window=options.window,
-                overlap=options.overlap,
-                scale=scale,
-                augmentation=options.augmentation,
-                confidence=options.confidence,
-                probabilities=options.probabilities,
+                replace(self._options, scale=scale),
+                confidence=self._outputs.confidence,
+                probabilities=self._outputs.probabilities,
                 first_row=partial.rows_done,
                 on_pixels=lambda pixels: bar.update(pixels / 1e6),
             )
@@ -257,7 +262,7 @@ class SceneMapper:
             outputs: Its files.
             again: Whether to replace what is there already.
         """
-        options, meta, dataset = self._options, self._engine.meta, scene.dataset
+        options, meta, dataset = self._outputs, self._engine.meta, scene.dataset
         if outputs.vector is not None and (again or not _is_newer(outputs.vector, outputs)):
             # GDAL's vector drivers, seldom asked for
             from hrrsi.maps.regions.polygons import write_class_polygons
@@ -356,8 +361,8 @@ class SceneMapper:
             "scale": scale,
             "area of interest": None if scene.area is None else scene.area.digest,
             "device": self._engine.device,
-            "confidence": self._options.confidence,
-            "probabilities": self._options.probabilities,
+            "confidence": self._outputs.confidence,
+            "probabilities": self._outputs.probabilities,
             **{key.lower().replace("_", " "): value for key, value in self._provenance.items()},
         }
 

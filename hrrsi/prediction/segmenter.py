@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from hrrsi.classes import class_palette
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
-from hrrsi.prediction.sliding_window import checked_overlap, predict_strips
-from hrrsi.prediction.symmetries import symmetries
+from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
+from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.readable_scene import ArrayScene
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
@@ -33,11 +33,8 @@ class Segmenter:
         window: Rows and columns of a window, in pixels; larger arrays take several.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default
             3/16 of it.
-        engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``.
-        precision: ``auto``, ``32``, ``bf16``, ``16`` or ``fast``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: Processor threads; by default one a core.
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+        engine: What runs the network.
 
     Attributes:
         meta: What the weights say of themselves.
@@ -52,21 +49,11 @@ class Segmenter:
         *,
         window: int = DEFAULT_WINDOW,
         overlap: int | None = None,
-        engine: str = "auto",
-        precision: str = "auto",
-        device: str = "auto",
-        threads: int | None = None,
-        augmentation: str = "none",
+        augmentation: Augmentation = "none",
+        engine: EngineOptions = EngineOptions(),
     ) -> None:
-        symmetries(augmentation)
-        self._options: dict[str, Any] = {
-            "window": window,
-            "overlap": checked_overlap(window, overlap),
-            "augmentation": augmentation,
-        }
-        self._engine = open_engine(
-            weights, engine=engine, precision=precision, device=device, threads=threads
-        )
+        self._options = MapOptions(window=window, overlap=overlap, augmentation=augmentation)
+        self._engine = open_engine(weights, engine)
         self.meta: ModelMeta = self._engine.meta
 
     @property
@@ -169,9 +156,8 @@ class Segmenter:
         strips = predict_strips(
             scene,
             self._engine,
-            scale=scale,
+            replace(self._options, scale=scale),
             probabilities="float32" if probabilities else None,
-            **self._options,
         )
         labels = np.empty(scene.map_shape, dtype=np.uint8)
         shape = (len(self.classes), *labels.shape)

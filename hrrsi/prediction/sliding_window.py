@@ -9,30 +9,27 @@ from contextlib import closing
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, ScoreType
 from hrrsi.errors import HrrsiError
-from hrrsi.maps.score_rasters import ScoreType, empty_score
+from hrrsi.maps.score_rasters import empty_score
 from hrrsi.networks.model_meta import ModelMeta, normalisation
 from hrrsi.prediction.blending import RowBlender, Strip, spans
 from hrrsi.prediction.engines.engine import Engine, Pixels
+from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.symmetries import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
 from hrrsi.scenes.readable_scene import ReadableScene
-from hrrsi.scenes.value_scale import check_scale, same_values
-from hrrsi.scenes.windows import DEFAULT_WINDOW, Window, default_overlap, window_starts
+from hrrsi.scenes.value_scale import same_values
+from hrrsi.scenes.windows import Window, window_starts
 
 _READ_AHEAD = 8
-_LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 
 
 def predict_strips(
     scene: ReadableScene,
     engine: Engine,
+    options: MapOptions = MapOptions(),
     *,
-    window: int = DEFAULT_WINDOW,
-    overlap: int | None = None,
-    scale: float | None = None,
-    augmentation: str = "none",
     confidence: ScoreType | None = None,
     probabilities: ScoreType | None = None,
     first_row: int = 0,
@@ -47,13 +44,10 @@ def predict_strips(
     Args:
         scene: The scene; nobody else may read it meanwhile.
         engine: Runs the network.
-        window: Rows and columns of a window.
-        overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default 3/16.
-        scale: The raster's value that counts as full brightness, by default the weights' own;
-            needed where its type differs from the one that the network was trained on. What a
-            scene declares is for the caller to find out (`scene_checks.SceneChecks.scale`).
-        augmentation: ``none``, ``flip`` (each window also mirrored) or ``d4`` (in all eight
-            orientations): the mean of the logits counts.
+        options: Its windows, their overlap and augmentation, and `scale`, the value that counts
+            as full brightness, by default the weights' own; needed where the scene's type differs
+            from the one that the network was trained on. What a scene declares is for the caller
+            to find out (`scene_checks.SceneChecks.scale`), as what `open_scene` takes.
         confidence: Type in which strips hold confidences, or None for none.
         probabilities: Type in which strips hold class probabilities, or None for none.
         first_row: Row of the scene to begin at, where a strip of an earlier call ended.
@@ -64,45 +58,11 @@ def predict_strips(
         interest.
 
     Raises:
-        HrrsiError: Window and overlap don't go together, the scene's type needs `scale`, or the
-            file can't be read somewhere.
+        InputError: The scene's type needs `scale`, or the file can't be read somewhere.
     """
-    overlap = checked_overlap(window, overlap)
-    full = value_scale(scene, engine.meta, scale)
+    full = value_scale(scene, engine.meta, options.scale)
     # a function around the generator, so that bad arguments fail here and not at the first strip
-    return _strips(
-        scene,
-        engine,
-        window,
-        overlap,
-        full,
-        augmentation,
-        confidence,
-        probabilities,
-        first_row,
-        on_pixels,
-    )
-
-
-def checked_overlap(window: int, overlap: int | None) -> int:
-    """Return the pixels that windows share, the given ones or the default.
-
-    Raises:
-        HrrsiError: Windows of that size can't overlap by that much.
-    """
-    if window > _LARGEST_WINDOW:
-        raise HrrsiError(
-            f"windows of {window} px take more memory than machines have",
-            fix=f"choose --window up to {_LARGEST_WINDOW}",
-        )
-    if overlap is None:
-        overlap = default_overlap(window)
-    if window < 1 or not 0 <= 2 * overlap <= window:
-        raise HrrsiError(
-            f"an overlap of {overlap} px does not fit windows of {window} px",
-            fix="choose --overlap from 0 to half of --window",
-        )
-    return overlap
+    return _strips(scene, engine, options, full, confidence, probabilities, first_row, on_pixels)
 
 
 def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> float:
@@ -112,7 +72,6 @@ def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> f
         HrrsiError: The raster's type is not the one that the network was trained on, and `scale`
             is not given.
     """
-    check_scale(scale)
     if scale is None and not same_values(scene.dtype, meta["dtype"]):
         raise HrrsiError(
             f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",
@@ -140,17 +99,16 @@ def band_scales(meta: ModelMeta, scale: float) -> list[float]:
 def _strips(
     scene: ReadableScene,
     engine: Engine,
-    window: int,
-    overlap: int,
+    options: MapOptions,
     scale: float,
-    augmentation: str,
     confidence: ScoreType | None,
     probabilities: ScoreType | None,
     first_row: int,
     on_pixels: Callable[[int], None] | None,
 ) -> Generator[Strip, None, None]:
     meta = engine.meta
-    chosen = symmetries(augmentation)
+    chosen = symmetries(options.augmentation)
+    window, overlap = options.window, options.effective_overlap
     row_starts, column_starts = (
         window_starts(length, window, window - overlap) for length in (scene.height, scene.width)
     )

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError
 from hrrsi.graphs.graph import Floats
+from hrrsi.prediction.options import Augmentation
 
 
 class Symmetry(NamedTuple):
@@ -35,25 +35,16 @@ class Symmetry(NamedTuple):
         return turned[:, :, ::-1] if self.flipped else turned
 
 
-AUGMENTATIONS: dict[str, tuple[Symmetry, ...]] = {
+_SYMMETRIES: dict[Augmentation, tuple[Symmetry, ...]] = {
     "none": (Symmetry(0, False),),
     "flip": (Symmetry(0, False), Symmetry(0, True)),
     "d4": tuple(Symmetry(turns, flipped) for flipped in (False, True) for turns in range(4)),
 }
 
 
-def symmetries(name: str) -> tuple[Symmetry, ...]:
-    """Return the symmetries of a test-time augmentation: ``none``, ``flip`` or ``d4``.
-
-    Raises:
-        HrrsiError: There is none of that name.
-    """
-    if name not in AUGMENTATIONS:
-        raise HrrsiError(
-            f"unknown test-time augmentation {name!r}",
-            fix=f"choose from {', '.join(AUGMENTATIONS)}",
-        )
-    return AUGMENTATIONS[name]
+def symmetries(name: Augmentation) -> tuple[Symmetry, ...]:
+    """Return the symmetries of a test-time augmentation, by its name."""
+    return _SYMMETRIES[name]
 
 
 def mean_logits(

@@ -19,6 +19,7 @@ from hrrsi.errors import HrrsiError
 from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
 _PASSES = 8  # windows are computed side by side
@@ -115,7 +116,7 @@ def weights_latency(path: Path, *, size: int = 512, batch: int = 1, device: str 
 
 
 def _measure(path: Path, size: int, batch: int, device: str) -> Latency:
-    engine = open_engine(path, device=device, batch=batch)
+    engine = open_engine(path, EngineOptions(device=device, batch=batch))
     bands = engine.meta.band_count
     windows = [np.zeros((bands, size, size), dtype=np.uint8)] * (_PASSES * batch)
     normal = engine.meta.normalisation()

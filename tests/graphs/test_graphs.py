@@ -18,6 +18,7 @@ from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_weights
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 
 
 def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
@@ -61,8 +62,8 @@ def test_engines_agree(engine: str, dtype: str) -> None:
     meta, _ = read_weights(packaged_weights())
     normal = meta.normalisation()
     windows = [pixels(96, 64, dtype), None, pixels(96, 64, dtype)[:, ::-1].copy()]
-    reference = open_engine(engine="torch", precision="32", device="cpu")
-    runner = open_engine(engine=engine, precision="32", device="cpu", threads=2)
+    reference = open_engine(options=EngineOptions("torch", "32", "cpu"))
+    runner = open_engine(options=EngineOptions(engine, "32", "cpu", threads=2))
     expected = list(reference.logits(iter(windows), *normal))
     found = list(runner.logits(iter(windows), *normal))
     assert [f is None for f in found] == [False, True, False]
@@ -78,9 +79,9 @@ def test_batches_and_threads_give_the_same_logits(engine: str) -> None:
     windows = [pixels(64, 64 + 32 * (i > 4)) for i in range(7)]  # the size changes on the way
     found = [
         list(
-            open_engine(
-                engine=engine, precision="32", device="cpu", threads=threads, batch=batch
-            ).logits(iter(windows), *normal)
+            open_engine(options=EngineOptions(engine, "32", "cpu", threads, batch)).logits(
+                iter(windows), *normal
+            )
         )
         for threads, batch in ((1, 1), (2, 1), (2, 3))
     ]

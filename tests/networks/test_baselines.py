@@ -26,6 +26,7 @@ from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model, save_weights
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions
 from hrrsi.tiling.dataset import TiledDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -201,7 +202,7 @@ def labels_of(path: Path, pixels: np.ndarray) -> np.ndarray:
 def test_a_window_has_the_labels_that_its_network_gives(
     weights: dict[str, Path], model: str
 ) -> None:
-    engine = open_engine(weights[model], device="cpu")
+    engine = open_engine(weights[model], EngineOptions(device="cpu"))
     assert engine.name == "torch"
     pixels = scene_pixels()[:101, :90]
     gain = np.full((1, 3, 1, 1), 1 / 255 / 0.2, dtype=np.float32)
@@ -316,7 +317,9 @@ def test_evaluation_counts_every_pixel_of_theirs(
     path = tmp_path / "unet.safetensors"
     meta = replace(meta_of("unet", len(classes)), classes=classes)
     save_weights(load_model(weights["unet"]).state_dict(), meta, path)
-    evaluation = evaluate_dataset(dataset, open_engine(path, device="cpu"), split="test")
+    evaluation = evaluate_dataset(
+        dataset, open_engine(path, EngineOptions(device="cpu")), split="test"
+    )
     counts = evaluation.counts.matrix("full").counts
     expected = np.zeros_like(counts)
     for image in sorted((tiled / "test" / "image").iterdir()):

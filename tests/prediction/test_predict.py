@@ -33,6 +33,7 @@ from hrrsi.networks.weights import load_model
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_checks import ResolutionWarning
 from hrrsi.prediction.sliding_window import predict_strips
@@ -89,7 +90,9 @@ def test_maps_a_scene_into_the_current_folder(run: Run, tmp_path: Path, made_wei
     with open_scene(scene) as source:
         strips = [
             strip.labels
-            for strip in predict_strips(source, open_engine(made_weights), window=64, overlap=16)
+            for strip in predict_strips(
+                source, open_engine(made_weights), MapOptions(window=64, overlap=16)
+            )
         ]
     with rasterio.open("scene_classes.tif") as written, rasterio.open(scene) as source:
         labels = written.read(1)
@@ -319,7 +322,10 @@ def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None
 
 def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
-    options: dict[str, Any] = {"weights": made_weights, "window": 64, "overlap": 16}
+    options: dict[str, Any] = {
+        "weights": made_weights,
+        "options": hrrsi.MapOptions(window=64, overlap=16),
+    }
     (mapped,) = hrrsi.predict(scene, out=tmp_path / "maps", **options)
     labels = rasterio.open(mapped.path).read(1)
     assert mapped.path == tmp_path / "maps" / "scene_classes.tif"
@@ -408,12 +414,13 @@ MEMORY = """
 import sys
 import numpy as np
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.predict import predict
 
 # the network's own memory does not depend on the raster, and would take minutes here
 logits = np.random.default_rng(0).normal(size=(5, 128, 128)).astype(np.float32)
 OpenVinoEngine.logits = lambda self, windows, gain, offset: (logits for _ in windows)
-predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3], engine="openvino")
+predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3], engine=EngineOptions("openvino"))
 # not ru_maxrss: that starts at the size of the process which started this one
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
@@ -770,9 +777,10 @@ def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) 
 def test_predicting_needs_no_torch(tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     program = (
-        "import sys; from hrrsi.prediction.predict import predict; "
+        "import sys; from hrrsi import MapOptions, predict; "
         f"predict({str(scene)!r}, weights={str(made_weights)!r}, out={str(tmp_path / 'm.tif')!r}, "
-        "window=64); assert not {'torch', 'timm'} & set(sys.modules), 'imported torch'"
+        "options=MapOptions(window=64)); "
+        "assert not {'torch', 'timm'} & set(sys.modules), 'imported torch'"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

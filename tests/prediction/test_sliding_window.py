@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from samples.made_weights import scene_pixels
 from samples.naive_prediction import naive_labels
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_model
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
 
@@ -49,16 +51,19 @@ def pixels(height: int, width: int) -> np.ndarray:
     ]
 
 
-ENGINE = ("engine", "precision", "device", "threads", "batch")
+ENGINE = tuple(field.name for field in fields(EngineOptions))
+MAP = tuple(field.name for field in fields(MapOptions))
 
 
 def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
     nodata = options.pop("nodata", None)
-    chosen = {"precision": "32"} | {k: options.pop(k) for k in ENGINE if k in options}
+    engine = {"precision": "32"} | {k: options.pop(k) for k in ENGINE if k in options}
+    runner = open_engine(weights, EngineOptions(**engine))
+    mapping = MapOptions(**{k: options.pop(k) for k in MAP if k in options})
     with open_scene(path, nodata=nodata) as scene:
         labels = np.full((scene.height, scene.width), 254, dtype=np.uint8)
         next_row = 0
-        for row, strip, *_ in predict_strips(scene, open_engine(weights, **chosen), **options):
+        for row, strip, *_ in predict_strips(scene, runner, mapping, **options):
             assert row == next_row
             assert strip.shape[1] == scene.width
             assert strip.dtype == np.uint8
@@ -161,7 +166,7 @@ def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
 
 def skip_without_bf16(weights: Path) -> None:
     try:
-        open_engine(weights, precision="bf16")
+        open_engine(weights, EngineOptions(precision="bf16"))
     except HrrsiError as error:
         pytest.skip(str(error))
 
@@ -178,13 +183,12 @@ def test_bf16_keeps_almost_all_labels_of_the_packaged_weights(examples: Path) ->
 
 def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weights: Path) -> None:
     path = write(pixels(200, 130))
-    engine = open_engine(made_weights, precision="32")
+    options = MapOptions(window=64, overlap=16)
+    engine = open_engine(made_weights, EngineOptions(precision="32"))
     with open_scene(path) as scene:
-        strips = list(predict_strips(scene, engine, window=64, overlap=16))
+        strips = list(predict_strips(scene, engine, options))
         for number, strip in enumerate(strips):
-            rest = list(
-                predict_strips(scene, engine, window=64, overlap=16, first_row=strip.first_row)
-            )
+            rest = list(predict_strips(scene, engine, options, first_row=strip.first_row))
             assert len(rest) == len(strips) - number
             for one, other in zip(strips[number:], rest, strict=True):
                 assert one.first_row == other.first_row
@@ -200,7 +204,10 @@ def test_probabilities_are_the_softmax_of_the_blended_logits(
     network = load_model(made_weights)
     with open_scene(path) as scene:
         (strip,) = predict_strips(
-            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+            scene,
+            open_engine(made_weights, EngineOptions(precision="32")),
+            MapOptions(window=64),
+            probabilities="float32",
         )
     assert strip.probabilities is not None
     valid = strip.labels != 255
@@ -211,7 +218,10 @@ def test_probabilities_are_the_softmax_of_the_blended_logits(
     whole = pixels(64, 64)
     with open_scene(write(whole)) as scene:
         (strip,) = predict_strips(
-            scene, open_engine(made_weights, precision="32"), window=64, probabilities="float32"
+            scene,
+            open_engine(made_weights, EngineOptions(precision="32")),
+            MapOptions(window=64),
+            probabilities="float32",
         )
     mean, std = (np.array(network.meta[k])[:, None, None] for k in ("mean", "std"))
     image = torch.from_numpy(((whole / 255 - mean) / std).astype(np.float32))[None]
@@ -269,15 +279,9 @@ def test_counts_every_pixel_once(write: Write, made_weights: Path) -> None:
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(64, 33), (64, 64), (64, -1), (0, 0)])
-def test_refuses_overlaps_that_do_not_fit(
-    write: Write, made_weights: Path, window: int, overlap: int
-) -> None:
-    path = write(pixels(80, 80))
-    with (
-        open_scene(path) as scene,
-        pytest.raises(HrrsiError, match="does not fit windows"),
-    ):
-        predict_strips(scene, open_engine(made_weights), window=window, overlap=overlap)
+def test_refuses_overlaps_that_do_not_fit(window: int, overlap: int) -> None:
+    with pytest.raises(OptionError, match="does not fit windows"):
+        MapOptions(window=window, overlap=overlap)
 
 
 def readers() -> list[threading.Thread]:
@@ -294,7 +298,7 @@ def test_a_truncated_file_ends_in_one_error(write: Write, made_weights: Path) ->
 
 def test_stopping_early_ends_the_reader(write: Write, made_weights: Path) -> None:
     with open_scene(write(pixels(300, 300))) as scene:
-        rows = predict_strips(scene, open_engine(made_weights), window=64, overlap=16)
+        rows = predict_strips(scene, open_engine(made_weights), MapOptions(window=64, overlap=16))
         next(rows)
         assert len(readers()) == 1
         rows.close()

@@ -458,7 +458,9 @@ def test_maps_are_what_the_network_says_of_image_and_heights(
     assert (labels == expected).mean() > 0.999
     # they are seen: other heights, another map
     assert (expected != reference(height_weights, stack - [[[0]], [[0]], [[0]], [[12]]])).any()
-    segmenter = hrrsi.Segmenter(height_weights, window=192, precision="32")
+    segmenter = hrrsi.Segmenter(
+        height_weights, window=192, engine=hrrsi.EngineOptions(precision="32")
+    )
     assert (segmenter(np.moveaxis(stack, 0, -1)) == labels).mean() > 0.999
 
 

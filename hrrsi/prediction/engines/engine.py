@@ -18,16 +18,13 @@ _Handle = TypeVar("_Handle")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-ENGINES = ("auto", "openvino", "onnxruntime", "torch")
-PRECISIONS = ("auto", "32", "bf16", "16", "fast")
-
 
 class Engine(Protocol):
     """Runs a network over windows.
 
     Attributes:
-        name: One of `ENGINES` but ``auto``.
-        precision: One of `PRECISIONS` but ``auto``.
+        name: One of `hrrsi.prediction.options.ENGINES` but ``auto``.
+        precision: One of `hrrsi.prediction.options.PRECISIONS` but ``auto``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         meta: What the weights say of themselves.
         logit_stride: Pixels of a window that one of its logits stands for along an axis: 4, or 1.

@@ -6,22 +6,17 @@ import ctypes
 import os
 from pathlib import Path
 
-from hrrsi.errors import HrrsiError
 from hrrsi.hardware import available_cores
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.prediction.engines.engine import ENGINES, PRECISIONS, Engine
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.options import EngineOptions
 
 
 def open_engine(
     weights: str | Path | None = None,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    batch: int | None = None,
+    options: EngineOptions = EngineOptions(),
 ) -> Engine:
     """Return the engine that runs a network best here, or the one asked for.
 
@@ -32,43 +27,26 @@ def open_engine(
 
     Args:
         weights: A weights file; by default the weights inside the package.
-        engine: One of `ENGINES`.
-        precision: One of `PRECISIONS`: ``32`` is single precision, ``16`` half; ``bf16`` keeps in
-            single precision what rounding harms most, ``fast`` does not.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: Processor threads; by default one a core.
-        batch: Windows in one step of the network; by default 1 on a processor, 8 on a GPU.
+        options: Which engine, and on what.
 
     Raises:
-        HrrsiError: The weights can't be read, or the engine is not installed, or does not know
-            the precision or the device.
+        WeightsError: The weights can't be read.
+        DeviceError: The engine or the device is not to be had, or does not calculate in that
+            precision.
     """
-    if engine not in ENGINES:
-        raise HrrsiError(f"unknown engine {engine!r}", fix=f"choose from {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise HrrsiError(
-            f"unknown precision {precision!r}", fix=f"choose from {', '.join(PRECISIONS)}"
-        )
-    if batch is not None and batch < 1:
-        raise HrrsiError(f"a batch can't hold {batch} windows", fix="give a number above 0")
-    if threads is not None and threads < 1:
-        raise HrrsiError(f"{threads} threads can't compute", fix="give a number above 0")
     path = packaged_weights() if weights is None else Path(weights)
-    if engine in ("openvino", "onnxruntime"):
-        if device not in ("auto", "cpu"):
-            raise HrrsiError(f"{engine} runs on the CPU here", fix="give --engine torch for a GPU")
-        chosen = "cpu"
-    else:
-        chosen = _chosen_device(device)
-    if engine == "auto":
-        has_graph = chosen == "cpu" and parsed_model(read_meta(path)["model"]).has_graph
-        engine = "openvino" if has_graph else "torch"
-    threads = threads or available_cores()
-    if engine == "torch":
+    name = options.engine
+    device = "cpu" if name in ("openvino", "onnxruntime") else _chosen_device(options.device)
+    if name == "auto":
+        has_graph = device == "cpu" and parsed_model(read_meta(path)["model"]).has_graph
+        name = "openvino" if has_graph else "torch"
+    precision, batch = options.precision, options.batch
+    threads = options.threads or available_cores()
+    if name == "torch":
         from hrrsi.prediction.engines.torch_engine import TorchEngine
 
-        return TorchEngine(path, chosen, precision, threads=threads, batch=batch)
-    if engine == "onnxruntime":
+        return TorchEngine(path, device, precision, threads=threads, batch=batch)
+    if name == "onnxruntime":
         from hrrsi.prediction.engines.onnxruntime_engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(path, precision, threads=threads, batch=batch or 1)
