@@ -4,7 +4,7 @@ The nouns and verbs are those of the command line. Nothing is imported before it
 GDAL take seconds, and much of what is here needs neither.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _HOMES = {
     "predict": "hrrsi.prediction.predict",
     "tile": "hrrsi.tiling.tile",
 }
+# The extra that brings what a name needs where that is not `gpu`.
+_EXTRAS = {"train": "train", "pretrain": "train"}
 
 __all__ = [
     "EngineOptions",
@@ -43,10 +45,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib import metadata  # takes longer than all the rest
+
         return metadata.version("hrrsi")
     if name not in _HOMES:
         raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    from hrrsi.extras import requiring
+
+    with requiring(_EXTRAS.get(name, "gpu"), f"hrrsi.{name}"):
+        value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hrrsi.errors import HrrsiError
+from hrrsi.extras import requiring
 from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.maps.class_raster import read_class_raster
 from hrrsi.networks.model_meta import ModelMeta
@@ -118,7 +119,8 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
         HrrsiError: They can't be read, or their tensors are not those of their network.
     """
     if not parsed_model(read_meta(path).model).has_graph:
-        from hrrsi.networks.weights import load_network
+        with requiring("gpu", f"the network {read_meta(path).model}"):
+            from hrrsi.networks.weights import load_network
 
         network, meta = load_network(path)
         return meta, sum(parameter.numel() for parameter in network.parameters())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError, OptionError
+from hrrsi.extras import is_installed, requiring
 
 
 def available_cores() -> int:
@@ -14,36 +15,40 @@ def available_cores() -> int:
 
 
 def chosen_device(name: str) -> str:
-    """Return the device that ``--device`` asks for: ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device that a name stands for: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Args:
-        name: One of these, or ``auto``: a GPU if there is one.
+        name: One of these, or ``auto``: a GPU if there is one that PyTorch can use.
 
     Raises:
-        HrrsiError: No such device here.
+        DeviceError: No such device here.
+        OptionError: The name is none of these.
+        DependencyError: A GPU is asked for, and PyTorch is not installed.
     """
-    import torch  # takes seconds, and only GPUs and training need it
-
+    kind, _, number = name.partition(":")
+    if name not in ("auto", "cpu") and (kind != "cuda" or (number and not number.isdecimal())):
+        raise OptionError(
+            f"unknown device {name!r}", parameter="device", fix="give auto, cpu, cuda or cuda:N"
+        )
+    if name == "cpu" or (name == "auto" and not is_installed("torch")):
+        return "cpu"
+    with requiring("gpu", "a GPU"):
+        import torch  # takes seconds, and only GPUs and training need it
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = name.partition(":")
-    if name == "cpu" or (kind == "cuda" and (not number or number.isdecimal())):
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise HrrsiError(
-                "there is no CUDA device here that PyTorch can use",
-                where=f"--device {name}",
-                fix="give --device cpu",
-            )
-        if number and int(number) >= torch.cuda.device_count():
-            raise HrrsiError(
-                f"there are {torch.cuda.device_count()} CUDA devices here, counted from 0",
-                where=f"--device {name}",
-                fix="choose one of them",
-            )
-        return name
-    raise HrrsiError(
-        f"unknown device {name!r}", where="--device", fix="give auto, cpu, cuda or cuda:N"
-    )
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "there is no CUDA device here that PyTorch can use",
+            where=f"`device={name}`",
+            fix="give `device=cpu`",
+        )
+    if number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"there are {torch.cuda.device_count()} CUDA devices here, counted from 0",
+            where=f"`device={name}`",
+            fix="choose one of them",
+        )
+    return name
 
 
 def computes_in_bf16(device: str) -> bool:

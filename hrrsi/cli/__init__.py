@@ -17,6 +17,7 @@ from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
+from hrrsi.extras import requiring
 
 
 class OneLineErrors(TyperGroup):
@@ -89,11 +90,11 @@ def _hrrsi(
 
 app.command("predict")(predict)
 app.command("eval")(evaluate)
-app.command("profile")(profile)
+app.command("profile")(requiring("gpu", "profiling")(profile))
 app.command("info")(info)
 app.command("tile")(tile)
-app.command("train")(train)
-app.command("pretrain")(pretrain)
+app.command("train")(requiring("train", "training")(train))
+app.command("pretrain")(requiring("train", "pre-training")(pretrain))
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.class_borders import (
     border_pixels,
     class_bits,
+    distances_up_to,
     groups_of_classes,
     near_other_bits,
     nearby_classes,
@@ -48,15 +49,9 @@ class BorderDistanceCounts:
             strip: With up to `margin` rows and columns on each side of those counted.
             core: The rows and columns that are counted.
         """
-        from scipy import ndimage
-
         truth, prediction = strip.truth, strip.prediction
         border = border_pixels(truth)
-        if border.any():
-            distance = ndimage.distance_transform_edt(~border)[core]
-            place = np.minimum(distance, FARTHEST).astype(np.intp)
-        else:
-            place = np.full(truth[core].shape, FARTHEST, dtype=np.intp)
+        place = distances_up_to(FARTHEST, border)[core]
         counted = (prediction[core] != IGNORE_INDEX) & (truth[core] != IGNORE_INDEX)
         right = counted & (prediction[core] == truth[core])
         self.pixels += np.bincount(place[counted], minlength=FARTHEST + 1)

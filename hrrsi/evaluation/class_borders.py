@@ -158,3 +158,33 @@ def eroded_labels(
     eroded = labels.copy()
     eroded[near_other_class(labels, classes, radius)] = IGNORE_INDEX
     return eroded
+
+
+def distances_up_to(farthest: int, border: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return the distance of each pixel's centre to the nearest border pixel's, rounded down.
+
+    As scipy's Euclidean transform gives it, in half the time, since it ends at `farthest`; and it
+    was all that needed scipy, 143 MB.
+
+    Args:
+        farthest: What is farther counts as this; at most 127 pixels.
+        border: (rows, width).
+
+    Returns:
+        (rows, width), 0 to `farthest`.
+    """
+    rows = np.full(border.shape, farthest, dtype=np.int16)
+    rows[border] = 0
+    for row in range(1, len(rows)):
+        np.minimum(rows[row], rows[row - 1] + np.int16(1), out=rows[row])
+    for row in range(len(rows) - 2, -1, -1):
+        np.minimum(rows[row], rows[row + 1] + np.int16(1), out=rows[row])
+    along = rows * rows
+    squares = along.copy()
+    for columns in range(1, min(farthest, border.shape[1])):
+        square = np.int16(columns * columns)
+        np.minimum(squares[:, columns:], along[:, :-columns] + square, out=squares[:, columns:])
+        np.minimum(squares[:, :-columns], along[:, columns:] + square, out=squares[:, :-columns])
+    roots = np.sqrt(np.arange(farthest**2 + 1)).astype(np.intp)
+    distances: npt.NDArray[np.intp] = roots[np.minimum(squares, farthest**2)]
+    return distances

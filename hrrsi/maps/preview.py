@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -18,7 +17,7 @@ from hrrsi.maps.class_raster import TAG
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
 from hrrsi.scenes.raster_opening import open_raster
-from hrrsi.scenes.scene_picture import NO_DATA_COLOUR, scene_picture
+from hrrsi.scenes.scene_picture import NO_DATA_COLOUR, scene_picture, text_font
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40
@@ -83,11 +82,11 @@ def _layout(mapped: MappedScene, scene: Image.Image, class_map: Image.Image) -> 
     )
     draw = ImageDraw.Draw(picture)
     legend_right = legend + _LEGEND_WIDTH
-    title = _fitting(draw, Path(mapped.scene).name, _font(30, bold=True), legend_right - left)
-    draw.text((left, _MARGIN), title, _INK, _font(30, bold=True), anchor="lt")
-    draw.text((left, _MARGIN + 40), _size_line(mapped), _FAINT, _font(19), anchor="lt")
+    title = _fitting(draw, Path(mapped.scene).name, text_font(30, bold=True), legend_right - left)
+    draw.text((left, _MARGIN), title, _INK, text_font(30, bold=True), anchor="lt")
+    draw.text((left, _MARGIN + 40), _size_line(mapped), _FAINT, text_font(19), anchor="lt")
     for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
-        draw.text((x, top - 10), caption, _INK, _font(20, bold=True), anchor="ls")
+        draw.text((x, top - 10), caption, _INK, text_font(20, bold=True), anchor="ls")
     for x, panel in ((left, scene), (right, class_map)):
         picture.paste(panel, (x, top))
         draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=_RULE)
@@ -111,10 +110,10 @@ def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top:
         share = mapped.shares[index]
         draw.rounded_rectangle((left, y, left + 30, y + 30), 5, mapped.colours[index], _RULE)
         figure = f"{share:.1%}"
-        figure_left = right - draw.textlength(figure, _font(20))
-        label = _fitting(draw, name, _font(20), int(figure_left) - left - 56)
-        draw.text((left + 44, y + 15), label, _INK, _font(20), anchor="lm")
-        draw.text((right, y + 15), figure, _INK, _font(20), anchor="rm")
+        figure_left = right - draw.textlength(figure, text_font(20))
+        label = _fitting(draw, name, text_font(20), int(figure_left) - left - 56)
+        draw.text((left + 44, y + 15), label, _INK, text_font(20), anchor="lm")
+        draw.text((right, y + 15), figure, _INK, text_font(20), anchor="rm")
         bar_left, bar_right = left + 44, right
         draw.rectangle((bar_left, y + 34, bar_right, y + 37), _RULE)
         if share > 0:
@@ -122,18 +121,15 @@ def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top:
             draw.rectangle((bar_left, y + 34, end, y + 37), mapped.colours[index])
         y += 54
         if areas is not None:
-            draw.text((left + 44, y - 13), area_text(areas[index]), _FAINT, _font(14), anchor="lt")
+            draw.text(
+                (left + 44, y - 13), area_text(areas[index]), _FAINT, text_font(14), anchor="lt"
+            )
             y += 12
     if mapped.nodata_pixels:
         share = mapped.nodata_pixels / (mapped.width * mapped.height)
         draw.rounded_rectangle((left, y, left + 30, y + 30), 5, NO_DATA_COLOUR, _RULE)
-        draw.text((left + 44, y + 15), "no data", _FAINT, _font(20), anchor="lm")
-        draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, _font(20), anchor="rm")
-
-
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+        draw.text((left + 44, y + 15), "no data", _FAINT, text_font(20), anchor="lm")
+        draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, text_font(20), anchor="rm")
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

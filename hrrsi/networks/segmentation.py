@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from hrrsi.extras import requiring
 from hrrsi.networks.decoder import BodyEdgeDecoupling, ConvNorm, JoinStep, ScoreFusion
 from hrrsi.networks.encoders import GhostNetEncoder, TimmEncoder
 from hrrsi.networks.names import parsed_model
@@ -156,10 +157,10 @@ def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationN
     """
     name = parsed_model(model)
     if name.network not in _NETWORKS:
-        # their libraries take seconds to import
-        from hrrsi.networks.baselines import build_baseline
+        with requiring("baselines", f"the network {name.network}"):  # imports take seconds
+            from hrrsi.networks.baselines import build_baseline
 
-        return build_baseline(name.network, num_classes, bands)
+            return build_baseline(name.network, num_classes, bands)
     encoder = (
         TimmEncoder(name.encoder, bands)
         if name.width is None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError, OutputError
+from hrrsi.extras import requiring
 from hrrsi.networks.model_meta import FORMAT, ModelMeta
 from hrrsi.networks.weights_file import content_digest, is_safetensors, meta_of, open_weights
 
@@ -60,8 +61,8 @@ def weights_file(path: Path) -> Path:
     kept = cache_folder() / f"checkpoint-{content_digest(path)}-{FORMAT}.safetensors"
     with suppress(HrrsiError), open_weights(kept):
         return kept
-    # torch takes seconds to import
-    from hrrsi.networks.weights import load_network, save_weights
+    with requiring("gpu", "a published checkpoint"):  # torch takes seconds to import
+        from hrrsi.networks.weights import load_network, save_weights
 
     network, meta = load_network(path)
     try:

@@ -13,7 +13,8 @@ from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.pretraining.run import ImageNames, check_pretraining, silent_pillow
 from hrrsi.runs.checkpoints import LAST_CHECKPOINT
-from hrrsi.runs.folder import CONFIG, present_run_notes
+from hrrsi.runs.folder import present_run_notes
+from hrrsi.runs.options import CONFIG
 from hrrsi.runs.plan import RunPlan, tried
 from hrrsi.runs.processes import run_processes
 from hrrsi.training.run_checks import run_warnings

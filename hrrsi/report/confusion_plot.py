@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.extras import requiring
 from hrrsi.files import replacing
 
 _CELL_INCHES = 1.05
@@ -20,8 +21,12 @@ def write_confusion_plot(matrix: ConfusionMatrix, caption: str, path: Path) -> N
         matrix: Every class is shown, whatever the protocol drops from scores.
         caption: Says what was counted; stands below.
         path: A picture whose suffix matplotlib knows, e.g. ``.png``; replaced where it exists.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
+    with requiring("plots", "a picture of the confusion matrix"):
+        from matplotlib.figure import Figure
 
     names = [textwrap.fill(name, 14) for name in matrix.classes]
     size = len(names)

@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hrrsi.errors import DependencyError
 from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS
 from hrrsi.evaluation.result import EvaluationResult
+from hrrsi.extras import requiring
 from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.markup import NONE, escaped, percent, section
 from hrrsi.report.sentences import blocks_text, source_sentence, unscored_text
-from hrrsi.runs.record import METRICS
+from hrrsi.runs.options import METRICS
 
 
 def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str], ...]:
@@ -30,23 +32,27 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
     """
     from hrrsi.file_info import file_info
     from hrrsi.profiling.latency import weights_latency
-    from hrrsi.profiling.profile import profile_weights
 
-    profile = profile_weights(weights)
-    costs = [
-        (
-            "operations",
-            f"{2 * profile.operations.macs / 1e9:.2f} GFLOPs for a window of {profile.size} px "
+    size, costs = 512, []
+    try:
+        with requiring("gpu", "counting operations"):
+            from hrrsi.profiling.profile import profile_weights
+    except DependencyError:
+        operations = "not counted, since PyTorch is not installed"
+    else:
+        profile = profile_weights(weights, size=size)
+        operations = (
+            f"{2 * profile.operations.macs / 1e9:.2f} GFLOPs for a window of {size} px "
             f"({profile.operations.macs / 1e9:.2f} G multiply-accumulates; "
-            f"{profile.operations.published / 1e9:.2f} G as the published tables count)",
+            f"{profile.operations.published / 1e9:.2f} G as the published tables count)"
         )
-    ]
+    costs.append(("operations", operations))
     if latency:
-        found = weights_latency(weights)
+        found = weights_latency(weights, size=size)
         costs.append(
             (
                 "latency of hrrsi predict",
-                f"{found.milliseconds:.1f} ms for a window of {profile.size} px, "
+                f"{found.milliseconds:.1f} ms for a window of {size} px, "
                 f"{found.megapixels_per_second:.1f} Mpx/s ({found.engine}, {found.device}), "
                 "measured with this page; the scores may have been taken in another precision",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,13 @@ _OKABE_ITO: tuple[Colour, ...] = (
     (204, 121, 167),
     (225, 225, 225),
 )
+# Nuñez, Anderton and Renslow 2018, "Optimizing colormaps": every fifteenth of 256 steps.
+_CIVIDIS: tuple[Colour, ...] = (
+    *((0, 34, 77), (0, 44, 103), (22, 54, 111), (46, 65, 108), (63, 75, 107), (78, 86, 108)),
+    *((91, 96, 110), (104, 107, 113), (117, 117, 117), (131, 128, 120), (145, 140, 119)),
+    *((160, 151, 117), (175, 163, 112), (190, 176, 106), (206, 188, 98), (223, 202, 86)),
+    *((239, 216, 70), (253, 231, 55)),
+)
 
 
 def safe_palette(colours: Sequence[Colour]) -> tuple[Colour, ...]:
@@ -42,19 +50,18 @@ def safe_palette(colours: Sequence[Colour]) -> tuple[Colour, ...]:
     """
     if len(colours) > len(_OKABE_ITO):
         return _lightness_steps(len(colours))
-    from scipy.optimize import linear_sum_assignment
-
     own, safe = np.asarray(colours, dtype=float), np.asarray(_OKABE_ITO, dtype=float)
     distances = np.linalg.norm(own[:, None] - safe[None], axis=2)
-    _, chosen = linear_sum_assignment(distances)
-    return tuple(_OKABE_ITO[index] for index in chosen)
+    choices = np.array(list(permutations(range(len(safe)), len(own))))  # at most 40,320
+    nearest = choices[distances[np.arange(len(own)), choices].sum(axis=1).argmin()]
+    return tuple(_OKABE_ITO[index] for index in nearest)
 
 
 def _lightness_steps(count: int) -> tuple[Colour, ...]:
-    from matplotlib import colormaps
-
-    steps = colormaps["cividis"](np.linspace(0.05, 1, count), bytes=True)[:, :3]
-    return tuple((int(red), int(green), int(blue)) for red, green, blue in steps)
+    places, anchors = np.linspace(0, 1, len(_CIVIDIS)), np.asarray(_CIVIDIS)
+    steps = np.linspace(0.05, 1, count)
+    bands = [np.interp(steps, places, anchors[:, band]).round() for band in range(3)]
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in zip(*bands, strict=True))
 
 
 @dataclass(frozen=True)

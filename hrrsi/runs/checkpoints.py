@@ -19,9 +19,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hrrsi.errors import HrrsiError
 from hrrsi.files import is_full_disk, replacing
 from hrrsi.networks.weights import read_tensor_file
-from hrrsi.runs.environment import ENVIRONMENT
 from hrrsi.runs.failures import SharedError, bad_loss_error
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import ENVIRONMENT, RunOptions
 from hrrsi.runs.processes import FlagExchange, Processes, StepFlags, gathered, told_by
 
 LAST_CHECKPOINT = "last.ckpt"

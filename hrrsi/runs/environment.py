@@ -34,12 +34,10 @@ from hrrsi.files import replacing
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_file import content_digest
 from hrrsi.progress import progress
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import ENVIRONMENT, RunOptions
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
 from hrrsi.yaml_file import dump_yaml, read_yaml
-
-ENVIRONMENT = "environment.yaml"
 
 _LIBRARIES = (
     *("torch", "torchvision", "timm", "lightning", "numpy", "imaug", "opencv-python-headless"),

@@ -12,9 +12,8 @@ import torch
 
 from hrrsi.errors import HrrsiError
 from hrrsi.files import replacing
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import NAN_BATCH, RunOptions
 
-NAN_BATCH = "nan_batch.safetensors"
 _SHOWN = 16  # names in one line
 
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")

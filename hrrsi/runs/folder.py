@@ -13,12 +13,9 @@ from hrrsi.files import check_unlocked, locked, prepare_folder, replacing
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.quantities import counted
 from hrrsi.runs.checkpoints import LAST_CHECKPOINT, Position, checkpoint_position
-from hrrsi.runs.failures import NAN_BATCH
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import CONFIG, NAN_BATCH, RunOptions
 from hrrsi.runs.processes import Processes
 from hrrsi.yaml_file import dump_yaml, read_yaml
-
-CONFIG = "config.yaml"
 
 # What a resumed run may change: the rest would make its curve another one.
 _FREE_ON_RESUME = ("data", "out", "device", "workers", "patience")

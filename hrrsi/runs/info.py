@@ -10,10 +10,7 @@ from typing import Any
 from hrrsi.errors import HrrsiError
 from hrrsi.file_info import FileInfo
 from hrrsi.quantities import counted, share_text, time_text
-from hrrsi.runs.environment import ENVIRONMENT
-from hrrsi.runs.failures import NAN_BATCH
-from hrrsi.runs.folder import CONFIG
-from hrrsi.runs.record import METRICS
+from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
 from hrrsi.runs.training_lines import hardware_text, training_lines
 from hrrsi.yaml_file import read_yaml
 

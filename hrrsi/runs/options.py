@@ -6,6 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+# Files in a run's folder, named where torch isn't imported; those of weights are with weights.
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.yaml"
+METRICS = "metrics.csv"
+NAN_BATCH = "nan_batch.safetensors"
+
+
 Precision = Literal["auto", "32", "bf16", "16"]
 
 

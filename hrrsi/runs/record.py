@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from hrrsi.files import replacing
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import METRICS, RunOptions
 
 
 class EpochClock:
@@ -50,9 +50,6 @@ class EpochClock:
         """Take what a checkpoint kept; the time since then does not count."""
         self._started = time.monotonic() - state_dict["seconds"]
         self._trained = state_dict["trained"]
-
-
-METRICS = "metrics.csv"
 
 
 def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:

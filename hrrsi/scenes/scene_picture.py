@@ -1,12 +1,15 @@
-"""A raster as a person sees it: three bands of 8 bits, decimated."""
+"""What pictures for people need: a raster in three bands of 8 bits, decimated, and a font."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ImageFont
 from rasterio.enums import Resampling
 
 from hrrsi.scenes.bands import colour_bands
@@ -56,3 +59,15 @@ def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.ND
     finite = np.where(valid, values, low).astype(np.float64)
     stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
     return (stretched * 255).astype(np.uint8)
+
+
+@cache
+def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which knows more letters than Pillow's own font.
+
+    Args:
+        size: In pixels.
+        bold: Whether it is the bold one.
+    """
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(resources.files("hrrsi") / "scenes" / "fonts" / name), size)

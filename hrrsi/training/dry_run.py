@@ -10,7 +10,8 @@ import torch
 from hrrsi.hardware import chosen_device
 from hrrsi.quantities import counted
 from hrrsi.runs.checkpoints import LAST_CHECKPOINT
-from hrrsi.runs.folder import CONFIG, has_checkpoint, present_run_notes
+from hrrsi.runs.folder import has_checkpoint, present_run_notes
+from hrrsi.runs.options import CONFIG
 from hrrsi.runs.plan import RunPlan, tried
 from hrrsi.runs.processes import run_processes
 from hrrsi.tiling.dataset import SplitContent, TiledDataset

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
+from hrrsi.scenes.scene_picture import text_font
 
 RGB = npt.NDArray[np.uint8]
 PAPER: Colour = (255, 255, 255)
@@ -199,7 +198,7 @@ def _legend_places(keys: Sequence[Key], width: int) -> list[tuple[int, int]]:
     """Return the left upper corner of each entry, in as many lines as they need."""
     places, x, y = [], 2 * _GAP, 0
     for key in keys:
-        needed = key.swatch.shape[1] + 5 * _GAP + round(_font().getlength(key.name))
+        needed = key.swatch.shape[1] + 5 * _GAP + round(text_font(_TEXT).getlength(key.name))
         if x > 2 * _GAP and x + needed > width:
             x, y = 2 * _GAP, y + _LINE
         places.append((x, y))
@@ -210,17 +209,7 @@ def _legend_places(keys: Sequence[Key], width: int) -> list[tuple[int, int]]:
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
     """Write a line of text; what does not fit gives way to an ellipsis in the middle."""
     shown, keep = text, len(text)
-    while _font().getlength(shown) > width and keep > 2:
+    while text_font(_TEXT).getlength(shown) > width and keep > 2:
         keep -= 1
         shown = f"{text[: -(-keep // 2)]}…{text[len(text) - keep // 2 :]}"
-    draw.text(place, shown, fill=INK, font=_font())
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    # ships with matplotlib, and knows more letters than Pillow's own
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), _TEXT
-    )
+    draw.text(place, shown, fill=INK, font=text_font(_TEXT))

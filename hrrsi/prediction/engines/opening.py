@@ -6,6 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from hrrsi.extras import requiring
 from hrrsi.hardware import available_cores
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_file import packaged_weights
@@ -38,12 +39,13 @@ def open_engine(
     name = options.engine
     device = "cpu" if name in ("openvino", "onnxruntime") else _chosen_device(options.device)
     if name == "auto":
-        has_graph = device == "cpu" and parsed_model(read_meta(path)["model"]).has_graph
+        has_graph = device == "cpu" and parsed_model(read_meta(path).model).has_graph
         name = "openvino" if has_graph else "torch"
     precision, batch = options.precision, options.batch
     threads = options.threads or available_cores()
     if name == "torch":
-        from hrrsi.prediction.engines.torch_engine import TorchEngine
+        with requiring("gpu", "prediction by PyTorch"):
+            from hrrsi.prediction.engines.torch_engine import TorchEngine
 
         return TorchEngine(path, device, precision, threads=threads, batch=batch)
     if name == "onnxruntime":

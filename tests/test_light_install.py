@@ -1,0 +1,209 @@
+"""What works without the extras: maps, scores and help, byte for byte; the rest says what lacks.
+
+The fast tests hide the packages of the extras from a program of their own. The slow one installs
+the package alone into a clean environment.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from samples.made_weights import meta
+from samples.repository import REPOSITORY
+from typer.testing import CliRunner
+
+from hrrsi.cli import app
+from hrrsi.extras import MODULES
+from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights import save_weights
+
+EXAMPLES = REPOSITORY / "examples" / "dubai"
+SCENE = EXAMPLES / "tile1" / "images" / "image_part_007.jpg"
+COMMANDS = sorted(str(command.name) for command in app.registered_commands)
+# what scipy and scikit-learn were needed for earlier, or packages of the tests bring
+HIDDEN = {
+    *(module for modules in MODULES.values() for module in modules),
+    *("onnxruntime", "nvidia", "scipy", "pandas", "cv2", "torchmetrics", "sklearn", "skimage"),
+}
+# run by Python at its start, in processes that programs start too
+HIDE = f"""
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HIDDEN!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+# many commands in one program: to start one takes seconds
+RUN = """
+import json, sys
+from typer.testing import CliRunner
+from hrrsi.cli import app
+
+results = []
+for command in json.load(sys.stdin):
+    result = CliRunner().invoke(app, command)
+    results.append([result.exit_code, result.stdout, result.stderr])
+json.dump(results, sys.stdout)
+"""
+
+
+class Outcome(NamedTuple):
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class LightInstall:
+    """Runs commands where only what `pip install hrrsi` brings can be imported."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "sitecustomize.py").write_text(HIDE)
+        before = os.environ.get("PYTHONPATH")
+        paths = [str(folder), str(REPOSITORY), *([before] if before else [])]
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "HRRSI_CACHE": str(folder / "cache"),
+        }
+
+    def python(self, code: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            **{"input": given, "env": self.environment, "capture_output": True, "text": True},
+        )
+
+    def run(self, *commands: str) -> list[Outcome]:
+        done = self.python(RUN, json.dumps([shlex.split(command) for command in commands]))
+        assert done.returncode == 0, done.stderr
+        return [Outcome(*result) for result in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> LightInstall:
+    return LightInstall(tmp_path_factory.mktemp("light"))
+
+
+def test_help_of_every_command(light: LightInstall) -> None:
+    helps = light.run("--help", "--version", *(f"{name} --help" for name in COMMANDS))
+    assert [result.exit_code for result in helps] == [0] * len(helps)
+    assert all(f" {name} " in helps[0].stdout for name in COMMANDS)
+
+
+def test_maps_are_the_same_bytes(light: LightInstall, tmp_path: Path) -> None:
+    def command(folder: str) -> str:
+        out = tmp_path / folder
+        return (
+            f"predict {SCENE} --out {out}/ --preview {out}/map.png --vector {out}/map.geojson "
+            "--confidence uint8 --window 256 --min-area 20 --quiet"
+        )
+
+    result = CliRunner().invoke(app, shlex.split(command("full")))
+    assert result.exit_code == 0, result.output
+    (mapped,) = light.run(command("light"))
+    assert mapped.exit_code == 0, mapped.stderr
+    files = sorted(path.name for path in (tmp_path / "full").iterdir())
+    assert {"image_part_007_classes.tif", "map.png", "map.geojson"} <= set(files)
+    for name in files:
+        assert (tmp_path / "light" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
+
+
+def test_scores_of_scenes_patches_and_maps(light: LightInstall, tmp_path: Path) -> None:
+    scored = f"{EXAMPLES} --scheme dubai --split standard:test --window 256 --block 64 --quiet"
+    truth = EXAMPLES / "tile1" / "masks" / f"{SCENE.stem}.png"
+    commands = (
+        f"eval {scored} --json {tmp_path}/scenes.json --report {tmp_path}/report.html",
+        f"tile {EXAMPLES} --scheme dubai --size 128 --out {tmp_path}/tiled --workers 1 --quiet",
+        f"eval {tmp_path}/tiled --json {tmp_path}/patches.json --quiet",
+        f"predict {SCENE} --out {tmp_path}/map.tif --quiet",
+        f"eval --pred {tmp_path}/map.tif --label {truth} --scheme dubai "
+        f"--json {tmp_path}/map.json --quiet",
+        f"eval {scored} --confusion-matrix {tmp_path}/matrix.png",
+        f"info {tmp_path}/tiled",
+        f"info {tmp_path}/map.tif",
+    )
+    results = light.run(*commands)
+    assert [result.exit_code for result in results] == [0, 0, 0, 0, 0, 1, 0, 0], results
+    assert "plots" in results[5].stderr
+    assert "not counted, since PyTorch is not installed" in (tmp_path / "report.html").read_text()
+    for number, name in ((0, "scenes"), (2, "patches"), (4, "map")):
+        of_light = tmp_path / f"{name}.json"
+        of_full = of_light.with_name(f"full-{name}.json")
+        command = commands[number].partition(" --report")[0].replace(f"{of_light}", f"{of_full}")
+        assert CliRunner().invoke(app, shlex.split(command)).exit_code == 0
+        assert of_light.read_bytes() == of_full.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network that only PyTorch runs."""
+    path = tmp_path_factory.mktemp("other") / "resnet.safetensors"
+    described = replace(meta(), model="ued-resnet18")
+    save_weights(build_network("ued-resnet18", 5).state_dict(), described, path)
+    return path
+
+
+def test_information_about_files(light: LightInstall, made_weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("model: ued\ndata: tiled\nepochs: 2\n")
+    (run / "environment.yaml").write_text("dataset: {}\nstarts: []\n")
+    (run / "metrics.csv").write_text("epoch,val_mIoU,val_OA,seconds\n1,0.5,0.75,3\n")
+    results = light.run(*(f"info {path}" for path in (made_weights, SCENE, run)))
+    assert [result.exit_code for result in results] == [0, 0, 0], results
+    assert "2,833,359 parameters" in results[0].stdout
+    assert "raster" in results[1].stdout
+    assert "validation mIoU 50.00%, OA 75.00%" in " ".join(results[2].stdout.split())
+
+
+def test_what_an_extra_brings_is_said_in_one_line(
+    light: LightInstall, other_weights: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "published.pth"
+    torch.save({"model_state_dict": {}}, checkpoint)
+    expected = {
+        f"train {tmp_path}": ("training needs", "lightning, tensorboard", "train"),
+        f"pretrain --data {tmp_path}": ("pre-training needs", "lightning, tensorboard", "train"),
+        "profile ued": ("profiling needs", "torch, torchvision, timm", "gpu"),
+        f"predict {SCENE} --engine torch": ("prediction by PyTorch needs", "torch", "gpu"),
+        f"predict {SCENE} --device cuda": ("a GPU needs", "torch", "gpu"),
+        f"predict {SCENE} --weights {other_weights}": ("by PyTorch needs", "torch", "gpu"),
+        f"predict {SCENE} --weights {checkpoint}": ("published checkpoint needs", "torch", "gpu"),
+        f"info {other_weights}": ("the network ued-resnet18 needs", "torch", "gpu"),
+    }
+    results = light.run(*(c if c.startswith("info") else f"{c} --quiet" for c in expected))
+    for (command, (what, missing, extra)), result in zip(expected.items(), results, strict=True):
+        assert result.exit_code == 1, command
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: "), line
+        assert f"{what} packages that are not installed (" in line
+        assert missing in line
+        assert line.endswith(f"; install them: pip install 'hrrsi[{extra}]'")
+    assert not list(tmp_path.glob("*_classes.tif"))
+
+
+def test_python_says_what_lacks_too(light: LightInstall) -> None:
+    code = """
+import hrrsi
+from hrrsi.errors import DependencyError
+for name in hrrsi.__all__:
+    try:
+        getattr(hrrsi, name)
+    except DependencyError as error:
+        print(name, error)
+"""
+    done = light.python(code)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert "load_model" in lines
+    assert not {"predict", "Segmenter", "tile"} & set(lines)
+    assert lines["load_model"].endswith("pip install 'hrrsi[gpu]'")
