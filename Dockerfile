@@ -1,5 +1,6 @@
-# docker build -t hrrsi .                            runs on the CPU
-# docker build -t hrrsi:cuda --target cuda .         runs on an NVIDIA GPU
+# docker build -t hrrsi .                            maps and scores on the CPU, without torch
+# docker build -t hrrsi:train --target train .       trains too, on the CPU
+# docker build -t hrrsi:cuda --target cuda .         all that, on an NVIDIA GPU
 # docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" hrrsi predict scene.tif
 #
 # tests/test_dockerfile.py replays the install steps in a clean environment (no image is built).
@@ -11,12 +12,14 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY hrrsi ./hrrsi
 RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt .
 
+FROM build AS build-train
+RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt '.[all]'
+
 FROM python:3.11-slim-bookworm AS runtime
-# libgl1, libglib2.0-0: OpenCV, which training augments with. libexpat1: GDAL inside rasterio.
+# libexpat1: GDAL inside rasterio.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libexpat1 libgl1 libglib2.0-0 \
+    && apt-get install -y --no-install-recommends libexpat1 \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/hrrsi /opt/hrrsi
 # Caches go where any user may write, since --user often names one that has no home.
 ENV PATH=/opt/hrrsi/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
@@ -29,11 +32,21 @@ WORKDIR /data
 ENTRYPOINT ["hrrsi"]
 CMD ["--help"]
 
+# This image carries torch's CUDA libraries, on a CPU unused: torch links to them, so they cannot be
+# removed, and torchvision did not import beside the CPU-only build of this torch.
+FROM runtime AS train
+USER root
+# libgl1, libglib2.0-0: OpenCV, which training augments with.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-train /opt/hrrsi /opt/hrrsi
+USER hrrsi
+
 # torch brings its own CUDA libraries; the host gives the driver (docker run --gpus all).
-FROM runtime AS cuda
+FROM train AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# This image carries torch's CUDA libraries too, unused: torch links to them, so they cannot be
-# removed, and torchvision did not import beside the CPU-only build of this torch.
 FROM runtime AS cpu
+COPY --from=build /opt/hrrsi /opt/hrrsi

@@ -60,9 +60,28 @@ def copied_files() -> list[str]:
     return [source for text in copies for source in text.split()[:-1]]
 
 
+def environment_stage(target: str) -> tuple[str, str]:
+    """The stage that a target's environment is copied from, and its folder."""
+    copies = [i.text.split() for i in of_target(target) if i.text.startswith("--from=")]
+    ((stage, folder, _),) = copies
+    return stage.removeprefix("--from="), folder
+
+
+def install_steps(target: str) -> list[str]:
+    """Commands that make a target's environment."""
+    stage, _ = environment_stage(target)
+    return [i.text for i in of_target(stage) if i.keyword == "RUN"]
+
+
 def test_the_last_target_is_the_cpu_image() -> None:
     assert instructions()[-1].stage == "cpu"
-    assert {"cpu", "cuda"} <= {i.stage for i in instructions()}
+    assert {"cpu", "train", "cuda"} <= {i.stage for i in instructions()}
+
+
+def test_the_cpu_image_is_the_light_one() -> None:
+    assert [step for step in install_steps("cpu") if "[" in step] == []
+    assert any("'.[all]'" in step for step in install_steps("train"))
+    assert install_steps("cuda") == install_steps("train")
 
 
 def test_every_copied_file_exists_and_is_sent_to_the_engine() -> None:
@@ -73,7 +92,7 @@ def test_every_copied_file_exists_and_is_sent_to_the_engine() -> None:
         assert f"!{source.removeprefix('./')}" in rules
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize("target", ["cpu", "train", "cuda"])
 def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
     user = last("USER", target)
     assert user not in ("root", "0")
@@ -88,8 +107,15 @@ def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
 
 def test_system_packages_exist_in_the_base_images_release() -> None:
     """A look-up in the package lists, where this machine runs the release of the base image."""
-    (step,) = [i.text for i in of_target("cpu") if "apt-get install" in i.text]
-    packages = re.findall(r"\blib\S+", step.partition("apt-get install")[2].partition("&&")[0])
+    steps = [i.text for i in of_target("train") if "apt-get install" in i.text]
+    assert len(steps) == 2
+    packages = [
+        package
+        for step in steps
+        for package in re.findall(
+            r"\blib\S+", step.partition("apt-get install")[2].partition("&&")[0]
+        )
+    ]
     assert packages
     base = next(i.text.split()[0] for i in of_target("cpu") if i.keyword == "FROM")
     release = Path("/etc/os-release")
@@ -104,7 +130,16 @@ def test_system_packages_exist_in_the_base_images_release() -> None:
 
 
 @pytest.mark.slow  # downloads gigabytes
-def test_replay_of_the_install_steps_in_a_clean_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "command", "module"),
+    [
+        ("cpu", ["info", str(REPOSITORY / "examples" / "dubai_tile1.tif")], "rasterio"),
+        ("train", ["profile", "ued"], "imgaug"),
+    ],
+)
+def test_replay_of_the_install_steps_in_a_clean_environment(
+    target: str, command: list[str], module: str, tmp_path: Path
+) -> None:
     source, environment = tmp_path / "src", tmp_path / "environment"
     source.mkdir()
     for name in copied_files():
@@ -113,29 +148,27 @@ def test_replay_of_the_install_steps_in_a_clean_environment(tmp_path: Path) -> N
             shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, source / name)
-    (copied_environment,) = {
-        i.text.split()[1] for i in of_target("cpu") if i.text.startswith("--from=build ")
-    }
+    _, copied_environment = environment_stage(target)
     clean = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
     clean["HOME"] = str(tmp_path)
     # how this machine reaches the package index is its own affair
     clean |= {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k.lower()}
-    steps = [i.text for i in instructions() if (i.stage, i.keyword) == ("build", "RUN")]
-    assert len(steps) == 2
+    steps = install_steps(target)
+    assert len(steps) == {"cpu": 2, "train": 3}[target]
     for step in steps:
-        command = re.sub(r"^(--mount=\S+ )*", "", step)
-        command = command.replace(copied_environment, str(environment))
-        command = re.sub(r"^python ", f"{sys.executable} ", command)
-        subprocess.run(command, shell=True, check=True, cwd=source, env=clean)
+        line = re.sub(r"^(--mount=\S+ )*", "", step)
+        line = line.replace(copied_environment, str(environment))
+        line = re.sub(r"^python ", f"{sys.executable} ", line)
+        subprocess.run(line, shell=True, check=True, cwd=source, env=clean)
     shutil.rmtree(source)  # the image does not keep it
 
     clean["PATH"] = f"{environment / 'bin'}:{clean['PATH']}"
-    entrypoint = json.loads(last("ENTRYPOINT", "cpu"))
-    for arguments in (["--version"], ["profile", "ued", "--format", "json"]):
+    entrypoint = json.loads(last("ENTRYPOINT", target))
+    for arguments in (["--version"], [*command, "--format", "json"]):
         done = subprocess.run(
             [*entrypoint, *arguments], env=clean, cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["model"] == "ued"
+    assert json.loads(done.stdout)
     # what needs the system packages
-    subprocess.run(["python", "-c", "import imgaug, rasterio"], env=clean, cwd=tmp_path, check=True)
+    subprocess.run(["python", "-c", f"import {module}"], env=clean, cwd=tmp_path, check=True)

@@ -27,7 +27,7 @@ from hrrsi.networks.weights import save_weights
 EXAMPLES = REPOSITORY / "examples" / "dubai"
 SCENE = EXAMPLES / "tile1" / "images" / "image_part_007.jpg"
 COMMANDS = sorted(str(command.name) for command in app.registered_commands)
-# what scipy and scikit-learn were needed for earlier, or packages of the tests bring
+# those of extras, and what else the environment of the tests happens to hold
 HIDDEN = {
     *(module for modules in MODULES.values() for module in modules),
     *("onnxruntime", "nvidia", "scipy", "pandas", "cv2", "torchmetrics", "sklearn", "skimage"),

@@ -12,16 +12,36 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from samples.repository import REPOSITORY
 
+from hrrsi.extras import MODULES
+
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "imaug": "imgaug",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
-    "typing-extensions": "typing_extensions",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
-PARTS = {"affine": "rasterio", "cv2": "imgaug", "huggingface_hub": "timm"}
+PARTS = {"cv2": "imgaug", "huggingface_hub": "timm"}
+# declared for their version alone: rasterio returns its transforms
+NOT_IMPORTED = {"affine"}
+
+
+def with_extras(extra: str) -> list[Requirement]:
+    """Requirements of an extra, those of the extras that it names included."""
+    wanted: list[Requirement] = []
+    for requirement in requirements(*PROJECT["optional-dependencies"][extra]):
+        if requirement.name == "hrrsi":
+            for other in sorted(requirement.extras):
+                wanted += with_extras(other)
+        else:
+            wanted.append(requirement)
+    return wanted
+
+
+def import_names(wanted: list[Requirement]) -> set[str]:
+    names = {canonicalize_name(requirement.name) for requirement in wanted}
+    return {IMPORT_NAMES.get(name, name) for name in names}
 
 
 def requirements(*texts: str) -> list[Requirement]:
@@ -62,8 +82,9 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> No
 def test_the_wheel_carries_licence_and_executable(wheel: zipfile.ZipFile) -> None:
     info = f"hrrsi-{PROJECT['version']}.dist-info"
     assert b"MIT License" in wheel.read(f"{info}/licenses/LICENSE")
+    assert b"Bitstream" in wheel.read(f"{info}/licenses/hrrsi/scenes/fonts/LICENSE_DEJAVU")
     assert b"hrrsi = hrrsi.cli:main" in wheel.read(f"{info}/entry_points.txt")
-    assert b"License-Expression: MIT" in wheel.read(f"{info}/METADATA")
+    assert b"License-Expression: MIT AND Bitstream-Vera" in wheel.read(f"{info}/METADATA")
 
 
 def test_dependencies_are_what_the_code_imports() -> None:
@@ -74,18 +95,26 @@ def test_dependencies_are_what_the_code_imports() -> None:
                 imported |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(str(node.module).partition(".")[0])
-    imported -= {"hrrsi", "onnxruntime", *sys.stdlib_module_names}  # the extra's
-    names = {canonicalize_name(r.name) for r in requirements(*PROJECT["dependencies"])}
-    declared = {IMPORT_NAMES.get(name, name) for name in names}
+    imported -= {"hrrsi", *sys.stdlib_module_names}
+    declared = import_names([*requirements(*PROJECT["dependencies"]), *with_extras("all")])
     assert {PARTS.get(name, name) for name in imported} <= declared
-    assert declared <= imported
+    assert declared - NOT_IMPORTED <= imported
+
+
+@pytest.mark.parametrize("extra", MODULES)
+def test_extras_bring_what_messages_say_of_them(extra: str) -> None:
+    assert set(MODULES[extra]) == import_names(with_extras(extra))
+
+
+def test_the_light_install_needs_nothing_of_the_extras() -> None:
+    light = import_names(requirements(*PROJECT["dependencies"]))
+    assert not light & import_names(with_extras("all"))
+    assert {"torch", "matplotlib", "onnxruntime"} <= import_names(with_extras("all"))
+    assert import_names(with_extras("all")) < import_names(with_extras("test"))
 
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:
-    extras = PROJECT["optional-dependencies"]
-    wanted = requirements(
-        *PROJECT["dependencies"], *(r for extra in extras.values() for r in extra)
-    )
-    for requirement in wanted:
+    extras = [with_extras(extra) for extra in PROJECT["optional-dependencies"]]
+    for requirement in [*requirements(*PROJECT["dependencies"]), *(r for e in extras for r in e)]:
         version = pins()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
