@@ -17,7 +17,6 @@ from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
-from hrrsi.extras import requiring
 
 
 class OneLineErrors(TyperGroup):
@@ -90,11 +89,11 @@ def _hrrsi(
 
 app.command("predict")(predict)
 app.command("eval")(evaluate)
-app.command("profile")(requiring("gpu", "profiling")(profile))
+app.command("profile")(profile)
 app.command("info")(info)
 app.command("tile")(tile)
-app.command("train")(requiring("train", "training")(train))
-app.command("pretrain")(requiring("train", "pre-training")(pretrain))
+app.command("train")(train)
+app.command("pretrain")(pretrain)
 
 
 def main() -> None:

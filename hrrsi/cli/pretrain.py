@@ -16,11 +16,13 @@ from hrrsi.cli.hardware_options import (
 )
 from hrrsi.cli.messages import print_warning
 from hrrsi.cli.options import Overwrite, Quiet
+from hrrsi.extras import requiring
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
 _RECIPE = "Recipe (by default the published one)"
 
 
+@requiring("train", "pre-training")
 def pretrain(
     ctx: typer.Context,
     data: Annotated[

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from hrrsi.cli.options import BatchSize, Device, Quiet
+from hrrsi.extras import requiring
 
 
+@requiring("gpu", "profiling")
 def profile(
     models: Annotated[
         list[str] | None,

@@ -33,6 +33,7 @@ from hrrsi.cli.recipe_options import (
     Warmup,
     WeightDecay,
 )
+from hrrsi.extras import requiring
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import TrainOptions, automatic_precision
 from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES, recipe_named
@@ -57,6 +58,7 @@ def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+@requiring("train", "training")
 def train(
     ctx: typer.Context,
     data: Annotated[
