@@ -1,6 +1,12 @@
 """What several test modules share: small real scenes, and data that not every clone has."""
 
+import os
 from pathlib import Path
+
+# Before anything loads torch: the processes of pytest-xdist use every core already, and threads
+# that wait by spinning take it from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from samples.repository import REPOSITORY

@@ -1,14 +1,14 @@
 """The README's tour, run as it stands on the imagery that ships with the repository."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from samples.repository import REPOSITORY
+from typer.testing import CliRunner
+
+from hrrsi.cli import app
 
 _BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n")
 TOUR = [(m[1], m[2], m[3]) for m in _BLOCK.finditer((REPOSITORY / "README.md").read_text())]
@@ -38,22 +38,19 @@ def test_the_tour_shows_every_step() -> None:
     ]
 
 
-def test_the_readme_shows_what_happens(clone: Path) -> None:
+def test_the_readme_shows_what_happens(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
+    # without a GPU: the report says what predicted
+    for name, value in {"COLUMNS": "100", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(name, value)
     for kind, command, shown in TOUR:  # in order: each step takes what the one before made
         program, *arguments = shlex.split(command)
         assert program == "hrrsi"
-        finished = subprocess.run(
-            [sys.executable, "-m", "hrrsi", *arguments],
-            cwd=clone,
-            capture_output=True,
-            text=True,
-            # without a GPU: the report says what predicted
-            env={**os.environ, "COLUMNS": "100", "CUDA_VISIBLE_DEVICES": ""},
-        )
-        assert finished.returncode == 0, finished.stderr
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
         if kind == "exact":
-            assert finished.stdout.strip() == shown.strip(), command
+            assert result.stdout.strip() == shown.strip(), command
         else:
-            assert without_figures(finished.stdout) == without_figures(shown), command
+            assert without_figures(result.stdout) == without_figures(shown), command
     assert (clone / "dubai_tile1_classes.tif").exists()
     assert (clone / "dubai_tile1.png").exists()

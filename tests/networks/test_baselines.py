@@ -11,6 +11,7 @@ import rasterio
 import timm
 import torch
 from PIL import Image
+from samples.made_dataset import save_made_dataset
 from samples.made_weights import scene_pixels
 from samples.naive_prediction import naive_labels
 from samples.network_contract import NetworkContract, meta_of
@@ -37,6 +38,7 @@ class TestUEDResNet18(NetworkContract):
     maps: ClassVar[set[str]] = {"lbl"}
 
 
+@pytest.mark.slow  # ResNet-18's blocks, more of them
 class TestUEDResNet34(TestUEDResNet18):
     model = "ued-resnet34"
 
@@ -45,6 +47,7 @@ class TestUEDResNet50(TestUEDResNet18):
     model = "ued-resnet50"
 
 
+@pytest.mark.slow  # ResNet-50's blocks, more of them
 class TestUEDResNet101(TestUEDResNet18):
     model = "ued-resnet101"
 
@@ -303,29 +306,22 @@ def test_info_refuses_tensors_of_another_network(tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_evaluation_counts_every_pixel_of_theirs(
-    weights: dict[str, Path], tmp_path: Path, examples: Path
-) -> None:
-    tiled = tmp_path / "tiled"
-    result = CliRunner().invoke(
-        app,
-        f"tile {examples / 'dubai'} --scheme dubai --size 128 --out {tiled} --quiet".split(),
-    )
-    assert result.exit_code == 0, result.output
+def test_evaluation_counts_every_pixel_of_theirs(weights: dict[str, Path], tmp_path: Path) -> None:
+    tiled = save_made_dataset(tmp_path / "tiled", train=1, val=8)
     dataset = TiledDataset(tiled)
     classes = dataset.description.classes
     path = tmp_path / "unet.safetensors"
     meta = replace(meta_of("unet", len(classes)), classes=classes)
     save_weights(load_model(weights["unet"]).state_dict(), meta, path)
     evaluation = evaluate_dataset(
-        dataset, open_engine(path, EngineOptions(device="cpu")), split="test"
+        dataset, open_engine(path, EngineOptions(device="cpu")), split="val"
     )
     counts = evaluation.counts.matrix("full").counts
     expected = np.zeros_like(counts)
-    for image in sorted((tiled / "test" / "image").iterdir()):
+    for image in sorted((tiled / "val" / "image").iterdir()):
         with rasterio.open(image) as raster:
             predicted = labels_of(path, np.moveaxis(raster.read(), 0, 2))
-        with rasterio.open(tiled / "test" / "label" / image.name) as raster:
+        with rasterio.open(tiled / "val" / "label" / image.name) as raster:
             truth = raster.read(1)
         known = truth != 255
         np.add.at(expected, (predicted[known], truth[known]), 1)

@@ -138,6 +138,12 @@ def test_json_of_all_models_keeps_its_contract():
     for row in rows:
         assert {"model", "parameters", "gmacs", "gflops_published", "ptflops_gmacs"} <= row.keys()
         assert row["gflops_published_table"] is None  # 64 px is not what was published
+        # a multiplication for each weight of the convolutions at least
+        assert row["gflops_published"] > row["gmacs"] > 0
+        assert row["ptflops_gmacs"] > 0
+        with torch.device("meta"):
+            network = build_network(row["model"], 6)
+        assert row["parameters"] == sum(p.numel() for p in network.parameters())
 
 
 def test_markdown_and_table_show_the_same_cells():
