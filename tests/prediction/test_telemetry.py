@@ -1,0 +1,30 @@
+"""Nothing tells anybody that a network was run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_PREDICTION = """
+import socket, sys
+def refused(*arguments): raise AssertionError(f"looked up {arguments}")
+socket.getaddrinfo = refused
+import hrrsi, numpy
+engine = hrrsi.EngineOptions(engine="openvino")
+hrrsi.Segmenter(engine=engine)(numpy.zeros((64, 64, 3), numpy.uint8))
+assert "openvino" in sys.modules
+print(*(name for name, module in sys.modules.items() if "openvino_tel" in name and module))
+"""
+
+
+def test_openvino_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", _PREDICTION],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ""
+    assert not (tmp_path / "intel").exists()
