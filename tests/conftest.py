@@ -9,9 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+from samples.compiled_graphs import share_compiled_graphs
 from samples.repository import REPOSITORY
 
 SHARED = REPOSITORY.parent / "shared"
+
+
+def pytest_runtest_setup() -> None:
+    share_compiled_graphs()
 
 
 @pytest.fixture(scope="session")

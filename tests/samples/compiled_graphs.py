@@ -1,0 +1,33 @@
+"""Graphs that are compiled once for all tests of a process.
+
+Compiling takes longer than what most tests map with it. An engine that asks for the same graph with
+the same settings again gets what was compiled for the engine before it.
+"""
+
+import sys
+from collections import OrderedDict
+from typing import Any
+
+_ENGINE = "hrrsi.prediction.engines.openvino_engine"
+_MOST = 16  # each holds the weights, and the maps of a window for each thread
+_compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+
+def share_compiled_graphs() -> None:
+    """Let OpenVINO's engines share compiled graphs, once something has loaded them."""
+    engine = getattr(sys.modules.get(_ENGINE), "OpenVinoEngine", None)
+    if engine is None or hasattr(engine, "compiles_alone"):
+        return
+    engine.compiles_alone = engine._compile
+
+    def compiled(self: Any, *key: Any) -> Any:
+        settings = (self.precision, self._streams, self._threads)
+        whole = (hash(self._graph.onnx(*key[1:])), *settings, *key)
+        if whole not in _compiled:
+            _compiled[whole] = self.compiles_alone(*key)
+            while len(_compiled) > _MOST:
+                _compiled.popitem(last=False)
+        _compiled.move_to_end(whole)
+        return _compiled[whole]
+
+    engine._compile = compiled
