@@ -31,6 +31,7 @@ from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import window_grid
 
 WINDOW = 512
@@ -41,12 +42,13 @@ from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.window_reader import read_window
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window
 
 engine = open_engine(sys.argv[2], EngineOptions(precision=sys.argv[3]))
 normal = normalisation(255, engine.meta["mean"], engine.meta["std"])
 with open_scene(sys.argv[1]) as scene:
-    pixels = read_window(scene, Window(0, 0, 512, 512), 255.0).pixels
+    pixels = read_window(SceneWindows(scene), Window(0, 0, 512, 512), 255.0).pixels
 assert next(engine.logits([pixels], *normal)) is not None
 """
 
@@ -69,7 +71,7 @@ def network_seconds(engine: Engine, scene_path: Path, overlap: int) -> float:
     seconds = 0.0
     with open_scene(scene_path) as scene:
         for row in window_grid(scene.height, scene.width, WINDOW, WINDOW - overlap):
-            pixels = [read_window(scene, window, 255.0).pixels for window in row]
+            pixels = [read_window(SceneWindows(scene), window, 255.0).pixels for window in row]
             start = time.perf_counter()
             for _ in engine.logits(pixels, *normal):
                 pass

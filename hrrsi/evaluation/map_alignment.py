@@ -114,7 +114,7 @@ class LaidMap:
             except (RasterioError, CPLE_BaseError) as error:
                 raise _not_laid(self._classes, error) from error
         found = np.stack(self._places.pixels_of(x, y)[::-1]) + _ON_THE_LINE
-        map_shape = self._classes.scene.map_shape
+        map_shape = self._classes.scene.shape
         sizes = np.array(map_shape)[:, None]
         # False for NaN and infinity
         inside: npt.NDArray[np.bool_] = np.all((found >= 0) & (found < sizes), axis=0)
@@ -140,7 +140,7 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
         HrrsiError: The two can't be laid on each other, or don't overlap.
     """
     scene = classes.scene
-    is_same_size = scene.map_shape == grid.map_shape
+    is_same_size = scene.shape == grid.shape
     placed = [_placed(one) for one in (scene, grid)]
     if not all(placed):
         if is_same_size:

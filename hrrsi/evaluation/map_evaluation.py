@@ -197,7 +197,7 @@ class _Pair:
     @property
     def is_touched(self) -> bool:
         """Whether anything of it is of interest."""
-        return self.area is None or self.area.touches(Window(0, 0, *self.grid.map_shape))
+        return self.area is None or self.area.touches(Window(0, 0, *self.grid.shape))
 
     def strips(self) -> Iterator[EvaluatedStrip]:
         new_index = self.merged.new_index

@@ -29,6 +29,7 @@ from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
 
 
@@ -127,7 +128,7 @@ def evaluate_scenes(
             checks.compare_resolution(scene)
             # entered last: its reader must stop before the scene is closed
             strips = predict_strips(
-                scene,
+                SceneWindows(scene),
                 engine,
                 replace(options, scale=scale),
                 # probabilities of joined classes add up, and only the winner's is known

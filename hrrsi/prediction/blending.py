@@ -179,7 +179,7 @@ class Axis:
         centres = np.arange(self.first, stop).astype(np.float64)
         centres += 0.5
         centres /= step
-        # as `Scene.on_input_grid` has it
+        # as `WindowSource.raster_window` has it
         self.pixels = np.arange(self.first, stop) - math.floor(span.window * step)
         share = blend_share(centres - span.start, span.shared)
         taps, weights = _interpolation(centres - 0.5 - span.window, size, count)

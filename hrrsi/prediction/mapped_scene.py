@@ -13,7 +13,7 @@ from hrrsi.maps.outputs import Outputs
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def seconds_a_window(engine: Engine, window: int) -> float:
 
 
 def planned_scene(
-    scene: Scene,
+    source: SceneWindows,
     files: Outputs,
     options: MapOptions,
     outputs: OutputOptions,
@@ -131,7 +131,7 @@ def planned_scene(
     """Return what mapping a scene will take.
 
     Args:
-        scene: The open scene.
+        source: The open scene.
         files: Its files.
         options: How it will be mapped.
         outputs: What will be written.
@@ -140,23 +140,23 @@ def planned_scene(
     """
     starts = [
         window_starts(length, options.window, options.window - options.effective_overlap)
-        for length in (scene.height, scene.width)
+        for length in source.network_grid
     ]
     windows = len(starts[0]) * len(starts[1])
-    if scene.area is not None:
+    if source.area is not None:
         windows = sum(
-            scene.area.touches(
-                scene.on_input_grid(Window(row, col, options.window, options.window))
+            source.area.touches(
+                source.raster_window(Window(row, col, options.window, options.window))
             )
             for row in starts[0]
             for col in starts[1]
         )
-    height, width = scene.map_shape
+    height, width = source.raster_grid
     itemsize = {None: 0, "uint8": 1, "float32": 4}
     classes = len(engine.meta["classes"])
     bytes_a_pixel = 1 + itemsize[outputs.confidence] + classes * itemsize[outputs.probabilities]
     return PlannedScene(
-        scene.path,
+        source.path,
         files,
         height=height,
         width=width,

@@ -143,8 +143,8 @@ def plan(
     plans = []
     for name, written in zip(names, files, strict=True):
         try:
-            with mapper.open(name) as scene:
-                plans.append(planned_scene(scene, written, options, outputs, runner, seconds))
+            with mapper.open(name) as source:
+                plans.append(planned_scene(source, written, options, outputs, runner, seconds))
         except HrrsiError as error:
             plans.append(PlannedScene(name, written, problem=str(error)))
     return plans

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene, open_scene, rasterio_window
 from hrrsi.scenes.value_scale import same_values
+from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
@@ -101,23 +102,27 @@ class SceneMapper:
             "OPTIONS": json.dumps({k: value for k, value in shown.items() if value is not None}),
         }
 
-    def open(self, name: str) -> AbstractContextManager[Scene]:
-        """Return a context that yields a scene as the options want it.
+    @contextmanager
+    def open(self, name: str) -> Iterator[SceneWindows]:
+        """Open a scene as the options want it.
 
         Raises:
-            HrrsiError: It can't be read, or does not fit the weights or the options.
+            InputError: It can't be read, or does not fit the weights or the options.
         """
         meta, options = self._engine.meta, self._options
-        return open_scene(
-            name,
-            bands=options.bands,
-            expected_bands=image_bands(meta),
-            trained_bands=meta["bands"],
-            nodata=options.nodata,
-            aoi=options.aoi,
-            resolution=meta["resolution"] if options.resample else None,
-            height_model=None if self._heights is None else self._heights.of(name),
-        )
+        resolution = meta["resolution"] if options.resample else None
+        with (
+            open_scene(
+                name,
+                bands=options.bands,
+                expected_bands=image_bands(meta),
+                trained_bands=meta["bands"],
+                nodata=options.nodata,
+                height_model=None if self._heights is None else self._heights.of(name),
+            ) as scene,
+            open_scene_windows(scene, resolution=resolution, aoi=options.aoi) as source,
+        ):
+            yield source
 
     def map(self, name: str, outputs: Outputs) -> MappedScene:
         """Write the files of a scene.
@@ -132,7 +137,8 @@ class SceneMapper:
         """
         start = time.perf_counter()
         resume = self._outputs.resume
-        with self.open(name) as scene:
+        with self.open(name) as source:
+            scene = source.scene
             if self._options.bands is None:
                 self._checks.compare_bands(scene)
             scale = self._checks.scale(scene, self._options.scale)
@@ -142,11 +148,11 @@ class SceneMapper:
                 from hrrsi.maps.areas import check_zones
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
-            identity = self._identity(scene, scale)
+            identity = self._identity(source, scale)
             if resume and self._is_finished(outputs, identity):
                 zones = self._write_derived(scene, outputs, again=False)
                 return self._mapped(scene, outputs, zones, start, earlier=True)
-            height, width = scene.map_shape
+            height, width = scene.shape
             with open_partial_map(
                 outputs.classes,
                 height=height,
@@ -158,8 +164,8 @@ class SceneMapper:
                 resume=resume,
             ) as partial:
                 try:
-                    self._fill(partial, scene, scale)
-                    self._write(partial, scene, outputs, identity)
+                    self._fill(partial, source, scale)
+                    self._write(partial, source, outputs, identity)
                     zones = self._write_derived(scene, outputs, again=True)
                 except BaseException as error:
                     if not partial.rows_done:
@@ -176,13 +182,13 @@ class SceneMapper:
                 partial.discard()
             return self._mapped(scene, outputs, zones, start, earlier=False)
 
-    def _fill(self, partial: PartialMap, scene: Scene, scale: float) -> None:
+    def _fill(self, partial: PartialMap, source: SceneWindows, scale: float) -> None:
         """Map what the partial map lacks."""
         if partial.complete:
             return
-        height, width = scene.map_shape
+        height, width = source.raster_grid
         with progress(
-            Path(scene.path).name,
+            Path(source.path).name,
             height * width / 1e6,
             " Mpx",
             scale=True,
@@ -190,7 +196,7 @@ class SceneMapper:
             done=partial.rows_done * width / 1e6,
         ) as bar:
             strips = predict_strips(
-                scene,
+                source,
                 self._engine,
                 replace(self._options, scale=scale),
                 confidence=self._outputs.confidence,
@@ -208,11 +214,12 @@ class SceneMapper:
                     )
 
     def _write(
-        self, partial: PartialMap, scene: Scene, outputs: Outputs, identity: dict[str, Any]
+        self, partial: PartialMap, source: SceneWindows, outputs: Outputs, identity: dict[str, Any]
     ) -> None:
         """Write the rasters from the complete partial map; each appears whole or not at all."""
-        options, meta, dataset = self._options, self._engine.meta, scene.dataset
-        has_nodata = scene.declares_nodata or scene.area is not None
+        options, meta, scene = self._options, self._engine.meta, source.scene
+        dataset = scene.dataset
+        has_nodata = scene.declares_nodata or source.area is not None
         if outputs.confidence is not None and partial.confidence is not None:
             write_confidence_raster(
                 outputs.confidence,
@@ -312,7 +319,7 @@ class SceneMapper:
         meta = self._engine.meta
         content = read_class_raster(outputs.classes)
         assert content is not None
-        height, width = scene.map_shape
+        height, width = scene.shape
         resolution = scene.resolution
         return MappedScene(
             scene=scene.path,
@@ -350,8 +357,9 @@ class SceneMapper:
             path.exists() for path in scores
         )
 
-    def _identity(self, scene: Scene, scale: float) -> dict[str, Any]:
+    def _identity(self, source: SceneWindows, scale: float) -> dict[str, Any]:
         """Return all that the labels and scores depend on, by the names that messages give it."""
+        scene = source.scene
         heights = scene.height_model
         of_heights = {} if heights is None else {"the height model": _states(heights.files)}
         return {
@@ -359,7 +367,7 @@ class SceneMapper:
             "the scene's files": _states(scene.dataset.files),
             **of_heights,
             "scale": scale,
-            "area of interest": None if scene.area is None else scene.area.digest,
+            "area of interest": None if source.area is None else source.area.digest,
             "device": self._engine.device,
             "confidence": self._outputs.confidence,
             "probabilities": self._outputs.probabilities,

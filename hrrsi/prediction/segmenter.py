@@ -15,7 +15,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.readable_scene import ArrayScene
+from hrrsi.scenes.window_source import ArrayWindows
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 
@@ -152,14 +152,14 @@ class Segmenter:
         has_height = bool(self.meta.get("height"))
         if has_height and scale is None and pixels.dtype.kind == "f":
             scale = float(self.meta["scale"])  # the other bands became floats beside the heights
-        scene = ArrayScene(pixels, holds, has_height)
+        source = ArrayWindows(pixels, holds, has_height)
         strips = predict_strips(
-            scene,
+            source,
             self._engine,
             replace(self._options, scale=scale),
             probabilities="float32" if probabilities else None,
         )
-        labels = np.empty(scene.map_shape, dtype=np.uint8)
+        labels = np.empty(source.raster_grid, dtype=np.uint8)
         shape = (len(self.classes), *labels.shape)
         scores = np.empty(shape, dtype=np.float32) if probabilities else None
         with closing(strips):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,19 @@ from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.symmetries import mean_logits, symmetries
 from hrrsi.prediction.window_reader import WindowPixels, read_ahead, read_window
-from hrrsi.scenes.readable_scene import ReadableScene
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import same_values
+from hrrsi.scenes.window_source import WindowSource
 from hrrsi.scenes.windows import Window, window_starts
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 _READ_AHEAD = 8
 
 
 def predict_strips(
-    scene: ReadableScene,
+    source: WindowSource,
     engine: Engine,
     options: MapOptions = MapOptions(),
     *,
@@ -42,7 +47,7 @@ def predict_strips(
     logits of `overlap` rows. What a window lacks is filled with mirror images of what it holds.
 
     Args:
-        scene: The scene; nobody else may read it meanwhile.
+        source: The scene; nobody else may read it meanwhile.
         engine: Runs the network.
         options: Its windows, their overlap and augmentation, and `scale`, the value that counts
             as full brightness, by default the weights' own; needed where the scene's type differs
@@ -60,12 +65,12 @@ def predict_strips(
     Raises:
         InputError: The scene's type needs `scale`, or the file can't be read somewhere.
     """
-    full = value_scale(scene, engine.meta, options.scale)
+    full = value_scale(source, engine.meta, options.scale)
     # a function around the generator, so that bad arguments fail here and not at the first strip
-    return _strips(scene, engine, options, full, confidence, probabilities, first_row, on_pixels)
+    return _strips(source, engine, options, full, confidence, probabilities, first_row, on_pixels)
 
 
-def value_scale(scene: ReadableScene, meta: ModelMeta, scale: float | None) -> float:
+def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | None) -> float:
     """Return the raster's value that counts as full brightness.
 
     Raises:
@@ -97,7 +102,7 @@ def band_scales(meta: ModelMeta, scale: float) -> list[float]:
 
 
 def _strips(
-    scene: ReadableScene,
+    source: WindowSource,
     engine: Engine,
     options: MapOptions,
     scale: float,
@@ -110,16 +115,16 @@ def _strips(
     chosen = symmetries(options.augmentation)
     window, overlap = options.window, options.effective_overlap
     row_starts, column_starts = (
-        window_starts(length, window, window - overlap) for length in (scene.height, scene.width)
+        window_starts(length, window, window - overlap) for length in source.network_grid
     )
     blender = RowBlender(
-        spans(row_starts, window, overlap, scene.height),
-        spans(column_starts, window, overlap, scene.width),
+        spans(row_starts, window, overlap, source.network_grid.height),
+        spans(column_starts, window, overlap, source.network_grid.width),
         (window, window),
         overlap,
         len(meta["classes"]),
-        scene.map_shape,
-        step=scene.step,
+        source.raster_grid,
+        step=source.step,
         confidence=confidence,
         probabilities=probabilities,
         logit_stride=engine.logit_stride,
@@ -129,9 +134,9 @@ def _strips(
     start = max(row - 1, 0)
 
     def read(place: Window) -> WindowPixels:
-        if scene.area is not None and not scene.area.touches(scene.on_input_grid(place)):
+        if source.area is not None and not source.area.touches(source.raster_window(place)):
             return WindowPixels(None, None)
-        return read_window(scene, place, scale)
+        return read_window(source, place, scale)
 
     windows = (
         Window(row, col, window, window) for row in row_starts[start:] for col in column_starts
@@ -159,13 +164,13 @@ def _strips(
                     if on_pixels and index >= row:
                         on_pixels(pixels)
                 if index >= row:
-                    yield _within_area(blender.strip(), scene)
+                    yield _within_area(blender.strip(), source.area)
 
 
-def _within_area(strip: Strip, scene: ReadableScene) -> Strip:
-    """Return a strip without what lies outside the scene's area of interest."""
-    if scene.area is not None:
-        outside = ~scene.area.inside(Window(strip.first_row, 0, *strip.labels.shape))
+def _within_area(strip: Strip, area: AreaOfInterest | None) -> Strip:
+    """Return a strip without what lies outside the area of interest."""
+    if area is not None:
+        outside = ~area.inside(Window(strip.first_row, 0, *strip.labels.shape))
         strip.labels[outside] = IGNORE_INDEX
         for scores in (strip.confidence, strip.probabilities):
             if scores is not None:

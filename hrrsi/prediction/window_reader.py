@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from hrrsi.errors import HrrsiError
-from hrrsi.scenes.readable_scene import ReadableScene
+from hrrsi.errors import InputError
+from hrrsi.scenes.window_source import WindowSource
 from hrrsi.scenes.windows import Window
 
 
@@ -85,68 +85,67 @@ class WindowPixels(NamedTuple):
     valid: npt.NDArray[np.bool_] | None
 
 
-def read_window(scene: ReadableScene, window: Window, scale: float) -> WindowPixels:
+def read_window(source: WindowSource, window: Window, scale: float) -> WindowPixels:
     """Return what a window of a scene holds.
 
     Args:
-        scene: The scene.
+        source: The scene.
         window: Begins in the scene; what lies beyond the scene holds no data.
         scale: The value that counts as full brightness.
 
     Raises:
-        HrrsiError: The file can't be read there, or holds numbers that can't be brightness.
+        InputError: The file can't be read there, or holds numbers that can't be brightness.
     """
-    height = min(window.height, scene.height - window.row)
-    width = min(window.width, scene.width - window.col)
+    height = min(window.height, source.network_grid.height - window.row)
+    width = min(window.width, source.network_grid.width - window.col)
     part = Window(window.row, window.col, height, width)
-    values = scene.read(part)
+    values, valid = source.read(part)
     if values.dtype.name not in _GRAPH_TYPES:
-        values = values.astype(np.float32)
-    valid = None
-    if scene.declares_nodata:
-        valid = scene.read_valid(part, values)
-        if not valid.any():
-            return WindowPixels(None, None)
-        if valid.all():
-            valid = None
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():  # what float32 can't hold is no data either
+            finite = np.isfinite(values).all(axis=0)
+            valid = finite if valid is None else valid & finite
+    if valid is not None and not valid.any():
+        return WindowPixels(None, None)
     if values.dtype.kind == "f":
-        image = values[:-1] if scene.has_height else values
-        _check_brightness(scene, image if valid is None else image[:, valid], scale)
+        image = values[:-1] if source.has_height else values
+        _check_brightness(source, image if valid is None else image[:, valid], scale)
     if part == window:
         # values without data may be NaN or far off: they must not reach the arithmetic
         filled = values if valid is None else mirror_filled(values, valid)
-        return WindowPixels(filled, _on_map(scene, part, valid))
+        return WindowPixels(filled, _on_map(source, part, valid))
     beyond = ((0, window.height - height), (0, window.width - width))
-    known = np.pad(np.ones(part[2:], dtype=bool) if valid is None else valid, beyond)
-    filled = mirror_filled(np.pad(values, ((0, 0), *beyond)), known)
-    return WindowPixels(filled, _on_map(scene, part, valid))
+    padded_valid = np.pad(np.ones(part[2:], dtype=bool) if valid is None else valid, beyond)
+    filled = mirror_filled(np.pad(values, ((0, 0), *beyond)), padded_valid)
+    return WindowPixels(filled, _on_map(source, part, valid))
 
 
 def _on_map(
-    scene: ReadableScene, window: Window, valid: npt.NDArray[np.bool_] | None
+    source: WindowSource, window: Window, valid: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.bool_] | None:
     """Return which of the map's pixels hold data, given which of the network's do."""
-    if scene.step == 1 or not scene.declares_nodata:
+    if source.step == 1 or not source.declares_nodata:
         return valid
     # a pixel of the network's may be valid for a part of what it covers
-    on_map = scene.read_map_valid(window)
+    on_map = source.read_raster_valid(window)
     return None if on_map.all() else on_map
 
 
 def _check_brightness(
-    scene: ReadableScene, values: npt.NDArray[np.floating[Any]], scale: float
+    source: WindowSource, values: npt.NDArray[np.floating[Any]], scale: float
 ) -> None:
     """Raise where a number can only be a mark of missing data.
 
     Raises:
-        HrrsiError: It is a thousand times full brightness.
+        InputError: It is a thousand times full brightness.
     """
     for extreme in (values.min(), values.max()):
         if abs(extreme) > _IMPOSSIBLE * scale:
-            raise HrrsiError(
+            raise InputError(
                 f"holds {extreme:g} where {scale:g} is full brightness",
-                where=scene.path,
-                fix="name the value of pixels without data with --nodata, or correct --scale",
+                where=source.path,
+                fix="name the value of pixels without data with `nodata`, or correct `scale`",
             )
 
 
@@ -158,7 +157,7 @@ def read_ahead(
     The scene must not be read by anyone else until the iterator ends or is closed.
 
     Raises:
-        HrrsiError: The file can't be read somewhere.
+        InputError: The file can't be read somewhere.
     """
     ready: queue.Queue[WindowPixels | BaseException | None] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()

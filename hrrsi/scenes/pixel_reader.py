@@ -33,12 +33,15 @@ class PixelReader:
         dataset: A rasterio dataset; nobody else may read it meanwhile.
         bands: The 1-based bands.
         where: Its name, for messages.
+        band_datasets: From `open_band_datasets`.
 
     Attributes:
         alpha_bands: The 1-based bands that the file calls alpha.
     """
 
-    def __init__(self, dataset: Any, bands: Sequence[int], where: str) -> None:
+    def __init__(
+        self, dataset: Any, bands: Sequence[int], where: str, band_datasets: Sequence[Any] = ()
+    ) -> None:
         self._dataset = dataset
         self._bands = list(bands)
         self._where = where
@@ -46,7 +49,7 @@ class PixelReader:
         self._row_bytes = dataset.width * sum(
             np.dtype(dataset.dtypes[band - 1]).itemsize for band in self._bands
         )
-        self._by_band: list[Any] | None = None
+        self._band_datasets = band_datasets
         # before the masks: where GDAL looked for one on a server in vain, rasterio raises that here
         self.alpha_bands = alpha_bands(dataset)
         meanings = [dataset.colorinterp[band - 1] for band in self._bands]
@@ -155,7 +158,7 @@ class PixelReader:
                 array: npt.NDArray[Any] = self._dataset.read(self._alpha, window=place, out=out)
             elif masks:
                 array = self._dataset.read_masks(self._masked, window=place, out=out)
-            elif self._by_band is None:
+            elif not self._band_datasets:
                 array = self._dataset.read(self._bands, window=place, out=out)
             else:
                 shape = (len(self._bands), window.height, window.width)
@@ -164,31 +167,36 @@ class PixelReader:
                     if out is None
                     else out
                 )
-                for number, opened in enumerate(self._by_band):
+                for number, opened in enumerate(self._band_datasets):
                     array[number] = opened.read(self._bands[number], window=place)
         except RasterioError as error:
             raise _unreadable(self._dataset, self._where, window, error) from error
         return array
 
-    def open_band_by_band(self, stack: ExitStack, open_again: Callable[[], Any]) -> None:
-        """Give each band a dataset of its own where that saves decoding, until `stack` closes.
 
-        A TIFF with one strip a band is decoded from the strip's start whenever another band was
-        read in between: each band keeps its place in its own strip this way.
+def open_band_datasets(
+    stack: ExitStack, dataset: Any, bands: Sequence[int], open_again: Callable[[], Any]
+) -> tuple[Any, ...]:
+    """Return a dataset for each band where that saves decoding, until `stack` closes; else none.
 
-        Args:
-            stack: Closes the datasets.
-            open_again: Opens the raster once more.
-        """
-        dataset = self._dataset
-        if (
-            len(self._bands) > 1
-            and dataset.driver == "GTiff"
-            and dataset.block_shapes[0][1] == dataset.width  # strips
-            and dataset.compression is not None
-            and dataset.interleaving == Interleaving.band
-        ):
-            self._by_band = [dataset] + [stack.enter_context(open_again()) for _ in self._bands[1:]]
+    A TIFF with one strip a band is decoded from the strip's start whenever another band was
+    read in between: each band keeps its place in its own strip this way.
+
+    Args:
+        stack: Closes the datasets.
+        dataset: The raster, open.
+        bands: The 1-based bands.
+        open_again: Opens the raster once more.
+    """
+    if (
+        len(bands) > 1
+        and dataset.driver == "GTiff"
+        and dataset.block_shapes[0][1] == dataset.width  # strips
+        and dataset.compression is not None
+        and dataset.interleaving == Interleaving.band
+    ):
+        return (dataset, *(stack.enter_context(open_again()) for _ in bands[1:]))
+    return ()
 
 
 def _unreadable(dataset: Any, where: str, window: Window, error: RasterioError) -> HrrsiError:

@@ -37,7 +37,6 @@ class ScenePolygons:
 
     Attributes:
         path: The file, for messages.
-        scene: The scene.
         geometries: (polygons,) shapely polygons and multipolygons, in the pixels of the scene's
             own grid: x is the column, y the row, (0, 0) the first pixel's outer corner.
         values: The attribute of each, empty where none was asked for.
@@ -45,7 +44,6 @@ class ScenePolygons:
     """
 
     path: str
-    scene: Scene
     geometries: npt.NDArray[Any]
     values: list[object]
     fids: npt.NDArray[np.int64]
@@ -178,7 +176,7 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
     )
     values = [_plain(v) for v in columns[0][present]] if attribute is not None else []
-    return ScenePolygons(str(path), scene, geometries, values, fids[present])
+    return ScenePolygons(str(path), geometries, values, fids[present])
 
 
 def _reprojected(
@@ -285,7 +283,7 @@ def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
         HrrsiError: As `scene_polygons`, or no polygon lies on the scene.
     """
     polygons = scene_polygons(path, scene)
-    whole = Window(0, 0, scene.dataset.height, scene.dataset.width)
+    whole = Window(0, 0, *scene.shape)
     if not len(polygons.geometries) or not polygons.near(whole).size:
         raise HrrsiError(
             f"no polygon lies on {scene.path}",

@@ -83,26 +83,25 @@ def scene_sample(scene: Scene) -> SceneSample:
     Raises:
         HrrsiError: The file can't be read somewhere.
     """
-    own = scene.on_own_grid
-    longest = max(own.height, own.width)
+    longest = max(scene.shape)
     found: list[_Values] = []
     if longest <= _LARGEST_SIDE:
-        whole = Window(0, 0, own.height, own.width)
-        found = [_values(own, whole, thin=longest > _LARGEST_SIDE / 2)]
+        whole = Window(0, 0, *scene.shape)
+        found = [_values(scene, whole, thin=longest > _LARGEST_SIDE / 2)]
     else:
-        with own.reduced(_SIDE, _LARGEST_SIDE) as overview:
+        with scene.reduced(_SIDE, _LARGEST_SIDE) as overview:
             if overview is not None:
-                whole = Window(0, 0, overview.height, overview.width)
+                whole = Window(0, 0, *overview.shape)
                 found = [_values(overview, whole)]
     for pieces in _PIECES:
         if any(part.values.size for part in found) or longest <= _LARGEST_SIDE:
             break
         windows = [
-            Window(row, col, min(_PIECE, own.height), min(_PIECE, own.width))
-            for row in _spread(own.height, pieces)
-            for col in _spread(own.width, pieces)
+            Window(row, col, min(_PIECE, scene.height), min(_PIECE, scene.width))
+            for row in _spread(scene.height, pieces)
+            for col in _spread(scene.width, pieces)
         ]
-        found = [_values(own, window) for window in windows]
+        found = [_values(scene, window) for window in windows]
     values = np.concatenate([part.values for part in found], axis=1)
     lacking = sum(part.without_height for part in found)
     return SceneSample(

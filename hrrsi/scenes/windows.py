@@ -5,6 +5,13 @@ from typing import NamedTuple
 DEFAULT_WINDOW = 512
 
 
+class Grid(NamedTuple):
+    """Rows and columns of pixels."""
+
+    height: int
+    width: int
+
+
 class Window(NamedTuple):
     """A rectangle of pixels: first row, first column, height, width."""
 

@@ -38,6 +38,7 @@ from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_checks import ResolutionWarning
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.window_source import SceneWindows
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 SMALL = ["--window", "64", "--overlap", "16"]
@@ -91,7 +92,7 @@ def test_maps_a_scene_into_the_current_folder(run: Run, tmp_path: Path, made_wei
         strips = [
             strip.labels
             for strip in predict_strips(
-                source, open_engine(made_weights), MapOptions(window=64, overlap=16)
+                SceneWindows(source), open_engine(made_weights), MapOptions(window=64, overlap=16)
             )
         ]
     with rasterio.open("scene_classes.tif") as written, rasterio.open(scene) as source:

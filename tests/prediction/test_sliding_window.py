@@ -20,6 +20,7 @@ from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.window_source import SceneWindows
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 Write = Callable[..., Path]
@@ -63,7 +64,7 @@ def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
     with open_scene(path, nodata=nodata) as scene:
         labels = np.full((scene.height, scene.width), 254, dtype=np.uint8)
         next_row = 0
-        for row, strip, *_ in predict_strips(scene, runner, mapping, **options):
+        for row, strip, *_ in predict_strips(SceneWindows(scene), runner, mapping, **options):
             assert row == next_row
             assert strip.shape[1] == scene.width
             assert strip.dtype == np.uint8
@@ -186,9 +187,11 @@ def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weight
     options = MapOptions(window=64, overlap=16)
     engine = open_engine(made_weights, EngineOptions(precision="32"))
     with open_scene(path) as scene:
-        strips = list(predict_strips(scene, engine, options))
+        strips = list(predict_strips(SceneWindows(scene), engine, options))
         for number, strip in enumerate(strips):
-            rest = list(predict_strips(scene, engine, options, first_row=strip.first_row))
+            rest = list(
+                predict_strips(SceneWindows(scene), engine, options, first_row=strip.first_row)
+            )
             assert len(rest) == len(strips) - number
             for one, other in zip(strips[number:], rest, strict=True):
                 assert one.first_row == other.first_row
@@ -204,7 +207,7 @@ def test_probabilities_are_the_softmax_of_the_blended_logits(
     network = load_model(made_weights)
     with open_scene(path) as scene:
         (strip,) = predict_strips(
-            scene,
+            SceneWindows(scene),
             open_engine(made_weights, EngineOptions(precision="32")),
             MapOptions(window=64),
             probabilities="float32",
@@ -218,7 +221,7 @@ def test_probabilities_are_the_softmax_of_the_blended_logits(
     whole = pixels(64, 64)
     with open_scene(write(whole)) as scene:
         (strip,) = predict_strips(
-            scene,
+            SceneWindows(scene),
             open_engine(made_weights, EngineOptions(precision="32")),
             MapOptions(window=64),
             probabilities="float32",
@@ -298,7 +301,9 @@ def test_a_truncated_file_ends_in_one_error(write: Write, made_weights: Path) ->
 
 def test_stopping_early_ends_the_reader(write: Write, made_weights: Path) -> None:
     with open_scene(write(pixels(300, 300))) as scene:
-        rows = predict_strips(scene, open_engine(made_weights), MapOptions(window=64, overlap=16))
+        rows = predict_strips(
+            SceneWindows(scene), open_engine(made_weights), MapOptions(window=64, overlap=16)
+        )
         next(rows)
         assert len(readers()) == 1
         rows.close()

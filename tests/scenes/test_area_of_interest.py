@@ -11,10 +11,10 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from rasterio.warp import transform
+from samples.opened_windows import opened_windows
 
 from hrrsi.errors import HrrsiError
 from hrrsi.scenes.polygons import AreaOfInterest
-from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window, window_grid
 
 pytestmark = [
@@ -100,11 +100,11 @@ def test_pixels_whose_centre_lies_in_a_polygon(tmp_path: Path, suffix: str) -> N
     if suffix in (".fgb", ".shp"):
         shapes = [p for s in SHAPES for p in getattr(s, "geoms", [s])]
     aoi = polygon_file(tmp_path / f"aoi{suffix}", shapes, crs=crs)
-    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi) as scene:
+    with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi) as source:
         # GeoJSON keeps seven decimals of a degree: a centimetre
         edges = shapely.union_all(SHAPES).boundary.buffer(0.05)
-        assert_is(scene.area, expected(SHAPES), expected([edges]))
-        assert not scene.area.touches(Window(110, 40, 10, 40))
+        assert_is(source.area, expected(SHAPES), expected([edges]))
+        assert not source.area.touches(Window(110, 40, 10, 40))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_pixels_whose_centre_lies_in_a_polygon(tmp_path: Path, suffix: str) -> N
 )
 def test_turned_and_flipped_scenes(tmp_path: Path, place: Affine) -> None:
     aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, place)
-    with open_scene(scene_file(tmp_path / "a.tif", transform=place), aoi=aoi) as scene:
-        assert_is(scene.area, expected(SHAPES))
+    with opened_windows(scene_file(tmp_path / "a.tif", transform=place), aoi=aoi) as source:
+        assert_is(source.area, expected(SHAPES))
 
 
 def test_scenes_placed_by_control_points(tmp_path: Path) -> None:
@@ -129,17 +129,17 @@ def test_scenes_placed_by_control_points(tmp_path: Path) -> None:
     ]
     path = scene_file(tmp_path / "a.tif", transform=None, gcps=points)
     aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, turned)
-    with open_scene(path, aoi=aoi) as scene:
-        assert_is(scene.area, expected(SHAPES))
-        assert scene.resolution == pytest.approx(0.5, rel=1e-3)
+    with opened_windows(path, aoi=aoi) as source:
+        assert_is(source.area, expected(SHAPES))
+        assert source.scene.resolution == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("place", [None, from_origin(7, 5, 0.25, 0.25)])
 def test_without_any_crs_the_transform_counts(tmp_path: Path, place: Affine | None) -> None:
     aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, place or Affine.identity(), crs=None)
     path = scene_file(tmp_path / "a.tif", crs=None, transform=place)
-    with open_scene(path, aoi=aoi) as scene:
-        assert_is(scene.area, expected(SHAPES))
+    with opened_windows(path, aoi=aoi) as source:
+        assert_is(source.area, expected(SHAPES))
 
 
 def test_large_and_many_polygons(tmp_path: Path) -> None:
@@ -152,15 +152,15 @@ def test_large_and_many_polygons(tmp_path: Path) -> None:
     small = [shapely.Point(x, y).buffer(0.8) for x, y in random.random((3000, 2)) * (WIDTH, HEIGHT)]
     shapes = [star, *small]
     aoi = polygon_file(tmp_path / "aoi.gpkg", shapes)
-    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi) as scene:
-        assert_is(scene.area, expected(shapes))
+    with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi) as source:
+        assert_is(source.area, expected(shapes))
 
 
 def test_the_area_lies_on_the_own_grid_of_a_resampled_scene(tmp_path: Path) -> None:
     aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES)
-    with open_scene(scene_file(tmp_path / "a.tif"), aoi=aoi, resolution=1.3) as scene:
-        assert scene.step > 2
-        assert_is(scene.area, expected(SHAPES))
+    with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi, resolution=1.3) as source:
+        assert source.step > 2
+        assert_is(source.area, expected(SHAPES))
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,14 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     aoi = polygon_file(tmp_path / "aoi.gpkg", shapes, crs=crs)
     path = scene_file(tmp_path / "a.tif", crs=scene_crs)
-    with pytest.raises(HrrsiError, match=message), open_scene(path, aoi=aoi):
+    with pytest.raises(HrrsiError, match=message), opened_windows(path, aoi=aoi):
         pass
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     path = scene_file(tmp_path / "a.tif")
-    with pytest.raises(HrrsiError, match="no such file"), open_scene(path, aoi=tmp_path / "b.gpkg"):
+    with (
+        pytest.raises(HrrsiError, match="no such file"),
+        opened_windows(path, aoi=tmp_path / "b.gpkg"),
+    ):
         pass

@@ -15,6 +15,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 from safetensors.torch import load_file
 from samples.made_weights import meta, save_made_weights, scene_pixels
+from samples.opened_windows import opened_windows
 from samples.raw_layouts import (
     class_map,
     own_folder,
@@ -299,10 +300,9 @@ def test_coarser_windows_are_means_of_image_and_heights(tmp_path: Path) -> None:
     heights = hills((96, 64))
     heights[10:14, 20:24] = np.nan
     dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
-    with open_scene(scene, height_model=dsm, resolution=1.0) as opened:
-        window = Window(0, 0, opened.height, opened.width)
-        found = opened.read(window)
-        valid = opened.read_valid(window, found)
+    with opened_windows(scene, height_model=dsm, resolution=1.0) as source:
+        found, valid = source.read(Window(0, 0, *source.network_grid))
+    assert valid is not None
     expected = np.concatenate([read(scene), heights[None]]).reshape(4, 48, 2, 32, 2).mean((2, 4))
     np.testing.assert_array_equal(valid, np.isfinite(expected[3]))
     np.testing.assert_allclose(found[:, valid], expected[:, valid], rtol=1e-5)

@@ -8,9 +8,10 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
+from samples.opened_windows import opened_windows
 
 from hrrsi.errors import HrrsiError
-from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_grid
 
 PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :117, :141]
@@ -30,10 +31,13 @@ def save(path: Path, pixels: np.ndarray = PIXELS, size: float = 0.1, **profile: 
     return path
 
 
-def whole(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    window = Window(0, 0, scene.height, scene.width)
-    pixels = scene.read(window)
-    return pixels, scene.read_valid(window, pixels)
+def part_of(source: SceneWindows, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    pixels, valid = source.read(window)
+    return pixels, np.ones(pixels.shape[1:], dtype=bool) if valid is None else valid
+
+
+def whole(source: SceneWindows) -> tuple[np.ndarray, np.ndarray]:
+    return part_of(source, Window(0, 0, *source.network_grid))
 
 
 def area_means(pixels: np.ndarray, valid: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
@@ -66,10 +70,10 @@ def test_a_coarser_grid_holds_means_of_pixels_with_data(
     path = save(tmp_path / "a.tif", pixels, nodata=250)
     valid = ~(pixels == 250).all(axis=0)
     expected, with_data = area_means(pixels.astype(float), valid, step)
-    with open_scene(path, resolution=0.1 * step) as scene:
-        assert scene.step == pytest.approx(step)
-        assert scene.dataset.shape == PIXELS.shape[1:]
-        found, found_valid = whole(scene)
+    with opened_windows(path, resolution=0.1 * step) as source:
+        assert source.step == pytest.approx(step)
+        assert source.raster_grid == PIXELS.shape[1:]
+        found, found_valid = whole(source)
     assert found.dtype == dtype
     assert found.shape == expected.shape
     np.testing.assert_array_equal(found_valid, with_data)
@@ -83,9 +87,9 @@ def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, s
     pixels = PIXELS[:, :50, :60].astype("float64")
     pixels[:, 20:30, 10:20] = np.nan
     valid = np.isfinite(pixels[0])
-    with open_scene(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as scene:
-        found, found_valid = whole(scene)
-        height, width = scene.height, scene.width
+    with opened_windows(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as source:
+        found, found_valid = whole(source)
+        height, width = source.network_grid
     assert (height - 1) * step < 50 <= height * step + 1e-9
     assert (width - 1) * step < 60 <= width * step + 1e-9
     for i in range(height):
@@ -117,40 +121,39 @@ def test_windows_agree_where_they_overlap(
     if overviews:
         with rasterio.open(path, "r+") as dataset:
             dataset.build_overviews([2, 4], Resampling.average)
-    with open_scene(path, resolution=resolution) as scene:
-        assert (scene.overview is not None) == (overviews and resolution >= 0.2)
-        everything, valid = whole(scene)
-        for row in window_grid(scene.height, scene.width, 37, 23):
+    with opened_windows(path, resolution=resolution) as source:
+        assert (source.overview is not None) == (overviews and resolution >= 0.2)
+        everything, valid = whole(source)
+        for row in window_grid(*source.network_grid, 37, 23):
             for w in row:
                 part = slice(w.row, w.row + w.height), slice(w.col, w.col + w.width)
-                here = scene.read(w)
+                here, here_valid = part_of(source, w)
                 np.testing.assert_array_equal(here, everything[:, *part])
-                np.testing.assert_array_equal(scene.read_valid(w, here), valid[part])
+                np.testing.assert_array_equal(here_valid, valid[part])
     assert 0.3 < valid.mean() < 1
 
 
 def test_validity_is_that_of_the_window_asked_for(tmp_path: Path) -> None:
     pixels = PIXELS.copy()
     pixels[:, HOLES] = 0
-    with open_scene(save(tmp_path / "a.tif", pixels, nodata=0), resolution=0.2) as scene:
+    with opened_windows(save(tmp_path / "a.tif", pixels, nodata=0), resolution=0.2) as source:
         first, second = Window(0, 0, 20, 20), Window(16, 22, 20, 20)
-        values = scene.read(first)
-        scene.read(second)
-        assert scene.read_valid(first, values).all()
-        assert not scene.read_valid(second, values).all()
+        for _ in range(2):
+            assert part_of(source, first)[1].all()
+            assert not part_of(source, second)[1].all()
 
 
 def test_overviews_are_read_where_they_help(tmp_path: Path) -> None:
     pixels = np.tile(PIXELS, (1, 3, 3))[:, :348, :420]
     path = save(tmp_path / "a.tif", pixels)
-    with open_scene(path, resolution=0.47) as scene:
-        expected, _ = whole(scene)
+    with opened_windows(path, resolution=0.47) as source:
+        expected, _ = whole(source)
     with rasterio.open(path, "r+") as dataset:
         dataset.build_overviews([2, 4, 8], Resampling.average)
-    with open_scene(path, resolution=0.47) as scene:
-        assert scene.overview is not None
-        assert scene.overview.dataset.shape == (87, 105)
-        found, _ = whole(scene)
+    with opened_windows(path, resolution=0.47) as source:
+        assert source.overview is not None
+        assert source.overview.dataset.shape == (87, 105)
+        found, _ = whole(source)
         assert found.shape == expected.shape
     # means of means: close, and far closer than a pixel to the side
     difference = np.abs(found.astype(int) - expected).mean()
@@ -158,11 +161,11 @@ def test_overviews_are_read_where_they_help(tmp_path: Path) -> None:
     assert 3 * difference < beside
     with rasterio.open(path, "r+") as dataset:
         dataset.write(pixels * 0 + 99)  # leaves the overviews as they are
-    with open_scene(path, resolution=0.47) as scene:
-        np.testing.assert_array_equal(whole(scene)[0], found)
+    with opened_windows(path, resolution=0.47) as source:
+        np.testing.assert_array_equal(whole(source)[0], found)
     # an overview mixes what only the user knows to be no data into its neighbours
-    with open_scene(path, resolution=0.47, nodata=0) as scene:
-        assert scene.overview is None
+    with opened_windows(path, resolution=0.47, nodata=0) as source:
+        assert source.overview is None
 
 
 @pytest.mark.parametrize("kind", ["internal", "external", "nodata", "alpha", "alpha_float"])
@@ -185,41 +188,41 @@ def test_pixels_without_data_do_not_bleed_through_overviews(tmp_path: Path, kind
                 dataset.write_mask(~holes)
             dataset.build_overviews([2], Resampling.average)
     expected, valid = area_means(pixels.astype(float), ~holes, 2)
-    with open_scene(path, resolution=0.2) as scene:
-        assert (scene.overview is None) == (kind in ("external", "alpha_float"))
-        found, found_valid = whole(scene)
+    with opened_windows(path, resolution=0.2) as source:
+        assert (source.overview is None) == (kind in ("external", "alpha_float"))
+        found, found_valid = whole(source)
     np.testing.assert_array_equal(found_valid, valid)
     assert np.abs(found - expected)[:, valid].max() < 1
 
 
-def test_a_window_knows_its_place_on_the_input(tmp_path: Path) -> None:
-    with open_scene(save(tmp_path / "a.tif"), resolution=0.27) as scene:
-        assert (scene.height, scene.width) == (44, 53)
-        assert scene.on_input_grid(Window(0, 0, 44, 53)) == Window(0, 0, 117, 141)
-        assert scene.on_input_grid(Window(10, 20, 5, 4)) == Window(27, 54, 14, 11)
-        own = scene.on_own_grid
-        assert (own.height, own.width, own.step) == (117, 141, 1)
-        np.testing.assert_array_equal(own.read(Window(3, 4, 50, 60)), PIXELS[:, 3:53, 4:64])
+def test_a_window_knows_its_place_on_the_raster(tmp_path: Path) -> None:
+    with opened_windows(save(tmp_path / "a.tif"), resolution=0.27) as source:
+        assert source.network_grid == (44, 53)
+        assert source.raster_window(Window(0, 0, 44, 53)) == Window(0, 0, 117, 141)
+        assert source.raster_window(Window(10, 20, 5, 4)) == Window(27, 54, 14, 11)
+        scene = source.scene
+        assert source.raster_grid == scene.shape == (117, 141)
+        np.testing.assert_array_equal(scene.read(Window(3, 4, 50, 60)), PIXELS[:, 3:53, 4:64])
         assert scene.resolution == pytest.approx(0.1)  # the raster's own
 
 
 def test_much_the_same_resolution_is_left_alone(tmp_path: Path) -> None:
-    with open_scene(save(tmp_path / "a.tif"), resolution=0.1005) as scene:
-        assert scene.step == 1
-        np.testing.assert_array_equal(whole(scene)[0], PIXELS)
+    with opened_windows(save(tmp_path / "a.tif"), resolution=0.1005) as source:
+        assert source.step == 1
+        np.testing.assert_array_equal(whole(source)[0], PIXELS)
 
 
 def test_what_can_not_be_resampled_is_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", crs=None)
     with (
-        pytest.raises(HrrsiError, match=r"a.tif: its ground resolution is not known.*--resample"),
-        open_scene(path, resolution=0.2),
+        pytest.raises(HrrsiError, match=r"a.tif: its ground resolution is not known.*`resample`"),
+        opened_windows(path, resolution=0.2),
     ):
         pass
     path = save(tmp_path / "b.tif", size=10)
     with (
         pytest.raises(HrrsiError, match=r"has 10 m a pixel, far too coarse to be read at 0\.1 m"),
-        open_scene(path, resolution=0.1),
+        opened_windows(path, resolution=0.1),
     ):
         pass
 
@@ -228,8 +231,8 @@ def test_what_can_not_be_resampled_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [0.4, 3.3, 500])
 def test_tiny_scenes(tmp_path: Path, shape: tuple[int, int], step: float) -> None:
     pixels = PIXELS[:, : shape[0], : shape[1]]
-    with open_scene(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as scene:
-        found, valid = whole(scene)
+    with opened_windows(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as source:
+        found, valid = whole(source)
     assert found.shape[1:] == tuple(max(1, int(np.ceil(n / step))) for n in shape)
     assert valid.all()
     assert pixels.min() <= found.min() <= found.max() <= pixels.max()

@@ -1,0 +1,307 @@
+"""What sliding-window inference reads: windows on a network's grid, of a scene or of an array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hrrsi.errors import InputError
+from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
+from hrrsi.scenes.scene import Scene, open_overview
+from hrrsi.scenes.windows import Grid, Window
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
+
+_SAME_RESOLUTION = 0.01
+_FINEST_STEP = 1 / 16
+
+
+class WindowSource(Protocol):
+    """Pixels on two grids: the network's, on which windows lie, and the raster's, which maps have.
+
+    Pixel i of the raster has its centre at ``(i + 0.5) / step - 0.5`` on the network's grid, along
+    both axes.
+    """
+
+    @property
+    def path(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def network_grid(self) -> Grid:
+        """Rows and columns of the pixels that the network sees; they cover the raster."""
+        ...
+
+    @property
+    def raster_grid(self) -> Grid:
+        """Rows and columns of the raster, and of its map."""
+        ...
+
+    @property
+    def step(self) -> float:
+        """The raster's pixels in one of the network's, along each axis."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the type of the raster's values."""
+        ...
+
+    @property
+    def has_height(self) -> bool:
+        """Whether the last band is a height."""
+        ...
+
+    @property
+    def declares_nodata(self) -> bool:
+        """Whether some pixels may hold no data."""
+        ...
+
+    @property
+    def area(self) -> AreaOfInterest | None:
+        """The area of interest, on the raster's grid."""
+        ...
+
+    def raster_window(self, window: Window) -> Window:
+        """Return the raster's pixels that a window covers, wholly or in part."""
+        ...
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
+        """Return the values of a window, and which of its pixels hold data.
+
+        Args:
+            window: On the network's grid.
+
+        Returns:
+            (bands, height, width) in the raster's type, float32 where the last band is a height;
+            and (height, width) bool, None where all hold data.
+
+        Raises:
+            InputError: The file can't be read there (truncated, damaged).
+        """
+        ...
+
+    def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which of the raster's pixels in a window hold data.
+
+        Args:
+            window: On the network's grid; `raster_window` says where the pixels lie.
+
+        Raises:
+            InputError: The file can't be read there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SceneWindows:
+    """A scene, on its raster's own grid or at another resolution. See `WindowSource`.
+
+    On a coarser grid than the raster's own, pixels are means of those that they cover; on a finer
+    one they are interpolated. Pixels without data don't enter into either.
+
+    Attributes:
+        scene: The scene; nobody else may read it meanwhile.
+        step: The raster's pixels in one of the network's.
+        area: The area of interest, or None.
+        overview: The overview that a coarser grid is read from, or None.
+    """
+
+    scene: Scene
+    step: float = 1.0
+    area: AreaOfInterest | None = None
+    overview: Scene | None = None
+
+    @property
+    def path(self) -> str:
+        """The scene's path, as given."""
+        return self.scene.path
+
+    @property
+    def network_grid(self) -> Grid:
+        """Rows and columns of the pixels that the network sees; they cover the raster."""
+        return Grid(*(max(1, math.ceil(n / self.step - 1e-6)) for n in self.scene.shape))
+
+    @property
+    def raster_grid(self) -> Grid:
+        """Rows and columns of the raster."""
+        return Grid(*self.scene.shape)
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the type of the raster's bands."""
+        return self.scene.dtype
+
+    @property
+    def has_height(self) -> bool:
+        """Whether the last band is a height."""
+        return self.scene.has_height
+
+    @property
+    def declares_nodata(self) -> bool:
+        """Whether some pixels may hold no data."""
+        return self.scene.declares_nodata
+
+    def raster_window(self, window: Window) -> Window:
+        """Return the raster's pixels that a window covers, wholly or in part."""
+        if self.step == 1:
+            return window
+        height, width = self.raster_grid
+        row = min(math.floor(window.row * self.step), height - 1)
+        col = min(math.floor(window.col * self.step), width - 1)
+        stop_row = min(math.ceil((window.row + window.height) * self.step), height)
+        stop_col = min(math.ceil((window.col + window.width) * self.step), width)
+        return Window(row, col, max(1, stop_row - row), max(1, stop_col - col))
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
+        """Return the values of a window, and which of its pixels hold data."""
+        if self.step == 1:
+            values = self.scene.read(window)
+            return values, _valid(self.scene, window, values)
+        source, (height, width) = self.overview or self.scene, self.raster_grid
+        averages = self.step > 1
+
+        def read(place: Window) -> tuple[npt.NDArray[Any], Valid]:
+            values = source.read(place)
+            return values, _valid(source, place, values)
+
+        return resampled_window(
+            window,
+            GridAxis(self.step * source.height / height, source.height, averages),
+            GridAxis(self.step * source.width / width, source.width, averages),
+            read,
+        )
+
+    def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which of the raster's pixels in a window hold data."""
+        part = self.raster_window(window)
+        return self.scene.read_valid(part, self.scene.read(part))
+
+
+def _valid(scene: Scene, window: Window, values: npt.NDArray[Any]) -> Valid:
+    if not scene.declares_nodata:
+        return None
+    valid = scene.read_valid(window, values)
+    return None if valid.all() else valid
+
+
+@contextmanager
+def open_scene_windows(
+    scene: Scene, *, resolution: float | None = None, aoi: str | Path | None = None
+) -> Iterator[SceneWindows]:
+    """Open what sliding windows read of a scene.
+
+    Args:
+        scene: The open scene.
+        resolution: Metres a pixel at which it is read; by default the raster's own. A difference
+            of less than 1 % is left as it is.
+        aoi: A vector file of polygons, the area of interest.
+
+    Raises:
+        InputError: No polygon of the area of interest on the scene, or no ground resolution of
+            its own to start from.
+    """
+    with ExitStack() as stack:
+        step = 1.0 if resolution is None else _step(scene, resolution)
+        overview = None if resolution is None else _coarsest_overview(stack, scene, step)
+        area = None
+        if aoi is not None:
+            from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
+
+            area = area_of_interest(aoi, scene)
+        yield SceneWindows(scene, step, area, overview)
+
+
+def _step(scene: Scene, resolution: float) -> float:
+    """Return how many of the raster's pixels one of the wanted resolution is wide."""
+    own = scene.resolution
+    if own is None:
+        raise InputError(
+            "its ground resolution is not known, so it can't be read at another one",
+            where=scene.path,
+            fix="give it a CRS and a transform, or leave out `resample`",
+        )
+    step = resolution / own
+    if not (math.isfinite(step) and step >= _FINEST_STEP):
+        raise InputError(
+            f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
+            where=scene.path,
+            fix="use weights for that resolution, or leave out `resample`",
+        )
+    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def _coarsest_overview(stack: ExitStack, scene: Scene, step: float) -> Scene | None:
+    """Return the coarsest overview that is no coarser than a grid, or None."""
+    factors = scene.dataset.overviews(scene.bands[0])
+    fitting = {f: i for i, f in enumerate(factors) if f <= step * 1.001}
+    return open_overview(stack, scene, fitting[max(fitting)]) if fitting else None
+
+
+@dataclass(frozen=True)
+class ArrayWindows:
+    """An array. See `WindowSource`.
+
+    Attributes:
+        pixels: (bands, height, width) of any real type.
+        valid: (height, width) bool, which pixels hold data; None where all do.
+        has_height: Whether the last band is a height.
+    """
+
+    pixels: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_] | None = None
+    has_height: bool = False
+
+    path: str = "array"
+    step: float = 1.0
+    area: None = None
+
+    @property
+    def network_grid(self) -> Grid:
+        """Rows and columns of the array."""
+        return Grid(*self.pixels.shape[1:])
+
+    @property
+    def raster_grid(self) -> Grid:
+        """Rows and columns of the array."""
+        return self.network_grid
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the values' type."""
+        return self.pixels.dtype.name
+
+    @property
+    def declares_nodata(self) -> bool:
+        """Whether some pixels may hold no data; of floats, those that are not finite."""
+        return self.valid is not None or self.pixels.dtype.kind == "f"
+
+    def raster_window(self, window: Window) -> Window:
+        """Return the window itself."""
+        return window
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
+        """Return the values of a window, and which of its pixels hold data."""
+        row, col, height, width = window
+        part = self.pixels[:, row : row + height, col : col + width]
+        values = np.ascontiguousarray(part)
+        if not self.declares_nodata:
+            return values, None
+        valid: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=0)
+        if self.valid is not None:
+            valid &= self.valid[row : row + height, col : col + width]
+        return values, None if valid.all() else valid
+
+    def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window hold data, as (height, width)."""
+        valid = self.read(window)[1]
+        return np.ones(window[2:], dtype=bool) if valid is None else valid
