@@ -1,13 +1,14 @@
 """``hrrsi tile``: raw scenes and labels to a tiled dataset."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hrrsi.cli.messages import in_flags
 from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
-from hrrsi.cli.options import Bands, Height, Nodata, Overwrite, Quiet, integers, names
+from hrrsi.cli.options import READING_FLAGS, Overwrite, Quiet, names
 from hrrsi.tiling.options import TileOptions
 
 if TYPE_CHECKING:
@@ -76,13 +77,8 @@ _FLAGS: Flags = {
         ),
         kind=Path | None,
     ),
-    "bands": Flag(
-        get_args(Bands)[1],
-        kind=str | None,
-        value=lambda text: integers(text, "--bands"),
-        is_usage=True,
-    ),
-    "nodata": Flag(get_args(Nodata)[1]),
+    "bands": replace(READING_FLAGS["bands"], is_usage=True),
+    "nodata": READING_FLAGS["nodata"],
     "scale": Flag(
         typer.Option(
             "--scale",
@@ -90,7 +86,7 @@ _FLAGS: Flags = {
             "what the scenes declare (GDAL's scale, NBITS), 255 for uint8, else estimated.",
         )
     ),
-    "height": Flag(get_args(Height)[1]),
+    "height": READING_FLAGS["height"],
     "unknown": Flag(
         typer.Option(
             "--unknown", help="Labels that the scheme doesn't know: fail, or ignore their pixels."

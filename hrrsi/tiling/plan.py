@@ -134,55 +134,20 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     """
     files, scheme, split = sources
     by_name = {file.name: file for file in files}
-    bands: tuple[int, ...] = tuple(options.bands or ())
-    dtype = ""
-    rows: list[SceneRows] = []
-    footprints: list[Footprint] = []
-    patches: dict[Part, int] = {}
-    resolutions: list[float | None] = []
-    scales: dict[str, float | None] = {}
-    alpha_band = None
+    scenes: list[_Scene] = []
     for part, names in split.parts.items():
         for name in names:
-            file = by_name[name]
-            label = _label(file, eroded=options.eroded and part != "train")
-            height = _height(file, options)
-            band_count = len(bands) or _band_count(file.image, scheme)
-            with open_scene(
-                file.image, bands=options.bands, expected_bands=band_count, height_model=height
-            ) as scene:
-                scene_dtype = _patch_type(scene)
-                if dtype and scene_dtype != dtype:
-                    raise InputError(
-                        f"holds {scene_dtype} where the scenes before it hold {dtype}",
-                        where=file.image,
-                        fix="convert the scenes to one type",
-                    )
-                if bands and scene.bands != bands:  # an alpha that doesn't come last in all
-                    raise InputError(
-                        f"its bands but alpha are {_listed(scene.bands)} where those of the scenes "
-                        f"before it are {_listed(bands)}",
-                        where=file.image,
-                        fix="choose with `bands`, or bring them into one order",
-                    )
-                bands, dtype = scene.bands, scene_dtype
-                if options.bands is None:
-                    unread = set(range(1, scene.dataset.count + 1)) - set(bands)
-                    alpha_band = alpha_band or min(unread, default=None)
-                scale = known_scale(scene)
-                scales[file.image] = scale and scale.value
-                resolutions.append(scene.resolution)
-                footprints.append(footprint(name, part, scene.dataset))
-                area_of_interest(options.aoi, scene)
-                with open_labels(label, scene, scheme, name=name, unknown=options.unknown):
-                    grid = window_grid(
-                        scene.height, scene.width, options.size, options.effective_stride
-                    )
-                rows += _scene_rows(SceneRows(name, part, file.image, label, height, 0, 0, 0), grid)
-                patches[part] = patches.get(part, 0) + len(grid) * len(grid[0])
-    full_scale = options.scale or _common_scale(scales)
+            first = scenes[0] if scenes else None
+            scenes.append(_scene(by_name[name], part, scheme, options, first))
+    bands, dtype = scenes[0].bands, scenes[0].dtype
+    patches: dict[Part, int] = {}
+    for scene in scenes:
+        part = scene.footprint.part
+        patches[part] = patches.get(part, 0) + scene.patches
+    footprints = [scene.footprint for scene in scenes]
+    scale = options.scale or _common_scale({scene.image: scene.scale for scene in scenes})
     has_height = options.height is not None
-    has_statistics = scheme_statistics(scheme, bands, dtype, full_scale) is not None
+    has_statistics = scheme_statistics(scheme, bands, dtype, scale) is not None
     return TilingPlan(
         Tiling(
             options=options,
@@ -196,14 +161,76 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
             fingerprint=not all(footprints[0].comparable(other) for other in footprints),
         ),
         split,
-        rows,
+        [rows for scene in scenes for rows in scene.rows],
         footprints,
         patches,
         dtype,
-        full_scale,
-        _resolution(resolutions, scheme),
-        alpha_band,
+        scale,
+        _resolution([scene.resolution for scene in scenes], scheme),
+        next((s.alpha_band for s in scenes if s.alpha_band is not None), None),
     )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What a look at a scene and its label tells, without reading pixels."""
+
+    image: str
+    bands: tuple[int, ...]
+    alpha_band: int | None
+    dtype: str
+    scale: float | None
+    resolution: float | None
+    footprint: Footprint
+    rows: list[SceneRows]
+    patches: int
+
+
+def _scene(
+    file: SceneFiles, part: Part, scheme: Scheme, options: TileOptions, first: _Scene | None
+) -> _Scene:
+    label = _label(file, eroded=options.eroded and part != "train")
+    height = _height(file, options)
+    bands = options.bands or (first.bands if first else ())
+    band_count = len(bands) or _band_count(file.image, scheme)
+    with open_scene(
+        file.image, bands=options.bands, expected_bands=band_count, height_model=height
+    ) as scene:
+        dtype = _patch_type(scene)
+        if first is not None:
+            _require_alike(scene, dtype, first)
+        scale = known_scale(scene)
+        area_of_interest(options.aoi, scene)
+        with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown):
+            grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
+        unread = set(range(1, scene.dataset.count + 1)) - set(scene.bands)
+        return _Scene(
+            image=file.image,
+            bands=scene.bands,
+            alpha_band=min(unread, default=None) if options.bands is None else None,
+            dtype=dtype,
+            scale=scale and scale.value,
+            resolution=scene.resolution,
+            footprint=footprint(file.name, part, scene.dataset),
+            rows=_scene_rows(SceneRows(file.name, part, file.image, label, height, 0, 0, 0), grid),
+            patches=len(grid) * len(grid[0]),
+        )
+
+
+def _require_alike(scene: Scene, dtype: str, first: _Scene) -> None:
+    if dtype != first.dtype:
+        raise InputError(
+            f"holds {dtype} where the scenes before it hold {first.dtype}",
+            where=scene.path,
+            fix="convert the scenes to one type",
+        )
+    if scene.bands != first.bands:  # an alpha that doesn't come last in all
+        raise InputError(
+            f"its bands but alpha are {_listed(scene.bands)} where those of the scenes before it "
+            f"are {_listed(first.bands)}",
+            where=scene.path,
+            fix="choose with `bands`, or bring them into one order",
+        )
 
 
 def scheme_statistics(

@@ -16,6 +16,8 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from hrrsi.labels.splits import Part
+
 _BLOCK = (8, 32)  # rows and columns of a fingerprinted block, powers of two
 _SAMPLE = 1024  # one block in so many is kept, chosen by its content alone
 _LEAST_VALUES = 16  # a block with fewer different pixels (water, a dark corner) says nothing
@@ -38,7 +40,7 @@ class Footprint:
     """
 
     scene: str
-    part: str
+    part: Part
     crs: str | None
     outline: tuple[tuple[float, float], ...] | None
     pixel: float
@@ -72,7 +74,7 @@ class SceneOverlap(NamedTuple):
         )
 
 
-def footprint(scene: str, part: str, dataset: Any) -> Footprint:
+def footprint(scene: str, part: Part, dataset: Any) -> Footprint:
     """Return the footprint of an open rasterio dataset."""
     place = dataset.transform
     if place == Affine.identity():
