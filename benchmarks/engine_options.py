@@ -31,8 +31,8 @@ import torch
 from engine_ways import CORES, REFERENCE, SIZE, WAYS, Given, Logit, Pixels, Run
 from prettytable import PrettyTable
 
-from hrrsi.networks.weights import load_model
 from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
 
 TIMED_WINDOWS = 8  # of each way in each round

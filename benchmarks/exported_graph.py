@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from hrrsi.networks.segmentation import UED
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 
 WINDOW = 512
 RESOLUTION_CM = 30  # that of the rasters that are timed: GeoDeep would resample others

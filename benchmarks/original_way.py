@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 import torch
 
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 
 WINDOW = 512
 BATCH = 4

@@ -36,7 +36,7 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.segmentation import UED
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 

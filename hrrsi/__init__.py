@@ -8,37 +8,82 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrrsi.networks.weights import load_model
+    from hrrsi.errors import (
+        DependencyError,
+        DeviceError,
+        HrrsiError,
+        InputError,
+        MissingInputError,
+        OptionError,
+        OutputError,
+        OutputExistsError,
+        RunError,
+        WeightsError,
+    )
+    from hrrsi.file_info import FileInfo, info
+    from hrrsi.networks.weights_reading import load_model
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
     from hrrsi.prediction.predict import predict
     from hrrsi.prediction.segmenter import Segmenter
+    from hrrsi.profiling.figures import Profile, ProfileOptions
+    from hrrsi.profiling.profile import profile
     from hrrsi.tiling.options import TileOptions
     from hrrsi.tiling.tile import tile
 
     __version__: str
 
 _HOMES = {
+    "DependencyError": "hrrsi.errors",
+    "DeviceError": "hrrsi.errors",
     "EngineOptions": "hrrsi.prediction.options",
+    "FileInfo": "hrrsi.file_info",
+    "HrrsiError": "hrrsi.errors",
+    "InputError": "hrrsi.errors",
     "MapOptions": "hrrsi.prediction.options",
+    "MissingInputError": "hrrsi.errors",
+    "OptionError": "hrrsi.errors",
+    "OutputError": "hrrsi.errors",
+    "OutputExistsError": "hrrsi.errors",
     "OutputOptions": "hrrsi.prediction.options",
+    "Profile": "hrrsi.profiling.figures",
+    "ProfileOptions": "hrrsi.profiling.figures",
+    "RunError": "hrrsi.errors",
     "Segmenter": "hrrsi.prediction.segmenter",
-    "load_model": "hrrsi.networks.weights",
     "TileOptions": "hrrsi.tiling.options",
+    "WeightsError": "hrrsi.errors",
+    "info": "hrrsi.file_info",
+    "load_model": "hrrsi.networks.weights_reading",
     "predict": "hrrsi.prediction.predict",
+    "profile": "hrrsi.profiling.profile",
     "tile": "hrrsi.tiling.tile",
 }
 # The extra that brings what a name needs where that is not `gpu`.
 _EXTRAS = {"train": "train", "pretrain": "train"}
 
 __all__ = [
+    "DependencyError",
+    "DeviceError",
     "EngineOptions",
+    "FileInfo",
+    "HrrsiError",
+    "InputError",
     "MapOptions",
+    "MissingInputError",
+    "OptionError",
+    "OutputError",
+    "OutputExistsError",
     "OutputOptions",
+    "Profile",
+    "ProfileOptions",
+    "RunError",
     "Segmenter",
     "TileOptions",
+    "WeightsError",
     "__version__",
+    "info",
     "load_model",
     "predict",
+    "profile",
     "tile",
 ]
 
@@ -59,4 +104,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +17,20 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.quantities import area_text, counted, length_text, share_text
-from hrrsi.runs.training_lines import score_lines, training_lines
+from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
+from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
+from hrrsi.runs.training_lines import hardware_text, score_lines, training_lines
 from hrrsi.scenes.bands import alpha_bands
 from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.yaml_file import read_yaml
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
+_NOT_SETTINGS = ("data", "model", "encoder", "out", "device", "workers")
+_SCORES = {"val_mIoU": "mIoU", "val_OA": "OA", "val_top1": "top-1", "val_top5": "top-5"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class FileInfo:
     data: dict[str, Any]
 
 
-def file_info(path: str | Path) -> FileInfo:
+def info(path: str | Path) -> FileInfo:
     """Return what a file or folder is.
 
     Args:
@@ -62,16 +68,14 @@ def file_info(path: str | Path) -> FileInfo:
     if local.is_dir():
         if (local / DESCRIPTION).is_file():
             return _dataset_info(local)
-        from hrrsi.runs.info import run_info
-
-        found = run_info(local)
-        if found is None:
+        run = _run_info(local)
+        if run is None:
             raise HrrsiError(
                 f"is a folder without {DESCRIPTION}, and none of a run",
                 where=path,
                 fix="name a tiled dataset, a run folder, a weights file or a raster",
             )
-        return found
+        return run
     if local.suffix.lower() in _WEIGHTS_SUFFIXES:
         return _weights_info(local)
     return _raster_info(str(path))
@@ -166,6 +170,68 @@ def _dataset_info(folder: Path) -> FileInfo:
             )
         )
     return FileInfo("tiled dataset", lines, description.model_dump(mode="json"))
+
+
+def _run_info(folder: Path) -> FileInfo | None:
+    """Return what the folder of a run holds, or None where a folder is none."""
+    if not ((folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()):
+        return None
+    config, environment = read_yaml(folder / CONFIG), read_yaml(folder / ENVIRONMENT)
+    epochs = _metrics(folder / METRICS)
+    network = config.get("model", config.get("encoder"))
+    dataset, starts = environment.get("dataset", {}), environment.get("starts", [])
+    items = [f"{number:,} {what}" for what, number in dataset.items() if what != "sha256"]
+    settings = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
+    lines = [
+        ("network", str(network)),
+        ("data", ", ".join([str(config.get("data")), *items])),
+        *training_lines(settings),
+        ("done", f"{len(epochs)} of {counted(config.get('epochs', 0), 'epoch')}"),
+        *_best_line(epochs),
+    ]
+    if starts:
+        lines += _start_lines(starts, sum(row.get("seconds") or 0 for row in epochs))
+    weights = [path.name for path in folder.glob("*.safetensors") if path.name != NAN_BATCH]
+    lines.append(("weights", ", ".join(weights) or "none yet"))
+    kind = "pre-training run" if "encoder" in config else "training run"
+    return FileInfo(kind, lines, {"config": config, "environment": environment, "epochs": epochs})
+
+
+def _metrics(path: Path) -> list[dict[str, float | None]]:
+    """Return a row an epoch; None stands for what is not defined."""
+    if not path.is_file():  # before the first epoch ends
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError) as error:
+        raise HrrsiError("is no table of metrics", where=path, fix="copy the run again") from error
+    return [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
+
+
+def _best_line(epochs: list[dict[str, float | None]]) -> list[tuple[str, str]]:
+    chosen_by = next((key for key in ("val_mIoU", "val_top1") if epochs and key in epochs[0]), "")
+    known = [row for row in epochs if row.get(chosen_by) is not None]
+    if not known:
+        return []
+    best = max(known, key=lambda row: row[chosen_by] or 0)
+    scores = [f"{name} {share_text(best[key])}" for key, name in _SCORES.items() if key in best]
+    return [("best", f"epoch {best['epoch']:.0f}: validation {', '.join(scores)}")]
+
+
+def _start_lines(starts: list[dict[str, Any]], seconds: float) -> list[tuple[str, str]]:
+    first, last = starts[0], starts[-1]
+    resumed = f"; resumed {counted(len(starts) - 1, 'time')}" if len(starts) > 1 else ""
+    versions = last.get("versions", {})
+    kinds = ("python", "torch", "cuda")
+    named = [f"{name} {versions[name]}" for name in kinds if versions.get(name, "none") != "none"]
+    return [
+        ("started", f"{first.get('time')}{resumed}"),
+        ("took", f"{time_text(seconds)} on {hardware_text(last.get('hardware', {}))}"),
+        ("software", ", ".join([f"hrrsi {last.get('hrrsi', {}).get('version')}", *named])),
+    ]
 
 
 def _raster_info(path: str) -> FileInfo:

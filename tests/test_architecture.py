@@ -21,16 +21,13 @@ LIGHT_PACKAGES = {"typer", "hrrsi"}
 
 # What breaks a rule still, by rule. To shrink: what is mended must leave it, nothing may enter it.
 STILL_BROKEN: dict[str, set[str]] = {
-    "modules don't import each other in a circle": {
-        "hrrsi.file_info and hrrsi.runs.info",
-    },
+    "modules don't import each other in a circle": set(),
     "rooms import what the table of ARCHITECTURE.md allows": {
         "hrrsi.maps.preview imports hrrsi.prediction.mapped_scene",
         "hrrsi.networks.weights imports hrrsi.labels.scheme",
         "hrrsi.pretraining.dry_run imports hrrsi.training.run_checks",
         "hrrsi.pretraining.run imports hrrsi.training.run_checks",
         "hrrsi.runs.environment imports hrrsi.training.options",
-        "hrrsi.runs.info imports hrrsi.file_info",
         "hrrsi.runs.tensorboard_log imports hrrsi.training.options",
         "hrrsi.runs.tensorboard_log imports hrrsi.training.record",
         "hrrsi.runs.tensorboard_log imports hrrsi.training.sample_pictures",
@@ -64,15 +61,12 @@ STILL_BROKEN: dict[str, set[str]] = {
         "hrrsi.networks.weights_file",
         "hrrsi.prediction.engines.engine",
         "hrrsi.prediction.engines.onnxruntime_engine",
-        "hrrsi.prediction.engines.opening",
         "hrrsi.prediction.engines.openvino_engine",
         "hrrsi.prediction.engines.torch_engine",
-        "hrrsi.prediction.predict",
         "hrrsi.prediction.scene_checks",
         "hrrsi.prediction.scene_files",
         "hrrsi.prediction.scene_mapper",
         "hrrsi.prediction.sliding_window",
-        "hrrsi.prediction.window_reader",
         "hrrsi.pretraining.classifiers",
         "hrrsi.pretraining.dali_batches",
         "hrrsi.pretraining.run",
@@ -87,7 +81,6 @@ STILL_BROKEN: dict[str, set[str]] = {
         "hrrsi.scenes.bands",
         "hrrsi.scenes.height_files",
         "hrrsi.scenes.polygons",
-        "hrrsi.scenes.scene",
         "hrrsi.scenes.value_scale",
         "hrrsi.tiling.dataset",
         "hrrsi.training.batch_picture",

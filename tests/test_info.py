@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.maps.class_raster import write_class_raster
-from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -7,8 +7,10 @@ the package alone into a clean environment.
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from samples.made_weights import meta
 from samples.repository import REPOSITORY
 from typer.testing import CliRunner
 
+import hrrsi
 from hrrsi.cli import app
 from hrrsi.extras import MODULES
 from hrrsi.networks.segmentation import build_network
@@ -194,16 +197,102 @@ def test_what_an_extra_brings_is_said_in_one_line(
 def test_python_says_what_lacks_too(light: LightInstall) -> None:
     code = """
 import hrrsi
-from hrrsi.errors import DependencyError
-for name in hrrsi.__all__:
+help(hrrsi)
+for call in (hrrsi.load_model, hrrsi.profile):
     try:
-        getattr(hrrsi, name)
-    except DependencyError as error:
-        print(name, error)
+        call()
+    except hrrsi.DependencyError as error:
+        print("lacks:", error)
 """
     done = light.python(code)
     assert done.returncode == 0, done.stderr
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert "load_model" in lines
-    assert not {"predict", "Segmenter", "tile"} & set(lines)
-    assert lines["load_model"].endswith("pip install 'hrrsi[gpu]'")
+    assert all(f" {name}" in done.stdout for name in hrrsi.__all__ if name != "__version__")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("lacks:")]
+    assert len(lines) == 2
+    assert all(line.endswith("pip install 'hrrsi[gpu]'") for line in lines)
+
+
+def install(environment: Path, *arguments: str | Path) -> None:
+    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    constraints = REPOSITORY / "constraints.txt"
+    subprocess.run([*pip, "-c", constraints, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def disk_use(folder: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+@pytest.mark.slow  # downloads 200 MB
+def test_an_installation_maps_and_scores_in_600_mb(tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    before = disk_use(environment)
+    install(environment, copied_source(tmp_path))
+    assert disk_use(environment) - before < 600e6
+    python = environment / "bin" / "python"
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for module in sorted(HIDDEN):
+        code = f"import importlib.util; assert importlib.util.find_spec({module!r}) is None"
+        subprocess.run([python, "-c", code], check=True, env=clean, cwd=tmp_path)
+    hrrsi_command = environment / "bin" / "hrrsi"
+    for command in (
+        f"predict {SCENE} --out light.tif --preview light.png",
+        f"eval {EXAMPLES} --scheme dubai --split standard:test --report light.html",
+        "info light.tif",
+    ):
+        done = subprocess.run(
+            [hrrsi_command, *shlex.split(command)],
+            **{"cwd": tmp_path, "env": clean, "capture_output": True, "text": True},
+        )
+        assert done.returncode == 0, done.stderr
+    given = shlex.split(f"predict {SCENE} --out {tmp_path}/full/light.tif")
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert (tmp_path / "light.tif").read_bytes() == (tmp_path / "full/light.tif").read_bytes()
+
+
+@pytest.mark.slow  # as before
+def test_an_editable_installation_shows_its_types(tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    install(environment, "--no-deps", "--editable", copied_source(tmp_path))
+    script = tmp_path / "script.py"
+    script.write_text("import hrrsi\n\nhrrsi.predict(1)\nreveal_type(hrrsi.info('x').kind)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-executable", environment / "bin/python", script],
+        **{"cwd": tmp_path, "capture_output": True, "text": True},
+    )
+    assert 'Revealed type is "str"' in done.stdout, done.stdout
+    assert 'Argument 1 to "predict" has incompatible type "int"' in done.stdout
+
+
+def copied_source(folder: Path) -> Path:
+    """A copy of what is installed in a folder named like the package, as a clone is."""
+    source = folder / "hrrsi"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "hrrsi", source / "hrrsi", ignore=ignored)
+    return source
+
+
+def test_an_editable_installation_is_imported_from_the_folder_above(tmp_path: Path) -> None:
+    source = copied_source(tmp_path)
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(packages)
+    done = subprocess.run(
+        [environment / "bin" / "python", "-c", "import hrrsi; print(hrrsi.__file__, dir(hrrsi))"],
+        **{"cwd": tmp_path, "capture_output": True, "text": True},
+    )
+    assert done.stdout.split(maxsplit=1)[0] == str(source / "hrrsi" / "__init__.py"), done.stderr
+    assert all(repr(name) in done.stdout for name in ("info", "load_model", "predict", "profile"))
+
+
+def test_the_package_is_imported_at_once(light: LightInstall) -> None:
+    code = "import time\nat = time.perf_counter()\nimport hrrsi\nprint(time.perf_counter() - at)"
+    assert min(float(light.python(code).stdout) for _ in range(3)) < 0.05

@@ -11,8 +11,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import load_model
 
 LICENCE = (
     "Weights: MIT. Trained on 'Semantic segmentation of aerial imagery' of Dubai by Humans in the "

@@ -41,15 +41,15 @@ def info(
     import json
     import textwrap
 
-    from hrrsi.file_info import file_info
+    import hrrsi
 
-    found = file_info(file)
+    content = hrrsi.info(file)
     if output_format is Format.JSON:
-        typer.echo(json.dumps({"file": file, "kind": found.kind, **found.data}, indent=2))
+        typer.echo(json.dumps({"file": file, "kind": content.kind, **content.data}, indent=2))
         return
-    typer.echo(f"{file}: {found.kind}")
-    width = max(len(label) for label, _ in found.lines)
-    for label, text in found.lines:
+    typer.echo(f"{file}: {content.kind}")
+    width = max(len(label) for label, _ in content.lines)
+    for label, text in content.lines:
         wrapped = textwrap.fill(
             text,
             _WIDTH,

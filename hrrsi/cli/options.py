@@ -18,7 +18,6 @@ Weights = Annotated[
         "Default: the weights inside the package.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Windows or patches a step.")]
 _DEVICE = typer.Option(
     "--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
 )

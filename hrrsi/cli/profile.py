@@ -5,11 +5,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from hrrsi.cli.options import BatchSize, Device, Quiet
-from hrrsi.extras import requiring
+from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
+from hrrsi.cli.options import ENGINE_FLAGS, Quiet
+from hrrsi.profiling.figures import ProfileOptions
+
+_FLAGS: Flags = {
+    "classes": Flag(typer.Option("--classes", min=1, max=254, help="Classes of networks by name.")),
+    "size": Flag(typer.Option("--size", min=32, help="Rows and columns of the window, in pixels.")),
+    "latency": Flag(
+        typer.Option("--latency", help="Measure speed and peak memory on this device as well.")
+    ),
+    "batch": Flag(typer.Option("--batch", min=1, help="Windows or patches a step.")),
+    "device": ENGINE_FLAGS["device"],
+}
 
 
-@requiring("gpu", "profiling")
+@takes_option_classes
 def profile(
     models: Annotated[
         list[str] | None,
@@ -25,21 +36,10 @@ def profile(
         Path | None,
         typer.Option("--weights", help="Profile the network in this weights file (too)."),
     ] = None,
-    classes: Annotated[
-        int, typer.Option("--classes", min=1, max=254, help="Classes of networks by name.")
-    ] = 6,
-    size: Annotated[
-        int, typer.Option("--size", min=32, help="Rows and columns of the window, in pixels.")
-    ] = 512,
+    options: Annotated[ProfileOptions, _FLAGS] = ProfileOptions(),
     output: Annotated[
         Literal["table", "json", "markdown"], typer.Option("--format", help="How to print it.")
     ] = "table",
-    latency: Annotated[
-        bool,
-        typer.Option("--latency", help="Measure speed and peak memory on this device as well."),
-    ] = False,
-    batch: BatchSize = 1,
-    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Count a network's parameters and operations, and measure its speed.
@@ -53,36 +53,14 @@ def profile(
     """
     import json
 
-    from hrrsi.hardware import chosen_device
-    from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
-    from hrrsi.profiling.latency import model_latency, weights_latency
-    from hrrsi.profiling.profile import profile_model, profile_weights
-    from hrrsi.profiling.table import profile_table
-    from hrrsi.progress import progress
+    import hrrsi
 
-    names = list(models or (() if weights else (*GHOSTNET_MODELS, *BASELINE_MODELS)))
-    for name in names:
-        parsed_model(name)  # an unknown name fails before the first is measured
-    where = chosen_device(device)
-    profiles, latencies = [], []
-    total = len(names) + (weights is not None)
-    with progress("profiling", total, " models", enabled=not quiet) as bar:
-        for name in names:
-            profiles.append(profile_model(name, classes=classes, size=size))
-            if latency:
-                latencies.append(
-                    model_latency(name, classes=classes, size=size, batch=batch, device=where)
-                )
-            bar.update()
-        if weights:
-            profiles.append(profile_weights(weights, size=size))
-            if latency:
-                latencies.append(weights_latency(weights, size=size, batch=batch, device=where))
-            bar.update()
+    profiles = hrrsi.profile(
+        models or (), weights=weights, options=options, show_progress=not quiet
+    )
     if output == "json":
-        rows = [p.to_dict() for p in profiles]
-        for row, measured in zip(rows, latencies, strict=False):
-            row["latency"] = measured.to_dict()
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        typer.echo(profile_table(profiles, latencies, style=output))
+        typer.echo(json.dumps([profile.to_dict() for profile in profiles], indent=2))
+        return
+    from hrrsi.profiling.profile import profile_table
+
+    typer.echo(profile_table(profiles, style=output))

@@ -22,7 +22,6 @@ from hrrsi.networks.weights_file import (
     is_safetensors,
     meta_of,
     open_weights,
-    packaged_weights,
     refuse_run_checkpoint,
 )
 
@@ -34,30 +33,16 @@ _CLASSIFICATION_ONLY = (
 )
 
 
-def load_model(path: str | Path | None = None) -> SegmentationNetwork:
-    """Return a network with its weights, in eval mode, on the CPU.
+def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
+    """Return a network with its weights, in eval mode, and what these say of themselves.
 
     Args:
-        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``);
-            by default the weights inside the package.
-
-    Returns:
-        A module whose call on a normalised (N, bands, H, W) float tensor returns a dict with at
-        least ``lbl``, logits (N, classes, H, W), and whose ``meta`` is a `ModelMeta`.
+        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``).
 
     Raises:
         WeightsError: Truncated, not a weights file, of another model, or a pickle that holds more
             than tensors.
         MissingInputError: There is no such file.
-    """
-    return load_network(packaged_weights() if path is None else Path(path))[0]
-
-
-def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
-    """Return a network as `load_model`, and what its weights say of themselves.
-
-    Raises:
-        HrrsiError: As `load_model`.
     """
     meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
     try:

@@ -1,4 +1,4 @@
-"""Weights read without torch: what they say of themselves, and their tensors as arrays.
+"""Weights read: what they say of themselves and their tensors, without torch, or as a network.
 
 A published ``.pth`` checkpoint needs torch to be read, so what it holds is kept as a weights file
 in the cache, under the digest of its content.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,39 @@ import numpy.typing as npt
 from hrrsi.errors import HrrsiError, OutputError
 from hrrsi.extras import requiring
 from hrrsi.networks.model_meta import FORMAT, ModelMeta
-from hrrsi.networks.weights_file import content_digest, is_safetensors, meta_of, open_weights
+from hrrsi.networks.weights_file import (
+    content_digest,
+    is_safetensors,
+    meta_of,
+    open_weights,
+    packaged_weights,
+)
+
+if TYPE_CHECKING:
+    from hrrsi.networks.network import SegmentationNetwork
+
+
+@requiring("gpu", "a network in PyTorch")
+def load_model(path: str | Path | None = None) -> SegmentationNetwork:
+    """Return a network with its weights, in eval mode, on the CPU.
+
+    Args:
+        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``);
+            by default the weights inside the package.
+
+    Returns:
+        A module whose call on a normalised (N, bands, H, W) float tensor returns a dict with at
+        least ``lbl``, logits (N, classes, H, W), and whose ``meta`` is a `ModelMeta`.
+
+    Raises:
+        WeightsError: Truncated, not a weights file, of another model, or a pickle that holds more
+            than tensors.
+        MissingInputError: There is no such file.
+        DependencyError: PyTorch is not installed.
+    """
+    from hrrsi.networks.weights import load_network
+
+    return load_network(packaged_weights() if path is None else Path(path))[0]
 
 
 def read_meta(path: str | Path) -> ModelMeta:

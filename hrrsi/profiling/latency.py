@@ -9,9 +9,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,43 +18,10 @@ from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
+from hrrsi.profiling.figures import Latency
 
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
 _PASSES = 8  # windows are computed side by side
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Time and memory of a network as `hrrsi.predict` runs it: the segmentation head alone.
-
-    Attributes:
-        device: Name of the device, with the number of threads where it is a CPU.
-        engine: What runs it, and in which precision.
-        batch: Windows a pass.
-        milliseconds: Median time of a window, from its pixels to its logits, both in main memory,
-            where several are in work at once.
-        megapixels_per_second: The same as a rate.
-        peak_memory_bytes: GPU: most memory that PyTorch held on it. CPU: peak resident memory of
-            a process that does nothing else, Python included.
-    """
-
-    device: str
-    engine: str
-    batch: int
-    milliseconds: float
-    megapixels_per_second: float
-    peak_memory_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return {
-            "device": self.device,
-            "engine": self.engine,
-            "batch": self.batch,
-            "milliseconds_per_window": self.milliseconds,
-            "megapixels_per_second": self.megapixels_per_second,
-            "peak_memory_bytes": self.peak_memory_bytes,
-        }
 
 
 def model_latency(

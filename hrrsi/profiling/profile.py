@@ -1,210 +1,171 @@
-"""What a network costs: parameters, operations by named conventions, file size."""
+"""What networks cost: `hrrsi.profile`, and the table of it with what each column means."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal
 
-import safetensors.torch
-import torch
-from torch import nn
+from prettytable import PrettyTable, TableStyle
 
-from hrrsi.errors import HrrsiError
-from hrrsi.networks.decoder import ScoreFusion
-from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model
+from hrrsi.extras import requiring
+from hrrsi.hardware import chosen_device
+from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
+from hrrsi.profiling.figures import Latency, Profile, ProfileOptions
+from hrrsi.progress import progress
 
 
-class PublishedFigures(NamedTuple):
-    """What the networks' published table says, for 6 classes at 512x512."""
-
-    parameters: int
-    gflops: float
-
-
-PUBLISHED: dict[str, PublishedFigures] = {
-    "ued": PublishedFigures(2_767_252, 1.44),
-    "ued_bes": PublishedFigures(2_822_393, 2.19),
-    "ued_bes_sfm": PublishedFigures(2_833_409, 2.37),
-}
-PUBLISHED_SIZE, PUBLISHED_CLASSES = 512, 6
-
-
-@dataclass(frozen=True)
-class Operations:
-    """What one forward pass computes, all heads included.
-
-    Attributes:
-        macs: Multiply-accumulates of convolutions and matrix products, and of nothing else. Of
-            encoders with attention, the products of queries, keys and values are not counted:
-            they are no layers.
-        published: The published "FLOPs": multiply-accumulates of convolutions, plus 1 per element
-            for a convolution's bias, 2 per element of a BatchNorm and 1 per element of a ReLU;
-            resizing, sampling, sigmoids, pooling, additions and products of maps count nothing.
-            Linear layers count as the 1x1 convolutions that they are; other norms and activations,
-            which the published networks lack, count nothing.
-    """
-
-    macs: int
-    published: int
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a network costs for one window.
-
-    Attributes:
-        model: Name of the network.
-        weights: The weights file it was read from, or None for a network by name.
-        classes: Number of classes.
-        size: Rows and columns of the window.
-        parameters: Number of parameters.
-        operations: What one forward pass computes.
-        ptflops_macs: What ptflops counts with its ``pytorch`` backend: also resizing, pooling
-            and whatever else is called through Python.
-        file_bytes: Size of the weights file; for a network by name that of a float32
-            ``.safetensors`` without metadata.
-    """
-
-    model: str
-    weights: str | None
-    classes: int
-    size: int
-    parameters: int
-    operations: Operations
-    ptflops_macs: int
-    file_bytes: int
-
-    @property
-    def published(self) -> PublishedFigures | None:
-        """The published table's figures, where they are for the same classes and size."""
-        if (self.size, self.classes) != (PUBLISHED_SIZE, PUBLISHED_CLASSES):
-            return None
-        return PUBLISHED.get(self.model)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the profile as plain data; operations in units of 1e9."""
-        published = self.published
-        return {
-            "model": self.model,
-            "weights": self.weights,
-            "classes": self.classes,
-            "size": self.size,
-            "parameters": self.parameters,
-            "gmacs": self.operations.macs / 1e9,
-            "gflops": 2 * self.operations.macs / 1e9,
-            "gflops_published": self.operations.published / 1e9,
-            "gflops_published_table": published and published.gflops,
-            "ptflops_gmacs": self.ptflops_macs / 1e9,
-            "file_bytes": self.file_bytes,
-        }
-
-
-def profile_model(model: str, *, classes: int = PUBLISHED_CLASSES, size: int = 512) -> Profile:
-    """Return what a network costs.
+@requiring("gpu", "profiling")
+def profile(
+    models: Sequence[str] = (),
+    *,
+    weights: str | Path | None = None,
+    options: ProfileOptions = ProfileOptions(),
+    show_progress: bool = False,
+) -> list[Profile]:
+    """Return what networks cost.
 
     Args:
-        model: Its name, as `hrrsi.networks.names.parsed_model` understands it.
-        classes: Number of classes.
-        size: Rows and columns of the window, at least 32.
+        models: Their names, as `hrrsi.networks.names.parsed_model` understands them; where neither
+            these nor `weights` are given, ours at three widths, with ResNets, and the baselines.
+        weights: A weights file, whose network comes last.
+        options: The window, and whether speed is measured.
+        show_progress: Whether a bar on a terminal's standard error shows how far it is.
 
     Raises:
-        HrrsiError: The name is not a model's, or its encoder can't carry the network.
+        OptionError: A name is not a model's.
+        WeightsError: The weights file can't be used.
+        DeviceError: The device is not to be had, or its memory does not hold network and batch.
+        DependencyError: PyTorch is not installed.
     """
-    network = build_network(model, classes).eval()
-    return _profile(network, model, None, size, len(safetensors.torch.save(network.state_dict())))
+    from hrrsi.profiling.latency import model_latency, weights_latency
+    from hrrsi.profiling.operations import profile_model, profile_weights
+
+    if not models and weights is None:
+        models = (*GHOSTNET_MODELS, *BASELINE_MODELS)
+    for name in models:
+        parsed_model(name)  # an unknown name fails before the first is measured
+    device = chosen_device(options.device)
+    size, batch, classes = options.size, options.batch, options.classes
+    profiles: list[Profile] = []
+    total = len(models) + (weights is not None)
+    with progress("profiling", total, " models", enabled=show_progress) as bar:
+        for name in models:
+            costs = profile_model(name, classes=classes, size=size)
+            if options.latency:
+                latency = model_latency(
+                    name, classes=classes, size=size, batch=batch, device=device
+                )
+                costs = replace(costs, latency=latency)
+            profiles.append(costs)
+            bar.update()
+        if weights is not None:
+            costs = profile_weights(Path(weights), size=size)
+            if options.latency:
+                latency = weights_latency(Path(weights), size=size, batch=batch, device=device)
+                costs = replace(costs, latency=latency)
+            profiles.append(costs)
+            bar.update()
+    return profiles
 
 
-def profile_weights(path: Path, *, size: int = 512) -> Profile:
-    """Return what the network in a weights file costs.
+def profile_table(
+    profiles: Sequence[Profile], *, style: Literal["table", "markdown"] = "table"
+) -> str:
+    """Return profiles as a table, followed by a line on each column's convention.
 
-    Raises:
-        HrrsiError: Not a weights file (see `hrrsi.networks.weights.load_model`).
+    Args:
+        profiles: One a row, all of the same window size, and all with a latency or none.
+        style: ``table`` for the terminal, or ``markdown``.
     """
-    network = load_model(path)
-    return _profile(network, network.meta.model, path.name, size, path.stat().st_size)
+    ptflops = f"ptflops {metadata.version('ptflops')}"
+    names = [
+        "model",
+        "parameters",
+        "published\nFLOPs (G)",
+        "published\ntable (G)",
+        f"{ptflops}\n(GMACs)",
+        "conv+matmul\nMACs (G)",
+        "real\nFLOPs (G)",
+        "weights\nfile (MB)",
+    ]
+    if profiles[0].latency is not None:
+        names += ["latency\n(ms/window)", "speed\n(Mpx/s)", "peak\nmemory (MB)"]
+    rows = [_profile_cells(profile) for profile in profiles]
+    if style == "markdown":
+        table = PrettyTable([name.replace("\n", " ") for name in names])
+        table.set_style(TableStyle.MARKDOWN)
+    else:  # PrettyTable breaks lines in rows, not in headers
+        table = PrettyTable(names, header=False)
+        table.add_row(names, divider=True)
+    table.add_rows(rows)
+    table.align = "r"
+    table.align[table.field_names[0]] = "l"
+    notes = _notes(profiles, ptflops)
+    if style == "markdown":
+        lines = [f"- {note}" for note in notes]
+    else:
+        lines = [
+            textwrap.fill(note, 98, subsequent_indent="  ", break_on_hyphens=False)
+            for note in notes
+        ]
+    return "\n".join([table.get_string(), "", *lines])
 
 
-def _profile(
-    network: SegmentationNetwork, model: str, weights: str | None, size: int, file_bytes: int
-) -> Profile:
-    # PyTorch makes more calls, which ptflops counts, where tensors hold no numbers
-    ptflops_macs = _ptflops_macs(network, network.bands, size)
-    network = network.to("meta")
-    return Profile(
-        model=model,
-        weights=weights,
-        classes=network.num_classes,
-        size=size,
-        parameters=sum(p.numel() for p in network.parameters()),
-        operations=count_operations(network, network.bands, size),
-        ptflops_macs=ptflops_macs,
-        file_bytes=file_bytes,
-    )
+def _profile_cells(profile: Profile) -> list[str]:
+    published, operations = profile.published, profile.operations
+    name = profile.model if profile.weights is None else f"{profile.model} ({profile.weights})"
+    return [
+        name,
+        f"{profile.parameters:,}",
+        f"{operations.published / 1e9:.2f}",
+        f"{published.gflops:.2f}" if published else "-",
+        f"{profile.ptflops_macs / 1e9:.3f}",
+        f"{operations.macs / 1e9:.3f}",
+        f"{2 * operations.macs / 1e9:.3f}",
+        f"{profile.file_bytes / 1e6:.2f}",
+        *([] if profile.latency is None else _latency_cells(profile.latency)),
+    ]
 
 
-def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
-    """Return what one forward pass of a (1, bands, size, size) window computes."""
-    counted: Counter[str] = Counter()
-
-    def count(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(module, nn.Conv2d):
-            taps = module.weight[0].numel()
-            counted["convolutions"] += output.numel() * taps
-            counted["biases"] += output.numel() if module.bias is not None else 0
-        elif isinstance(module, nn.Linear):
-            counted["convolutions"] += output.numel() * module.in_features
-            counted["biases"] += output.numel() if module.bias is not None else 0
-        elif isinstance(module, nn.BatchNorm2d):
-            counted["norms"] += 2 * output.numel()
-        elif isinstance(module, nn.ReLU):
-            counted["relus"] += output.numel()
-        elif isinstance(module, ScoreFusion):
-            # the outer product of row and column means: a matrix product of inner dimension 1
-            counted["matrix products"] += output[1].numel()
-
-    with _hooked(network, count), torch.inference_mode():
-        device = next(network.parameters()).device
-        network(torch.zeros(1, bands, size, size, device=device))
-    return Operations(
-        macs=counted["convolutions"] + counted["matrix products"],
-        published=sum(counted[what] for what in ("convolutions", "biases", "norms", "relus")),
-    )
+def _latency_cells(latency: Latency) -> list[str]:
+    return [
+        f"{latency.milliseconds:.1f}",
+        f"{latency.megapixels_per_second:.2f}",
+        f"{latency.peak_memory_bytes / 1e6:.0f}",
+    ]
 
 
-@contextlib.contextmanager
-def _hooked(network: nn.Module, hook: Any) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _ptflops_macs(network: nn.Module, bands: int, size: int) -> int:
-    from ptflops import get_model_complexity_info
-
-    said = io.StringIO()
-    with (
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
-        torch.inference_mode(),
-    ):
-        macs, _ = get_model_complexity_info(
-            network,
-            (bands, size, size),
-            print_per_layer_stat=False,
-            as_strings=False,
-            backend="pytorch",
-        )
-    if macs is None:
-        last = said.getvalue().strip().rsplit("\n", 1)[-1]
-        raise HrrsiError(f"ptflops could not count it ({last})", where=type(network).__name__)
-    return int(macs)
+def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
+    size = profiles[0].size
+    classes = " and ".join(str(c) for c in sorted({p.classes for p in profiles}))
+    notes = [
+        f"One {size}x{size} window, {classes} classes, all heads. G = 1e9, MB = 1e6 bytes.",
+        "published FLOPs: the convention of the published table, counted here: "
+        "multiply-accumulates of convolutions + 1 per element for a bias, 2 for BatchNorm, 1 for "
+        "ReLU.",
+        "published table: what that table says (6 classes, 512x512), - where it says nothing.",
+        f"{ptflops}: its pytorch backend; counts resizing, pooling and Python-level calls too.",
+        "conv+matmul MACs: multiply-accumulates of convolutions and matrix products alone.",
+        "real FLOPs: a multiplication and an addition for each of those MACs.",
+        "weights file: float32 .safetensors without metadata, or the file named.",
+    ]
+    models_by_way: dict[str, list[str]] = {}
+    for profile in profiles:
+        if (latency := profile.latency) is not None:
+            way = f"{latency.engine}, batch {latency.batch}, on {latency.device}"
+            models_by_way.setdefault(way, []).append(profile.model)
+    if models_by_way:
+        ways = [
+            way if len(models_by_way) == 1 else f"{', '.join(models)} by {way}"
+            for way, models in models_by_way.items()
+        ]
+        notes += [
+            "latency: median time as `hrrsi predict` runs the network (segmentation head alone, "
+            f"copies to and from the device included): {'; '.join(ways)}.",
+            "peak memory: of a process that does nothing else; on a GPU, what PyTorch held there.",
+        ]
+    return notes

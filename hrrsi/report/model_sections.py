@@ -30,13 +30,13 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
     Raises:
         HrrsiError: Not a weights file, or the memory does not hold the network.
     """
-    from hrrsi.file_info import file_info
+    from hrrsi.file_info import info
     from hrrsi.profiling.latency import weights_latency
 
     size, costs = 512, []
     try:
         with requiring("gpu", "counting operations"):
-            from hrrsi.profiling.profile import profile_weights
+            from hrrsi.profiling.operations import profile_weights
     except DependencyError:
         operations = "not counted, since PyTorch is not installed"
     else:
@@ -57,7 +57,7 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
                 "measured with this page; the scores may have been taken in another precision",
             )
         )
-    first, *rest = file_info(weights).lines
+    first, *rest = info(weights).lines
     return (first, *costs, *rest)
 
 

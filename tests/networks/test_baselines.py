@@ -24,7 +24,8 @@ from hrrsi.evaluation.patch_evaluation import evaluate_dataset
 from hrrsi.networks.encoders import TimmEncoder
 from hrrsi.networks.names import BASELINE_MODELS
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions

@@ -23,7 +23,7 @@ from hrrsi.errors import HrrsiError
 from hrrsi.networks.names import GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 
 PARAMETERS = {
     "ued": 2_767_252,

@@ -20,8 +20,8 @@ from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model, save_weights
-from hrrsi.networks.weights_reading import read_meta
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model, read_meta
 from hrrsi.training.encoder_weights import check_encoder_source
 
 

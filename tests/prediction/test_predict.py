@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine

@@ -14,7 +14,7 @@ from samples.naive_prediction import naive_labels
 
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
 from hrrsi.prediction.options import EngineOptions, MapOptions

@@ -1,18 +1,21 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+import hrrsi
 from hrrsi.cli import app
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model, save_weights
-from hrrsi.profiling.latency import Latency
-from hrrsi.profiling.profile import count_operations, profile_model
-from hrrsi.profiling.table import profile_table
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
+from hrrsi.profiling.figures import Latency
+from hrrsi.profiling.operations import count_operations, profile_model
+from hrrsi.profiling.profile import profile_table
 
 META = ModelMeta(
     model="ued",
@@ -170,16 +173,34 @@ def test_latency_names_device_batch_and_memory():
 
 
 def test_the_note_on_latency_names_the_engine_of_each_model():
-    profiles = [profile_model(name, size=64) for name in ("ued", "ued_bes", "ued-resnet18")]
     slow, fast = "torch, precision 32", "openvino, precision bf16"
-    latencies = [Latency("a board", engine, 1, 2.0, 3.0, 10**8) for engine in (fast, fast, slow)]
-    text = " ".join(profile_table(profiles, latencies).split())
+    profiles = [
+        replace(
+            profile_model(name, size=64), latency=Latency("a board", engine, 1, 2.0, 3.0, 10**8)
+        )
+        for name, engine in (("ued", fast), ("ued_bes", fast), ("ued-resnet18", slow))
+    ]
+    text = " ".join(profile_table(profiles).split())
     assert (
         f"included): ued, ued_bes by {fast}, batch 1, on a board; ued-resnet18 by {slow}, batch 1, "
         "on a board."
     ) in text
-    text = " ".join(profile_table(profiles[:2], latencies[:2]).split())
+    text = " ".join(profile_table(profiles[:2]).split())
     assert f"included): {fast}, batch 1, on a board." in text
+
+
+def test_python_profiles_as_the_command_does(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(build_network("ued", 2).state_dict(), META, path)
+    options = hrrsi.ProfileOptions(classes=3, size=64)
+    by_name, by_weights = hrrsi.profile(["ued_bes"], weights=path, options=options)
+    assert (by_name.model, by_name.classes, by_name.latency) == ("ued_bes", 3, None)
+    assert (by_weights.weights, by_weights.classes) == (path.name, 2)
+    arguments = ["ued_bes", "--weights", str(path), "--classes", "3", "--size", "64"]
+    rows = json.loads(profiled(*arguments, "--format", "json"))
+    assert rows == [by_name.to_dict(), by_weights.to_dict()]
+    with pytest.raises(hrrsi.OptionError, match="`size`: 16 is below 32"):
+        hrrsi.ProfileOptions(size=16)
 
 
 @pytest.mark.parametrize(

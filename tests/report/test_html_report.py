@@ -23,7 +23,7 @@ from hrrsi.evaluation.result import Comparison
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.profiling import latency
-from hrrsi.profiling.latency import Latency
+from hrrsi.profiling.figures import Latency
 from hrrsi.report import page
 from hrrsi.report.evaluated_map import map_names
 from hrrsi.report.markup import points_cell

@@ -30,12 +30,12 @@ from typer.testing import CliRunner, Result
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.runs import progress as epoch_progress
 from hrrsi.runs.curves import CurvePanels
 from hrrsi.runs.environment import dataset_digest, hardware
-from hrrsi.runs.info import hardware_text
 from hrrsi.runs.progress import EpochProgress
+from hrrsi.runs.training_lines import hardware_text
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.curves import write_curves

@@ -271,7 +271,7 @@ def test_the_average_is_that_of_the_steps(dataset: Path) -> None:
 
 
 def test_the_average_is_what_is_validated_and_kept(dataset: Path, tmp_path: Path) -> None:
-    from hrrsi.networks.weights import load_model
+    from hrrsi.networks.weights_reading import load_model
 
     run, _ = quietly(quick(dataset, tmp_path, epochs=1, average=0.5))
     trained = weights_of(run.folder / LAST_CHECKPOINT)

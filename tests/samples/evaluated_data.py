@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
 CLASSES = ["water", "clutter", "tree"]

@@ -10,7 +10,8 @@ from torch import nn
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import load_model, save_weights
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
 
 
 def meta_of(model: str, classes: int, bands: int = 3) -> ModelMeta:

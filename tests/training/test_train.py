@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.files import check_unlocked, locked
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import TiledDataset
 
 QUICK = [

@@ -12,7 +12,7 @@ from samples.training_runs import quick
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.networks.weights import load_model
+from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.initial_weights import first_network
