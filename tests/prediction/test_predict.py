@@ -466,7 +466,8 @@ def stopped_run(folder: Path, weights: Path, how: signal.Signals, *more: str) ->
     if not scene.exists():
         save_scene(scene, values, compress="jpeg", tiled=True)
     maps = folder / f"maps{how.name}"
-    line = ["predict", str(scene), "--out", str(maps), "--weights", str(weights), *SMALL, *more]
+    line = ["predict", str(scene), "--out", str(maps), "--weights", str(weights), *more]
+    line += ["--window", "128", "--overlap", "16"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hrrsi", *line],
         stdout=subprocess.DEVNULL,
