@@ -1,19 +1,21 @@
-"""Files and folders that appear under their final name whole, or not at all; and locks on them."""
+"""Files and folders: written whole or not at all, locked, digested, and the cache."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import hashlib
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
-from hrrsi.errors import HrrsiError, OutputError, OutputExistsError
+import platformdirs
+from filelock import FileLock, Timeout
+
+from hrrsi.errors import InputError, MissingInputError, OutputError, OutputExistsError
 
 
 @contextmanager
@@ -170,72 +172,106 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise MissingInputError("no such file", where=path, fix="check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is prepared once and used by many runs.
+
+    It is ``$HRRSI_CACHE``, by default ``hrrsi`` in the user's cache folder.
+    """
+    folder = os.environ.get("HRRSI_CACHE")
+    return Path(folder) if folder else platformdirs.user_cache_path("hrrsi", appauthor=False)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder, which need not exist, until the block ends.
 
-    The lock is the system's: it ends with this process, however that ends, and processes that
-    it forks don't share it. The file beside the folder that carries it says who holds it. On
-    file systems without locks this does nothing.
+    The file beside the folder that carries the lock says who holds it.
 
     Raises:
-        HrrsiError: Another process holds it, or the folder around it can't be written to.
+        OutputError: Another process holds it, or the folder around it can't be written to.
     """
     prepare_folder(folder.parent)
-    with _locked_file(folder) as file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            _lock_path(folder).unlink(missing_ok=True)
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with naming(folder, _lock_path(folder)), lock_held(_lock_path(folder), holder, _busy(folder)):
+        yield
 
 
 def check_unlocked(folder: Path) -> None:
     """Raise where another process holds a run's folder.
 
-    Not for the process that holds it: to close any handle of its file ends the lock.
+    Raises:
+        OutputError: It does.
+    """
+    path = _lock_path(folder)
+    if path.is_file():
+        _acquired(path, _busy(folder)).release()
+
+
+@contextmanager
+def lock_held(path: Path, holder: str, refusal: Callable[[str], OutputError]) -> Iterator[None]:
+    """Hold a lock until the block ends.
+
+    The lock is the system's: it ends with this process, however that ends, and processes that it
+    forks don't share it. On file systems without locks this does nothing.
+
+    Args:
+        path: The file that carries it; it is removed at the end.
+        holder: What the file says meanwhile of who holds it.
+        refusal: Makes the error of what the file says, where another process holds it.
 
     Raises:
-        HrrsiError: It does.
+        OutputError: Another process holds it.
     """
+    lock = _acquired(path, refusal)
     try:
-        with _lock_path(folder).open(encoding="utf-8") as file:
-            _lock(file, fcntl.LOCK_SH, folder)
-    except OSError:
-        return  # nobody works there; whether it can be a folder shows when it is made
+        with suppress(OSError):  # Windows lets nobody write or remove a locked file
+            path.write_text(holder, encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
-def _locked_file(folder: Path) -> TextIO:
-    path = _lock_path(folder)
-    while True:
-        with naming(folder, path):
-            file = path.open("a+", encoding="utf-8")
+def _acquired(path: Path, refusal: Callable[[str], OutputError]) -> FileLock:
+    # a moment, since a holder that ends may remove the file just as it is opened here
+    lock = FileLock(path, timeout=0.1, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
         try:
-            _lock(file, fcntl.LOCK_EX, folder)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            file.close()
+            holder = path.read_text(encoding="utf-8")
+        except OSError:  # on Windows
+            holder = ""
+        raise refusal(holder) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
-        file.close()  # its holder removed it before it was locked here
+    return lock
 
 
-def _lock(file: TextIO, kind: int, folder: Path) -> None:
-    try:
-        fcntl.lockf(file, kind | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        raise HrrsiError(
-            f"{file.read() or 'another process'} is working on this run",
-            where=folder,
-            fix="wait until it has ended, or give another --out",
-        ) from None
-    except OSError:
-        return  # a file system without locks
+def _busy(folder: Path) -> Callable[[str], OutputError]:
+    return lambda holder: OutputError(
+        f"{holder or 'another process'} is working on this run",
+        where=folder,
+        fix="wait until it has ended, or give another `out`",
+    )
 
 
 def _lock_path(folder: Path) -> Path:

@@ -14,8 +14,9 @@ from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
+from hrrsi.files import content_digest
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import content_digest, packaged_weights
+from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.engine import Engine
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import ScoreType
-from hrrsi.errors import HrrsiError
-from hrrsi.files import prepare_folder
+from hrrsi.errors import HrrsiError, OutputError
+from hrrsi.files import lock_held, prepare_folder
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
 from hrrsi.maps.score_rasters import stored_scores
 from hrrsi.quantities import byte_text
@@ -221,7 +220,8 @@ def open_partial_map(
             not enough space on the disk.
     """
     folder = partial_map_folder(path)
-    with _locked(folder, path):
+    prepare_folder(folder)
+    with lock_held(folder / _LOCK, str(os.getpid()), _busy(path)):
         partial = PartialMap(
             path,
             height=height,
@@ -246,47 +246,12 @@ def partial_map_folder(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished")
 
 
-@contextmanager
-def _locked(folder: Path, path: Path) -> Iterator[None]:
-    """Hold a folder for this process. The lock ends with the process, however that ends.
-
-    Raises:
-        HrrsiError: Another process holds it, or it can't be created.
-    """
-    while True:
-        prepare_folder(folder)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(descriptor, path)
-            # who held the lock may have removed the folder since it was opened
-            if _is_same_file(descriptor, folder / _LOCK):
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        process = os.pread(descriptor, 20, 0).decode() or "?"
-        raise HrrsiError(
-            f"is being mapped by another process ({process})",
-            where=path,
-            fix="wait for it, or choose another --out",
-        ) from error
-    except OSError:
-        pass  # a file system without locks, as some of networks are
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+def _busy(path: Path) -> Callable[[str], OutputError]:
+    return lambda process: OutputError(
+        f"is being mapped by another process ({process or '?'})",
+        where=path,
+        fix="wait for it, or choose another --out",
+    )
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -27,22 +26,6 @@ _CHECKPOINT = "pytorch-lightning_version"  # a key of each checkpoint of a run
 def packaged_weights() -> Path:
     """Return the weights inside the package."""
     return Path(str(resources.files("hrrsi") / "pretrained" / PACKAGED_WEIGHTS))
-
-
-def content_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal digits.
-
-    Raises:
-        MissingInputError: There is no such file.
-        InputError: It can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise MissingInputError("no such weights file", where=path, fix="check the path") from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from error
 
 
 def is_safetensors(path: Path) -> bool:

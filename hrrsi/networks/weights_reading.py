@@ -6,7 +6,6 @@ in the cache, under the digest of its content.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,9 @@ import numpy.typing as npt
 
 from hrrsi.errors import HrrsiError, OutputError
 from hrrsi.extras import requiring
+from hrrsi.files import cache_folder, content_digest
 from hrrsi.networks.model_meta import FORMAT, ModelMeta
 from hrrsi.networks.weights_file import (
-    content_digest,
     is_safetensors,
     meta_of,
     open_weights,
@@ -83,8 +82,8 @@ def read_weights(path: str | Path) -> tuple[ModelMeta, dict[str, npt.NDArray[np.
 def weights_file(path: Path) -> Path:
     """Return a ``.safetensors`` that holds what a file does: itself, or one from the cache.
 
-    The cache is ``$HRRSI_CACHE``, by default ``hrrsi`` in the user's cache folder. Processes share
-    it safely: a file appears in it whole, under the digest of what it was made from.
+    Processes share the cache safely: a file appears in it whole, under the digest of what it was
+    made from.
 
     Raises:
         HrrsiError: As `read_weights`.
@@ -107,12 +106,3 @@ def weights_file(path: Path) -> Path:
             fix="free space there, or name another folder with HRRSI_CACHE",
         ) from error
     return kept
-
-
-def cache_folder() -> Path:
-    """Return the folder of what is prepared once and used by many runs."""
-    given = os.environ.get("HRRSI_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hrrsi"

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError
+from hrrsi.files import content_digest
 from hrrsi.maps.areas import ClassAreas
 from hrrsi.maps.class_raster import read_class_raster, run_of, write_class_raster
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
 from hrrsi.maps.regions.sieve import sieved_strips, smallest_component
 from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
-from hrrsi.networks.weights_file import content_digest
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions

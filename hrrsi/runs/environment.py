@@ -30,9 +30,9 @@ import torch
 
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError
-from hrrsi.files import replacing
+from hrrsi.files import content_digest, replacing
+from hrrsi.hardware import available_cores
 from hrrsi.networks.names import parsed_model
-from hrrsi.networks.weights_file import content_digest
 from hrrsi.progress import progress
 from hrrsi.runs.options import ENVIRONMENT, RunOptions
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
@@ -111,7 +111,7 @@ def dataset_digest(dataset: TiledDataset, *, quiet: bool = False) -> str:
     with progress("reading the dataset", len(files) + 1, " files", enabled=not quiet) as bar:
         for path in [dataset.folder / DESCRIPTION, *files]:
             name = path.relative_to(dataset.folder).as_posix()
-            whole.update(f"{name}\0{path.stat().st_size}\0{_file_digest(path)}\n".encode())
+            whole.update(f"{name}\0{path.stat().st_size}\0{content_digest(path)}\n".encode())
             bar.update()
     return whole.hexdigest()
 
@@ -144,9 +144,7 @@ def hardware() -> dict[str, Any]:
     """Return the processor's model, its cores that this process may use, memory, and GPUs."""
     found: dict[str, Any] = {
         "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
     }
     if torch.cuda.is_available():
@@ -167,14 +165,6 @@ def _processor() -> str:
 
 def _present_splits(dataset: TiledDataset) -> list[str]:
     return [split for split in _SPLITS if split in dataset.description.splits]
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise HrrsiError(f"cannot be read ({error.strerror})", where=path) from error
 
 
 def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) -> None:

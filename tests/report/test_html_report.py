@@ -277,7 +277,7 @@ def test_names_are_the_shortest_that_tell_maps_apart(maps: list, names: list[str
 
 def test_the_latency_of_the_model_card_is_not_taken_for_that_of_the_scores(monkeypatch) -> None:
     measured = Latency("1 thread", "onnx, precision bf16", 1, 14.0, 18.7, 1)
-    monkeypatch.setattr(latency, "weights_latency", lambda path: measured)
+    monkeypatch.setattr(latency, "weights_latency", lambda path, size: measured)
     card = dict(model_card(packaged_weights()))
     assert "latency" not in card
     assert "precision bf16, 1 thread), measured with this page" in card["latency of hrrsi predict"]

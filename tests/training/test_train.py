@@ -366,7 +366,7 @@ def test_a_file_system_without_locks_is_no_obstacle(
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fcntl.lockf", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     with locked(tmp_path / "out" / "ued"):
         check_unlocked(tmp_path / "out" / "ued")
     assert not list((tmp_path / "out").iterdir())
