@@ -26,7 +26,7 @@ from original_training import BATCH, OriginalPatches, OriginalStep
 from prettytable import PrettyTable
 
 from hrrsi.hardware import chosen_device
-from hrrsi.runs.fitting import keep_freed_memory
+from hrrsi.runs.loop import keep_freed_memory
 from hrrsi.runs.options import Precision
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
@@ -66,9 +66,7 @@ class OurStep:
         network = first_network(options, dataset, resume=False, report=print)
         training = SegmentationTraining(network, options, dataset.description, steps=100_000)
         self.training = training.to(device)
-        chosen = self.training.configure_optimizers()
-        self.optimizer: torch.optim.Optimizer = chosen["optimizer"]
-        self.schedule = chosen["lr_scheduler"]["scheduler"]
+        self.optimizer, self.schedule = self.training.optimizer_and_schedule()
         self.batch = [part.to(device) for part in next(iter(training_batches(dataset, options)))]
         self.steps = 0
         self.autocast = functools.partial(
@@ -78,7 +76,8 @@ class OurStep:
     def forward(self) -> torch.Tensor:
         """Return the loss of the batch."""
         with self.autocast():
-            return self.training.training_step(self.batch, 0)
+            loss: torch.Tensor = self.training(self.batch)
+            return loss
 
     def optimise(self) -> None:
         """Move the weights and the learning rate."""
@@ -87,7 +86,7 @@ class OurStep:
 
     def average(self) -> None:
         """Move the average of the weights."""
-        self.training.move_average(self.steps)
+        self.training.after_step(self.steps)
         self.steps += 1
 
     def __call__(self) -> None:

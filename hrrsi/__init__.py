@@ -20,8 +20,6 @@ if TYPE_CHECKING:
         RunError,
         WeightsError,
     )
-    from hrrsi.evaluation.evaluate import compare, evaluate
-    from hrrsi.evaluation.options import EvaluationOptions, MapReading
     from hrrsi.file_info import FileInfo, info
     from hrrsi.networks.weights_reading import load_model
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
@@ -37,10 +35,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "DependencyError": "hrrsi.errors",
     "DeviceError": "hrrsi.errors",
-    "EvaluationOptions": "hrrsi.evaluation.options",
-    "MapReading": "hrrsi.evaluation.options",
-    "compare": "hrrsi.evaluation.evaluate",
-    "evaluate": "hrrsi.evaluation.evaluate",
     "EngineOptions": "hrrsi.prediction.options",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
@@ -70,12 +64,10 @@ __all__ = [
     "DependencyError",
     "DeviceError",
     "EngineOptions",
-    "EvaluationOptions",
     "FileInfo",
     "HrrsiError",
     "InputError",
     "MapOptions",
-    "MapReading",
     "MissingInputError",
     "OptionError",
     "OutputError",
@@ -88,8 +80,6 @@ __all__ = [
     "TileOptions",
     "WeightsError",
     "__version__",
-    "compare",
-    "evaluate",
     "info",
     "load_model",
     "predict",

@@ -1,5 +1,6 @@
 """``--config``: a YAML file of options, such as a run leaves."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,11 +75,11 @@ def naming_config(ctx: typer.Context, path: Path | None) -> Iterator[None]:
     try:
         yield
     except HrrsiError as error:
-        option = str(error.where).split()[0].removeprefix("--").replace("-", "_")
-        source = ctx.get_parameter_source(option)
+        parameter = re.match(r"`(\w+)", str(error.where))
+        source = ctx.get_parameter_source(parameter[1]) if parameter else None
         if path is None or source is None or source.name != "DEFAULT_MAP":
             raise
-        raise HrrsiError(error.what, where=f"{path}: {error.where}", fix=error.fix) from error
+        raise error.at(f"{path}: {error.where}") from error
 
 
 def take_config(ctx: typer.Context, path: Path | None) -> Path | None:

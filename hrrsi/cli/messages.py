@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import typer
+
 from hrrsi.errors import HrrsiError
 
 OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
@@ -38,7 +40,7 @@ def in_flags(text: str) -> str:
             return match.group()
         parameter = parameters[name]
         if parameter.param_type_name == "argument":
-            return str(value or parameter.metavar or parameter.name.upper())
+            return str(value or parameter.human_readable_name)
         if value == "False" and parameter.secondary_opts:
             return str(parameter.secondary_opts[0])
         option = str(max(parameter.opts, key=len))
@@ -62,6 +64,11 @@ def error_line(error: BaseException) -> str:
     else:
         line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
     return " ".join(line.split())
+
+
+def print_line(line: str) -> None:
+    """Print a line of a result."""
+    typer.echo(in_flags(line))
 
 
 def print_warning(message: object) -> None:

@@ -14,7 +14,7 @@ from hrrsi.cli.hardware_options import (
     PretrainingPrecision,
     TrainingDevice,
 )
-from hrrsi.cli.messages import print_warning
+from hrrsi.cli.messages import in_flags, print_line, print_warning
 from hrrsi.cli.options import Overwrite, Quiet
 from hrrsi.extras import requiring
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
@@ -223,13 +223,14 @@ def pretrain(
         if dry_run:
             from hrrsi.pretraining.dry_run import planned_pretraining
 
-            typer.echo(planned_pretraining(options, resume=resume, overwrite=overwrite))
+            plan = planned_pretraining(options, resume=resume, overwrite=overwrite)
+            typer.echo(in_flags(str(plan)))
             return
         pretrain_encoder(
             options,
             resume=resume,
             overwrite=overwrite,
             quiet=quiet,
-            report=typer.echo,
+            report=print_line,
             warn=print_warning,
         )

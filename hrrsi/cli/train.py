@@ -14,7 +14,7 @@ from hrrsi.cli.hardware_options import (
     TrainingDevice,
     TrainingPrecision,
 )
-from hrrsi.cli.messages import print_warning
+from hrrsi.cli.messages import in_flags, print_line, print_warning
 from hrrsi.cli.options import Overwrite, Quiet, names
 from hrrsi.cli.recipe_options import (
     RECIPE_PANEL,
@@ -304,7 +304,7 @@ def train(
 
             for run_options in runs:
                 plan = planned_run(run_options, resume=resume, overwrite=overwrite)
-                typer.echo(plan)
+                typer.echo(in_flags(str(plan)))
             return
         from hrrsi.training.run import train as train_network
         from hrrsi.training.run_checks import check_run
@@ -317,7 +317,7 @@ def train(
                 resume=resume,
                 overwrite=overwrite,
                 quiet=quiet,
-                report=typer.echo,
+                report=print_line,
                 warn=print_warning,
             )
 

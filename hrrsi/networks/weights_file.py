@@ -20,7 +20,9 @@ ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 BEST_WEIGHTS = "best.safetensors"
 ENCODER_WEIGHTS = "encoder.safetensors"
 
-_CHECKPOINT = "pytorch-lightning_version"  # a key of each checkpoint of a run
+# Keys of the checkpoints that a run goes on from: of this version, and of those before 2026-12.
+RUN_CHECKPOINT = "hrrsi_checkpoint"
+_OLDER_CHECKPOINT = "pytorch-lightning_version"
 
 
 def packaged_weights() -> Path:
@@ -76,7 +78,7 @@ def refuse_run_checkpoint(content: object, path: Path) -> None:
     Raises:
         WeightsError: It is; names the weights beside it.
     """
-    if not isinstance(content, dict) or _CHECKPOINT not in content:
+    if not isinstance(content, dict) or not {RUN_CHECKPOINT, _OLDER_CHECKPOINT} & content.keys():
         return
     files = (path.with_name(name) for name in (BEST_WEIGHTS, ENCODER_WEIGHTS))
     beside = next((file for file in files if file.is_file()), None)

@@ -24,7 +24,7 @@ from hrrsi.pretraining.epoch_images import (
 from hrrsi.pretraining.image_files import CorruptImage, decoded_image
 from hrrsi.pretraining.image_folders import ImageFolders
 from hrrsi.pretraining.options import PretrainOptions
-from hrrsi.runs.fitting import leave_signals_to_the_run
+from hrrsi.runs.loading import EpochBatches, leave_signals_to_the_run
 
 
 class TorchvisionImages(Dataset[ImageBatch]):
@@ -44,16 +44,16 @@ class TorchvisionImages(Dataset[ImageBatch]):
         skipped: list[Corrupt] = []
         size = self._images.size
         for index in map(int, share.indices):
-            found = self._images.encoded(share.epoch, index)
-            if isinstance(found, EncodedImage):
+            encoded = self._images.encoded(share.epoch, index)
+            if isinstance(encoded, EncodedImage):
                 try:
-                    image = decoded_image(found.content)
-                    pixels.append(np.asarray(seen_part(image, found.view, size)))
-                    seen.append(found)
+                    image = decoded_image(encoded.content)
+                    pixels.append(np.asarray(seen_part(image, encoded.view, size)))
+                    seen.append(encoded)
                 except CorruptImage as reason:
                     skipped.append(Corrupt(index, str(reason)))
             else:
-                skipped.append(found)
+                skipped.append(encoded)
         stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
         return self._images.batch(torch.from_numpy(stacked), seen, skipped)
 
@@ -75,14 +75,7 @@ def seen_part(image: Image.Image, view: View, size: int) -> Image.Image:
     return transforms.horizontal_flip(image) if view.mirrored else image
 
 
-def torchvision_batches(images: EpochImages, shares: EpochShares, *, workers: int) -> Any:
-    """Return a DataLoader of `ImageBatch`.
-
-    Args:
-        images: Reads the images.
-        shares: Their order.
-        workers: Processes that read and decode; 0: this one.
-    """
+def _torchvision_loader(images: EpochImages, shares: EpochShares, workers: int) -> Any:
     return DataLoader(
         TorchvisionImages(images),
         sampler=shares,
@@ -104,8 +97,8 @@ def training_batches(
     processes: int = 1,
     epoch: int = 0,
     first: int = 0,
-) -> Any:
-    """Return an iterable of `ImageBatch` for each epoch: every image once, in a seeded order.
+) -> EpochBatches:
+    """Return batches (`ImageBatch`) in epochs: every image once, in a seeded order.
 
     Order, crops and flips depend on the seed, the epoch and the image alone, whichever loader,
     process or thread reads them.
@@ -143,8 +136,8 @@ def validation_batches(
     *,
     rank: int = 0,
     processes: int = 1,
-) -> Any:
-    """Return an iterable of `ImageBatch`: the centre of every validation image once.
+) -> EpochBatches:
+    """Return batches (`ImageBatch`): the centre of every validation image once.
 
     Args:
         folders: The images.
@@ -164,11 +157,12 @@ def validation_batches(
 
 def _batches(
     images: EpochImages, shares: EpochShares, options: PretrainOptions, device: torch.device
-) -> Any:
+) -> EpochBatches:
     # neither loader is imported for the other
     if options.loader == "dali":
         from hrrsi.pretraining.dali_batches import DaliBatches
 
-        return DaliBatches(images, shares, workers=options.workers, device=device)
-
-    return torchvision_batches(images, shares, workers=options.workers)
+        loader: Any = DaliBatches(images, shares, workers=options.workers, device=device)
+    else:
+        loader = _torchvision_loader(images, shares, options.workers)
+    return EpochBatches(loader, shares.images, shares)

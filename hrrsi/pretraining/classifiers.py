@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.networks.encoders import check_timm_name, ghostnet_classifier
 
 BANDS = 3
@@ -39,7 +39,9 @@ def classifier(encoder: str, classes: int, sizes: tuple[int, ...] = ()) -> nn.Mo
     """
     width = ghostnet_width(encoder)
     if width == 0:
-        raise HrrsiError("has no width", where=f"--encoder {encoder}", fix="give ghostnet_100")
+        raise OptionError("has no width", fix="give ghostnet_100", parameter="encoder").at(
+            f"`encoder={encoder}`"
+        )
     if width is not None:
         network: nn.Module = ghostnet_classifier(width, BANDS, classes)
     else:
@@ -53,15 +55,17 @@ def _timm_classifier(encoder: str, classes: int) -> Any:
     try:
         check_timm_name(encoder)
     except HrrsiError as error:
-        raise HrrsiError(error.what, where=f"--encoder {encoder}", fix=error.fix) from error
+        raise OptionError(error.what, fix=error.fix, parameter="encoder").at(
+            f"`encoder={encoder}`"
+        ) from error
     try:
         return timm.create_model(encoder, num_classes=classes, in_chans=BANDS)
     except Exception as error:  # whatever a model's own constructor raises
-        raise HrrsiError(
+        raise OptionError(
             f"timm can't build it as a classifier ({_first_line(error)})",
-            where=f"--encoder {encoder}",
             fix="choose another encoder",
-        ) from error
+            parameter="encoder",
+        ).at(f"`encoder={encoder}`") from error
 
 
 def _check_size(network: nn.Module, encoder: str, size: int) -> None:
@@ -70,11 +74,11 @@ def _check_size(network: nn.Module, encoder: str, size: int) -> None:
         with torch.no_grad():
             network(torch.zeros(1, BANDS, size, size))
     except Exception as error:  # encoders that take one size say so in many ways
-        raise HrrsiError(
+        raise OptionError(
             f"does not take images of {size} px ({_first_line(error)})",
-            where=f"--encoder {encoder}",
-            fix="give other --size and --val-size",
-        ) from error
+            fix="give other `size` and `val_size`",
+            parameter="encoder",
+        ).at(f"`encoder={encoder}`") from error
     finally:
         network.train()
 

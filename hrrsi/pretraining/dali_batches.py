@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DependencyError
 from hrrsi.pretraining.epoch_images import (
     Corrupt,
     EncodedImage,
@@ -30,7 +30,7 @@ _AHEAD = 2
 
 
 class DaliBatches:
-    """Yields `ImageBatch` after `ImageBatch`; looks like a DataLoader to Lightning.
+    """Yields `ImageBatch` after `ImageBatch` of an epoch.
 
     Threads read files ahead, and one thread runs DALI's pipeline, which has threads of its own.
     Images that are no plain JPEGs reach DALI as pixels that Pillow decoded.
@@ -41,20 +41,15 @@ class DaliBatches:
         workers: Threads that read, and as many that decode.
         device: Device that decodes and holds the batches.
 
-    Attributes:
-        sampler: The order (Lightning tells it the epoch).
-
     Raises:
-        HrrsiError: DALI is not installed.
+        DependencyError: DALI is not installed.
     """
-
-    batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
     def __init__(
         self, images: EpochImages, shares: EpochShares, *, workers: int, device: torch.device
     ) -> None:
         require_dali()
-        self.sampler = shares
+        self._shares = shares
         self._images = images
         self._workers = max(1, workers)
         self._device = device
@@ -63,14 +58,14 @@ class DaliBatches:
         self._pipeline = self._new_pipeline()
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self._shares)
 
     def __iter__(self) -> Iterator[ImageBatch]:
         readers = ThreadPoolExecutor(self._workers, "read")
         decoder = ThreadPoolExecutor(1, "decode")
         ahead: deque[Future[ImageBatch]] = deque()
         try:
-            for share in self.sampler:
+            for share in self._shares:
                 parts = [
                     readers.submit(self._read, share.epoch, part)
                     for part in np.array_split(share.indices, self._workers)
@@ -144,7 +139,7 @@ class DaliBatches:
             return fn.external_source(name=name, dtype=dtype, ndim=dimensions)
 
         pipeline = dali.Pipeline(
-            batch_size=self.sampler.largest,
+            batch_size=self._shares.largest,
             num_threads=self._workers,
             device_id=(self._device.index or 0) if on_gpu else None,
             prefetch_queue_depth=1,  # `_AHEAD` batches are ahead already
@@ -177,23 +172,21 @@ def require_dali() -> None:
     """Raise unless DALI is installed.
 
     Raises:
-        HrrsiError: It is not, or does not run here.
+        DependencyError: It is not, or does not run here.
     """
     try:
         _dali()
     except ImportError as error:
-        raise HrrsiError(
-            f"NVIDIA DALI can't be imported ({error})",
-            where="--loader dali",
-            fix="install it with pip install 'hrrsi[dali]', or give --loader torchvision",
-        ) from error
+        missing = DependencyError(f"NVIDIA DALI can't be imported ({error})", extra="dali")
+        hint = "or give `loader=torchvision`"
+        raise missing.at("`loader=dali`").with_note(hint) from error
 
 
 def has_dali() -> bool:
     """Return whether DALI is installed and runs here."""
     try:
         require_dali()
-    except HrrsiError:
+    except DependencyError:
         return False
     return True
 

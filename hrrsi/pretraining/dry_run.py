@@ -14,10 +14,9 @@ from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.pretraining.run import ImageNames, check_pretraining, silent_pillow
 from hrrsi.runs.checkpoints import LAST_CHECKPOINT
 from hrrsi.runs.folder import present_run_notes
-from hrrsi.runs.options import CONFIG
+from hrrsi.runs.options import CONFIG, run_warnings
 from hrrsi.runs.plan import RunPlan, tried
 from hrrsi.runs.processes import run_processes
-from hrrsi.training.run_checks import run_warnings
 
 _FILES = (CONFIG, LAST_CHECKPOINT, ENCODER_WEIGHTS, "metrics.csv", "curves.png", "environment.yaml")
 _QUARTERS = (1, 0.1, 0.01, 0.001)
@@ -49,11 +48,10 @@ def planned_pretraining(
     validation = validation_batches(folders, here, device, processes=count)
     notes += present_run_notes(options, resume=resume, overwrite=overwrite, steps=len(batches))
     steps = recipe.epochs * len(batches)
-    module = ClassifierTraining(network, recipe, steps, compiled=options.compile).to(device)
-    module.on_train_start()  # its counts move to the device
     names = ImageNames(folders.splits["train"])
+    task = ClassifierTraining(network, recipe, steps, names, compiled=options.compile)
     with silent_pillow():
-        trial = tried(module, batches, validation, options, device, names)
+        trial = tried(task, batches, validation, options)
     return RunPlan(
         options=options,
         parameters=sum(p.numel() for p in network.parameters()),

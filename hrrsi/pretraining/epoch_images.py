@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.pretraining.image_files import CorruptImage, image_header
 from hrrsi.pretraining.image_folders import ImageSplit
 
@@ -174,7 +174,7 @@ class EpochShares(Sampler[Share]):
         seed: Decides the order, with the epoch; None: the order of the split.
         rank: This process.
         processes: How many share each batch.
-        epoch: The epoch to begin with. Loading starts before Lightning calls `set_epoch`.
+        epoch: The epoch to begin with.
         first: Batches of that epoch to leave out.
     """
 
@@ -198,11 +198,16 @@ class EpochShares(Sampler[Share]):
         self._resumed = (epoch, first)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields (Lightning calls this)."""
+        """Choose the epoch that the next iteration yields."""
         self._epoch = epoch
 
     def __len__(self) -> int:
         return self._batches
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch, over all processes."""
+        return self._images
 
     @property
     def largest(self) -> int:
@@ -255,7 +260,7 @@ class EpochImages:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise HrrsiError(
+            raise InputError(
                 f"cannot be read ({error.strerror})", where=path, fix="check the disk it is on"
             ) from error
         try:

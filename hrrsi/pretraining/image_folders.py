@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.progress import progress
 from hrrsi.tiling.dataset import DESCRIPTION
 
@@ -73,7 +73,7 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
             or ``train`` and ``val`` do not have the same classes.
     """
     if (folder / DESCRIPTION).is_file():
-        raise HrrsiError(
+        raise InputError(
             f"is a tiled dataset (it holds {DESCRIPTION}), not images sorted into classes",
             where=folder,
             fix="train on it with `hrrsi train`",
@@ -81,7 +81,7 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
     classes = {split: _class_names(folder, split) for split in SPLITS}
     known = classes["train"]
     if len(known) == 1:
-        raise HrrsiError(
+        raise InputError(
             f"holds one class only ({known[0]})",
             where=folder / "train",
             fix="give images of two classes or more, each in a folder of its own",
@@ -89,7 +89,7 @@ def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
     for split, other in (("val", "train"), ("train", "val")):
         unknown = [name for name in classes[split] if name not in classes[other]]
         if unknown:
-            raise HrrsiError(
+            raise InputError(
                 f"holds {_listed(unknown)}, which {other} lacks",
                 where=folder / split,
                 fix="give train and val folders of the same names",
@@ -127,7 +127,7 @@ def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
                 try:
                     size = split.path(index).stat().st_size
                 except OSError as error:
-                    raise HrrsiError(
+                    raise InputError(
                         f"cannot be read ({error.strerror})", where=split.path(index)
                     ) from error
                 whole.update(b"%s/%s\0%d\n" % (name.encode(), bytes(file), size))
@@ -140,7 +140,7 @@ def _class_names(folder: Path, split: str) -> list[str]:
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         if folder.is_dir():
             what = f"holds no folder {split}"
-        raise HrrsiError(
+        raise InputError(
             what,
             where=folder,
             fix="name a folder of train/CLASS/NAME.jpg and val/CLASS/NAME.jpg; scenes and their "
@@ -149,11 +149,11 @@ def _class_names(folder: Path, split: str) -> list[str]:
     with os.scandir(folder / split) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not names:
-        raise HrrsiError(
+        raise InputError(
             "holds no class", where=folder / split, fix="put the images into a folder a class"
         )
     if _SCENES_AND_LABELS.issuperset(map(str.lower, names)):
-        raise HrrsiError(
+        raise InputError(
             f"holds the folders {' and '.join(names)}, which look like no classes",
             where=folder / split,
             fix="tile scenes and their labels with `hrrsi tile`, then train with `hrrsi train`",
@@ -164,7 +164,7 @@ def _class_names(folder: Path, split: str) -> list[str]:
 def _split(folder: Path, files: dict[str, list[str]], labels: dict[str, int]) -> ImageSplit:
     empty = [name for name, found in files.items() if not found]
     if empty:
-        raise HrrsiError(
+        raise InputError(
             f"holds no image in {_listed(empty)}",
             where=folder,
             fix=f"put images ({', '.join(_SUFFIXES)}) there, or remove it from train and val",

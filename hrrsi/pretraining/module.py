@@ -1,34 +1,34 @@
-"""One training step and one validation step of a classifier, as a Lightning module."""
+"""Classification as a task: one training step and one validation step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.options import PretrainRecipe, learning_rate_share
-from hrrsi.runs.processes import averaged, gathered
+from hrrsi.runs.processes import averaged, gathered, rank, world_size
+from hrrsi.runs.task import Task
 
 # Of ImageNet's training images, from 0 to 1: what timm's and torchvision's weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 TOP = 5
 _LOSS, _RIGHT, _AMONG_TOP, _IMAGES, _SKIPPED = range(5)
-_SUMS = "sums"
 
 
-class ClassifierTraining(lightning.LightningModule):
+class ClassifierTraining(Task):
     """Trains a classifier with smoothed labels, and validates it with top-1 and top-5.
 
     Args:
         network: The classifier.
         recipe: Learning rate, smoothing.
         steps: Steps of the whole run.
+        names: Files of the training images, by index.
         compiled: Whether to compile the network first.
 
     Attributes:
@@ -37,11 +37,19 @@ class ClassifierTraining(lightning.LightningModule):
 
     _gain: torch.Tensor
     _offset: torch.Tensor
+    _trained: torch.Tensor
+    _validated: torch.Tensor
 
     def __init__(
-        self, network: nn.Module, recipe: PretrainRecipe, steps: int, *, compiled: bool = False
+        self,
+        network: nn.Module,
+        recipe: PretrainRecipe,
+        steps: int,
+        names: Sequence[str] = (),
+        *,
+        compiled: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(names)
         self.network = network.to(memory_format=torch.channels_last)
         self._recipe = recipe
         self._steps = steps
@@ -51,9 +59,8 @@ class ClassifierTraining(lightning.LightningModule):
         std = torch.tensor(STD)[:, None, None]
         self.register_buffer("_gain", 1 / (255 * std), persistent=False)
         self.register_buffer("_offset", -torch.tensor(MEAN)[:, None, None] / std, persistent=False)
-        # no buffers: those of the first process would replace the others' when a run goes on
-        self._trained = torch.zeros(5, dtype=torch.float64)
-        self._validated = torch.zeros(5, dtype=torch.float64)
+        for name in ("_trained", "_validated"):
+            self.register_buffer(name, torch.zeros(5, dtype=torch.float64), persistent=False)
 
     @property
     def losses(self) -> dict[str, float]:
@@ -65,13 +72,19 @@ class ClassifierTraining(lightning.LightningModule):
 
     @property
     def last_learning_rate(self) -> float:
-        """The learning rate of the last step."""
-        return self._recipe.lr * learning_rate_share(self.trainer.global_step - 1, self._steps)
+        """The learning rate of the epoch's last step."""
+        done = self._steps // self._recipe.epochs * (self.epoch + 1)
+        return self._recipe.lr * learning_rate_share(done - 1, self._steps)
+
+    @property
+    def score(self) -> str:
+        """The last validation's top-1, in percent."""
+        return f"top-1 {100 * self.metrics['val_top1']:.2f}"
 
     @property
     def metrics(self) -> dict[str, float]:
         """What an epoch came to, once it is validated; over all processes."""
-        processes = self.trainer.world_size
+        processes = world_size()
         trained, validated = self._trained.tolist(), self._validated.tolist()
         images, val_images = max(trained[_IMAGES], 1e-9), max(validated[_IMAGES], 1e-9)
         return {
@@ -86,7 +99,7 @@ class ClassifierTraining(lightning.LightningModule):
             "val_skipped": round(processes * validated[_SKIPPED]),
         }
 
-    def training_step(self, batch: ImageBatch, _index: int) -> torch.Tensor:
+    def forward(self, batch: ImageBatch) -> torch.Tensor:
         """Return the smoothed cross-entropy of a batch."""
         self._trained[_SKIPPED] += len(batch.skipped)
         if not len(batch.labels):
@@ -97,7 +110,7 @@ class ClassifierTraining(lightning.LightningModule):
         self._count(self._trained, logits.detach(), batch.labels, loss.detach())
         return loss
 
-    def validation_step(self, batch: ImageBatch, _index: int) -> None:
+    def validate(self, batch: ImageBatch) -> None:
         """Count the images of a batch; their loss is not smoothed."""
         self._validated[_SKIPPED] += len(batch.skipped)
         if len(batch.labels):
@@ -106,41 +119,42 @@ class ClassifierTraining(lightning.LightningModule):
                 self._validated, logits, batch.labels, F.cross_entropy(logits, batch.labels)
             )
 
-    def on_train_start(self) -> None:
-        """Count where the images are."""
-        self._trained = self._trained.to(self.device)
-        self._validated = self._validated.to(self.device)
+    def before_step(self) -> None:
+        """Leave the gradients as they are."""
 
-    def on_train_epoch_start(self) -> None:
+    def after_step(self, step: int) -> None:
+        """Follow nothing: the weights themselves are kept."""
+
+    def start_epoch(self) -> None:
         """Forget the counts of the last epoch."""
         self._trained.zero_()
 
-    def on_validation_start(self) -> None:
+    def start_validation(self) -> None:
         """Average the training's counts over the processes, and share running statistics."""
         self._validated.zero_()
-        self._trained.copy_(averaged(self._trained))  # may come again: after a resumed validation
+        self._trained.copy_(averaged(self._trained))
         self.share_statistics()
 
-    def on_validation_epoch_end(self) -> None:
+    def end_validation(self) -> None:
         """Average the counts over the processes."""
         self._validated.copy_(averaged(self._validated))
 
-    def share_statistics(self) -> None:
-        """Average BatchNorm's running statistics over the processes, which each have their own."""
-        for buffer in self.network.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(averaged(buffer))
+    def network_buffers(self) -> list[torch.Tensor]:
+        """Return the buffers of the network."""
+        return list(self.network.buffers())
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counts of the running epoch, of each process."""
-        checkpoint[_SUMS] = gathered(self._trained.cpu().clone())
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of the running epoch, of each process."""
+        return {"trained": gathered(self._trained.cpu().clone())}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counts of the running epoch back."""
-        self._trained = checkpoint[_SUMS][self.global_rank]
+    def load_counts(self, counts: dict[str, Any]) -> None:
+        """Take back what `counts` returned."""
+        self._trained.copy_(counts["trained"][rank()])
 
-    def configure_optimizers(self) -> Any:
-        """Return SGD and its schedule, stepped each iteration."""
+    def optimizer_and_schedule(
+        self,
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return SGD and its schedule."""
         recipe = self._recipe
         optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -151,10 +165,7 @@ class ClassifierTraining(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_share(step, self._steps)
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return optimizer, schedule
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(torch.float32, memory_format=torch.channels_last)

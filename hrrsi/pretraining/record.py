@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -15,7 +14,7 @@ from hrrsi.networks.weights_file import ENCODER_METADATA, ENCODER_WEIGHTS
 from hrrsi.pretraining.classifiers import BANDS, ghostnet_width
 from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.image_folders import ImageFolders
-from hrrsi.pretraining.module import MEAN, STD
+from hrrsi.pretraining.module import MEAN, STD, ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
 from hrrsi.runs.failures import SharedError
@@ -79,47 +78,37 @@ class PretrainRecord(EpochRecord):
         self._warn = warn
         self._warned: set[tuple[str, int]] = set()
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: ImageBatch, batch_idx: int
-    ) -> None:
+    def see(self, split: str, batch: ImageBatch) -> None:
         """Name the corrupt images of a batch."""
-        self._name_skipped("train", batch)
+        for index, reason in batch.skipped:
+            if (split, index) not in self._warned:
+                self._warned.add((split, index))
+                self._warn(f"{self._folders.splits[split].path(index)}: {reason}; it is skipped")
 
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: ImageBatch, *_: Any
-    ) -> None:
-        """Name the corrupt images of a batch."""
-        self._name_skipped("val", batch)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def end_validation(self, task: ClassifierTraining) -> None:
         """Stop where a split has no image that can be read.
 
         Raises:
             SharedError: It has none.
         """
-        metrics = pl_module.metrics
         for key, split in (("images", "train"), ("val_images", "val")):
-            if not metrics[key]:
+            if not task.metrics[key]:
                 raise SharedError(
                     "no image of it can be read",
                     where=self._folders.splits[split].folder,
                     fix="copy the images again",
                 )
 
-    def _name_skipped(self, split: str, batch: ImageBatch) -> None:
-        for index, reason in batch.skipped:
-            if (split, index) not in self._warned:
-                self._warned.add((split, index))
-                self._warn(f"{self._folders.splits[split].path(index)}: {reason}; it is skipped")
+    def end(self, task: ClassifierTraining) -> None:
+        """Look at what the run leaves, which its last line says."""
 
-    def _images(self, trainer: Any, module: Any) -> int:
-        images: int = module.metrics["images"]
-        return images
+    def _images(self, task: ClassifierTraining) -> int:
+        return round(task.metrics["images"])
 
-    def _metrics(self, trainer: Any, module: Any) -> dict[str, float]:
-        counted = ("images", "val_images")
-        found = {key: value for key, value in module.metrics.items() if key not in counted}
-        return {"lr": module.last_learning_rate, **found}
+    def _metrics(self, task: ClassifierTraining, learning_rate: float) -> dict[str, float]:
+        counts = ("images", "val_images")
+        metrics = {key: value for key, value in task.metrics.items() if key not in counts}
+        return {"lr": task.last_learning_rate, **metrics}
 
     def _summary(self, row: dict[str, float]) -> str:
         skipped = int(row["skipped"] + row["val_skipped"])
@@ -132,7 +121,7 @@ class PretrainRecord(EpochRecord):
     def _write_curves(self, path: Path) -> None:
         write_pretraining_curves(self._rows, path)
 
-    def _write_best(self, module: Any, row: dict[str, float]) -> None:
+    def _write_best(self, task: ClassifierTraining, row: dict[str, float]) -> None:
         options, recipe = self._options, self._options.recipe
         about = {
             "encoder": options.encoder,
@@ -156,7 +145,7 @@ class PretrainRecord(EpochRecord):
             "precision": options.precision,
             "seed": options.seed,
         }
-        tensors: Mapping[str, torch.Tensor] = module.network.state_dict()
+        tensors: Mapping[str, torch.Tensor] = task.network.state_dict()
         stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         with replacing(options.run_folder / ENCODER_WEIGHTS) as temporary:
             # written by us, so that a full disk shows as such

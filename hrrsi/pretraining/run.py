@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
 import torch
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.batches import training_batches, validation_batches
@@ -30,19 +30,18 @@ from hrrsi.pretraining.image_folders import (
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import Loader, PretrainOptions
 from hrrsi.pretraining.record import PretrainRecord
-from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, checkpoint_position
 from hrrsi.runs.environment import run_environment, write_environment
-from hrrsi.runs.fitting import fit
 from hrrsi.runs.folder import (
     check_folder,
     held_folder,
     start_folder,
+    starting_checkpoint,
     starting_line,
-    starting_position,
 )
-from hrrsi.runs.processes import Processes, run_processes
-from hrrsi.runs.progress import EpochProgress
-from hrrsi.training.run_checks import check_precision, run_warnings
+from hrrsi.runs.loop import fit
+from hrrsi.runs.options import run_warnings
+from hrrsi.runs.processes import Processes, check_precision, run_processes
 
 
 @dataclass(frozen=True)
@@ -106,52 +105,53 @@ def pretrain(
     if processes.is_first:
         for warning in run_warnings(options, len(splits["train"])):
             warn(warning)
-    with held_folder(options, processes, resume=resume, overwrite=overwrite), silent_pillow():
-        position = starting_position(options, resume=resume)
-        is_asked, resume = resume, not position.is_start
+    else:
+        report = _say_nothing
+    with (
+        held_folder(options, processes, resume=resume, overwrite=overwrite),
+        silent_pillow(),
+        ExitStack() as loading,
+    ):
+        checkpoint = starting_checkpoint(options, resume=resume)
+        position = checkpoint_position(checkpoint)
         share = {"rank": processes.rank, "processes": processes.count}
+        first = {"epoch": position.epoch, "first": position.batches}
         device = _own_device(options, processes)
-        batches = training_batches(
-            folders, options, device, epoch=position.epoch, first=position.batches, **share
+        batches = loading.enter_context(
+            training_batches(folders, options, device, **share, **first)
         )
-        if is_asked and processes.is_first:
+        if resume:
             report(starting_line(options, position, len(batches)))
-        validation = validation_batches(folders, options, device, **share)
-        images = (len(splits["train"]), len(splits["val"]))
+        validation = loading.enter_context(validation_batches(folders, options, device, **share))
         if processes.is_first:
-            data = {"sha256": image_digest(folders, quiet=quiet), "images": sum(images)}
-            environment = run_environment(options, data, {}, resume=resume)
-            if not resume:
+            images = len(splits["train"]) + len(splits["val"])
+            data = {"sha256": image_digest(folders, quiet=quiet), "images": images}
+            goes_on = checkpoint is not None
+            environment = run_environment(options, data, {}, resume=goes_on)
+            if not goes_on:
                 start_folder(options)
             write_environment(options, environment)
         record = PretrainRecord(options, folders, report, warn)
         names = ImageNames(splits["train"])
         steps = recipe.epochs * len(batches)
         fit(
-            ClassifierTraining(network, recipe, steps, compiled=options.compile),
+            ClassifierTraining(network, recipe, steps, names, compiled=options.compile),
             batches,
             validation,
+            record,
             options,
             processes,
-            [
-                record,
-                EpochProgress(images, recipe.batch, _top1, enabled=not quiet),
-                Checkpoints(options, processes, names, checkpoint_seconds, record.write),
-            ],
-            resume=resume,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            quiet=quiet,
         )
     best, folder = record.best, options.run_folder
     run = PretrainedRun(folder, folder / ENCODER_WEIGHTS, int(best["epoch"]), best["val_top1"])
-    if processes.is_first:
-        report(
-            f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "
-            f"{100 * run.best_top1:.2f}; encoder in {run.encoder}"
-        )
+    report(
+        f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "
+        f"{100 * run.best_top1:.2f}; encoder in {run.encoder}"
+    )
     return run
-
-
-def _top1(module: ClassifierTraining) -> str:
-    return f"top-1 {100 * module.metrics['val_top1']:.2f}"
 
 
 def check_pretraining(
@@ -181,10 +181,10 @@ def check_pretraining(
     folders = image_folders(options.data, quiet=quiet)
     images = len(folders.splits["train"])
     if images < processes.count:
-        raise HrrsiError(
+        raise InputError(
             f"{images} images can't be shared out among {processes.count} processes",
             where=options.data / "train",
-            fix="give fewer --devices",
+            fix="give fewer `devices`",
         )
     torch.manual_seed(options.seed)
     sizes = (options.recipe.size, options.recipe.val_size)
@@ -236,3 +236,7 @@ def silent_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\..*")
         yield
+
+
+def _say_nothing(_line: str) -> None:
+    """Report nothing."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError, HrrsiError, OptionError, RunError
 from hrrsi.files import replacing
 from hrrsi.runs.options import NAN_BATCH, RunOptions
 
 _SHOWN = 16  # names in one line
 
+_RAISED = re.compile(r"hrrsi\.errors\.\w+: (.*)")
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 _ENDED_PEER = re.compile(
     r"gloo|nccl|ncclUniqueId|connection (closed|reset)|broken pipe|store|ProcessGroup",
@@ -23,11 +23,11 @@ _ENDED_PEER = re.compile(
 )
 
 
-class PeerEndedError(HrrsiError):
+class PeerEndedError(RunError):
     """Another process of the run ended; it has said why, unless it was killed."""
 
 
-class SharedError(HrrsiError):
+class SharedError(RunError):
     """What every process of the run raises: the first one says it for all."""
 
 
@@ -40,7 +40,7 @@ def bad_loss_error(
     step: int,
     options: RunOptions,
     save: bool = True,
-) -> HrrsiError:
+) -> RunError:
     """Return the error of a loss that is not a number, having saved the batch that gave it.
 
     Args:
@@ -52,9 +52,9 @@ def bad_loss_error(
         options: Options of the run; the batch goes to its folder.
         save: False only names the batch.
     """
-    found = [names[i] for i in batch[2].tolist()]
-    listed = ", ".join(found)
-    shown = listed if len(found) <= _SHOWN else f"{found[0]} and {len(found) - 1} more"
+    items = [names[i] for i in batch[2].tolist()]
+    listed = ", ".join(items)
+    shown = listed if len(items) <= _SHOWN else f"{items[0]} and {len(items) - 1} more"
     path = options.run_folder / NAN_BATCH
     about = {"epoch": str(epoch), "step": str(step), "loss": str(loss.item())}
     where = f"the batch is {shown}"
@@ -64,12 +64,12 @@ def bad_loss_error(
             where = f"the batch ({shown}) is in {path}"
         except (OSError, HrrsiError):
             where += ", and could not be saved"
-    return HrrsiError(
+    return RunError(
         f"the loss is {loss.item()} in epoch {epoch}, step {step}; {where}",
         where=options.run_folder,
-        fix="lower --lr, or give --precision 32"
+        fix="lower `lr`, or give `precision=32`"
         if options.precision != "32"
-        else f"lower --lr, and look for broken pixels in those {options.items}",
+        else f"lower `lr`, and look for broken pixels in those {options.items}",
     )
 
 
@@ -84,47 +84,45 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
     if isinstance(error, HrrsiError):
         return _without_worker_traceback(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return HrrsiError(
+        return DeviceError(
             "the GPU is out of memory",
-            where=f"--device {options.device}",
-            fix=f"lower --batch ({options.recipe.batch} now), "
+            where=f"`device={options.device}`",
+            fix=f"lower `batch` ({options.recipe.batch} now), "
             + (
-                "or give --precision bf16"
+                "or give `precision=bf16`"
                 if options.precision == "32"
                 else f"or make the {options.items} smaller"
             ),
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return HrrsiError(
+        return RunError(
             "the machine is out of memory",
             where=options.run_folder,
-            fix=f"lower --batch ({options.recipe.batch} now) or --workers ({options.workers} now), "
+            fix=f"lower `batch` ({options.recipe.batch} now) or `workers` ({options.workers} now), "
             "or close other programs",
         )
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
         if "Bus error" in text or "shared memory" in text:
-            return HrrsiError(
+            return RunError(
                 f"the processes that read {options.items} are out of shared memory",
                 where="/dev/shm",
-                fix="enlarge it (docker run --shm-size 2g), or give --workers 0",
+                fix="enlarge it (docker run --shm-size 2g), or give `workers=0`",
             )
-        return HrrsiError(
+        return RunError(
             f"a process that reads {options.items} was killed, most likely for want of memory",
             where=options.run_folder,
-            fix=f"lower --workers ({options.workers} now) or --batch ({options.recipe.batch} now), "
-            "and continue with --resume",
+            fix=f"lower `workers` ({options.workers} now) or `batch` ({options.recipe.batch} now), "
+            "and continue with `resume=True`",
         )
     if isinstance(error, ValueError) and "Expected more than 1 value per channel" in text:
-        return HrrsiError(
-            f"BatchNorm needs several {options.items} a step in each process",
-            where=options.model,
-            fix="raise --batch",
-        )
+        return OptionError(
+            f"BatchNorm needs several {options.items} a step in each process", fix="raise `batch`"
+        ).at(options.model)
     if options.compile and _is_compilers(error):
         reason = next((line.strip() for line in text.splitlines() if line.strip()), "no reason")
-        return HrrsiError(
+        return OptionError(
             f"the network could not be compiled ({reason[:150]})",
-            where="--compile",
+            parameter="compile",
             fix="run without it, or install a C++ compiler that PyTorch finds",
         )
     if options.devices * options.nodes > 1 and _is_ended_peer(error):
@@ -158,6 +156,6 @@ def _is_ended_peer(error: BaseException) -> bool:
 
 def _without_worker_traceback(error: HrrsiError) -> HrrsiError:
     """Return the error that a loading process raised, without the traceback torch adds to it."""
-    lines: list[Any] = str(error).strip().splitlines()
-    prefix = "hrrsi.errors.HrrsiError: "
-    return HrrsiError(lines[-1].removeprefix(prefix)) if lines[-1].startswith(prefix) else error
+    *_, last = str(error).strip().splitlines()
+    raised = _RAISED.match(last)
+    return type(error)(raised[1]) if raised else error

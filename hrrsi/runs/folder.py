@@ -7,12 +7,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, InputError, OutputError, OutputExistsError
 from hrrsi.files import check_unlocked, locked, prepare_folder, replacing
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.quantities import counted
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT, Position, checkpoint_position
+from hrrsi.runs.checkpoints import (
+    LAST_CHECKPOINT,
+    Position,
+    checkpoint_position,
+    read_checkpoint,
+)
 from hrrsi.runs.options import CONFIG, NAN_BATCH, RunOptions
 from hrrsi.runs.processes import Processes
 from hrrsi.yaml_file import dump_yaml, read_yaml
@@ -68,15 +74,15 @@ def held_folder(
             _settle_replaced(options.run_folder)
 
 
-def starting_position(options: RunOptions, *, resume: bool) -> Position:
-    """Return where a run begins: at its last checkpoint, where it has one and is resumed.
+def starting_checkpoint(options: RunOptions, *, resume: bool) -> dict[str, Any] | None:
+    """Return the checkpoint that a run goes on from; None where it starts.
 
     Raises:
-        HrrsiError: Its last checkpoint is none.
+        InputError: Its last checkpoint is none.
     """
     if not has_checkpoint(options, resume=resume):
-        return Position(0, 0)
-    return checkpoint_position(_present_run(options.run_folder) / LAST_CHECKPOINT)
+        return None
+    return read_checkpoint(_present_run(options.run_folder) / LAST_CHECKPOINT)
 
 
 def has_checkpoint(options: RunOptions, *, resume: bool) -> bool:
@@ -112,18 +118,18 @@ def present_run_notes(
         return []
     holds = f"{options.run_folder} holds a run already"
     if overwrite:
-        return [f"note: {holds}, which --overwrite replaces"]
+        return [f"note: {holds}, which `overwrite=True` replaces"]
     try:
         _check_same_run(options, _present_run(options.run_folder))
-        position = starting_position(options, resume=True)
+        position = checkpoint_position(starting_checkpoint(options, resume=True))
         resumed = f"it {_resumed(options, position, steps)}"
     except HrrsiError as error:
         resumed = f"it is refused, too: it {error.what}"
     if resume:
-        return [f"note: {holds}; with --resume {resumed}"]
+        return [f"note: {holds}; with `resume=True` {resumed}"]
     return [
-        f"warning: {holds}, so the run would be refused; with --resume {resumed}; --overwrite "
-        "would replace it"
+        f"warning: {holds}, so the run would be refused; with `resume=True` {resumed}; "
+        "`overwrite=True` would replace it"
     ]
 
 
@@ -172,17 +178,17 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
     if not run.exists() or not any(run.iterdir()):
         return
     if not (run / CONFIG).is_file():
-        raise HrrsiError("is not a run folder", where=folder, fix="give another --out")
+        raise OutputError("is not a run folder", where=folder, fix="give another `out`")
     if not (run / LAST_CHECKPOINT).is_file():
         return  # a run that never came to its first checkpoint
     if resume:
         _check_same_run(options, run)
     elif not overwrite:
-        raise HrrsiError(
+        raise OutputExistsError(
             "holds a run already",
             where=folder,
-            fix=f"continue it with --config {folder / CONFIG} --resume, replace it with "
-            "--overwrite, or give another --out",
+            fix=f"continue it with `config={folder / CONFIG}` `resume=True`, replace it with "
+            "`overwrite=True`, or give another `out`",
         )
 
 
@@ -196,10 +202,10 @@ def _check_same_run(options: RunOptions, run: Path) -> None:
     if differing:
         config = options.run_folder / CONFIG
         length = "; a run's length stays" if before.get("epochs") != now["epochs"] else ""
-        raise HrrsiError(
+        raise InputError(
             f"was started with {'; '.join(differing)}{length}",
             where=options.run_folder,
-            fix=f"continue it as it was with --config {config} --resume, or start another run"
+            fix=f"continue it as it was with `config={config}` `resume=True`, or start another run"
             + _from_its_weights(options),
         )
 
@@ -207,7 +213,7 @@ def _check_same_run(options: RunOptions, run: Path) -> None:
 def _from_its_weights(options: RunOptions) -> str:
     """Return how another run starts from a run's weights, where it can: not in pre-training."""
     weights = options.run_folder / BEST_WEIGHTS
-    return f" with --init {weights} and another --out" if "init" in options.to_config() else ""
+    return f" with `init={weights}` and another `out`" if "init" in options.to_config() else ""
 
 
 def _resumed(options: RunOptions, position: Position, steps: int) -> str:
@@ -229,12 +235,12 @@ def _check_place(folder: Path) -> None:
     """
     present = next(path for path in (folder, *folder.parents) if path.exists())
     if not present.is_dir():
-        raise HrrsiError(
+        raise OutputError(
             "the folder cannot be created (a file has that name)",
             where=present,
-            fix="give another --out",
+            fix="give another `out`",
         )
     if not os.access(present, os.W_OK | os.X_OK):
-        raise HrrsiError(
-            "the folder is not writable", where=present, fix="change its permissions, or --out"
+        raise OutputError(
+            "the folder is not writable", where=present, fix="change its permissions, or `out`"
         )

@@ -105,6 +105,24 @@ def chosen_precision(precision: Precision, device: str) -> Precision:
     return "bf16" if computes_in_bf16(chosen_device(device)) else "32"
 
 
+def run_warnings(options: RunOptions, images: int) -> list[str]:
+    """Return what is odd about a run, though it can be trained, a line each.
+
+    Args:
+        options: What to train, and how.
+        images: What there is to train on.
+    """
+    lines = []
+    if options.recipe.lr == 0:
+        lines.append("`lr=0`: no step changes a weight")
+    if options.recipe.batch > images:
+        lines.append(
+            f"`batch={options.recipe.batch}`: there are {images} {options.items} to train on, so a "
+            "step has no more"
+        )
+    return lines
+
+
 def changes_text(recipe: Any, own: Any) -> str:
     """Return what a recipe has otherwise than the one that it was changed from.
 

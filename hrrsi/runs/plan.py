@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 
 from hrrsi.quantities import byte_text, counted, time_text
 from hrrsi.runs.failures import bad_loss_error, run_error
-from hrrsi.runs.fitting import keep_freed_memory
+from hrrsi.runs.loading import EpochBatches
+from hrrsi.runs.loop import Steps, run_fabric
 from hrrsi.runs.options import RunOptions
-
-_AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
+from hrrsi.runs.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class Trial:
         step_seconds: Time of a step on one process, after the first.
         load_seconds: Time to read and augment its images, in one process.
         validation_seconds: Time to validate a batch, reading included.
-        peak_bytes: Most memory that the step took: of the GPU, or of this process.
+        peak_bytes: Most memory that the step took: of the GPU, or of this process; 0: unknown
+            (of a process on Windows).
     """
 
     device: str
@@ -107,7 +105,9 @@ class RunPlan:
             "a step": f"{trial.step_seconds:.3g} s on {trial.device} in precision "
             f"{options.precision}; reading its {options.items} {trial.load_seconds:.2g} s, with "
             f"{counted(options.workers, 'worker')}",
-            "memory": f"{byte_text(trial.peak_bytes)} at its peak",
+            **(
+                {"memory": f"{byte_text(trial.peak_bytes)} at its peak"} if trial.peak_bytes else {}
+            ),
             "the run": f"about {time_text(self.seconds)}, validation included",
             "files": f"{', '.join(self.files)} in {options.run_folder}",
         }
@@ -117,53 +117,44 @@ class RunPlan:
 
 
 def tried(
-    module: Any,
-    training: Any,
-    validation: Any,
-    options: RunOptions,
-    device: torch.device,
-    names: Sequence[str],
-    after_step: Callable[[int], None] = lambda _: None,
+    task: Task, training: EpochBatches, validation: EpochBatches, options: RunOptions
 ) -> Trial:
     """Return what a step and a validation take, in this process alone.
 
     Args:
-        module: The Lightning module, on the device.
+        task: What is trained.
         training: Batches of an epoch of training, read in this process.
         validation: Batches of a validation, likewise.
         options: Options of the run.
-        device: Where to compute.
-        names: Names of what is trained on, by index.
-        after_step: Called with the number of steps before, after each one.
 
     Raises:
         HrrsiError: What the run would raise in its first steps: a loss that is not a number, too
             little memory, images that can't be read.
     """
-    if device.type == "cpu":
-        keep_freed_memory()  # as the run does
+    fabric = run_fabric(options)
+    fabric.launch()
     with _words_of_the_run(options):
-        optimizer = module.configure_optimizers()["optimizer"]
+        steps = Steps(fabric, task, len(training))
+        device = steps.device
+        task.train()
         start = time.perf_counter()
         batch = next(iter(training))
         load_seconds = time.perf_counter() - start
 
         def train(step: int) -> None:
-            loss = _step(module, optimizer, move_data_to_device(batch, device), options)
-            after_step(step)
+            loss = steps.train(steps.on_device(batch), step)
             if not math.isfinite(float(loss)):
                 raise bad_loss_error(
-                    batch, loss, names, epoch=1, step=step + 1, options=options, save=False
+                    batch, loss, task.names, epoch=1, step=step + 1, options=options, save=False
                 )
 
         def validate() -> None:
-            with torch.no_grad(), _precision(options, device):
-                module.validation_step(move_data_to_device(next(iter(validation)), device), 0)
+            steps.validate(steps.on_device(next(iter(validation))))
 
         step_seconds = 0.0
         for step in range(2):  # the first also prepares: kernels, memory, maybe the compiler
             step_seconds = _timed(device, partial(train, step))
-        module.eval()
+        task.eval()
         validate()
         return Trial(
             device=_device_name(device),
@@ -180,27 +171,10 @@ def _words_of_the_run(options: RunOptions) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = run_error(error, options)
-        if known is None:
+        reason = run_error(error, options)
+        if reason is None:
             raise
-        raise known from error
-
-
-def _step(
-    module: Any, optimizer: torch.optim.Optimizer, batch: Any, options: RunOptions
-) -> torch.Tensor:
-    """Make a step, and return its loss."""
-    with _precision(options, module.device):
-        loss: torch.Tensor = module.training_step(batch, 0)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch lacks it
-    optimizer.step()
-    return loss.detach()
-
-
-def _precision(options: RunOptions, device: torch.device) -> torch.autocast:
-    dtype = _AUTOCAST.get(options.precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+        raise reason from error
 
 
 def _timed(device: torch.device, work: Callable[[], None]) -> float:
@@ -214,6 +188,10 @@ def _timed(device: torch.device, work: Callable[[], None]) -> float:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

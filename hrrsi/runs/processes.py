@@ -1,4 +1,4 @@
-"""What all processes have to know after a step, found out without making a GPU wait."""
+"""The processes of a run: who starts them, and what they tell each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError, OptionError
 from hrrsi.hardware import chosen_device
 from hrrsi.runs.options import RunOptions
 
@@ -42,15 +42,15 @@ def run_processes(options: RunOptions) -> Processes:
     """Return the processes of a run, which may not have been started yet.
 
     Raises:
-        HrrsiError: torchrun or SLURM started another number of processes than the options say,
-            nobody starts those of several nodes, the batch can't be shared out, or this machine
-            has fewer GPUs.
+        OptionError: torchrun or SLURM started another number of processes than the options say,
+            nobody starts those of several nodes, or the batch can't be shared out.
+        DeviceError: This machine has fewer GPUs.
     """
     count = options.devices * options.nodes
     if options.recipe.batch % count:
-        raise HrrsiError(
+        raise OptionError(
             f"{options.recipe.batch} {options.items} can't be shared out among {count} processes",
-            where="--batch",
+            parameter="batch",
             fix=f"give a multiple of {count}",
         )
     _check_devices(options)
@@ -62,25 +62,40 @@ def run_processes(options: RunOptions) -> Processes:
 
 
 def accelerator_and_devices(options: RunOptions) -> tuple[str, Any]:
-    """Return Lightning's words for the devices of a node: their kind, and which or how many."""
+    """Return Fabric's words for the devices of a node: their kind, and which or how many."""
     name, _, number = chosen_device(options.device).partition(":")
     if name == "cpu":
         return "cpu", options.devices
     return "gpu", options.devices if options.devices > 1 or not number else [int(number)]
 
 
+def check_precision(options: RunOptions) -> None:
+    """Raise where the device does not compute in the precision of a run.
+
+    Raises:
+        DeviceError: It does not.
+    """
+    accelerator, _ = accelerator_and_devices(options)
+    if accelerator == "cpu" and options.precision == "16":
+        raise DeviceError(
+            "half precision needs a GPU",
+            where="`precision=16`",
+            fix="give `precision=bf16` or 32",
+        )
+
+
 def gathered(value: Any) -> list[Any]:
     """Return what each process passes, in their order; every process has to call this."""
-    if not _are_several():
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def told_by(rank: int, value: Any) -> Any:
+def broadcast_from(rank: int, value: Any) -> Any:
     """Return what one process passes; every process has to call this."""
-    if not _are_several():
+    if world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, src=rank)
@@ -89,7 +104,7 @@ def told_by(rank: int, value: Any) -> Any:
 
 def summed(tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over the processes; every process has to call this."""
-    if not _are_several():
+    if world_size() == 1:
         return tensor
     total = tensor.clone()
     dist.all_reduce(total)
@@ -98,11 +113,17 @@ def summed(tensor: torch.Tensor) -> torch.Tensor:
 
 def averaged(tensor: torch.Tensor) -> torch.Tensor:
     """Return the mean of a tensor over the processes; every process has to call this."""
-    return summed(tensor) / dist.get_world_size() if _are_several() else tensor
+    return summed(tensor) / world_size() if world_size() > 1 else tensor
 
 
-def _are_several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def rank() -> int:
+    """Return which of the processes this one is, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """Return how many processes work together, 1 before they have met."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _check_devices(options: RunOptions) -> None:
@@ -110,15 +131,17 @@ def _check_devices(options: RunOptions) -> None:
     if name == "cpu" or options.devices == 1:
         return
     if number:
-        raise HrrsiError(
+        raise DeviceError(
             f"{options.devices} processes can't share one GPU",
-            where=f"--device {options.device}",
-            fix="give --device cuda, or choose GPUs with CUDA_VISIBLE_DEVICES",
+            where=f"`device={options.device}`",
+            fix="give `device=cuda`, or choose GPUs with CUDA_VISIBLE_DEVICES",
         )
     present = torch.cuda.device_count()
     if present < options.devices:
-        raise HrrsiError(
-            f"there are {present} GPUs here", where=f"--devices {options.devices}", fix="give fewer"
+        raise DeviceError(
+            f"there are {present} GPUs here",
+            where=f"`devices={options.devices}`",
+            fix="give fewer",
         )
 
 
@@ -132,29 +155,28 @@ def _environment(options: RunOptions) -> ClusterEnvironment:
         world = int(os.environ["SLURM_NTASKS"])
         _require("srun", options, world, world // int(os.environ.get("SLURM_NNODES", "1")))
         if world > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise HrrsiError(
+            raise OptionError(
                 "srun doesn't say how many processes a node has",
-                where=f"--devices {options.devices}",
                 fix=f"start it with --ntasks-per-node={options.devices}",
-            )
+                parameter="devices",
+            ).at(f"`devices={options.devices}`")
         # a job that is queued again continues with --resume, whatever ended it
         return SLURMEnvironment(auto_requeue=False)
     if options.nodes > 1:
-        raise HrrsiError(
+        raise OptionError(
             "nobody started a process on each node",
-            where=f"--nodes {options.nodes}",
             fix="start the command with torchrun or with SLURM's srun",
-        )
+            parameter="nodes",
+        ).at(f"`nodes={options.nodes}`")
     return LightningEnvironment()
 
 
 def _require(starter: str, options: RunOptions, world: int, here: int) -> None:
     if (world, here) != (options.devices * options.nodes, options.devices):
-        raise HrrsiError(
+        raise OptionError(
             f"{starter} started {world} processes, {here} of them on this node",
-            where=f"--devices {options.devices} --nodes {options.nodes}",
-            fix=f"give --devices {here} --nodes {world // here}",
-        )
+            fix=f"give `devices={here}` `nodes={world // here}`",
+        ).at(f"`devices={options.devices}` `nodes={options.nodes}`")
 
 
 class StepFlags(NamedTuple):
@@ -202,22 +224,22 @@ class FlagExchange:
             stop: Whether this process was told to stop.
             save: Whether this process finds it is time for a checkpoint.
         """
-        told = torch.tensor([0.0, float(stop), float(save)])
+        asked = torch.tensor([0.0, float(stop), float(save)])
         on_gpu = self._device.type == "cuda"
-        mine = told.pin_memory().to(self._device, non_blocking=True) if on_gpu else told
+        mine = asked.pin_memory().to(self._device, non_blocking=True) if on_gpu else asked
         if loss is not None:
             mine[0] = ~torch.isfinite(loss.detach())
         if self._processes > 1:
             rows = [torch.empty_like(mine) for _ in range(self._processes)]
             dist.all_gather(rows, mine)
-            found = torch.stack(rows)
+            flags = torch.stack(rows)
         else:
-            found = mine[None]
+            flags = mine[None]
         if not on_gpu:
-            return _flags(step, found)
+            return _flags(step, flags)
         before = self.settled()
-        host = torch.empty(found.shape, pin_memory=True)
-        host.copy_(found, non_blocking=True)
+        host = torch.empty(flags.shape, pin_memory=True)
+        host.copy_(flags, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch lacks it
         event.record()
         self._pending = (step, host, event)
@@ -233,7 +255,7 @@ class FlagExchange:
         return _flags(step, host)
 
 
-def _flags(step: Any, found: torch.Tensor) -> StepFlags:
-    rows = found.tolist()
+def _flags(step: Any, flags: torch.Tensor) -> StepFlags:
+    rows = flags.tolist()
     bad = [rank for rank, row in enumerate(rows) if row[0]]
     return StepFlags(step, bad[0] if bad else None, any(row[1] for row in rows), bool(rows[0][2]))

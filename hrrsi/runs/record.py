@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
-
 from hrrsi.files import replacing
 from hrrsi.runs.options import METRICS, RunOptions
+
+CURVES = "curves.png"
 
 
 class EpochClock:
@@ -42,14 +42,14 @@ class EpochClock:
         """Seconds of its training."""
         return self.seconds if self._trained is None else self._trained
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"seconds": self.seconds, "trained": self._trained}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint kept; the time since then does not count."""
-        self._started = time.monotonic() - state_dict["seconds"]
-        self._trained = state_dict["trained"]
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned; the time since then does not count."""
+        self._started = time.monotonic() - state["seconds"]
+        self._trained = state["trained"]
 
 
 def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -85,10 +85,7 @@ def _content(epochs: Sequence[Mapping[str, float]]) -> bytes:
     return text.getvalue().encode()
 
 
-CURVES = "curves.png"
-
-
-class EpochRecord(Callback, ABC):
+class EpochRecord(ABC):
     """Keeps the metrics of the epochs, and writes them, curves and the best weights.
 
     A row of the metrics holds the epoch, the images seen since the run began, the seconds of
@@ -99,12 +96,16 @@ class EpochRecord(Callback, ABC):
         options: Options of the run.
         score: The metric whose highest value makes an epoch the best.
         report: Called with a line an epoch.
+        patience: Epochs without a better score after which the run is over; 0: never.
     """
 
-    def __init__(self, options: RunOptions, score: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: RunOptions, score: str, report: Callable[[str], None], patience: int = 0
+    ) -> None:
         self._options = options
         self._score = score
         self._report = report
+        self._patience = patience
         self._rows: list[dict[str, float]] = []
         self._clock = EpochClock()
 
@@ -118,64 +119,91 @@ class EpochRecord(Callback, ABC):
         """The metrics of the best epoch so far."""
         return max(self._rows, key=lambda row: row[self._score])
 
-    def state_dict(self) -> dict[str, Any]:
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epochs were no better, for as long as the run was patient."""
+        if not self._rows or not self._patience:
+            return False
+        return self._rows[-1]["epoch"] - self.best["epoch"] >= self._patience
+
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
-        return {"rows": self._rows, **self._clock.state_dict()}
+        return {"rows": self._rows, **self._clock.state()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint kept."""
-        self._rows = state_dict["rows"]
-        self._clock.load_state_dict(state_dict)
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        self._rows = state["rows"]
+        self._clock.load_state(state)
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def start_epoch(self) -> None:
         """Start the epoch's clock."""
         self._clock.start()
 
-    def on_validation_start(self, *_: Any) -> None:
+    @abstractmethod
+    def see(self, split: str, batch: Any) -> None:
+        """Look at a batch that was trained on (``train``) or validated (``val``)."""
+
+    def end_training(self) -> None:
         """Take the time of the epoch's training."""
         self._clock.end_training()
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Add a row to the metrics, and report it."""
-        images = self._images(trainer, pl_module)
+    @abstractmethod
+    def end_validation(self, task: Any) -> None:
+        """Look at a task that was just validated, in eval mode.
+
+        Raises:
+            SharedError: There was nothing to learn, or nothing to validate.
+        """
+
+    def end_epoch(self, task: Any, learning_rate: float) -> None:
+        """Add a row to the metrics, and report it.
+
+        Args:
+            task: What was trained and validated.
+            learning_rate: That of the step to come.
+        """
+        images = self._images(task)
         row: dict[str, float] = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": task.epoch + 1,
             "images_seen": (self._rows[-1]["images_seen"] if self._rows else 0) + images,
             "seconds": round(self._clock.seconds, 1),
             "images_per_second": round(images / self._clock.trained_seconds, 2),
-            **self._metrics(trainer, pl_module),
+            **self._metrics(task, learning_rate),
         }
         self._rows.append(row)
-        if trainer.is_global_zero:
-            speed = row["images_per_second"]
-            self._report(
-                f"{self._options.model} epoch {row['epoch']:.0f}/{self._options.recipe.epochs}: "
-                f"{self._summary(row)} | {row['seconds']:.0f} s, "
-                + (f"{speed:.0f}" if speed >= 100 else f"{speed:.3g}")
-                + " images/s"
-                + (" | best so far" if row is self.best else "")
-            )
+        speed = row["images_per_second"]
+        self._report(
+            f"{self._options.model} epoch {row['epoch']:.0f}/{self._options.recipe.epochs}: "
+            f"{self._summary(row)} | {row['seconds']:.0f} s, "
+            + (f"{speed:.0f}" if speed >= 100 else f"{speed:.3g}")
+            + " images/s"
+            + (" | best so far" if row is self.best else "")
+        )
 
-    def write(self, module: Any) -> None:
+    def write(self, task: Any) -> None:
         """Write metrics, curves and, where the last epoch is the best so far, its weights.
 
         Args:
-            module: What was trained, as it was after that epoch.
+            task: What was trained, as it was after that epoch.
         """
         folder, row = self._options.run_folder, self._rows[-1]
         if holds_metrics(self._rows, folder / METRICS):
             return  # of a run that goes on after all was written
         if row is self.best:
-            self._write_best(module, row)
+            self._write_best(task, row)
         self._write_curves(folder / CURVES)
         write_metrics(self._rows, folder / METRICS)  # last: it says that all is written
 
     @abstractmethod
-    def _images(self, trainer: Any, module: Any) -> int:
+    def end(self, task: Any) -> None:
+        """Look at what the run leaves, after its last epoch."""
+
+    @abstractmethod
+    def _images(self, task: Any) -> int:
         """Return the images trained on in the epoch, over all processes."""
 
     @abstractmethod
-    def _metrics(self, trainer: Any, module: Any) -> dict[str, float]:
+    def _metrics(self, task: Any, learning_rate: float) -> dict[str, float]:
         """Return what the epoch came to, the learning rate first."""
 
     @abstractmethod
@@ -183,7 +211,7 @@ class EpochRecord(Callback, ABC):
         """Return what the epoch's line says of its losses and scores."""
 
     @abstractmethod
-    def _write_best(self, module: Any, row: dict[str, float]) -> None:
+    def _write_best(self, task: Any, row: dict[str, float]) -> None:
         """Write the weights of the best epoch, whose metrics are given."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: the metrics and the sample pictures."""
+"""What TensorBoard shows of a run: the metrics, and pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
 from PIL import Image
-
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.record import RunRecord
-from hrrsi.training.sample_pictures import SamplePictures
 
 TENSORBOARD = "tensorboard"
 SAMPLES_TAG = "samples"
@@ -22,54 +17,40 @@ SAMPLES_TAG = "samples"
 _JPEG_QUALITY = 85
 
 
-class TensorBoardLog(Callback):
-    """Writes the rows of the metrics and the sample pictures as events, an epoch a step.
+class TensorBoardLog:
+    """Writes the rows of the metrics and pictures as events, an epoch a step.
 
     Each start of a run writes a file of its own, whose first event makes TensorBoard forget what
     earlier files say of the same epochs and later ones: a run that was killed and resumed has
-    one curve. The files hold no name of a machine. Its place among a trainer's callbacks is
-    after `RunRecord` and `SamplePictures`.
+    one curve. The files hold no name of a machine.
 
     Args:
-        options: Options of the run.
+        folder: The run's folder.
     """
 
-    def __init__(self, options: TrainOptions) -> None:
-        self._folder = options.run_folder / TENSORBOARD
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / TENSORBOARD
         self._file: _EventFile | None = None
         self._shown: Path | None = None
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the epoch's metrics and, where there is a new one, its picture."""
-        if not trainer.is_global_zero:
-            return
-        record = _callback(trainer, RunRecord)
-        row = record.rows[-1]
-        file = self._events(int(row["epoch"]))
-        file.add_scalars(int(row["epoch"]), tagged(row))
-        self._add_picture(trainer, file)
+    def add(self, row: Mapping[str, float]) -> None:
+        """Write an epoch's metrics."""
+        epoch = int(row["epoch"])
+        if self._file is None:
+            self._file = _EventFile(self._folder, first_step=epoch)
+        self._file.add_scalars(epoch, tagged(row))
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the last picture."""
-        if trainer.is_global_zero and self._file is not None:
-            self._add_picture(trainer, self._file)
+    def add_picture(self, epoch: int, path: Path) -> None:
+        """Write a picture, once; after the metrics of a first epoch."""
+        if self._file is not None and path != self._shown:
+            self._file.add_picture(epoch, SAMPLES_TAG, path)
+            self._shown = path
 
-    def teardown(self, *_: Any, **__: Any) -> None:
+    def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _events(self, epoch: int) -> _EventFile:
-        if self._file is None:
-            self._file = _EventFile(self._folder, first_step=epoch)
-        return self._file
-
-    def _add_picture(self, trainer: Any, file: _EventFile) -> None:
-        picture = _callback(trainer, SamplePictures).latest
-        if picture is not None and picture.path != self._shown:
-            file.add_picture(picture.epoch, SAMPLES_TAG, picture.path)
-            self._shown = picture.path
 
 
 def tagged(row: Mapping[str, float]) -> dict[str, float]:
@@ -79,7 +60,7 @@ def tagged(row: Mapping[str, float]) -> dict[str, float]:
     ``validation IoU/Building``. What is not a number (a class that the validation patches lack)
     is left out.
     """
-    found = {}
+    tags = {}
     for key, value in row.items():
         if key == "epoch" or not math.isfinite(value):
             continue
@@ -93,8 +74,8 @@ def tagged(row: Mapping[str, float]) -> dict[str, float]:
             tag = f"validation/{key.removeprefix('val_')}"
         else:
             tag = f"run/{key}"
-        found[tag] = float(value)
-    return found
+        tags[tag] = float(value)
+    return tags
 
 
 class _EventFile:
@@ -119,8 +100,8 @@ class _EventFile:
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._write(step=step, summary=Summary(value=found))
+        scalars = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
+        self._write(step=step, summary=Summary(value=scalars))
         self._stream.flush()
 
     def add_picture(self, step: int, tag: str, path: Path) -> None:
@@ -145,7 +126,3 @@ class _EventFile:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
-
-
-def _callback(trainer: Any, kind: type) -> Any:
-    return next(c for c in trainer.callbacks if isinstance(c, kind))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError, OutputExistsError
 from hrrsi.files import prepare_folder, replacing
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import edge_target
@@ -77,10 +77,10 @@ def write_batch_picture(
         HrrsiError: The picture exists, or the dataset can't be read.
     """
     if path.is_dir():
-        raise HrrsiError("is a folder", where=path, fix="name a .png file in it")
+        raise OutputError("is a folder", where=path, fix="name a .png file in it")
     if path.exists() and not overwrite:
-        raise HrrsiError(
-            "exists already", where=path, fix="give --overwrite to replace it, or another name"
+        raise OutputExistsError(
+            "exists already", where=path, fix="give `overwrite=True` to replace it, or another name"
         )
     prepare_folder(path.parent)
     dataset = TiledDataset(options.data)
@@ -96,7 +96,7 @@ def write_batch_picture(
     ]
     further = description.band_names[_drawn_bands(seen[0].image) :]
     below = f"; below each in grey: {', '.join(further)}" if further else ""
-    augmentation = "none (--overfit)" if options.overfit else options.recipe.augmentation
+    augmentation = "none (`overfit`)" if options.overfit else options.recipe.augmentation
     picture = patch_picture(
         [Group(_caption(patch), _panels(patch, description, limits, side)) for patch in seen],
         _COLUMNS,

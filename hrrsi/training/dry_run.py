@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
-from hrrsi.hardware import chosen_device
 from hrrsi.quantities import counted
 from hrrsi.runs.checkpoints import LAST_CHECKPOINT
 from hrrsi.runs.folder import has_checkpoint, present_run_notes
@@ -49,22 +45,20 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     batches = training_batches(dataset, here, processes=count)
     validation = validation_batches(dataset, here, processes=count)
     notes += present_run_notes(options, resume=resume, overwrite=overwrite, steps=len(batches))
-    device = torch.device(chosen_device(options.device))
     steps = options.recipe.epochs * len(batches)
-    module = SegmentationTraining(network, options, dataset.description, steps).to(device)
     names = [patch.name for patch in dataset.patches("train")]
-    after_step: Callable[[int], None] = module.move_average
-    patches = len(batches.dataset)
+    task = SegmentationTraining(network, options, dataset.description, steps, names)
+    patches = options.overfit or len(names)
     repeats = options.recipe.sampling == "rare" and not options.overfit
     return RunPlan(
         options=options,
         parameters=sum(p.numel() for p in network.parameters()),
         about=_about(options, dataset),
         images=patches,
-        left_out=0 if repeats else patches - len(batches) * min(options.recipe.batch, patches),
-        validation_images=len(validation.dataset),
+        left_out=0 if repeats else patches - batches.images,
+        validation_images=validation.images,
         steps_per_epoch=len(batches),
-        trial=tried(module, batches, validation, options, device, names, after_step),
+        trial=tried(task, batches, validation, options),
         files=_FILES,
         notes=notes,
     )
@@ -95,7 +89,7 @@ def _about(options: TrainOptions, dataset: TiledDataset) -> dict[str, str]:
 
 def _start(options: TrainOptions) -> str:
     if options.init is not None:
-        start = f"--init {options.init}"
+        start = f"`init={options.init}`"
     elif options.encoder_weights == "none":
         start = "random weights"
     else:
@@ -107,7 +101,7 @@ def _start(options: TrainOptions) -> str:
 def _views(options: TrainOptions, size: int) -> str:
     recipe = options.recipe
     if options.overfit:
-        return "the same whole patches each time (--overfit)"
+        return "the same whole patches each time (`overfit`)"
     crop = f"crops of {recipe.crop} px" if recipe.crop else f"whole patches of {size} px"
     return f"{crop}, augmentation {recipe.augmentation}, sampling {recipe.sampling}"
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from huggingface_hub import constants
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError
 from hrrsi.networks.encoders import check_timm_name
 from hrrsi.networks.names import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
@@ -58,11 +58,11 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
     found = _under_own_names(tensors, expected)
     missing = [key for key in expected if key not in found and not key.endswith(_COUNTER)]
     if missing:
-        raise HrrsiError(
+        raise WeightsError(
             f"lacks {len(missing)} of the {len(expected)} tensors of {model}'s encoder, "
             f"e.g. {missing[0]}{_what_it_holds(source)}",
             where=source,
-            fix=f"give weights of {name}, or --encoder-weights none",
+            fix=f"give weights of {name}, or `encoder_weights=none`",
         )
     adapted = ""
     for key, value in expected.items():
@@ -73,12 +73,12 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
             found[key] = adapted_to_bands(found[key], network.bands)
     differing = [key for key in found if found[key].shape != expected[key].shape]
     if differing:
-        raise HrrsiError(
+        raise WeightsError(
             f"holds an encoder of another width or number of bands ({differing[0]} is "
             f"{tuple(found[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})"
             f"{_what_it_holds(source)}",
             where=source,
-            fix=f"give weights of {name}, or --encoder-weights none",
+            fix=f"give weights of {name}, or `encoder_weights=none`",
         )
     encoder.load_state_dict({**expected, **found})
     origin = f"timm's ImageNet weights of {name}" if source == "imagenet" else source
@@ -97,23 +97,25 @@ def check_encoder_source(model: str, source: str) -> None:
         check_timm_name(encoder)
     if source == "imagenet" and not _has_weights(encoder):
         named = encoder if width is None else f"GhostNet at width {width}"
-        raise HrrsiError(
+        raise OptionError(
             f"timm has no ImageNet weights for {named} ({model})",
-            where="--encoder-weights imagenet",
-            fix="give --encoder-weights FILE or none",
-        )
+            fix="give `encoder_weights=FILE` or none",
+            parameter="encoder_weights",
+        ).at("`encoder_weights=imagenet`")
     if source not in ("imagenet", "none"):
         _check_file(Path(source))
 
 
 def _check_file(path: Path) -> None:
-    where = f"--encoder-weights {path}"
+    where = f"`encoder_weights={path}`"
     if path.is_dir():
         of_run = [path / name for name in (ENCODER_WEIGHTS, BEST_WEIGHTS)]
         present = next((str(file) for file in of_run if file.is_file()), "a weights file in it")
-        raise HrrsiError("is a folder", where=where, fix=f"give {present}")
+        raise InputError("is a folder", where=where, fix=f"give {present}")
     if not path.is_file():
-        raise HrrsiError("no such file", where=where, fix="give imagenet, none or a weights file")
+        raise MissingInputError(
+            "no such file", where=where, fix="give imagenet, none or a weights file"
+        )
 
 
 def _has_weights(encoder: str) -> bool:
@@ -153,10 +155,10 @@ def _imagenet_tensors(encoder: str) -> dict[str, torch.Tensor]:
         with _quiet("huggingface_hub", "timm"):
             classifier = timm.create_model(encoder, pretrained=True)
     except Exception as error:  # the hub's client raises errors of its own, of the network's, ...
-        raise HrrsiError(
+        raise WeightsError(
             f"timm's ImageNet weights cannot be fetched ({type(error).__name__})",
-            where="--encoder-weights imagenet",
-            fix="check the network, or give --encoder-weights none (from scratch) or FILE (a "
+            where="`encoder_weights=imagenet`",
+            fix="check the network, or give `encoder_weights=none` (from scratch) or FILE (a "
             f"{encoder} .safetensors or .pth fetched elsewhere)",
         ) from error
     return dict(classifier.state_dict())

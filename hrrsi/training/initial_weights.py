@@ -10,7 +10,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import WeightsError
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
@@ -195,11 +195,11 @@ def _check_encoder(
     keys = [key for key in network.state_dict() if key.startswith(f"{inside}.")]
     lacking = [key for key in keys if key not in taken]
     if lacking:
-        raise HrrsiError(
+        raise WeightsError(
             f"holds {model}, whose encoder is another one ({len(keys) - len(lacking)} of "
             f"{len(keys)} tensors of the encoder fit)",
             where=path,
-            fix="start from weights of a network with the same encoder, or leave out --init",
+            fix="start from weights of a network with the same encoder, or leave out `init`",
         )
 
 
@@ -230,7 +230,7 @@ def first_network(
         if loaded is not None:
             report(loaded)
     if not resume:
-        _check_finite(network, options.init or f"--encoder-weights {options.encoder_weights}")
+        _check_finite(network, options.init or f"`encoder_weights={options.encoder_weights}`")
     if chosen_device(options.device) == "cpu":
         if options.precision == "bf16":
             keep_strided_depthwise_single(network)
@@ -249,7 +249,7 @@ def _check_finite(network: SegmentationNetwork, source: object) -> None:
     """
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise HrrsiError(
+            raise WeightsError(
                 f"holds values that are not finite (NaN or infinite), in {name}",
                 where=source,
                 fix="start from other weights",

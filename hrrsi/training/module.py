@@ -1,12 +1,11 @@
-"""One training step and one validation step, as a Lightning module."""
+"""Segmentation as a task: one training step and one validation step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,21 +14,15 @@ from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.network import SegmentationNetwork
-from hrrsi.runs.processes import averaged, gathered, summed
+from hrrsi.runs.processes import averaged, gathered, rank, summed, world_size
+from hrrsi.runs.task import Task
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.losses import batch_losses, class_weights
-from hrrsi.training.optimisation import (
-    averaged_copy,
-    decay_at,
-    optimizer_and_schedule,
-    update_average,
-)
+from hrrsi.training.optimisation import MovingAverage, optimizer_and_schedule
 from hrrsi.training.options import TrainOptions
 
-_SUMS = "loss_sums"
 
-
-class SegmentationTraining(lightning.LightningModule):
+class SegmentationTraining(Task):
     """Trains a network under a recipe, and validates it with one confusion matrix.
 
     Args:
@@ -37,6 +30,7 @@ class SegmentationTraining(lightning.LightningModule):
         options: Recipe, frozen epochs, compilation.
         description: Normalisation, classes and their frequencies.
         steps: Steps of the whole run.
+        names: Names of the training patches, by index.
 
     Attributes:
         network: What is trained.
@@ -59,10 +53,15 @@ class SegmentationTraining(lightning.LightningModule):
         options: TrainOptions,
         description: DatasetDescription,
         steps: int,
+        names: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(names)
         self.network = network.to(memory_format=torch.channels_last)
-        self._average = averaged_copy(self.network) if options.recipe.average else None
+        average = options.recipe.average
+        self._average = MovingAverage(self.network, average) if average else None
+        self.averaged_network: SegmentationNetwork | None = (
+            None if self._average is None else self._average.network
+        )
         self.options = options
         self._classes = description.classes
         self._total_steps = steps
@@ -91,7 +90,17 @@ class SegmentationTraining(lightning.LightningModule):
     @property
     def kept_network(self) -> SegmentationNetwork:
         """What is validated and kept: the moving average of the recipe, or what is trained."""
-        return self.network if self._average is None else self._average
+        return self.network if self.averaged_network is None else self.averaged_network
+
+    @property
+    def score(self) -> str:
+        """The last validation's mIoU, in percent."""
+        return f"mIoU {100 * self.matrix.scores().mean_iou:.2f}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._counts.device
 
     @property
     def losses(self) -> dict[str, float]:
@@ -104,7 +113,7 @@ class SegmentationTraining(lightning.LightningModule):
         means = (self._sums / self._steps).tolist()
         return {"loss": sum(means), **dict(zip(self._names, means, strict=True))}
 
-    def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+    def forward(self, batch: Any) -> torch.Tensor:
         """Return the sum of the losses of a batch (image, label, index)."""
         losses = self._step(
             self.network,
@@ -120,26 +129,25 @@ class SegmentationTraining(lightning.LightningModule):
         self._steps += 1
         return values.sum()
 
-    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """Make a step, and move the average after it."""
-        step = self.trainer.global_step
-        super().optimizer_step(*arguments, **named)
-        self.move_average(step)
+    def before_step(self) -> None:
+        """Leave a frozen encoder out of the step."""
+        if self._is_frozen:
+            for parameter in self.network.encoder.parameters():
+                parameter.grad = None
 
-    def move_average(self, step: int) -> None:
-        """Move the average of the weights, where there is one, after so many steps before."""
+    def after_step(self, step: int) -> None:
+        """Move the average of the weights, where there is one."""
         if self._average is not None:
-            decay = decay_at(step, self.options.recipe.average)
-            update_average(self._average, self.network, decay)
+            self._average.move(self.network, step)
 
-    def validation_step(self, batch: Any, _index: int) -> None:
+    def validate(self, batch: Any) -> None:
         """Count the pixels of a batch (image, label) and add up their loss, on the device."""
         image, label = batch
         network, pixels = self.kept_network, self.normalised(image)
         # resized in half precision, classes would tie, and the lower one win
         logits = network.resized(network.coarse_logits(pixels).float(), pixels)
-        found = logits.argmax(1)
-        pairs = found * len(self._classes) + label
+        predictions = logits.argmax(1)
+        pairs = predictions * len(self._classes) + label
         unlabelled, ignored = len(self._counts) - 1, label == IGNORE_INDEX
         pairs = pairs.masked_fill(ignored, unlabelled)
         self._counts += torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
@@ -151,24 +159,36 @@ class SegmentationTraining(lightning.LightningModule):
         self._validated[0] += losses.sum(dtype=torch.float64)
         self._validated[1] += patches * label[0].numel()
 
-    def on_train_start(self) -> None:
-        """Freeze or release the encoder: a run that goes on may be in the middle of an epoch."""
-        self._freeze_or_release()
+    def train(self, mode: bool = True) -> Self:
+        """Choose the mode of the network; a frozen encoder's is another one than the rest's.
 
-    def on_train_epoch_start(self) -> None:
-        """Forget the losses of the last epoch; freeze or release the encoder."""
+        Args:
+            mode: Whether to train; else to evaluate.
+        """
+        super().train(mode)
+        if self.averaged_network is not None:
+            self.averaged_network.eval()
+        if self.options.freeze_encoder:
+            encoder = self.network.encoder
+            # running statistics of the old data stay what they are
+            encoder.train(mode and not self._is_frozen)
+            if world_size() == 1:  # DDP waits for the gradients of all it knows
+                encoder.requires_grad_(not self._is_frozen)
+        return self
+
+    def start_epoch(self) -> None:
+        """Forget the losses of the last epoch."""
         self._sums, self._steps = None, 0
-        self._freeze_or_release()
 
-    def on_validation_start(self) -> None:
-        """Forget the counts of the last epoch; share losses and running statistics."""
+    def start_validation(self) -> None:
+        """Forget the counts of the last validation; share losses and running statistics."""
         self._counts.zero_()
         self._validated.zero_()
         if self._sums is not None:
             self._sums = averaged(self._sums)
         self.share_statistics()
 
-    def on_validation_epoch_end(self) -> None:
+    def end_validation(self) -> None:
         """Add up the counts and losses of all processes."""
         classes = len(self._classes)
         counts = summed(self._counts)[:-1].reshape(classes, classes)
@@ -176,38 +196,31 @@ class SegmentationTraining(lightning.LightningModule):
         loss, pixels = summed(self._validated).tolist()
         self.validation_loss = loss / pixels if pixels else math.nan
 
-    def share_statistics(self) -> None:
-        """Average BatchNorm's running statistics over the processes, which each have their own.
+    def network_buffers(self) -> list[torch.Tensor]:
+        """Return the buffers of the network and its average.
 
-        On GPUs SyncBatchNorm has made them equal already.
+        None on GPUs, where SyncBatchNorm has made them equal already.
         """
-        if self.device.type != "cpu" or self.trainer.world_size == 1:
-            return
-        buffers = list(self.network.buffers())
-        if self._average is not None:
-            buffers += self._average.buffers()
-        for buffer in buffers:
-            if buffer.is_floating_point():
-                buffer.copy_(averaged(buffer))
+        if self.device.type != "cpu":
+            return []
+        networks = filter(None, (self.network, self.averaged_network))
+        return [buffer for network in networks for buffer in network.buffers()]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the losses of the running epoch, of each process."""
+    def counts(self) -> dict[str, Any]:
+        """Return the losses of the running epoch, of each process."""
         sums = None if self._sums is None else self._sums.cpu()
-        checkpoint[_SUMS] = {
-            "names": list(self._names),
-            "steps": self._steps,
-            "sums": gathered(sums),
-        }
+        return {"names": list(self._names), "steps": self._steps, "sums": gathered(sums)}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the losses of the running epoch back."""
-        kept = checkpoint[_SUMS]
-        self._names, self._steps = tuple(kept["names"]), kept["steps"]
-        sums = kept["sums"][self.global_rank]
+    def load_counts(self, counts: dict[str, Any]) -> None:
+        """Take back what `counts` returned."""
+        self._names, self._steps = tuple(counts["names"]), counts["steps"]
+        sums = counts["sums"][rank()]
         self._sums = None if sums is None else sums.to(self.device)
 
-    def configure_optimizers(self) -> Any:
-        """Return the recipe's optimiser and schedule, stepped each iteration."""
+    def optimizer_and_schedule(
+        self,
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return the recipe's optimiser and schedule."""
         return optimizer_and_schedule(self.network, self.options.recipe, self._total_steps)
 
     def normalised(self, image: torch.Tensor) -> torch.Tensor:
@@ -222,23 +235,9 @@ class SegmentationTraining(lightning.LightningModule):
             pixels = pixels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         return pixels
 
-    def on_before_optimizer_step(self, *_: Any) -> None:
-        """Leave a frozen encoder out of the step."""
-        if self._is_frozen:
-            for parameter in self.network.encoder.parameters():
-                parameter.grad = None
-
     @property
     def _is_frozen(self) -> bool:
-        return self.current_epoch < self.options.freeze_encoder
-
-    def _freeze_or_release(self) -> None:
-        if not self.options.freeze_encoder:
-            return
-        encoder = self.network.encoder
-        encoder.train(not self._is_frozen)  # running statistics of the old data stay what they are
-        if self.trainer.world_size == 1:  # DDP waits for the gradients of all it knows
-            encoder.requires_grad_(not self._is_frozen)
+        return self.epoch < self.options.freeze_encoder
 
 
 def _losses(

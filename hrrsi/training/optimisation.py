@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hrrsi.training.recipes import Recipe
 
 _MOMENTUM = 0.9
 _POLYNOMIAL_POWER = 0.9
 
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
-def optimizer_and_schedule(network: nn.Module, recipe: Recipe, steps: int) -> dict[str, Any]:
-    """Return what Lightning's ``configure_optimizers`` asks for; stepped each iteration.
+
+def optimizer_and_schedule(
+    network: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return a recipe's optimiser, and the schedule of its learning rate, which moves each step.
 
     AdamW does not decay biases and BatchNorms; the published SGD decays everything.
 
@@ -41,7 +45,7 @@ def optimizer_and_schedule(network: nn.Module, recipe: Recipe, steps: int) -> di
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(recipe, step, steps)
     )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    return optimizer, schedule
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
@@ -71,48 +75,54 @@ def _kernels_and_others(
     return kernels, others
 
 
-_Network = TypeVar("_Network", bound=nn.Module)
+class MovingAverage:
+    """The exponential moving average of a network's weights and running statistics.
 
+    It is torch's, whose decay follows the steps: early on it is lower than the recipe's, or the
+    average would hold on to the random start, as with the warm-up of TensorFlow's
+    ``ExponentialMovingAverage``. Counters of BatchNorms are copied.
 
-def averaged_copy(network: _Network) -> _Network:
-    """Return the average before the first step: a copy in eval mode that asks for no gradient."""
-    return copy.deepcopy(network).eval().requires_grad_(False)
+    Args:
+        network: The network before the first step.
+        decay: Share that the average keeps of itself at most, 0 to 1.
+
+    Attributes:
+        network: The average, in eval mode and without gradients; it may be moved to a device. (What
+            counts the steps stays on the processor: asking a GPU for it would wait for each step.)
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._step = 0
+        self._average = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
+        self._average.update_parameters(network)  # the first only copies
+        self.network: Any = self._average.module.eval().requires_grad_(False)
+
+    def move(self, network: nn.Module, step: int) -> None:
+        """Move the average towards a network: ``decay * average + (1 - decay) * network``.
+
+        Args:
+            network: The network after a step.
+            step: Steps done before.
+        """
+        self._step = step
+        self._average.update_parameters(network)
+
+    def _move(self, average: Tensors, network: Tensors, _count: Any) -> None:
+        if average[0].is_floating_point():
+            decay = decay_at(self._step, self._decay)
+            move: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch
+            move(average, network, _count)
+        else:
+            for counter, counted in zip(average, network, strict=True):
+                counter.copy_(counted)
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Return the share that the average keeps of itself at a step, 0 to 1.
-
-    Early on it is lower than the recipe's, or the average would hold on to the random start: the
-    warm-up of TensorFlow's ``ExponentialMovingAverage``.
+    """Return the share that an average keeps of itself at a step, 0 to 1.
 
     Args:
         step: Steps done before.
         decay: The recipe's decay.
     """
     return min(decay, (1 + step) / (10 + step))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an average towards a network: ``decay * average + (1 - decay) * network``.
-
-    Running statistics of BatchNorm are averaged with the weights; counters are copied.
-
-    Args:
-        average: What `averaged_copy` returned; changed.
-        network: The network after a step.
-        decay: Share that the average keeps of itself.
-    """
-    kept: list[torch.Tensor] = []
-    new: list[torch.Tensor] = []
-    for ours, theirs in zip(_tensors(average), _tensors(network), strict=True):
-        if ours.is_floating_point():
-            kept.append(ours)
-            new.append(theirs)
-        else:
-            ours.copy_(theirs)
-    torch._foreach_lerp_(kept, new, 1 - decay)
-
-
-def _tensors(network: nn.Module) -> list[torch.Tensor]:
-    return [*network.parameters(), *network.buffers()]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
-from hrrsi.runs.fitting import leave_signals_to_the_run
+from hrrsi.runs.loading import EpochBatches, leave_signals_to_the_run
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.augmentation import Augmentation
@@ -21,7 +21,7 @@ from hrrsi.training.options import TrainOptions
 
 
 def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[np.float64]:
-    """Return the probability of each training patch under ``--sampling rare``.
+    """Return the probability of each training patch under the sampling ``rare``.
 
     A pixel of a class weighs one over the square root of the class' frequency, and a patch the
     mean over its labelled pixels: patches of rare classes come more often, none never (the square
@@ -51,8 +51,8 @@ def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[n
             weights.append(float(counts @ worth) / max(1, int(counts.sum())))
             bar.update()
     # a patch without any label teaches nothing, but "never" is no probability to resume with
-    found = np.maximum(weights, 1e-3 * max(weights))
-    probabilities: npt.NDArray[np.float64] = found / found.sum()
+    raised = np.maximum(weights, 1e-3 * max(weights))
+    probabilities: npt.NDArray[np.float64] = raised / raised.sum()
     return probabilities
 
 
@@ -83,7 +83,7 @@ class EpochOrder:
         patches: Number of patches; an epoch has as many draws.
         seed: Decides the order, with the epoch.
         weights: (patches,) probability of each with every draw; None: each once.
-        epoch: The epoch to begin with. Loading starts before Lightning calls `set_epoch`.
+        epoch: The epoch to begin with.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class EpochOrder:
         self._weights = weights
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (Lightning calls this)."""
+        """Choose the epoch."""
         self.epoch = epoch
 
     def draws(self) -> list[Draw]:
@@ -124,7 +124,7 @@ class ProcessBatches(Sampler[list[Draw]]):
     estimate its statistics from a single small map.
 
     Args:
-        sampler: The order of the epochs (Lightning looks for it under this name).
+        sampler: The order of the epochs.
         batch: Patches of a step, over all processes.
         rank: This process.
         processes: How many share a batch; they divide it.
@@ -142,6 +142,11 @@ class ProcessBatches(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         return self.sampler.patches // self._batch
+
+    @property
+    def images(self) -> int:
+        """Patches of an epoch, over all processes."""
+        return len(self) * self._batch
 
     def __iter__(self) -> Iterator[list[Draw]]:
         draws = self.sampler.draws()
@@ -228,8 +233,8 @@ def training_batches(
     epoch: int = 0,
     first: int = 0,
     quiet: bool = True,
-) -> Any:
-    """Return a DataLoader of augmented batches of the training split.
+) -> EpochBatches:
+    """Return augmented batches of the training split, in epochs.
 
     A batch is image (N, bands, crop, crop), channels last, in the patches' type; label
     (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
@@ -250,13 +255,14 @@ def training_batches(
     batches = ProcessBatches(
         order, options.recipe.batch, rank=rank, processes=processes, first=first
     )
-    return DataLoader(data, batch_sampler=batches, **_loading(options.workers))
+    loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
+    return EpochBatches(loader, batches.images, order)
 
 
 def validation_batches(
     dataset: TiledDataset, options: TrainOptions, *, rank: int = 0, processes: int = 1
-) -> Any:
-    """Return a DataLoader of (image, label) batches of the validation split.
+) -> EpochBatches:
+    """Return (image, label) batches of the validation split.
 
     Every patch is in one batch of one process. All processes have equally many: the last ones
     are filled up with patches whose labels are all ignored.
@@ -271,7 +277,8 @@ def validation_batches(
     mine = list(range(rank, len(data), processes))
     mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
     share = max(1, options.recipe.batch // processes)
-    return DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
+    loader = DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
+    return EpochBatches(loader, len(data))
 
 
 def _loading(workers: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 from hrrsi.runs.options import changes_text
 
 Optimizer = Literal["sgd", "adamw"]
@@ -67,29 +67,27 @@ class Recipe:
         for key, choices in _CHOICES.items():
             value = getattr(self, key)
             if value not in choices:
-                raise HrrsiError(
-                    f"{value!r} is unknown", where=_option(key), fix=f"give {' or '.join(choices)}"
+                raise OptionError(
+                    f"{value!r} is unknown", parameter=key, fix=f"give {' or '.join(choices)}"
                 )
         for key in ("epochs", "batch"):
             if getattr(self, key) < 1:
-                raise HrrsiError("is less than 1", where=_option(key), fix="give at least 1")
+                raise OptionError("is less than 1", parameter=key, fix="give at least 1")
         if self.crop and self.crop < SMALLEST_CROP:
-            raise HrrsiError(
+            raise OptionError(
                 f"{self.crop} px are too few for the networks' strides",
-                where="--crop",
+                parameter="crop",
                 fix=f"give 0 (whole patches) or at least {SMALLEST_CROP}",
             )
         for key in _SHARES:
             if not 0 <= getattr(self, key) < 1:
-                raise HrrsiError(
-                    f"{getattr(self, key)} is no share", where=_option(key), fix="give 0 to below 1"
+                raise OptionError(
+                    f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
                 )
         for key in ("lr", "weight_decay", "dice"):
             if not 0 <= getattr(self, key) < float("inf"):
-                raise HrrsiError(
-                    f"{getattr(self, key)} is not possible",
-                    where=_option(key),
-                    fix="give 0 or more",
+                raise OptionError(
+                    f"{getattr(self, key)} is not possible", parameter=key, fix="give 0 or more"
                 )
 
     @property
@@ -148,14 +146,10 @@ def recipe_named(name: str, **changes: Any) -> Recipe:
         **changes: Fields of `Recipe`; None leaves the recipe's own.
 
     Raises:
-        HrrsiError: No such recipe, or a value that is not possible.
+        OptionError: No such recipe, or a value that is not possible.
     """
     if name not in RECIPES:
-        raise HrrsiError(
-            f"{name!r} is unknown", where="--recipe", fix=f"give {' or '.join(RECIPES)}"
+        raise OptionError(
+            f"{name!r} is unknown", parameter="recipe", fix=f"give {' or '.join(RECIPES)}"
         )
     return replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})
-
-
-def _option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"

@@ -15,9 +15,12 @@ from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.runs.failures import SharedError
 from hrrsi.runs.record import EpochRecord, training_losses
+from hrrsi.runs.tensorboard_log import TensorBoardLog
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.curves import write_curves
+from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.sample_pictures import SamplePictures
 
 _PROTOCOL = "every class counts, no test-time augmentation"
 # Of TrainOptions: what the weights can't tell, and says nothing of the machine's folders.
@@ -25,7 +28,7 @@ _SETTINGS = ("freeze_encoder", "seed", "patience", "precision", "devices", "node
 
 
 class RunRecord(EpochRecord):
-    """Keeps the metrics of the epochs, and writes them, curves and the best weights.
+    """Keeps the metrics of the epochs, and writes them, curves, pictures and the best weights.
 
     Beside what every `EpochRecord` holds, a row has the learning rate after the epoch's last
     step, the mean of each loss, the segmentation loss of the validation patches, OA, mF1, mIoU
@@ -35,53 +38,100 @@ class RunRecord(EpochRecord):
         options: Options of the run.
         dataset: The dataset that it is trained on.
         report: Called with a line an epoch, and with a table at the end.
+        is_first: Whether this is the process that writes.
     """
 
     _options: TrainOptions
 
     def __init__(
-        self, options: TrainOptions, dataset: TiledDataset, report: Callable[[str], None]
+        self,
+        options: TrainOptions,
+        dataset: TiledDataset,
+        report: Callable[[str], None],
+        *,
+        is_first: bool = True,
     ) -> None:
-        super().__init__(options, "val_mIoU", report)
+        super().__init__(options, "val_mIoU", report, options.patience)
         self._description = dataset.description
         patches = len(dataset.patches("train")[: options.overfit or None])
-        self._batch = min(options.recipe.batch, patches)
+        batch = min(options.recipe.batch, patches)
+        self._trained_patches = patches // batch * batch
+        self._is_first = is_first
+        self._samples = SamplePictures(options, dataset)
+        self._tensorboard = TensorBoardLog(options.run_folder)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop where labels turn out to hold nothing, whatever dataset.yaml says of them.
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        self._tensorboard.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {**super().state(), "samples": self._samples.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        super().load_state(state)
+        self._samples.load_state(state["samples"])
+
+    def see(self, split: str, batch: Any) -> None:
+        """Look at a batch, of which there is nothing to say."""
+
+    def end_validation(self, task: SegmentationTraining) -> None:
+        """Draw the sample pictures of an epoch that is the best so far.
 
         Raises:
-            SharedError: No pixel was validated, or none was trained on.
+            SharedError: No pixel was validated, or none was trained on, whatever dataset.yaml says
+                of the labels.
         """
         overfit, data = self._options.overfit, self._options.data
-        if not pl_module.matrix.pixels:
+        if not task.matrix.pixels:
             raise SharedError(
                 "no pixel validated on has a label, so no weights are the best",
                 where=data / ("train" if overfit else "val"),
-                fix="give a higher --overfit" if overfit else "tile validation scenes with labels",
+                fix="give a higher `overfit`" if overfit else "tile validation scenes with labels",
             )
-        if not self.rows and pl_module.losses["loss"] == 0:  # ignored pixels alone cost nothing
+        if not self.rows and task.losses["loss"] == 0:  # ignored pixels alone cost nothing
             raise SharedError(
                 "no pixel trained on has a label, so there is nothing to learn",
                 where=data / "train",
                 fix="tile training scenes with labels",
             )
+        if self._is_first:
+            self._samples.draw_best(task)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Report the best epoch's IoU of each class."""
-        if trainer.is_global_zero:
+    def end_epoch(self, task: SegmentationTraining, learning_rate: float) -> None:
+        """Add a row to the metrics, and report it; show it in TensorBoard.
+
+        Args:
+            task: What was trained and validated.
+            learning_rate: That of the step to come.
+        """
+        super().end_epoch(task, learning_rate)
+        if self._is_first:
+            self._tensorboard.add(self._rows[-1])
+            self._show_picture()
+
+    def end(self, task: SegmentationTraining) -> None:
+        """Report the best epoch's IoU of each class, and draw the network as the run leaves it."""
+        if self._is_first:
             self._report(self._class_table())
+            self._samples.draw_last(task)
+            self._show_picture()
 
-    def _images(self, trainer: Any, module: Any) -> int:
-        images: int = trainer.num_training_batches * self._batch
-        return images
+    def _show_picture(self) -> None:
+        picture = self._samples.latest
+        if picture is not None:
+            self._tensorboard.add_picture(picture.epoch, picture.path)
 
-    def _metrics(self, trainer: Any, module: Any) -> dict[str, float]:
-        scores = module.matrix.scores()
+    def _images(self, task: SegmentationTraining) -> int:
+        return self._trained_patches
+
+    def _metrics(self, task: SegmentationTraining, learning_rate: float) -> dict[str, float]:
+        scores = task.matrix.scores()
         return {
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            **module.losses,
-            "val_seg_loss": module.validation_loss,
+            "lr": learning_rate,
+            **task.losses,
+            "val_seg_loss": task.validation_loss,
             "val_OA": scores.overall_accuracy,
             "val_mF1": scores.mean_f1,
             "val_mIoU": scores.mean_iou,
@@ -96,8 +146,8 @@ class RunRecord(EpochRecord):
             f"OA {100 * row['val_OA']:.2f} segmentation {row['val_seg_loss']:.3f}"
         )
 
-    def _write_best(self, module: Any, row: dict[str, float]) -> None:
-        weights = module.kept_network.state_dict()
+    def _write_best(self, task: SegmentationTraining, row: dict[str, float]) -> None:
+        weights = task.kept_network.state_dict()
         save_weights(weights, self._meta(row), self._options.run_folder / BEST_WEIGHTS)
 
     def _write_curves(self, path: Path) -> None:
@@ -136,7 +186,7 @@ class RunRecord(EpochRecord):
                 "patches": options.overfit or description.splits["train"].patches,
                 "patch_size": description.patch_size,
                 **options.recipe.to_config(),
-                # the file of --init holds an encoder, so no other weights are read
+                # the file of `init` holds an encoder, so no other weights are read
                 "encoder_weights": None if options.init else Path(options.encoder_weights).name,
                 "init": options.init and options.init.name,
                 **{name: getattr(options, name) for name in _SETTINGS},

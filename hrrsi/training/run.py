@@ -8,69 +8,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.callbacks import Callback
 
 from hrrsi.networks.weights_file import BEST_WEIGHTS
-from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, Checkpoints
-from hrrsi.runs.environment import training_environment, write_environment
-from hrrsi.runs.fitting import fit
-from hrrsi.runs.folder import held_folder, start_folder, starting_line, starting_position
+from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, checkpoint_position
+from hrrsi.runs.environment import write_environment
+from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
+from hrrsi.runs.loop import fit
 from hrrsi.runs.processes import run_processes
-from hrrsi.runs.progress import EpochProgress
-from hrrsi.runs.tensorboard_log import TensorBoardLog
+from hrrsi.training.environment import training_environment
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.record import RunRecord
 from hrrsi.training.run_checks import check_run, training_warnings
-from hrrsi.training.sample_pictures import SamplePictures
-
-
-class EarlyStop(Callback):
-    """Ends a run after some epochs without a better validation mIoU.
-
-    Args:
-        patience: That many epochs; 0: never.
-
-    Attributes:
-        stopped: Whether the run has been ended.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
-        self._best = -1.0
-        self._waited = 0
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the last epochs were no better."""
-        return 0 < self._patience <= self._waited
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"best": self._best, "waited": self._waited}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint kept."""
-        self._best, self._waited = state_dict["best"], state_dict["waited"]
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Train no further where a run had ended before it was started again."""
-        trainer.should_stop = self.stopped
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Compare the epoch with the best so far."""
-        miou = pl_module.matrix.scores().mean_iou
-        if miou > self._best:
-            self._best, self._waited = miou, 0
-        else:
-            self._waited += 1
-        trainer.should_stop = self.stopped
 
 
 @dataclass(frozen=True)
@@ -134,55 +88,48 @@ def train(
         report, warn, quiet = _say_nothing, _say_nothing, True
     for warning in training_warnings(options, dataset):
         warn(warning)
-    with held_folder(options, processes, resume=resume, overwrite=overwrite):
-        position = starting_position(options, resume=resume)
-        is_asked, resume = resume, not position.is_start
+    with (
+        held_folder(options, processes, resume=resume, overwrite=overwrite),
+        ExitStack() as open_files,
+    ):
+        checkpoint = starting_checkpoint(options, resume=resume)
+        position = checkpoint_position(checkpoint)
         share = {"rank": processes.rank, "processes": processes.count}
-        batches = training_batches(
-            dataset, options, epoch=position.epoch, first=position.batches, quiet=quiet, **share
+        first = {"epoch": position.epoch, "first": position.batches}
+        batches = open_files.enter_context(
+            training_batches(dataset, options, quiet=quiet, **share, **first)
         )
-        if is_asked:
+        if resume:
             report(starting_line(options, position, len(batches)))
-        validation = validation_batches(dataset, options, **share)
-        network = first_network(options, dataset, resume=resume, report=report)
+        validation = open_files.enter_context(validation_batches(dataset, options, **share))
+        goes_on = checkpoint is not None
+        network = first_network(options, dataset, resume=goes_on, report=report)
         if processes.is_first:
-            environment = training_environment(options, dataset, resume=resume, quiet=quiet)
-            if not resume:
+            environment = training_environment(options, dataset, resume=goes_on, quiet=quiet)
+            if not goes_on:
                 start_folder(options)
             write_environment(options, environment)
-        record = RunRecord(options, dataset, report)
-        early_stop = EarlyStop(options.patience)
-        batch = min(options.recipe.batch, len(batches.dataset))
-        images = (len(batches) * batch, len(validation.dataset))
-        patches = [patch.name for patch in dataset.patches("train")]
+        record = RunRecord(options, dataset, report, is_first=processes.is_first)
+        open_files.callback(record.close)
+        names = [patch.name for patch in dataset.patches("train")]
         steps = options.recipe.epochs * len(batches)
         fit(
-            SegmentationTraining(network, options, dataset.description, steps),
+            SegmentationTraining(network, options, dataset.description, steps, names),
             batches,
             validation,
+            record,
             options,
             processes,
-            [
-                record,
-                EpochProgress(images, options.recipe.batch, _miou, enabled=not quiet),
-                SamplePictures(options, dataset),
-                TensorBoardLog(options),
-                early_stop,
-                # after what it keeps
-                Checkpoints(options, processes, patches, checkpoint_seconds, record.write),
-            ],
-            resume=resume,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            quiet=quiet,
         )
     best, folder = record.best, options.run_folder
     run = TrainedRun(
-        folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], early_stop.stopped
+        folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], record.is_over
     )
     report(_summary(run, options))
     return run
-
-
-def _miou(module: SegmentationTraining) -> str:
-    return f"mIoU {100 * module.matrix.scores().mean_iou:.2f}"
 
 
 def _summary(run: TrainedRun, options: TrainOptions) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.networks.names import parsed_model
 from hrrsi.quantities import counted
 from hrrsi.runs.folder import check_folder, has_checkpoint
-from hrrsi.runs.options import RunOptions
-from hrrsi.runs.processes import Processes, accelerator_and_devices, run_processes
+from hrrsi.runs.options import run_warnings
+from hrrsi.runs.processes import Processes, check_precision, run_processes
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.options import TrainOptions
@@ -40,41 +40,10 @@ def check_run(
     if options.init is None:
         check_encoder_source(options.model, options.encoder_weights)
     elif not options.init.is_file():
-        raise HrrsiError(
-            "no such file", where=f"--init {options.init}", fix="give a weights file of hrrsi"
+        raise MissingInputError(
+            "no such file", where=f"`init={options.init}`", fix="give a weights file of hrrsi"
         )
     return dataset
-
-
-def check_precision(options: RunOptions) -> None:
-    """Raise where the device does not compute in the precision of a run.
-
-    Raises:
-        HrrsiError: It does not.
-    """
-    accelerator, _ = accelerator_and_devices(options)
-    if accelerator == "cpu" and options.precision == "16":
-        raise HrrsiError(
-            "half precision needs a GPU", where="--precision 16", fix="give --precision bf16 or 32"
-        )
-
-
-def run_warnings(options: RunOptions, images: int) -> list[str]:
-    """Return what is odd about a run, though it can be trained, a line each.
-
-    Args:
-        options: What to train, and how.
-        images: What there is to train on.
-    """
-    found = []
-    if options.recipe.lr == 0:
-        found.append("--lr 0: no step changes a weight")
-    if options.recipe.batch > images:
-        found.append(
-            f"--batch {options.recipe.batch}: there are {images} {options.items} to train on, so a "
-            "step has no more"
-        )
-    return found
 
 
 def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]:
@@ -85,10 +54,10 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]
     frozen, epochs = options.freeze_encoder, options.recipe.epochs
     if frozen >= epochs:
         found.append(
-            f"--freeze-encoder {frozen}: the encoder is never trained in {counted(epochs, 'epoch')}"
+            f"`freeze_encoder={frozen}`: the encoder is never trained in {counted(epochs, 'epoch')}"
         )
     if frozen and options.init is None and options.encoder_weights == "none":
-        found.append(f"--freeze-encoder {frozen}: the encoder's weights are random")
+        found.append(f"`freeze_encoder={frozen}`: the encoder's weights are random")
     return found
 
 
@@ -99,48 +68,49 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
             dataset,
             "val",
             1,
-            "tile it with --val-scenes: the best weights are chosen on them, never on test",
+            "tile it with `hrrsi tile --val-scenes`: the best weights are chosen on them, never on "
+            "test",
         )
     description = dataset.description
     if options.recipe.crop > description.patch_size:
-        raise HrrsiError(
+        raise OptionError(
             f"is more than the {description.patch_size} px of the patches",
-            where=f"--crop {options.recipe.crop}",
             fix="give a smaller one, or tile larger patches",
-        )
+            parameter="crop",
+        ).at(f"`crop={options.recipe.crop}`")
     patches = len(dataset.patches("train"))
     if options.overfit > patches:
-        raise HrrsiError(
+        raise OptionError(
             f"there are {patches} patches to train on",
-            where=f"--overfit {options.overfit}",
             fix="give as many or fewer",
-        )
+            parameter="overfit",
+        ).at(f"`overfit={options.overfit}`")
     patches = options.overfit or patches
     batch = min(options.recipe.batch, patches)
     if batch % processes.count:
-        raise HrrsiError(
+        raise InputError(
             f"{batch} training patches can't be shared out among {processes.count} processes",
             where=dataset.folder,
-            fix="give fewer --devices",
+            fix="give fewer `devices`",
         )
     if batch == processes.count and description.patch_size <= _ENCODER_STRIDE:
-        raise HrrsiError(
+        raise InputError(
             "BatchNorm can't learn from a single pixel, which is what one patch of "
             f"{description.patch_size} px becomes at stride {_ENCODER_STRIDE}",
             where=dataset.folder,
-            fix="tile larger or more patches, or raise --batch",
+            fix="tile larger or more patches, or raise `batch`",
         )
 
 
 def _check_split(dataset: TiledDataset, split: str, classes: int, fix: str) -> None:
     content = dataset.description.split_content(split)
     if content is None:
-        raise HrrsiError(f"has no {split} split", where=dataset.folder, fix=fix)
+        raise InputError(f"has no {split} split", where=dataset.folder, fix=fix)
     dataset.patches(split)
     names = dataset.description.classes
     present = [n for n, pixels in zip(names, content.class_pixels, strict=True) if pixels]
     if len(present) < classes:
-        raise HrrsiError(
+        raise InputError(
             f"the labels of its {split} split hold "
             + (f"one class only ({present[0]})" if present else "no class at all"),
             where=dataset.folder,

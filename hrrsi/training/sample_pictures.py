@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.files import replacing
@@ -54,7 +53,7 @@ class SamplePicture(NamedTuple):
     path: Path
 
 
-class SamplePictures(Callback):
+class SamplePictures:
     """Draws a few validation patches whenever the mIoU is the best so far, and at the end.
 
     ``samples/epoch_0010.png`` has a row of panels a patch: image, truth, prediction, errors and,
@@ -80,40 +79,39 @@ class SamplePictures(Callback):
         self._epoch = 0
         self.latest: SamplePicture | None = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the best mIoU so far and the epochs it goes with."""
         drawn = self.latest.epoch if self.latest else 0
         kept = {"best": self._best, "best_epoch": self._best_epoch}
         return {**kept, "epoch": self._epoch, "drawn": drawn}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint kept, and forget pictures of epochs after it."""
-        self._best, self._best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self._epoch, drawn = state_dict["epoch"], state_dict["drawn"]
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned, and forget pictures of epochs after it."""
+        self._best, self._best_epoch = state["best"], state["best_epoch"]
+        self._epoch, drawn = state["epoch"], state["drawn"]
         self.latest = SamplePicture(drawn, self._path(drawn)) if drawn else None
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def draw_best(self, task: SegmentationTraining) -> None:
         """Draw the patches where the epoch is the best so far; the network is in eval mode."""
-        self._epoch = trainer.current_epoch + 1
-        miou = pl_module.matrix.scores().mean_iou
+        self._epoch = task.epoch + 1
+        miou = task.matrix.scores().mean_iou
         if miou > self._best:
             self._best, self._best_epoch = miou, self._epoch
-            self._draw(trainer, pl_module)
+            self._draw(task)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def draw_last(self, task: SegmentationTraining) -> None:
         """Draw the patches as the run leaves them."""
         if self.latest is None or self.latest.epoch != self._epoch:
-            pl_module.kept_network.eval()
-            self._draw(trainer, pl_module)
+            task.kept_network.eval()
+            self._draw(task)
 
-    def _draw(self, trainer: Any, module: SegmentationTraining) -> None:
-        if trainer.is_global_zero:
-            if self._patches is None:
-                self._patches = shown_patches(self._dataset, self._options)
-            picture = _picture(self._patches, self._dataset, module, self._title())
-            with replacing(self._path(self._epoch)) as temporary:
-                picture.save(temporary, format="PNG")
-            self._drop_some()
+    def _draw(self, task: SegmentationTraining) -> None:
+        if self._patches is None:
+            self._patches = shown_patches(self._dataset, self._options)
+        picture = _picture(self._patches, self._dataset, task, self._title())
+        with replacing(self._path(self._epoch)) as temporary:
+            picture.save(temporary, format="PNG")
+        self._drop_some()
         self.latest = SamplePicture(self._epoch, self._path(self._epoch))
 
     def _title(self) -> str:
@@ -128,15 +126,15 @@ class SamplePictures(Callback):
 
     def _drop_some(self) -> None:
         """Remove pictures of epochs to come, and those that leave the smallest gaps."""
-        found = {
+        pictures = {
             int(match[1]): path
             for path in self._folder.iterdir()
             if (match := _NAME.fullmatch(path.name))
         }
-        for epoch in [e for e in found if e > self._epoch]:
-            found.pop(epoch).unlink()  # of a run that was resumed from before
-        for epoch in dropped_epochs(sorted(found), self._best_epoch):
-            found[epoch].unlink()
+        for epoch in [e for e in pictures if e > self._epoch]:
+            pictures.pop(epoch).unlink()  # of a run that was resumed from before
+        for epoch in dropped_epochs(sorted(pictures), self._best_epoch):
+            pictures[epoch].unlink()
 
 
 def dropped_epochs(epochs: Sequence[int], best: int, keep: int = _KEPT) -> list[int]:
@@ -188,7 +186,7 @@ def shown_patches(
 
 
 def _picture(
-    patches: Sequence[Patch], dataset: TiledDataset, module: SegmentationTraining, title: str
+    patches: Sequence[Patch], dataset: TiledDataset, task: SegmentationTraining, title: str
 ) -> Any:
     description = dataset.description
     images = [read_image(patch, description) for patch in patches]
@@ -203,20 +201,20 @@ def _picture(
         Key("wrong", plain_swatch(_WRONG)),
     ]
     for patch, image, label in zip(patches, images, labels, strict=True):
-        maps = _maps(module, image)
-        found = maps["lbl"].argmax(0).astype(np.uint8)
+        maps = _maps(task, image)
+        predictions = maps["lbl"].argmax(0).astype(np.uint8)
         colours = natural_colours(image, limits, side)
         panels = [
             colours,
             class_panel(label, description.colours, side),
-            class_panel(found, description.colours, side),
-            _errors(colours, label, found, side),
+            class_panel(predictions, description.colours, side),
+            _errors(colours, label, predictions, side),
         ]
         if "edg" in maps:
             panels.append(ramp(1 / (1 + np.exp(-maps["edg"])), _EDGE_RAMP, side))
         if "scr" in maps:
             panels.append(ramp(maps["scr"].mean(0), _SCORE_RAMP, side))
-        groups.append(Group(_caption(patch.name, label, found), [panels]))
+        groups.append(Group(_caption(patch.name, label, predictions), [panels]))
     if "edg" in maps:
         columns.append("edge probability")
         keys.append(Key("edge probability, 0 to 1", ramp_swatch(_EDGE_RAMP)))
@@ -226,27 +224,27 @@ def _picture(
     return patch_picture(groups, columns, keys, across=2 if len(columns) <= 4 else 1, title=title)
 
 
-def _maps(module: SegmentationTraining, image: npt.NDArray[Any]) -> dict[str, Any]:
+def _maps(task: SegmentationTraining, image: npt.NDArray[Any]) -> dict[str, Any]:
     """Return the maps of a patch (bands, size, size) as float32 arrays without a batch axis."""
     with torch.inference_mode():
-        batch = torch.from_numpy(image)[None].to(module.device)
-        maps = module.kept_network(module.normalised(batch))
+        batch = torch.from_numpy(image)[None].to(task.device)
+        maps = task.kept_network(task.normalised(batch))
         return {name: values[0].float().cpu().numpy() for name, values in maps.items()}
 
 
 def _errors(
-    image: RGB, label: npt.NDArray[np.uint8], found: npt.NDArray[np.uint8], side: int
+    image: RGB, label: npt.NDArray[np.uint8], predictions: npt.NDArray[np.uint8], side: int
 ) -> RGB:
     """Return the image in pale grey, with the wrong pixels in a colour of their own."""
     grey = image.mean(axis=-1, keepdims=True) * (1 - _PALE) + 255 * _PALE
     ignored = resized(label, side) == IGNORE_INDEX
-    wrong = (resized(label, side) != resized(found, side))[..., None]
+    wrong = (resized(label, side) != resized(predictions, side))[..., None]
     panel = np.where(wrong, np.array(_WRONG), np.rint(grey)).astype(np.uint8)
     return with_stripes(panel, ignored)
 
 
-def _caption(name: str, label: npt.NDArray[np.uint8], found: npt.NDArray[np.uint8]) -> str:
-    known = label != IGNORE_INDEX
-    if not known.any():
+def _caption(name: str, label: npt.NDArray[np.uint8], predictions: npt.NDArray[np.uint8]) -> str:
+    labelled = label != IGNORE_INDEX
+    if not labelled.any():
         return name
-    return f"{name} ({100 * (label == found)[known].mean():.0f} % right)"
+    return f"{name} ({100 * (label == predictions)[labelled].mean():.0f} % right)"

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,13 +237,13 @@ def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
         "from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe\n"
         "from hrrsi.pretraining import module, run\n"
         "steps = []\n"
-        "step = module.ClassifierTraining.training_step\n"
+        "step = module.ClassifierTraining.forward\n"
         "def killed_at_the_seventh(*arguments):\n"
         "    steps.append(1)\n"
         "    if len(steps) == 7:\n"  # the third of the second epoch
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return step(*arguments)\n"
-        "module.ClassifierTraining.training_step = killed_at_the_seventh\n"
+        "module.ClassifierTraining.forward = killed_at_the_seventh\n"
         "recipe = PretrainRecipe(epochs=2, batch=8, lr=0.02, size=32, val_size=64)\n"
         "options = PretrainOptions(data=Path(sys.argv[1]), out=Path(sys.argv[2]), recipe=recipe,\n"
         "    device='cpu', workers=0)\n"
@@ -253,7 +254,7 @@ def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
     run_folder = tmp_path / "ghostnet_100"
     assert len(rows_of(run_folder)) == 1
     kept = torch.load(run_folder / "last.ckpt", weights_only=True)
-    assert kept["global_step"] == 6
+    assert kept["schedule"]["last_epoch"] == 6
     result = run(folder, "--epochs", 2, "--out", tmp_path, *QUICK, "--resume")
     assert result.exit_code == 0, result.output
     undisturbed = finished[0] / "ghostnet_100"
@@ -376,13 +377,14 @@ def test_images_per_second_are_those_of_the_training(
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     record = PretrainRecord(PretrainOptions(data=folder), image_folders(folder), print, print)
-    record.on_train_epoch_start()
+    record.start_epoch()
     now[0] += 16
-    record.on_validation_start()
+    record.end_training()
     now[0] += 4
-    metrics = {"images": 32, "val_images": 16, "skipped": 0, "val_skipped": 0, "val_top1": 0.5}
-    module = SimpleNamespace(metrics=metrics, last_learning_rate=0.1)
-    record.on_train_epoch_end(SimpleNamespace(current_epoch=0, is_global_zero=False), module)
+    metrics = {"images": 32, "val_images": 16, "skipped": 0, "val_skipped": 0}
+    metrics |= {"loss": 1.5, "val_top1": 0.5, "val_top5": 1.0}
+    task: Any = SimpleNamespace(metrics=metrics, last_learning_rate=0.1, epoch=0)
+    record.end_epoch(task, 0.1)
     assert record.best["seconds"] == 20
     assert record.best["images_per_second"] == 32 / 16
 

@@ -112,7 +112,7 @@ def test_an_epoch_continues_where_it_was_left(folder: Path, loader: str) -> None
     whole = trained_on(folder, loader, epoch=4)
     rest = training_batches(image_folders(folder), options(folder, loader), CPU, epoch=4, first=2)
     assert torch.equal(joined(list(rest)).images, joined(whole[2:]).images)
-    rest.sampler.set_epoch(5)
+    rest.set_epoch(5)
     following = joined(trained_on(folder, loader, epoch=5))
     assert torch.equal(joined(list(rest)).images, following.images)
 
@@ -351,7 +351,7 @@ def test_dali_survives_a_batch_that_it_cannot_decode(
     """Whatever DALI alone refuses is decoded by Pillow."""
     expected = trained_on(folder, loader)
     batches = training_batches(image_folders(folder), options(folder, loader), CPU)
-    broken = batches._pipeline
+    broken = batches._loader._pipeline
 
     def fail(**_: npt.NDArray[np.uint8]) -> None:
         raise RuntimeError("Failed to decode sample #3")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.runs import plan as run_plan
+from hrrsi.runs import loop
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.dry_run import planned_run
 from hrrsi.training.initial_weights import first_network
@@ -74,8 +74,8 @@ def test_memory_is_kept_as_the_run_does(
         called.append("step")
         return torch.zeros(())
 
-    monkeypatch.setattr(run_plan, "keep_freed_memory", lambda: called.append("kept"))
-    monkeypatch.setattr(run_plan, "_step", step)
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: called.append("kept"))
+    monkeypatch.setattr(loop.Steps, "train", step)
     planned_run(quick(dataset, tmp_path))
     assert called == ["kept", "step", "step"]
 
@@ -140,14 +140,14 @@ def test_weights_that_are_no_numbers_are_no_start(
     path = with_a_nan(finished.weights, tmp_path / "bad.safetensors")
     source = path if option == "init" else str(path)
     options = quick(dataset, tmp_path / "runs", **{option: source})
-    with pytest.raises(HrrsiError, match=r"bad\.safetensors: holds values that are not finite"):
+    with pytest.raises(HrrsiError, match=r"bad\.safetensors`?: holds values that are not finite"):
         do(options)
     assert not options.run_folder.exists()
 
 
 def test_a_loss_that_is_no_number_is_an_error(dataset: Path, tmp_path: Path) -> None:
     options = quick(dataset, tmp_path / "runs", recipe="published", lr=1e30, model="ued")
-    with pytest.raises(HrrsiError, match=r"the loss is (nan|inf) in epoch 1, step 2.*lower --lr"):
+    with pytest.raises(HrrsiError, match=r"the loss is (nan|inf) in epoch 1, step 2.*lower `lr`"):
         planned_run(options)
     assert not (tmp_path / "runs").exists()
 
@@ -192,10 +192,10 @@ def test_odd_options_are_warned_of(dataset: Path, tmp_path: Path) -> None:
     quietly(odd, warn=said.append)
     assert said == training_warnings(odd, TiledDataset(dataset))
     assert [line.partition(":")[0] for line in said] == [
-        "--lr 0",
-        "--batch 9",
-        "--freeze-encoder 2",
-        "--freeze-encoder 2",
+        "`lr=0`",
+        "`batch=9`",
+        "`freeze_encoder=2`",
+        "`freeze_encoder=2`",
     ]
     assert set(planned_run(replace(odd, out=tmp_path / "b")).notes) == {
         f"warning: {line}" for line in said
@@ -211,7 +211,7 @@ def test_overfitting_has_a_folder_of_its_own(dataset: Path, finished: TrainedRun
     assert run.folder == finished.folder.with_name("ued-overfit")
     assert "training mIoU" in lines[-1]
     assert "val" not in "".join(lines)
-    with pytest.raises(HrrsiError, match="--overfit 7: there are 6 patches to train on"):
+    with pytest.raises(HrrsiError, match="`overfit=7`: there are 6 patches to train on"):
         check_run(quick(dataset, finished.folder.parent, overfit=7))
 
 
@@ -222,8 +222,8 @@ def test_a_resumed_run_says_where_it_goes_on(dataset: Path, tmp_path: Path) -> N
     _, lines = quietly(options, resume=True)
     weights = options.run_folder / "best.safetensors"
     assert lines[0] == (
-        "ued: is finished (1 epoch); to train longer, start another run with --init "
-        f"{weights} and another --out"
+        "ued: is finished (1 epoch); to train longer, start another run with "
+        f"`init={weights}` and another `out`"
     )
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,14 +32,18 @@ import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.weights_reading import load_model
+from hrrsi.runs import loop
 from hrrsi.runs import progress as epoch_progress
+from hrrsi.runs.checkpoints import Position, write_checkpoint
 from hrrsi.runs.curves import CurvePanels
-from hrrsi.runs.environment import dataset_digest, hardware
+from hrrsi.runs.environment import hardware
+from hrrsi.runs.loading import EpochBatches
 from hrrsi.runs.progress import EpochProgress
 from hrrsi.runs.training_lines import hardware_text
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.curves import write_curves
+from hrrsi.training.environment import dataset_digest
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS
 from hrrsi.training.record import RunRecord
@@ -228,18 +233,14 @@ def test_no_file_names_the_machine(run: Path) -> None:
 def test_a_run_killed_after_an_epochs_record_has_one_curve(
     dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hrrsi.runs.checkpoints import Checkpoints
-
-    save = Checkpoints._save
-
-    def fail_in_the_second_epoch(self: Any, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 1:
+    def fail_in_the_second_epoch(position: Position, content: Any, path: Path) -> None:
+        if position.epoch == 2:
             raise RuntimeError("killed")
-        save(self, trainer, module)
+        write_checkpoint(position, content, path)
 
     arguments = ("--out", tmp_path, "--epochs", 3)
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "_save", fail_in_the_second_epoch)
+        patch.setattr(loop, "write_checkpoint", fail_in_the_second_epoch)
         assert train(dataset, *arguments).exit_code == 1
     folder = tmp_path / "ued_bes_sfm"
     # nothing that is read says more than the checkpoint, which knows of one epoch
@@ -278,7 +279,9 @@ def test_weights_that_a_killed_run_did_not_come_to_are_written_by_the_next(
     assert (folder / "curves.png").is_file()
     trained = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     kept = load_model(folder / "best.safetensors").state_dict()
-    assert all(torch.equal(trained[f"_average.{key}"], value) for key, value in kept.items())
+    assert all(
+        torch.equal(trained[f"averaged_network.{key}"], value) for key, value in kept.items()
+    )
 
 
 def test_the_clock_of_an_epoch_goes_on_after_a_resume(
@@ -291,27 +294,22 @@ def test_the_clock_of_an_epoch_goes_on_after_a_resume(
     def later(seconds: float) -> None:
         now[0] += seconds
 
-    first = RunRecord(options, TiledDataset(dataset), print)
-    first.on_train_epoch_start()
+    first = RunRecord(options, TiledDataset(dataset), print, is_first=False)
+    first.start_epoch()
     later(30)
-    state = first.state_dict()
+    state = first.state()
     now[0] = 50.0  # another machine, switched on a minute ago
-    second = RunRecord(options, TiledDataset(dataset), print)
-    second.load_state_dict(state)
+    second = RunRecord(options, TiledDataset(dataset), print, is_first=False)
+    second.load_state(state)
     later(10)
-    second.on_validation_start()
+    second.end_training()
     later(5)
-    second.on_validation_start()  # interrupted, and begun again
+    second.end_training()  # interrupted, and begun again
     matrix = SimpleNamespace(
         scores=lambda: SimpleNamespace(overall_accuracy=1, mean_f1=1, mean_iou=1, classes=())
     )
-    module = SimpleNamespace(matrix=matrix, losses={"loss": 1.0}, validation_loss=1.0)
-    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
-    trainer = SimpleNamespace(
-        current_epoch=0, global_step=1, num_training_batches=1, optimizers=[optimizer],
-        is_global_zero=False,
-    )  # fmt: skip
-    second.on_train_epoch_end(trainer, module)
+    task: Any = SimpleNamespace(matrix=matrix, losses={"loss": 1.0}, validation_loss=1.0, epoch=0)
+    second.end_epoch(task, 0.1)
     assert second.rows[0]["seconds"] == 45
     assert second.rows[0]["images_per_second"] == 8 / 40
 
@@ -585,38 +583,43 @@ class Bars:
         )
 
 
+def shown_progress(images: int, validated: int, epochs: int) -> EpochProgress:
+    """Return the bars of a run with batches of six."""
+    options: Any = SimpleNamespace(recipe=SimpleNamespace(batch=6, epochs=epochs))
+    return EpochProgress(
+        EpochBatches([], images), EpochBatches([], validated), options, enabled=True
+    )
+
+
 def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bars = Bars()
     monkeypatch.setattr(epoch_progress, "progress", bars)
-    module = SimpleNamespace(losses={"loss": 1.5, "edge_loss": 0.25}, miou=43.21)
-    trainer = SimpleNamespace(current_epoch=4, max_epochs=9)
-
-    def new_callback() -> EpochProgress:
-        return EpochProgress((28, 11), 6, lambda module: f"mIoU {module.miou}", enabled=True)
-
-    callback = new_callback()
-    for index in (3, 4):  # resumed in the middle of the epoch, whose last batch is smaller
-        callback.on_train_batch_start(trainer, module, None, index)
-        callback.on_train_batch_end(trainer, module, None, None, index)
+    losses = {"loss": 1.5, "edge_loss": 0.25}
+    first = shown_progress(28, 11, epochs=9)
+    first.start_training(4, 3)
+    for _ in range(2):  # resumed in the middle of the epoch, whose last batch is smaller
+        first.advance(losses)
     assert bars.made[0].said == "loss 1.500, edge 0.250"
-    callback.on_validation_start(trainer, module)
-    for index in (0, 1):
-        callback.on_validation_batch_end(trainer, module, None, None, index)
-    callback.on_validation_end(trainer, module)
+    assert not first.is_due
+    first.start_validation()
+    for _ in range(2):
+        first.advance()
+    first.stop()
     monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
-    resumed = new_callback()
-    resumed.load_state_dict(callback.state_dict())
-    resumed.on_train_batch_start(trainer, module, None, 0)
-    resumed.on_train_batch_end(trainer, module, None, None, 0)
+    with suppress(KeyboardInterrupt), shown_progress(28, 11, epochs=9) as resumed:
+        resumed.last_score = "mIoU 43.21"
+        resumed.start_training(4, 0)
+        assert resumed.is_due
+        resumed.advance(losses)
+        raise KeyboardInterrupt
     training, validation, after = bars.made
     assert (training.what, training.total, training.n, training.unit) == (
         *("epoch 5/9", 28, 28, " images"),
     )
     assert (validation.what, validation.total, validation.n) == ("validation", 11, 11)
     assert after.said.endswith("loss 1.500, mIoU 43.21, edge 0.250")
-    resumed.on_exception()
     assert [bar.open for bar in bars.made] == [False, False, False]
 
 
@@ -638,14 +641,11 @@ def test_a_bar_shows_what_its_line_holds_whole(
     monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 40)))
     monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
     losses = {"loss": 1.5, "segmentation_loss": 1.25, "edge_loss": 0.25}
-    module = SimpleNamespace(losses=losses)
-    trainer = SimpleNamespace(current_epoch=11, max_epochs=100)
-    callback = EpochProgress((1920, 11), 6, lambda _: "", enabled=True)
-    callback.load_state_dict({"last": "mIoU 43.21"})
-    callback.on_train_batch_start(trainer, module, None, 10)
-    callback.on_train_batch_end(trainer, module, None, None, 10)
-    line = str(callback._bar)
-    callback.on_exception()
+    with shown_progress(1920, 11, epochs=100) as progress:
+        progress.last_score = "mIoU 43.21"
+        progress.start_training(11, 10)
+        progress.advance(losses)
+        line = str(progress._bar)
     assert len(line) <= columns
     assert line.endswith("]")
     for name, value in (*losses.items(), ("mIoU", "43.21")):

@@ -108,8 +108,8 @@ def test_two_processes_count_what_one_does(
     alone = SegmentationTraining(network, options, tiled.description, steps=1).eval()
     with torch.no_grad():
         for batch in validation_batches(tiled, options):
-            alone.validation_step(batch, 0)
-    alone.on_validation_epoch_end()
+            alone.validate(batch)
+    alone.end_validation()
     assert alone.matrix.pixels == 7 * 64 * 64 - ignored_pixels(tiled)
     for rank in (0, 1):
         counts = two_processes.counts(model, recipe, rank, best + 1)
@@ -294,7 +294,7 @@ def test_the_options_agree_with_who_started_the_processes(
     assert (processes.count, processes.rank) == (4, 3)
     assert not processes.is_first
     for devices, nodes in ((1, 1), (4, 1), (2, 1)):
-        with pytest.raises(HrrsiError, match="give --devices 2 --nodes 2"):
+        with pytest.raises(HrrsiError, match="give `devices=2` `nodes=2`"):
             run_processes(quick(dataset, Path("runs"), devices=devices, nodes=nodes, batch=4))
 
 

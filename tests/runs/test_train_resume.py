@@ -15,11 +15,12 @@ import pytest
 import torch
 import yaml
 from samples.made_dataset import save_made_dataset
-from samples.training_runs import assert_same_run, quick, quietly, rows_of
+from samples.training_runs import assert_same_run, quick, quietly, rows_of, say_nothing
 from torch import nn
 
 from hrrsi.errors import HrrsiError
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT, WholeCheckpoints
+from hrrsi.runs import loop
+from hrrsi.runs.checkpoints import FORMAT, LAST_CHECKPOINT, Position, write_checkpoint
 from hrrsi.training import initial_weights as first_network
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run import train
@@ -54,16 +55,17 @@ def test_resumed_from_any_step_the_curve_is_the_undisturbed_one(
     build = functools.partial(with_dropout, first_network.build_network)
     monkeypatch.setattr(first_network, "build_network", build)
     kept: list[Path] = []
-    save = WholeCheckpoints.save_checkpoint
 
-    def keep(self: WholeCheckpoints, checkpoint: Any, path: Any, **options: Any) -> None:
-        save(self, checkpoint, path, **options)
+    def keep(position: Position, content: Any, path: Path) -> None:
+        write_checkpoint(position, content, path)
         kept.append(tmp_path / f"{len(kept)}.ckpt")
         shutil.copy(path, kept[-1])
 
-    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", keep)
-    undisturbed, _ = quietly(quick(dataset, tmp_path / "whole", **changes), checkpoint_seconds=0)
-    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_checkpoint", keep)
+        undisturbed, _ = quietly(
+            quick(dataset, tmp_path / "whole", **changes), checkpoint_seconds=0
+        )
     positions = [torch.load(path, weights_only=True)["position"] for path in kept]
     steps = [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
     assert sorted({(p["epoch"], p["batches"]) for p in positions}) == steps
@@ -82,7 +84,7 @@ def test_resumed_from_any_step_the_curve_is_the_undisturbed_one(
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from hrrsi.runs.checkpoints import WholeCheckpoints
+from hrrsi.runs import loop
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
 from hrrsi.training.run import train
@@ -90,7 +92,7 @@ options = TrainOptions(
     data=Path(sys.argv[1]), out=Path(sys.argv[2]), model="ued", encoder_weights="none",
     recipe=recipe_named("default", epochs=int(sys.argv[3]), batch=2), workers=1, device="cpu",
 )
-save, killed_in, saved = WholeCheckpoints.save_checkpoint, int(sys.argv[5]), 0
+save, killed_in, saved = loop.write_checkpoint, int(sys.argv[5]), 0
 
 def save_or_die(*arguments, **named):
     global saved
@@ -99,7 +101,7 @@ def save_or_die(*arguments, **named):
         os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
     save(*arguments, **named)
 
-WholeCheckpoints.save_checkpoint = save_or_die
+loop.write_checkpoint = save_or_die
 try:
     train(options, quiet=True, checkpoint_seconds=float(sys.argv[4]))
 except KeyboardInterrupt as interruption:
@@ -159,7 +161,7 @@ def test_signal_saves_the_step_that_is_running(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert len(errors.strip().splitlines()) == 1, errors
-    assert "continue it with --resume" in errors
+    assert "continue it with `resume=True`" in errors
     resumed, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
     assert_same_run(resumed.folder, undisturbed)
 
@@ -193,7 +195,7 @@ def test_early_stopping_counts_on_after_a_resume(dataset: Path, tmp_path: Path) 
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
-        train(options(stop), quiet=True, report=report)
+        train(options(stop), quiet=True, report=report, warn=say_nothing)
     resumed, _ = quietly(options(stop), resume=True)
     assert rows_of(resumed.folder) == rows_of(run.folder)
 
@@ -209,13 +211,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert [p.name for p in tmp_path.iterdir()] == ["ued"]
 
 
-@pytest.mark.parametrize(("number", "said"), [(None, "no format number"), (0, "format 0")])
+@pytest.mark.parametrize(("number", "said"), [(None, "no format number"), (1, "format 1")])
 def test_a_checkpoint_of_another_version_is_not_continued(
     dataset: Path, undisturbed: Path, tmp_path: Path, number: int | None, said: str
 ) -> None:
     folder = shutil.copytree(undisturbed, tmp_path / "ued")
     checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
-    assert checkpoint.pop("hrrsi_checkpoint") == 1
+    assert checkpoint.pop("hrrsi_checkpoint") == FORMAT
     if number is not None:
         checkpoint["hrrsi_checkpoint"] = number
     torch.save(checkpoint, folder / LAST_CHECKPOINT)
@@ -270,7 +272,7 @@ def test_full_disk_keeps_the_checkpoint_before(
     assert finished.returncode == 1
     assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
     assert "the disk is full; the checkpoint before is whole" in finished.stderr
-    assert "--resume" in finished.stderr
+    assert "`resume=True`" in finished.stderr
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
@@ -290,4 +292,7 @@ def test_a_gpu_stops_and_goes_on(dataset: Path, tmp_path: Path, precision: str) 
     assert len(lines) == 1
     resumed, _ = quietly(options, resume=True)
     assert [row["epoch"] for row in rows_of(resumed.folder)] == ["1", "2"]
-    assert torch.load(resumed.folder / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4
+    assert (
+        torch.load(resumed.folder / LAST_CHECKPOINT, weights_only=True)["schedule"]["last_epoch"]
+        == 4
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hrrsi.cli import app
+from hrrsi.runs.processes import rank
 from hrrsi.training import run
 from hrrsi.training.module import SegmentationTraining
 
@@ -26,33 +27,33 @@ def recording_methods(folder: Path) -> dict[str, Callable[..., Any]]:
     the confusion matrix of an epoch. Under the published recipe BatchNorms keep their statistics,
     so that what a patch yields does not depend on the patches beside it.
     """
-    step = SegmentationTraining.training_step
-    start = SegmentationTraining.on_train_epoch_start
-    validated = SegmentationTraining.on_validation_epoch_end
+    forward = SegmentationTraining.forward
+    start = SegmentationTraining.start_epoch
+    end = SegmentationTraining.end_validation
 
     def name(module: SegmentationTraining) -> str:
-        return f"{module.options.model}-{module.options.recipe.name}-{module.global_rank}"
+        return f"{module.options.model}-{module.options.recipe.name}-{rank()}"
 
-    def training_step(self: SegmentationTraining, batch: Any, index: int) -> torch.Tensor:
+    def recorded_forward(self: SegmentationTraining, batch: Any) -> torch.Tensor:
         with (folder / f"{name(self)}.txt").open("a") as file:
             file.write(" ".join(map(str, batch[2].tolist())) + "\n")
-        return step(self, batch, index)
+        return forward(self, batch)
 
-    def on_train_epoch_start(self: SegmentationTraining) -> None:
+    def recorded_start(self: SegmentationTraining) -> None:
         start(self)
         if self.options.recipe.name == "published":
             for module in self.network.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()
 
-    def on_validation_epoch_end(self: SegmentationTraining) -> None:
-        validated(self)
-        np.save(folder / f"{name(self)}-{self.current_epoch + 1}.npy", self.matrix.counts)
+    def recorded_end(self: SegmentationTraining) -> None:
+        end(self)
+        np.save(folder / f"{name(self)}-{self.epoch + 1}.npy", self.matrix.counts)
 
     return {
-        "training_step": training_step,
-        "on_train_epoch_start": on_train_epoch_start,
-        "on_validation_epoch_end": on_validation_epoch_end,
+        "forward": recorded_forward,
+        "start_epoch": recorded_start,
+        "end_validation": recorded_end,
     }
 
 

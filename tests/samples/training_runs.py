@@ -25,7 +25,12 @@ def quick(dataset: Path, out: Path, *, recipe: str = "default", **changes: Any) 
 
 def quietly(options: TrainOptions, **arguments: Any) -> tuple[TrainedRun, list[str]]:
     lines: list[str] = []
-    return train(options, quiet=True, report=lines.append, **arguments), lines
+    named: dict[str, Any] = {"report": lines.append, "warn": say_nothing, **arguments}
+    return train(options, quiet=True, **named), lines
+
+
+def say_nothing(_warning: str) -> None:
+    """Pass over a warning, e.g. that a learning rate of 0 changes nothing."""
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

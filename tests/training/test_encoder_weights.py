@@ -252,5 +252,5 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_encoder(tmp_path: Path) -
         },
     )
     last = finished.stderr.strip().splitlines()[-1]
-    assert "HrrsiError: --encoder-weights imagenet: timm's ImageNet weights cannot be" in last
+    assert "WeightsError: `encoder_weights=imagenet`: timm's ImageNet weights cannot be" in last
     assert "resnet18 .safetensors or .pth fetched elsewhere" in last

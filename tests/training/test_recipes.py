@@ -58,9 +58,7 @@ def test_learning_rate_of_every_step(
     dataset: Path, changes: dict[str, Any], curve: Callable[[int, int], float]
 ) -> None:
     module = training(quick(dataset, Path("unused"), lr=0.02, **changes), steps=40)
-    configured = module.configure_optimizers()
-    assert configured["lr_scheduler"]["interval"] == "step"
-    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    optimizer, schedule = module.optimizer_and_schedule()
     for step in range(40):
         for group in optimizer.param_groups:
             assert group["lr"] == pytest.approx(0.02 * curve(step, 40), rel=1e-9)
@@ -89,8 +87,8 @@ def test_what_decays(dataset: Path, optimizer: str) -> None:
         nn.init.normal_(parameter)
         before[name] = parameter.detach().clone()
         parameter.grad = torch.zeros_like(parameter)  # so that only decay moves it
-    configured = module.configure_optimizers()
-    configured["optimizer"].step()
+    configured, _ = module.optimizer_and_schedule()
+    configured.step()
     for name, parameter in parameters.items():
         kept = optimizer == "adamw" and (name in norms or name.endswith(".bias"))
         expected = before[name] * (1 if kept else 1 - 0.1 * 0.5)
@@ -100,7 +98,7 @@ def test_what_decays(dataset: Path, optimizer: str) -> None:
 def test_sgd_has_the_published_momentum(dataset: Path) -> None:
     options = quick(dataset, Path("unused"), recipe="published", lr=0.1, weight_decay=0)
     module = training(options, steps=10**9)  # the learning rate stays what it is
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer, _ = module.optimizer_and_schedule()
     parameter = next(module.network.parameters())
     start = parameter.detach().clone()
     for _ in range(3):
@@ -129,7 +127,7 @@ def test_patches_of_rare_classes_come_more_often(dataset: Path, tmp_path: Path) 
     tiled = TiledDataset(data)
     np.testing.assert_allclose(patch_weights(tiled), expected, rtol=1e-9)
     batches = training_batches(tiled, quick(data, Path("unused"), sampling="rare"))
-    order = batches.batch_sampler.sampler
+    order: Any = batches.order
     drawn = np.zeros(len(expected))
     for epoch in range(500):
         order.set_epoch(epoch)
@@ -156,15 +154,19 @@ def test_the_kept_weights_are_the_average_of_the_run_s(
     def weights(module: SegmentationTraining) -> dict[str, torch.Tensor]:
         return {key: value.double() for key, value in module.network.state_dict().items()}
 
-    step = SegmentationTraining.optimizer_step
+    start, step = SegmentationTraining.start_epoch, SegmentationTraining.after_step
 
-    def optimizer_step(self: SegmentationTraining, *arguments: Any, **named: Any) -> None:
+    def start_epoch(self: SegmentationTraining) -> None:
         if not after:
             after.append(weights(self))
-        step(self, *arguments, **named)
+        start(self)
+
+    def after_step(self: SegmentationTraining, number: int) -> None:
+        step(self, number)
         after.append(weights(self))
 
-    monkeypatch.setattr(SegmentationTraining, "optimizer_step", optimizer_step)
+    monkeypatch.setattr(SegmentationTraining, "start_epoch", start_epoch)
+    monkeypatch.setattr(SegmentationTraining, "after_step", after_step)
     run, _ = quietly(quick(dataset, tmp_path, average=0.15, batch=4, warmup=0.0))
     kept = weights_of(run.folder / LAST_CHECKPOINT)
     assert len(after) == 5  # the start, and two epochs of two steps
@@ -177,7 +179,7 @@ def test_the_kept_weights_are_the_average_of_the_run_s(
             decay = min(0.15, (1 + number) / (10 + number))  # 0.1, then the recipe's
             expected = decay * expected + (1 - decay) * new[key]
         moved = max(moved, float((expected - after[-1][key]).abs().max()))
-        found = kept[f"_average.{key}"].double()
+        found = kept[f"averaged_network.{key}"].double()
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=key)
     assert moved > 1e-3
 

@@ -175,7 +175,7 @@ def test_interrupt_is_one_line_and_leaves_the_last_checkpoint(
     assert process.returncode == 1
     assert errors.strip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in errors
-    assert "epoch" in torch.load(checkpoint, weights_only=True)
+    assert "position" in torch.load(checkpoint, weights_only=True)
 
 
 def test_config_takes_any_option_and_the_command_line_wins(
@@ -295,7 +295,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "moment",
-    ["hrrsi.runs.environment._file_digest", "hrrsi.training.run.write_environment"],
+    ["hrrsi.training.environment.content_digest", "hrrsi.training.run.write_environment"],
 )
 def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
     dataset: Path,

@@ -34,7 +34,7 @@ def test_bf16_is_rounded_no_more_than_the_network_rounds(dataset: Path, model: s
     expected = np.zeros_like(module.matrix.counts)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for image, label in validation_batches(tiled, options):
-            module.validation_step((image, label), 0)
+            module.validate((image, label))
             coarse = network.coarse_logits(module.normalised(image))
             assert coarse.dtype is torch.bfloat16
             logits = F.interpolate(
@@ -42,7 +42,7 @@ def test_bf16_is_rounded_no_more_than_the_network_rounds(dataset: Path, model: s
             )
             found = logits.argmax(1)[label != 255]
             np.add.at(expected, (found.numpy(), label[label != 255].numpy()), 1)
-    module.on_validation_epoch_end()
+    module.end_validation()
     np.testing.assert_array_equal(module.matrix.counts, expected)
 
 
@@ -73,8 +73,8 @@ def test_the_validation_loss_is_that_of_the_recipe(dataset: Path, class_weights:
             for rank in range(processes):
                 shares = validation_batches(tiled, options, rank=rank, processes=processes)
                 for batch in shares:
-                    module.validation_step(batch, 0)
-        module.on_validation_epoch_end()
+                    module.validate(batch)
+        module.end_validation()
         assert module.validation_loss == pytest.approx(np.mean(losses), rel=1e-6)
 
 

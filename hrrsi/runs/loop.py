@@ -1,0 +1,531 @@
+"""The loop of a run: epochs of training and validation, on Lightning Fabric.
+
+`fit` is what `train` and `pretrain` call. All that happens between the first step and the last is
+in `Loop`, in its order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies.ddp import DDPStrategy
+
+from hrrsi.errors import HrrsiError
+from hrrsi.runs.checkpoints import (
+    LAST_CHECKPOINT,
+    Position,
+    checkpoint_position,
+    random_state,
+    set_random_state,
+    write_checkpoint,
+)
+from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
+from hrrsi.runs.folder import replaced_run
+from hrrsi.runs.loading import EpochBatches
+from hrrsi.runs.options import RunOptions
+from hrrsi.runs.processes import (
+    FlagExchange,
+    Processes,
+    StepFlags,
+    accelerator_and_devices,
+    broadcast_from,
+    gathered,
+)
+from hrrsi.runs.progress import EpochProgress
+from hrrsi.runs.record import EpochRecord
+from hrrsi.runs.task import Task
+
+# Ctrl-C, a kill, and what SLURM sends before it takes a machine away (Windows has no SIGUSR1)
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+# Parameters of glibc's mallopt (malloc.h).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_NEVER = 2**31 - 1
+_REASON_SAID = "hrrsi_has_said_why"  # a key of the store that processes met at
+_STORE_SECONDS = 10
+_MIXED: dict[str, Any] = {"bf16": "bf16-mixed", "16": "16-mixed"}
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class RunStoppedError(Exception):
+    """The run was told to stop, and has saved where it is."""
+
+
+class TrainedStep(NamedTuple):
+    """A step that was trained: epoch and step of it, from 1; its batch, and its loss."""
+
+    epoch: int
+    step: int
+    batch: Any
+    loss: torch.Tensor
+
+
+def fit(
+    task: Task,
+    training: EpochBatches,
+    validation: EpochBatches,
+    record: EpochRecord,
+    options: RunOptions,
+    processes: Processes,
+    *,
+    checkpoint: Mapping[str, Any] | None,
+    checkpoint_seconds: float,
+    quiet: bool,
+) -> None:
+    """Train and validate a task, over all processes, until the end of the run.
+
+    Args:
+        task: What is trained.
+        training: Batches of an epoch of training.
+        validation: Batches of a validation.
+        record: Keeps, says and writes what each epoch came to.
+        options: Options of the run.
+        processes: The processes of the run.
+        checkpoint: What the run goes on from; None: it starts.
+        checkpoint_seconds: Time between the checkpoints within an epoch.
+        quiet: No progress bars.
+
+    Raises:
+        HrrsiError: What went wrong, in words of its own.
+        KeyboardInterrupt: The run was told to stop, and can be resumed.
+        SystemExit: Either of these, where another process says it: in any but the first, or in the
+            first where what went wrong is another one's alone.
+    """
+    fabric = run_fabric(options, processes)
+    try:
+        validation.start_processes()
+        with warnings.catch_warnings():
+            # advice on DDP's arguments that a user of the command line can't act on
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            fabric.launch()
+            steps = Steps(fabric, task, len(training))
+        bars = EpochProgress(training, validation, options, enabled=not quiet)
+        loop = Loop(steps, training, validation, record, bars, options, processes)
+        loop.run(checkpoint, checkpoint_seconds)
+    except BaseException as error:
+        _end(error, fabric, options, processes)
+
+
+def run_fabric(options: RunOptions, processes: Processes | None = None) -> Any:
+    """Return the Fabric of a run, whose processes are not started yet.
+
+    Args:
+        options: Device, devices and precision.
+        processes: The processes of the run; None: this one alone.
+    """
+    accelerator, devices = accelerator_and_devices(options)
+    if accelerator == "cpu":
+        keep_freed_memory()
+    torch.backends.cudnn.benchmark = accelerator == "gpu"  # every batch has one size
+    strategy: Any = "auto"
+    plugins: list[Any] = []
+    if processes is None:
+        devices = devices if isinstance(devices, list) else 1
+    else:
+        plugins.append(processes.environment)
+        if processes.count > 1:
+            strategy = DDPStrategy(
+                # running statistics are averaged before they are used, not copied before each step
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+    if options.precision in _MIXED:
+        device = "cpu" if accelerator == "cpu" else "cuda"
+        plugins.append(NetworkPrecision(_MIXED[options.precision], device))
+    return Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=1 if processes is None else options.nodes,
+        strategy=strategy,
+        plugins=plugins,
+    )
+
+
+class NetworkPrecision(MixedPrecision):
+    """Mixed precision that starts behind the normalisation: heights keep their digits till then."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Return the data as it is, where Fabric would round it."""
+        return data
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Return autocast without its cache, which no weight of these networks is found in."""
+        return torch.autocast(self.device, dtype=_AUTOCAST[self.precision], cache_enabled=False)
+
+
+class Steps:
+    """The steps of a task on the device of this process, one by one.
+
+    Args:
+        fabric: Launched, where there are other processes.
+        task: What is trained; it moves to the device.
+        steps: Steps of an epoch.
+
+    Attributes:
+        task: What is trained.
+        steps: Steps of an epoch.
+    """
+
+    def __init__(self, fabric: Any, task: Task, steps: int) -> None:
+        self.task = task
+        self.steps = steps
+        self._fabric = fabric
+        self._optimizer, self._schedule = task.optimizer_and_schedule()
+        self._shared_task, self._stepper = fabric.setup(task, self._optimizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self._fabric.device
+        return device
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
+    def on_device(self, batch: Any) -> Any:
+        """Return a batch on the device."""
+        return self._fabric.to_device(batch)
+
+    def train(self, batch: Any, step: int) -> torch.Tensor:
+        """Make a step, and return its loss.
+
+        Args:
+            batch: A batch on the device.
+            step: Steps of the run done before.
+        """
+        loss: torch.Tensor = self._shared_task(batch)
+        self._stepper.zero_grad()
+        self._fabric.backward(loss)
+        self.task.before_step()
+        self._stepper.step()
+        self.task.after_step(step)
+        self._schedule.step()
+        return loss.detach()
+
+    def validate(self, batch: Any) -> None:
+        """Validate a batch that is on the device."""
+        with torch.inference_mode(), self._fabric.autocast():
+            self.task.validate(batch)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of task, optimiser, schedule and precision."""
+        return {
+            "state_dict": self.task.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "precision": self._fabric.strategy.precision.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        self.task.load_state_dict(state["state_dict"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._fabric.strategy.precision.load_state_dict(state["precision"])
+
+
+class Loop:
+    """Trains and validates epoch by epoch, and writes the last checkpoint of the run.
+
+    A checkpoint is written after each epoch, when some time has passed since the one before, and
+    after the step that is running when Ctrl-C, SIGTERM or SIGUSR1 arrives. A run that starts from
+    one goes on exactly as if it had not been stopped: the checkpoint holds the state of the random
+    generators, the place in the epoch, and the sums of the epoch's losses beside weights, optimiser
+    and schedule. What else a run leaves is written once the checkpoint after an epoch is there, and
+    when a run goes on from one: so it is never ahead of the checkpoint.
+
+    Args:
+        steps: The task, ready for its steps.
+        training: Batches of an epoch of training.
+        validation: Batches of a validation.
+        record: Keeps, says and writes what each epoch came to.
+        bars: Progress bars.
+        options: Options of the run.
+        processes: The processes of the run.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        training: EpochBatches,
+        validation: EpochBatches,
+        record: EpochRecord,
+        bars: EpochProgress,
+        options: RunOptions,
+        processes: Processes,
+    ) -> None:
+        self._steps = steps
+        self._task = steps.task
+        self._training = training
+        self._validation = validation
+        self._record = record
+        self._bars = bars
+        self._options = options
+        self._processes = processes
+        self._flags = FlagExchange(steps.device, processes.count)
+        self._signals = 0
+        self._position = Position()
+        self._checkpoint_seconds = 0.0
+        self._checkpoint_due = 0.0
+
+    def run(self, checkpoint: Mapping[str, Any] | None, checkpoint_seconds: float) -> None:
+        """Go through the epochs that are left.
+
+        Args:
+            checkpoint: What the run goes on from; None: it starts.
+            checkpoint_seconds: Time between the checkpoints within an epoch.
+
+        Raises:
+            RunStoppedError: The run was told to stop.
+            HrrsiError: A loss is not a number.
+        """
+        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoint_due = time.monotonic() + checkpoint_seconds
+        with self._heeding_signals(), self._bars:
+            self._begin(checkpoint)
+            if self._position.epoch == self._options.recipe.epochs:
+                return
+            while self._position.epoch < self._options.recipe.epochs and not self._record.is_over:
+                self._train()
+                self._validate()
+                self._end_epoch()
+            self._record.end(self._task)
+
+    def _begin(self, checkpoint: Mapping[str, Any] | None) -> None:
+        self._position = checkpoint_position(checkpoint)
+        if checkpoint is None:
+            torch.manual_seed(self._options.seed + self._processes.rank)
+            return
+        self._steps.load_state(checkpoint)
+        self._task.load_counts(checkpoint["counts"])
+        self._record.load_state(checkpoint["record"])
+        self._bars.last_score = checkpoint["score"]
+        if not self._position.batches and self._processes.is_first:
+            self._record.write(self._task)  # what a run that was killed did not come to
+        set_random_state(checkpoint["random"][self._processes.rank])
+
+    def _train(self) -> None:
+        epoch, first = self._position.epoch, self._position.batches
+        task = self._task
+        task.epoch = epoch
+        task.train()
+        if not first:
+            task.start_epoch()
+            self._record.start_epoch()
+        if first == len(self._training):
+            return  # stopped in its validation
+        self._training.set_epoch(epoch)
+        self._bars.start_training(epoch, first)
+        for index, loaded in enumerate(self._training, first):
+            batch = self._steps.on_device(loaded)
+            loss = self._steps.train(batch, epoch * self._steps.steps + index)
+            self._position = Position(epoch, index + 1)
+            self._record.see("train", batch)
+            self._bars.advance(task.losses if self._bars.is_due else None)
+            self._heed(TrainedStep(epoch + 1, index + 1, batch, loss))
+        self._heed_last()
+
+    def _validate(self) -> None:
+        task = self._task
+        task.eval()
+        self._record.end_training()
+        with torch.no_grad():
+            task.start_validation()
+        self._bars.start_validation()
+        for loaded in self._validation:
+            batch = self._steps.on_device(loaded)
+            self._steps.validate(batch)
+            self._record.see("val", batch)
+            self._bars.advance()
+            self._heed(None)
+        task.end_validation()
+        self._record.end_validation(task)
+        self._bars.stop()
+        self._bars.last_score = task.score
+
+    def _end_epoch(self) -> None:
+        self._record.end_epoch(self._task, self._steps.learning_rate)
+        flags = self._flags.settled()
+        self._position = Position(self._position.epoch + 1, 0)
+        self._save()
+        if self._processes.is_first:
+            self._record.write(self._task)
+        if any(gathered(self._signals > 0)) or (flags is not None and flags.stop):
+            raise RunStoppedError
+
+    def _heed(self, step: TrainedStep | None) -> None:
+        """Save or stop where that is due; raise where a loss is not a number."""
+        flags = self._flags.after_step(
+            step,
+            None if step is None else step.loss,
+            stop=self._signals > 0,
+            save=time.monotonic() >= self._checkpoint_due,
+        )
+        if flags is not None:
+            self._act(flags)
+
+    def _heed_last(self) -> None:
+        """Look at the last step of the epoch before its weights are validated."""
+        flags = self._flags.settled()
+        if flags is not None:
+            self._act(flags)
+
+    def _act(self, flags: StepFlags) -> None:
+        self._check_loss(flags)
+        if flags.stop or flags.save:
+            pending = self._flags.settled()
+            if pending is not None:
+                self._check_loss(pending)
+            self._save()
+        if flags.stop:
+            raise RunStoppedError
+
+    def _check_loss(self, flags: StepFlags) -> None:
+        """Raise what the first process with a loss that is no number finds, in every process.
+
+        Raises:
+            SharedError: There is such a loss; the batch is saved.
+        """
+        bad = flags.bad_process
+        if bad is None:
+            return
+        error = None
+        if self._processes.rank == bad:
+            epoch, step, batch, loss = flags.step
+            error = bad_loss_error(
+                batch, loss, self._task.names, epoch=epoch, step=step, options=self._options
+            )
+        shared: HrrsiError = broadcast_from(bad, error)
+        raise SharedError(shared.what, where=shared.where, fix=shared.fix)
+
+    def _save(self) -> None:
+        with torch.no_grad():
+            self._task.share_statistics()
+        content = {
+            **self._steps.state(),
+            "counts": self._task.counts(),
+            "record": self._record.state(),
+            "score": self._bars.last_score,
+            "random": gathered(random_state()),
+        }
+        if self._processes.is_first:
+            path = self._options.run_folder / LAST_CHECKPOINT
+            write_checkpoint(self._position, content, path)
+        self._checkpoint_due = time.monotonic() + self._checkpoint_seconds
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._take_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take_signal(self, number: int, _frame: Any) -> None:
+        self._signals += 1
+        if self._signals > 1 and number == signal.SIGINT:
+            raise KeyboardInterrupt  # Ctrl-C twice: at once, without another checkpoint
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what tensors on the processor free, instead of giving it back.
+
+    By default glibc takes large blocks from the system and gives them back each time, and the
+    system clears each page that it hands out: a third of the time of a training step on a
+    processor. The process keeps its highest amount of memory from then on. Elsewhere than on
+    Linux with glibc this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, _NEVER)
+        mallopt(_MMAP_MAX, 0)
+
+
+def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Processes) -> NoReturn:
+    """Raise what a user should read, in one process; the others end without a word.
+
+    That is the first one, but for an error that another process has alone.
+    """
+    if isinstance(error, RunStoppedError | KeyboardInterrupt):
+        if not processes.is_first:
+            raise SystemExit(0) from None
+        raise KeyboardInterrupt(_interruption(options)) from None
+    reason = run_error(error, options)
+    if processes.is_first:
+        launcher = fabric.strategy.launcher
+        if launcher is not None:
+            for process in launcher.procs:
+                process.kill()  # they may be waiting for this process forever
+            launcher.procs.clear()  # Fabric would kill this process, too, when it finds them so
+        if isinstance(reason, PeerEndedError) and _another_has_said_why(processes):
+            raise SystemExit(1) from None
+    elif isinstance(error, SharedError):
+        # not 1: Fabric and torchrun would kill the first process before it has said why
+        raise SystemExit(0) from None
+    elif isinstance(reason, PeerEndedError):
+        raise SystemExit(1) from None
+    elif dist.is_initialized():
+        with suppress(dist.DistError):  # the first process ended, too
+            _store(processes).set(_REASON_SAID, "")
+    if reason is None:
+        raise error
+    raise reason from error
+
+
+def _another_has_said_why(processes: Processes) -> bool:
+    if not dist.is_initialized():
+        return False
+    is_said: bool = _store(processes).check([_REASON_SAID])
+    return is_said
+
+
+def _store(processes: Processes) -> Any:
+    """Return the store that the processes met at, which whoever started them keeps."""
+    where = processes.environment
+    return dist.TCPStore(  # type: ignore[attr-defined]  # documented there, but not exported
+        where.main_address, where.main_port, timeout=timedelta(seconds=_STORE_SECONDS)
+    )
+
+
+def _interruption(options: RunOptions) -> str:
+    checkpoint = options.run_folder / LAST_CHECKPOINT
+    if not checkpoint.is_file():
+        kept = replaced_run(options.run_folder).exists()
+        return "interrupted before the first checkpoint; " + (
+            "the run it was to replace stays" if kept else "start it again"
+        )
+    return f"interrupted; {checkpoint} holds the run as it was, continue it with `resume=True`"
+
+
+# Fabric announces devices and ranks, compiling that there is no CUDA; the command line has its own
+# words.
+for _name in (
+    "lightning.fabric",
+    "lightning.pytorch.utilities.rank_zero",  # whose import gives its logger to Fabric, too
+    "torch.utils.cpp_extension",
+):
+    logging.getLogger(_name).setLevel(logging.ERROR)
