@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         RunError,
         WeightsError,
     )
+    from hrrsi.evaluation.evaluate import compare, evaluate
+    from hrrsi.evaluation.options import EvaluationOptions, MapReading
     from hrrsi.file_info import FileInfo, info
     from hrrsi.networks.weights_reading import load_model
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "DependencyError": "hrrsi.errors",
     "DeviceError": "hrrsi.errors",
+    "EvaluationOptions": "hrrsi.evaluation.options",
+    "MapReading": "hrrsi.evaluation.options",
+    "compare": "hrrsi.evaluation.evaluate",
+    "evaluate": "hrrsi.evaluation.evaluate",
     "EngineOptions": "hrrsi.prediction.options",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
@@ -64,10 +70,12 @@ __all__ = [
     "DependencyError",
     "DeviceError",
     "EngineOptions",
+    "EvaluationOptions",
     "FileInfo",
     "HrrsiError",
     "InputError",
     "MapOptions",
+    "MapReading",
     "MissingInputError",
     "OptionError",
     "OutputError",
@@ -80,6 +88,8 @@ __all__ = [
     "TileOptions",
     "WeightsError",
     "__version__",
+    "compare",
+    "evaluate",
     "info",
     "load_model",
     "predict",

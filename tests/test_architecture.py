@@ -26,25 +26,12 @@ STILL_BROKEN: dict[str, set[str]] = {
         "hrrsi.maps.preview imports hrrsi.prediction.mapped_scene",
         "hrrsi.networks.weights imports hrrsi.labels.scheme",
     },
-    "a function of the library takes ten parameters at most": {
-        "hrrsi.evaluation.scene_evaluation.evaluate_scenes",
-    },
     "a command is a function of 80 lines at most": {
-        "hrrsi.cli.evaluate.evaluate",
         "hrrsi.cli.predict.predict",
         "hrrsi.cli.pretrain.pretrain",
         "hrrsi.cli.train.train",
     },
-    "a command holds no functions": {
-        "hrrsi.cli.evaluate.evaluate",
-    },
     "the library names its parameters, not flags of the command line": {
-        "hrrsi.evaluation.map_classes",
-        "hrrsi.evaluation.map_pairs",
-        "hrrsi.evaluation.patch_evaluation",
-        "hrrsi.evaluation.protocols",
-        "hrrsi.evaluation.scene_choice",
-        "hrrsi.evaluation.scene_evaluation",
         "hrrsi.file_info",
         "hrrsi.graphs.network_graph",
         "hrrsi.maps.areas",
@@ -71,9 +58,6 @@ STILL_BROKEN: dict[str, set[str]] = {
         "hrrsi.scenes.value_scale",
         "hrrsi.tiling.dataset",
         "hrrsi.training.run_checks",
-    },
-    "modules of the command line load nothing heavy": {
-        "hrrsi.cli.evaluated_data",
     },
 }
 

@@ -40,7 +40,7 @@ def in_flags(text: str) -> str:
             return match.group()
         parameter = parameters[name]
         if parameter.param_type_name == "argument":
-            return str(value or parameter.human_readable_name)
+            return str(value or parameter.metavar or parameter.name.upper())
         if value == "False" and parameter.secondary_opts:
             return str(parameter.secondary_opts[0])
         option = str(max(parameter.opts, key=len))

@@ -26,12 +26,14 @@ class Flag:
         value: Makes the field's value of what was given, where that isn't it yet.
         is_usage: Whether a value that the class refuses is wrong usage (exit code 2), as one that
             typer refuses.
+        default: The flag's default, where it is not the field's.
     """
 
     option: Any
     kind: Any = None
     value: Callable[[Any], Any] | None = None
     is_usage: bool = False
+    default: Any = None
 
 
 Flags = Mapping[str, Flag]
@@ -81,7 +83,7 @@ def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     made = []
     for name, flag in flags.items():
-        default = fields[name].default
+        default = fields[name].default if flag.default is None else flag.default
         if default == ():
             default = None  # a flag that can be given several times, or a list in one text
         made.append(
@@ -107,4 +109,6 @@ def _instance(kind: type, flags: Flags, given: Mapping[str, Any]) -> Any:
         flag = flags.get(error.parameter or "")
         if flag is None or not flag.is_usage:
             raise
-        raise typer.BadParameter(error.what, param_hint=in_flags(str(error.where))) from error
+        raise typer.BadParameter(
+            in_flags(error.what), param_hint=in_flags(str(error.where))
+        ) from error

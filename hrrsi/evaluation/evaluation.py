@@ -177,7 +177,7 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
         raise InputError(
             f"the weights do not predict its classes: they {' and '.join(parts)}",
             where=where,
-            fix="take weights trained on these classes, or `merge` the data's into theirs",
+            fix="take weights trained on these classes, or `merges` the data's into theirs",
         )
     lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     lookup[: len(weights)] = [places[name.casefold()] for name in weights]

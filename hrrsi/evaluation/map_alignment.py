@@ -13,7 +13,7 @@ from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.evaluation.map_classes import MapClasses
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.scenes.georeference import MapCoordinates, map_coordinates
@@ -73,7 +73,7 @@ class LaidMap:
             (height, width) uint8.
 
         Raises:
-            HrrsiError: As `MapClasses.read`, or the map's CRS does not reach there.
+            InputError: As `MapClasses.read`, or the map's CRS does not reach there.
         """
         found = np.empty((window.height, window.width), dtype=np.uint8)
         for row in range(0, window.height, _TILE):
@@ -137,7 +137,7 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
         Reads windows of the labels' grid; the map itself where that is its own.
 
     Raises:
-        HrrsiError: The two can't be laid on each other, or don't overlap.
+        InputError: The two can't be laid on each other, or don't overlap.
     """
     scene = classes.scene
     is_same_size = scene.shape == grid.shape
@@ -148,7 +148,7 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
         lacking = " and ".join(
             one.path for one, known in zip((scene, grid), placed, strict=True) if not known
         )
-        raise HrrsiError(
+        raise InputError(
             f"has {scene.height} rows and {scene.width} columns where its label {grid.path} has "
             f"{grid.height} and {grid.width}, and no place on the map is known of {lacking}",
             where=scene.path,
@@ -157,7 +157,7 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
     places, target = map_coordinates(scene.dataset), map_coordinates(grid.dataset)
     for one, where in ((places, scene), (target, grid)):
         if not one.pixel_area():
-            raise HrrsiError(
+            raise InputError(
                 "has a transform that puts all pixels on a line", where=where.path, fix="correct it"
             )
     crs = None
@@ -202,7 +202,7 @@ def _require_overlap(
     if overlaps(*bounds):
         return
     swapped = overlaps(bounds[1], bounds[0], bounds[3], bounds[2])
-    raise HrrsiError(
+    raise InputError(
         f"does not lie on its label {grid.path}",
         where=classes.scene.path,
         fix="one of them has x and y swapped: correct its transform"
@@ -219,9 +219,9 @@ def _halves(part: Indices) -> list[tuple[Indices, tuple[int, int]]]:
     return [(part[:, : width // 2], (0, 0)), (part[:, width // 2 :], (0, width // 2))]
 
 
-def _not_laid(classes: MapClasses, error: Exception) -> HrrsiError:
+def _not_laid(classes: MapClasses, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
-    return HrrsiError(
+    return InputError(
         f"can't be laid over its label ({reason})",
         where=classes.scene.path,
         fix="check the CRS of both",

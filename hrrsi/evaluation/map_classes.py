@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp
 
 from hrrsi.classes import UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluation import class_lookup
+from hrrsi.evaluation.options import MapFormat
 from hrrsi.labels.label_reading import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import MergedClasses, Scheme
@@ -21,8 +22,6 @@ from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
-
-MapFormat = Literal["colours", "indices"]
 
 
 class MapClasses:
@@ -53,7 +52,7 @@ class MapClasses:
             (height, width) uint8.
 
         Raises:
-            HrrsiError: The map can't be read there, or holds what the scheme doesn't know.
+            InputError: The map can't be read there, or holds what the scheme doesn't know.
         """
         found: Indices = self._index[self._values.read(window)]
         return found
@@ -85,7 +84,7 @@ def open_map(
         map_format: What it holds, if not what it looks like.
 
     Raises:
-        HrrsiError: Not a readable raster, not a map of classes, one of other classes, or one
+        InputError: Not a readable raster, not a map of classes, one of other classes, or one
             whose value for no data is a class too.
     """
     with open_raster(path) as dataset:
@@ -109,7 +108,7 @@ def _format_of(path: str, scene: Scene) -> MapFormat:
     """Return what a raster that is no class map of ours looks like it holds.
 
     Raises:
-        HrrsiError: No classes.
+        InputError: No classes.
     """
     dataset, bands = scene.dataset, scene.bands
     types = {dataset.dtypes[band - 1] for band in bands}
@@ -119,7 +118,7 @@ def _format_of(path: str, scene: Scene) -> MapFormat:
     if len(bands) == 1 and np.dtype(dataset.dtypes[bands[0] - 1]).kind in "iuf":
         return "indices"
     many = "band" if len(bands) == 1 else "bands"
-    raise HrrsiError(
+    raise InputError(
         f"is no map of classes: it has {len(bands)} {many} of {' and '.join(sorted(types))}, "
         "not three of colours (uint8), a palette, or one of class indices",
         where=path,
@@ -136,12 +135,12 @@ def _named_classes(
     known = scheme.class_names if is_apart else merged.names
     try:
         lookup = class_lookup(names, known, path)
-    except HrrsiError as error:
-        raise HrrsiError(
+    except InputError as error:
+        raise InputError(
             f"its classes ({', '.join(names)}) are not those of the scheme {scheme.name} "
             f"({', '.join(known)})",
             where=path,
-            fix="give the map's own scheme, or --merge the scheme's classes into the map's",
+            fix="give the map's own scheme, or `merges` the scheme's classes into the map's",
         ) from error
     return merged.new_index[lookup] if is_apart else lookup
 
@@ -154,7 +153,7 @@ class _ColourMap(ColourLabels):
     def _describe(self, value: int) -> tuple[str, str]:
         text, nearest = super()._describe(value)
         if self._palette is not None:
-            text += " (of a palette; if its numbers are class indices, give --map-format indices)"
+            text += " (of a palette; if its numbers are class indices, give `map_format=indices`)"
         return text, nearest
 
 

@@ -10,15 +10,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from hrrsi.classes import IGNORE_INDEX, UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
 from hrrsi.evaluation.map_alignment import GridClasses, on_grid
-from hrrsi.evaluation.map_classes import MapClasses, MapFormat, open_map
-from hrrsi.evaluation.protocols import DEFAULT_BLOCK
+from hrrsi.evaluation.map_classes import MapClasses, open_map
+from hrrsi.evaluation.options import EvaluationOptions, MapReading
+from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.evaluation.scene_evaluation import SceneReading, Truth, labels_read
+from hrrsi.evaluation.scene_evaluation import Truth
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels
@@ -34,40 +35,14 @@ VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 _ROWS = 256  # of a strip
 
 
-@dataclass(frozen=True)
-class MapReading:
-    """How maps and their labels are read.
-
-    Attributes:
-        merges: Classes to join, as `hrrsi.labels.scheme.merged_classes` takes them.
-        unknown: What to do about values of maps and labels that the scheme doesn't know.
-        map_format: What maps hold, if not what they look like.
-        aoi: Vector file of the polygons outside of which nothing counts, or None.
-    """
-
-    merges: tuple[str, ...] = ()
-    unknown: UnknownLabels = "error"
-    map_format: MapFormat | None = None
-    aoi: Path | None = None
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What differs from reading everything as it is, for the record of an evaluation."""
-        return (
-            *SceneReading(merges=self.merges, unknown=self.unknown).words,
-            *([f"maps read as {self.map_format}"] if self.map_format else []),
-            *([f"only inside of {self.aoi.name}"] if self.aoi is not None else []),
-        )
-
-
 @bounded_block_cache()
 def evaluate_maps(
     files: Sequence[SceneFiles],
     scheme: Scheme,
+    options: EvaluationOptions = EvaluationOptions(),
+    reading: MapReading = MapReading(),
     *,
     split: str | None = None,
-    reading: MapReading | None = None,
-    block: int = DEFAULT_BLOCK,
     compared_with: Sequence[SceneFiles] = (),
     grids: Sequence[SceneFiles] = (),
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
@@ -83,9 +58,10 @@ def evaluate_maps(
     Args:
         files: The scenes (`hrrsi.evaluation.map_pairs.paired_maps`); the image of each is its map.
         scheme: What labels, colours and indices mean.
+        options: Which classes are joined, what happens to values that the scheme doesn't know, and
+            the blocks; which scenes and which protocol is for the caller.
+        reading: How maps are read.
         split: What the scenes are, for the record.
-        reading: How maps and labels are read.
-        block: Rows and columns of the blocks that uncertainty is estimated from.
         compared_with: The same scenes with other maps, which these are compared with. What one of
             these doesn't predict is not scored, so that leaving out what is hard can't win.
         grids: The same scenes with the maps whose grids polygons are burned onto; by default
@@ -94,39 +70,39 @@ def evaluate_maps(
         on_pixels: Called with the number of pixels that have just been read.
 
     Raises:
-        HrrsiError: A file can't be read, holds what the scheme doesn't know, or does not lie on its
+        InputError: A file can't be read, holds what the scheme doesn't know, or does not lie on its
             label; no polygon of the area of interest lies on any, or no pixel has a label.
     """
-    reading = reading or MapReading()
-    merged = merged_classes(scheme, reading.merges)
+    merged = merged_classes(scheme, options.merges)
     kind = labels_read(files)
-    counts, unknown, models, laid, touched = [], 0, set(), 0, False
+    counts, unknown, models, aligned, touched = [], 0, set(), 0, False
     outside = uncompared = 0
-    others, grids_of = ({file.name: file for file in some} for some in (compared_with, grids))
+    other_maps, grids_of = ({file.name: file for file in maps} for maps in (compared_with, grids))
+    opener = _Opener(scheme, merged, options, reading)
     for file in files:
         with ExitStack() as stack:
-            pair = _opened(stack, file, scheme, merged, reading, grids_of.get(file.name))
-            if file.name in others:
-                other = _opened_map(stack, others[file.name], scheme, merged, reading)
+            pair = opener.labelled_map(stack, file, grids_of.get(file.name))
+            if file.name in other_maps:
+                other = opener.map(stack, other_maps[file.name])
                 pair = replace(pair, other=on_grid(other, pair.grid))
             areas = pixel_areas(pair.grid.dataset)
-            seen = SceneCounts(file.name, merged.names, kind, block, areas)
-            seen.add(_told(pair, file, on_strip, on_pixels))
-            counts.append(seen)
+            scene_counts = SceneCounts(file.name, merged.names, kind, options.block, areas)
+            scene_counts.add(_observed(pair, file, on_strip, on_pixels))
+            counts.append(scene_counts)
             unknown += pair.truth.unknown_pixels
             models.add(pair.classes.model)
-            laid += pair.prediction is not pair.classes
+            aligned += pair.prediction is not pair.classes
             touched |= pair.is_touched
             outside += pair.left_out["outside"]
             uncompared += pair.left_out["uncompared"]
     if not touched:
-        raise HrrsiError(
+        raise InputError(
             "no polygon lies on " + ("any of the maps" if len(files) > 1 else files[0].image),
             where=reading.aoi,
             fix="check its CRS",
         )
     names = tuple(file.name for file in files)
-    how = [f"{laid} of {len(files)} laid on the labels' grid by nearest pixel"] if laid else []
+    laid = f"{aligned} of {len(files)} laid on the labels' grid by nearest pixel"
     pooled = PooledCounts(tuple(counts))
     require_labels(pooled, kind, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
     return Evaluation(
@@ -143,33 +119,35 @@ def evaluate_maps(
         augmentation="none",
         model=models.pop() if len(models) == 1 else None,
         seen_in_training=(),
-        reading=(*reading.words, *how),
+        reading=(*options.words, *reading.words, *([laid] if aligned else [])),
         outside_pixels=outside,
         uncompared_pixels=uncompared if compared_with else None,
     )
 
 
 def map_pixels(
-    files: Sequence[SceneFiles], scheme: Scheme, reading: MapReading | None = None
+    files: Sequence[SceneFiles],
+    scheme: Scheme,
+    options: EvaluationOptions = EvaluationOptions(),
+    reading: MapReading = MapReading(),
 ) -> int:
     """Return the pixels that are compared, having checked that each map opens with its label.
 
     Raises:
-        HrrsiError: As `evaluate_maps`, for what shows without reading the pixels.
+        InputError: As `evaluate_maps`, for what shows without reading the pixels.
     """
-    reading = reading or MapReading()
-    merged = merged_classes(scheme, reading.merges)
+    opener = _Opener(scheme, merged_classes(scheme, options.merges), options, reading)
     labels_read(files)
     pixels = 0
     for file in files:
         with ExitStack() as stack:
-            grid = _opened(stack, file, scheme, merged, reading).grid
+            grid = opener.labelled_map(stack, file).grid
             pixels += grid.height * grid.width
     return pixels
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _LabelledMap:
     """An open map and its labels.
 
     Attributes:
@@ -203,7 +181,7 @@ class _Pair:
         new_index = self.merged.new_index
         for row in range(0, self.grid.height, _ROWS):
             window = Window(row, 0, min(_ROWS, self.grid.height - row), self.grid.width)
-            truths = [new_index[some] for some in self.truth.read(window) if some is not None]
+            truths = [new_index[read] for read in self.truth.read(window) if read is not None]
             prediction = self.prediction.read(window)
             if self.area is not None:
                 outside = ~self.area.inside(window)
@@ -221,8 +199,8 @@ class _Pair:
             )
 
 
-def _told(
-    pair: _Pair,
+def _observed(
+    pair: _LabelledMap,
     file: SceneFiles,
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
     on_pixels: Callable[[int], None] | None,
@@ -235,59 +213,66 @@ def _told(
         yield strip
 
 
-def _opened_map(
-    stack: ExitStack, file: SceneFiles, scheme: Scheme, merged: MergedClasses, reading: MapReading
-) -> MapClasses:
-    return stack.enter_context(
-        open_map(
-            file.image,
-            scheme,
-            merged,
-            name=file.name,
-            unknown=reading.unknown,
-            map_format=reading.map_format,
-        )
-    )
+@dataclass(frozen=True)
+class _Opener:
+    """Opens maps and their labels.
 
-
-def _opened(
-    stack: ExitStack,
-    file: SceneFiles,
-    scheme: Scheme,
-    merged: MergedClasses,
-    reading: MapReading,
-    grid_of: SceneFiles | None = None,
-) -> _Pair:
-    """Open a map and its labels until `stack` closes.
-
-    Raises:
-        HrrsiError: One can't be opened, or they don't fit each other or the scheme.
+    Attributes:
+        scheme: What labels, colours and indices mean.
+        merged: The classes that are left of the scheme's.
+        options: How labels are read.
+        reading: How maps are read.
     """
-    classes = _opened_map(stack, file, scheme, merged, reading)
-    paths = [path for path in (file.label, file.eroded_label) if path is not None]
-    if PurePosixPath(paths[0]).suffix.lower() in VECTOR_SUFFIXES:
-        scheme = scheme.read_as("polygons")
-    if scheme.label_format == "polygons":
-        grid = classes.scene
-        if grid_of is not None:
-            grid = _opened_map(stack, grid_of, scheme, merged, reading).scene
-    else:
-        dataset = stack.enter_context(open_raster(paths[0]))
-        grid = Scene(paths[0], dataset, (1,))
-    labels: list[Labels] = [
-        stack.enter_context(
-            open_labels(path, grid, scheme, name=file.name, unknown=reading.unknown)
+
+    scheme: Scheme
+    merged: MergedClasses
+    options: EvaluationOptions
+    reading: MapReading
+
+    def map(self, stack: ExitStack, file: SceneFiles) -> MapClasses:
+        """Open a map until `stack` closes."""
+        return stack.enter_context(
+            open_map(
+                file.image,
+                self.scheme,
+                self.merged,
+                name=file.name,
+                unknown=self.options.unknown,
+                map_format=self.reading.map_format,
+            )
         )
-        for path in paths
-    ]
-    area = None
-    if reading.aoi is not None:  # may lie on other scenes only
-        area = AreaOfInterest(scene_polygons(reading.aoi, grid))
-    return _Pair(
-        grid,
-        Truth(labels[0], labels[1] if len(labels) > 1 else None),
-        classes,
-        on_grid(classes, grid),
-        merged,
-        area,
-    )
+
+    def labelled_map(
+        self, stack: ExitStack, file: SceneFiles, grid_of: SceneFiles | None = None
+    ) -> _LabelledMap:
+        """Open a map and its labels until `stack` closes.
+
+        Raises:
+            InputError: One can't be opened, or they don't fit each other or the scheme.
+        """
+        classes, scheme = self.map(stack, file), self.scheme
+        paths = [path for path in (file.label, file.eroded_label) if path is not None]
+        if PurePosixPath(paths[0]).suffix.lower() in VECTOR_SUFFIXES:
+            scheme = scheme.read_as("polygons")
+        if scheme.label_format == "polygons":
+            grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
+        else:
+            dataset = stack.enter_context(open_raster(paths[0]))
+            grid = Scene(paths[0], dataset, (1,))
+        labels: list[Labels] = [
+            stack.enter_context(
+                open_labels(path, grid, scheme, name=file.name, unknown=self.options.unknown)
+            )
+            for path in paths
+        ]
+        aoi, area = self.reading.aoi, None
+        if aoi is not None:  # may lie on other scenes only
+            area = AreaOfInterest(scene_polygons(Path(aoi), grid))
+        return _LabelledMap(
+            grid,
+            Truth(labels[0], labels[1] if len(labels) > 1 else None),
+            classes,
+            on_grid(classes, grid),
+            self.merged,
+            area,
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
@@ -44,7 +44,7 @@ def paired_maps(
         scenes: Likewise. Maps of scenes that are not chosen are passed over.
 
     Raises:
-        HrrsiError: A path is missing or given twice, there is no map or label, a map without
+        InputError: A path is missing or given twice, there is no map or label, a map without
             label, a label without map, or two that claim one scene.
     """
     files = _map_files(maps)
@@ -53,35 +53,37 @@ def paired_maps(
     if all(path.is_file() and path.suffix.lower() != ".zip" for path in labels):
         if len(labels) == 1 and labels[0].suffix.lower() in VECTOR_SUFFIXES:
             return _with_one_label(files, labels[0], scheme, split, scenes)
-        found = _label_files(labels, scheme)
-        if len(files) == len(found) and not any(path.is_dir() for path in maps):
-            named = _maps_by_scene(files, [one.name for one in found], scheme)
-            others = [path for path in files if path not in named.values()]
-            if named and len(others) > 1:
-                raise HrrsiError(
-                    f"the names pair only {len(named)} of {len(found)} maps with their labels",
-                    where=others[0],
+        labelled = _label_files(labels, scheme)
+        if len(files) == len(labelled) and not any(path.is_dir() for path in maps):
+            named = _maps_by_scene(files, [scene.name for scene in labelled], scheme)
+            unpaired = [path for path in files if path not in named.values()]
+            if named and len(unpaired) > 1:
+                raise InputError(
+                    f"the names pair only {len(named)} of {len(labelled)} maps with their labels",
+                    where=unpaired[0],
                     fix="name all maps like their labels, or none",
                 )
-            rest = iter(others)
-            pairs = [replace(one, image=str(named.get(one.name) or next(rest))) for one in found]
+            rest = iter(unpaired)
+            pairs = [
+                replace(scene, image=str(named.get(scene.name) or next(rest))) for scene in labelled
+            ]
             return chosen_scenes(pairs, scheme, split=split, scenes=scenes)
     else:
-        found = _labels_in_folders(labels, scheme)
-    chosen = chosen_scenes(found, scheme, split=split, scenes=scenes)
-    by_scene = _maps_by_scene(files, [one.name for one in found], scheme)
+        labelled = _labels_in_folders(labels, scheme)
+    chosen = chosen_scenes(labelled, scheme, split=split, scenes=scenes)
+    by_scene = _maps_by_scene(files, [scene.name for scene in labelled], scheme)
     if split is None and not scenes:
-        _refuse_without_label(files, by_scene, found)
-    mapped = [one for one in chosen.files if one.name in by_scene]
+        _refuse_without_label(files, by_scene, labelled)
+    mapped = [scene for scene in chosen.files if scene.name in by_scene]
     if len(mapped) < len(chosen.files):
-        lacking = next(one.name for one in chosen.files if one.name not in by_scene)
-        raise HrrsiError(
+        lacking = next(scene.name for scene in chosen.files if scene.name not in by_scene)
+        raise InputError(
             f"has a label and no map ({len(mapped)} of {len(chosen.files)} scenes have one)",
             where=f"scene {lacking}",
-            fix=f"give its map as {lacking}{_MAP_ENDING}.tif, or choose other scenes with --scenes",
+            fix=f"give its map as {lacking}{_MAP_ENDING}.tif, or choose other scenes with `scenes`",
         )
     return chosen._replace(
-        files=[replace(one, image=str(by_scene[one.name])) for one in chosen.files]
+        files=[replace(scene, image=str(by_scene[scene.name])) for scene in chosen.files]
     )
 
 
@@ -110,7 +112,7 @@ def _refuse_repeated(paths: Sequence[Path]) -> None:
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:
-            raise HrrsiError("is given twice", where=path, fix="give it once")
+            raise InputError("is given twice", where=path, fix="give it once")
         seen.add(path.resolve())
 
 
@@ -121,12 +123,12 @@ def _map_files(maps: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = _rasters_in(path)
             if not inside:
-                raise HrrsiError("holds no rasters", where=path, fix="name the folder of the maps")
+                raise InputError("holds no rasters", where=path, fix="name the folder of the maps")
             files += inside
         elif path.exists():
             files.append(path)
         else:
-            raise HrrsiError("no such file or folder", where=path, fix="check the path")
+            raise MissingInputError("no such file or folder", where=path, fix="check the path")
     return files
 
 
@@ -145,17 +147,17 @@ def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
     """Return the scenes of labels that are given one by one, by default named after them."""
     full = _with_any_folders((*scheme.labels, *scheme.images))
     eroded = _with_any_folders(scheme.eroded_labels)
-    found: dict[str, SceneFiles] = {}
+    labelled: dict[str, SceneFiles] = {}
     for path in labels:
         place = path.absolute().as_posix()
         field, name = "eroded_label", match_scene(scheme, eroded, place)
         if name is None:
             field, name = "label", match_scene(scheme, full, place) or path.stem
-        if name in found and getattr(found[name], field) is not None:
+        if name in labelled and getattr(labelled[name], field) is not None:
             name = str(path)  # of one name in several folders
-        one = found.get(name, SceneFiles(name, str(path)))
-        found[name] = replace(one, **{field: str(path)})
-    return list(found.values())
+        scene = labelled.get(name, SceneFiles(name, str(path)))
+        labelled[name] = replace(scene, **{field: str(path)})
+    return list(labelled.values())
 
 
 def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
@@ -165,7 +167,7 @@ def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFile
     scheme, each raster is a label, named after itself.
 
     Raises:
-        HrrsiError: As `labelled_scenes`.
+        InputError: As `labelled_scenes`.
     """
     failures: list[HrrsiError] = []
     eroded_only: list[SceneFiles] = []
@@ -174,15 +176,15 @@ def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFile
         # a scene is whatever has a label; names of full ones may fit eroded ones too, as others
         named = {"images": (*eroded, *full), "labels": full, "eroded_labels": eroded}
         try:
-            found = labelled_scenes(labels, scheme.model_copy(update=named))
+            labelled = labelled_scenes(labels, scheme.model_copy(update=named))
         except HrrsiError as error:
             failures.append(error)
             continue
-        if full is not scheme.labels and any(_is_image(one.label, scheme) for one in found):
+        if full is not scheme.labels and any(_is_image(scene.label, scheme) for scene in labelled):
             continue  # without their folders, names of labels may be those of images
-        if any(one.label is not None for one in found):
-            return found
-        eroded_only = eroded_only or found
+        if any(scene.label is not None for scene in labelled):
+            return labelled
+        eroded_only = eroded_only or labelled
     if eroded_only:
         return eroded_only
     if all(path.is_dir() and _rasters_in(path) for path in labels):
@@ -208,7 +210,7 @@ def _maps_by_scene(files: Sequence[Path], scenes: Sequence[str], scheme: Scheme)
     """Return the map of each scene that has one.
 
     Raises:
-        HrrsiError: Two maps claim one scene.
+        InputError: Two maps claim one scene.
     """
     named = [str(PurePosixPath(pattern).with_suffix("")) for pattern in _patterns_of_maps(scheme)]
     best: dict[str, tuple[tuple[bool, bool], Path]] = {}
@@ -235,7 +237,7 @@ def _patterns_of_maps(scheme: Scheme) -> tuple[str, ...]:
 
 
 def _refuse_without_label(
-    files: Sequence[Path], by_scene: dict[str, Path], found: Sequence[SceneFiles]
+    files: Sequence[Path], by_scene: dict[str, Path], labelled: Sequence[SceneFiles]
 ) -> None:
     """Raise where a raster is the map of no scene that has a label."""
     names = {_own_name(path) for path in by_scene.values()}
@@ -244,17 +246,17 @@ def _refuse_without_label(
             continue
         if is_product(path) and read_class_raster(path) is None:
             continue
-        few = ", ".join(one.name for one in found[:8]) + (", ..." if len(found) > 8 else "")
-        raise HrrsiError(
-            f"no label fits it (there are those of {few})",
+        shown = ", ".join(s.name for s in labelled[:8]) + (", ..." if len(labelled) > 8 else "")
+        raise InputError(
+            f"no label fits it (there are those of {shown})",
             where=path,
             fix=f"add the label, name the map SCENE{_MAP_ENDING}.tif or SCENE.tif, or choose "
-            "scenes with --scenes",
+            "scenes with `scenes`",
         )
 
 
-def _both_claim(scene: str, first: Path, second: Path) -> HrrsiError:
-    return HrrsiError(
+def _both_claim(scene: str, first: Path, second: Path) -> InputError:
+    return InputError(
         f"the maps {first} and {second} claim the same scene",
         where=f"scene {scene}",
         fix="give one of them",

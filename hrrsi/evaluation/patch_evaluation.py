@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -45,7 +45,7 @@ def evaluate_dataset(
         on_patches: Called with the number of patches that have just been counted.
 
     Raises:
-        HrrsiError: No such split, other classes or bands than the weights', a patch that can't
+        InputError: No such split, other classes or bands than the weights', a patch that can't
             be read, or no labelled pixel.
     """
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
@@ -55,10 +55,10 @@ def evaluate_dataset(
     patches = dataset.patches(split)
     content = description.split_content(split)
     if content is None:
-        raise HrrsiError(
+        raise InputError(
             f"{DESCRIPTION} does not describe the split {split!r}",
             where=where,
-            fix="run `hrrsi tile` again with --overwrite",
+            fix="run `hrrsi tile` again with `overwrite=True`",
         )
     scales = band_scales(meta, description.scale)
     counts = []
@@ -102,12 +102,12 @@ def default_split(dataset: TiledDataset) -> str:
     """Return the split that is evaluated unless another is asked for: test, else val.
 
     Raises:
-        HrrsiError: The dataset has patches in neither.
+        InputError: The dataset has patches in neither.
     """
     for split in ("test", "val"):
         if next((dataset.folder / split / "image").glob("*"), None) is not None:
             return split
-    raise HrrsiError(
+    raise InputError(
         "has neither test nor val patches", where=dataset.folder, fix="tile it with such scenes"
     )
 
@@ -120,13 +120,13 @@ def _checked_reading(
     Warns of bands with other numbers: in another scheme's scenes they may mean the same.
 
     Raises:
-        HrrsiError: There are more or fewer bands, or others of the same scheme's scenes.
+        InputError: There are more or fewer bands, or others of the same scheme's scenes.
     """
     holds = (len(description.bands), description.height is not None)
     expected = (image_bands(meta), bool(meta.get("height")))
     if holds != expected:
         said = [f"{bands} bands{' and heights' * height}" for bands, height in (holds, expected)]
-        raise HrrsiError(
+        raise InputError(
             f"its patches have {said[0]} where the weights expect {said[1]}",
             where=where,
             fix="take weights that were trained on such patches",
@@ -136,8 +136,8 @@ def _checked_reading(
         held, seen = (",".join(map(str, bands)) for bands in (description.bands, meta["bands"]))
         what = f"its patches hold bands {held} where the weights were trained on bands {seen}"
         if description.scheme == meta["scheme"]:
-            raise HrrsiError(
-                what, where=where, fix=f"tile the scenes with --bands {seen}, or take other weights"
+            raise InputError(
+                what, where=where, fix=f"tile the scenes with `bands={seen}`, or take other weights"
             )
         warnings.warn(
             f"{where}: {what} of other scenes; check that they mean the same",

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 
 LabelKind = Literal["full", "eroded"]
 ProtocolName = Literal["all", "no-clutter", "published", "isprs"]
@@ -82,10 +82,10 @@ def named_protocol(
         labels: Which labels are the truth, unless the protocol says.
 
     Raises:
-        HrrsiError: No such protocol, no class is clutter, or a class that was named is none.
+        OptionError: No such protocol, no class is clutter, or a class that was named is none.
     """
     if name not in PROTOCOL_NAMES:
-        raise HrrsiError(
+        raise OptionError(
             f"unknown protocol {name!r}", fix=f"choose from {', '.join(PROTOCOL_NAMES)}"
         )
     wanted = {c.casefold() for c in clutter}
@@ -93,9 +93,9 @@ def named_protocol(
         known = {c.casefold() for c in classes}
         strange = next((c for c in clutter if c.casefold() not in known), None)
         if strange is not None:
-            raise HrrsiError(
+            raise OptionError(
                 f"{strange!r} is no class",
-                where="--clutter",
+                parameter="clutter",
                 fix=f"name some of {', '.join(classes)}",
             )
     if name == "all":
@@ -104,9 +104,9 @@ def named_protocol(
     if name == "isprs":  # where no class is clutter, nothing is left out
         return Protocol(name, "eroded", left_out_of_means=dropped)
     if not dropped:
-        raise HrrsiError(
+        raise OptionError(
             f"the protocol {name!r} drops clutter, and no class is named "
             f"{' or '.join(repr(c) for c in clutter)} (the classes are {', '.join(classes)})",
-            fix="give --protocol all, or name the class with --clutter",
+            fix="give `protocol=all`, or name the class with `clutter`",
         )
     return Protocol(name, labels, dropped if name == "no-clutter" else (), dropped)

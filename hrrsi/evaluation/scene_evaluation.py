@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from hrrsi.classes import UnknownLabels
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -15,7 +14,8 @@ from hrrsi.evaluation.evaluation import (
     require_labels,
     scenes_seen_in_training,
 )
-from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
+from hrrsi.evaluation.options import EvaluationOptions, mapping_words
+from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
@@ -23,49 +23,14 @@ from hrrsi.labels.scene_labels import Indices, Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.options import Augmentation, MapOptions
+from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import SceneWindows
-from hrrsi.scenes.windows import DEFAULT_WINDOW, Window
-
-
-@dataclass(frozen=True)
-class SceneReading:
-    """How scenes and their labels are read.
-
-    Attributes:
-        merges: Classes to join, as `hrrsi.labels.scheme.merged_classes` takes them.
-        unknown: What to do about labels that the scheme doesn't know.
-        bands: The 1-based bands of the scenes, or None for those that the weights were trained on.
-        nodata: Value of pixels without data, beside what the scenes declare.
-        scale: Value that counts as full brightness, or None for what scenes declare, else the
-            weights'.
-        height: Where height models come from, as the user says it, or None; the files are those
-            of the scenes.
-    """
-
-    merges: tuple[str, ...] = ()
-    unknown: UnknownLabels = "error"
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    scale: float | None = None
-    height: str | None = None
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What differs from reading everything as it is, for the record of an evaluation."""
-        return (
-            *(f"merged {merge}" for merge in self.merges),
-            *(["unknown labels ignored"] if self.unknown == "ignore" else []),
-            *([f"bands {','.join(map(str, self.bands))}"] if self.bands else []),
-            *([f"no data = {self.nodata:g}"] if self.nodata is not None else []),
-            *([f"full brightness = {self.scale:g}"] if self.scale is not None else []),
-            *([f"heights {self.height}"] if self.height is not None else []),
-        )
+from hrrsi.scenes.windows import Window
 
 
 @bounded_block_cache()
@@ -73,13 +38,10 @@ def evaluate_scenes(
     files: Sequence[SceneFiles],
     scheme: Scheme,
     engine: Engine,
+    options: EvaluationOptions = EvaluationOptions(),
+    mapping: MapOptions = MapOptions(),
     *,
     split: str | None = None,
-    reading: SceneReading | None = None,
-    window: int = DEFAULT_WINDOW,
-    overlap: int | None = None,
-    augmentation: Augmentation = "none",
-    block: int = DEFAULT_BLOCK,
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -95,52 +57,48 @@ def evaluate_scenes(
         files: The scenes; each needs a label of the same kind.
         scheme: What the labels mean.
         engine: Runs the network.
+        options: Which classes are joined, what happens to labels that the scheme doesn't know, and
+            the blocks; which scenes and which protocol is for the caller.
+        mapping: How scenes are read, their windows, and test-time augmentation.
         split: What the scenes are, for the record.
-        reading: How scenes and labels are read.
-        window: Rows and columns of a window.
-        overlap: Pixels that neighbouring windows share; by default 3/16 of `window`.
-        augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
-        block: Rows and columns of the blocks that uncertainty is estimated from.
         on_strip: Called with each strip of each scene, from top to bottom, before it is counted.
         on_pixels: Called with the number of pixels that have just been predicted.
 
     Raises:
-        HrrsiError: Other classes or bands than the weights', a file that can't be read, a label
+        InputError: Other classes or bands than the weights', a file that can't be read, a label
             that the scheme doesn't know or of another size than its image, or no labelled pixel.
     """
-    reading = reading or SceneReading()
-    merged = merged_classes(scheme, reading.merges)
+    merged = merged_classes(scheme, options.merges)
     new_index, is_joined = _predicted_index(engine.meta["classes"], scheme, merged)
-    options = MapOptions(window=window, overlap=overlap, augmentation=augmentation)
     kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
     counts, unknown = [], 0
     for scene_file in files:
         with ExitStack() as stack:
-            scene, truth = open_labelled_scene(stack, scene_file, scheme, engine, reading)
-            value_scale(scene, engine.meta, reading.scale)  # scores rest on no estimate
-            if reading.bands is None:
+            scene, truth = open_labelled_scene(stack, scene_file, scheme, engine, options, mapping)
+            value_scale(scene, engine.meta, mapping.scale)  # scores rest on no estimate
+            if mapping.bands is None:
                 checks.compare_bands(scene)
-            scale = checks.scale(scene, reading.scale)
-            if scale not in (reading.scale, engine.meta["scale"]):
+            scale = checks.scale(scene, mapping.scale)
+            if scale not in (mapping.scale, engine.meta["scale"]):
                 declared[scale] = None
             checks.compare_resolution(scene)
             # entered last: its reader must stop before the scene is closed
             strips = predict_strips(
                 SceneWindows(scene),
                 engine,
-                replace(options, scale=scale),
+                replace(mapping, scale=scale),
                 # probabilities of joined classes add up, and only the winner's is known
                 confidence=None if is_joined else "float32",
                 on_pixels=on_pixels,
             )
             areas = pixel_areas(scene.dataset)
-            seen = SceneCounts(scene_file.name, merged.names, kind, block, areas)
+            scene_counts = SceneCounts(scene_file.name, merged.names, kind, options.block, areas)
             predicted = stack.enter_context(closing(strips))
             compared = _compared(predicted, truth, merged.new_index, new_index)
-            seen.add(_told(compared, scene_file, on_strip))
-            counts.append(seen)
+            scene_counts.add(_observed(compared, scene_file, on_strip))
+            counts.append(scene_counts)
             unknown += truth.unknown_pixels
     names = tuple(f.name for f in files)
     pooled = PooledCounts(tuple(counts))
@@ -152,15 +110,16 @@ def evaluate_scenes(
         split=split,
         scenes=names,
         unit="whole scenes",
-        window=window,
-        overlap=options.effective_overlap,
+        window=mapping.window,
+        overlap=mapping.effective_overlap,
         labels=kind,
         unknown_pixels=unknown,
-        augmentation=augmentation,
+        augmentation=mapping.augmentation,
         model=engine.meta["model"],
         seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
         reading=(
-            *reading.words,
+            *options.words,
+            *mapping_words(mapping),
             *(f"full brightness = {scale:g} where scenes declare it" for scale in declared),
         ),
     )
@@ -204,7 +163,7 @@ def _compared(
         )
 
 
-def _told(
+def _observed(
     strips: Iterator[EvaluatedStrip],
     file: SceneFiles,
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
@@ -213,27 +172,6 @@ def _told(
         if on_strip is not None:
             on_strip(file, strip)
         yield strip
-
-
-def labels_read(files: Sequence[SceneFiles]) -> LabelKind:
-    """Return what the labels of scenes are: full, or eroded where no scene has full ones.
-
-    Raises:
-        HrrsiError: A scene has no label, or eroded ones only where others have full ones.
-    """
-    for file in files:
-        if file.label is None and file.eroded_label is None:
-            raise HrrsiError(
-                "has no label", where=f"scene {file.name}", fix="give the folder of the labels too"
-            )
-    lacking = [file.name for file in files if file.label is None]
-    if lacking and len(lacking) < len(files):
-        raise HrrsiError(
-            "has eroded labels only, where others have full ones",
-            where=f"scene {lacking[0]}",
-            fix="give the folder of its full labels too, or leave it out with --scenes",
-        )
-    return "eroded" if lacking else "full"
 
 
 def _predicted_index(
@@ -248,51 +186,61 @@ def _predicted_index(
 
 
 def scene_pixels(
-    files: Sequence[SceneFiles], scheme: Scheme, engine: Engine, reading: SceneReading
+    files: Sequence[SceneFiles],
+    scheme: Scheme,
+    engine: Engine,
+    options: EvaluationOptions = EvaluationOptions(),
+    mapping: MapOptions = MapOptions(),
 ) -> int:
     """Return the pixels of all scenes, having checked that each opens together with its label.
 
     Raises:
-        HrrsiError: As `evaluate_scenes`, for what shows without reading the pixels.
+        InputError: As `evaluate_scenes`, for what shows without reading the pixels.
     """
     labels_read(files)
     pixels = 0
     for scene_file in files:
         with ExitStack() as stack:
-            scene, _ = open_labelled_scene(stack, scene_file, scheme, engine, reading)
-            value_scale(scene, engine.meta, reading.scale)
+            scene, _ = open_labelled_scene(stack, scene_file, scheme, engine, options, mapping)
+            value_scale(scene, engine.meta, mapping.scale)
             pixels += scene.height * scene.width
     return pixels
 
 
 def open_labelled_scene(
-    stack: ExitStack, files: SceneFiles, scheme: Scheme, engine: Engine, reading: SceneReading
+    stack: ExitStack,
+    files: SceneFiles,
+    scheme: Scheme,
+    engine: Engine,
+    options: EvaluationOptions,
+    mapping: MapOptions,
 ) -> tuple[Scene, Truth]:
     """Open a scene and its labels until `stack` closes.
 
     Raises:
-        HrrsiError: One can't be opened, or they don't fit each other or the network.
+        InputError: One can't be opened, or they don't fit each other or the network.
     """
-    require_height_as_trained(engine.meta, reading.height)
-    if reading.height is not None and files.height is None:
-        raise HrrsiError(
+    height = None if mapping.height is None else str(mapping.height)
+    require_height_as_trained(engine.meta, height)
+    if height is not None and files.height is None:
+        raise InputError(
             "no height model fits it",
-            where=f"scene {files.name}, --height {reading.height}",
-            fix="add it, or choose other scenes with --scenes",
+            where=f"scene {files.name}, `height={height}`",
+            fix="add it, or choose other scenes with `scenes`",
         )
     scene = stack.enter_context(
         open_scene(
             files.image,
-            bands=reading.bands,
+            bands=mapping.bands,
             expected_bands=image_bands(engine.meta),
             trained_bands=engine.meta["bands"],
-            nodata=reading.nodata,
+            nodata=mapping.nodata,
             height_model=files.height,
         )
     )
     opened = [
         stack.enter_context(
-            open_labels(path, scene, scheme, name=files.name, unknown=reading.unknown)
+            open_labels(path, scene, scheme, name=files.name, unknown=options.unknown)
         )
         for path in (files.label, files.eroded_label)
         if path is not None

@@ -5,17 +5,26 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from hrrsi import __version__
-from hrrsi.evaluation.result import Comparison
+from hrrsi.evaluation.evaluation import Inference
+from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.files import replacing
-from hrrsi.report.evaluated_map import EvaluatedMap
+from hrrsi.report.evaluated_map import EvaluatedMap, map_names
 from hrrsi.report.markup import escaped, lettered, script_json
-from hrrsi.report.model_sections import card_section, protocol_lines, training_section
+from hrrsi.report.model_sections import (
+    card_section,
+    model_card,
+    protocol_lines,
+    training_rows,
+    training_section,
+)
 from hrrsi.report.quality_sections import areas_section, borders_section, confidence_section
+from hrrsi.report.scene_views import SceneViewCollector
 from hrrsi.report.score_sections import (
     classes_section,
     confusion_section,
@@ -46,23 +55,50 @@ _LINKS = {
 
 def write_report(
     path: Path,
-    maps: Sequence[EvaluatedMap],
-    comparison: Comparison | None = None,
+    outcome: EvaluationResult | Comparison,
+    collectors: Sequence[SceneViewCollector] = (),
     wording: Callable[[str], str] = str,
 ) -> None:
     """Write a page that a browser opens from disk.
 
-    Two maps are compared side by side.
+    Two evaluations are compared side by side. Of weights it has a model card, for which their
+    network is built and its speed measured, and the training curves of their run folder.
 
     Args:
         path: The ``.html``; replaced where it exists.
-        maps: One map, or two of the same scenes under the same protocol.
-        comparison: That of the two, where it is known already.
+        outcome: One evaluation, or two.
+        collectors: What observed each evaluation's scenes (``hrrsi.evaluate(..., observer=)``),
+            for pictures.
         wording: As for `hrrsi.report.sentences.verdict`.
 
     Raises:
-        HrrsiError: Two maps that can't be compared, or the file can't be written.
-        ValueError: Neither one map nor two.
+        OutputError: The file can't be written.
+    """
+    comparison = outcome if isinstance(outcome, Comparison) else None
+    results = (outcome.first, outcome.second) if isinstance(outcome, Comparison) else (outcome,)
+    maps = []
+    for number, (name, result) in enumerate(
+        zip(map_names([result.source.inputs for result in results]), results, strict=True)
+    ):
+        views = collectors[number].views if collectors else ()
+        one = EvaluatedMap(name, result, views)
+        if isinstance(result.source, Inference):
+            weights = result.source.path
+            one = replace(one, card=model_card(weights), training=training_rows(weights))
+        maps.append(one)
+    write_page(path, maps, comparison, wording)
+
+
+def write_page(
+    path: Path,
+    maps: Sequence[EvaluatedMap],
+    comparison: Comparison | None = None,
+    wording: Callable[[str], str] = str,
+) -> None:
+    """Write what `report_page` returns to a file, which is replaced where it exists.
+
+    Raises:
+        OutputError: The file can't be written.
     """
     page = report_page(maps, comparison, wording)
     with replacing(path) as temporary:
@@ -74,7 +110,17 @@ def report_page(
     comparison: Comparison | None = None,
     wording: Callable[[str], str] = str,
 ) -> str:
-    """Return the page that `write_report` writes."""
+    """Return the page of some maps.
+
+    Args:
+        maps: One map, or two of the same scenes under the same protocol.
+        comparison: That of the two, where it is known already.
+        wording: As for `hrrsi.report.sentences.verdict`.
+
+    Raises:
+        InputError: Two maps that can't be compared.
+        ValueError: Neither one map nor two.
+    """
     if not 1 <= len(maps) <= 2:
         raise ValueError(f"a page shows one map or two, not {len(maps)}")
     first = maps[0].report

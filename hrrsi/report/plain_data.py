@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +12,23 @@ from hrrsi.evaluation.block_bootstrap import Difference, Interval
 from hrrsi.evaluation.evaluation import MapFiles, MapSource
 from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
 from hrrsi.evaluation.scores import Scores
-from hrrsi.report.sentences import sentence, verdict
+from hrrsi.report.sentences import printable, sentence, verdict
+
+
+def json_document(
+    outcome: EvaluationResult | Comparison, wording: Callable[[str], str] = str
+) -> str:
+    """Return an evaluation or a comparison as JSON, question marks for what is no text.
+
+    Args:
+        outcome: Either of them.
+        wording: As for `hrrsi.report.sentences.verdict`.
+    """
+    if isinstance(outcome, Comparison):
+        data = comparison_data(outcome, wording)
+    else:
+        data = evaluation_data(outcome)
+    return printable(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def evaluation_data(result: EvaluationResult) -> dict[str, Any]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from hrrsi.classes import IGNORE_INDEX, Colour
+from hrrsi.errors import InputError
+from hrrsi.evaluation.evaluate import EvaluationWarning, SceneSet, first_names
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import Scheme, match_scene
+from hrrsi.prediction.scene_files import scene_files
+from hrrsi.scenes.georeference import is_same_grid
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene_picture import scene_picture
 
@@ -58,32 +66,40 @@ class SceneView:
 class SceneViewCollector:
     """Keeps every so many rows and columns of strips, so that memory has a bound.
 
-    An object of it is what ``evaluate_scenes(..., on_strip=)`` takes.
+    An object of it is what ``hrrsi.evaluate(..., observer=)`` takes.
 
     Args:
-        colours: Class colours in the order of their indices.
-        scenes: How many scenes will come: the more they are, the smaller their pictures.
-        bands: 1-based bands of the scenes' pictures; by default the first three.
-        images: The scenes' images by their names, where what is evaluated is maps that are there.
+        images: Rasters, and folders of them, to show under maps that are there; scenes that
+            weights map show themselves.
     """
 
-    def __init__(
-        self,
-        colours: Sequence[Colour],
-        scenes: int,
-        *,
-        bands: Sequence[int] | None = None,
-        images: Mapping[str, str] | None = None,
-    ) -> None:
-        self._colours = tuple(colours)
-        self._side = max(320, int(_LONGER_SIDE * min(1.0, (_LARGE_SCENES / max(scenes, 1)) ** 0.5)))
-        self._bands = bands
-        self._images = images
+    def __init__(self, images: Sequence[Path] = ()) -> None:
+        self._images = tuple(images)
+        self._image_of: Mapping[str, str] = {}
+        self._bands: Sequence[int] | None = None
+        self._colours: tuple[Colour, ...] = ()
+        self._side = _LONGER_SIDE
         self._views: list[SceneView] = []
         self._file: SceneFiles | None = None
         self._kept: _KeptRows | None = None
 
-    def __call__(self, file: SceneFiles, strip: EvaluatedStrip) -> None:
+    def begin(self, scenes: SceneSet) -> None:
+        """Begin with scenes: the more they are, the smaller their pictures.
+
+        Warns of maps that are there without an image, and of images that don't lie on the labels.
+
+        Raises:
+            InputError: As for the images: none is of any scene, or two are of one.
+        """
+        self._bands, self._colours = scenes.bands, scenes.colours
+        count = max(len(scenes.files), 1)
+        self._side = max(320, int(_LONGER_SIDE * min(1.0, (_LARGE_SCENES / count) ** 0.5)))
+        if not scenes.are_maps:
+            self._image_of = {file.name: file.image for file in scenes.files}
+        elif self._images:
+            self._image_of = _images_under_maps(self._images, scenes)
+
+    def add(self, file: SceneFiles, strip: EvaluatedStrip) -> None:
         """Keep what is shown of a strip; those of a scene come from top to bottom."""
         if file != self._file:
             self._finish()
@@ -120,7 +136,7 @@ class SceneViewCollector:
         )
 
     def _picture(self, file: SceneFiles, kept: _KeptRows, shape: tuple[int, ...]) -> bytes | None:
-        image = file.image if self._images is None else self._images.get(file.name)
+        image = self._image_of.get(file.name)
         if image is None:
             return None
         with open_raster(image) as dataset:
@@ -200,3 +216,83 @@ def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format=form, **options)
     return file.getvalue()
+
+
+def _images_under_maps(images: Sequence[Path], scenes: SceneSet) -> dict[str, str]:
+    """Return the image to show under the map of each scene; warn of those without."""
+    files, scheme = scenes.files, scenes.scheme
+    image_of = _scene_images(images, [file.name for file in files], scheme)
+    lacking = [file.name for file in files if file.name not in image_of]
+    if lacking:
+        _warn(f"shown without an image, for none fits: {first_names(lacking)}")
+    elsewhere = [
+        file.name
+        for file in files
+        if file.name in image_of and not _is_on_labels(image_of[file.name], file, scheme)
+    ]
+    if elsewhere:
+        paths = first_names([image_of.pop(name) for name in elsewhere])
+        _warn(f"left out because of another size or place than the labels: {paths}")
+    return image_of
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, EvaluationWarning, stacklevel=5)
+
+
+def _scene_images(images: Sequence[Path], scenes: Sequence[str], scheme: Scheme) -> dict[str, str]:
+    """Return the image of each scene that has one.
+
+    An image is of the scene that the scheme's patterns for images say, or whose name it has; one
+    image and one scene belong together whatever their names.
+
+    Args:
+        images: Rasters, and folders of them.
+        scenes: Names of the scenes.
+        scheme: Says how images are named.
+
+    Raises:
+        InputError: No image is of any of the scenes, two are of one, or a folder holds none.
+    """
+    rasters = scene_files(images)
+    if len(rasters) == len(scenes) == 1:
+        return {scenes[0]: rasters[0]}
+    image_of: dict[str, str] = {}
+    for raster in rasters:
+        path = Path(raster).absolute()
+        names = (match_scene(scheme, scheme.images, path.as_posix()), path.stem)
+        name = next((name for name in names if name in scenes), None)
+        if name is None:
+            continue  # of a scene that is not evaluated
+        if name in image_of:
+            raise InputError(
+                f"the images {image_of[name]} and {raster} claim the same scene",
+                where=f"scene {name}",
+                fix="give one of them",
+            )
+        image_of[name] = raster
+    if not image_of:
+        raise InputError(
+            f"no image is of a scene that is scored, e.g. {scenes[0]}",
+            where=", ".join(map(str, images)),
+            fix="name images as the scheme does, or SCENE.tif",
+        )
+    return image_of
+
+
+def _is_on_labels(image: str, file: SceneFiles, scheme: Scheme) -> bool:
+    """Return whether an image has the grid on which a map and its labels are compared.
+
+    Args:
+        image: The raster.
+        file: The scene; its image is the map, on whose grid polygons are burned.
+        scheme: Says what labels are.
+
+    Raises:
+        InputError: A raster can't be opened.
+    """
+    label = file.label or file.eroded_label or ""
+    is_vector = PurePosixPath(label).suffix.lower() in VECTOR_SUFFIXES
+    grid = file.image if is_vector or scheme.label_format == "polygons" else label
+    with open_raster(image) as picture, open_raster(grid) as raster:
+        return is_same_grid(picture, raster)

@@ -148,3 +148,8 @@ def unequal_pixels_text(comparison: Comparison) -> str:
     first, second = (blocks.sum(axis=1) for blocks in comparison.blocks)  # the truth of each block
     apart = int(np.abs(second - first).sum())
     return f"{apart:,} pixels are scored of one of the two only." if apart else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with question marks for what of files' names is no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -17,6 +17,7 @@ from hrrsi.report.sentences import (
     blocks_text,
     clutter_words,
     left_out_warning,
+    printable,
     sentence,
     shared_sentence,
     source_sentence,
@@ -28,6 +29,20 @@ from hrrsi.report.sentences import (
 _WIDTH = 98
 # of distances to the nearest border, in px: first and last of each column
 _DISTANCES = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 31), (FARTHEST, FARTHEST))
+
+
+def outcome_text(
+    outcome: EvaluationResult | Comparison, wording: Callable[[str], str] = str
+) -> str:
+    """Return an evaluation or a comparison as tables, question marks for what is no text.
+
+    Args:
+        outcome: Either of them.
+        wording: As for `hrrsi.report.sentences.verdict`.
+    """
+    if isinstance(outcome, Comparison):
+        return printable(comparison_text(outcome, wording))
+    return printable(evaluation_text(outcome))
 
 
 def evaluation_text(report: EvaluationResult) -> str:

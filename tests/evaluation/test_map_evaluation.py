@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.evaluation import Evaluation
-from hrrsi.evaluation.map_evaluation import MapReading, evaluate_maps, map_pixels
+from hrrsi.evaluation.map_evaluation import evaluate_maps, map_pixels
+from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.maps.class_raster import write_class_raster
@@ -48,10 +49,15 @@ def scheme_of(folder: Path, label_format: str = "indices") -> Scheme:
 
 
 def scored(
-    path: Path, label: Path, scheme: Scheme, block: int = 64, **reading: object
+    path: Path,
+    label: Path,
+    scheme: Scheme,
+    block: int = 64,
+    reading: MapReading = MapReading(),
+    **options: object,
 ) -> Evaluation:
     files = [SceneFiles("s", str(path), str(label))]
-    evaluation = evaluate_maps(files, scheme, reading=MapReading(**reading), block=block)
+    evaluation = evaluate_maps(files, scheme, EvaluationOptions(block=block, **options), reading)
     assert evaluation.unit == "maps"
     return evaluation
 
@@ -362,7 +368,9 @@ def test_what_lies_outside_of_the_area_of_interest_does_not_count(tmp_path: Path
     near = inside(SHAPE, PLACE, PLACE, SHAPES[1][1])
     truth, prediction = np.where(near, TRUTH, 255), np.where(near, MAP, 255)
     path = write_raster(tmp_path / "map.tif", MAP, **UTM)
-    evaluation = scored(path, label_file(tmp_path), scheme_of(tmp_path), aoi=aoi)
+    evaluation = scored(
+        path, label_file(tmp_path), scheme_of(tmp_path), reading=MapReading(aoi=aoi)
+    )
     assert_counted(evaluation, prediction, truth)
     assert evaluation.reading == ("only inside of aoi.gpkg",)
     np.testing.assert_array_equal(
@@ -370,12 +378,14 @@ def test_what_lies_outside_of_the_area_of_interest_does_not_count(tmp_path: Path
     )
     # of polygons as labels, and of a map on another grid
     label = polygon_file(tmp_path / "label.gpkg", SHAPES)
-    evaluation = scored(path, label, scheme_of(tmp_path), aoi=aoi)
+    evaluation = scored(path, label, scheme_of(tmp_path), reading=MapReading(aoi=aoi))
     assert_counted(evaluation, prediction, np.where(near, burned(SHAPE, PLACE, PLACE), 255))
     grid = GRIDS["turned"]
     path = write_raster(tmp_path / "map.tif", MAP, crs="EPSG:32632", transform=grid)
     expected = laid(MAP, grid, "EPSG:32632", SHAPE, PLACE, "EPSG:32632")
-    evaluation = scored(path, label_file(tmp_path), scheme_of(tmp_path), aoi=aoi)
+    evaluation = scored(
+        path, label_file(tmp_path), scheme_of(tmp_path), reading=MapReading(aoi=aoi)
+    )
     assert_counted(evaluation, np.where(near, expected, 255), truth)
 
 
@@ -472,12 +482,14 @@ def test_a_palette_that_is_no_legend_is_read_as_indices_on_request(tmp_path: Pat
     palette = {0: (1, 1, 1, 255), 1: (2, 2, 2, 255), 2: (3, 3, 3, 255)}
     path = palette_file(tmp_path / "map.tif", MAP, palette)
     label, scheme = label_file(tmp_path), scheme_of(tmp_path)
-    with pytest.raises(HrrsiError, match=r"map.tif: scene s: unknown colour .* --map-format ind"):
+    with pytest.raises(HrrsiError, match=r"map.tif: scene s: unknown colour .* `map_format=ind"):
         scored(path, label, scheme)
-    assert_counted(scored(path, label, scheme, map_format="indices"), MAP, TRUTH)
+    assert_counted(
+        scored(path, label, scheme, reading=MapReading(map_format="indices")), MAP, TRUTH
+    )
     # the class names of a map of ours don't count then either
     own = ClassRaster(tmp_path, ("x", "y", "z")).write(MAP, **UTM)
-    assert_counted(scored(own, label, scheme, map_format="indices"), MAP, TRUTH)
+    assert_counted(scored(own, label, scheme, reading=MapReading(map_format="indices")), MAP, TRUTH)
 
 
 def bad_map(folder: Path, kind: str) -> Path:

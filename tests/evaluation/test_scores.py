@@ -216,7 +216,7 @@ def test_matrices_of_other_classes_do_not_merge():
 
 
 def test_a_protocol_without_clutter_names_the_classes_there_are():
-    with pytest.raises(HrrsiError, match=r"Land, Water.*--clutter"):
+    with pytest.raises(HrrsiError, match=r"Land, Water.*`clutter`"):
         named_protocol("published", ["Land", "Water"])
     assert named_protocol("all", ["Land", "Water"]).dropped_from_means == ()
 

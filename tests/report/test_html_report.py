@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from samples.made_evaluation import CLASSES, COLOURS, evaluated_map, made_prediction, made_scene
+from samples.made_evaluation import (
+    CLASSES,
+    COLOURS,
+    begun_views,
+    evaluated_map,
+    made_prediction,
+    made_scene,
+)
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.block_bootstrap import Difference, Interval
@@ -28,8 +35,8 @@ from hrrsi.report import page
 from hrrsi.report.evaluated_map import map_names
 from hrrsi.report.markup import points_cell
 from hrrsi.report.model_sections import model_card, training_rows
-from hrrsi.report.page import report_page, write_report
-from hrrsi.report.scene_views import MOST_SCENES, SceneViewCollector
+from hrrsi.report.page import report_page, write_page
+from hrrsi.report.scene_views import MOST_SCENES
 from hrrsi.report.sentences import (
     shared_sentence,
     source_sentence,
@@ -200,7 +207,7 @@ def test_names_are_escaped_wherever_they_appear(tmp_path: Path) -> None:
     other = evaluated_map(f"other{EVIL}", scenes, 2, classes=classes)
     for maps in ([one], [one, other]):
         path = tmp_path / "report.html"
-        write_report(path, maps)
+        write_page(path, maps)
         text = path.read_text(encoding="utf-8")
         page = _Page(text)
 
@@ -286,7 +293,7 @@ def test_the_latency_of_the_model_card_is_not_taken_for_that_of_the_scores(monke
 def test_maps_of_other_scenes_are_refused(tmp_path: Path, one_map) -> None:
     scenes = [made_scene(tmp_path, "elsewhere", 96, 128, 3)]
     with pytest.raises(HrrsiError, match="they have other scenes or blocks"):
-        write_report(tmp_path / "r.html", [one_map, evaluated_map("B", scenes, 1)])
+        write_page(tmp_path / "r.html", [one_map, evaluated_map("B", scenes, 1)])
     assert not (tmp_path / "r.html").exists()
 
 
@@ -331,11 +338,12 @@ def test_views_show_truth_prediction_and_errors(scenes: list, one_map) -> None:
 
 def _views(height: int, width: int, scenes: int = 1, rows: int = 100) -> tuple:
     truth = (np.add.outer(np.arange(height) // 7, np.arange(width) // 5) % 6).astype(np.uint8)
-    collector = SceneViewCollector(COLOURS, scenes, images={})
-    for number in range(scenes):
+    files = [SceneFiles(f"s{number}", "none") for number in range(scenes)]
+    collector = begun_views(files, are_maps=True)
+    for file in files:
         for row in range(0, height, rows):
             part = truth[row : row + rows]
-            collector(SceneFiles(f"s{number}", "none"), EvaluatedStrip(row, part, part))
+            collector.add(file, EvaluatedStrip(row, part, part))
     return truth, collector.views
 
 
@@ -367,9 +375,10 @@ def test_many_scenes_have_smaller_pictures_and_the_first_only() -> None:
 
 
 def test_a_picture_of_another_grid_is_left_out(scenes: list) -> None:
-    collector = SceneViewCollector(COLOURS, 1)
+    file = SceneFiles("cut", str(scenes[0].path))
+    collector = begun_views([file])
     part = scenes[0].truth[:200]
-    collector(SceneFiles("cut", str(scenes[0].path)), EvaluatedStrip(0, part, part))
+    collector.add(file, EvaluatedStrip(0, part, part))
     assert collector.views[0].picture is None
 
 
@@ -408,19 +417,20 @@ def test_a_page_of_five_large_scenes_stays_below_15_mb(tmp_path: Path) -> None:
     large = made_scene(tmp_path, "large", 2000, 2500, 90)
     maps = []
     for seed, found in ((1, one), (2, other)):
-        collector = SceneViewCollector(COLOURS, len(names))
+        files = [SceneFiles(name, str(large.path)) for name in names]
+        collector = begun_views(files)
         prediction, _ = made_prediction(large, seed)
         for row in range(0, 2000, 250):
             rows = slice(row, row + 250)
             strip = EvaluatedStrip(row, large.truth[rows], prediction[rows])
-            collector(SceneFiles(names[0], str(large.path)), strip)
+            collector.add(files[0], strip)
         (view,) = collector.views
         views = tuple(dataclasses.replace(view, name=name) for name in names)
         maps.append(dataclasses.replace(found, views=views))
     assert all(view.picture for view in maps[0].views)
     for count in (1, 2):
         path = tmp_path / "large.html"
-        write_report(path, maps[:count])
+        write_page(path, maps[:count])
         assert 2e6 < path.stat().st_size < 15e6
 
 
@@ -484,8 +494,8 @@ def browser() -> Iterator:
 def files(tmp_path_factory: pytest.TempPathFactory, one_map, other_map) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     paths = {"one": folder / "one.html", "two": folder / "two.html"}
-    write_report(paths["one"], [one_map])
-    write_report(paths["two"], [one_map, other_map])
+    write_page(paths["one"], [one_map])
+    write_page(paths["two"], [one_map, other_map])
     return paths
 
 
@@ -576,7 +586,7 @@ def test_long_names_leave_a_phone_room(browser, one_map, other_map, tmp_path: Pa
         dataclasses.replace(one, name=name)
         for one, name in zip((one_map, other_map), names, strict=True)
     ]
-    write_report(tmp_path / "long.html", maps)
+    write_page(tmp_path / "long.html", maps)
     page.goto((tmp_path / "long.html").as_uri())
     lines = """heading => {
       const walker = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT);
@@ -899,7 +909,7 @@ def test_evil_names_do_nothing(browser, tmp_path: Path) -> None:
     scenes = [made_scene(tmp_path, f"s{k}{EVIL}", 96, 128, k) for k in (1, 2)]
     one = evaluated_map(EVIL, scenes, 1, classes=[f"{c}{EVIL}" for c in CLASSES])
     path = tmp_path / "evil.html"
-    write_report(path, [one])
+    write_page(path, [one])
     page = browser.new_page()
     dialogs, errors = [], []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())

@@ -8,12 +8,14 @@ import numpy as np
 import rasterio
 from PIL import Image
 
+from hrrsi.evaluation.evaluate import SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, MapFiles
 from hrrsi.evaluation.protocols import named_protocol
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.report.evaluated_map import EvaluatedMap
 from hrrsi.report.scene_views import SceneViewCollector
 
@@ -77,7 +79,7 @@ def evaluated_map(
     **more: object,
 ) -> EvaluatedMap:
     """Evaluate a made map, as `evaluate_scenes` does with a network's."""
-    collector = SceneViewCollector(COLOURS, len(scenes))
+    collector = begun_views([SceneFiles(scene.name, str(scene.path)) for scene in scenes])
     evaluation = _evaluation(scenes, seed, classes, wrong, block, collector)
     better = _evaluation(scenes, seed, classes, wrong * 0.9, block, None) if augmented else None
     report = EvaluationResult(
@@ -87,6 +89,14 @@ def evaluated_map(
         augmented=better,
     )
     return EvaluatedMap(name, report, collector.views, **more)
+
+
+def begun_views(files: Sequence[SceneFiles], *, are_maps: bool = False) -> SceneViewCollector:
+    """Return what collects pictures of scenes whose strips follow."""
+    collector = SceneViewCollector()
+    scheme = load_scheme("vaihingen")
+    collector.begin(SceneSet(files, scheme, COLOURS, bands=None, are_maps=are_maps))
+    return collector
 
 
 def _evaluation(scenes, seed, classes, wrong, block, collector) -> Evaluation:
@@ -102,7 +112,7 @@ def _evaluation(scenes, seed, classes, wrong, block, collector) -> Evaluation:
             for part in [slice(row, row + STRIP)]
         ]
         for strip in strips if collector else []:
-            collector(file, strip)
+            collector.add(file, strip)
         seen.add(strips)
         counts.append(seen)
     return Evaluation(

@@ -1,0 +1,384 @@
+"""Evaluates weights and maps on labelled data, and compares two of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from hrrsi.classes import Colour
+from hrrsi.errors import InputError, OptionError
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluation import (
+    Evaluation,
+    MapFiles,
+    MapSource,
+    inference_with,
+    require_labels,
+)
+from hrrsi.evaluation.map_evaluation import evaluate_maps, map_pixels
+from hrrsi.evaluation.map_pairs import paired_maps
+from hrrsi.evaluation.options import (
+    SINGLE_PRECISION,
+    EvaluationOptions,
+    MapReading,
+    check_combination,
+    is_weights_file,
+)
+from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
+from hrrsi.evaluation.protocols import named_protocol
+from hrrsi.evaluation.result import Comparison, EvaluationResult
+from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
+from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
+from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
+from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.options import EngineOptions, MapOptions
+from hrrsi.prediction.scene_checks import SceneWarning, require_height_as_trained
+from hrrsi.progress import progress
+from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class EvaluationWarning(SceneWarning):
+    """Something about what is evaluated that a reader of its scores has to know."""
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """The scenes that are evaluated.
+
+    Attributes:
+        files: Their files; of maps that are there, each scene's image is its map.
+        scheme: What labels mean.
+        colours: Colours of the classes in the order of their indices.
+        bands: The 1-based bands that a picture of a scene shows; None: the first three.
+        are_maps: Whether they are maps that are there.
+    """
+
+    files: Sequence[SceneFiles]
+    scheme: Scheme
+    colours: tuple[Colour, ...]
+    bands: tuple[int, ...] | None
+    are_maps: bool
+
+
+class SceneObserver(Protocol):
+    """Sees what is evaluated of whole scenes and maps while it streams by, e.g. for pictures."""
+
+    def begin(self, scenes: SceneSet) -> None:
+        """Begin with scenes whose strips follow, scene by scene."""
+
+    def add(self, file: SceneFiles, strip: EvaluatedStrip) -> None:
+        """See a strip; those of a scene come from top to bottom."""
+
+
+def evaluate(
+    data: Paths = (),
+    *,
+    weights: str | Path | None = None,
+    maps: Paths = (),
+    labels: Paths = (),
+    options: EvaluationOptions = EvaluationOptions(),
+    mapping: MapOptions = MapOptions(),
+    engine: EngineOptions = SINGLE_PRECISION,
+    reading: MapReading = MapReading(),
+    observer: SceneObserver | None = None,
+    show_progress: bool = False,
+) -> EvaluationResult:
+    """Score weights on labelled data, or maps that are there against labels.
+
+    Every pixel counts once, in one confusion matrix. Without a scheme, `data` is a tiled dataset,
+    whose patches are seen on their own; with one, raw scenes, stitched from windows. Maps that any
+    tool made are laid on their labels by georeference. Warns of what a reader of the scores has
+    to know (`EvaluationWarning`).
+
+    Example:
+        >>> options = hrrsi.EvaluationOptions(scheme="dubai", split="test")
+        >>> result = hrrsi.evaluate("dubai/", options=options)  # doctest: +SKIP
+        >>> result.scores.mean_iou, result.intervals["mIoU"].low  # doctest: +SKIP
+        (0.6911, 0.6512)
+        >>> hrrsi.evaluate(maps="map.tif", labels="gt.tif", options=options)  # doctest: +SKIP
+
+    Args:
+        data: The folder of a tiled dataset; or folders and zips of raw scenes and labels.
+        weights: A weights file; by default the weights inside the package.
+        maps: Rasters of classes, or folders of them, instead of weights.
+        labels: The maps' labels: rasters or polygons, or folders and zips of them.
+        options: What is scored, and under which protocol.
+        mapping: How whole scenes are read and mapped. With `augmentation` they are scored in a
+            second pass, too (`EvaluationResult.augmented`).
+        engine: What runs the network; by default in single precision.
+        reading: How maps that are there are read.
+        observer: Sees the strips of whole scenes and maps.
+        show_progress: Whether to show progress on a terminal.
+
+    Raises:
+        OptionError: Options that don't go together, or with the data.
+        InputError: Data, weights or maps that can't be used, or no pixel to score.
+    """
+    task = _Task(_paths(data), _paths(labels), options, mapping, engine, reading, show_progress)
+    task.check(_paths(maps), weights)
+    if task.labels:
+        return task.of_maps(_paths(maps), observer)
+    return task.of_weights(weights, task.opened(weights), observer)
+
+
+def compare(
+    first: EvaluationResult | Paths,
+    second: EvaluationResult | Paths,
+    data: Paths = (),
+    *,
+    labels: Paths = (),
+    options: EvaluationOptions = EvaluationOptions(),
+    mapping: MapOptions = MapOptions(),
+    engine: EngineOptions = SINGLE_PRECISION,
+    reading: MapReading = MapReading(),
+    observers: Sequence[SceneObserver | None] = (None, None),
+    show_progress: bool = False,
+) -> Comparison:
+    """Compare two evaluations, two weights files on `data`, or two maps with `labels`.
+
+    Two maps are scored where both predict, so that leaving out what is hard can't win; polygons
+    are burned onto the grid of the first.
+
+    Example:
+        >>> options = hrrsi.EvaluationOptions(scheme="dubai", split="val")
+        >>> comparison = hrrsi.compare(
+        ...     "old.safetensors", "new.safetensors", "dubai/", options=options
+        ... )  # doctest: +SKIP
+        >>> comparison.differences["mIoU"].p  # doctest: +SKIP
+        0.0015
+
+    Args:
+        first: What to compare with: the result of an evaluation, a weights file, or a map, or
+            several of several scenes.
+        second: What differences are of; of the same kind.
+        data: As for `evaluate`, for weights.
+        labels: Likewise, for maps.
+        options: Likewise.
+        mapping: Likewise.
+        engine: Likewise.
+        reading: Likewise.
+        observers: See the strips of the first and of the second.
+        show_progress: Whether to show progress on a terminal.
+
+    Raises:
+        OptionError: As for `evaluate`, or the two are of other kinds.
+        InputError: Likewise, or they are of other classes, scenes or protocols.
+    """
+    if isinstance(first, EvaluationResult) and isinstance(second, EvaluationResult):
+        return Comparison(first, second)
+    if isinstance(first, EvaluationResult) or isinstance(second, EvaluationResult):
+        raise OptionError("is of another kind than `first`", parameter="second")
+    task = _Task(_paths(data), _paths(labels), options, mapping, engine, reading, show_progress)
+    paths = _paths(first), _paths(second)
+    are_weights = all(len(own) == 1 and is_weights_file(own[0]) for own in paths)
+    task.check(() if are_weights else (*paths[0], *paths[1]))
+    if task.labels:
+        results = [
+            task.of_maps(own, observer, compared_with=other, grids=paths[0])
+            for own, other, observer in zip(paths, reversed(paths), observers, strict=True)
+        ]
+        return Comparison(*results)
+    files = [own[0] for own in paths]
+    engines = [task.opened(file) for file in files]  # both, before hours of work
+    results = [
+        task.of_weights(file, runner, observer)
+        for file, runner, observer in zip(files, engines, observers, strict=True)
+    ]
+    return Comparison(*results)
+
+
+def _paths(paths: Paths) -> tuple[Path, ...]:
+    return (Path(paths),) if isinstance(paths, str | Path) else tuple(map(Path, paths))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is evaluated on which data, and how: the arguments of `evaluate`."""
+
+    data: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    options: EvaluationOptions
+    mapping: MapOptions
+    engine: EngineOptions
+    reading: MapReading
+    show_progress: bool
+
+    @cached_property
+    def scheme(self) -> Scheme | None:
+        """What labels mean; None for a tiled dataset."""
+        if self.options.scheme is None:
+            return None
+        scheme = load_scheme(self.options.scheme)
+        return scheme.read_as(self.options.label_format, self.options.attribute)
+
+    def check(self, maps: Sequence[Path], weights: str | Path | None = None) -> None:
+        """Raise for what shows before hours of work.
+
+        Raises:
+            OptionError: Options don't go together, or with the data.
+            InputError: The scheme can't be used.
+        """
+        check_combination(
+            self.data, maps, self.labels, weights, self.options, self.mapping, self.reading
+        )
+        if self.scheme is not None:
+            classes = merged_classes(self.scheme, self.options.merges).names
+            named_protocol(self.options.protocol, classes, self.options.clutter)
+
+    def opened(self, weights: str | Path | None) -> Engine:
+        """Return the engine that runs weights, having checked the protocol against them."""
+        runner = open_engine(weights, self.engine)
+        if self.scheme is None:
+            named_protocol(self.options.protocol, runner.meta["classes"], self.options.clutter)
+        return runner
+
+    def of_weights(
+        self, weights: str | Path | None, runner: Engine, observer: SceneObserver | None
+    ) -> EvaluationResult:
+        """Evaluate weights on the data."""
+        source = inference_with(runner, weights)  # now: the file may change meanwhile
+        if self.scheme is None:
+            return self._result(self._of_dataset(runner), source)
+        chosen = self._labelled_scenes(self.scheme, runner)
+        total = scene_pixels(chosen.files, self.scheme, runner, self.options, self.mapping) / 1e6
+        if observer is not None:
+            bands = self.mapping.bands or runner.meta["bands"]
+            observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
+        evaluations: list[Evaluation] = []
+        for augmentation in dict.fromkeys(("none", self.mapping.augmentation)):
+            what = "evaluating" if augmentation == "none" else f"with {augmentation}"
+            with progress(what, total, " Mpx", scale=True, enabled=self.show_progress) as bar:
+                evaluations.append(
+                    evaluate_scenes(
+                        chosen.files,
+                        self.scheme,
+                        runner,
+                        self.options,
+                        replace(self.mapping, augmentation=augmentation),
+                        split=chosen.split,
+                        on_strip=observer.add if observer and not evaluations else None,
+                        on_pixels=_in_megapixels(bar),
+                    )
+                )
+        return self._result(evaluations[0], source, *evaluations[1:])
+
+    def of_maps(
+        self,
+        maps: Sequence[Path],
+        observer: SceneObserver | None,
+        compared_with: Sequence[Path] = (),
+        grids: Sequence[Path] = (),
+    ) -> EvaluationResult:
+        """Evaluate maps against the labels.
+
+        Args:
+            maps: Rasters, and folders of them.
+            observer: Sees their strips.
+            compared_with: The other maps of a comparison: what these lack is not scored.
+            grids: The maps on whose grids polygons are burned; by default `maps`.
+
+        Raises:
+            InputError: As for `paired_maps` and `evaluate_maps`.
+        """
+        assert self.scheme is not None  # labels need one
+        chosen = self._paired(self.scheme, maps)
+        others, on_grids = (
+            self._paired(self.scheme, paths).files if paths else []
+            for paths in (compared_with, grids)
+        )
+        total = map_pixels(chosen.files, self.scheme, self.options, self.reading) / 1e6
+        if observer is not None:
+            observer.begin(replace(self._scene_set(self.scheme, chosen, None), are_maps=True))
+        with progress("evaluating", total, " Mpx", scale=True, enabled=self.show_progress) as bar:
+            evaluation = evaluate_maps(
+                chosen.files,
+                self.scheme,
+                self.options,
+                self.reading,
+                split=chosen.split,
+                compared_with=others,
+                grids=on_grids,
+                on_strip=None if observer is None else observer.add,
+                on_pixels=_in_megapixels(bar),
+            )
+        files = tuple(file.image for file in chosen.files)
+        return self._result(evaluation, MapFiles(files, tuple(maps)))
+
+    def _of_dataset(self, runner: Engine) -> Evaluation:
+        folder = self.data[0]
+        if folder.is_dir() and not (folder / DESCRIPTION).is_file():
+            raise InputError(
+                f"is not a tiled dataset (no {DESCRIPTION})",
+                where=folder,
+                fix="make one with `hrrsi tile`, or give `scheme` to evaluate whole scenes",
+            )
+        dataset = TiledDataset(folder)
+        split = self.options.split or default_split(dataset)
+        total = len(dataset.patches(split))
+        with progress(f"evaluating {split}", total, " patches", enabled=self.show_progress) as bar:
+            return evaluate_dataset(dataset, runner, split=split, on_patches=bar.update)
+
+    def _labelled_scenes(self, scheme: Scheme, runner: Engine) -> ChosenScenes:
+        """Return the scenes to evaluate, and warn of those that are left out."""
+        height = None if self.mapping.height is None else str(self.mapping.height)
+        require_height_as_trained(runner.meta, height)  # before files are looked for
+        available = labelled_scenes(self.data, scheme, heights=height)
+        chosen = chosen_scenes(
+            available, scheme, split=self.options.split, scenes=self.options.scenes
+        )
+        if chosen.unlabelled:
+            _warn(f"left out because they have no label: {first_names(chosen.unlabelled)}")
+        if chosen.absent:
+            absent = first_names(chosen.absent)
+            _warn(f"the split {chosen.split} also names {absent}, not found here")
+        return chosen
+
+    def _paired(self, scheme: Scheme, maps: Sequence[Path]) -> ChosenScenes:
+        return paired_maps(
+            maps, self.labels, scheme, split=self.options.split, scenes=self.options.scenes
+        )
+
+    def _scene_set(
+        self, scheme: Scheme, chosen: ChosenScenes, bands: tuple[int, ...] | None
+    ) -> SceneSet:
+        colours = merged_classes(scheme, self.options.merges).colours
+        return SceneSet(chosen.files, scheme, colours, bands, are_maps=False)
+
+    def _result(
+        self, evaluation: Evaluation, source: MapSource, augmented: Evaluation | None = None
+    ) -> EvaluationResult:
+        """Return what follows from an evaluation, and warn of what flatters it."""
+        options = self.options
+        kind = "eroded" if options.eroded else evaluation.labels
+        classes = evaluation.counts.scenes[0].classes
+        protocol = named_protocol(options.protocol, classes, options.clutter, kind)
+        result = EvaluationResult(evaluation, protocol, source, augmented, options.clutter)
+        where = f"{(self.labels or self.data)[0]}, {result.labels_text}"
+        require_labels(evaluation.counts, protocol.labels, where)
+        if evaluation.labels == "eroded" and self.scheme and not options.eroded:
+            _warn("the labels are eroded ones, there are no full ones: borders are not scored")
+        if evaluation.seen_in_training:
+            _warn(f"the weights were trained on {first_names(evaluation.seen_in_training)}")
+        return result
+
+
+def _in_megapixels(bar: Any) -> Callable[[int], None]:
+    """Return what moves a progress bar on by pixels."""
+    return lambda pixels: bar.update(pixels / 1e6)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, EvaluationWarning, stacklevel=4)

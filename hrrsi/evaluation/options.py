@@ -1,0 +1,194 @@
+"""What a caller decides about evaluations, and which decisions go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hrrsi.classes import LabelFormat, UnknownLabels
+from hrrsi.errors import OptionError
+from hrrsi.evaluation.protocols import CLUTTER_NAMES, DEFAULT_BLOCK, PROTOCOL_NAMES, ProtocolName
+from hrrsi.prediction.options import EngineOptions, MapOptions
+
+MapFormat = Literal["colours", "indices"]
+
+SMALLEST_BLOCK = 16  # px
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+# Rounding changes scores: what is published was calculated in single precision.
+SINGLE_PRECISION = EngineOptions(precision="32")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is scored, and under which protocol.
+
+    Attributes:
+        scheme: ``dubai``, ``potsdam``, ``vaihingen``, or a YAML file: what labels of whole scenes
+            and of maps mean; None: the data is a tiled dataset, which says so itself.
+        split: Of a tiled dataset ``test``, ``val`` or ``train``, by default test if there is one,
+            else val. Of scenes a split of the scheme, e.g. ``paper`` or ``paper:val``, by default
+            every labelled scene.
+        scenes: Names of scenes, or patterns such as ``tile1_*``, beside or instead of a split.
+        protocol: ``all``, ``no-clutter``, ``published`` or ``isprs``
+            (`hrrsi.evaluation.protocols.named_protocol` says which classes count where).
+        clutter: Names of the classes that are clutter, in any case.
+        eroded: Whether labels with eroded class borders are the truth: the scheme's own where
+            they are there, else eroded by discs of 3 px.
+        merges: Classes to join, e.g. ``"tree+low vegetation=vegetation"``.
+        label_format: What labels hold, if not what the scheme says.
+        attribute: The polygons' attribute that holds the class; None: the scheme's.
+        unknown: Whether labels (and values of maps) that the scheme doesn't know are an error, or
+            ignored.
+        block: Rows and columns of the blocks that intervals are estimated from, in pixels, 16 or
+            more: more than what is wrong in one piece.
+
+    Raises:
+        OptionError: One is not usable.
+    """
+
+    scheme: str | Path | None = None
+    split: str | None = None
+    scenes: Sequence[str] = ()
+    protocol: ProtocolName = "all"
+    clutter: Sequence[str] = CLUTTER_NAMES
+    eroded: bool = False
+    merges: Sequence[str] = ()
+    label_format: LabelFormat | None = None
+    attribute: str | None = None
+    unknown: UnknownLabels = "error"
+    block: int = DEFAULT_BLOCK
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "clutter", "merges"):  # equal, and hashed, by their values
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        _require_choice("protocol", self.protocol, PROTOCOL_NAMES)
+        _require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
+        _require_choice("unknown", self.unknown, get_args(UnknownLabels))
+        if self.block < SMALLEST_BLOCK:
+            raise OptionError(
+                f"blocks of {self.block} px are too small",
+                parameter="block",
+                fix=f"give {SMALLEST_BLOCK} or more",
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What changes how labels are read, for the record of an evaluation."""
+        return (
+            *(f"merged {merge}" for merge in self.merges),
+            *(["unknown labels ignored"] if self.unknown == "ignore" else []),
+        )
+
+
+@dataclass(frozen=True)
+class MapReading:
+    """How maps that are there are read.
+
+    Attributes:
+        map_format: What they hold, ``colours`` or ``indices``, if not what they look like.
+        aoi: Vector file of the polygons outside of which nothing counts, or None.
+
+    Raises:
+        OptionError: There is no such format.
+    """
+
+    map_format: MapFormat | None = None
+    aoi: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        _require_choice("map_format", self.map_format, (None, *get_args(MapFormat)))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What differs from reading them as they are, for the record of an evaluation."""
+        return (
+            *([f"maps read as {self.map_format}"] if self.map_format else []),
+            *([f"only inside of {Path(self.aoi).name}"] if self.aoi is not None else []),
+        )
+
+
+def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
+    """Return what differs from reading scenes as they are, for the record of an evaluation."""
+    m = mapping
+    return (
+        *([f"bands {','.join(map(str, m.bands))}"] if m.bands else []),
+        *([f"no data = {m.nodata:g}"] if m.nodata is not None else []),
+        *([f"full brightness = {m.scale:g}"] if m.scale is not None else []),
+        *([f"heights {m.height}"] if m.height is not None else []),
+    )
+
+
+_OF_SCENES = (
+    "scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block",
+)  # fmt: skip
+_OF_MAPPING = ("window", "overlap", "bands", "nodata", "scale", "height", "augmentation")
+
+
+def check_combination(
+    data: Sequence[Path],
+    maps: Sequence[Path],
+    labels: Sequence[Path],
+    weights: str | Path | None,
+    options: EvaluationOptions,
+    mapping: MapOptions,
+    reading: MapReading,
+) -> None:
+    """Raise unless the arguments of `hrrsi.evaluate` go together.
+
+    Args:
+        data: A tiled dataset, or raw scenes and labels.
+        maps: Maps that are there.
+        labels: Those of the maps.
+        weights: A weights file, or None.
+        options: What is scored.
+        mapping: How whole scenes are mapped.
+        reading: How maps are read.
+
+    Raises:
+        OptionError: They don't.
+    """
+    others = [f.name for f in fields(mapping) if f.name not in (*_OF_MAPPING, "aoi")]
+    for name in _changed(mapping, others):
+        raise OptionError("is for maps that are written, not for scores", parameter=name)
+    if labels:
+        if options.scheme is None:
+            raise OptionError("needs `scheme`", parameter="labels")
+        if data:
+            raise OptionError(f"goes without {data[0]}", parameter="maps")
+        if not maps:
+            raise OptionError("name one map, or two to compare", parameter="maps")
+        named = ["weights"] if weights is not None else []
+        for name in (*named, *_changed(mapping, _OF_MAPPING)):
+            raise OptionError("is for weights, not for maps that are there", parameter=name)
+        return
+    if maps:
+        raise OptionError("needs `labels`", parameter="maps")
+    for name in (*_changed(reading, ("aoi", "map_format")), *_changed(mapping, ("aoi",))):
+        raise OptionError("is for maps; give `maps` and `labels`", parameter=name)
+    if not data:
+        raise OptionError("name what to evaluate", parameter="data")
+    if options.scheme is None:
+        if len(data) != 1:
+            raise OptionError("name one tiled dataset, or give `scheme`", parameter="data")
+        for name in (*_changed(options, _OF_SCENES), *_changed(mapping, _OF_MAPPING)):
+            raise OptionError("is for whole scenes; give `scheme` too", parameter=name)
+
+
+def is_weights_file(path: Path) -> bool:
+    """Return whether a path has the name of a weights file."""
+    return path.suffix.lower() in _WEIGHTS_SUFFIXES
+
+
+def _changed(options: Any, names: Sequence[str]) -> Iterator[str]:
+    """Yield those of an option class' fields that don't have their default."""
+    default = type(options)()
+    yield from (name for name in names if getattr(options, name) != getattr(default, name))
+
+
+def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise OptionError(f"is not {value!r}", parameter=name, fix=f"choose from {listed}")
