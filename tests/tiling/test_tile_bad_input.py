@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up(own: Path, workers: int) -> None:
 def large(tmp_path: Path) -> Path:
     """A scene that takes many seconds in tiny patches, and a small one."""
     own_folder(tmp_path / "raw", ["b"])
-    profile = {"driver": "GTiff", "height": 2000, "width": 2000, "dtype": "uint8"}
+    profile = {"driver": "GTiff", "height": 6000, "width": 6000, "dtype": "uint8"}
     for folder, count in (("images", 3), ("labels", 1)):
         path = tmp_path / "raw" / folder / "a.tif"
         with rasterio.open(path, "w", count=count, **profile, SPARSE_OK=True):
