@@ -3,9 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Editable, so that an edit needs no new install; only these two files ask for one.
 INSTALLED_FROM := pyproject.toml constraints.txt
+# A process a core, which takes tests from another one once it has none left.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test clean
+.PHONY: help demo test quick types tests clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,9 +21,18 @@ demo: $(VENV)/installed ## map a real scene with the packaged weights
 test: $(VENV)/installed-test ## lint, types and every test except the slow ones and those for a GPU
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(MAKE) --no-print-directory --jobs=2 types tests
+
+quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over a second
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(PYTEST) -m "not long and not slow and not gpu"
+
+types:
 	$(BIN)/mypy
-# One thread a process: the processes of pytest-xdist already use every core.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+tests:
+	$(PYTEST)
 
 clean: ## remove the environment, the demo's outputs and caches
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

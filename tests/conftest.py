@@ -15,6 +15,27 @@ from samples.repository import REPOSITORY
 SHARED = REPOSITORY.parent / "shared"
 
 
+# Most tests of these train, or start programs: they are long, whatever each takes.
+LONG = (
+    "tests/networks/test_baselines.py",
+    "tests/pretraining",
+    "tests/runs",
+    "tests/test_light_install.py",
+    "tests/test_readme.py",
+    "tests/training/test_encoder_weights.py",
+    "tests/training/test_recipes.py",
+    "tests/training/test_train.py",
+    "tests/training/test_train_validation.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        opens_pages = "browser" in getattr(item, "fixturenames", ())
+        if opens_pages or any(item.path.is_relative_to(REPOSITORY / place) for place in LONG):
+            item.add_marker("long")
+
+
 def pytest_runtest_setup() -> None:
     share_compiled_graphs()
 

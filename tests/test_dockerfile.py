@@ -105,6 +105,7 @@ def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
     assert "predict" in done.stdout
 
 
+@pytest.mark.long
 def test_system_packages_exist_in_the_base_images_release() -> None:
     """A look-up in the package lists, where this machine runs the release of the base image."""
     steps = [i.text for i in of_target("train") if "apt-get install" in i.text]

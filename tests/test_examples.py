@@ -13,9 +13,11 @@ from hrrsi.scenes.scene import open_scene
 
 
 def rgb(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
+@pytest.mark.long
 def test_crops_pair_up_and_show_every_class_in_every_split(examples: Path) -> None:
     scheme = load_scheme("dubai")
     folder = examples / "dubai"
@@ -40,7 +42,8 @@ def test_crops_pair_up_and_show_every_class_in_every_split(examples: Path) -> No
 
 def test_masks_are_palettes_where_the_published_ones_are(examples: Path) -> None:
     for path in (examples / "dubai").rglob("*.png"):
-        assert Image.open(path).mode == ("P" if "tile4" in path.parts else "RGB")
+        with Image.open(path) as image:
+            assert image.mode == ("P" if "tile4" in path.parts else "RGB")
 
 
 def test_mosaic_is_a_plain_scene(examples: Path) -> None:
@@ -50,6 +53,7 @@ def test_mosaic_is_a_plain_scene(examples: Path) -> None:
         assert not scene.declares_nodata
 
 
+@pytest.mark.long
 def test_the_script_makes_them(examples: Path, imagery: Path, tmp_path: Path) -> None:
     script = examples / "make_examples.py"
     subprocess.run([sys.executable, script, imagery / "dubai", tmp_path], check=True)

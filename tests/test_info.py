@@ -138,6 +138,7 @@ def test_weights(tmp_path: Path) -> None:
     assert data["colours"][0] == [60, 16, 152]
 
 
+@pytest.mark.long
 def test_how_weights_were_trained_is_said_in_words(tmp_path: Path) -> None:
     made = load_model(save_made_weights(tmp_path / "made.safetensors"))
     hardware = {"cpu": "Slow CPU", "cores": 2, "memory_gb": 8.1}

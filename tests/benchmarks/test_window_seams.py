@@ -187,6 +187,7 @@ def test_strips_may_have_any_height_but_must_cover_the_map() -> None:
         label_changes([(20, labels)], 100, 60)
 
 
+@pytest.mark.long
 def test_a_real_map_without_overlap_has_seams(examples: Path, tmp_path: Path) -> None:
     scene, out = tmp_path / "scene.tif", tmp_path / "map.tif"
     with rasterio.open(examples / "dubai_tile1.tif") as source:

@@ -65,6 +65,7 @@ def test_help_of_a_command_teaches(name: str) -> None:
         assert parameter.help, f"{parameter.name} has no help"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [["--version"], ["-h"], *([name, "-h"] for name in COMMANDS)])
 def test_answers_without_importing_anything_heavy(arguments: list[str]) -> None:
     script = (

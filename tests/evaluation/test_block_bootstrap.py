@@ -77,6 +77,7 @@ def test_blocks_add_up_to_the_scene_however_it_is_cut():
     assert (blocks.counts[blocks.places.index((2, 1))] == corner.counts).all()
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """Of many samples of blocks from one known population, about 95 % of the intervals cover it."""
     population = blocks_of(1, count=4000)
@@ -183,6 +184,7 @@ def test_a_small_gain_in_every_block_is_told_from_none():
     assert (same.interval.value, same.interval.low, same.interval.high, same.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.long
 def test_p_values_of_maps_that_are_equally_good_are_spread_evenly():
     random = np.random.default_rng(6)
     found = []

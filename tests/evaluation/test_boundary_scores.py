@@ -33,6 +33,7 @@ def counted(counts, prediction, truth, rows, columns=1000):
     return counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rows", "columns"), [(1000, 1000), (37, 1000), (1000, 41), (3, 2)])
 def test_boundary_scores_are_those_of_whole_masks_however_a_scene_is_cut(rows, columns):
     truth, prediction = blobs(0, ignored=0.1), blobs(1)

@@ -588,6 +588,7 @@ def test_bad_labels_are_one_line(tmp_path: Path) -> None:
         evaluate_maps([SceneFiles("s", str(path))], scheme)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rasters_height(tmp_path: Path) -> None:
     def peak(height: int, **place: object) -> int:
         # one class: what is found near borders is another matter
@@ -632,6 +633,7 @@ def test_real_labels_shifted_on_the_ground(examples: Path, tmp_path: Path) -> No
     assert_counted(scored(path, label, scheme, block=256), expected, truth)
 
 
+@pytest.mark.long
 def test_a_predicted_map_scores_as_its_weights_do(
     examples: Path, made_weights: Path, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from samples.evaluated_data import (
 import hrrsi
 
 
+@pytest.mark.long
 def test_patches_agree_with_a_naive_loop(dataset, weights):
     pairs = [(naive_labels(weights, noise(i, SIZE, SIZE)), labels(i, SIZE, SIZE)) for i in range(3)]
     report = scored(dataset, "--weights", weights)
@@ -227,6 +228,7 @@ def test_bands_that_do_not_match(dataset, weights, tmp_path):
     assert "bands 3,2,1 for 1,2,3" in " ".join(result.stdout.split())
 
 
+@pytest.mark.long
 def test_patches_are_divided_by_their_own_full_brightness(dataset, weights):
     report = scored(changed(dataset, scale=510.0), "--weights", weights)
     pairs = [

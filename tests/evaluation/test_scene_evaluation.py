@@ -52,6 +52,7 @@ def test_evaluating_training_scenes_warns(dataset, tmp_path):
     assert "warning" not in evaluated(dataset, "--weights", seen, "--split", "test").stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["full", "eroded"])
 def test_whole_scenes_agree_with_a_naive_loop(scenes, weights, kind):
     flags = ["--eroded"] if kind == "eroded" else []
@@ -78,6 +79,7 @@ def test_overlapping_windows_score_each_pixel_once(scenes, weights):
     assert counts.sum(axis=0).tolist() == np.bincount(truth, minlength=256)[:3].tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("split", "name", "chosen"),
     [
@@ -118,6 +120,7 @@ def test_pixels_without_data_are_counted_but_not_scored(scenes, weights):
     assert report["scores"]["pixels"] == int(labelled[20:].sum())
 
 
+@pytest.mark.long
 def test_merged_classes_are_scored_as_one(scenes, tmp_path):
     merged = write_weights(tmp_path / "merged.safetensors", ["green", "water"])
     report = scored(
@@ -130,6 +133,7 @@ def test_merged_classes_are_scored_as_one(scenes, tmp_path):
     assert [c["pixels"] for c in report["classes"]] == pixels
 
 
+@pytest.mark.long
 def test_predictions_of_separate_classes_are_merged_like_the_truth(scenes, weights):
     arguments = [scenes["folder"], *scenes["options"], "--weights", weights]
     apart = scored(*arguments)["confusion_matrix"]
@@ -144,6 +148,7 @@ def test_predictions_of_separate_classes_are_merged_like_the_truth(scenes, weigh
     assert "merged tree+clutter=green" in joined["protocol"]["sentence"]
 
 
+@pytest.mark.long
 def test_real_scenes(examples, tmp_path):
     names = ["Building", "Land", "Road", "Vegetation", "Water"]
     weights = write_weights(tmp_path / "dubai.safetensors", names)

@@ -28,6 +28,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 
+@pytest.mark.long
 def test_one_run_gives_every_protocol_of_the_pool_and_of_each_scene(
     labelled_scenes, weights, tmp_path
 ):
@@ -147,6 +148,7 @@ def test_intervals_areas_and_calibration_are_part_of_the_report(labelled_scenes,
     assert sum(report["border_distance"]["pixels"]) == report["scores"]["pixels"]
 
 
+@pytest.mark.long
 def test_two_weights_are_compared_over_the_same_blocks(labelled_scenes, weights, tmp_path):
     torch.manual_seed(5)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)  # another order of classes
@@ -218,6 +220,7 @@ def test_tables_name_the_protocol_of_each_figure(labelled_scenes, weights):
     assert "NaN" not in document
 
 
+@pytest.mark.long
 def test_the_report_is_one_page_with_the_figures_of_the_run(labelled_scenes, weights, tmp_path):
     options = [*labelled_scenes["options"], "--weights", weights, "--window", 64]
     page = tmp_path / "report.html"
@@ -234,6 +237,7 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(labelled_scenes, wei
     assert wrong.exit_code == 2
 
 
+@pytest.mark.long
 def test_the_report_of_two_weights_holds_their_differences(labelled_scenes, weights, tmp_path):
     other = write_weights(tmp_path / "other.safetensors", CLASSES)
     page = tmp_path / "report.html"
@@ -259,6 +263,7 @@ def test_boundary_means_are_of_the_protocol_s_classes(labelled_scenes, weights):
     assert "| mean without clutter |" in text
 
 
+@pytest.mark.long
 def test_two_maps_are_compared_under_every_protocol(labelled_scenes, weights, tmp_path):
     options = [*labelled_scenes["options"], "--window", 64, "--tta", "flip", "--block", 32]
     text = evaluated(weights, weights, labelled_scenes["folder"], *options).stdout

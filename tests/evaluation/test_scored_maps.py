@@ -157,6 +157,7 @@ def test_two_maps_of_one_class_have_no_borders_to_compare(labelled_scenes, tmp_p
     assert found["boundary_differences"]["F1 at 3 px"]["difference"] is None
 
 
+@pytest.mark.long
 def test_names_that_are_no_text_are_one_line_or_printed(labelled_scenes, weights, tmp_path):
     bad = os.fsdecode(b"m\xff")
     path = map_of(tmp_path / "m.tif", labelled_scenes["truths"]["b"]).rename(

@@ -26,6 +26,7 @@ def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
     return rng.integers(0, 256, (3, height, width)).astype(dtype)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", GHOSTNET_MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (97, 61)])
 def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> None:
@@ -56,6 +57,7 @@ def test_pixels_are_normalised_inside_the_graph() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_engines_agree(engine: str, dtype: str) -> None:
@@ -72,6 +74,7 @@ def test_engines_agree(engine: str, dtype: str) -> None:
             np.testing.assert_allclose(other, one, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 def test_batches_and_threads_give_the_same_logits(engine: str) -> None:
     meta, _ = read_weights(packaged_weights())

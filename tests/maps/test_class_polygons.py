@@ -102,6 +102,7 @@ def test_polygons_are_rasterios_whatever_the_strips(number: int):
         np.testing.assert_array_equal(pixels, shapely.area(geometries))
 
 
+@pytest.mark.long
 def test_files_hold_the_same_polygons_and_attributes(tmp_path: Path, textured: np.ndarray):
     scene = scene_file(tmp_path / "scene.tif", textured.shape)
     reference = expected(textured)
@@ -117,6 +118,7 @@ def test_files_hold_the_same_polygons_and_attributes(tmp_path: Path, textured: n
         assert fields["pixels"].sum() == (textured != NODATA).sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
 def test_files_are_the_same_bytes_whatever_the_strips(
     tmp_path: Path, textured: np.ndarray, suffix: str
@@ -148,6 +150,7 @@ def test_geojson_is_in_longitude_and_latitude(tmp_path: Path):
     np.testing.assert_allclose(sorted(fields["area_m2"]), [100.0, 5300.0])
 
 
+@pytest.mark.long
 def test_rotated_transforms_place_polygons(tmp_path: Path, textured: np.ndarray):
     transform = UTM @ Affine.rotation(30) @ Affine.scale(1, 2)
     scene = scene_file(tmp_path / "scene.tif", textured.shape, transform=transform)
@@ -178,6 +181,7 @@ def test_ground_control_points_place_polygons(tmp_path: Path):
     np.testing.assert_allclose(sorted(fields["area_m2"]), [70.0, 1130.0], rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
 def test_without_crs_coordinates_are_pixels(tmp_path: Path, textured: np.ndarray, suffix: str):
     scene = scene_file(tmp_path / "plain.tif", textured.shape, crs=None, transform=None)
@@ -252,6 +256,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, textured: np.ndarray):
         write_class_polygons(tmp_path / "map.shp", dataset, [], classes=CLASSES, colours=COLOURS)
 
 
+@pytest.mark.long
 def test_closed_polygons_are_not_held(textured: np.ndarray):
     labels = textured.copy()
     labels[::40] = NODATA  # so that no polygon stays open for long

@@ -329,6 +329,7 @@ with rasterio.open(folder / "scene.tif") as scene:
 """
 
 
+@pytest.mark.long
 def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None:
     with made_scene(tmp_path / "scene.tif", 2000, 1500, crs="EPSG:28992"):
         pass
@@ -379,6 +380,7 @@ for source, size in tries:
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path) -> None:
     with made_scene(tmp_path / "scene.tif", 1500, 1500, transform=Affine(1, 0, 5, 0, -1, 9)):
         pass

@@ -92,6 +92,7 @@ def test_goes_on_where_it_stopped(
     assert raw_files(path) == undisturbed
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_behind_the_journal_is_cut_off(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -129,6 +130,7 @@ with opened(Path(sys.argv[2]), resume=True) as partial:
 """
 
 
+@pytest.mark.long
 def test_survives_kills_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
     program = [sys.executable, "-c", APPEND_ROWS, str(TESTS), str(path)]
@@ -341,6 +343,7 @@ print(before, peak())
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     peaks = []

@@ -115,6 +115,7 @@ def test_confidence_reads_as_a_share(
         np.testing.assert_allclose(half, mean_of_four(shares), atol=step / 2 + 1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 @pytest.mark.parametrize("classes", [3, 4, 5])
 def test_probabilities_have_a_band_for_each_class(

@@ -103,6 +103,7 @@ def textured() -> np.ndarray:
         return dataset.read(1)[300:900, 300:1100] // 52
 
 
+@pytest.mark.long
 def test_leaves_no_small_component_in_a_real_texture(textured: np.ndarray):
     labels = textured.copy()
     labels[200:300, 200:300] = NODATA
@@ -138,6 +139,7 @@ def test_takes_the_class_with_most_border_and_the_lower_one_of_equals():
     assert sieved(labels, 2)[1, 1] == 2
 
 
+@pytest.mark.long
 def test_holds_no_more_rows_however_tall_the_map(textured: np.ndarray):
     def peak(times: int) -> int:
         tracemalloc.start()

@@ -79,26 +79,32 @@ class TestUEDBESSFM(PublishedContract):
     maps: ClassVar[set[str]] = {"lbl", "bdy", "edg", "scr"}
 
 
+@pytest.mark.long
 class TestUED1p3(TestUED):
     model = "ued_1p3"
 
 
+@pytest.mark.long
 class TestUEDBES1p3(TestUEDBES):
     model = "ued_bes_1p3"
 
 
+@pytest.mark.long
 class TestUEDBESSFM1p3(TestUEDBESSFM):
     model = "ued_bes_sfm_1p3"
 
 
+@pytest.mark.long
 class TestUED1p5(TestUED):
     model = "ued_1p5"
 
 
+@pytest.mark.long
 class TestUEDBES1p5(TestUEDBES):
     model = "ued_bes_1p5"
 
 
+@pytest.mark.long
 class TestUEDBESSFM1p5(TestUEDBESSFM):
     model = "ued_bes_sfm_1p5"
 

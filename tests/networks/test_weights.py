@@ -214,6 +214,7 @@ def test_published_checkpoint_with_a_parallel_prefix(tmp_path: Path) -> None:
     assert load_model(path).meta.model == "ued_bes"
 
 
+@pytest.mark.long
 def test_published_checkpoint_maps_a_scene(tmp_path: Path, examples: Path) -> None:
     import rasterio
 

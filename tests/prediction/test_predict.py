@@ -78,6 +78,7 @@ def one_error_line(result: Any) -> str:
     return str(lines[0])
 
 
+@pytest.mark.long
 def test_maps_a_scene_into_the_current_folder(run: Run, tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(
         tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 0.25, 0.25)
@@ -263,6 +264,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     assert os.listdir() == []
 
 
+@pytest.mark.long
 def test_other_types_and_bands_with_options(run: Run, tmp_path: Path) -> None:
     values = np.moveaxis(scene_pixels(), -1, 0)[:, :100, :120]
     plain = save_scene(tmp_path / "plain.tif", values)
@@ -300,6 +302,7 @@ def test_alpha_is_no_band_but_says_where_there_is_data(run: Run, tmp_path: Path)
     assert re.search(r"no data +\| +3,000 ", result.stdout)
 
 
+@pytest.mark.long
 def test_weights_for_one_band_map_one_band(run: Run, tmp_path: Path) -> None:
     weights = save_made_weights(tmp_path / "one.safetensors", bands=1)
     scene = save_scene(tmp_path / "grey.tif", scene_pixels()[None, :100, :120, 0].copy())
@@ -346,6 +349,7 @@ def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: P
         hrrsi.predict(placed, out=tmp_path / "m", **(options | {"weights": weights}))
 
 
+@pytest.mark.long
 def test_preview_shows_scene_map_and_legend(run: Run, tmp_path: Path) -> None:
     values = np.moveaxis(scene_pixels(), -1, 0)[:, :160, :200].copy()
     values[:, :, 150:] = 0
@@ -393,6 +397,7 @@ def test_an_overlap_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     assert "an overlap of 33 px does not fit windows of 64 px" in one_error_line(result)
 
 
+@pytest.mark.long
 def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
     del run
     manila, gorinchem = (imagery / "geotiff" / f"{n}.tif" for n in ("manila", "gorinchem"))
@@ -427,6 +432,7 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_height(tmp_path: Path, made_weights: Path) -> None:
     peaks = []
     for height in (4000, 24_000):
@@ -486,6 +492,7 @@ def stopped_run(folder: Path, weights: Path, how: signal.Signals, *more: str) ->
     return Stopped(line, maps, process.returncode, errors)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     tmp_path: Path, made_weights: Path, how: signal.Signals
@@ -523,6 +530,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert "was made otherwise" in one_error_line(CliRunner().invoke(app, line))
 
 
+@pytest.mark.long
 def test_without_resume_a_stopped_run_starts_over(tmp_path: Path, made_weights: Path) -> None:
     stopped = stopped_run(tmp_path, made_weights, signal.SIGKILL)
     result = CliRunner().invoke(app, [*stopped.line, "--tta", "flip"])
@@ -571,6 +579,7 @@ def test_nothing_to_map_is_told(made_weights: Path) -> None:
         hrrsi.predict([], weights=made_weights)
 
 
+@pytest.mark.long
 def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Path) -> None:
     values = np.moveaxis(scene_pixels(), -1, 0)
     for name, scene in (
@@ -637,6 +646,7 @@ def write_polygons(path: Path, boxes: dict[str, tuple[float, float, float, float
     return path
 
 
+@pytest.mark.long
 def test_polygons_zones_and_sieving_agree_with_the_map(run: Run, tmp_path: Path) -> None:
     scene = save_scene(
         tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 0.5, 0.5)
@@ -691,6 +701,7 @@ def test_scores_read_as_probabilities(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(best, scores.max(0), atol=0.0041)
 
 
+@pytest.mark.long
 def test_resampled_maps_are_on_the_scenes_grid(run: Run, tmp_path: Path) -> None:
     weights = save_made_weights(tmp_path / "half.safetensors", resolution=0.5)
     values = np.moveaxis(scene_pixels(), -1, 0)[:, :128, :160]
@@ -776,6 +787,7 @@ def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) 
     assert (one != other).sum() <= 1
 
 
+@pytest.mark.long
 def test_predicting_needs_no_torch(tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     program = (
@@ -787,6 +799,7 @@ def test_predicting_needs_no_torch(tmp_path: Path, made_weights: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.long
 def test_a_published_checkpoint_is_kept_in_the_cache(
     run: Run, tmp_path: Path, made_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -810,6 +823,7 @@ def test_a_published_checkpoint_is_kept_in_the_cache(
     np.testing.assert_array_equal(maps[0], maps[2])
 
 
+@pytest.mark.long
 def test_the_map_is_a_valid_cloud_optimised_geotiff(run: Run, tmp_path: Path) -> None:
     from rio_cogeo.cogeo import cog_validate
 

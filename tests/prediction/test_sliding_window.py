@@ -74,6 +74,7 @@ def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
     return labels
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("height", "width", "window", "overlap"),
     [
@@ -147,6 +148,7 @@ def test_uint16_with_scale_is_the_same_map(write: Write, made_weights: Path) -> 
         stitched(path, made_weights, window=64, overlap=16)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
     write: Write, made_weights: Path, precision: str
@@ -172,6 +174,7 @@ def skip_without_bf16(weights: Path) -> None:
         pytest.skip(str(error))
 
 
+@pytest.mark.long
 def test_bf16_keeps_almost_all_labels_of_the_packaged_weights(examples: Path) -> None:
     from hrrsi.networks.weights_file import packaged_weights
 
@@ -255,6 +258,7 @@ def test_test_time_augmentation_is_the_mean_over_symmetries(
     assert (labels != stitched(write(values), made_weights, window=64)).any()
 
 
+@pytest.mark.long
 def test_windows_without_data_skip_the_network(
     write: Write, made_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _PREDICTION = """
 import socket, sys
 def refused(*arguments): raise AssertionError(f"looked up {arguments}")
@@ -17,6 +19,7 @@ print(*(name for name, module in sys.modules.items() if "openvino_tel" in name a
 """
 
 
+@pytest.mark.long
 def test_openvino_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
     done = subprocess.run(

@@ -132,6 +132,7 @@ def test_a_weights_file_is_profiled_as_it_is(tmp_path):
     assert row["parameters"] == sum(p.numel() for p in load_model(path).parameters())
 
 
+@pytest.mark.long
 def test_json_of_all_models_keeps_its_contract():
     rows = json.loads(profiled("--size", "64", "--format", "json"))
     assert [row["model"] for row in rows] == [*GHOSTNET_MODELS, *BASELINE_MODELS]
@@ -161,6 +162,7 @@ def test_markdown_and_table_show_the_same_cells():
     assert len({len(line) for line in table if line.startswith(("|", "+"))}) == 1
 
 
+@pytest.mark.long
 def test_latency_names_device_batch_and_memory():
     arguments = ["ued", "--size", "64", "--latency", "--batch", "2", "--device", "cpu"]
     (row,) = json.loads(profiled(*arguments, "--format", "json"))
@@ -172,6 +174,7 @@ def test_latency_names_device_batch_and_memory():
     assert latency["peak_memory_bytes"] > row["file_bytes"]
 
 
+@pytest.mark.long
 def test_the_note_on_latency_names_the_engine_of_each_model():
     slow, fast = "torch, precision 32", "openvino, precision bf16"
     profiles = [
@@ -189,6 +192,7 @@ def test_the_note_on_latency_names_the_engine_of_each_model():
     assert f"included): {fast}, batch 1, on a board." in text
 
 
+@pytest.mark.long
 def test_python_profiles_as_the_command_does(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_weights(build_network("ued", 2).state_dict(), META, path)

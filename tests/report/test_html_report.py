@@ -282,6 +282,7 @@ def test_names_are_the_shortest_that_tell_maps_apart(maps: list, names: list[str
     assert map_names([[Path(path) for path in paths] for paths in maps]) == names
 
 
+@pytest.mark.long
 def test_the_latency_of_the_model_card_is_not_taken_for_that_of_the_scores(monkeypatch) -> None:
     measured = Latency("1 thread", "onnx, precision bf16", 1, 14.0, 18.7, 1)
     monkeypatch.setattr(latency, "weights_latency", lambda path, size: measured)
@@ -410,6 +411,7 @@ def test_worst_regions_are_the_blocks_with_most_wrong_pixels(scenes: list, one_m
         assert region.share_of_wrong == pytest.approx(max(pairs) / region.wrong)
 
 
+@pytest.mark.long
 def test_a_page_of_five_large_scenes_stays_below_15_mb(tmp_path: Path) -> None:
     names = [f"area{n}" for n in (11, 15, 28, 30, 34)]
     small = [made_scene(tmp_path, name, 64, 96, seed) for seed, name in enumerate(names)]

@@ -142,6 +142,7 @@ def test_without_any_crs_the_transform_counts(tmp_path: Path, place: Affine | No
         assert_is(source.area, expected(SHAPES))
 
 
+@pytest.mark.long
 def test_large_and_many_polygons(tmp_path: Path) -> None:
     angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
     radii = 50 + 6 * np.sin(37 * angles)

@@ -446,6 +446,7 @@ def refusal_of_predict(root: Path, scene: str, height: Path) -> str:
     return refusal("predict", root / scene, "--height", height, "--out", root / "maps/", "--quiet")
 
 
+@pytest.mark.long
 def test_maps_are_what_the_network_says_of_image_and_heights(
     tmp_path: Path, height_weights: Path
 ) -> None:
@@ -477,6 +478,7 @@ def test_heights_are_normalised_alike_for_imagery_of_another_type(
     np.testing.assert_array_equal(labels, again)
 
 
+@pytest.mark.long
 def test_pixels_without_height_have_no_class(tmp_path: Path, height_weights: Path) -> None:
     heights = hills(SHAPE)
     heights[20:40, 50:90] = -9999
@@ -496,6 +498,7 @@ def test_pixels_without_height_have_no_class(tmp_path: Path, height_weights: Pat
     assert "holds no height where the scene has data" in refusal("predict", scene, *options)
 
 
+@pytest.mark.long
 def test_heights_of_another_kind_are_told(tmp_path: Path, height_weights: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", PIXELS, **utm())
     dsm = write_raster(tmp_path / "dsm.tif", hills(SHAPE) - 278, **utm())
@@ -508,6 +511,7 @@ def test_heights_of_another_kind_are_told(tmp_path: Path, height_weights: Path) 
     assert "where training had 280 (7)" in line
 
 
+@pytest.mark.long
 def test_height_models_of_many_scenes(tmp_path: Path, height_weights: Path) -> None:
     for number in (2, 10):
         scene = tmp_path / "all" / f"top_town_{number}_rgb.tif"
@@ -590,6 +594,7 @@ def towns(tmp_path: Path) -> Path:
     return dubai_scheme(tmp_path)
 
 
+@pytest.mark.long
 def test_eval_of_scenes_and_of_patches_with_heights(
     towns: Path, tmp_path: Path, height_weights: Path
 ) -> None:

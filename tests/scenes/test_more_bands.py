@@ -148,6 +148,7 @@ def test_full_brightness_is_what_the_scenes_declare(tmp_path: Path) -> None:
     assert tile(tmp_path, "--scale", 10000, out="differ").exit_code == 0
 
 
+@pytest.mark.long
 def test_predict_takes_what_a_scene_declares(tmp_path: Path, made_weights: Path) -> None:
     pixels = RGB[:, :64, :64]
     plain = write_raster(tmp_path / "plain.tif", pixels.astype(np.uint8))
@@ -254,6 +255,7 @@ def test_scenes_whose_alpha_lies_elsewhere_are_refused(tmp_path: Path) -> None:
     assert tile(tmp_path, "--bands", "1,2,3,4").exit_code == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["uint16", "height", "first bands", "alpha as imagery"])
 def test_from_scenes_to_maps(tmp_path: Path, kind: str) -> None:
     """Tile, train for an epoch, evaluate and map: all agree on bands and full brightness."""

@@ -82,6 +82,7 @@ def test_a_coarser_grid_holds_means_of_pixels_with_data(
     np.testing.assert_allclose(found, np.where(with_data, expected, 0), atol=tolerance, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [0.25, 0.6])
 def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, step: float) -> None:
     pixels = PIXELS[:, :50, :60].astype("float64")

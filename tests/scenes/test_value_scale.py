@@ -121,6 +121,7 @@ def test_pixels_without_data_have_no_say(tmp_path: Path) -> None:
     assert estimate(tmp_path / "b.tif", floats).value == 1
 
 
+@pytest.mark.long
 def test_large_scenes_are_sampled_all_over(tmp_path: Path) -> None:
     pixels = np.tile(PIXELS.astype("uint8"), (1, 10, 8))[:, :2301, :2502]
     pixels[:, 1200:] //= 4
@@ -156,6 +157,7 @@ def test_no_false_alarm_on_imagery_like_the_training_data() -> None:
             assert unlike_training(scene_sample(scene), 255, meta["mean"], meta["std"]) is None
 
 
+@pytest.mark.long
 def test_no_false_alarm_on_real_scenes(imagery: Path) -> None:
     meta = read_meta(packaged_weights())
     scenes = [*(imagery / "dubai").glob("*/images/*.jpg"), *(imagery / "geotiff").glob("*.tif")]

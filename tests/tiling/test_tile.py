@@ -67,6 +67,7 @@ def naive_colours_to_indices(rgb: np.ndarray, scheme_name: str) -> np.ndarray:
     return indices
 
 
+@pytest.mark.long
 def test_real_scenes_keep_their_pixels_and_classes(examples: Path, tmp_path: Path) -> None:
     # tile 4's masks are palette PNGs, the others are RGB
     dataset = tiled(examples / "dubai", "--scheme", "dubai", "--size", "200", out=tmp_path / "d")
@@ -90,6 +91,7 @@ def test_real_scenes_keep_their_pixels_and_classes(examples: Path, tmp_path: Pat
     assert seen == sum(s.patches for s in dataset.description.splits.values()) > 20
 
 
+@pytest.mark.long
 def test_palette_masks_of_the_whole_set(imagery: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw" / "tile4"
     for kind in ("images", "masks"):
@@ -154,6 +156,7 @@ def test_each_pixel_of_val_and_test_counts_once(tmp_path: Path, stride: int) -> 
     np.testing.assert_allclose(dataset.description.class_frequencies, shares, atol=1e-8)
 
 
+@pytest.mark.long
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     vaihingen_folder(tmp_path / "raw", [1, 3, 11, 15])
     made = []

@@ -261,6 +261,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "hrrsi", "tile", *map(str, arguments)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_disk_that_fills_up(own: Path, workers: int) -> None:
     # a limit on the size of files stands for it: writing fails half-way in the same way
@@ -298,6 +299,7 @@ def large(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_that_looks_complete(
