@@ -1,4 +1,4 @@
-"""Charts as inline SVG, each with its text alternative; and a confusion matrix as a picture."""
+"""Charts, each with its text alternative; and a confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
 from hrrsi.files import replacing
-from hrrsi.report.markup import escaped
 from hrrsi.report.sentences import sentence
 
 _WIDTH, _HEIGHT = 440, 290
@@ -54,60 +53,107 @@ class Series:
     dots: bool = True
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A bar behind the lines, in the chart's units, as text."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick of an axis: where it is, where its text is, in the chart's units, and the text."""
+
+    at: str
+    text_at: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line: its name, its path as SVG writes it, and where its points are marked."""
+
+    name: str
+    path: str
+    dots: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with lines, ready to be drawn.
+
+    Attributes:
+        anchor: Beginning of the ids in it.
+        title: Its caption.
+        description: What one sees, for those who don't.
+        x_label: What the horizontal axis shows.
+        y_label: What the vertical axis shows.
+        x_ticks: Of the horizontal axis.
+        y_ticks: Of the vertical axis.
+        lines: The lines.
+        bars: Behind them.
+        diagonal: Ends of where y equals x: x, y, x, y; empty where it isn't drawn.
+    """
+
+    anchor: str
+    title: str
+    description: str
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    bars: tuple[Bar, ...] = ()
+    diagonal: tuple[str, ...] = ()
+
+    width, height = _WIDTH, _HEIGHT
+    left, right = _LEFT, _WIDTH - _RIGHT
+    top, bottom = _TOP, _HEIGHT - _BOTTOM
+
+
 def line_chart(
-    anchor: str,
-    title: str,
-    description: str,
+    words: tuple[str, str, str],
     x: Axis,
     y: Axis,
     series: Sequence[Series],
     *,
     bars: Sequence[tuple[float, float, float]] = (),
-    diagonal: bool = False,
-) -> str:
-    """Return a figure with lines, and a legend where there are several.
+    has_diagonal: bool = False,
+) -> Chart:
+    """Return a chart with lines.
 
     Args:
-        anchor: Beginning of the ids in it.
-        title: Its caption.
-        description: What one sees, for those who don't.
+        words: Beginning of the ids in it, its caption, and what one sees, for those who don't.
         x: The horizontal axis.
         y: The vertical axis.
         series: The lines.
         bars: Start and end on `x` and a share (0 to 1) of the chart's height, behind the lines.
-        diagonal: Whether to draw where y equals x.
+        has_diagonal: Whether to draw where y equals x.
     """
-    across = _scaled(x, _LEFT, _WIDTH - _RIGHT)
-    up = _scaled(y, _HEIGHT - _BOTTOM, _TOP)
-    parts = [
-        f'<rect class="histogram" x="{across(a):.1f}" y="{bottom - share * tall:.1f}" '
-        f'width="{max(across(b) - across(a) - 1, 0.5):.1f}" height="{share * tall:.1f}"/>'
-        for bottom, tall in [(_HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM - _TOP)]
-        for a, b, share in bars
-    ]
-    parts += [_tick_y(up(value), text) for value, text in y.ticks]
-    parts += [_tick_x(across(value), text) for value, text in x.ticks]
-    if diagonal:
-        parts.append(
-            f'<line class="diagonal" x1="{across(x.low):.1f}" y1="{up(x.low):.1f}" '
-            f'x2="{across(x.high):.1f}" y2="{up(x.high):.1f}"/>'
-        )
-    for number, line in enumerate(series):
-        parts += _line(number, line, across, up)
-    middle = (_TOP + _HEIGHT - _BOTTOM) / 2
-    parts += [
-        f'<text class="axis" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 8}" '
-        f'text-anchor="middle">{escaped(x.label)}</text>',
-        f'<text class="axis" transform="translate(12 {middle}) rotate(-90)" '
-        f'text-anchor="middle">{escaped(y.label)}</text>',
-    ]
-    return (
-        f'<figure class="chart"><figcaption>{escaped(title)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-labelledby="{anchor}-title {anchor}-text">'
-        f'<title id="{anchor}-title">{escaped(title)}</title>'
-        f'<desc id="{anchor}-text">{escaped(description)}</desc>{"".join(parts)}</svg>'
-        f"{_legend(series) if len(series) > 1 else ''}</figure>"
+    across = _scaled(x, Chart.left, Chart.right)
+    up = _scaled(y, Chart.bottom, Chart.top)
+    tall = Chart.bottom - Chart.top
+    corners = across(x.low), up(x.low), across(x.high), up(x.high)
+    return Chart(
+        *words,
+        x.label,
+        y.label,
+        tuple(Tick(f"{across(v):.1f}", str(Chart.bottom + 18), text) for v, text in x.ticks),
+        tuple(Tick(f"{up(v):.1f}", f"{up(v) + 4:.1f}", text) for v, text in y.ticks),
+        tuple(_line(line, across, up) for line in series),
+        tuple(
+            Bar(
+                f"{across(start):.1f}",
+                f"{Chart.bottom - share * tall:.1f}",
+                f"{max(across(end) - across(start) - 1, 0.5):.1f}",
+                f"{share * tall:.1f}",
+            )
+            for start, end, share in bars
+        ),
+        tuple(f"{value:.1f}" for value in corners) if has_diagonal else (),
     )
 
 
@@ -134,46 +180,17 @@ def _scaled(axis: Axis, start: float, end: float) -> Callable[[float], float]:
     return lambda value: start + (value - axis.low) / span * (end - start)
 
 
-def _tick_y(y: float, text: str) -> str:
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escaped(text)}</text>'
-    )
-
-
-def _tick_x(x: float, text: str) -> str:
-    bottom = _HEIGHT - _BOTTOM
-    return (
-        f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
-        f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escaped(text)}</text>'
-    )
-
-
-def _line(
-    number: int, line: Series, across: Callable[[float], float], up: Callable[[float], float]
-) -> list[str]:
-    path, starts = "", True
-    dots = []
+def _line(line: Series, across: Callable[[float], float], up: Callable[[float], float]) -> Line:
+    path, starts, dots = "", True, []
     for x, y in line.points:
         if math.isnan(y):
             starts = True
             continue
-        path += f"{'M' if starts else 'L'}{across(x):.1f} {up(y):.1f}"
+        place = f"{across(x):.1f}", f"{up(y):.1f}"
+        path += f"{'M' if starts else 'L'}{place[0]} {place[1]}"
         starts = False
-        dots.append(f'<circle class="dot-{number}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.6"/>')
-    return [f'<path class="line-{number}" d="{path}"/>', *(dots if line.dots else [])]
-
-
-def _legend(series: Sequence[Series]) -> str:
-    return (
-        '<ul class="chart-legend">'
-        + "".join(
-            f'<li><svg viewBox="0 0 28 8" aria-hidden="true">'
-            f'<path class="line-{number}" d="M1 4L27 4"/></svg>{escaped(line.name)}</li>'
-            for number, line in enumerate(series)
-        )
-        + "</ul>"
-    )
+        dots.append(place)
+    return Line(line.name, path, tuple(dots) if line.dots else ())
 
 
 def write_confusion_plot(result: EvaluationResult, path: Path) -> None:

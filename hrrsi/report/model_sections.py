@@ -1,21 +1,63 @@
-"""The sections on where a map comes from: training curves, model card, provenance."""
+"""What the page calls a map, and where that comes from: training, model card, provenance."""
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hrrsi.errors import DependencyError
 from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
-from hrrsi.report.charts import Series, even_axis, line_chart, percent_axis
-from hrrsi.report.evaluated_map import EvaluatedMap
-from hrrsi.report.markup import NONE, escaped, percent, section
+from hrrsi.report.charts import Chart, Series, even_axis, line_chart, percent_axis
+from hrrsi.report.figures import NONE, percent
+from hrrsi.report.scene_views import SceneView
 from hrrsi.report.sentences import blocks_text, source_sentence, unscored_text
 from hrrsi.runs.options import METRICS
+
+
+@dataclass(frozen=True)
+class EvaluatedMap:
+    """One evaluated map, or the maps that one file of weights made.
+
+    Attributes:
+        name: What the page calls it, e.g. the weights' file name.
+        result: Its scores.
+        views: Pictures of its scenes (`hrrsi.report.scene_views.SceneViewCollector`).
+        card: The model card: labels and texts (`model_card`).
+        training: The epochs of its training (`training_rows`).
+    """
+
+    name: str
+    result: EvaluationResult
+    views: tuple[SceneView, ...] = ()
+    card: tuple[tuple[str, str], ...] = ()
+    training: tuple[Mapping[str, float], ...] = ()
+
+
+def map_names(maps: Sequence[Sequence[Path]]) -> list[str]:
+    """Return the shortest ends of paths that tell maps apart: names, else with folders.
+
+    Args:
+        maps: The files or folders of each map, or the weights that made it; one map or two.
+
+    Returns:
+        A name for each, e.g. ``a/best.safetensors`` and ``b/best.safetensors``; the same where
+        they are the same files. A map of several files is called after its first.
+    """
+    parts = [Path(os.path.abspath(paths[0])).parts for paths in maps]
+    depth = next(
+        (n for n in range(1, max(map(len, parts)) + 1) if len({p[-n:] for p in parts}) > 1), 1
+    )
+    return [
+        str(Path(*own[-depth:])) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        for own, paths in zip(parts, maps, strict=True)
+    ]
 
 
 def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str], ...]:
@@ -87,43 +129,38 @@ _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
 _LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))
 
 
-def training_section(maps: Sequence[EvaluatedMap]) -> str:
-    """Return the training curves of the maps whose run is known; empty where none is."""
-    charts = [
+def training_charts(maps: Sequence[EvaluatedMap]) -> list[Chart]:
+    """Return the training curves of the maps whose run is known."""
+    return [
         chart
         for number, one in enumerate(maps)
         if one.training
         for chart in _training_charts(number, one)
     ]
-    if not charts:
-        return ""
-    return section(
-        "training",
-        "Training",
-        "Scores of the validation and losses after each epoch, from the run's folder.",
-        f'<div class="charts">{"".join(charts)}</div>',
-    )
 
 
-def _training_charts(number: int, one: EvaluatedMap) -> Iterator[str]:
+def _training_charts(number: int, one: EvaluatedMap) -> Iterator[Chart]:
     rows = one.training
     x = even_axis("epoch", rows[0]["epoch"], max(rows[-1]["epoch"], rows[0]["epoch"] + 1))
-    scores = _series(rows, _SCORES)
     best = max(rows, key=lambda row: -1.0 if math.isnan(row["val_mIoU"]) else row["val_mIoU"])
     yield line_chart(
-        f"validation-{number}",
-        f"Validation scores of {one.name}",
-        f"mIoU is highest after epoch {best['epoch']:.0f}: {percent(best['val_mIoU'])} %.",
+        (
+            f"validation-{number}",
+            f"Validation scores of {one.name}",
+            f"mIoU is highest after epoch {best['epoch']:.0f}: {percent(best['val_mIoU'])} %.",
+        ),
         x,
         percent_axis("percent"),
-        scores,
+        _series(rows, _SCORES),
     )
     losses = _series(rows, _LOSSES)
     values = [y for line in losses for _, y in line.points if math.isfinite(y)]
     yield line_chart(
-        f"losses-{number}",
-        f"Losses of {one.name}",
-        f"The training loss ends at {rows[-1]['loss']:.4g}.",
+        (
+            f"losses-{number}",
+            f"Losses of {one.name}",
+            f"The training loss ends at {rows[-1]['loss']:.4g}.",
+        ),
         x,
         even_axis("loss", 0.0, max(values, default=1.0) or 1.0),
         losses,
@@ -142,32 +179,30 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else float("nan")
 
 
-def card_section(maps: Sequence[EvaluatedMap]) -> str:
+def model_cards(maps: Sequence[EvaluatedMap]) -> dict[str, Any]:
     """Return what made each map, and what its network is and costs."""
-    return section(
-        "model",
-        "Model card" if any(one.card for one in maps) else "Where the map is from",
-        "",
-        f'<div class="side-by-side">{"".join(_card(one) for one in maps)}</div>',
-    )
+    return {
+        "title": "Model card" if any(one.card for one in maps) else "Where the map is from",
+        "cards": [
+            {
+                "name": one.name,
+                "rows": [*one.card, ("made by", source_sentence(one.result.source))],
+            }
+            for one in maps
+        ],
+    }
 
 
-def _card(one: EvaluatedMap) -> str:
-    rows = [*one.card, ("made by", source_sentence(one.report.source))]
-    items = "".join(f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in rows)
-    return f'<div class="card"><h3>{escaped(one.name)}</h3><dl>{items}</dl></div>'
-
-
-def protocol_lines(report: EvaluationResult) -> list[tuple[str, str]]:
+def protocol_lines(result: EvaluationResult) -> list[tuple[str, str]]:
     """Return what a reader has to know to compare the figures: labels and texts."""
-    e = report.evaluation
+    e = result.evaluation
     lines = [
-        ("Made by", f"{source_sentence(report.source)}."),
+        ("Made by", f"{source_sentence(result.source)}."),
         ("Scenes", ", ".join(e.scenes)),
-        ("Not scored", f"{unscored_text(report)}."),
+        ("Not scored", f"{unscored_text(result)}."),
         (
             "Intervals",
-            f"95 %, from a bootstrap over {blocks_text(report)}; {NONE} of what fewer than "
+            f"95 %, from a bootstrap over {blocks_text(result)}; {NONE} of what fewer than "
             f"{FEWEST_BLOCKS} of them hold.",
         ),
     ]

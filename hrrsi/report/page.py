@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from hrrsi import __version__
 from hrrsi.evaluation.evaluation import Inference
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.files import replacing
-from hrrsi.report.evaluated_map import EvaluatedMap, map_names
-from hrrsi.report.markup import escaped, lettered, script_json
+from hrrsi.report.figures import LETTERS
 from hrrsi.report.model_sections import (
-    card_section,
+    EvaluatedMap,
+    map_names,
     model_card,
+    model_cards,
     protocol_lines,
+    training_charts,
     training_rows,
-    training_section,
 )
-from hrrsi.report.quality_sections import areas_section, borders_section, confidence_section
+from hrrsi.report.quality_sections import area_tables, borders, confidence
 from hrrsi.report.scene_views import SceneViewCollector
-from hrrsi.report.score_sections import (
-    classes_section,
-    confusion_section,
-    grid_section,
-    headline,
-)
+from hrrsi.report.score_sections import classes_table, confusion_table, headline, protocol_grids
 from hrrsi.report.sentences import (
     left_out_warning,
+    printable,
     shared_sentence,
     unequal_pixels_text,
     verdict,
 )
-from hrrsi.report.viewer_section import class_colour_rules, scenes_section, viewer_data
+from hrrsi.report.viewer_section import class_colour_rules, scenes, viewer_data
 
+_BREAKS = re.compile(r"(?<=[/_])(?=.)|(?<=.)(?=\.)")
 _SCRIPTS = ("report.js", "viewer.js", "scenes.js")
 _LINKS = {
     "scenes": "Scenes",
@@ -123,68 +125,76 @@ def report_page(
     """
     if not 1 <= len(maps) <= 2:
         raise ValueError(f"a page shows one map or two, not {len(maps)}")
-    first = maps[0].report
+    first = maps[0].result
     if len(maps) == 2 and comparison is None:
-        comparison = Comparison(first, maps[1].report)
+        comparison = Comparison(first, maps[1].result)
     differences = comparison.differences if comparison else {}
     boundary_differences = comparison.boundary_differences if comparison else {}
     sections = {
-        "scenes": scenes_section(maps),
-        "classes": classes_section(maps, differences),
-        "confusion": confusion_section(maps),
-        "protocols": grid_section(maps),
-        "borders": borders_section(maps, boundary_differences),
-        "confidence": confidence_section(maps),
-        "areas": areas_section(maps),
-        "training": training_section(maps),
-        "model": card_section(maps),
+        "scenes": scenes(maps),
+        "classes": classes_table(maps, differences),
+        "confusion": [confusion_table(one, named=len(maps) > 1) for one in maps],
+        "protocols": protocol_grids(maps),
+        "borders": borders(maps, boundary_differences),
+        "confidence": confidence(maps),
+        "areas": area_tables(maps),
+        "training": training_charts(maps),
+        "model": model_cards(maps),
     }
-    links = "".join(
-        f'<li><a href="#{anchor}">{_LINKS[anchor]}</a></li>'
-        for anchor, content in sections.items()
-        if content
-    )
-    facts = [line for one in maps for line in protocol_lines(one.report)]
-    if comparison and unequal_pixels_text(comparison):
-        facts.append(("Beware", unequal_pixels_text(comparison)))
-    lines = "".join(
-        f"<dt>{escaped(label)}</dt><dd>{escaped(text)}</dd>" for label, text in dict.fromkeys(facts)
-    )
-    names = [one.name for one in maps]
-    verdicts = [verdict(comparison, wording)] if comparison else [left_out_warning(first)]
-    where = ", ".join(filter(None, (first.evaluation.data, first.evaluation.split)))
+    facts = [line for one in maps for line in protocol_lines(one.result)]
+    if comparison and (unequal := unequal_pixels_text(comparison)):
+        facts.append(("Beware", unequal))
     style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
     script = "\n".join(_asset(name) for name in _SCRIPTS)
-    return Template(_asset("report.html")).substitute(
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        title=escaped(f"{' and '.join(names)} on {where}"),
-        heading=" <i>and</i> ".join(
-            f'<span class="name">{lettered(names, number)}</span>' for number in range(len(maps))
-        ),
-        where=escaped(where),
-        headline=headline(maps, differences),
-        verdict="".join(f'<p class="verdict">{escaped(said)}</p>' for said in verdicts if said),
-        sentence=_sentences(maps, names),
-        protocol=lines,
-        links=links,
-        sections="".join(sections.values()),
-        data=script_json(viewer_data(maps)),
-        version=escaped(__version__),
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            policy=_policy(style, script),
+            style=Markup(style),  # ours, and what its digest is of
+            script=Markup(script),
+            names=[one.name for one in maps],
+            where=", ".join(filter(None, (first.evaluation.data, first.evaluation.split))),
+            headline=headline(maps, differences),
+            verdict=verdict(comparison, wording) if comparison else left_out_warning(first),
+            protocol=first.protocol.name,
+            sentences=_sentences(maps),
+            facts=list(dict.fromkeys(facts)),
+            links=[(anchor, _LINKS[anchor]) for anchor, content in sections.items() if content],
+            sections=sections,
+            data=viewer_data(maps),
+            version=__version__,
+        )
     )
+    return printable(page)
 
 
-def _sentences(maps: Sequence[EvaluatedMap], names: Sequence[str]) -> str:
+def _sentences(maps: Sequence[EvaluatedMap]) -> list[str]:
     """Return the protocol, once for maps that were scored and read alike."""
     alike: dict[str, list[str]] = {}
-    for one, name in zip(maps, names, strict=True):
-        alike.setdefault(shared_sentence(one.report), []).append(name)
-    protocol = escaped(maps[0].report.protocol.name)
-    sentences = [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
-    return "<br>".join(
-        f"In percent, under the protocol <b>{protocol}</b>: {escaped(said)}." for said in sentences
+    for one in maps:
+        alike.setdefault(shared_sentence(one.result), []).append(one.name)
+    return [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hrrsi", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.globals["letters"] = LETTERS
+    environment.filters["breakable"] = breakable
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
+
+
+def breakable(name: str) -> Markup:
+    """Return a name, escaped, that lines may break within where words of it end."""
+    return Markup("<wbr>").join(_BREAKS.split(name))
 
 
 def _policy(style: str, script: str) -> str:

@@ -1,4 +1,4 @@
-"""The section with the scenes: pictures, worst regions, and the data of the viewer."""
+"""What the page shows of scenes: pictures, worst regions, and the data of the viewer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hrrsi.classes import Colour
 from hrrsi.evaluation.protocols import LabelKind
 from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.report.evaluated_map import EvaluatedMap
-from hrrsi.report.markup import escaped, percent, section, swatch
+from hrrsi.report.figures import LETTERS, percent
+from hrrsi.report.model_sections import EvaluatedMap
 from hrrsi.report.scene_views import PALETTE_OFFSET, SceneView, palette_chunk
 
 # Okabe and Ito 2008, "Color Universal Design"; a pale grey in the place of black, which stands for
@@ -128,31 +128,34 @@ def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tupl
 MOST_REGIONS = 6
 
 
-def scenes_section(maps: Sequence[EvaluatedMap]) -> str:
-    """Return pictures and worst regions of every scene with views; empty where there are none."""
+def scenes(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
+    """Return pictures and worst regions of every scene with views; None where there are none."""
     if not maps[0].views:
-        return ""
-    scenes = maps[0].report.evaluation.scenes
+        return None
+    result = maps[0].result
+    names = result.evaluation.scenes
     lead = (
         "Swipe between the scene, its labels, the map and its errors: drag the divider, or focus "
         "it and use the arrow keys. The worst regions are one click away."
     )
-    if len(maps[0].views) < len(scenes):
-        lead += f" {len(maps[0].views)} of {len(scenes)} scenes have pictures."
-    report = maps[0].report
-    if report.protocol.labels != report.evaluation.labels:
+    if len(maps[0].views) < len(names):
+        lead += f" {len(maps[0].views)} of {len(names)} scenes have pictures."
+    if result.protocol.labels != result.evaluation.labels:
         lead += (
-            f" Pictures are of all labels; figures and worst regions are of {report.labels_text}."
+            f" Pictures are of all labels; figures and worst regions are of {result.labels_text}."
         )
-    articles = [_scene(number, maps, view) for number, view in enumerate(maps[0].views)]
-    return section("scenes", "Scenes", lead, _legend(maps[0]), *articles)
+    return {
+        "lead": lead,
+        "classes": result.matrix.classes,
+        "scenes": [_scene(maps, view) for view in maps[0].views],
+    }
 
 
 def viewer_data(maps: Sequence[EvaluatedMap]) -> dict[str, Any]:
     """Return what the viewer has to know, as plain data."""
-    colours = maps[0].report.evaluation.colours
+    colours = maps[0].result.evaluation.colours
     return {
-        "classes": list(maps[0].report.matrix.classes),
+        "classes": list(maps[0].result.matrix.classes),
         "palette": {
             "offset": PALETTE_OFFSET,
             "official": _base64(palette_chunk(colours)),
@@ -191,7 +194,7 @@ def _layers(maps: Sequence[EvaluatedMap], view: SceneView) -> list[tuple[str, st
     found.append(("truth", "Truth", "classes", 0))
     for number, one in enumerate(maps):
         if _view(one, view.name) is not None:
-            of = f" {'AB'[number]}" if len(maps) > 1 else ""
+            of = f" {LETTERS[number]}" if len(maps) > 1 else ""
             found.append((f"prediction-{number}", f"Prediction{of}", "classes", number))
             found.append((f"errors-{number}", f"Errors{of}", "errors", number))
     return found
@@ -201,39 +204,24 @@ def _view(one: EvaluatedMap, scene: str) -> SceneView | None:
     return next((view for view in one.views if view.name == scene), None)
 
 
-def _legend(one: EvaluatedMap) -> str:
-    items = "".join(
-        f"<li>{swatch(index)}{escaped(name)}</li>"
-        for index, name in enumerate(one.report.matrix.classes)
-    )
-    return (
-        '<div class="legend-bar"><ul class="legend" aria-label="Classes">'
-        f'{items}<li><span class="swatch no-class"></span>no class</li>'
-        '<li><span class="swatch error"></span>wrong</li></ul>'
-        '<button type="button" id="palette" role="switch" '
-        'aria-checked="false"><span class="track" aria-hidden="true"></span>'
-        "Colour-blind-safe colours</button></div>"
-    )
-
-
-def _scene(number: int, maps: Sequence[EvaluatedMap], view: SceneView) -> str:
-    letters = "AB" if len(maps) > 1 else " "
+def _scene(maps: Sequence[EvaluatedMap], view: SceneView) -> dict[str, Any]:
+    letters = LETTERS if len(maps) > 1 else " "
     counts = [
-        next(s for s in m.report.evaluation.counts.scenes if s.name == view.name) for m in maps
+        next(s for s in m.result.evaluation.counts.scenes if s.name == view.name) for m in maps
     ]
     facts = [f"{view.width:,} by {view.height:,} px"]
     stills = []
     if view.picture is not None:
         alt = f"Picture of the scene {view.name}"
         stills.append(_still("picture", "Scene", alt, "jpeg", view.picture))
-    truth = counts[0].matrices[maps[0].report.protocol.labels].matrix.counts.sum(axis=0)
+    truth = counts[0].matrices[maps[0].result.protocol.labels].matrix.counts.sum(axis=0)
     alt = f"True classes of the scene {view.name}: {_shares(truth.tolist(), counts[0])}"
     stills.append(_still("truth", "Truth", alt, "png", view.truth))
     regions = []
     for index, (one, count) in enumerate(zip(maps, counts, strict=True)):
-        labels = one.report.protocol.labels
+        labels = one.result.protocol.labels
         matrix, of = count.matrices[labels].matrix, f" {letters[index]}".rstrip()
-        scores = matrix.scores(one.report.protocol)
+        scores = matrix.scores(one.result.protocol)
         facts.append(
             f"OA{of} {percent(scores.overall_accuracy)} %, mIoU {percent(scores.mean_iou)} %"
         )
@@ -244,15 +232,10 @@ def _scene(number: int, maps: Sequence[EvaluatedMap], view: SceneView) -> str:
                 _still(f"prediction-{index}", f"Prediction{of}", alts[0], "png", own.prediction)
             )
             stills.append(_still(f"errors-{index}", f"Errors{of}", alts[1], "png", own.errors))
-        found = worst_regions(count, labels, MOST_REGIONS // len(maps))
-        regions.append(_regions(number, index, of, view, count, found))
-    return (
-        f'<article class="scene" id="scene-{number}" aria-labelledby="scene-{number}-title">'
-        f'<h3 id="scene-{number}-title">{escaped(view.name)}</h3>'
-        f'<p class="facts">{" · ".join(facts)}</p>'
-        f'<div class="scene-body"><div class="stills">{"".join(stills)}</div>'
-        f'<div class="side">{"".join(regions)}</div></div></article>'
-    )
+        worst = worst_regions(count, labels, MOST_REGIONS // len(maps))
+        listed = [_region(region, view, count.classes) for region in worst]
+        regions.append({"map": index, "of": of, "listed": listed})
+    return {"name": view.name, "facts": facts, "stills": stills, "regions": regions}
 
 
 def _alternatives(
@@ -274,38 +257,23 @@ def _shares(pixels: Sequence[int], counts: SceneCounts) -> str:
     )
 
 
-def _still(key: str, caption: str, alt: str, kind: str, content: bytes) -> str:
-    return (
-        f'<figure data-layer="{key}"><img alt="{escaped(alt)}" '
-        f'src="data:image/{kind};base64,{_base64(content)}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+def _still(key: str, caption: str, alt: str, kind: str, content: bytes) -> dict[str, str]:
+    source = f"data:image/{kind};base64,{_base64(content)}"
+    return {"key": key, "caption": caption, "alt": alt, "source": source}
 
 
-def _regions(
-    scene: int,
-    number: int,
-    of: str,
-    view: SceneView,
-    counts: SceneCounts,
-    regions: Sequence[WorstRegion],
-) -> str:
-    items = []
-    for region in regions:
-        height = min(region.side, view.height - region.row)
-        width = min(region.side, view.width - region.column)
-        confusion = f"{counts.classes[region.true]} taken for {counts.classes[region.predicted]}"
-        items.append(
-            f'<li><a href="#scene-{scene}" data-map="{number}" '
-            f'data-region="{region.column},{region.row},{width},{height}">'
-            f"<b>{100 * region.share_of_errors:.1f} % of the errors</b>"
-            f"<span>{escaped(confusion)} "
-            f"({100 * region.share_of_wrong:.0f} % of them)</span>"
-            f"<small>{percent(region.accuracy)} % right, at column {region.column:,}, "
-            f"row {region.row:,}</small></a></li>"
-        )
-    shown = f"<ol>{''.join(items)}</ol>" if items else "<p>No pixel is wrong.</p>"
-    return f'<div class="regions"><h4>Worst regions{of}</h4>{shown}</div>'
+def _region(region: WorstRegion, view: SceneView, classes: Sequence[str]) -> dict[str, str]:
+    height = min(region.side, view.height - region.row)
+    width = min(region.side, view.width - region.column)
+    return {
+        "box": f"{region.column},{region.row},{width},{height}",
+        "errors": f"{100 * region.share_of_errors:.1f}",
+        "confusion": f"{classes[region.true]} taken for {classes[region.predicted]}",
+        "share": f"{100 * region.share_of_wrong:.0f}",
+        "right": percent(region.accuracy),
+        "column": f"{region.column:,}",
+        "row": f"{region.row:,}",
+    }
 
 
 def _base64(content: bytes) -> str:

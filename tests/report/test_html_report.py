@@ -32,9 +32,8 @@ from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.profiling import latency
 from hrrsi.profiling.figures import Latency
 from hrrsi.report import page
-from hrrsi.report.evaluated_map import map_names
-from hrrsi.report.markup import points_cell
-from hrrsi.report.model_sections import model_card, training_rows
+from hrrsi.report.figures import points_cell
+from hrrsi.report.model_sections import map_names, model_card, training_rows
 from hrrsi.report.page import report_page, write_page
 from hrrsi.report.scene_views import MOST_SCENES
 from hrrsi.report.sentences import (
@@ -123,7 +122,7 @@ class _Page(HTMLParser):
 
 
 def test_it_states_scores_intervals_protocol_and_provenance(one_map) -> None:
-    page, report = _Page(report_page([one_map])), one_map.report
+    page, report = _Page(report_page([one_map])), one_map.result
 
     interval = report.intervals["mIoU"]
     assert f"{100 * report.scores.mean_iou:.2f}" in page.text
@@ -136,7 +135,7 @@ def test_it_states_scores_intervals_protocol_and_provenance(one_map) -> None:
 
 
 def test_its_tables_hold_the_figures_of_the_evaluation(one_map) -> None:
-    page, report = _Page(report_page([one_map])), one_map.report
+    page, report = _Page(report_page([one_map])), one_map.result
     rows = page.rows
 
     for scores in report.scores.classes:
@@ -225,7 +224,7 @@ def test_names_are_escaped_wherever_they_appear(tmp_path: Path) -> None:
 
 def test_two_maps_are_compared_over_the_same_blocks(one_map, other_map) -> None:
     page = _Page(report_page([one_map, other_map]))
-    first, second = one_map.report, other_map.report
+    first, second = one_map.result, other_map.result
 
     difference = second.scores.mean_iou - first.scores.mean_iou
     assert difference > 0
@@ -248,7 +247,7 @@ def test_two_maps_are_compared_over_the_same_blocks(one_map, other_map) -> None:
 
 
 def test_a_comparison_says_what_follows_from_it(one_map, other_map, monkeypatch) -> None:
-    said = verdict(Comparison(one_map.report, other_map.report))
+    said = verdict(Comparison(one_map.result, other_map.result))
     assert "B is better" in said
     assert said in _Page(report_page([one_map, other_map])).text
     assert "told apart" not in report_page([one_map])
@@ -384,7 +383,7 @@ def test_a_picture_of_another_grid_is_left_out(scenes: list) -> None:
 
 
 def test_worst_regions_are_the_blocks_with_most_wrong_pixels(scenes: list, one_map) -> None:
-    scene, counts = scenes[0], one_map.report.evaluation.counts.scenes[0]
+    scene, counts = scenes[0], one_map.result.evaluation.counts.scenes[0]
     prediction, _ = made_prediction(scene, 1)
     wrong = (scene.truth != 255) & (scene.truth != prediction)
     blocks = {
@@ -697,7 +696,7 @@ def test_its_policy_keeps_the_network_closed(browser, files) -> None:
 def test_a_table_is_sorted_by_click_and_by_keyboard(opened, one_map) -> None:
     page = opened("one")
     table = page.locator("#classes table")
-    iou = {c.name: c.iou for c in one_map.report.scores.classes}
+    iou = {c.name: c.iou for c in one_map.result.scores.classes}
     names = table.locator("tbody th")
 
     heading = table.get_by_role("columnheader", name="IoU")
@@ -814,7 +813,7 @@ def test_a_wheel_over_a_map_that_was_not_clicked_scrolls_the_page(opened) -> Non
 
 def test_a_worst_region_is_one_click_away(opened, one_map) -> None:
     page = opened("one")
-    region = worst_regions(one_map.report.evaluation.counts.scenes[0], "full")[0]
+    region = worst_regions(one_map.result.evaluation.counts.scenes[0], "full")[0]
     link = page.locator("a[data-region]").first
     link.scroll_into_view_if_needed()
     fitted = _scale(page)

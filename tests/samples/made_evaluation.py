@@ -16,7 +16,7 @@ from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.report.evaluated_map import EvaluatedMap
+from hrrsi.report.model_sections import EvaluatedMap
 from hrrsi.report.scene_views import SceneViewCollector
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0))
