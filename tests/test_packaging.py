@@ -22,7 +22,7 @@ IMPORT_NAMES = {
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
-PARTS = {"cv2": "imgaug", "huggingface_hub": "timm"}
+PARTS = {"cv2": "imgaug", "huggingface_hub": "timm", "markupsafe": "jinja2"}
 # declared for their version alone: rasterio returns its transforms
 NOT_IMPORTED = {"affine"}
 
