@@ -16,7 +16,7 @@ from prettytable import PrettyTable
 from rasterio import Affine
 from rasterio.features import rasterize
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.files import replacing
 from hrrsi.maps.regions.runs import Integers, Labels, even_strips
 from hrrsi.quantities import area_text
@@ -129,7 +129,7 @@ class ZoneAreas:
         """Write a row for every class of every zone, as UTF-8, with a header.
 
         Raises:
-            HrrsiError: The folder is not writable.
+            InputError: The folder is not writable.
         """
         with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -185,7 +185,7 @@ def zone_areas(
         on_rows: Called with the number of rows that have been dealt with since the last call.
 
     Raises:
-        HrrsiError: Not a readable vector file, not polygons, no such attribute, or file and scene
+        InputError: Not a readable vector file, not polygons, no such attribute, or file and scene
             can't be put on one another for want of a CRS.
         ValueError: The strips don't make up the scene.
     """
@@ -217,7 +217,7 @@ def check_zones(path: str | Path, scene: Scene, attribute: str | None = None) ->
     """Raise what `zone_areas` would, before any work.
 
     Raises:
-        HrrsiError: As `zone_areas`.
+        InputError: As `zone_areas`.
     """
     scene_polygons(path, scene)
     _features(path, attribute)
@@ -325,10 +325,10 @@ def _features(path: str | Path, attribute: str | None) -> tuple[list[int], list[
     layer = next(str(name) for name, kind in pyogrio.list_layers(path) if kind is not None)
     fields = [str(f) for f in pyogrio.read_info(path, layer=layer)["fields"]]
     if attribute is not None and attribute not in fields:
-        raise HrrsiError(
+        raise InputError(
             f"has no attribute {attribute!r}",
             where=path,
-            fix=f"choose one with --zone-name: {', '.join(fields) or 'it has none'}",
+            fix=f"choose one with `zone_name`: {', '.join(fields) or 'it has none'}",
         )
     chosen = attribute or _name_field(fields)
     _, fids, _, columns = pyogrio.raw.read(

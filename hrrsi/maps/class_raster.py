@@ -74,7 +74,7 @@ def write_class_raster(
         What the map says of itself.
 
     Raises:
-        HrrsiError: The folder is not writable, or the disk is full.
+        OutputError: The folder is not writable, or the disk is full.
         ValueError: The labels don't cover the scene exactly.
     """
     style = path.with_suffix(".qml")
@@ -112,7 +112,7 @@ def read_class_raster(path: str | Path) -> ClassRasterContent | None:
     """Return what a class map says of itself, or None for a raster that is not one of ours.
 
     Raises:
-        HrrsiError: Not a readable raster.
+        InputError: Not a readable raster.
     """
     with open_raster(path) as dataset:
         tags = dataset.tags()
@@ -134,7 +134,7 @@ def run_of(path: Path) -> str | None:
     """Return what identifies the run that made a map, or None where nothing says so.
 
     Raises:
-        HrrsiError: Not a readable raster.
+        InputError: Not a readable raster.
     """
     with open_raster(path) as dataset:
         run: str | None = dataset.tags(ns="HRRSI").get("RUN")
@@ -145,7 +145,7 @@ def is_product(path: str | Path) -> bool:
     """Return whether a raster is one of ours: a class map, its confidences, its probabilities.
 
     Raises:
-        HrrsiError: Not a readable raster.
+        InputError: Not a readable raster.
     """
     with open_raster(path) as dataset:
         return any(key.startswith(TAG) for key in dataset.tags())
@@ -161,7 +161,7 @@ def _gathered(
     """Yield the labels as a complete pyramid, which strips become beside the map.
 
     Raises:
-        HrrsiError: The disk is full.
+        OutputError: The disk is full.
         ValueError: The labels don't cover the scene exactly.
     """
     if isinstance(labels, LabelPyramid):

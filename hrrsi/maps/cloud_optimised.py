@@ -20,7 +20,7 @@ from hrrsi.maps.raw_pyramid import TILE, RawPyramid, write_errors
 # Raw files come from the system's cache; GDAL's own would only grow to its limit.
 _BLOCK_CACHE = 32 * 2**20
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
-FREE_SPACE = "free space on the disk, or choose another --out"
+FREE_SPACE = "free space on the disk, or choose another `out`"
 
 
 def write_cloud_optimised(
@@ -48,7 +48,7 @@ def write_cloud_optimised(
             differences are compressed, and less thoroughly (1 % larger, twice as fast).
 
     Raises:
-        HrrsiError: The disk is full.
+        OutputError: The disk is full.
     """
     errors = _WriteErrors(final)
     with (
@@ -150,7 +150,7 @@ class _WriteErrors:
         """Raise unless a text that GDAL has written by itself is whole.
 
         Raises:
-            HrrsiError: It could not be written.
+            OutputError: It could not be written.
         """
         if not file.read_text(encoding="utf-8").rstrip().endswith(end):
             self.first = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -160,7 +160,7 @@ class _WriteErrors:
         """Raise the first error, if there was any.
 
         Raises:
-            HrrsiError: Something could not be written.
+            OutputError: Something could not be written.
         """
         if self.first is not None:
             with write_errors(self._path, FREE_SPACE):

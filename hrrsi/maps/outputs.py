@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
 
@@ -84,7 +84,7 @@ def scene_outputs(
         preview: A PNG for one scene; or ``png`` for one beside each map.
 
     Raises:
-        HrrsiError: One file for several scenes, or one of an unknown kind, or two outputs with
+        OutputError: One file for several scenes, or one of an unknown kind, or two outputs with
             the same name.
     """
     outputs = []
@@ -108,7 +108,7 @@ def scene_outputs(
         names = one.files + one.sidecars
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise HrrsiError(
+            raise OutputError(
                 "would be written twice by one scene", where=twice, fix="choose another name"
             )
     return outputs
@@ -126,14 +126,14 @@ def check_outputs(
         resume: Whether files of a run that was stopped, or is finished, may be there already.
 
     Raises:
-        HrrsiError: An output exists, or is a folder or an input.
+        OutputError: An output exists, or is a folder or an input.
     """
     read = {path.resolve() for path in inputs}
     for output in (path for one in outputs for path in (*one.files, *one.sidecars)):
         if output.is_dir():
-            raise HrrsiError("is a folder", where=output, fix="name a file")
+            raise OutputError("is a folder", where=output, fix="name a file")
         if output.resolve() in read:
-            raise HrrsiError(
+            raise OutputError(
                 "is read, and would be replaced", where=output, fix="choose another output"
             )
     for one in outputs:
@@ -153,14 +153,14 @@ def _named(
         return path.with_suffix(f".{given}".lower())
     named = Path(given)
     if named.suffix.lower() not in suffixes:
-        raise HrrsiError(
+        raise OutputError(
             f"is none of {', '.join(suffixes)}",
             where=named,
             fix="choose one by the ending of the name",
         )
     if scenes > 1:
         kind = named.suffix[1:]
-        raise HrrsiError(
+        raise OutputError(
             f"is one file for {scenes} scenes",
             where=named,
             fix=f"give {kind} alone: each map gets one beside it",

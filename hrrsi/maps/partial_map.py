@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import ScoreType
-from hrrsi.errors import HrrsiError, OutputError
+from hrrsi.errors import OutputError
 from hrrsi.files import lock_held, prepare_folder
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
 from hrrsi.maps.score_rasters import stored_scores
@@ -23,7 +23,7 @@ from hrrsi.quantities import byte_text
 _FORMAT = 1
 _JOURNAL = "journal.json"
 _LOCK = "lock"
-_GO_ON = "free space on the disk, then go on with --resume"
+_GO_ON = "free space on the disk, then go on with `resume`"
 
 
 class PartialMap:
@@ -101,7 +101,7 @@ class PartialMap:
             probabilities: (classes, rows, width), likewise.
 
         Raises:
-            HrrsiError: The disk is full. `rows_done` is as before; the partial map has to be
+            OutputError: The disk is full. `rows_done` is as before; the partial map has to be
                 opened again to go on.
         """
         if first_row != self.labels.rows:
@@ -136,7 +136,7 @@ class PartialMap:
         """Take up what is there, or remove it.
 
         Raises:
-            HrrsiError: There is no space for the map, or what is there was made otherwise.
+            OutputError: There is no space for the map, or what is there was made otherwise.
         """
         rows = self._journalled_rows() if resume else 0
         if not (rows and all(band.restore(rows) for band in self._bands())):
@@ -151,11 +151,11 @@ class PartialMap:
         # class rasters compress to some percent, scores to 20 to 70 percent (floats least)
         needed = remaining + self.labels.nbytes // 10 + scores * 3 // 4
         if free < needed:
-            raise HrrsiError(
+            raise OutputError(
                 f"needs {byte_text(needed)} of free disk space while the scene is being mapped, "
                 f"{byte_text(free)} are free",
                 where=self._path,
-                fix="free space on the disk, or choose another --out",
+                fix="free space on the disk, or choose another `out`",
             )
 
     def _remove_files(self) -> None:
@@ -174,10 +174,10 @@ class PartialMap:
         begun_with, rows = journal["fingerprint"], int(journal["rows_done"])
         differences = _differences(begun_with, self._fingerprint)
         if differences:
-            raise HrrsiError(
+            raise OutputError(
                 f"was begun otherwise: {differences}",
                 where=self._path,
-                fix="give what it was begun with, or start over without --resume",
+                fix="give what it was begun with, or start over without `resume`",
             )
         return rows
 
@@ -216,7 +216,7 @@ def open_partial_map(
         resume: Go on with what is there, if anything is. Otherwise it is removed.
 
     Raises:
-        HrrsiError: Another process maps to `path`, what is there was begun otherwise, or there is
+        OutputError: Another process maps to `path`, what is there was begun otherwise, or there is
             not enough space on the disk.
     """
     folder = partial_map_folder(path)
@@ -234,7 +234,7 @@ def open_partial_map(
         try:
             with write_errors(path, _GO_ON):
                 partial._start(resume=resume)
-        except HrrsiError:
+        except OutputError:
             if not (folder / _JOURNAL).exists():  # nothing is kept in it
                 partial.discard()
             raise
@@ -250,7 +250,7 @@ def _busy(path: Path) -> Callable[[str], OutputError]:
     return lambda process: OutputError(
         f"is being mapped by another process ({process or '?'})",
         where=path,
-        fix="wait for it, or choose another --out",
+        fix="wait for it, or choose another `out`",
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError
 
 TILE = 512
 _SMALLEST_OVERVIEW = 256
@@ -185,7 +185,7 @@ class RawPyramid:
             while rest.nbytes:
                 count = file.readinto(rest)
                 if not count:
-                    raise HrrsiError("ends too early", where=level.file, fix="map the scene again")
+                    raise OutputError("ends too early", where=level.file, fix="map the scene again")
                 rest = rest[count:]
         return values
 
@@ -307,12 +307,12 @@ def write_errors(path: Path, fix: str) -> Iterator[None]:
     """Turn a full disk into one line about `path`.
 
     Raises:
-        HrrsiError: Something could not be written.
+        OutputError: Something could not be written.
     """
     try:
         yield
     except OSError as error:
-        raise HrrsiError(f"cannot be written ({error.strerror})", where=path, fix=fix) from error
+        raise OutputError(f"cannot be written ({error.strerror})", where=path, fix=fix) from error
 
 
 def _quarters(values: Values) -> tuple[Values, Values, Values, Values]:

@@ -86,7 +86,7 @@ def write_confidence_raster(
         provenance: What made the map; written as tags with ``HRRSI_`` before them.
 
     Raises:
-        HrrsiError: The folder is not writable, or the disk is full.
+        OutputError: The folder is not writable, or the disk is full.
     """
     tags = {"CONTENT": "confidence", **provenance}
     _write(path, scene, [confidence], ["confidence"], has_nodata, tags)
@@ -115,7 +115,7 @@ def write_probability_raster(
         provenance: What made the map; written as tags with ``HRRSI_`` before them.
 
     Raises:
-        HrrsiError: The folder is not writable, or the disk is full.
+        OutputError: The folder is not writable, or the disk is full.
     """
     names = json.dumps(list(classes), ensure_ascii=False)
     tags = {"CONTENT": "probabilities", "CLASSES": names, **provenance}

@@ -80,12 +80,10 @@ class MapOptions:
             raise OptionError(
                 f"{self.min_area:g} is no area", parameter="min_area", fix="give 0 or more"
             )
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise OptionError(
-                f"full brightness can't be {self.scale:g}",
-                parameter="scale",
-                fix="give a number above 0",
-            )
+        if self.scale is not None:
+            from hrrsi.scenes.value_scale import check_scale  # numpy, which --help does without
+
+            check_scale(self.scale)
 
     @property
     def effective_overlap(self) -> int:

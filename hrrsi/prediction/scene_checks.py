@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
@@ -29,22 +29,22 @@ def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:
 
     Args:
         meta: What the weights say of themselves.
-        height: What `--height` says, or None.
+        height: Where height models come from, or None.
 
     Raises:
-        HrrsiError: One is missing, or one too many.
+        OptionError: One is missing, or one too many.
     """
     if meta.get("height") and height is None:
-        raise HrrsiError(
+        raise OptionError(
             "the weights see a height model as their last band",
-            fix="name it with --height: a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
+            fix="name it with `height`: a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
         )
     if height is not None and not meta.get("height"):
-        raise HrrsiError(
+        raise OptionError(
             "the weights see no height model",
-            where=f"--height {height}",
+            parameter="height",
             fix="leave it out, or give weights that were trained on heights",
-        )
+        ).at(f"`height={height}`")
 
 
 _RESOLUTION_FACTOR = 1.5
@@ -97,7 +97,7 @@ class SceneChecks:
             given: The value that the user says, or None.
 
         Raises:
-            HrrsiError: The scene can't be read somewhere, or no pixel of it has a height.
+            InputError: The scene can't be read somewhere, or no pixel of it has a height.
         """
         meta = self._meta
         sample = scene_sample(scene)
@@ -110,7 +110,7 @@ class SceneChecks:
                 ScaleWarning,
                 f"{scene.path}: holds {scene.dtype} where the weights were trained on "
                 f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
-                "unless --scale says otherwise",
+                "unless `scale` says otherwise",
                 once_for=scale,  # another estimate is news
             )
         unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
@@ -129,7 +129,7 @@ class SceneChecks:
             self._warn(
                 BandWarning,
                 f"{scene.path}: calls band {alpha[0]} alpha, which is read as imagery since the "
-                f"weights were trained on bands {listed}; choose others with --bands if it marks "
+                f"weights were trained on bands {listed}; choose others with `bands` if it marks "
                 "missing data",
             )
         # the first bands may be all that the scenes of training had
@@ -137,7 +137,7 @@ class SceneChecks:
             self._warn(
                 BandWarning,
                 f"{scene.path}: bands {listed} of {count} are read, as in training; choose "
-                "others with --bands if these show something else",
+                "others with `bands` if these show something else",
             )
 
     def compare_resolution(self, scene: Scene) -> None:
@@ -149,7 +149,7 @@ class SceneChecks:
             self._warn(
                 ResolutionWarning,
                 f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
-                f"on {trained_on * 100:.3g} cm; expect worse maps, or map it with --resample",
+                f"on {trained_on * 100:.3g} cm; expect worse maps, or map it with `resample`",
             )
 
     def _own_scale(self, scene: Scene) -> float:
@@ -162,7 +162,7 @@ class SceneChecks:
         self._warn(
             ScaleWarning,
             f"{scene.path}: {value:g} counts as full brightness ({reason}) where the weights were "
-            f"trained with {trained:g}, unless --scale says otherwise",
+            f"trained with {trained:g}, unless `scale` says otherwise",
             once_for=value,
         )
         return value
@@ -171,7 +171,7 @@ class SceneChecks:
         """Warn where heights are missing or look out of place."""
         meta = self._meta
         if sample.without_height == 1:
-            raise HrrsiError(
+            raise InputError(
                 "holds no height where the scene has data",
                 where=path,
                 fix="name the scene's own height model, and check its CRS and nodata value",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, OutputError
 from hrrsi.maps.class_raster import is_product
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 from hrrsi.scenes.raster_opening import is_local
@@ -24,7 +24,7 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
             (``/vsizip/...``).
 
     Raises:
-        HrrsiError: A pattern matches nothing, or a folder holds no raster.
+        InputError: A pattern matches nothing, or a folder holds no raster.
     """
     found: dict[str, None] = {}
     for given in inputs:
@@ -44,14 +44,14 @@ def _expanded(given: str) -> list[str]:
         )
         scenes = [name for name in rasters if not _is_product(name)]
         if not scenes:
-            raise HrrsiError("holds no rasters", where=given, fix="name a folder of scenes")
+            raise InputError("holds no rasters", where=given, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(given):
         matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
         scenes = [name for name in matches if not _is_product(name)]
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
-            raise HrrsiError(what, where=given, fix="check the pattern")
+            raise InputError(what, where=given, fix="check the pattern")
         return scenes
     return [given]
 
@@ -59,7 +59,7 @@ def _expanded(given: str) -> list[str]:
 def _is_product(name: str) -> bool:
     try:
         return is_product(name)
-    except HrrsiError:
+    except InputError:
         return False  # a damaged file: whoever opens it as a scene says so
 
 
@@ -74,7 +74,7 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
         out: A ``.tif`` file for one scene, or a folder; by default the current folder.
 
     Raises:
-        HrrsiError: `out` is one file for several scenes or not a GeoTIFF, two maps would get the
+        OutputError: `out` is one file for several scenes or not a GeoTIFF, two maps would get the
             same name, or a map would replace one of the scenes.
     """
     text = "" if out is None else str(out)
@@ -83,22 +83,22 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
     if is_folder:
         paths = [folder / name for name in _map_names(scenes)]
     elif folder.suffix.lower() not in (".tif", ".tiff"):
-        raise HrrsiError(
+        raise OutputError(
             "a class map is a GeoTIFF", where=text, fix="let its name end in .tif, or name a folder"
         )
     elif len(scenes) > 1:
-        raise HrrsiError(
-            f"is one file for {len(scenes)} scenes", where=text, fix="let --out be a folder"
+        raise OutputError(
+            f"is one file for {len(scenes)} scenes", where=text, fix="let `out` be a folder"
         )
     else:
         paths = [folder]
     inputs = {Path(s).resolve(): s for s in scenes if is_local(s)}
     for path in paths:
         if path.resolve() in inputs:
-            raise HrrsiError(
+            raise OutputError(
                 "is one of the scenes, and a map would replace it",
                 where=path,
-                fix="leave out maps that were made before, or choose another --out",
+                fix="leave out maps that were made before, or choose another `out`",
             )
     return paths
 
@@ -115,10 +115,10 @@ def _map_names(scenes: Sequence[str]) -> list[str]:
     for name, count in Counter(names).items():
         if count > 1:
             first, second = [s for s, n in zip(scenes, names, strict=True) if n == name][:2]
-            raise HrrsiError(
+            raise OutputError(
                 f"and {second} would both be mapped to {name}{_MAP_SUFFIX}",
                 where=first,
-                fix="map them in two calls with different --out",
+                fix="map them in two calls with different `out`",
             )
     return [name + _MAP_SUFFIX for name in names]
 

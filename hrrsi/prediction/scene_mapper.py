@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi import __version__
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, OutputExistsError, WeightsError
 from hrrsi.files import content_digest
 from hrrsi.maps.areas import ClassAreas
 from hrrsi.maps.class_raster import read_class_raster, run_of, write_class_raster
@@ -77,10 +77,10 @@ class SceneMapper:
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
         if options.resample and engine.meta["resolution"] is None:
-            raise HrrsiError(
+            raise WeightsError(
                 "does not say at which ground resolution it was trained",
                 where=weights,
-                fix="leave --resample out",
+                fix="leave `resample` out",
             )
         shown = {
             "window": options.window,
@@ -171,7 +171,7 @@ class SceneMapper:
                     if not partial.rows_done:
                         partial.discard()
                         raise
-                    kept = f"{partial.rows_done / height:.0%} of the map is kept for --resume"
+                    kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
                     if isinstance(error, KeyboardInterrupt):
                         raise KeyboardInterrupt(
                             f"{name}: interrupted; {kept}: run the same command with it to go on"
@@ -347,10 +347,10 @@ class SceneMapper:
         if not outputs.classes.exists():
             return False
         if run_of(outputs.classes) != _digest(identity, self._options.min_area):
-            raise HrrsiError(
+            raise OutputExistsError(
                 "exists already, and was made otherwise, or of another scene",
                 where=outputs.classes,
-                fix="give --overwrite instead of --resume, or another --out",
+                fix="give `overwrite` instead of `resume`, or another `out`",
             )
         scores = [path for path in (outputs.confidence, outputs.probabilities) if path is not None]
         return not partial_map_folder(outputs.classes).exists() and all(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import class_palette
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
@@ -88,7 +88,7 @@ class Segmenter:
             (height, width) uint8 class indices, 255 where there is no data.
 
         Raises:
-            HrrsiError: The image does not have the weights' bands, or its type needs `scale`.
+            InputError: The image does not have the weights' bands, or its type needs `scale`.
         """
         labels, _ = self._mapped(image, valid, scale, bands_first, probabilities=False)
         return labels
@@ -113,7 +113,7 @@ class Segmenter:
             (classes, height, width) float32 in [0, 1], NaN where there is no data.
 
         Raises:
-            HrrsiError: As a call.
+            InputError: As a call.
         """
         _, probabilities = self._mapped(image, valid, scale, bands_first, probabilities=True)
         assert probabilities is not None
@@ -132,12 +132,12 @@ class Segmenter:
         bands = len(self.meta["mean"])
         order = "(bands, height, width)" if bands_first else "(height, width, bands)"
         if pixels.ndim != 3 or pixels.shape[0 if bands_first else 2] != bands or not pixels.size:
-            raise HrrsiError(
+            raise InputError(
                 f"an image of shape {pixels.shape} is not {order} with {bands} bands",
                 fix="change its order, or give bands_first",
             )
         if pixels.dtype.kind not in "biuf":
-            raise HrrsiError(f"an image of type {pixels.dtype} is no image", fix="give real values")
+            raise InputError(f"an image of type {pixels.dtype} is no image", fix="give real values")
         if valid is None and isinstance(image, np.ma.MaskedArray):
             masked = np.broadcast_to(image.mask, image.shape)  # one value stands for all
             valid = ~masked.any(axis=0 if bands_first else 2)
@@ -145,7 +145,7 @@ class Segmenter:
             pixels = np.moveaxis(pixels, 2, 0)
         holds = None if valid is None else np.asarray(valid, dtype=bool)
         if holds is not None and holds.shape != pixels.shape[1:]:
-            raise HrrsiError(
+            raise InputError(
                 f"valid has shape {holds.shape} for an image of {pixels.shape[1:]} px",
                 fix="give a (height, width) array",
             )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, ScoreType
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.maps.score_rasters import empty_score
 from hrrsi.networks.model_meta import ModelMeta, normalisation
 from hrrsi.prediction.blending import RowBlender, Strip, spans
@@ -74,14 +74,14 @@ def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | Non
     """Return the raster's value that counts as full brightness.
 
     Raises:
-        HrrsiError: The raster's type is not the one that the network was trained on, and `scale`
+        InputError: The raster's type is not the one that the network was trained on, and `scale`
             is not given.
     """
     if scale is None and not same_values(scene.dtype, meta["dtype"]):
-        raise HrrsiError(
+        raise InputError(
             f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",
             where=scene.path,
-            fix="say which value is full brightness with --scale, e.g. --scale 10000",
+            fix="say which value is full brightness with `scale`, e.g. `scale=10000`",
         )
     return float(meta["scale"]) if scale is None else scale
 

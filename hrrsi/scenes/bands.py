@@ -8,7 +8,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 
 
 def colour_bands(dataset: Any) -> list[int]:
@@ -45,36 +45,36 @@ def chosen_bands(
         trained_bands: Those of the scenes that the network was trained on.
 
     Raises:
-        HrrsiError: The raster lacks one, they are too many or too few, or of several types.
+        InputError: The raster lacks one, they are too many or too few, or of several types.
     """
     chosen = list(bands or _unnamed_bands(dataset, trained_bands))
     wrong = [b for b in chosen if not 1 <= b <= dataset.count]
     if wrong:
-        raise HrrsiError(
+        raise InputError(
             f"has no band {wrong[0]} (it has {dataset.count})",
             where=path,
-            fix="correct --bands",
+            fix="correct `bands`",
         )
     if len(chosen) != expected_bands:
         many = "band" if len(chosen) == 1 else "bands"
         example = ",".join(str(b) for b in range(1, expected_bands + 1))
         fix = (
-            f"choose {expected_bands} with --bands, e.g. --bands {example}"
+            f"choose {expected_bands} with `bands`, e.g. `bands={example}`"
             if dataset.count >= expected_bands
             else f"use a raster with at least {expected_bands} bands"
         )
-        raise HrrsiError(
+        raise InputError(
             f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
         )
     types = {dataset.dtypes[b - 1] for b in chosen}
     if len(types) > 1:
-        raise HrrsiError(
+        raise InputError(
             f"its bands have different types ({', '.join(sorted(types))})",
             where=path,
             fix="convert them to one type",
         )
     if "complex" in next(iter(types)):
-        raise HrrsiError("holds complex numbers", where=path, fix="use a raster of real values")
+        raise InputError("holds complex numbers", where=path, fix="use a raster of real values")
     return tuple(chosen)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.scenes.raster_opening import is_local
 
 RASTER_SUFFIXES = frozenset(
@@ -61,16 +61,16 @@ class HeightFiles:
             name: The scene's name under a scheme, where there is one.
 
         Raises:
-            HrrsiError: None fits, or several do.
+            InputError: None fits, or several do.
         """
         found = self.matching(scene, name)
         if found is None:
             few = ", ".join(file.name for file in self._files[:_SHOWN])
             more = ", ..." if len(self._files) > _SHOWN else ""
-            raise HrrsiError(
+            raise InputError(
                 f"no height model fits the scene {name or PurePosixPath(scene).stem} "
                 f"(there are those of {few}{more})",
-                where=f"--height {self._given}",
+                where=f"`height={self._given}`",
                 fix="add it, or write a template whose {} stands for the scene's name or number",
             )
         return found
@@ -79,7 +79,7 @@ class HeightFiles:
         """Return the height model of a scene as `of`, or None where none fits.
 
         Raises:
-            HrrsiError: Several fit.
+            InputError: Several fit.
         """
         stem = PurePosixPath(scene).stem
         if self._kind == "one":
@@ -92,9 +92,9 @@ class HeightFiles:
             return None
         fitting = [file.path for file, rank in zip(self._files, ranks, strict=True) if rank == best]
         if len(fitting) > 1:
-            raise HrrsiError(
+            raise InputError(
                 f"{fitting[0]} and {fitting[1]} both fit the scene {name or stem}",
-                where=f"--height {self._given}",
+                where=f"`height={self._given}`",
                 fix="write a template that tells them apart, e.g. 'dsm/dsm_{}.tif'",
             )
         return fitting[0]
@@ -106,7 +106,7 @@ class HeightFiles:
             scenes: The file of each, and its name under a scheme.
 
         Raises:
-            HrrsiError: They do, and it is not meant for all.
+            InputError: They do, and it is not meant for all.
         """
         if self._kind == "one":
             return
@@ -114,9 +114,9 @@ class HeightFiles:
         for scene, name in scenes:
             found = self.matching(scene, name)
             if found in seen:
-                raise HrrsiError(
+                raise InputError(
                     f"{found} fits two scenes, {seen[found]} and {name or scene}",
-                    where=f"--height {self._given}",
+                    where=f"`height={self._given}`",
                     fix="write a template that tells them apart, e.g. 'dsm/dsm_{}.tif'",
                 )
             if found is not None:
@@ -142,16 +142,16 @@ def height_files(given: str) -> HeightFiles:
             zeros make no difference).
 
     Raises:
-        HrrsiError: There is no such file, no raster in the folder, or none that fits the template.
+        InputError: There is no such file, no raster in the folder, or none that fits the template.
     """
     if is_template(given):
         if not is_local(given):
             return HeightFiles(given, [], "remote")
         matches = disk_matches(given)
         if matches and len(matches[0][0]) > 1:
-            raise HrrsiError(
-                "has several placeholders", where=f"--height {given}", fix="leave one, e.g. {}"
-            )
+            raise OptionError(
+                "has several placeholders", parameter="height", fix="leave one, e.g. {}"
+            ).at(f"`height={given}`")
         files = [HeightFile(next(iter(groups.values())), path) for groups, path in matches]
         return template_files(given, files)
     if not is_local(given):
@@ -164,10 +164,10 @@ def height_files(given: str) -> HeightFiles:
             if p.suffix.lower() in _HEIGHT_SUFFIXES and not p.name.startswith(".") and p.is_file()
         ]
         if not files:
-            raise HrrsiError("holds no rasters", where=given, fix="name a folder of height models")
+            raise InputError("holds no rasters", where=given, fix="name a folder of height models")
         return HeightFiles(given, files, "folder")
     if not path.exists():
-        raise HrrsiError(
+        raise MissingInputError(
             "no such height model",
             where=given,
             fix="name a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
@@ -184,13 +184,13 @@ def template_files(template: str, files: Iterable[HeightFile]) -> HeightFiles:
     """Return the height models that fit a template.
 
     Raises:
-        HrrsiError: There are none.
+        InputError: There are none.
     """
     found = HeightFiles(template, files, "template")
     if not found.paths:
-        raise HrrsiError(
+        raise MissingInputError(
             "no file fits it",
-            where=f"--height {template}",
+            where=f"`height={template}`",
             fix="check the path; {} stands for the scene's name or number",
         )
     return found

@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.georeference import has_transform, is_same_grid, map_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader
@@ -65,7 +65,7 @@ class HeightModel:
             (height, width) float32.
 
         Raises:
-            HrrsiError: The file can't be read there, or holds what can be no height.
+            InputError: The file can't be read there, or holds what can be no height.
         """
         values = self._reader.values(window)[0]
         known = np.isfinite(values)
@@ -79,7 +79,7 @@ class HeightModel:
         strange = values[(heights < _LOWEST) | (heights > _HIGHEST)]
         if strange.size:
             found = float(strange[np.abs(strange).argmax()])  # others may be mixed with it
-            raise HrrsiError(
+            raise InputError(
                 f"holds {found:g}, which can be no height",
                 where=self.path,
                 fix=f"declare what marks missing data, e.g. `gdal_edit.py -a_nodata {found:g}`",
@@ -105,14 +105,14 @@ def open_height_model(
         opened: The height model's rasterio dataset.
 
     Raises:
-        HrrsiError: It has several bands, lies elsewhere, or can't be laid over the scene.
+        InputError: It has several bands, lies elsewhere, or can't be laid over the scene.
     """
     name = str(path)
     _require_one_band(opened, name)
     if is_same_grid(opened, dataset):
         return HeightModel(name, opened, opened)
     if not (has_transform(opened) and has_transform(dataset)):
-        raise HrrsiError(
+        raise InputError(
             f"has {opened.height} rows and {opened.width} columns where {scene_path} has "
             f"{dataset.height} and {dataset.width}, and not both have a place on the map",
             where=name,
@@ -151,13 +151,13 @@ def open_height_model(
 def _require_one_band(dataset: Any, name: str) -> None:
     bands = colour_bands(dataset)
     if bands != [1]:
-        raise HrrsiError(
+        raise InputError(
             f"has {len(bands)} bands where a height model has one",
             where=name,
             fix="name a raster that holds heights only, e.g. `gdal_translate -b 1`",
         )
     if "complex" in dataset.dtypes[0]:
-        raise HrrsiError("holds complex numbers", where=name, fix="use a raster of real values")
+        raise InputError("holds complex numbers", where=name, fix="use a raster of real values")
 
 
 def _require_overlap(
@@ -171,7 +171,7 @@ def _require_overlap(
         except (RasterioError, CPLE_BaseError) as error:
             raise _not_projected(name, scene_path, error) from error
     if bounds[2] <= left or bounds[0] >= right or bounds[3] <= bottom or bounds[1] >= top:
-        raise HrrsiError(
+        raise InputError(
             f"does not lie on {scene_path}",
             where=name,
             fix="name its own height model, and check the CRS of both",
@@ -190,8 +190,8 @@ def _covered(opened: Any, own: CRS, dataset: Any, target: CRS) -> tuple[float, f
     return round(across, 9), round(down, 9)
 
 
-def _not_projected(name: str, scene_path: str, error: Exception) -> HrrsiError:
+def _not_projected(name: str, scene_path: str, error: Exception) -> InputError:
     reason = re.sub(r"\s+", " ", str(error)).strip()
-    return HrrsiError(
+    return InputError(
         f"can't be laid over {scene_path} ({reason})", where=name, fix="check the CRS of both"
     )

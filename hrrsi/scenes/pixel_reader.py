@@ -13,7 +13,7 @@ from rasterio.env import get_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.scenes.bands import alpha_bands
 from hrrsi.scenes.raster_opening import is_local, remember_failure
 from hrrsi.scenes.windows import Window
@@ -83,7 +83,7 @@ class PixelReader:
         """Return a window's (bands, height, width) in the file's type.
 
         Raises:
-            HrrsiError: The file can't be read there.
+            InputError: The file can't be read there.
         """
         return self._rows_or_window(window, masks=False)
 
@@ -95,7 +95,7 @@ class PixelReader:
         of the bands that are read.
 
         Raises:
-            HrrsiError: The file can't be read there.
+            InputError: The file can't be read there.
         """
         if not self.declares_nodata:
             return np.ones((window.height, window.width), dtype=bool)
@@ -199,14 +199,14 @@ def open_band_datasets(
     return ()
 
 
-def _unreadable(dataset: Any, where: str, window: Window, error: RasterioError) -> HrrsiError:
+def _unreadable(dataset: Any, where: str, window: Window, error: RasterioError) -> InputError:
     cause = " ".join(str(getattr(error.__cause__, "errmsg", "") or error).split())
     place = f"cannot be read at row {window.row}, column {window.col}"
     if dataset.driver == "VRT":
         remember_failure(dataset, cause)
-        return HrrsiError(
+        return InputError(
             f"{place} ({cause})", where=where, fix="check the files that it refers to"
         )
     if not is_local(where):
-        return HrrsiError(f"{place} ({cause})", where=where, fix="try again, or copy the file")
-    return HrrsiError(f"{place} (truncated or damaged)", where=where, fix="copy the file again")
+        return InputError(f"{place} ({cause})", where=where, fix="try again, or copy the file")
+    return InputError(f"{place} (truncated or damaged)", where=where, fix="copy the file again")

@@ -20,7 +20,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.scenes.georeference import map_coordinates
 from hrrsi.scenes.raster_opening import is_local
 from hrrsi.scenes.scene import Scene
@@ -122,21 +122,21 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         attribute: The attribute to read along.
 
     Raises:
-        HrrsiError: Not a readable vector file, not polygons, no such attribute, or file and scene
+        InputError: Not a readable vector file, not polygons, no such attribute, or file and scene
             can't be put on one another for want of a CRS.
     """
     layer = _layer(path)
     info = pyogrio.read_info(path, layer=layer)
     fields = [str(f) for f in info["fields"]]
     if attribute is not None and attribute not in fields:
-        raise HrrsiError(
+        raise InputError(
             f"has no attribute {attribute!r}",
             where=path,
-            fix=f"choose one with --attribute: {', '.join(fields) or 'it has none'}",
+            fix=f"choose one with `attribute`: {', '.join(fields) or 'it has none'}",
         )
     places = map_coordinates(scene.dataset)
     if not places.pixel_area():
-        raise HrrsiError(
+        raise InputError(
             "has a transform that puts all pixels on a line", where=scene.path, fix="correct it"
         )
     crs = _crs(path, info["crs"], scene, places.crs)
@@ -146,7 +146,7 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         try:
             box = transform_bounds(places.crs, crs, *box)
         except RasterioError as error:
-            raise HrrsiError(
+            raise InputError(
                 f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
             ) from error
     try:
@@ -160,11 +160,11 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         )
         geometries = shapely.from_wkb(wkb)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
-        raise HrrsiError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
     others = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
     if others.any():
-        raise HrrsiError(
+        raise InputError(
             f"feature {fids[others][0]} is a {geometries[others][0].geom_type}",
             where=path,
             fix="keep only polygons in it",
@@ -200,16 +200,16 @@ def _reprojected(
 
 def _layer(path: str | Path) -> str:
     if is_local(str(path)) and not Path(path).exists():
-        raise HrrsiError("no such file", where=path, fix="check the path")
+        raise MissingInputError("no such file", where=path, fix="check the path")
     try:
         layers = pyogrio.list_layers(path)
     except DataSourceError as error:
-        raise HrrsiError(
+        raise InputError(
             "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
         ) from error
     spatial = [str(name) for name, geometry in layers if geometry is not None]
     if len(spatial) != 1:
-        raise HrrsiError(
+        raise InputError(
             f"holds {len(spatial)} layers of shapes ({', '.join(spatial)})"
             if spatial
             else "holds no shapes",
@@ -223,13 +223,13 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
     """Return the file's CRS, or None where neither file nor scene has one."""
     if (text is None) != (scene_crs is None):
         lacking, other = (path, scene.path) if text is None else (scene.path, path)
-        raise HrrsiError(f"has no CRS, but {other} has", where=lacking, fix="assign one")
+        raise InputError(f"has no CRS, but {other} has", where=lacking, fix="assign one")
     if text is None:
         return None
     try:
         return CRS.from_user_input(text)
     except CRSError as error:
-        raise HrrsiError("has a CRS that is not known", where=path, fix="assign one") from error
+        raise InputError("has a CRS that is not known", where=path, fix="assign one") from error
 
 
 def _plain(value: object) -> object:
@@ -280,12 +280,12 @@ def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
         scene: The open scene; polygons in another CRS are reprojected to its.
 
     Raises:
-        HrrsiError: As `scene_polygons`, or no polygon lies on the scene.
+        InputError: As `scene_polygons`, or no polygon lies on the scene.
     """
     polygons = scene_polygons(path, scene)
     whole = Window(0, 0, *scene.shape)
     if not len(polygons.geometries) or not polygons.near(whole).size:
-        raise HrrsiError(
+        raise InputError(
             f"no polygon lies on {scene.path}",
             where=path,
             fix="check its CRS, or leave the scene out",

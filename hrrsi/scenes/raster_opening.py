@@ -13,7 +13,7 @@ import rasterio
 from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError, MissingInputError
 
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
 # then reads zeros in its place without a word. So mosaics of such files are not read again.
@@ -28,21 +28,21 @@ def require_mosaic_files(dataset: Any, where: str) -> None:
         where: Its name, for messages.
 
     Raises:
-        HrrsiError: A file on this machine is missing, or an earlier mosaic of this process failed
+        InputError: A file on this machine is missing, or an earlier mosaic of this process failed
             over one of the files.
     """
     files = _files(dataset, {where})
     missing = [name for name in files if is_local(name) and not Path(name).exists()]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise HrrsiError(
+        raise MissingInputError(
             f"refers to {missing[0]}{others}, which {'are' if others else 'is'} not there",
             where=where,
             fix="correct the paths in it, or make it anew",
         )
     again = [name for name in files if name in _failed]
     if again:
-        raise HrrsiError(
+        raise InputError(
             f"refers to {again[0]}, which could not be read for another mosaic",
             where=where,
             fix="check that file, and map this scene in a new process",
@@ -119,13 +119,13 @@ def open_raster(path: str | Path) -> Iterator[Any]:
         path: A file, or whatever GDAL opens (``/vsizip/...``, ``https://...``, ``s3://...``).
 
     Raises:
-        HrrsiError: Missing, empty, not a raster that GDAL can read, or a mosaic of files of which
+        InputError: Missing, empty, not a raster that GDAL can read, or a mosaic of files of which
             one is missing.
     """
     name = str(path)
     with opened_raster(name) as dataset:
         if dataset.count == 0:
-            raise HrrsiError(
+            raise InputError(
                 "holds no bands of its own", where=name, fix="name one of its subdatasets"
             )
         if dataset.driver == "VRT":
@@ -141,7 +141,7 @@ def opened_raster(name: str, **options: Any) -> Any:
         options: For `rasterio.open`.
 
     Raises:
-        HrrsiError: GDAL can't open it.
+        InputError: GDAL can't open it.
     """
     try:
         with warnings.catch_warnings():
@@ -151,25 +151,25 @@ def opened_raster(name: str, **options: Any) -> Any:
         raise _not_opened(name, error) from error
     except UnicodeEncodeError as error:
         printable = name.encode("utf-8", "replace").decode()
-        raise HrrsiError(
+        raise InputError(
             "has a name that is not UTF-8", where=printable, fix="rename it"
         ) from error
 
 
-def _not_opened(name: str, error: RasterioError) -> HrrsiError:
+def _not_opened(name: str, error: RasterioError) -> InputError:
     if not is_local(name):
-        return HrrsiError(
+        return InputError(
             f"cannot be opened ({' '.join(str(error).split())})",
             where=name,
             fix="check the address, the network and your access to it",
         )
     file = Path(name)
     if not file.exists():
-        return HrrsiError("no such file", where=name, fix="check the path")
+        return MissingInputError("no such file", where=name, fix="check the path")
     if file.is_dir():
-        return HrrsiError("is a folder, not a raster", where=name, fix="name a file in it")
+        return InputError("is a folder, not a raster", where=name, fix="name a file in it")
     if file.stat().st_size == 0:
-        return HrrsiError("is empty (0 bytes)", where=name, fix="copy the file again")
-    return HrrsiError(
+        return InputError("is empty (0 bytes)", where=name, fix="copy the file again")
+    return InputError(
         "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
     )

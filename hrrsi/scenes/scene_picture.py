@@ -35,7 +35,7 @@ def scene_picture(
         width: Columns of the picture.
 
     Raises:
-        HrrsiError: The raster can't be opened.
+        InputError: The raster can't be opened.
     """
     with open_raster(name) as dataset:
         seen = bands or colour_bands(dataset)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 from hrrsi.scenes.scene import FULL_SCALE, Scene
 from hrrsi.scenes.windows import Window
 
@@ -81,7 +81,7 @@ def scene_sample(scene: Scene) -> SceneSample:
         scene: The scene; nobody else may read it meanwhile.
 
     Raises:
-        HrrsiError: The file can't be read somewhere.
+        InputError: The file can't be read somewhere.
     """
     longest = max(scene.shape)
     found: list[_Values] = []
@@ -150,11 +150,11 @@ def check_scale(scale: float | None) -> None:
     """Raise unless a value can be full brightness.
 
     Raises:
-        HrrsiError: It can't.
+        OptionError: It can't.
     """
     if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise HrrsiError(
-            f"full brightness can't be {scale:g}", where="--scale", fix="give a number above 0"
+        raise OptionError(
+            f"full brightness can't be {scale:g}", parameter="scale", fix="give a number above 0"
         )
 
 
@@ -271,9 +271,9 @@ def unlike_training(
         )
     tint = ((found - found.mean()) - (centre - centre.mean())) / deviation.mean()
     if not distance <= _FAR:
-        fix = "check --scale and --bands"
+        fix = "check `scale` and `bands`"
     elif not np.abs(tint).max() <= _TINTED:
-        fix = "check the order of --bands"
+        fix = "check the order of `bands`"
     else:
         return None
     return (

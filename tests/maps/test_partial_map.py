@@ -219,7 +219,7 @@ def test_refuses_to_go_on_with_something_else(
     ):
         pass
     assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith("or start over without --resume")
+    assert str(caught.value).endswith("or start over without `resume`")
     with opened(path, resume=True) as partial:  # nothing was lost
         assert partial.rows_done == 300
 

@@ -144,7 +144,7 @@ def test_uint16_with_scale_is_the_same_map(write: Write, made_weights: Path) -> 
     path = write(values.astype(np.uint16) * 257)
     scaled = stitched(path, made_weights, window=64, overlap=16, scale=65535.0)
     assert (scaled != labels).sum() <= 1
-    with pytest.raises(HrrsiError, match=r"holds uint16 where .* uint8.*--scale"):
+    with pytest.raises(HrrsiError, match=r"holds uint16 where .* uint8.*`scale`"):
         stitched(path, made_weights, window=64, overlap=16)
 
 

@@ -17,7 +17,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from hrrsi.classes import Colour
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError
 from hrrsi.files import replacing, scratch_folder
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
 from hrrsi.maps.regions.outlines import corners, outlines
@@ -86,11 +86,11 @@ def write_class_polygons(
         The number of polygons.
 
     Raises:
-        HrrsiError: The name has another ending, the folder is not writable, or the disk is full.
+        OutputError: The name has another ending, the folder is not writable, or the disk is full.
     """
     suffix = path.suffix.lower()
     if suffix not in _DRIVERS:
-        raise HrrsiError(
+        raise OutputError(
             f"is none of the vector formats {', '.join(VECTOR_SUFFIXES)}",
             where=path,
             fix="choose one by the ending of the name",
@@ -122,11 +122,11 @@ def write_class_polygons(
             _convert(folder / "all.gpkg", finished, crs_text, lonlat=lonlat)
             written = pyogrio.read_info(finished, layer=_LAYER, force_feature_count=True)
             if written["features"] != count:
-                raise HrrsiError("cannot be written whole", where=path, fix="free disk space")
+                raise OutputError("cannot be written whole", where=path, fix="free disk space")
             if style and suffix == ".gpkg":
                 add_default_style(finished, _LAYER, "geom", qml)
         except (DataSourceError, DataLayerError, FeatureError, sqlite3.Error) as error:
-            raise HrrsiError(
+            raise OutputError(
                 f"cannot be written ({error})", where=path, fix="free disk space"
             ) from error
         if style and suffix != ".gpkg":

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 from hrrsi.maps.regions.runs import Integers, Labels, StripRuns, even_strips, strip_components
 from hrrsi.scenes.georeference import pixel_areas
 
@@ -27,10 +27,10 @@ def smallest_component(dataset: Any, min_area: float) -> int:
         min_area: Square metres on the ground, or pixels for a scene without CRS.
 
     Raises:
-        HrrsiError: The area is negative or not a number.
+        OptionError: The area is negative or not a number.
     """
     if not 0 <= min_area < math.inf:
-        raise HrrsiError(f"{min_area:g} is no area", where="--min-area", fix="give 0 or more")
+        raise OptionError(f"{min_area:g} is no area", parameter="min_area", fix="give 0 or more")
     areas = pixel_areas(dataset)
     pixel = 1.0 if areas is None else float(areas[len(areas) // 2])
     return math.ceil(round(min_area / pixel, 6))

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.graphs.graph import Floats
 from hrrsi.networks.model_meta import ModelMeta
 
@@ -57,7 +57,7 @@ class Engine(Protocol):
             (classes, ceil(height / logit_stride), ceil(width / logit_stride)) float32, or None.
 
         Raises:
-            HrrsiError: Logits are not finite, or memory is short.
+            InputError: Logits are not finite, or memory is short.
         """
         ...
 
@@ -102,11 +102,11 @@ def checked(logits: Floats) -> Floats:
     """Return logits, if they are finite.
 
     Raises:
-        HrrsiError: They are not.
+        InputError: They are not.
     """
     if not np.isfinite(logits).all():
-        raise HrrsiError(
+        raise InputError(
             "the network's output is not finite: the raster holds values far beyond its scale",
-            fix="name the value of pixels without data with --nodata, or correct --scale",
+            fix="name the value of pixels without data with `nodata`, or correct `scale`",
         )
     return logits

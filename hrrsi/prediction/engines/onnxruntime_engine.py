@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DependencyError, DeviceError
 from hrrsi.graphs.graph import Floats
 from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
@@ -25,7 +25,7 @@ class OnnxRuntimeEngine:
         batch: Windows in one step.
 
     Raises:
-        HrrsiError: The weights can't be read, the runtime is not installed, or another precision
+        DeviceError: The weights can't be read, the runtime is not installed, or another precision
             is asked for.
     """
 
@@ -35,16 +35,14 @@ class OnnxRuntimeEngine:
 
     def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
         if precision not in ("auto", "fast", self.precision):
-            raise HrrsiError(
+            raise DeviceError(
                 f"onnxruntime does not calculate in precision {precision} here",
-                fix="give --precision 32, or --engine openvino",
+                fix="give `precision=32`, or `engine=openvino`",
             )
         try:
             import onnxruntime
         except ImportError:
-            raise HrrsiError(
-                "onnxruntime is not installed", fix="run: pip install 'hrrsi[onnxruntime]'"
-            ) from None
+            raise DependencyError("onnxruntime is not installed", extra="onnxruntime") from None
         self._runtime = onnxruntime
         self._graph = NetworkGraph(weights)
         self.meta = self._graph.meta

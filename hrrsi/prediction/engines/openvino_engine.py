@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import openvino as ov
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError
 from hrrsi.graphs.graph import PRECISE, Floats
 from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
@@ -51,7 +51,7 @@ class OpenVinoEngine:
         batch: Windows in one step.
 
     Raises:
-        HrrsiError: The weights can't be read, or the processor does not calculate in that
+        DeviceError: The weights can't be read, or the processor does not calculate in that
             precision.
     """
 
@@ -69,9 +69,9 @@ class OpenVinoEngine:
         elif precision == "auto":
             precision = "bf16"
         if precision in _CAPABILITIES and _CAPABILITIES[precision] not in known:
-            raise HrrsiError(
+            raise DeviceError(
                 f"this processor does not calculate in precision {precision}",
-                fix="give --precision 32",
+                fix="give `precision=32`",
             )
         self.precision = precision
         self._single_precision = _single_precision_mark(self._core)

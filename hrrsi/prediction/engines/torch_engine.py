@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError
 from hrrsi.graphs.graph import Floats
 from hrrsi.hardware import computes_in_bf16
 from hrrsi.networks.weights import load_network
@@ -40,7 +40,7 @@ class TorchEngine:
         batch: Windows in one step, or None for the device's.
 
     Raises:
-        HrrsiError: The weights can't be read, the device's memory does not hold them, or it does
+        DeviceError: The weights can't be read, the device's memory does not hold them, or it does
             not calculate in that precision.
     """
 
@@ -56,7 +56,7 @@ class TorchEngine:
             # on a processor this engine is the reference that others are compared with
             precision = "bf16" if on_gpu and computes_in_bf16(device) else "32"
         if precision == "16" and not on_gpu:
-            raise HrrsiError("half precision needs a GPU", fix="give --precision bf16 or 32")
+            raise DeviceError("half precision needs a GPU", fix="give `precision=bf16` or 32")
         self.precision = precision
         self._batch = batch or _BATCH[self._device.type]
         self._threads = threads
@@ -142,5 +142,5 @@ class TorchEngine:
             enabled=True, deterministic=True, allow_tf32=self.precision != "32"
         )
 
-    def _out_of_memory(self) -> HrrsiError:
-        return HrrsiError(f"out of memory on {self.device}", fix="lower --batch or --window")
+    def _out_of_memory(self) -> DeviceError:
+        return DeviceError(f"out of memory on {self.device}", fix="lower `batch` or `window`")
