@@ -311,6 +311,8 @@ def write_errors(path: Path, fix: str) -> Iterator[None]:
     """
     try:
         yield
+    except OutputError:
+        raise  # says what is wrong already
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", where=path, fix=fix) from error
 

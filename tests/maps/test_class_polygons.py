@@ -18,7 +18,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform_geom
 from samples.repository import REPOSITORY
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, OutputError
 from hrrsi.maps.regions.polygons import class_polygons, write_class_polygons
 from hrrsi.scenes.raster_opening import open_raster
 
@@ -252,7 +252,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, textured: np.ndarray):
         write_class_polygons(path, dataset, broken(), classes=CLASSES, colours=COLOURS)
     assert path.read_text() == "before"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
-    with open_raster(scene) as dataset, pytest.raises(HrrsiError, match=r"\.gpkg.*\.geojson"):
+    with open_raster(scene) as dataset, pytest.raises(OutputError, match=r"\.gpkg.*\.geojson"):
         write_class_polygons(tmp_path / "map.shp", dataset, [], classes=CLASSES, colours=COLOURS)
 
 

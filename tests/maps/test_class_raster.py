@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp, Compression
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError
 from hrrsi.files import scratch_folder
 from hrrsi.maps.class_raster import (
     ClassRasterContent,
@@ -394,9 +394,9 @@ def test_a_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 10
     for line in lines:
-        assert line.startswith(f"HrrsiError {tmp_path}/map.tif: cannot be written (")
+        assert line.startswith(f"OutputError {tmp_path}/map.tif: cannot be written (")
         assert "too large" in line or "No space left" in line
-        assert line.endswith("); free space on the disk, or choose another --out")
+        assert line.endswith("); free space on the disk, or choose another `out`")
     assert done.stderr == ""
 
 
@@ -404,6 +404,6 @@ def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         made_scene(tmp_path / "scene.tif", 20, 20) as scene,
-        pytest.raises(HrrsiError, match="cannot be created"),
+        pytest.raises(OutputError, match="cannot be created"),
     ):
         write_map(tmp_path / "file" / "maps" / "map.tif", scene, made_labels(20, 20))

@@ -27,7 +27,7 @@ from samples.partial_maps import (
 )
 from samples.repository import TESTS
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OutputError
 from hrrsi.maps.partial_map import partial_map_folder
 
 SCORES = {"confidence": "uint8", "probabilities": "float32"}
@@ -214,7 +214,7 @@ def test_refuses_to_go_on_with_something_else(
     with opened(path) as partial:
         append(partial, made_labels(), 300)
     with (
-        pytest.raises(HrrsiError, match=rf"map\.tif: was begun otherwise: {difference}") as caught,
+        pytest.raises(OutputError, match=rf"map\.tif: was begun otherwise: {difference}") as caught,
         opened(path, resume=True, **changed),
     ):
         pass
@@ -244,7 +244,7 @@ def test_two_processes_do_not_share_it(tmp_path: Path) -> None:
         assert process.stdout.readline() == "open\n"
         for resume in (False, True):
             with (
-                pytest.raises(HrrsiError, match=rf"by another process \({process.pid}\)"),
+                pytest.raises(OutputError, match=rf"by another process \({process.pid}\)"),
                 opened(path, resume=resume),
             ):
                 pass
@@ -278,8 +278,8 @@ def test_a_full_disk_is_an_error_after_which_it_goes_on(
     program = [sys.executable, "-c", FULL_DISK, str(TESTS), str(path), str(size)]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     assert done.stdout == (
-        f"{rows_done} HrrsiError {path}: cannot be written (File too large); free space on the "
-        "disk, then go on with --resume\n"
+        f"{rows_done} OutputError {path}: cannot be written (File too large); free space on the "
+        "disk, then go on with `resume`\n"
     )
     with opened(path, resume=True, **SCORES) as partial:
         assert partial.rows_done == rows_done
@@ -294,7 +294,7 @@ def test_says_beforehand_how_much_space_is_needed(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     sizes = {"height": 25_000, "width": 40_000}
     with (
-        pytest.raises(HrrsiError, match=r"needs 1\.5 GB of free disk space .* 1\.0 GB are free"),
+        pytest.raises(OutputError, match=r"needs 1\.5 GB of free disk space .* 1\.0 GB are free"),
         opened(tmp_path / "map.tif", **sizes),
     ):
         pass

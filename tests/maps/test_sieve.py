@@ -12,7 +12,7 @@ from rasterio.features import shapes
 from rasterio.transform import from_origin
 from samples.repository import REPOSITORY
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 from hrrsi.maps.regions.sieve import sieved_strips, smallest_component
 from hrrsi.scenes.raster_opening import open_raster
 
@@ -175,9 +175,9 @@ def test_turns_an_area_into_pixels(tmp_path: Path):
         assert smallest_component(utm, 0.5) == 50
         assert smallest_component(utm, 0.501) == 51
         assert smallest_component(utm, 0) == 0
-        with pytest.raises(HrrsiError, match="no area"):
+        with pytest.raises(OptionError, match="no area"):
             smallest_component(utm, -1)
-        with pytest.raises(HrrsiError, match="no area"):
+        with pytest.raises(OptionError, match="no area"):
             smallest_component(utm, float("nan"))
     with dataset("none.tif", None) as without:
         assert smallest_component(without, 12) == 12

@@ -14,7 +14,7 @@ from rasterio.features import geometry_mask
 from rasterio.transform import Affine, from_bounds, from_origin
 from rasterio.warp import transform_geom
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.maps.areas import ClassAreas, ZoneAreas, zone_areas
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import open_raster
@@ -152,7 +152,7 @@ def test_names_of_zones(tmp_path: Path, labels: np.ndarray):
     plain = zone_file(tmp_path / "plain.gpkg", boxes, code=[7, 8])
     found = areas_of(plain, scene, labels)
     assert found.names == ["1", "2"] == [str(f) for f in found.features]
-    with pytest.raises(HrrsiError, match=r"no attribute 'nme'.*code, GEN_NAME, Name"):
+    with pytest.raises(InputError, match=r"no attribute 'nme'.*code, GEN_NAME, Name"):
         areas_of(named, scene, labels, attribute="nme")
 
 
@@ -192,7 +192,7 @@ def test_without_crs_zones_lie_on_pixels(tmp_path: Path, labels: np.ndarray):
     assert [row.area for row in found.rows()] == [None] * 3
     found.write_csv(tmp_path / "areas.csv")
     assert (tmp_path / "areas.csv").read_text().splitlines()[1].endswith(",")
-    with pytest.raises(HrrsiError, match="has no CRS"):
+    with pytest.raises(InputError, match="has no CRS"):
         areas_of(zone_file(tmp_path / "utm.fgb", [box]), scene, labels)
 
 

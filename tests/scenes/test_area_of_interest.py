@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform
 from samples.opened_windows import opened_windows
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.scenes.polygons import AreaOfInterest
 from hrrsi.scenes.windows import Window, window_grid
 
@@ -187,14 +187,14 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     aoi = polygon_file(tmp_path / "aoi.gpkg", shapes, crs=crs)
     path = scene_file(tmp_path / "a.tif", crs=scene_crs)
-    with pytest.raises(HrrsiError, match=message), opened_windows(path, aoi=aoi):
+    with pytest.raises(InputError, match=message), opened_windows(path, aoi=aoi):
         pass
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     path = scene_file(tmp_path / "a.tif")
     with (
-        pytest.raises(HrrsiError, match="no such file"),
+        pytest.raises(InputError, match="no such file"),
         opened_windows(path, aoi=tmp_path / "b.gpkg"),
     ):
         pass

@@ -556,7 +556,7 @@ def test_weights_and_height_models_go_together(
     for command in (("predict", scene), ("eval", tmp_path / "raw", "--scheme", scheme)):
         assert wanted in refusal(*command, "--weights", height_weights)
         assert unwanted in refusal(*command, "--weights", made_weights, "--height", dsm)
-    with pytest.raises(hrrsi.errors.HrrsiError, match=wanted):
+    with pytest.raises(hrrsi.errors.OptionError, match=wanted):
         hrrsi.predict(scene, weights=height_weights)
     assert run("eval", tmp_path, "--height", dsm).exit_code == 2  # for whole scenes
 

@@ -10,7 +10,7 @@ from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
 from samples.opened_windows import opened_windows
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_grid
 
@@ -216,13 +216,13 @@ def test_much_the_same_resolution_is_left_alone(tmp_path: Path) -> None:
 def test_what_can_not_be_resampled_is_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", crs=None)
     with (
-        pytest.raises(HrrsiError, match=r"a.tif: its ground resolution is not known.*`resample`"),
+        pytest.raises(InputError, match=r"a.tif: its ground resolution is not known.*`resample`"),
         opened_windows(path, resolution=0.2),
     ):
         pass
     path = save(tmp_path / "b.tif", size=10)
     with (
-        pytest.raises(HrrsiError, match=r"has 10 m a pixel, far too coarse to be read at 0\.1 m"),
+        pytest.raises(InputError, match=r"has 10 m a pixel, far too coarse to be read at 0\.1 m"),
         opened_windows(path, resolution=0.1),
     ):
         pass

@@ -170,11 +170,11 @@ def test_no_false_alarm_on_real_scenes(imagery: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v / 5, "--scale"),  # very dark
-        (lambda v: v / 257, "--scale"),  # 8-bit values taken for 16-bit ones
-        (lambda v: v * 40, "--scale"),  # the other way round
-        (lambda v: np.stack([np.minimum(255, v[1] * 1.6 + 20), v[0], v[1]]), "--bands"),
-        (lambda v: np.full_like(v, 5), "--scale"),
+        (lambda v: v / 5, "`scale`"),  # very dark
+        (lambda v: v / 257, "`scale`"),  # 8-bit values taken for 16-bit ones
+        (lambda v: v * 40, "`scale`"),  # the other way round
+        (lambda v: np.stack([np.minimum(255, v[1] * 1.6 + 20), v[0], v[1]]), "`bands`"),
+        (lambda v: np.full_like(v, 5), "`scale`"),
     ],
 )
 def test_imagery_unlike_the_training_data_is_told(change: Any, words: str) -> None:
@@ -204,6 +204,6 @@ def test_the_tint_of_swapped_infrared_is_told() -> None:
     values = np.array(VAIHINGEN[0])[:, None] * np.linspace(100, 400, 500)
     usual = SceneSample(values, "uint8", None)
     assert unlike_training(usual, 255, *VAIHINGEN) is None
-    assert "--bands" in str(
+    assert "`bands`" in str(
         unlike_training(SceneSample(values[::-1], "uint8", None), 255, *VAIHINGEN)
     )
