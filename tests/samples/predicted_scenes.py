@@ -1,0 +1,30 @@
+"""Scenes to map, and what `hrrsi predict` says of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from samples.made_weights import scene_pixels
+
+SMALL = ["--window", "64", "--overlap", "16"]
+
+
+def save_scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> Path:
+    """Write real pixels (or the given (bands, height, width) ones) as a raster."""
+    if values is None:
+        values = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :200]
+    count, height, width = values.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": values.dtype, **profile}
+    with rasterio.open(path, "w", height=height, width=width, **made) as dataset:
+        dataset.write(values)
+    return path
+
+
+def one_error_line(result: Any) -> str:
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return str(lines[0])
