@@ -176,23 +176,23 @@ def _weighted_sums(times: npt.NDArray[np.int64], blocks: Counts) -> Counts:
 
 
 def _joined(parts: Iterator[Mapping[str, Floats]]) -> dict[str, Floats]:
-    found = list(parts)
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    portions = list(parts)
+    return {name: np.concatenate([part[name] for part in portions]) for name in portions[0]}
 
 
 def _ends(draws: Floats, support: int) -> tuple[float, float]:
     """Return the ends of an interval, from a number of blocks that say something of the score."""
-    known = draws[~np.isnan(draws)]
-    if support < FEWEST_BLOCKS or not known.size:
+    defined = draws[~np.isnan(draws)]
+    if support < FEWEST_BLOCKS or not defined.size:
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _p_value(seen: float, swapped: Floats) -> float:
-    known = swapped[~np.isnan(swapped)]
-    if np.isnan(seen) or not known.size:
+def _p_value(value: float, swapped: Floats) -> float:
+    defined = swapped[~np.isnan(swapped)]
+    if np.isnan(value) or not defined.size:
         return float("nan")
     # the arrangement that was seen is one of those possible (Phipson and Smyth 2010)
-    as_large = (np.abs(known) >= abs(seen) - 1e-12).sum()
-    return float((as_large + 1) / (known.size + 1))
+    as_large = (np.abs(defined) >= abs(value) - 1e-12).sum()
+    return float((as_large + 1) / (defined.size + 1))

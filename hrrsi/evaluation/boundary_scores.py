@@ -159,9 +159,9 @@ class BoundaryCounts:
             strip: With up to `margin` rows and columns on each side of those counted.
             core: The rows and columns that are counted.
         """
-        known = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
+        valid = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
         prediction, truth = both = [
-            np.where(known, labels, np.uint8(IGNORE_INDEX))
+            np.where(valid, labels, np.uint8(IGNORE_INDEX))
             for labels in (strip.prediction, strip.truth)
         ]
         borders = [border_pixels(labels) for labels in both]
@@ -179,8 +179,8 @@ class BoundaryCounts:
         for number in range(len(self.tolerances)):
             for kind in (0, 1):
                 count(number, 2 + kind, both[kind], near[number, kind] & borders[kind])
-                count(number, 4 + kind, both[kind], rims[number, kind] & known)
-            right = rims[number].all(axis=0) & known & (prediction == truth)
+                count(number, 4 + kind, both[kind], rims[number, kind] & valid)
+            right = rims[number].all(axis=0) & valid & (prediction == truth)
             count(number, 6, truth, right)
 
     def scores(self) -> tuple[BoundaryScores, ...]:
@@ -216,14 +216,16 @@ class BoundaryCounts:
         )
         place = ((rows + first[0]) // block - top) * across + (columns + first[1]) // block - left
         keys = place * size + labels.ravel()[pixels]
-        found = np.bincount(keys, minlength=down * across * size).reshape(down, across, size)
+        pixels_of_blocks = np.bincount(keys, minlength=down * across * size).reshape(
+            down, across, size
+        )
         for row in range(down):
             for column in range(across):
                 where = (top + row, left + column)
                 if where not in self._blocks:
                     shape = (len(self.tolerances), _KINDS, size)
                     self._blocks[where] = np.zeros(shape, dtype=np.int64)
-                self._blocks[where][numbers, kind] += found[row, column]
+                self._blocks[where][numbers, kind] += pixels_of_blocks[row, column]
 
 
 def boundary_scores(
@@ -319,7 +321,7 @@ def _near_borders_and_rims(
     near = np.zeros((len(tolerances), 2, *labels[0].shape), dtype=bool)
     rims = np.zeros_like(near)
     for first, count in groups_of_classes(classes):
-        bits = [class_bits(some, count, first) for some in labels]
+        bits = [class_bits(indices, count, first) for indices in labels]
         on_border = [own * border for own, border in zip(bits, borders, strict=True)]
         for number, tolerance in enumerate(tolerances):
             for own, other in ((0, 1), (1, 0)):

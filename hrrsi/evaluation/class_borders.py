@@ -54,7 +54,7 @@ def nearby_classes(bits: Bits, radius: int, footprint: Footprint = "disc") -> Bi
     Returns:
         (rows, width) of the same type. Beyond the array there is no class.
     """
-    found = np.zeros_like(bits)
+    nearby = np.zeros_like(bits)
     run, run_half = bits.copy(), 0
     # rows from far to near: the half width of the footprint's rows only grows
     for rows in range(radius, -1, -1):
@@ -64,11 +64,11 @@ def nearby_classes(bits: Bits, radius: int, footprint: Footprint = "disc") -> Bi
             run[:, run_half:] |= bits[:, :-run_half]
             run[:, :-run_half] |= bits[:, run_half:]
         if rows == 0:
-            found |= run
+            nearby |= run
         elif rows < len(bits):
-            found[rows:] |= run[:-rows]
-            found[:-rows] |= run[rows:]
-    return found
+            nearby[rows:] |= run[:-rows]
+            nearby[:-rows] |= run[rows:]
+    return nearby
 
 
 def near_other_class(
@@ -87,10 +87,10 @@ def near_other_class(
     Returns:
         (rows, width) bool, False where there is no class.
     """
-    found = np.zeros(labels.shape, dtype=bool)
+    near_other = np.zeros(labels.shape, dtype=bool)
     for first, count in groups_of_classes(classes):
-        found |= near_other_bits(class_bits(labels, count, first), radius, footprint)
-    near: npt.NDArray[np.bool_] = found & (labels != IGNORE_INDEX)
+        near_other |= near_other_bits(class_bits(labels, count, first), radius, footprint)
+    near: npt.NDArray[np.bool_] = near_other & (labels != IGNORE_INDEX)
     return near
 
 
@@ -122,17 +122,17 @@ def border_pixels(labels: Labels) -> npt.NDArray[np.bool_]:
     Returns:
         (rows, width) bool.
     """
-    known = labels != IGNORE_INDEX
-    found = np.zeros(labels.shape, dtype=bool)
+    valid = labels != IGNORE_INDEX
+    borders = np.zeros(labels.shape, dtype=bool)
     for axis in (0, 1):
         near, far = (
             (slice(None),) * axis + (slice(1, None),),
             (slice(None),) * axis + (slice(None, -1),),
         )
-        differs = (labels[near] != labels[far]) & known[near] & known[far]
-        found[near] |= differs
-        found[far] |= differs
-    return found
+        differs = (labels[near] != labels[far]) & valid[near] & valid[far]
+        borders[near] |= differs
+        borders[far] |= differs
+    return borders
 
 
 EROSION_RADIUS = 3  # of the ISPRS benchmark's eroded reference

@@ -290,7 +290,7 @@ class _Task:
         """
         assert self.scheme is not None  # labels need one
         chosen = self._paired(self.scheme, maps)
-        others, on_grids = (
+        other_files, on_grids = (
             self._paired(self.scheme, paths).files if paths else []
             for paths in (compared_with, grids)
         )
@@ -304,7 +304,7 @@ class _Task:
                 self.options,
                 self.reading,
                 split=chosen.split,
-                compared_with=others,
+                compared_with=other_files,
                 grids=on_grids,
                 on_strip=None if observer is None else observer.add,
                 on_pixels=_in_megapixels(bar),

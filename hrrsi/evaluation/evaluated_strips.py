@@ -118,8 +118,8 @@ def _with_row_margins(
 def _copied(part: EvaluatedStrip) -> EvaluatedStrip:
     """Return a part with arrays of its own, which don't keep the whole strip in memory."""
     confidence, eroded, mapped = (
-        None if some is None else some.copy()
-        for some in (part.confidence, part.eroded_truth, part.mapped)
+        None if array is None else array.copy()
+        for array in (part.confidence, part.eroded_truth, part.mapped)
     )
     return EvaluatedStrip(
         part.first_row,

@@ -165,8 +165,8 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
         InputError: A class that only one of them has.
     """
     places = {name.casefold(): index for index, name in enumerate(data)}
-    known = {name.casefold() for name in weights}
-    missing = [name for name in data if name.casefold() not in known]
+    predicted = {name.casefold() for name in weights}
+    missing = [name for name in data if name.casefold() not in predicted]
     extra = [name for name in weights if name.casefold() not in places]
     if missing or extra:
         parts = [

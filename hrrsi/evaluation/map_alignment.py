@@ -113,12 +113,12 @@ class LaidMap:
                 x, y = map(np.asarray, transform_coordinates(target, own, x, y))
             except (RasterioError, CPLE_BaseError) as error:
                 raise _not_laid(self._classes, error) from error
-        found = np.stack(self._places.pixels_of(x, y)[::-1]) + _ON_THE_LINE
+        positions = np.stack(self._places.pixels_of(x, y)[::-1]) + _ON_THE_LINE
         map_shape = self._classes.scene.shape
         sizes = np.array(map_shape)[:, None]
         # False for NaN and infinity
-        inside: npt.NDArray[np.bool_] = np.all((found >= 0) & (found < sizes), axis=0)
-        places = np.where(inside, found, 0).astype(np.int64).reshape(2, *shape)
+        inside: npt.NDArray[np.bool_] = np.all((positions >= 0) & (positions < sizes), axis=0)
+        places = np.where(inside, positions, 0).astype(np.int64).reshape(2, *shape)
         return places[0], places[1], inside.reshape(shape)
 
 
@@ -141,12 +141,14 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
     """
     scene = classes.scene
     is_same_size = scene.shape == grid.shape
-    placed = [_placed(one) for one in (scene, grid)]
-    if not all(placed):
+    have_place = [_placed(raster) for raster in (scene, grid)]
+    if not all(have_place):
         if is_same_size:
             return classes
         lacking = " and ".join(
-            one.path for one, known in zip((scene, grid), placed, strict=True) if not known
+            raster.path
+            for raster, has_place in zip((scene, grid), have_place, strict=True)
+            if not has_place
         )
         raise InputError(
             f"has {scene.height} rows and {scene.width} columns where its label {grid.path} has "
@@ -155,8 +157,8 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
             fix="give both a CRS and a transform, or put the map on the label's grid",
         )
     places, target = map_coordinates(scene.dataset), map_coordinates(grid.dataset)
-    for one, where in ((places, scene), (target, grid)):
-        if not one.pixel_area():
+    for coordinates, where in ((places, scene), (target, grid)):
+        if not coordinates.pixel_area():
             raise InputError(
                 "has a transform that puts all pixels on a line", where=where.path, fix="correct it"
             )

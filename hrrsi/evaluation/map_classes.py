@@ -54,8 +54,8 @@ class MapClasses:
         Raises:
             InputError: The map can't be read there, or holds what the scheme doesn't know.
         """
-        found: Indices = self._index[self._values.read(window)]
-        return found
+        classes: Indices = self._index[self._values.read(window)]
+        return classes
 
 
 @contextmanager
@@ -132,13 +132,13 @@ def _named_classes(
     """Return the merged class of each class that a map of ours names, (256,) uint8."""
     apart = {name.casefold() for name in scheme.class_names}
     is_apart = {name.casefold() for name in names} == apart
-    known = scheme.class_names if is_apart else merged.names
+    expected = scheme.class_names if is_apart else merged.names
     try:
-        lookup = class_lookup(names, known, path)
+        lookup = class_lookup(names, expected, path)
     except InputError as error:
         raise InputError(
             f"its classes ({', '.join(names)}) are not those of the scheme {scheme.name} "
-            f"({', '.join(known)})",
+            f"({', '.join(expected)})",
             where=path,
             fix="give the map's own scheme, or `merges` the scheme's classes into the map's",
         ) from error

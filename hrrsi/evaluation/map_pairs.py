@@ -109,11 +109,11 @@ def _with_one_label(
 
 def _refuse_repeated(paths: Sequence[Path]) -> None:
     """Raise where a file would count twice."""
-    seen: set[Path] = set()
+    resolved: set[Path] = set()
     for path in paths:
-        if path.resolve() in seen:
+        if path.resolve() in resolved:
             raise InputError("is given twice", where=path, fix="give it once")
-        seen.add(path.resolve())
+        resolved.add(path.resolve())
 
 
 def _map_files(maps: Sequence[Path]) -> list[Path]:

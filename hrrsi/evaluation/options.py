@@ -150,8 +150,8 @@ def check_combination(
     Raises:
         OptionError: They don't.
     """
-    others = [f.name for f in fields(mapping) if f.name not in (*_OF_MAPPING, "aoi")]
-    for name in _changed(mapping, others):
+    unused = [f.name for f in fields(mapping) if f.name not in (*_OF_MAPPING, "aoi")]
+    for name in _changed(mapping, unused):
         raise OptionError("is for maps that are written, not for scores", parameter=name)
     if labels:
         if options.scheme is None:

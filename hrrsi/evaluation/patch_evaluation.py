@@ -71,11 +71,11 @@ def evaluate_dataset(
             height, width = truth.shape
             labels = window_labels(logits, height, width, engine.logit_stride)
             # a patch is a scene, and a block, of its own
-            seen = SceneCounts(
+            patch_counts = SceneCounts(
                 patch.name, description.classes, content.labels, description.patch_size
             )
-            seen.add([EvaluatedStrip(0, truth, new_index[labels])])
-            counts.append(seen)
+            patch_counts.add([EvaluatedStrip(0, truth, new_index[labels])])
+            counts.append(patch_counts)
             if on_patches:
                 on_patches(1)
     pooled = PooledCounts(tuple(counts))
@@ -133,18 +133,20 @@ def _checked_reading(
         )
     reading = []
     if description.bands != meta["bands"]:
-        held, seen = (",".join(map(str, bands)) for bands in (description.bands, meta["bands"]))
-        what = f"its patches hold bands {held} where the weights were trained on bands {seen}"
+        held, trained = (",".join(map(str, bands)) for bands in (description.bands, meta["bands"]))
+        what = f"its patches hold bands {held} where the weights were trained on bands {trained}"
         if description.scheme == meta["scheme"]:
             raise InputError(
-                what, where=where, fix=f"tile the scenes with `bands={seen}`, or take other weights"
+                what,
+                where=where,
+                fix=f"tile the scenes with `bands={trained}`, or take other weights",
             )
         warnings.warn(
             f"{where}: {what} of other scenes; check that they mean the same",
             BandWarning,
             stacklevel=3,
         )
-        reading.append(f"bands {held} for {seen}")
+        reading.append(f"bands {held} for {trained}")
     if description.scale != meta["scale"]:
         reading.append(f"full brightness = {description.scale:g}")
     return tuple(reading)

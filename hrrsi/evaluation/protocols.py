@@ -88,19 +88,19 @@ def named_protocol(
         raise OptionError(
             f"unknown protocol {name!r}", fix=f"choose from {', '.join(PROTOCOL_NAMES)}"
         )
-    wanted = {c.casefold() for c in clutter}
-    if wanted != {c.casefold() for c in CLUTTER_NAMES}:  # somebody named them
-        known = {c.casefold() for c in classes}
-        strange = next((c for c in clutter if c.casefold() not in known), None)
-        if strange is not None:
+    clutter_names = {c.casefold() for c in clutter}
+    if clutter_names != {c.casefold() for c in CLUTTER_NAMES}:  # somebody named them
+        class_names = {c.casefold() for c in classes}
+        unknown = next((c for c in clutter if c.casefold() not in class_names), None)
+        if unknown is not None:
             raise OptionError(
-                f"{strange!r} is no class",
+                f"{unknown!r} is no class",
                 parameter="clutter",
                 fix=f"name some of {', '.join(classes)}",
             )
     if name == "all":
         return Protocol(name, labels)
-    dropped = tuple(c for c in classes if c.casefold() in wanted)
+    dropped = tuple(c for c in classes if c.casefold() in clutter_names)
     if name == "isprs":  # where no class is clutter, nothing is left out
         return Protocol(name, "eroded", left_out_of_means=dropped)
     if not dropped:

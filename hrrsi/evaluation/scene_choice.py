@@ -94,14 +94,14 @@ def _split_patterns(scheme: Scheme, text: str) -> tuple[str, tuple[str, ...]]:
             where=f"scheme {scheme.name}",
             fix=f"it has {', '.join(scheme.splits) or 'none'}; or choose scenes with `scenes`",
         )
-    known = scheme.splits[name]
+    parts = scheme.splits[name]
     if not part and not colon:
-        part = "test" if known.test else "val"
+        part = "test" if parts.test else "val"
     if part not in SPLITS:
         raise InputError(
             f"a split has no part {part!r}", where=f"`split={text}`", fix="give train, val or test"
         )
-    patterns: tuple[str, ...] = getattr(known, part)
+    patterns: tuple[str, ...] = getattr(parts, part)
     if not patterns:
         raise InputError(
             f"names no {part} scenes", where=f"split {name}", fix="choose scenes with `scenes`"

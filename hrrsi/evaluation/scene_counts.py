@@ -266,15 +266,15 @@ class PooledCounts:
     @property
     def mapped_pixels(self) -> npt.NDArray[np.int64]:
         """(classes,) pixels that the maps gave each class."""
-        found: npt.NDArray[np.int64] = np.sum([s.mapped.pixels for s in self.scenes], axis=0)
-        return found
+        pixels: npt.NDArray[np.int64] = np.sum([s.mapped.pixels for s in self.scenes], axis=0)
+        return pixels
 
     @property
     def mapped_areas(self) -> npt.NDArray[np.float64] | None:
         """(classes,) square metres that the maps gave each class; None where a scene has none."""
         areas = [scene.mapped.areas for scene in self.scenes]
-        known = [found for found in areas if found is not None]
-        return np.sum(known, axis=0) if len(known) == len(areas) else None
+        defined = [area for area in areas if area is not None]
+        return np.sum(defined, axis=0) if len(defined) == len(areas) else None
 
     @property
     def ignored_pixels(self) -> int:

@@ -90,12 +90,12 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         )
     costs.append(("operations", operations))
     if latency:
-        found = weights_latency(weights, size=size)
+        speed = weights_latency(weights, size=size)
         costs.append(
             (
                 "latency of hrrsi predict",
-                f"{found.milliseconds:.1f} ms for a window of {size} px, "
-                f"{found.megapixels_per_second:.1f} Mpx/s ({found.engine}, {found.device}), "
+                f"{speed.milliseconds:.1f} ms for a window of {size} px, "
+                f"{speed.megapixels_per_second:.1f} Mpx/s ({speed.engine}, {speed.device}), "
                 "measured with this page; the scores may have been taken in another precision",
             )
         )
@@ -133,20 +133,20 @@ def training_charts(maps: Sequence[EvaluatedMap]) -> list[Chart]:
     """Return the training curves of the maps whose run is known."""
     return [
         chart
-        for number, one in enumerate(maps)
-        if one.training
-        for chart in _training_charts(number, one)
+        for number, entry in enumerate(maps)
+        if entry.training
+        for chart in _training_charts(number, entry)
     ]
 
 
-def _training_charts(number: int, one: EvaluatedMap) -> Iterator[Chart]:
-    rows = one.training
+def _training_charts(number: int, entry: EvaluatedMap) -> Iterator[Chart]:
+    rows = entry.training
     x = even_axis("epoch", rows[0]["epoch"], max(rows[-1]["epoch"], rows[0]["epoch"] + 1))
     best = max(rows, key=lambda row: -1.0 if math.isnan(row["val_mIoU"]) else row["val_mIoU"])
     yield line_chart(
         (
             f"validation-{number}",
-            f"Validation scores of {one.name}",
+            f"Validation scores of {entry.name}",
             f"mIoU is highest after epoch {best['epoch']:.0f}: {percent(best['val_mIoU'])} %.",
         ),
         x,
@@ -158,7 +158,7 @@ def _training_charts(number: int, one: EvaluatedMap) -> Iterator[Chart]:
     yield line_chart(
         (
             f"losses-{number}",
-            f"Losses of {one.name}",
+            f"Losses of {entry.name}",
             f"The training loss ends at {rows[-1]['loss']:.4g}.",
         ),
         x,
@@ -182,13 +182,13 @@ def _finite(value: float) -> float:
 def model_cards(maps: Sequence[EvaluatedMap]) -> dict[str, Any]:
     """Return what made each map, and what its network is and costs."""
     return {
-        "title": "Model card" if any(one.card for one in maps) else "Where the map is from",
+        "title": "Model card" if any(entry.card for entry in maps) else "Where the map is from",
         "cards": [
             {
-                "name": one.name,
-                "rows": [*one.card, ("made by", source_sentence(one.result.source))],
+                "name": entry.name,
+                "rows": [*entry.card, ("made by", source_sentence(entry.result.source))],
             }
-            for one in maps
+            for entry in maps
         ],
     }
 
@@ -207,6 +207,6 @@ def protocol_lines(result: EvaluationResult) -> list[tuple[str, str]]:
         ),
     ]
     if e.seen_in_training:
-        seen = ", ".join(e.seen_in_training)
-        lines.append(("Beware", f"the weights were trained on {seen}: the scores flatter them."))
+        scenes = ", ".join(e.seen_in_training)
+        lines.append(("Beware", f"the weights were trained on {scenes}: the scores flatter them."))
     return lines

@@ -83,11 +83,11 @@ def write_report(
         zip(map_names([result.source.inputs for result in results]), results, strict=True)
     ):
         views = collectors[number].views if collectors else ()
-        one = EvaluatedMap(name, result, views)
+        entry = EvaluatedMap(name, result, views)
         if isinstance(result.source, Inference):
             weights = result.source.path
-            one = replace(one, card=model_card(weights), training=training_rows(weights))
-        maps.append(one)
+            entry = replace(entry, card=model_card(weights), training=training_rows(weights))
+        maps.append(entry)
     write_page(path, maps, comparison, wording)
 
 
@@ -133,7 +133,7 @@ def report_page(
     sections = {
         "scenes": scenes(maps),
         "classes": classes_table(maps, differences),
-        "confusion": [confusion_table(one, named=len(maps) > 1) for one in maps],
+        "confusion": [confusion_table(entry, named=len(maps) > 1) for entry in maps],
         "protocols": protocol_grids(maps),
         "borders": borders(maps, boundary_differences),
         "confidence": confidence(maps),
@@ -141,7 +141,7 @@ def report_page(
         "training": training_charts(maps),
         "model": model_cards(maps),
     }
-    facts = [line for one in maps for line in protocol_lines(one.result)]
+    facts = [line for entry in maps for line in protocol_lines(entry.result)]
     if comparison and (unequal := unequal_pixels_text(comparison)):
         facts.append(("Beware", unequal))
     style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
@@ -153,7 +153,7 @@ def report_page(
             policy=_policy(style, script),
             style=Markup(style),  # ours, and what its digest is of
             script=Markup(script),
-            names=[one.name for one in maps],
+            names=[entry.name for entry in maps],
             where=", ".join(filter(None, (first.evaluation.data, first.evaluation.split))),
             headline=headline(maps, differences),
             verdict=verdict(comparison, wording) if comparison else left_out_warning(first),
@@ -172,8 +172,8 @@ def report_page(
 def _sentences(maps: Sequence[EvaluatedMap]) -> list[str]:
     """Return the protocol, once for maps that were scored and read alike."""
     alike: dict[str, list[str]] = {}
-    for one in maps:
-        alike.setdefault(shared_sentence(one.result), []).append(one.name)
+    for entry in maps:
+        alike.setdefault(shared_sentence(entry.result), []).append(entry.name)
     return [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
 
 

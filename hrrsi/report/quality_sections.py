@@ -41,19 +41,19 @@ def borders(
     counts = maps[0].result.evaluation.counts.border_distances
     if not maps[0].result.boundaries or not counts.pixels.any():
         return None
-    tables = [_boundary_table(one, named=len(maps) > 1) for one in maps]
+    tables = [_boundary_table(entry, named=len(maps) > 1) for entry in maps]
     if differences:
         tables.append(_boundary_differences(maps, differences))
     return {
         "tables": tables,
-        "near": [_near_border(one) for one in maps],
+        "near": [_near_border(entry) for entry in maps],
         "distances": _distance_table(maps),
         "chart": _distance_chart(maps),
     }
 
 
-def _boundary_table(one: EvaluatedMap, *, named: bool) -> Table:
-    result = one.result
+def _boundary_table(entry: EvaluatedMap, *, named: bool) -> Table:
+    result = entry.result
     names = [f"{kind} {at.tolerance} px" for at in result.boundaries for kind in ("F1", "IoU")]
     rows = [
         [
@@ -74,7 +74,7 @@ def _boundary_table(one: EvaluatedMap, *, named: bool) -> Table:
     left_out = " and ".join(result.classes_left_out_of_means)
     mean = f"mean without {left_out}" if left_out else "mean"
     rows.append([Cell(f"{mean}, with 95 % interval", "mean"), *means])
-    title = f"Boundary scores of {one.name}" if named else "Boundary scores"
+    title = f"Boundary scores of {entry.name}" if named else "Boundary scores"
     return Table(title, ["class", *names], rows, marked=len(rows) - 1)
 
 
@@ -128,11 +128,11 @@ def _distance_table(maps: Sequence[EvaluatedMap]) -> Table:
     return Table("Accuracy by distance to a border", headings, rows)
 
 
-def _near_border(one: EvaluatedMap) -> dict[str, str]:
-    counts = one.result.evaluation.counts.border_distances
+def _near_border(entry: EvaluatedMap) -> dict[str, str]:
+    counts = entry.result.evaluation.counts.border_distances
     share = int(counts.pixels[:4].sum()) / max(int(counts.pixels.sum()), 1)
     return {
-        "name": one.name,
+        "name": entry.name,
         "right": percent(_near(counts, 0, 3)),
         "farther": percent(_near(counts, 4, FARTHEST)),
         "share": percent(share),
@@ -147,13 +147,13 @@ def _near(counts: BorderDistanceCounts, first: int, last: int) -> float:
 
 def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
     """Return the reliability curve; None where no confidence is known."""
-    known = [m for m in maps if m.result.evaluation.counts.reliability.pixels.any()]
-    if not known:
+    calibrated = [m for m in maps if m.result.evaluation.counts.reliability.pixels.any()]
+    if not calibrated:
         return None
-    counts = [m.result.evaluation.counts.reliability for m in known]
+    counts = [m.result.evaluation.counts.reliability for m in calibrated]
     errors = [
         f"{m.name}: ECE {percent(c.expected_calibration_error)} %"
-        for m, c in zip(known, counts, strict=True)
+        for m, c in zip(calibrated, counts, strict=True)
     ]
     shares = counts[0].pixels / counts[0].pixels.sum()
     top = float(shares.max())
@@ -169,7 +169,7 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
         percent_axis("right, in percent"),
         [
             Series(m.name, list(zip(c.confidence.tolist(), c.accuracy.tolist(), strict=True)))
-            for m, c in zip(known, counts, strict=True)
+            for m, c in zip(calibrated, counts, strict=True)
         ],
         bars=[(k / BINS, (k + 1) / BINS, 0.35 * float(s) / top) for k, s in enumerate(shares)],
         has_diagonal=True,
@@ -183,7 +183,7 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
         for k in range(BINS)
         if any(c.pixels[k] for c in counts)
     ]
-    whose = [f" {letter}" if len(known) > 1 else "" for letter in LETTERS[: len(known)]]
+    whose = [f" {letter}" if len(calibrated) > 1 else "" for letter in LETTERS[: len(calibrated)]]
     headings = [f"{what}{of}" for of in whose for what in ("mean confidence", "right")]
     return {
         "chart": chart,
@@ -195,7 +195,7 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
                 "confidence": percent(float(c.confidence_sums.sum() / c.pixels.sum())),
                 "right": percent(float(c.right.sum() / c.pixels.sum())),
             }
-            for m, c in zip(known, counts, strict=True)
+            for m, c in zip(calibrated, counts, strict=True)
         ],
     }
 
@@ -206,13 +206,13 @@ def _bin_cells(confidence: float, accuracy: float) -> list[Cell]:
 
 def area_tables(maps: Sequence[EvaluatedMap]) -> list[Table]:
     """Return the area of each class, corrected for the map's errors; none of patches."""
-    if not all(one.result.areas for one in maps):
+    if not all(entry.result.areas for entry in maps):
         return []
-    return [_area_table(one, named=len(maps) > 1) for one in maps]
+    return [_area_table(entry, named=len(maps) > 1) for entry in maps]
 
 
-def _area_table(one: EvaluatedMap, *, named: bool) -> Table:
-    result, metres = one.result, one.result.mapped_square_metres
+def _area_table(entry: EvaluatedMap, *, named: bool) -> Table:
+    result, metres = entry.result, entry.result.mapped_square_metres
     rows = []
     for index, (area, blocks) in enumerate(zip(result.areas, result.area_intervals, strict=True)):
         cells = [name_cell(area.name, index), percent_cell(area.mapped)]
@@ -225,18 +225,18 @@ def _area_table(one: EvaluatedMap, *, named: bool) -> Table:
         cells.append(plus_minus_cell(area.users_accuracy, area.users_half_width))
         cells.append(plus_minus_cell(area.producers_accuracy, area.producers_half_width))
         rows.append(cells)
-    known = metres is not None
+    has_metres = metres is not None
     headings = [
         "class",
         "mapped %",
-        *(["mapped area"] if known else []),
+        *(["mapped area"] if has_metres else []),
         "adjusted %",
         "95 % over blocks",
-        *(["adjusted area"] if known else []),
+        *(["adjusted area"] if has_metres else []),
         "user's accuracy",
         "producer's accuracy",
     ]
-    title = f"Areas of {one.name}" if named else "Areas"
+    title = f"Areas of {entry.name}" if named else "Areas"
     extent = "" if metres is None else f", {area_text(metres)} mapped"
     return Table(title + extent, headings, rows, is_sortable=True)
 

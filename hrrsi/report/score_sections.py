@@ -45,7 +45,7 @@ def headline(
         {
             "key": key,
             "meaning": _MEANINGS[key],
-            "figures": [_figure(one.result.intervals[key]) for one in maps],
+            "figures": [_figure(entry.result.intervals[key]) for entry in maps],
             "difference": _difference(differences[key]) if differences else None,
         }
         for key in HEADLINE
@@ -76,9 +76,9 @@ def _difference(difference: Difference) -> dict[str, str]:
 def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
     """Return the scores under every protocol, of all scenes and of each."""
     scenes: dict[str | None, list[tuple[EvaluatedMap, GridRow]]] = {None: []}
-    for one in maps:
-        for row in one.result.grid:
-            scenes.setdefault(row.scene, []).append((one, row))
+    for entry in maps:
+        for row in entry.result.grid:
+            scenes.setdefault(row.scene, []).append((entry, row))
     grids = []
     for scene, rows in scenes.items():
         first = rows[0][1].scores
@@ -92,7 +92,7 @@ def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
                 *HEADLINE,
                 "pixels",
             ],
-            [_grid_cells(one, row, named=len(maps) > 1) for one, row in rows],
+            [_grid_cells(entry, row, named=len(maps) > 1) for entry, row in rows],
             is_sortable=True,
             marked=_headline_row(maps, [row for _, row in rows]) if len(maps) == 1 else None,
         )
@@ -121,13 +121,13 @@ def _headline_row(maps: Sequence[EvaluatedMap], rows: Sequence[GridRow]) -> int 
     return None
 
 
-def _grid_cells(one: EvaluatedMap, row: GridRow, *, named: bool) -> list[Cell]:
+def _grid_cells(entry: EvaluatedMap, row: GridRow, *, named: bool) -> list[Cell]:
     s = row.scores
-    has_clutter = any(r.protocol.dropped_from_overall for r in one.result.grid)
+    has_clutter = any(r.protocol.dropped_from_overall for r in entry.result.grid)
     clutter = "out" if row.protocol.dropped_from_overall else "in" if has_clutter else NONE
     words = [row.protocol.labels, clutter, row.augmentation]
     return [
-        *([name_cell(one.name)] if named else []),
+        *([name_cell(entry.name)] if named else []),
         *(Cell(word, word) for word in words),
         *(percent_cell(v) for v in (s.overall_accuracy, s.mean_f1, s.mean_iou, s.kappa)),
         count_cell(s.pixels),
@@ -186,9 +186,9 @@ def _paired_class_table(
     )
 
 
-def confusion_table(one: EvaluatedMap, *, named: bool) -> Table:
+def confusion_table(entry: EvaluatedMap, *, named: bool) -> Table:
     """Return the confusion matrix of a map."""
-    matrix = one.result.matrix
+    matrix = entry.result.matrix
     true = matrix.counts.sum(axis=0)
     rows = []
     for i, predicted in enumerate(matrix.classes):
@@ -201,5 +201,5 @@ def confusion_table(one: EvaluatedMap, *, named: bool) -> Table:
             notes = (Note(f"{count:,}"),)
             cells.append(Cell(percent(share), share, f"number {kind} heat-{level}", notes))
         rows.append(cells)
-    title = f"Confusion matrix of {one.name}" if named else "Confusion matrix"
+    title = f"Confusion matrix of {entry.name}" if named else "Confusion matrix"
     return Table(title, ["", *matrix.classes], rows)

@@ -173,8 +173,8 @@ def _notes(report: EvaluationResult) -> Iterator[str]:
         f"what fewer than {FEWEST_BLOCKS} blocks hold.",
     ]
     if e.seen_in_training:
-        seen = ", ".join(e.seen_in_training)
-        lines.insert(2, f"The weights were trained on {seen}: these scores flatter them.")
+        scenes = ", ".join(e.seen_in_training)
+        lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")
     yield ""
     for line in lines:
         yield textwrap.fill(
@@ -182,8 +182,8 @@ def _notes(report: EvaluationResult) -> Iterator[str]:
         )
 
 
-def _table(first: str, *others: str) -> PrettyTable:
-    table = PrettyTable([first, *others])
+def _table(first: str, *headings: str) -> PrettyTable:
+    table = PrettyTable([first, *headings])
     table.align = "r"
     table.align[first] = "l"
     return table
@@ -228,8 +228,8 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
         comparison.boundary_differences,
     )
     for kind, (of_first, of_second, differences) in (("", scores), ("boundary ", boundaries)):
-        for name, found in differences.items():
-            table.add_row(_row(kind + name, of_first[name], of_second[name], found))
+        for name, difference in differences.items():
+            table.add_row(_row(kind + name, of_first[name], of_second[name], difference))
     lines = [
         f"A: {source_sentence(first.source)}.",
         f"B: {source_sentence(second.source)}.",
@@ -269,15 +269,18 @@ def _protocol_lines(comparison: Comparison) -> Iterator[str]:
     if len(set(sentences.values())) == 1:
         yield f"Protocol {name!r}, of both: {sentences['A']}."
     else:
-        yield from (f"Protocol {name!r}, of {one}: {said}." for one, said in sentences.items())
+        yield from (
+            f"Protocol {name!r}, of {letter}: {sentence_of}."
+            for letter, sentence_of in sentences.items()
+        )
 
 
 def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     """Yield both maps' scores of all scenes under every protocol, where there are several."""
     pairs = [
-        (one, other)
-        for one, other in zip(comparison.first.grid, comparison.second.grid, strict=True)
-        if one.scene is None
+        (first, second)
+        for first, second in zip(comparison.first.grid, comparison.second.grid, strict=True)
+        if first.scene is None
     ]
     if len(pairs) < 2:
         return
@@ -285,10 +288,10 @@ def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     table = PrettyTable(["labels", "clutter", "augmentation", "", "OA", "mF1", "mIoU"])
     table.align = "r"
     table.align["labels"] = table.align[""] = "l"
-    clutter = clutter_words([one for one, _ in pairs])
-    for (one, other), word in zip(pairs, clutter, strict=True):
-        of = [(s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (one.scores, other.scores)]
-        named = [one.protocol.labels, word, one.augmentation]
+    clutter = clutter_words([first for first, _ in pairs])
+    for (first, second), word in zip(pairs, clutter, strict=True):
+        of = [(s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (first.scores, second.scores)]
+        named = [first.protocol.labels, word, first.augmentation]
         table.add_row([*named, "A", *map(percent, of[0])])
         table.add_row(["", "", "", "B", *map(percent, of[1])])
         apart = [b - a for a, b in zip(*of, strict=True)]
@@ -297,8 +300,8 @@ def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     yield table.get_string()
 
 
-def _row(name: str, first: Interval, second: Interval, found: Difference) -> list[str]:
-    interval = found.interval
+def _row(name: str, first: Interval, second: Interval, difference: Difference) -> list[str]:
+    interval = difference.interval
     if np.isnan(interval.value):
         return [name, percent(first.value), percent(second.value), "-", "-", "-"]
     ends = "-"
@@ -310,5 +313,5 @@ def _row(name: str, first: Interval, second: Interval, found: Difference) -> lis
         percent(second.value),
         f"{100 * interval.value:+.2f}",
         ends,
-        f"{found.p:.4f}",
+        f"{difference.p:.4f}",
     ]

@@ -100,7 +100,7 @@ def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tupl
         most: How many at most; blocks without a wrong pixel are none of them.
     """
     matrices = counts.matrices[labels]
-    found = []
+    regions = []
     diagonal = np.eye(len(counts.classes), dtype=bool)
     errors = np.where(diagonal, 0, matrices.counts)
     wrong = errors.sum(axis=(1, 2))
@@ -109,7 +109,7 @@ def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tupl
             break
         row, column = matrices.places[index]
         predicted, true = np.unravel_index(int(errors[index].argmax()), diagonal.shape)
-        found.append(
+        regions.append(
             WorstRegion(
                 row=row * matrices.block,
                 column=column * matrices.block,
@@ -122,7 +122,7 @@ def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tupl
                 share_of_wrong=float(errors[index].max() / wrong[index]),
             )
         )
-    return tuple(found)
+    return tuple(regions)
 
 
 MOST_REGIONS = 6
@@ -190,18 +190,18 @@ def class_colour_rules(colours: Sequence[Colour]) -> str:
 
 def _layers(maps: Sequence[EvaluatedMap], view: SceneView) -> list[tuple[str, str, str, int]]:
     """Return key, label, kind and map of each layer of a scene."""
-    found = [("picture", "Scene", "picture", 0)] if view.picture is not None else []
-    found.append(("truth", "Truth", "classes", 0))
-    for number, one in enumerate(maps):
-        if _view(one, view.name) is not None:
+    layers = [("picture", "Scene", "picture", 0)] if view.picture is not None else []
+    layers.append(("truth", "Truth", "classes", 0))
+    for number, entry in enumerate(maps):
+        if _view(entry, view.name) is not None:
             of = f" {LETTERS[number]}" if len(maps) > 1 else ""
-            found.append((f"prediction-{number}", f"Prediction{of}", "classes", number))
-            found.append((f"errors-{number}", f"Errors{of}", "errors", number))
-    return found
+            layers.append((f"prediction-{number}", f"Prediction{of}", "classes", number))
+            layers.append((f"errors-{number}", f"Errors{of}", "errors", number))
+    return layers
 
 
-def _view(one: EvaluatedMap, scene: str) -> SceneView | None:
-    return next((view for view in one.views if view.name == scene), None)
+def _view(entry: EvaluatedMap, scene: str) -> SceneView | None:
+    return next((view for view in entry.views if view.name == scene), None)
 
 
 def _scene(maps: Sequence[EvaluatedMap], view: SceneView) -> dict[str, Any]:
@@ -218,16 +218,16 @@ def _scene(maps: Sequence[EvaluatedMap], view: SceneView) -> dict[str, Any]:
     alt = f"True classes of the scene {view.name}: {_shares(truth.tolist(), counts[0])}"
     stills.append(_still("truth", "Truth", alt, "png", view.truth))
     regions = []
-    for index, (one, count) in enumerate(zip(maps, counts, strict=True)):
-        labels = one.result.protocol.labels
+    for index, (entry, count) in enumerate(zip(maps, counts, strict=True)):
+        labels = entry.result.protocol.labels
         matrix, of = count.matrices[labels].matrix, f" {letters[index]}".rstrip()
-        scores = matrix.scores(one.result.protocol)
+        scores = matrix.scores(entry.result.protocol)
         facts.append(
             f"OA{of} {percent(scores.overall_accuracy)} %, mIoU {percent(scores.mean_iou)} %"
         )
-        own = _view(one, view.name)
+        own = _view(entry, view.name)
         if own is not None:
-            alts = _alternatives(one.name, view.name, matrix, count)
+            alts = _alternatives(entry.name, view.name, matrix, count)
             stills.append(
                 _still(f"prediction-{index}", f"Prediction{of}", alts[0], "png", own.prediction)
             )

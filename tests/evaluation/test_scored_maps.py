@@ -1,5 +1,6 @@
 """`hrrsi eval` of maps that are there, one or two: what is scored, and what is said of it."""
 
+import html
 import json
 import os
 import subprocess
@@ -119,8 +120,8 @@ def test_what_differs_in_reading_two_maps_is_said_of_each(labelled_scenes, tmp_p
     first, second = text[text.index("of A:") :].split("of B:")
     assert "laid on the labels' grid" in second.split("Scenes:")[0]
     assert "laid on the labels' grid" not in first
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("laid on the labels&#x27; grid by nearest pixel; b.tif.") == 1
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.count("laid on the labels' grid by nearest pixel; b.tif.") == 1
 
 
 def test_maps_on_other_grids_are_compared_on_one_against_polygons(labelled_scenes, tmp_path):
