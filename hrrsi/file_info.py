@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.extras import requiring
 from hrrsi.graphs.network_graph import NetworkGraph
 from hrrsi.maps.class_raster import read_class_raster
@@ -58,7 +58,7 @@ def info(path: str | Path) -> FileInfo:
             opens.
 
     Raises:
-        HrrsiError: It is none of these, or damaged.
+        InputError: It is none of these, or damaged.
     """
     local = Path(path)
     if not is_local(str(path)):
@@ -70,7 +70,7 @@ def info(path: str | Path) -> FileInfo:
             return _dataset_info(local)
         run = _run_info(local)
         if run is None:
-            raise HrrsiError(
+            raise InputError(
                 f"is a folder without {DESCRIPTION}, and none of a run",
                 where=path,
                 fix="name a tiled dataset, a run folder, a weights file or a raster",
@@ -111,7 +111,6 @@ def _encoder_info(path: Path, about: dict[str, Any]) -> FileInfo:
         ("encoder", f"{about.get('encoder')}, {_size(path)}"),
         ("trained", f"by `hrrsi pretrain` on images of {len(about.get('classes', []))} classes"),
         ("validation", ", ".join(f"{name} {share_text(value)}" for name, value in scores)),
-        ("use", "hrrsi train DATASET --encoder-weights FILE"),
     ]
     return FileInfo("encoder weights", lines, {**about, "file_size": path.stat().st_size})
 
@@ -207,7 +206,7 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
                 {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
             ]
     except (ValueError, TypeError) as error:
-        raise HrrsiError("is no table of metrics", where=path, fix="copy the run again") from error
+        raise InputError("is no table of metrics", where=path, fix="copy the run again") from error
     return [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
 
 

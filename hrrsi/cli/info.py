@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 _WIDTH = 98  # of a line, as reports have it
+_USES = {"encoder weights": [("use", "hrrsi train DATASET --encoder-weights FILE")]}
 
 
 class Format(StrEnum):
@@ -44,12 +45,13 @@ def info(
     import hrrsi
 
     content = hrrsi.info(file)
+    lines = [*content.lines, *_USES.get(content.kind, ())]
     if output_format is Format.JSON:
         typer.echo(json.dumps({"file": file, "kind": content.kind, **content.data}, indent=2))
         return
     typer.echo(f"{file}: {content.kind}")
-    width = max(len(label) for label, _ in content.lines)
-    for label, text in content.lines:
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
         wrapped = textwrap.fill(
             text,
             _WIDTH,

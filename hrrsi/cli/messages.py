@@ -22,6 +22,7 @@ INTERRUPTED = "interrupted; nothing half-written was left under its final name"
 RUNNING_COMMAND: ContextVar[Any] = ContextVar("running command", default=None)
 
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+_OF_OTHER_COMMAND = re.compile(r"`hrrsi\.([a-z]+)\(([a-z0-9_]+)\)`")
 
 
 def in_flags(text: str) -> str:
@@ -29,7 +30,8 @@ def in_flags(text: str) -> str:
 
     Args:
         text: Names parameters between backticks: ```min_area```, ```device=cpu``` or
-            ```overwrite=True```. What the command doesn't take stays as it is.
+            ```overwrite=True```. What the command doesn't take stays as it is. Those of other
+            commands are ```hrrsi.train(encoder_weights)```.
     """
     command = RUNNING_COMMAND.get()
     parameters = {} if command is None else {p.name: p for p in command.params}
@@ -46,7 +48,12 @@ def in_flags(text: str) -> str:
         option = str(max(parameter.opts, key=len))
         return option if value in (None, "True") else f"{option} {value}"
 
-    return _PARAMETER.sub(flag, text)
+    def of_other_command(match: re.Match[str]) -> str:
+        function, name = match.groups()
+        command = {"evaluate": "eval"}.get(function, function)
+        return f"`hrrsi {command} --{name.replace('_', '-')}`"
+
+    return _OF_OTHER_COMMAND.sub(of_other_command, _PARAMETER.sub(flag, text))
 
 
 def error_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import WeightsError
 from hrrsi.graphs.segmentation import logits_graph
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_reading import read_weights
@@ -25,7 +25,7 @@ class NetworkGraph:
         logit_stride: Pixels of a window that one of its logits stands for along an axis.
 
     Raises:
-        HrrsiError: It can't be read, or its network is one that only PyTorch runs.
+        WeightsError: It can't be read, or its network is one that only PyTorch runs.
     """
 
     logit_stride = 4
@@ -34,10 +34,10 @@ class NetworkGraph:
         self._path = weights
         self.meta, self._tensors = read_weights(weights)
         if not parsed_model(self.meta.model).has_graph:
-            raise HrrsiError(
+            raise WeightsError(
                 f"holds the model {self.meta.model!r}, which only PyTorch runs",
                 where=weights,
-                fix="give --engine torch, or none",
+                fix="give `engine=torch`, or none",
             )
 
     @property
@@ -51,7 +51,7 @@ class NetworkGraph:
         """Return the graph, as `hrrsi.graphs.segmentation.logits_graph` describes it.
 
         Raises:
-            HrrsiError: The tensors are not those of the network that the file names.
+            WeightsError: The tensors are not those of the network that the file names.
         """
         try:
             model = logits_graph(
@@ -64,7 +64,7 @@ class NetworkGraph:
                 dtype,
             )
         except (KeyError, ValueError) as error:
-            raise HrrsiError(
+            raise WeightsError(
                 f"its tensors are not those of the network that it names ({error})",
                 where=self._path,
                 fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",

@@ -14,11 +14,17 @@ import numpy as np
 import onnx
 
 from hrrsi.graphs.graph import Floats, Graph, Map
+from hrrsi.networks.architecture import (
+    HEADS,
+    JOINS,
+    MAP_STAGES,
+    STAGES,
+    STEM_CHANNELS,
+    Bottleneck,
+)
 from hrrsi.networks.names import parsed_model
 
 _ENCODER = "base_network"
-_STAGES = 9
-_MAP_STAGES = (2, 4, 6, 8)
 # two thirds of what bf16 does to the labels it does in these
 _PRECISE_STAGES = 2
 
@@ -37,31 +43,29 @@ def ghostnet_maps(graph: Graph, image: Map) -> list[Map]:
         for stage in range(_PRECISE_STAGES):
             x = _stage(graph, x, stage)
     maps = []
-    for stage in range(_PRECISE_STAGES, _STAGES):
+    for stage in range(_PRECISE_STAGES, len(STAGES)):
         x = _stage(graph, x, stage)
-        if stage in _MAP_STAGES:
+        if stage in MAP_STAGES:
             maps.append(x)
     return maps
 
 
 def _stage(graph: Graph, x: Map, stage: int) -> Map:
-    block = 0
-    while f"{_ENCODER}.blocks.{stage}.{block}.ghost1.primary_conv.0.weight" in graph.tensors:
-        x = _bottleneck(graph, x, f"{_ENCODER}.blocks.{stage}.{block}")
-        block += 1
+    for number, bottleneck in enumerate(STAGES[stage]):
+        x = _bottleneck(graph, x, f"{_ENCODER}.blocks.{stage}.{number}", bottleneck)
     return x
 
 
-def _bottleneck(graph: Graph, image: Map, key: str) -> Map:
+def _bottleneck(graph: Graph, image: Map, key: str, bottleneck: Bottleneck) -> Map:
     # halves stay apart up to the end: putting them behind each other copies the network's largest
     # maps, a tenth of its time in bf16
     halves = _ghost_module(graph, [image], f"{key}.ghost1", relu=True)
-    stride = 2 if f"{key}.conv_dw.weight" in graph.tensors else 1
+    stride = bottleneck.stride
     if stride == 2:
         halves = graph.depthwise_of_parts(
             halves, f"{key}.conv_dw", norm=f"{key}.bn_dw", stride=stride
         )
-    if f"{key}.se.conv_reduce.weight" in graph.tensors:
+    if bottleneck.squeeze:
         halves = _squeeze_excite(graph, halves, f"{key}.se")
     x = graph.concatenate(*_ghost_module(graph, halves, f"{key}.ghost2", relu=False))
     shortcut = image
@@ -93,7 +97,6 @@ def _squeeze_excite(graph: Graph, parts: Sequence[Map], key: str) -> tuple[Map, 
     return tuple(graph.multiply(x, gate) for x, gate in zip(parts, gates, strict=True))
 
 
-_STEM_CHANNELS = {1.0: 16, 1.3: 20, 1.5: 24}
 # heads that only training needs, and BatchNorms' counters
 _NOT_NEEDED = re.compile(r"body_out\.|edge_out\.|.*\.num_batches_tracked$")
 
@@ -132,14 +135,13 @@ def logits_graph(
         raise ValueError(f"{model} does not stand on GhostNet")
     graph = Graph(tensors)
     stem = len(graph.tensors["base_network.conv_stem.weight"])
-    if stem != _STEM_CHANNELS[width_factor]:
+    if stem != STEM_CHANNELS[width_factor]:
         raise ValueError(f"base_network.conv_stem.weight has {stem} channels")
     with graph.precise():
         image = _normalised(graph, bands, height, width, dtype)
-    x4, x8, x16, x32 = ghostnet_maps(graph, image)
-    x = _joined(
-        graph, _joined(graph, _joined(graph, x32, x16, "dec_c3"), x8, "dec_c2"), x4, "dec_c1"
-    )
+    *higher, x = ghostnet_maps(graph, image)
+    for key, high in zip(JOINS, reversed(higher), strict=True):
+        x = _joined(graph, x, high, key)
     x = _head(graph, x, "final_out")
     if network != "ued":
         warped, residue = _body_and_edge(graph, x)
@@ -175,11 +177,11 @@ def _joined(graph: Graph, low: Map, high: Map, key: str) -> Map:
 
 
 def _head(graph: Graph, x: Map, key: str) -> Map:
-    for layer in (0, 1):
+    for layer in range(HEADS[key]):
         part = f"{key}.{layer}.primary"
         x = graph.convolution(x, f"{part}.0", norm=f"{part}.1", relu=True)
     with graph.precise():  # rounded logits would be ties
-        return graph.convolution(x, f"{key}.2")
+        return graph.convolution(x, f"{key}.{HEADS[key]}")
 
 
 def _body_and_edge(graph: Graph, x: Map) -> tuple[Map, Map]:

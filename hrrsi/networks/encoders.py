@@ -10,34 +10,9 @@ import torch
 from timm.models.ghostnet import GhostNet
 from torch import nn
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
+from hrrsi.networks.architecture import MAP_STAGES, STAGES, STRIDES
 from hrrsi.networks.network import padded_to_multiples
-
-# Kernel, expansion, output channels, squeeze-excite ratio, stride of every bottleneck:
-# Han et al. 2020, "GhostNet: More Features from Cheap Operations", the architecture table.
-_STAGES: list[list[list[int | float]]] = [
-    [[3, 16, 16, 0, 1]],
-    [[3, 48, 24, 0, 2]],
-    [[3, 72, 24, 0, 1]],
-    [[5, 72, 40, 0.25, 2]],
-    [[5, 120, 40, 0.25, 1]],
-    [[3, 240, 80, 0, 2]],
-    [
-        [3, 200, 80, 0, 1],
-        [3, 184, 80, 0, 1],
-        [3, 184, 80, 0, 1],
-        [3, 480, 112, 0.25, 1],
-        [3, 672, 112, 0.25, 1],
-    ],
-    [[5, 672, 160, 0.25, 2]],
-    [
-        [5, 960, 160, 0, 1],
-        [5, 960, 160, 0.25, 1],
-        [5, 960, 160, 0, 1],
-        [5, 960, 160, 0.25, 1],
-    ],
-]
-_MAP_STAGES = (2, 4, 6, 8)
 
 
 def ghostnet_classifier(width: float, bands: int, classes: int) -> GhostNet:
@@ -48,7 +23,8 @@ def ghostnet_classifier(width: float, bands: int, classes: int) -> GhostNet:
         bands: Number of input bands.
         classes: Number of classes; 0: without the classifier.
     """
-    return GhostNet(cfgs=_STAGES, width=width, in_chans=bands, num_classes=classes)
+    stages = [[list(bottleneck) for bottleneck in stage] for stage in STAGES]
+    return GhostNet(cfgs=stages, width=width, in_chans=bands, num_classes=classes)
 
 
 class GhostNetEncoder(nn.Module):
@@ -68,10 +44,10 @@ class GhostNetEncoder(nn.Module):
         self.conv_stem = ghostnet.conv_stem
         self.bn1 = ghostnet.bn1
         self.act1 = ghostnet.act1
-        self.blocks = ghostnet.blocks[: len(_STAGES)]
+        self.blocks = ghostnet.blocks[: len(STAGES)]
         bottlenecks: Any = ghostnet.blocks
         self.channels: tuple[int, ...] = tuple(
-            bottlenecks[stage][-1].ghost2.out_chs for stage in _MAP_STAGES
+            bottlenecks[stage][-1].ghost2.out_chs for stage in MAP_STAGES
         )
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
@@ -87,12 +63,11 @@ class GhostNetEncoder(nn.Module):
         maps = []
         for stage, block in enumerate(self.blocks):
             x = block(x)
-            if stage in _MAP_STAGES:
+            if stage in MAP_STAGES:
                 maps.append(x)
         return maps
 
 
-_STRIDES = (4, 8, 16, 32)
 _PROBE = (96, 160)  # multiples of 32, and of no encoder's own size
 
 
@@ -112,7 +87,7 @@ class TimmEncoder(nn.Module):
         channels: Channels of the maps.
 
     Raises:
-        HrrsiError: timm has no such encoder, or it lacks a stride, or takes images of one size
+        OptionError: timm has no such encoder, or it lacks a stride, or takes images of one size
             only.
     """
 
@@ -125,13 +100,13 @@ class TimmEncoder(nn.Module):
         info = self.features.feature_info
         strides = info.reduction()
         positions = {stride: position for position, stride in enumerate(strides)}
-        if not positions.keys() >= set(_STRIDES):
-            raise HrrsiError(
+        if not positions.keys() >= set(STRIDES):
+            raise OptionError(
                 f"the encoder {name} has maps at strides {', '.join(map(str, strides))}, and the "
-                f"decoder joins those at {', '.join(map(str, _STRIDES))}",
+                f"decoder joins those at {', '.join(map(str, STRIDES))}",
                 fix="choose another encoder, e.g. resnet18",
             )
-        self._positions = [positions[stride] for stride in _STRIDES]
+        self._positions = [positions[stride] for stride in STRIDES]
         self._channels_last = str(getattr(self.features, "output_fmt", "")).endswith("NHWC")
         self.channels: tuple[int, ...] = tuple(info.channels()[p] for p in self._positions)
         _check_maps(self, name, bands)
@@ -145,14 +120,14 @@ class TimmEncoder(nn.Module):
         Returns:
             Four float tensors (N, channels[i], ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
         """
-        found = self.features(padded_to_multiples(image, _STRIDES[-1]))
-        maps = [found[position] for position in self._positions]
+        features = self.features(padded_to_multiples(image, STRIDES[-1]))
+        maps = [features[position] for position in self._positions]
         if self._channels_last:
             maps = [each.permute(0, 3, 1, 2) for each in maps]
         height, width = image.shape[-2:]
         return [
             each[..., : -(-height // stride), : -(-width // stride)]
-            for stride, each in zip(_STRIDES, maps, strict=True)
+            for stride, each in zip(STRIDES, maps, strict=True)
         ]
 
 
@@ -160,13 +135,13 @@ def check_timm_name(name: str) -> None:
     """Raise unless timm knows an encoder, and the weights that a tag behind its name stands for.
 
     Raises:
-        HrrsiError: It does not; names those that are spelt alike.
+        OptionError: It does not; names those that are spelt alike.
     """
     base, _, tag = name.partition(".")
     if timm.is_model(base):
         tags = timm.models.get_arch_pretrained_cfgs(base)
         if tag and name not in tags:
-            raise HrrsiError(
+            raise OptionError(
                 f"timm {timm.__version__} has no weights {tag!r} of {base}",
                 fix=f"choose from {', '.join(each.partition('.')[2] for each in tags)}, or none",
             )
@@ -174,7 +149,7 @@ def check_timm_name(name: str) -> None:
     known = timm.list_models()
     longer = [each for each in known if each.startswith(f"{base}_")]
     close = longer[:3] or get_close_matches(base, known, n=3)
-    raise HrrsiError(
+    raise OptionError(
         f"timm {timm.__version__} has no encoder {base!r}",
         fix=f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() in Python",
     )
@@ -189,7 +164,7 @@ def _features(name: str, bands: int) -> Any:
         except TypeError:  # all others do not know the option
             return timm.create_model(name, **options)
     except Exception as error:  # whatever a model's own constructor raises
-        raise HrrsiError(
+        raise OptionError(
             f"timm can't give the maps of the encoder {name} ({_first_line(error)})",
             fix="choose another encoder, e.g. resnet18",
         ) from error
@@ -199,7 +174,7 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
     """Raise unless the maps of an image of some size are as large as their strides say.
 
     Raises:
-        HrrsiError: They are not, or the encoder does not take such an image.
+        OptionError: They are not, or the encoder does not take such an image.
     """
     training = encoder.training
     height, width = _PROBE
@@ -209,7 +184,7 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
     except Exception as error:  # encoders that take one size say so in many ways
         own = timm.get_pretrained_cfg(name)
         size = "x".join(map(str, own.input_size[1:])) if own else "one size"
-        raise HrrsiError(
+        raise OptionError(
             f"the encoder {name} takes images of {size} px only ({_first_line(error)})",
             fix="choose one that takes any size, e.g. resnet18",
         ) from error
@@ -217,10 +192,10 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
         encoder.train(training)
     expected = [
         (channels, height // stride, width // stride)
-        for channels, stride in zip(encoder.channels, _STRIDES, strict=True)
+        for channels, stride in zip(encoder.channels, STRIDES, strict=True)
     ]
     if [tuple(each.shape[1:]) for each in maps] != expected:
-        raise HrrsiError(
+        raise OptionError(
             f"the maps of the encoder {name} lack the borders of the image",
             fix="choose another encoder, e.g. resnet18",
         )

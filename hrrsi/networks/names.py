@@ -3,10 +3,10 @@
 import re
 from typing import NamedTuple
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import OptionError
 
 NETWORKS = ("ued", "ued_bes", "ued_bes_sfm")
-_WIDTHS = {"": 1.0, "_1p3": 1.3, "_1p5": 1.5}
+WIDTHS = {"": 1.0, "_1p3": 1.3, "_1p5": 1.5}
 _GHOSTNETS = {1.0: "ghostnet_100", 1.3: "ghostnet_130", 1.5: "ghostnet_150"}
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # some end in the tag of their weights
 
@@ -20,7 +20,7 @@ _BASELINE_ENCODERS = {
 }
 
 GHOSTNET_MODELS: tuple[str, ...] = tuple(
-    f"{network}{suffix}" for suffix in _WIDTHS for network in NETWORKS
+    f"{network}{suffix}" for suffix in WIDTHS for network in NETWORKS
 )
 BASELINE_MODELS: tuple[str, ...] = (
     *(f"ued-resnet{depth}" for depth in (18, 34, 50, 101)),
@@ -56,25 +56,25 @@ def parsed_model(model: str) -> ModelName:
     looked up here); or that of a baseline.
 
     Raises:
-        HrrsiError: The name is not a model's.
+        OptionError: The name is not a model's.
     """
     if model in _BASELINE_ENCODERS:
         return ModelName(model, _BASELINE_ENCODERS[model], None)
     base, dash, encoder = model.partition("-")
     if dash and base in NETWORKS and _TIMM_NAME.fullmatch(encoder):
-        for width, suffix in zip(_WIDTHS.values(), _WIDTHS, strict=True):
+        for width, suffix in zip(WIDTHS.values(), WIDTHS, strict=True):
             if encoder.partition(".")[0] == _GHOSTNETS[width]:
-                raise HrrsiError(
+                raise OptionError(
                     f"{encoder} is the encoder of {base}{suffix} itself", fix=f"give {base}{suffix}"
                 )
         return ModelName(base, encoder, None)
-    for suffix, width in _WIDTHS.items():
+    for suffix, width in WIDTHS.items():
         network = base.removesuffix(suffix)
         if not dash and network in NETWORKS and network + suffix == base:
             return ModelName(network, _GHOSTNETS[width], width)
-    raise HrrsiError(
+    raise OptionError(
         f"unknown model {model!r}",
-        fix=f"choose from {', '.join(NETWORKS)}, alone, with {' or '.join(s for s in _WIDTHS if s)}"
+        fix=f"choose from {', '.join(NETWORKS)}, alone, with {' or '.join(s for s in WIDTHS if s)}"
         f" (wider) or with -ENCODER (one of timm's, e.g. ued-resnet18), and from "
         f"{', '.join(_BASELINE_ENCODERS)}",
     )

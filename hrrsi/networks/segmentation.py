@@ -4,12 +4,11 @@ import torch
 from torch import nn
 
 from hrrsi.extras import requiring
+from hrrsi.networks.architecture import FEATURES, HEADS
 from hrrsi.networks.decoder import BodyEdgeDecoupling, ConvNorm, JoinStep, ScoreFusion
 from hrrsi.networks.encoders import GhostNetEncoder, TimmEncoder
 from hrrsi.networks.names import parsed_model
 from hrrsi.networks.network import SegmentationNetwork
-
-_FEATURES = 24
 
 
 class UED(SegmentationNetwork):
@@ -34,7 +33,7 @@ class UED(SegmentationNetwork):
         self.dec_c3 = JoinStep(c32, c16)
         self.dec_c2 = JoinStep(c16, c8)
         self.dec_c1 = JoinStep(c8, c4)
-        self.final_out = _head(c4, self._final_channels(), convolutions=2, bias=False)
+        self.final_out = _head("final_out", c4, self._final_channels(), bias=False)
 
     @property
     def encoder(self) -> nn.Module:
@@ -76,15 +75,15 @@ class UEDBES(UED):
         self, num_classes: int, encoder: GhostNetEncoder | TimmEncoder, bands: int = 3
     ) -> None:
         super().__init__(num_classes, encoder, bands)
-        self.decouple_body_edge = BodyEdgeDecoupling(_FEATURES)
+        self.decouple_body_edge = BodyEdgeDecoupling(FEATURES)
         self.decouple_body = _refinement()
         self.decouple_edge = _refinement()
-        self.seg_out = _head(_FEATURES, num_classes, convolutions=2)
-        self.body_out = _head(_FEATURES, num_classes, convolutions=1)
-        self.edge_out = _head(_FEATURES, 1, convolutions=1)
+        self.seg_out = _head("seg_out", FEATURES, num_classes)
+        self.body_out = _head("body_out", FEATURES, num_classes)
+        self.edge_out = _head("edge_out", FEATURES, 1)
 
     def _final_channels(self) -> int:
-        return _FEATURES
+        return FEATURES
 
     def _body_and_edge(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         warped, residue = self.decouple_body_edge(self._features(image))
@@ -132,7 +131,7 @@ class UEDBESSFM(UEDBES):
         self, num_classes: int, encoder: GhostNetEncoder | TimmEncoder, bands: int = 3
     ) -> None:
         super().__init__(num_classes, encoder, bands)
-        self.fusion_score = ScoreFusion(_FEATURES)
+        self.fusion_score = ScoreFusion(FEATURES)
 
     def _fused(
         self, body: torch.Tensor, edge: torch.Tensor
@@ -153,7 +152,8 @@ def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationN
         bands: Number of input bands.
 
     Raises:
-        HrrsiError: The name is not a model's, or its encoder can't carry the network.
+        OptionError: The name is not a model's, or its encoder can't carry the network.
+        DependencyError: The library of a baseline is not installed.
     """
     name = parsed_model(model)
     if name.network not in _NETWORKS:
@@ -169,12 +169,12 @@ def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationN
     return _NETWORKS[name.network](num_classes, encoder, bands)
 
 
-def _head(inputs: int, outputs: int, *, convolutions: int, bias: bool = True) -> nn.Sequential:
+def _head(key: str, inputs: int, outputs: int, *, bias: bool = True) -> nn.Sequential:
     return nn.Sequential(
-        *(ConvNorm(inputs, inputs) for _ in range(convolutions)),
+        *(ConvNorm(inputs, inputs) for _ in range(HEADS[key])),
         nn.Conv2d(inputs, outputs, 1, bias=bias),
     )
 
 
 def _refinement() -> nn.Sequential:
-    return nn.Sequential(ConvNorm(_FEATURES, _FEATURES), nn.Conv2d(_FEATURES, _FEATURES, 3, 1, 1))
+    return nn.Sequential(ConvNorm(FEATURES, FEATURES), nn.Conv2d(FEATURES, FEATURES, 3, 1, 1))

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save
 from hrrsi.errors import HrrsiError, WeightsError
 from hrrsi.files import replacing
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.architecture import STEM_CHANNELS
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.names import WIDTHS
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import (
@@ -25,7 +27,6 @@ from hrrsi.networks.weights_file import (
     refuse_run_checkpoint,
 )
 
-_WIDTH_SUFFIXES = {16: "", 20: "_1p3", 24: "_1p5"}  # by channels of the stem
 _CLASSIFICATION_ONLY = (
     "base_network.blocks.9.",
     "base_network.conv_head.",
@@ -128,7 +129,8 @@ def _published_meta(tensors: Mapping[str, torch.Tensor], path: Path) -> ModelMet
     else:
         model, head = "ued", "final_out.2.weight"
     stem = tensors.get("base_network.conv_stem.weight")
-    suffix = None if stem is None else _WIDTH_SUFFIXES.get(stem.shape[0])
+    suffixes = {STEM_CHANNELS[width]: suffix for suffix, width in WIDTHS.items()}
+    suffix = None if stem is None else suffixes.get(stem.shape[0])
     if head not in tensors or suffix is None:
         raise WeightsError(
             "holds the weights of another network", where=path, fix="use one of hrrsi's networks"

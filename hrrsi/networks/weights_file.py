@@ -102,6 +102,6 @@ def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
         raise WeightsError(
             f"holds the encoder {encoder.get('encoder')} alone, as `hrrsi pretrain` writes it",
             where=path,
-            fix="train a network that starts from it: `hrrsi train --encoder-weights`",
+            fix="train a network that starts from it: `hrrsi.train(encoder_weights)`",
         )
     return ModelMeta.from_metadata(metadata, path)

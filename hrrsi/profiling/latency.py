@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import DeviceError
 from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
@@ -39,7 +39,7 @@ def model_latency(
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        HrrsiError: The device's memory does not hold network and batch.
+        DeviceError: The device's memory does not hold network and batch.
     """
     # the process that measures imports this module, and its memory counts
     from hrrsi.networks.segmentation import build_network
@@ -74,9 +74,9 @@ def weights_latency(path: Path, *, size: int = 512, batch: int = 1, device: str 
         try:
             return executor.submit(_measure, path, size, batch, device).result()
         except BrokenProcessPool as error:
-            raise HrrsiError(
+            raise DeviceError(
                 "the process that measured the latency was killed, likely for its memory",
-                fix="lower --batch or --size",
+                fix="lower `batch` or `size`",
             ) from error
 
 

@@ -107,7 +107,11 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
         ("pth without state", "no model_state_dict"),
         ("page pth", "neither a .safetensors nor a PyTorch file; give another file; download"),
         ("noise pth", "neither a .safetensors nor a PyTorch file; give another file; download"),
-        ("encoder", "holds the encoder resnet18 alone, as `hrrsi pretrain` writes it; train"),
+        (
+            "encoder",
+            "holds the encoder resnet18 alone, as `hrrsi pretrain` writes it; train a network that "
+            "starts from it: `hrrsi train --encoder-weights`",
+        ),
         ("missing", "no such weights file"),
     ],
     indirect=["bad_weights"],
