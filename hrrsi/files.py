@@ -62,9 +62,9 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         OutputError: The folder can't be created or written to.
     """
     prepare_folder(path.parent)
-    named = path.with_name(path.name + ".scratch")
-    _remove_leftovers(named)
-    folder = named.with_name(f".{named.stem}.partial-{os.getpid()}{named.suffix}")
+    scratch = path.with_name(path.name + ".scratch")
+    _remove_leftovers(scratch)
+    folder = scratch.with_name(f".{scratch.stem}.partial-{os.getpid()}{scratch.suffix}")
     _remove(folder)
     folder.mkdir()
     try:
@@ -86,10 +86,10 @@ def naming(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename
-        if isinstance(named, str | Path) and Path(named).is_relative_to(temporary):
-            error.filename = str(path / Path(named).relative_to(temporary))
-        elif named is None and is_full_disk(error):
+        name = error.filename
+        if isinstance(name, str | Path) and Path(name).is_relative_to(temporary):
+            error.filename = str(path / Path(name).relative_to(temporary))
+        elif name is None and is_full_disk(error):
             error.filename = str(path)
         raise
 
@@ -132,13 +132,13 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    files = [path] if path.is_file() else []
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if not path.is_file():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -131,8 +131,8 @@ class Baseline(SegmentationNetwork):
     def coarse_logits(self, image: torch.Tensor) -> torch.Tensor:
         """Return class logits (N, classes, H, W) of a normalised (N, bands, H, W)."""
         height, width = image.shape[-2:]
-        found: Any = self.model(padded_to_multiples(image, self._multiple))
-        logits: torch.Tensor = found["out"] if isinstance(found, dict) else found
+        maps: Any = self.model(padded_to_multiples(image, self._multiple))
+        logits: torch.Tensor = maps["out"] if isinstance(maps, dict) else maps
         return logits[..., :height, :width]
 
 

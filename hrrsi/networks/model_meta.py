@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import HrrsiError, WeightsError
+from hrrsi.errors import OptionError, WeightsError
 from hrrsi.networks.names import parsed_model
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ModelMeta(Mapping[str, Any]):
             ) from error
         try:
             parsed_model(meta.model)
-        except HrrsiError as error:
+        except OptionError as error:
             raise WeightsError(
                 f"holds the model {meta.model!r}, which this version does not know",
                 where=path,

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from hrrsi.errors import HrrsiError, WeightsError
+from hrrsi.errors import OptionError, WeightsError
 from hrrsi.files import replacing
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.architecture import STEM_CHANNELS
@@ -48,7 +48,7 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
     meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
     try:
         network = build_network(meta.model, len(meta.classes), meta.band_count)
-    except HrrsiError as error:  # of an encoder that timm does not know here
+    except OptionError as error:  # of an encoder that timm does not know here
         raise WeightsError(error.what, where=path, fix=error.fix) from error
     _load_tensors(network, tensors, path)
     network.meta = meta

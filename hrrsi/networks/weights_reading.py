@@ -55,7 +55,8 @@ def read_meta(path: str | Path) -> ModelMeta:
     """Return what a weights file or a published checkpoint says of itself.
 
     Raises:
-        HrrsiError: As `read_weights`.
+        WeightsError: As `read_weights`.
+        MissingInputError: Likewise.
     """
     with open_weights(weights_file(Path(path))) as file:
         return meta_of(file.metadata() or {}, Path(path))
@@ -86,7 +87,8 @@ def weights_file(path: Path) -> Path:
     made from.
 
     Raises:
-        HrrsiError: As `read_weights`.
+        WeightsError: As `read_weights`.
+        MissingInputError: Likewise.
     """
     if is_safetensors(path):
         return path

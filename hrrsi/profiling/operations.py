@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import InputError
 from hrrsi.networks.decoder import ScoreFusion
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
@@ -32,7 +32,7 @@ def profile_model(
         size: Rows and columns of the window, at least 32.
 
     Raises:
-        HrrsiError: The name is not a model's, or its encoder can't carry the network.
+        OptionError: The name is not a model's, or its encoder can't carry the network.
     """
     network = build_network(model, classes).eval()
     return _profile(network, model, None, size, len(safetensors.torch.save(network.state_dict())))
@@ -42,7 +42,7 @@ def profile_weights(path: Path, *, size: int = PUBLISHED_SIZE) -> Profile:
     """Return what the network in a weights file costs.
 
     Raises:
-        HrrsiError: Not a weights file (see `hrrsi.networks.weights.load_network`).
+        WeightsError: Not a weights file (see `hrrsi.networks.weights.load_network`).
     """
     network, meta = load_network(path)
     return _profile(network, meta.model, path.name, size, path.stat().st_size)
@@ -68,30 +68,30 @@ def _profile(
 
 def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
     """Return what one forward pass of a (1, bands, size, size) window computes."""
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def count(module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(module, nn.Conv2d):
             taps = module.weight[0].numel()
-            counted["convolutions"] += output.numel() * taps
-            counted["biases"] += output.numel() if module.bias is not None else 0
+            counts["convolutions"] += output.numel() * taps
+            counts["biases"] += output.numel() if module.bias is not None else 0
         elif isinstance(module, nn.Linear):
-            counted["convolutions"] += output.numel() * module.in_features
-            counted["biases"] += output.numel() if module.bias is not None else 0
+            counts["convolutions"] += output.numel() * module.in_features
+            counts["biases"] += output.numel() if module.bias is not None else 0
         elif isinstance(module, nn.BatchNorm2d):
-            counted["norms"] += 2 * output.numel()
+            counts["norms"] += 2 * output.numel()
         elif isinstance(module, nn.ReLU):
-            counted["relus"] += output.numel()
+            counts["relus"] += output.numel()
         elif isinstance(module, ScoreFusion):
             # the outer product of row and column means: a matrix product of inner dimension 1
-            counted["matrix products"] += output[1].numel()
+            counts["matrix products"] += output[1].numel()
 
     with _hooked(network, count), torch.inference_mode():
         device = next(network.parameters()).device
         network(torch.zeros(1, bands, size, size, device=device))
     return Operations(
-        macs=counted["convolutions"] + counted["matrix products"],
-        published=sum(counted[what] for what in ("convolutions", "biases", "norms", "relus")),
+        macs=counts["convolutions"] + counts["matrix products"],
+        published=sum(counts[what] for what in ("convolutions", "biases", "norms", "relus")),
     )
 
 
@@ -108,10 +108,10 @@ def _hooked(network: nn.Module, hook: Any) -> Iterator[None]:
 def _ptflops_macs(network: nn.Module, bands: int, size: int) -> int:
     from ptflops import get_model_complexity_info
 
-    said = io.StringIO()
+    output = io.StringIO()
     with (
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         torch.inference_mode(),
     ):
         macs, _ = get_model_complexity_info(
@@ -122,6 +122,6 @@ def _ptflops_macs(network: nn.Module, bands: int, size: int) -> int:
             backend="pytorch",
         )
     if macs is None:
-        last = said.getvalue().strip().rsplit("\n", 1)[-1]
-        raise HrrsiError(f"ptflops could not count it ({last})", where=type(network).__name__)
+        last = output.getvalue().strip().rsplit("\n", 1)[-1]
+        raise InputError(f"ptflops could not count it ({last})", where=type(network).__name__)
     return int(macs)
