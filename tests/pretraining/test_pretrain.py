@@ -266,6 +266,7 @@ def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
     assert not [p for p in run_folder.iterdir() if "partial" in p.name]
 
 
+@pytest.mark.slow  # the loop is that of `hrrsi train`, which training/test_train.py interrupts
 def test_ctrl_c_is_one_line_and_keeps_the_run(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hrrsi", "pretrain", "--data", str(folder)]
     command += ["--encoder", "resnet10t", "--epochs", "9999", "--out", str(tmp_path), *QUICK]

@@ -183,6 +183,7 @@ def test_a_run_that_exists_is_refused_before_others_are_started(
         check_run(quick(dataset, two_processes.published, devices=2, batch=4))
 
 
+@pytest.mark.slow  # test_train_failures.py has errors of one process, and of all under torchrun
 def test_an_error_in_training_is_one_line(dataset: Path, tmp_path: Path) -> None:
     line = command(dataset, tmp_path, "published", model="ued", lr=1e30, epochs=50)
     result = finished([sys.executable, "-m", "hrrsi", *line.split()])

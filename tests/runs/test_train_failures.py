@@ -221,6 +221,7 @@ def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> 
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, result.stderr
     assert "the loss is" in errors[0]
+    assert (tmp_path / "ued" / "nan_batch.safetensors").is_file()
 
 
 def test_what_one_process_finds_alone_is_said_once(dataset: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from samples.full_disk import largest_file
 from samples.made_dataset import save_made_dataset
 from typer.testing import CliRunner, Result
 
@@ -138,6 +139,7 @@ def test_same_seed_same_curve_for_any_number_of_workers(dataset: Path, tmp_path:
     assert without_seconds(tmp_path / "a" / "ued") == without_seconds(tmp_path / "b" / "ued")
 
 
+@pytest.mark.slow  # runs/test_train_resume.py kills a run while it writes a checkpoint
 def test_killed_run_resumes_on_the_undisturbed_curve(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -451,16 +453,7 @@ def test_loss_that_is_no_number_stops_the_run(dataset: Path, tmp_path: Path) -> 
 
 
 def test_full_disk_is_one_line(dataset: Path, tmp_path: Path) -> None:
-    code = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
-        "from hrrsi.cli import main; main()"
-    )
-    arguments = ["train", str(dataset), "--model", "ued", "--epochs", "1", "--out", str(tmp_path)]
-    finished = subprocess.run(
-        [sys.executable, "-c", code, *arguments, *QUICK], capture_output=True, text=True
-    )
-    assert finished.returncode == 1
-    assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
-    assert "disk is full" in finished.stderr
+    with largest_file(2_000_000):
+        result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK)
+    assert_one_line_error(result, "disk is full")
     assert not (tmp_path / "ued" / "best.safetensors").exists()
