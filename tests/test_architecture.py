@@ -21,11 +21,8 @@ LIGHT_PACKAGES = {"typer", "hrrsi"}
 
 # What breaks a rule still, by rule. To shrink: what is mended must leave it, nothing may enter it.
 STILL_BROKEN: dict[str, set[str]] = {
-    "rooms import what the table of ARCHITECTURE.md allows": {
-        "hrrsi.maps.preview imports hrrsi.prediction.mapped_scene",
-    },
+    "rooms import what the table of ARCHITECTURE.md allows": set(),
     "a command is a function of 80 lines at most": {
-        "hrrsi.cli.predict.predict",
         "hrrsi.cli.pretrain.pretrain",
         "hrrsi.cli.train.train",
     },

@@ -21,6 +21,7 @@ from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 
 if TYPE_CHECKING:
     from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
+    from hrrsi.prediction.predict import ScenesFailedError
 
 _READING = "How scenes are read"
 _MORE = "More outputs"
@@ -184,29 +185,30 @@ def predict(
 
     with scene_warnings_in_one_line():
         if dry_run:
-            plans = plan(
-                scenes, weights=weights, out=out, options=options, engine=engine, outputs=outputs
-            )
-            _print_plan(plans)
+            _print_plan(plan(scenes, weights, out, options, engine, outputs))
             return
         try:
             map_scenes(
                 scenes,
-                weights=weights,
-                out=out,
-                options=options,
-                engine=engine,
-                outputs=outputs,
+                weights,
+                out,
+                options,
+                engine,
+                outputs,
                 show_progress=not quiet,
                 on_mapped=_print_mapped,
                 on_failed=_print_failure,
             )
         except ScenesFailedError as failed:
-            typer.echo(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
-            for scene, error in failed.failures.items():
-                line = error_line(error)
-                typer.echo(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
+            _print_failures(failed)
             raise
+
+
+def _print_failures(failed: ScenesFailedError) -> None:
+    typer.echo(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
+    for scene, error in failed.failures.items():
+        line = error_line(error)
+        typer.echo(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
 
 
 def _print_failure(scene: str, error: Exception) -> None:

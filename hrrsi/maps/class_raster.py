@@ -18,8 +18,11 @@ from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.raw_pyramid import LabelPyramid, write_errors
 from hrrsi.maps.styles import pam_xml, qml_style
 from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import rasterio_window
+from hrrsi.scenes.windows import Window
 
 TAG = "HRRSI_"  # what our tags begin with
+_STRIP_ROWS = 512
 
 
 class ClassRasterContent(NamedTuple):
@@ -128,6 +131,18 @@ def read_class_raster(path: str | Path) -> ClassRasterContent | None:
         if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
     }
     return ClassRasterContent(classes, class_pixels, nodata, provenance)
+
+
+def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the rows of a finished map from top to bottom, (rows, width) uint8 each.
+
+    Raises:
+        InputError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        for row in range(0, dataset.height, _STRIP_ROWS):
+            part = Window(row, 0, min(_STRIP_ROWS, dataset.height - row), dataset.width)
+            yield dataset.read(1, window=rasterio_window(part))
 
 
 def run_of(path: Path) -> str | None:

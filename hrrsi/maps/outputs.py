@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
+from hrrsi.scenes.raster_opening import is_local
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
+_MAP_SUFFIX = f"{_MAP_ENDING}.tif"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,70 @@ class Outputs:
         if self.vector is not None and self.vector.suffix.lower() != ".gpkg":
             found.append(self.vector.with_suffix(".qml"))
         return list(dict.fromkeys(found))
+
+
+def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
+    """Return where the map of each scene goes.
+
+    Maps are named ``SCENE_classes.tif``. Where scenes of different folders have the same name,
+    the names of their folders come before it, as many as tell them apart.
+
+    Args:
+        scenes: The rasters.
+        out: A ``.tif`` file for one scene, or a folder; by default the current folder.
+
+    Raises:
+        OutputError: `out` is one file for several scenes or not a GeoTIFF, two maps would get the
+            same name, or a map would replace one of the scenes.
+    """
+    text = "" if out is None else str(out)
+    folder = Path(text)
+    is_folder = folder.is_dir() or text.endswith("/") or not folder.suffix
+    if is_folder:
+        paths = [folder / name for name in _map_names(scenes)]
+    elif folder.suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(
+            "a class map is a GeoTIFF", where=text, fix="let its name end in .tif, or name a folder"
+        )
+    elif len(scenes) > 1:
+        raise OutputError(
+            f"is one file for {len(scenes)} scenes", where=text, fix="let `out` be a folder"
+        )
+    else:
+        paths = [folder]
+    inputs = {Path(s).resolve(): s for s in scenes if is_local(s)}
+    for path in paths:
+        if path.resolve() in inputs:
+            raise OutputError(
+                "is one of the scenes, and a map would replace it",
+                where=path,
+                fix="leave out maps that were made before, or choose another `out`",
+            )
+    return paths
+
+
+def _map_names(scenes: Sequence[str]) -> list[str]:
+    names = [PurePosixPath(s).stem for s in scenes]
+    parents = [PurePosixPath(_absolute(s)).parent.parts[1:] for s in scenes]
+    for depth in range(1, 1 + max(len(p) for p in parents)):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        names = [
+            "_".join((*folders[-depth:], PurePosixPath(scene).stem)) if name in twice else name
+            for scene, folders, name in zip(scenes, parents, names, strict=True)
+        ]
+    for name, count in Counter(names).items():
+        if count > 1:
+            first, second = [s for s, n in zip(scenes, names, strict=True) if n == name][:2]
+            raise OutputError(
+                f"and {second} would both be mapped to {name}{_MAP_SUFFIX}",
+                where=first,
+                fix="map them in two calls with different `out`",
+            )
+    return [name + _MAP_SUFFIX for name in names]
+
+
+def _absolute(scene: str) -> str:
+    return str(Path(scene).resolve()) if is_local(scene) else scene
 
 
 def scene_outputs(

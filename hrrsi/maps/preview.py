@@ -13,8 +13,8 @@ from rasterio.enums import Resampling
 
 from hrrsi.classes import class_palette
 from hrrsi.files import replacing
+from hrrsi.maps.class_areas import MapSummary
 from hrrsi.maps.class_raster import TAG
-from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.quantities import area_text
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene_picture import NO_DATA_COLOUR, scene_picture, text_font
@@ -28,27 +28,30 @@ _FAINT = (108, 117, 125)
 _RULE = (222, 226, 230)
 
 
-def write_preview(mapped: MappedScene, path: Path, *, bands: Sequence[int] | None = None) -> None:
+def write_preview(
+    path: Path, summary: MapSummary, class_map: Path, *, bands: Sequence[int] | None = None
+) -> None:
     """Write a PNG of a scene, its map and the legend with shares and areas.
 
     The rasters are read decimated, so their size does not matter.
 
     Args:
-        mapped: The scene and its map.
         path: The PNG; what is there is replaced.
+        summary: What the map says.
+        class_map: The map.
         bands: The 1-based bands that the network saw; the first three (or the first alone) are
             shown.
 
     Raises:
         HrrsiError: A raster can't be read, or the PNG not be written.
     """
-    height, width = _panel_size(mapped.height, mapped.width)
+    height, width = _panel_size(summary.height, summary.width)
     scene, labels = (
-        scene_picture(mapped.scene, bands, height, width),
-        _labels(mapped, height, width),
+        scene_picture(summary.scene, bands, height, width),
+        _labels(class_map, height, width),
     )
-    palette = class_palette(mapped.colours, NO_DATA_COLOUR)
-    picture = _layout(mapped, Image.fromarray(scene), Image.fromarray(palette[labels]))
+    palette = class_palette(summary.colours, NO_DATA_COLOUR)
+    picture = _layout(summary, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:
         tags = PngInfo()
         tags.add_text(TAG + "CONTENT", "preview")  # so that it is not taken for a scene
@@ -60,8 +63,8 @@ def _panel_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _labels(mapped: MappedScene, height: int, width: int) -> npt.NDArray[np.uint8]:
-    with open_raster(mapped.path) as dataset:
+def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    with open_raster(path) as dataset:
         enlarged = height > dataset.height
         resampling = Resampling.nearest if enlarged else Resampling.mode
         labels: npt.NDArray[np.uint8] = dataset.read(
@@ -70,9 +73,9 @@ def _labels(mapped: MappedScene, height: int, width: int) -> npt.NDArray[np.uint
     return labels
 
 
-def _layout(mapped: MappedScene, scene: Image.Image, class_map: Image.Image) -> Image.Image:
+def _layout(summary: MapSummary, scene: Image.Image, class_map: Image.Image) -> Image.Image:
     title_height, caption_height = 64, 36
-    rows = len(mapped.classes) + 1 + bool(mapped.nodata_pixels)
+    rows = len(summary.classes) + 1 + bool(summary.nodata_pixels)
     body = max(scene.height, 54 * rows + 20)
     top = _MARGIN + title_height + caption_height
     left, right = _MARGIN, 2 * _MARGIN + scene.width
@@ -82,33 +85,33 @@ def _layout(mapped: MappedScene, scene: Image.Image, class_map: Image.Image) -> 
     )
     draw = ImageDraw.Draw(picture)
     legend_right = legend + _LEGEND_WIDTH
-    title = _fitting(draw, Path(mapped.scene).name, text_font(30, bold=True), legend_right - left)
+    title = _fitting(draw, Path(summary.scene).name, text_font(30, bold=True), legend_right - left)
     draw.text((left, _MARGIN), title, _INK, text_font(30, bold=True), anchor="lt")
-    draw.text((left, _MARGIN + 40), _size_line(mapped), _FAINT, text_font(19), anchor="lt")
+    draw.text((left, _MARGIN + 40), _size_line(summary), _FAINT, text_font(19), anchor="lt")
     for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
         draw.text((x, top - 10), caption, _INK, text_font(20, bold=True), anchor="ls")
     for x, panel in ((left, scene), (right, class_map)):
         picture.paste(panel, (x, top))
         draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=_RULE)
-    _draw_legend(draw, mapped, legend, top)
+    _draw_legend(draw, summary, legend, top)
     return picture
 
 
-def _size_line(mapped: MappedScene) -> str:
-    parts = [f"{mapped.width} x {mapped.height} px"]
-    if mapped.pixel_area is not None:
-        parts.append(f"{mapped.pixel_area**0.5 * 100:.3g} cm per pixel")
-        parts.append(area_text(mapped.width * mapped.height * mapped.pixel_area))
+def _size_line(summary: MapSummary) -> str:
+    parts = [f"{summary.width} x {summary.height} px"]
+    if summary.pixel_area is not None:
+        parts.append(f"{summary.pixel_area**0.5 * 100:.3g} cm per pixel")
+        parts.append(area_text(summary.width * summary.height * summary.pixel_area))
     return "  ·  ".join(parts)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top: int) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, summary: MapSummary, left: int, top: int) -> None:
     right = left + _LEGEND_WIDTH
-    areas = mapped.areas
+    areas = summary.areas
     y = top
-    for index, name in enumerate(mapped.classes):
-        share = mapped.shares[index]
-        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, mapped.colours[index], _RULE)
+    for index, name in enumerate(summary.classes):
+        share = summary.shares[index]
+        draw.rounded_rectangle((left, y, left + 30, y + 30), 5, summary.colours[index], _RULE)
         figure = f"{share:.1%}"
         figure_left = right - draw.textlength(figure, text_font(20))
         label = _fitting(draw, name, text_font(20), int(figure_left) - left - 56)
@@ -118,15 +121,15 @@ def _draw_legend(draw: ImageDraw.ImageDraw, mapped: MappedScene, left: int, top:
         draw.rectangle((bar_left, y + 34, bar_right, y + 37), _RULE)
         if share > 0:
             end = bar_left + max(1, round(share * (bar_right - bar_left)))
-            draw.rectangle((bar_left, y + 34, end, y + 37), mapped.colours[index])
+            draw.rectangle((bar_left, y + 34, end, y + 37), summary.colours[index])
         y += 54
         if areas is not None:
             draw.text(
                 (left + 44, y - 13), area_text(areas[index]), _FAINT, text_font(14), anchor="lt"
             )
             y += 12
-    if mapped.nodata_pixels:
-        share = mapped.nodata_pixels / (mapped.width * mapped.height)
+    if summary.nodata_pixels:
+        share = summary.nodata_pixels / (summary.width * summary.height)
         draw.rounded_rectangle((left, y, left + 30, y + 30), 5, NO_DATA_COLOUR, _RULE)
         draw.text((left + 44, y + 15), "no data", _FAINT, text_font(20), anchor="lm")
         draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, text_font(20), anchor="rm")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hrrsi.maps.class_areas import MapSummary
 from hrrsi.maps.outputs import Outputs
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.engine import Engine
@@ -17,41 +18,22 @@ from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
 if TYPE_CHECKING:
-    from hrrsi.maps.areas import ZoneAreas
+    from hrrsi.maps.zone_areas import ZoneAreas
 
 
 @dataclass(frozen=True)
-class MappedScene:
+class MappedScene(MapSummary):
     """A scene that has its map.
 
     Attributes:
-        scene: The raster, as given.
         outputs: The files that were written.
-        height: Rows of pixels.
-        width: Columns of pixels.
-        classes: Class names in the order of their indices.
-        colours: Class colours (red, green, blue, 0 to 255), likewise.
-        class_pixels: Pixels of each class.
-        nodata_pixels: Pixels without data.
-        pixel_area: Square metres of a pixel in the middle of the scene, or None where the ground
-            resolution is not known.
-        areas: Square metres of each class on the ground, or None where they are not known.
         zones: The classes in each zone, or None where no zones were given.
         height_model: The height model that the network saw, or None.
         earlier: Whether the map was there already when the run was resumed.
         seconds: Wall time from opening the scene to the finished files.
     """
 
-    scene: str
     outputs: Outputs
-    height: int
-    width: int
-    classes: list[str]
-    colours: list[tuple[int, int, int]]
-    class_pixels: list[int]
-    nodata_pixels: int
-    pixel_area: float | None
-    areas: list[float] | None
     zones: ZoneAreas | None
     height_model: str | None
     earlier: bool
@@ -61,11 +43,6 @@ class MappedScene:
     def path(self) -> Path:
         """The class map."""
         return self.outputs.classes
-
-    @property
-    def shares(self) -> list[float]:
-        """Share of each class in the pixels that hold data, 0 to 1."""
-        return [n / max(1, sum(self.class_pixels)) for n in self.class_pixels]
 
 
 @dataclass(frozen=True)

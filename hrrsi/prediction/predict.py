@@ -7,12 +7,12 @@ from pathlib import Path
 
 from hrrsi.errors import HrrsiError, MissingInputError, OptionError
 from hrrsi.files import prepare_folder
-from hrrsi.maps.outputs import Outputs, check_outputs, scene_outputs
+from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene, planned_scene, seconds_a_window
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-from hrrsi.prediction.scene_files import map_paths, scene_files
+from hrrsi.prediction.scene_files import scene_files
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.symmetries import symmetries
 from hrrsi.scenes.height_files import height_files
@@ -42,12 +42,12 @@ class ScenesFailedError(HrrsiError):
 
 def predict(
     scenes: str | Path | Sequence[str | Path],
-    *,
     weights: str | Path | None = None,
     out: str | Path | None = None,
     options: MapOptions = MapOptions(),
     engine: EngineOptions = EngineOptions(),
     outputs: OutputOptions = OutputOptions(),
+    *,
     show_progress: bool = False,
     on_mapped: Callable[[MappedScene], None] | None = None,
     on_failed: Callable[[str, Exception], None] | None = None,
@@ -118,7 +118,6 @@ def predict(
 
 def plan(
     scenes: str | Path | Sequence[str | Path],
-    *,
     weights: str | Path | None = None,
     out: str | Path | None = None,
     options: MapOptions = MapOptions(),

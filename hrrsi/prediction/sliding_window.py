@@ -14,7 +14,8 @@ from hrrsi.classes import IGNORE_INDEX, ScoreType
 from hrrsi.errors import InputError
 from hrrsi.maps.score_rasters import empty_score
 from hrrsi.networks.model_meta import ModelMeta, normalisation
-from hrrsi.prediction.blending import RowBlender, Strip, spans
+from hrrsi.prediction.blend_axes import spans
+from hrrsi.prediction.blending import RowBlender, Strip
 from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.symmetries import mean_logits, symmetries

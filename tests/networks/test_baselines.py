@@ -240,7 +240,8 @@ def test_predict_maps_with_them(weights: dict[str, Path], model: str, tmp_path: 
 
 
 def test_blended_logits_of_every_pixel_are_their_weighted_mean(weights: dict[str, Path]) -> None:
-    from hrrsi.prediction.blending import RowBlender, blend_share, spans
+    from hrrsi.prediction.blend_axes import blend_share, spans
+    from hrrsi.prediction.blending import RowBlender
 
     size, overlap, length = 16, 6, 36
     starts = [0, 10, 20]
