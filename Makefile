@@ -23,7 +23,7 @@ test: $(VENV)/installed-test ## lint, types and every test except the slow ones 
 	$(BIN)/ruff format --check
 	$(MAKE) --no-print-directory --jobs=2 types tests
 
-quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over a second
+quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over half a second
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(PYTEST) -m "not long and not slow and not gpu"

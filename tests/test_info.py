@@ -21,8 +21,6 @@ from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def info(path: Path, *options: str) -> Any:
     return CliRunner().invoke(app, ["info", str(path), *options])

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NO_DATA = 255
 
 

@@ -32,10 +32,6 @@ from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.maps.class_raster import write_class_raster
 from hrrsi.report.sentences import extent
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
-    pytest.mark.filterwarnings("ignore:'crs' was not provided"),
-]
 SHAPE = (300, 130)  # more than one strip
 UTM = utm()
 PLACE: Affine = UTM["transform"]

@@ -14,7 +14,6 @@ from hrrsi.evaluation.map_pairs import paired_maps
 from hrrsi.evaluation.scene_choice import ChosenScenes
 from hrrsi.labels.scheme import load_scheme
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 VAIHINGEN = load_scheme("vaihingen")
 PIXELS = np.zeros((6, 5), dtype=np.uint8)
 

@@ -33,8 +33,6 @@ from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 SHAPE = (60, 80)
 
 

@@ -31,8 +31,6 @@ from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.tiling.dataset import TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 class TestUEDResNet18(NetworkContract):
     model = "ued-resnet18"

@@ -22,7 +22,6 @@ from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.window_source import SceneWindows
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 Write = Callable[..., Path]
 
 

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 TILE = REPOSITORY / "examples" / "dubai" / "tile1"
 PARTS = ("007", "008")
 

@@ -23,8 +23,6 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 HEIGHT, WIDTH = 150, 200
 PLACE = {"crs": "EPSG:28992", "transform": from_origin(155_000, 463_000, 0.25, 0.25)}
 # two rectangles without data, one at the edge, one inside

@@ -17,10 +17,6 @@ from hrrsi.errors import InputError
 from hrrsi.scenes.polygons import AreaOfInterest
 from hrrsi.scenes.windows import Window, window_grid
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
-    pytest.mark.filterwarnings("ignore:'crs' was not provided"),
-]
 HEIGHT, WIDTH = 130, 170
 PLACE = from_origin(155_000, 463_000, 0.5, 0.5)
 # in pixels: columns and rows; one has a hole, one crosses the scene's edge

@@ -36,7 +36,6 @@ from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :180]
 SHAPE = PIXELS.shape[1:]
 

@@ -19,7 +19,6 @@ from hrrsi.cli import app
 from hrrsi.networks.weights import save_weights
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 RGB = np.moveaxis(scene_pixels(), -1, 0).astype(np.float64)
 NAMES = ("a", "b", "c")
 

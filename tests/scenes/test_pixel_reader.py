@@ -12,7 +12,6 @@ from hrrsi.scenes.pixel_reader import PixelReader
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import window_grid
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PIXELS = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 2, 1))[:, :450, :300]
 LAYOUTS: dict[str, dict[str, Any]] = {
     "strips": {"blockysize": 200, "compress": "deflate"},

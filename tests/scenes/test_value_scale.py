@@ -20,7 +20,6 @@ from hrrsi.scenes.value_scale import (
     unlike_training,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PIXELS = np.moveaxis(scene_pixels(), -1, 0).astype(np.float64)
 VAIHINGEN = ([0.46956375, 0.32316217, 0.3183202], [0.22002102, 0.15978466, 0.15127575])
 

@@ -9,8 +9,6 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def warnings_of(tmp_path: Path, *options: str) -> list[str]:
     arguments = ["tile", str(tmp_path / "raw"), "--scheme", str(own_scheme(tmp_path))]

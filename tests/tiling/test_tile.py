@@ -26,8 +26,6 @@ from hrrsi.cli import app
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.tiling.dataset import TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["tile", *map(str, arguments), "--workers", "1"])

@@ -30,8 +30,6 @@ from typer.testing import CliRunner, Result
 from hrrsi.cli import app
 from hrrsi.tiling.dataset import TiledDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 OWN = ("--val-scenes", "b", "--size", "64")
 VAIHINGEN = ("--scheme", "vaihingen", "--size", "64")
 

@@ -16,8 +16,6 @@ from hrrsi.labels.scheme import load_scheme
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.plan import tiling_plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def files(folder: Path) -> dict[str, bytes]:
     return {
