@@ -42,7 +42,7 @@ $(VENV)/installed: $(INSTALLED_FROM)
 	$(call install,.,what maps and scores on a processor$(comma) 0.6 GB; under a minute on a fast line)
 
 $(VENV)/installed-test: $(INSTALLED_FROM)
-	$(call install,.[test],all extras$(comma) 7 GB$(comma) most of it torch; minutes on a fast line)
+	$(call install,.[test],all extras$(comma) 8 GB$(comma) most of it torch; minutes on a fast line)
 	@touch $(VENV)/installed
 
 comma := ,
