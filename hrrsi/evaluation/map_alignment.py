@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
@@ -17,6 +16,7 @@ from hrrsi.errors import InputError
 from hrrsi.evaluation.map_classes import MapClasses
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.scenes.georeference import MapCoordinates, map_coordinates
+from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -110,8 +110,9 @@ class LaidMap:
         if self._crs is not None:
             own, target = self._crs
             try:
-                x, y = map(np.asarray, transform_coordinates(target, own, x, y))
-            except (RasterioError, CPLE_BaseError) as error:
+                with unified_gdal_errors():
+                    x, y = map(np.asarray, transform_coordinates(target, own, x, y))
+            except RasterioError as error:
                 raise _not_laid(self._classes, error) from error
         positions = np.stack(self._places.pixels_of(x, y)[::-1]) + _ON_THE_LINE
         map_shape = self._classes.scene.shape
@@ -194,8 +195,9 @@ def _require_overlap(
     bounds = target.bounds()
     if crs is not None:
         try:
-            bounds = transform_bounds(crs[1], crs[0], *bounds)
-        except (RasterioError, CPLE_BaseError) as error:
+            with unified_gdal_errors():
+                bounds = transform_bounds(crs[1], crs[0], *bounds)
+        except RasterioError as error:
             raise _not_laid(classes, error) from error
 
     def overlaps(x1: float, y1: float, x2: float, y2: float) -> bool:

@@ -1,5 +1,8 @@
 """Pixels and areas of each class in the zones of a polygon file."""
 
+# exactextract 0.3 took 1.9 s where this takes 2.8 s (2,000 zones, 10000x10000 px, 0.25 GB each),
+# but counts shares of the pixels on edges: 4 of the 2,000 zones had the same pixels of each class.
+
 from __future__ import annotations
 
 import csv

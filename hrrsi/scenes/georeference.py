@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import GCPTransformer
 from rasterio.transform import array_bounds as bounds_of_transform
 from rasterio.warp import transform as transform_coordinates
+
+from hrrsi.scenes.raster_opening import unified_gdal_errors
 
 Numbers = npt.NDArray[np.float64]
 
@@ -99,7 +100,8 @@ def map_coordinates(dataset: Any) -> MapCoordinates:
     """
     points, _ = dataset.gcps
     if dataset.transform.is_identity and len(points) >= 3:
-        with suppress(CPLE_BaseError):  # points on a line fix no polynomial: as if there were none
+        # points on a line fix no polynomial: as if there were none
+        with suppress(RasterioError), unified_gdal_errors():
             return _ByControlPoints(dataset)
     return _ByTransform(dataset)
 
@@ -150,8 +152,9 @@ def ground_resolution(dataset: Any) -> float | None:
     rows = dataset.height / 2 + np.array([0.0, 0.0, 1.0])
     x, y = places.of_pixels(columns, rows)
     try:
-        longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
-    except (RasterioError, CPLE_BaseError):  # the CRS does not reach there
+        with unified_gdal_errors():
+            longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
+    except RasterioError:  # the CRS does not reach there
         return None
     east, north = metres_per_degree(np.asarray(latitudes[0]))
     across, down = (
@@ -239,8 +242,9 @@ def _ground_areas(places: MapCoordinates, width: int, rows: Areas) -> Areas | No
         np.concatenate([rows + down for _, down in sides]),
     )
     try:
-        coordinates = transform_coordinates(places.crs, "EPSG:4326", xs.tolist(), ys.tolist())
-    except (RasterioError, CPLE_BaseError):  # the CRS does not reach there
+        with unified_gdal_errors():
+            coordinates = transform_coordinates(places.crs, "EPSG:4326", xs.tolist(), ys.tolist())
+    except RasterioError:  # the CRS does not reach there
         return None
     longitudes, latitudes = np.reshape(coordinates, (2, 4, -1))
     east, north = metres_per_degree(latitudes.mean(axis=0))

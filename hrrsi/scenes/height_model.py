@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -21,6 +20,7 @@ from hrrsi.errors import InputError
 from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.georeference import has_transform, is_same_grid, map_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader
+from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.windows import Window
 
 # No ground lies there, in metres or feet. -9999, -32768 and the largest floats mark missing data.
@@ -125,25 +125,26 @@ def open_height_model(
     if missing is None and "float" in opened.dtypes[0]:
         missing = np.nan
     try:
-        across, down = _covered(opened, own, dataset, target)
-        warped = WarpedVRT(
-            opened,
-            src_crs=own,
-            src_nodata=missing,
-            crs=target,
-            transform=dataset.transform,
-            height=dataset.height,
-            width=dataset.width,
-            nodata=np.nan,
-            dtype="float32",
-            resampling=Resampling.bilinear,
-            tolerance=_TOLERANCE,
-            SRC_ALPHA_MAX=_FULL_ALPHA,
-            # GDAL would estimate them for each window anew, and windows would not agree
-            XSCALE=1 / across,
-            YSCALE=1 / down,
-        )
-    except (RasterioError, CPLE_BaseError) as error:
+        with unified_gdal_errors():
+            across, down = _covered(opened, own, dataset, target)
+            warped = WarpedVRT(
+                opened,
+                src_crs=own,
+                src_nodata=missing,
+                crs=target,
+                transform=dataset.transform,
+                height=dataset.height,
+                width=dataset.width,
+                nodata=np.nan,
+                dtype="float32",
+                resampling=Resampling.bilinear,
+                tolerance=_TOLERANCE,
+                SRC_ALPHA_MAX=_FULL_ALPHA,
+                # GDAL would estimate them for each window anew, and windows would not agree
+                XSCALE=1 / across,
+                YSCALE=1 / down,
+            )
+    except RasterioError as error:
         raise _not_projected(name, scene_path, error) from error
     return HeightModel(name, stack.enter_context(warped), opened)
 
@@ -167,8 +168,9 @@ def _require_overlap(
     bounds = map_coordinates(dataset).bounds()
     if own != target:
         try:
-            bounds = transform_bounds(target, own, *bounds)
-        except (RasterioError, CPLE_BaseError) as error:
+            with unified_gdal_errors():
+                bounds = transform_bounds(target, own, *bounds)
+        except RasterioError as error:
             raise _not_projected(name, scene_path, error) from error
     if bounds[2] <= left or bounds[0] >= right or bounds[3] <= bottom or bounds[1] >= top:
         raise InputError(

@@ -156,6 +156,23 @@ def opened_raster(name: str, **options: Any) -> Any:
         ) from error
 
 
+@contextmanager
+def unified_gdal_errors() -> Iterator[None]:
+    """Raise all of GDAL's errors as `RasterioError`.
+
+    Where rasterio lets them pass as they are, their classes are none of its public ones.
+
+    Raises:
+        RasterioError: GDAL failed.
+    """
+    try:
+        yield
+    except RasterioError:
+        raise
+    except Exception as error:
+        raise RasterioError(str(error)) from error
+
+
 def _not_opened(name: str, error: RasterioError) -> InputError:
     if not is_local(name):
         return InputError(

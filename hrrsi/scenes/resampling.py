@@ -1,5 +1,9 @@
 """Resamples windows of pixels to a coarser or finer grid, leaving out pixels without data."""
 
+# WarpedVRT's average was as exact, and took 8.6 s where this takes 9.5 s (16 Mpx, at 1.5 times the
+# resolution, 0.07 % other values: halves), but has no place for the user's no-data value in all
+# bands, for heights, nor for control points without warping by them.
+
 from __future__ import annotations
 
 import math
