@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from hrrsi.evaluation.evaluate import compare, evaluate
     from hrrsi.evaluation.options import EvaluationOptions, MapReading
+    from hrrsi.evaluation.result import Comparison, EvaluationResult
     from hrrsi.file_info import FileInfo, info
     from hrrsi.networks.weights_reading import load_model
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Comparison": "hrrsi.evaluation.result",
     "DependencyError": "hrrsi.errors",
     "DeviceError": "hrrsi.errors",
     "EvaluationOptions": "hrrsi.evaluation.options",
+    "EvaluationResult": "hrrsi.evaluation.result",
     "MapReading": "hrrsi.evaluation.options",
     "compare": "hrrsi.evaluation.evaluate",
     "evaluate": "hrrsi.evaluation.evaluate",
@@ -67,10 +70,12 @@ _HOMES = {
 _EXTRAS = {"train": "train", "pretrain": "train"}
 
 __all__ = [
+    "Comparison",
     "DependencyError",
     "DeviceError",
     "EngineOptions",
     "EvaluationOptions",
+    "EvaluationResult",
     "FileInfo",
     "HrrsiError",
     "InputError",
