@@ -94,3 +94,7 @@ def reference(weights: Path, stack: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         logits = network(torch.from_numpy(image.astype(np.float32))[None])["lbl"][0]
     return logits.argmax(0).numpy()[: stack.shape[1], : stack.shape[2]]
+
+
+def refusal_of_predict(root: Path, scene: str, height: Path) -> str:
+    return refusal("predict", root / scene, "--height", height, "--out", root / "maps/", "--quiet")

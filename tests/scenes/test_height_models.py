@@ -43,10 +43,6 @@ def height_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def refusal_of_predict(root: Path, scene: str, height: Path) -> str:
-    return refusal("predict", root / scene, "--height", height, "--out", root / "maps/", "--quiet")
-
-
 @pytest.mark.long
 def test_maps_are_what_the_network_says_of_image_and_heights(
     tmp_path: Path, height_weights: Path
