@@ -10,7 +10,16 @@ import yaml
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
-from samples.height_scenes import done, hills, own_scenes, put_together, read, refusal, tile
+from samples.height_scenes import (
+    done,
+    hills,
+    own_scenes,
+    put_together,
+    read,
+    refusal,
+    refusal_of_predict,
+    tile,
+)
 from samples.opened_windows import opened_windows
 from samples.raw_layouts import (
     own_folder,
