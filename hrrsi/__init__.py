@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
     from hrrsi.prediction.predict import predict
     from hrrsi.prediction.segmenter import Segmenter
+    from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
+    from hrrsi.pretraining.run import PretrainedRun, pretrain
     from hrrsi.profiling.figures import Profile, ProfileOptions
     from hrrsi.profiling.profile import profile
     from hrrsi.tiling.options import TileOptions
     from hrrsi.tiling.tile import tile
+    from hrrsi.training.options import TrainOptions
+    from hrrsi.training.recipes import Recipe, recipe_named
+    from hrrsi.training.run import TrainedRun, train, train_all
 
     __version__: str
 
@@ -39,32 +44,42 @@ _HOMES = {
     "Comparison": "hrrsi.evaluation.result",
     "DependencyError": "hrrsi.errors",
     "DeviceError": "hrrsi.errors",
+    "EngineOptions": "hrrsi.prediction.options",
     "EvaluationOptions": "hrrsi.evaluation.options",
     "EvaluationResult": "hrrsi.evaluation.result",
-    "MapReading": "hrrsi.evaluation.options",
-    "compare": "hrrsi.evaluation.evaluate",
-    "evaluate": "hrrsi.evaluation.evaluate",
-    "EngineOptions": "hrrsi.prediction.options",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
     "InputError": "hrrsi.errors",
     "MapOptions": "hrrsi.prediction.options",
+    "MapReading": "hrrsi.evaluation.options",
     "MissingInputError": "hrrsi.errors",
     "OptionError": "hrrsi.errors",
     "OutputError": "hrrsi.errors",
     "OutputExistsError": "hrrsi.errors",
     "OutputOptions": "hrrsi.prediction.options",
+    "PretrainOptions": "hrrsi.pretraining.options",
+    "PretrainRecipe": "hrrsi.pretraining.options",
+    "PretrainedRun": "hrrsi.pretraining.run",
     "Profile": "hrrsi.profiling.figures",
     "ProfileOptions": "hrrsi.profiling.figures",
+    "Recipe": "hrrsi.training.recipes",
     "RunError": "hrrsi.errors",
     "Segmenter": "hrrsi.prediction.segmenter",
     "TileOptions": "hrrsi.tiling.options",
+    "TrainOptions": "hrrsi.training.options",
+    "TrainedRun": "hrrsi.training.run",
     "WeightsError": "hrrsi.errors",
+    "compare": "hrrsi.evaluation.evaluate",
+    "evaluate": "hrrsi.evaluation.evaluate",
     "info": "hrrsi.file_info",
     "load_model": "hrrsi.networks.weights_reading",
     "predict": "hrrsi.prediction.predict",
+    "pretrain": "hrrsi.pretraining.run",
     "profile": "hrrsi.profiling.profile",
+    "recipe_named": "hrrsi.training.recipes",
     "tile": "hrrsi.tiling.tile",
+    "train": "hrrsi.training.run",
+    "train_all": "hrrsi.training.run",
 }
 # The extra that brings what a name needs where that is not `gpu`.
 _EXTRAS = {"train": "train", "pretrain": "train"}
@@ -86,11 +101,17 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "OutputOptions",
+    "PretrainOptions",
+    "PretrainRecipe",
+    "PretrainedRun",
     "Profile",
     "ProfileOptions",
+    "Recipe",
     "RunError",
     "Segmenter",
     "TileOptions",
+    "TrainOptions",
+    "TrainedRun",
     "WeightsError",
     "__version__",
     "compare",
@@ -98,8 +119,12 @@ __all__ = [
     "info",
     "load_model",
     "predict",
+    "pretrain",
     "profile",
+    "recipe_named",
     "tile",
+    "train",
+    "train_all",
 ]
 
 

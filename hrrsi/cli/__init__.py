@@ -4,6 +4,7 @@ No module here imports anything heavy at its top, so that ``--help`` answers at 
 """
 
 import errno
+import os
 from typing import Annotated, Any
 
 import typer
@@ -98,4 +99,7 @@ app.command("pretrain")(pretrain)
 
 def main() -> None:
     """Run the command line."""
+    # before anything loads torch, and for the processes that a run starts: threads of OpenMP that
+    # spin while they wait take the cores from other processes
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

@@ -8,6 +8,17 @@ from typing import Any
 
 import typer
 
+CONFIG_HELP = (
+    "YAML file with any of these options, e.g. the config.yaml of a run, which repeats it from "
+    "any folder; options of the command line win."
+)
+
+
+def is_given(ctx: typer.Context, option: str) -> bool:
+    """Return whether the command line itself holds an option."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
 
 def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
     """Return the options that a file holds, as click takes them for defaults.

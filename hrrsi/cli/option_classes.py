@@ -39,13 +39,31 @@ class Flag:
 Flags = Mapping[str, Flag]
 
 
+@dataclass(frozen=True)
+class FieldValues:
+    """Asks for values of fields of an option class, by their names, instead of an instance.
+
+    For classes that a command can only make of more than its flags.
+
+    Attributes:
+        kind: The class.
+        flags: How its fields are given.
+        only_given: Whether values that are not given are left out, where they would be defaults.
+    """
+
+    kind: type
+    flags: Flags
+    only_given: bool = False
+
+
 def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command whose option classes are given flag by flag.
 
     A parameter annotated ``Annotated[OptionClass, FLAGS]``, of a frozen dataclass and a mapping
     from names of its fields to `Flag`, becomes as many parameters as the mapping has; the command
     gets an instance made of them. Fields that the mapping lacks, and flags that are not given,
-    keep the class' default.
+    keep the class' default. A parameter annotated ``Annotated[dict[str, Any], FieldValues(...)]``
+    likewise gets the values of the fields.
 
     Args:
         command: A function for typer, which may have other parameters too.
@@ -53,8 +71,15 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     classes: dict[str, tuple[type, Flags]] = {}
+    fields: dict[str, FieldValues] = {}
     for parameter in inspect.signature(command).parameters.values():
         hint = hints[parameter.name]
+        asked = next((m for m in get_args(hint)[1:] if isinstance(m, FieldValues)), None)
+        if asked is not None:
+            fields[parameter.name] = asked
+            made = _fields_as_parameters(asked.kind, asked.flags)
+            parameters += map(_optional, made) if asked.only_given else made
+            continue
         kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if not dataclasses.is_dataclass(kind):
             parameters.append(parameter.replace(annotation=hint))
@@ -70,6 +95,13 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, (kind, flags) in classes.items():
             values = {field: given.pop(field) for field in flags}
             given[name] = _instance(kind, flags, values)
+        for name, asked in fields.items():
+            values = {field: given.pop(field) for field in asked.flags}
+            given[name] = {
+                field: _converted(asked.flags[field], value)
+                for field, value in values.items()
+                if value is not None or not asked.only_given
+            }
         return command(**given)
 
     with_classes.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
@@ -97,12 +129,17 @@ def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
     return made
 
 
+def _optional(parameter: inspect.Parameter) -> inspect.Parameter:
+    kind, *options = get_args(parameter.annotation)
+    return parameter.replace(default=None, annotation=Annotated[kind | None, *options])
+
+
+def _converted(flag: Flag, value: Any) -> Any:
+    return value if value is None or flag.value is None else flag.value(value)
+
+
 def _instance(kind: type, flags: Flags, given: Mapping[str, Any]) -> Any:
-    values = {}
-    for name, value in given.items():
-        if value is not None:
-            convert = flags[name].value
-            values[name] = value if convert is None else convert(value)
+    values = {k: _converted(flags[k], value) for k, value in given.items() if value is not None}
     try:
         return kind(**values)
     except OptionError as error:

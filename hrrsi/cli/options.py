@@ -9,6 +9,11 @@ from hrrsi.cli.option_classes import Flag, Flags
 
 NETWORK_PANEL = "Windows and network"
 
+DRY_RUN_HELP = (  # of a run
+    "Check everything, try a step and say what the run would be; write nothing. A run that is "
+    "there is no error here: what --resume and --overwrite would do is said."
+)
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Weights = Annotated[
     Path | None,

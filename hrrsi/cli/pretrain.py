@@ -1,171 +1,143 @@
-"""``hrrsi pretrain``."""
+"""``hrrsi pretrain``: an encoder trained on images sorted into classes."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-from hrrsi.cli.config_option import naming_config, take_config
-from hrrsi.cli.hardware_options import (
-    HARDWARE_PANEL,
-    Compile,
-    Devices,
-    Nodes,
-    PretrainingPrecision,
-    TrainingDevice,
-)
+from hrrsi.cli.config_option import CONFIG_HELP, naming_config, take_config
+from hrrsi.cli.hardware_options import HARDWARE_PANEL, hardware_flags
 from hrrsi.cli.messages import in_flags, print_line, print_warning
-from hrrsi.cli.options import Overwrite, Quiet
+from hrrsi.cli.option_classes import FieldValues, Flag, Flags, takes_option_classes
+from hrrsi.cli.options import DRY_RUN_HELP, Overwrite, Quiet
 from hrrsi.extras import requiring
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
 _RECIPE = "Recipe (by default the published one)"
 
-
-@requiring("train", "pre-training")
-def pretrain(
-    ctx: typer.Context,
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            help="Folder of images: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg, as ImageNet is "
-            "published.",
-        ),
-    ],
-    encoder: Annotated[
-        str,
+_FLAGS: Flags = {
+    "encoder": Flag(
         typer.Option(
             "--encoder",
             "-e",
             help="ghostnet_100, ghostnet_130, ghostnet_150 (GhostNet, the number is the width in "
             "percent: any will do), or any network of timm, e.g. mobilenetv4_conv_small.",
-        ),
-    ] = PretrainOptions.encoder,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder of the runs; a run is the folder OUT/ENCODER.")
-    ] = PretrainOptions.out,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            is_eager=True,
-            callback=take_config,
-            help="YAML file with any of these options, e.g. the config.yaml of a run, which "
-            "repeats it from any folder; options of the command line win.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the run from its last checkpoint, or start it. It takes the options "
-            "that the run was started with: --config OUT/ENCODER/config.yaml --resume.",
-        ),
-    ] = False,
-    overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Check everything, try a step and say what the run would be; write nothing. A run "
-            "that is there is no error here: what --resume and --overwrite would do is said.",
-        ),
-    ] = False,
-    quiet: Quiet = False,
-    epochs: Annotated[
-        int,
-        typer.Option("--epochs", min=1, help="Passes over the images.", rich_help_panel=_RECIPE),
-    ] = PretrainRecipe.epochs,
-    batch: Annotated[
-        int,
-        typer.Option(
-            "--batch",
-            min=1,
-            help="Images a step, over all devices. --lr is for this many: lower both together.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainRecipe.batch,
-    lr: Annotated[
-        float,
-        typer.Option(
-            "--lr",
-            min=0,
-            help="Learning rate of SGD; divided by ten after each quarter of the steps.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainRecipe.lr,
-    momentum: Annotated[
-        float,
-        typer.Option("--momentum", min=0, max=1, help="Momentum of SGD.", rich_help_panel=_RECIPE),
-    ] = PretrainRecipe.momentum,
-    weight_decay: Annotated[
-        float,
-        typer.Option("--weight-decay", min=0, help="Weight decay.", rich_help_panel=_RECIPE),
-    ] = PretrainRecipe.weight_decay,
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            "--label-smoothing",
-            min=0,
-            max=1,
-            help="Share of the target that is spread over all classes.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainRecipe.label_smoothing,
-    size: Annotated[
-        int,
-        typer.Option(
-            "--size",
-            min=32,
-            help="Rows and columns of the random crops that are trained on.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainRecipe.size,
-    val_size: Annotated[
-        int,
-        typer.Option(
-            "--val-size",
-            min=32,
-            help="Rows and columns of the centres that are validated on: of each image, its "
-            "middle square is resized to 8/7 of that.",
-            rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainRecipe.val_size,
-    seed: Annotated[
-        int,
+        )
+    ),
+    "out": Flag(typer.Option("--out", help="Folder of the runs; a run is the folder OUT/ENCODER.")),
+    "seed": Flag(
         typer.Option(
             "--seed",
             min=0,
             max=2**32 - 1,
             help="Seed of weights, order, crops and flips: the same gives the same run.",
             rich_help_panel=_RECIPE,
-        ),
-    ] = PretrainOptions.seed,
-    loader: Annotated[
-        Literal["auto", "torchvision", "dali"],
+        )
+    ),
+    "loader": Flag(
         typer.Option(
             "--loader",
             help="What reads and crops images: torchvision, or dali (NVIDIA DALI, from "
             "hrrsi[dali]), which is faster and decodes on the GPU where there is one; auto is dali "
             "where it is installed. Order, labels and crops are the same.",
             rich_help_panel=HARDWARE_PANEL,
-        ),
-    ] = "auto",
-    workers: Annotated[
-        int,
+        )
+    ),
+    **hardware_flags(
+        "Processes (torchvision) or threads (dali) that read and decode, for each device."
+    ),
+}
+_RECIPE_FLAGS: Flags = {
+    "epochs": Flag(
+        typer.Option("--epochs", min=1, help="Passes over the images.", rich_help_panel=_RECIPE)
+    ),
+    "batch": Flag(
         typer.Option(
-            "--workers",
+            "--batch",
+            min=1,
+            help="Images a step, over all devices. --lr is for this many: lower both together.",
+            rich_help_panel=_RECIPE,
+        )
+    ),
+    "lr": Flag(
+        typer.Option(
+            "--lr",
             min=0,
-            help="Processes (torchvision) or threads (dali) that read and decode, for each device.",
-            rich_help_panel=HARDWARE_PANEL,
-        ),
-    ] = PretrainOptions.workers,
-    device: TrainingDevice = PretrainOptions.device,
-    devices: Devices = PretrainOptions.devices,
-    nodes: Nodes = PretrainOptions.nodes,
-    precision: PretrainingPrecision = PretrainOptions.precision,
-    compile: Compile = PretrainOptions.compile,
+            help="Learning rate of SGD; divided by ten after each quarter of the steps.",
+            rich_help_panel=_RECIPE,
+        )
+    ),
+    "momentum": Flag(
+        typer.Option("--momentum", min=0, max=1, help="Momentum of SGD.", rich_help_panel=_RECIPE)
+    ),
+    "weight_decay": Flag(
+        typer.Option("--weight-decay", min=0, help="Weight decay.", rich_help_panel=_RECIPE)
+    ),
+    "label_smoothing": Flag(
+        typer.Option(
+            "--label-smoothing",
+            min=0,
+            max=1,
+            help="Share of the target that is spread over all classes.",
+            rich_help_panel=_RECIPE,
+        )
+    ),
+    "size": Flag(
+        typer.Option(
+            "--size",
+            min=32,
+            help="Rows and columns of the random crops that are trained on.",
+            rich_help_panel=_RECIPE,
+        )
+    ),
+    "val_size": Flag(
+        typer.Option(
+            "--val-size",
+            min=32,
+            help="Rows and columns of the centres that are validated on: of each image, its "
+            "middle square is resized to 8/7 of that.",
+            rich_help_panel=_RECIPE,
+        )
+    ),
+}
+
+
+_Data = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Folder of images: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg, as ImageNet is "
+        "published.",
+    ),
+]
+_Config = Annotated[
+    Path | None,
+    typer.Option("--config", is_eager=True, callback=take_config, help=CONFIG_HELP),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run from its last checkpoint, or start it. It takes the options "
+        "that the run was started with: --config OUT/ENCODER/config.yaml --resume.",
+    ),
+]
+
+
+@requiring("train", "pre-training")
+@takes_option_classes
+def pretrain(
+    ctx: typer.Context,
+    data: _Data,
+    recipe: Annotated[PretrainRecipe, _RECIPE_FLAGS],
+    settings: Annotated[dict[str, Any], FieldValues(PretrainOptions, _FLAGS)],
+    config: _Config = None,
+    resume: _Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN_HELP)] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train an encoder on images sorted into classes, such as ImageNet.
 
@@ -193,39 +165,16 @@ def pretrain(
     """
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
-    from hrrsi.pretraining.run import chosen_loader
-    from hrrsi.pretraining.run import pretrain as pretrain_encoder
-
     with naming_config(ctx, config):
-        options = PretrainOptions(
-            data=data,
-            encoder=encoder,
-            out=out,
-            recipe=PretrainRecipe(
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                label_smoothing=label_smoothing,
-                size=size,
-                val_size=val_size,
-            ),
-            seed=seed,
-            loader=chosen_loader(loader),
-            precision=precision,
-            device=device,
-            devices=devices,
-            nodes=nodes,
-            compile=compile,
-            workers=workers,
-        )
+        options = PretrainOptions(data=data, recipe=recipe, **settings)
         if dry_run:
             from hrrsi.pretraining.dry_run import planned_pretraining
 
             plan = planned_pretraining(options, resume=resume, overwrite=overwrite)
             typer.echo(in_flags(str(plan)))
             return
+        from hrrsi.pretraining.run import pretrain as pretrain_encoder
+
         pretrain_encoder(
             options,
             resume=resume,

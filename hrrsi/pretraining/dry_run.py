@@ -12,9 +12,8 @@ from hrrsi.pretraining.batches import training_batches, validation_batches
 from hrrsi.pretraining.module import ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.pretraining.run import ImageNames, check_pretraining, silent_pillow
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT
 from hrrsi.runs.folder import present_run_notes
-from hrrsi.runs.options import CONFIG, run_warnings
+from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, run_warnings
 from hrrsi.runs.plan import RunPlan, tried
 from hrrsi.runs.processes import run_processes
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
 
-Loader = Literal["torchvision", "dali"]
+Loader = Literal["auto", "torchvision", "dali"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class PretrainOptions:
         out: Folder of the runs; a run is the folder ``out/encoder``.
         recipe: What is learned, and how.
         seed: Seed of weights, order, crops and flips.
-        loader: What reads, decodes and crops images: ``torchvision`` or ``dali``.
+        loader: What reads, decodes and crops images: ``torchvision`` or ``dali``; ``auto`` becomes
+            ``dali`` where it is installed.
         precision: ``32``, or mixed precision in ``bf16`` or ``16``; ``auto`` becomes ``bf16`` where
             the device has instructions for it, else ``32``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -66,7 +67,7 @@ class PretrainOptions:
     out: Path = Path("pretrained")
     recipe: PretrainRecipe = PretrainRecipe()
     seed: int = 369
-    loader: Loader = "torchvision"
+    loader: Loader = "auto"
     precision: Precision = "32"
     device: str = "auto"
     devices: int = 1
@@ -75,7 +76,12 @@ class PretrainOptions:
     workers: int = 4
 
     def __post_init__(self) -> None:
-        """Choose the precision, so that a run says and keeps which one it had."""
+        """Choose loader and precision, so that a run says and keeps which ones it had."""
+        if self.loader == "auto":
+            # torch, which it imports, takes seconds to import
+            from hrrsi.pretraining.dali_batches import has_dali
+
+            object.__setattr__(self, "loader", "dali" if has_dali() else "torchvision")
         object.__setattr__(self, "precision", chosen_precision(self.precision, self.device))
 
     @property

@@ -12,36 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
-
-import torch
+from typing import TYPE_CHECKING, overload
 
 from hrrsi.errors import InputError
+from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
-from hrrsi.pretraining.batches import training_batches, validation_batches
-from hrrsi.pretraining.classifiers import classifier
 from hrrsi.pretraining.image_folders import (
     ImageFolders,
     ImageSplit,
     image_digest,
     image_folders,
 )
-from hrrsi.pretraining.module import ClassifierTraining
-from hrrsi.pretraining.options import Loader, PretrainOptions
-from hrrsi.pretraining.record import PretrainRecord
-from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, checkpoint_position
-from hrrsi.runs.environment import run_environment, write_environment
-from hrrsi.runs.folder import (
-    check_folder,
-    held_folder,
-    start_folder,
-    starting_checkpoint,
-    starting_line,
-)
-from hrrsi.runs.loop import fit
-from hrrsi.runs.options import run_warnings
-from hrrsi.runs.processes import Processes, check_precision, run_processes
+from hrrsi.pretraining.options import PretrainOptions
+from hrrsi.runs.options import CHECKPOINT_SECONDS, run_warnings
+
+if TYPE_CHECKING:
+    import torch
+
+    from hrrsi.runs.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -61,6 +50,7 @@ class PretrainedRun:
     best_top1: float
 
 
+@requiring("train", "pre-training")
 def pretrain(
     options: PretrainOptions,
     *,
@@ -98,6 +88,16 @@ def pretrain(
         SystemExit: Likewise, in any process but the first; in the first where another one has said
             what went wrong.
     """
+    # what only training needs, and what takes seconds to import
+    from hrrsi.pretraining.batches import training_batches, validation_batches
+    from hrrsi.pretraining.module import ClassifierTraining
+    from hrrsi.pretraining.record import PretrainRecord
+    from hrrsi.runs.checkpoints import checkpoint_position
+    from hrrsi.runs.environment import run_environment, write_environment
+    from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
+    from hrrsi.runs.loop import fit
+    from hrrsi.runs.processes import run_processes
+
     processes = run_processes(options)
     quiet = quiet or not processes.is_first
     folders, network = check_pretraining(options, resume=resume, overwrite=overwrite, quiet=quiet)
@@ -172,6 +172,12 @@ def check_pretraining(
     Raises:
         HrrsiError: As `pretrain`, for what shows before training.
     """
+    import torch
+
+    from hrrsi.pretraining.classifiers import classifier
+    from hrrsi.runs.folder import check_folder
+    from hrrsi.runs.processes import check_precision, run_processes
+
     processes = run_processes(options)
     check_precision(options)
     if options.loader == "dali":
@@ -194,17 +200,10 @@ def check_pretraining(
     return folders, network
 
 
-def chosen_loader(name: Literal["auto"] | Loader) -> Loader:
-    """Return the loader that ``--loader`` asks for; ``auto`` is DALI where it is installed."""
-    if name != "auto":
-        return name
-    from hrrsi.pretraining.dali_batches import has_dali
-
-    return "dali" if has_dali() else "torchvision"
-
-
 def _own_device(options: PretrainOptions, processes: Processes) -> torch.device:
     """Return the device of this process."""
+    import torch
+
     kind, _, number = chosen_device(options.device).partition(":")
     if kind == "cpu":
         return torch.device("cpu")

@@ -17,9 +17,6 @@ from hrrsi.networks.weights import read_tensor_file
 from hrrsi.networks.weights_file import RUN_CHECKPOINT
 from hrrsi.runs.options import ENVIRONMENT
 
-LAST_CHECKPOINT = "last.ckpt"
-CHECKPOINT_SECONDS = 300.0
-
 # Of what runs keep in their checkpoints; another number where a run could not go on from an older
 # one as if it had not been stopped.
 FORMAT = 2

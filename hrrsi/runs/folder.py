@@ -13,13 +13,8 @@ from hrrsi.errors import HrrsiError, InputError, OutputError, OutputExistsError
 from hrrsi.files import check_unlocked, locked, prepare_folder, replacing
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.quantities import counted
-from hrrsi.runs.checkpoints import (
-    LAST_CHECKPOINT,
-    Position,
-    checkpoint_position,
-    read_checkpoint,
-)
-from hrrsi.runs.options import CONFIG, NAN_BATCH, RunOptions
+from hrrsi.runs.checkpoints import Position, checkpoint_position, read_checkpoint
+from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, NAN_BATCH, RunOptions
 from hrrsi.runs.processes import Processes
 from hrrsi.yaml_file import dump_yaml, read_yaml
 

@@ -26,7 +26,6 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 
 from hrrsi.errors import HrrsiError
 from hrrsi.runs.checkpoints import (
-    LAST_CHECKPOINT,
     Position,
     checkpoint_position,
     random_state,
@@ -36,7 +35,7 @@ from hrrsi.runs.checkpoints import (
 from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
 from hrrsi.runs.folder import replaced_run
 from hrrsi.runs.loading import EpochBatches
-from hrrsi.runs.options import RunOptions
+from hrrsi.runs.options import LAST_CHECKPOINT, RunOptions
 from hrrsi.runs.processes import (
     FlagExchange,
     Processes,

@@ -8,10 +8,12 @@ from typing import Any, Literal, Protocol
 
 # Files in a run's folder, named where torch isn't imported; those of weights are with weights.
 CONFIG = "config.yaml"
+LAST_CHECKPOINT = "last.ckpt"
 ENVIRONMENT = "environment.yaml"
 METRICS = "metrics.csv"
 NAN_BATCH = "nan_batch.safetensors"
 
+CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch
 
 Precision = Literal["auto", "32", "bf16", "16"]
 

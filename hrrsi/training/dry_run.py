@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hrrsi.quantities import counted
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT
 from hrrsi.runs.folder import has_checkpoint, present_run_notes
-from hrrsi.runs.options import CONFIG
+from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT
 from hrrsi.runs.plan import RunPlan, tried
 from hrrsi.runs.processes import run_processes
 from hrrsi.tiling.dataset import SplitContent, TiledDataset

@@ -7,24 +7,16 @@ resume), ``best.safetensors`` (highest validation mIoU) and the run's record.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hrrsi.extras import requiring
 from hrrsi.networks.weights_file import BEST_WEIGHTS
-from hrrsi.runs.checkpoints import CHECKPOINT_SECONDS, checkpoint_position
-from hrrsi.runs.environment import write_environment
-from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
-from hrrsi.runs.loop import fit
-from hrrsi.runs.processes import run_processes
-from hrrsi.training.environment import training_environment
-from hrrsi.training.initial_weights import first_network
-from hrrsi.training.module import SegmentationTraining
+from hrrsi.runs.options import CHECKPOINT_SECONDS
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.record import RunRecord
-from hrrsi.training.run_checks import check_run, training_warnings
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,7 @@ class TrainedRun:
     stopped_early: bool
 
 
+@requiring("train", "training")
 def train(
     options: TrainOptions,
     *,
@@ -82,6 +75,19 @@ def train(
         SystemExit: Likewise, in any process but the first; in the first where another one has said
             what went wrong.
     """
+    # what only training needs, and what takes seconds to import
+    from hrrsi.runs.checkpoints import checkpoint_position
+    from hrrsi.runs.environment import write_environment
+    from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
+    from hrrsi.runs.loop import fit
+    from hrrsi.runs.processes import run_processes
+    from hrrsi.training.environment import training_environment
+    from hrrsi.training.initial_weights import first_network
+    from hrrsi.training.module import SegmentationTraining
+    from hrrsi.training.patch_batches import training_batches, validation_batches
+    from hrrsi.training.record import RunRecord
+    from hrrsi.training.run_checks import check_run, training_warnings
+
     processes = run_processes(options)
     dataset = check_run(options, resume=resume, overwrite=overwrite)
     if not processes.is_first:
@@ -130,6 +136,30 @@ def train(
     )
     report(_summary(run, options))
     return run
+
+
+@requiring("train", "training")
+def train_all(
+    runs: Sequence[TrainOptions], *, resume: bool = False, overwrite: bool = False, **named: Any
+) -> list[TrainedRun]:
+    """Train one network after the other, having checked them all before the first.
+
+    What is wrong with the last one so doesn't show after days.
+
+    Args:
+        runs: What to train, and how.
+        resume: As for `train`.
+        overwrite: Likewise.
+        **named: Further arguments of `train`.
+
+    Raises:
+        HrrsiError: As `train`.
+    """
+    from hrrsi.training.run_checks import check_run
+
+    for options in runs:
+        check_run(options, resume=resume, overwrite=overwrite)
+    return [train(options, resume=resume, overwrite=overwrite, **named) for options in runs]
 
 
 def _summary(run: TrainedRun, options: TrainOptions) -> str:

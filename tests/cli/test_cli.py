@@ -17,7 +17,7 @@ import typer.main
 from typer.testing import CliRunner
 
 import hrrsi
-from hrrsi.cli import app
+from hrrsi.cli import app, main
 from hrrsi.errors import HrrsiError
 
 COMMANDS = sorted(str(c.name) for c in app.registered_commands)
@@ -264,3 +264,16 @@ def test_completion_is_shown(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "complete -o default -F _hrrsi_completion hrrsi" in done.stdout
+
+
+def test_threads_that_wait_sleep_unless_the_user_wants_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hrrsi.cli.app", lambda: None)
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        if before is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        else:
+            monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        main()
+        assert os.environ["OMP_WAIT_POLICY"] == after

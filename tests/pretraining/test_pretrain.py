@@ -151,7 +151,7 @@ def test_the_loss_is_the_smoothed_cross_entropy(folder: Path, tmp_path: Path) ->
     mean, std = (
         torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
-    options = PretrainOptions(data=folder, recipe=recipe, workers=0)
+    options = PretrainOptions(data=folder, recipe=recipe, workers=0, loader="torchvision")
     for batch in training_batches(image_folders(folder), options, torch.device("cpu")):
         with torch.no_grad():
             logits = network((batch.images / 255 - mean) / std)
@@ -246,7 +246,7 @@ def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
         "module.ClassifierTraining.forward = killed_at_the_seventh\n"
         "recipe = PretrainRecipe(epochs=2, batch=8, lr=0.02, size=32, val_size=64)\n"
         "options = PretrainOptions(data=Path(sys.argv[1]), out=Path(sys.argv[2]), recipe=recipe,\n"
-        "    device='cpu', workers=0)\n"
+        "    device='cpu', workers=0, loader='torchvision')\n"
         "run.pretrain(options, quiet=True, checkpoint_seconds=0)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, folder, tmp_path], capture_output=True)

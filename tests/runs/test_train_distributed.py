@@ -20,7 +20,7 @@ from samples.training_runs import assert_same_run, quick, quietly, rows_of, weig
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT
+from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.runs.processes import run_processes
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_label

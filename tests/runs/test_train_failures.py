@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.runs.checkpoints import LAST_CHECKPOINT
 from hrrsi.runs.failures import run_error
+from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training import patch_batches

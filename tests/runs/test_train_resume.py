@@ -21,7 +21,8 @@ from torch import nn
 
 from hrrsi.errors import HrrsiError
 from hrrsi.runs import loop
-from hrrsi.runs.checkpoints import FORMAT, LAST_CHECKPOINT, Position, write_checkpoint
+from hrrsi.runs.checkpoints import FORMAT, Position, write_checkpoint
+from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.training import initial_weights as first_network
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run import train

@@ -297,7 +297,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "moment",
-    ["hrrsi.training.environment.content_digest", "hrrsi.training.run.write_environment"],
+    ["hrrsi.training.environment.content_digest", "hrrsi.runs.environment.write_environment"],
 )
 def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
     dataset: Path,
@@ -320,8 +320,8 @@ def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
 
 WORKING = """
 import time
-from hrrsi.training import run
-run.fit = lambda *_, **__: time.sleep(600)  # before its first checkpoint
+from hrrsi.runs import loop
+loop.fit = lambda *_, **__: time.sleep(600)  # before its first checkpoint
 from hrrsi.cli import main
 main()
 """

@@ -357,7 +357,7 @@ def test_a_dry_run_says_what_each_run_would_be(monkeypatch: pytest.MonkeyPatch) 
     def trained(*_: Any, **__: Any) -> None:
         raise AssertionError("a dry run trains")
 
-    monkeypatch.setattr("hrrsi.training.run.train", trained)
+    monkeypatch.setattr("hrrsi.training.run.train_all", trained)
     monkeypatch.setattr(
         "hrrsi.training.dry_run.planned_run",
         lambda options, *, resume, overwrite: f"plan of {options.model} {resume} {overwrite}",
