@@ -53,13 +53,13 @@ class Outputs:
     @property
     def sidecars(self) -> list[Path]:
         """What GDAL and QGIS find beside them."""
-        found = [
+        paths = [
             self.classes.with_suffix(".qml"),
             self.classes.with_name(self.classes.name + ".aux.xml"),
         ]
         if self.vector is not None and self.vector.suffix.lower() != ".gpkg":
-            found.append(self.vector.with_suffix(".qml"))
-        return list(dict.fromkeys(found))
+            paths.append(self.vector.with_suffix(".qml"))
+        return list(dict.fromkeys(paths))
 
 
 def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
@@ -171,12 +171,12 @@ def scene_outputs(
                 _named(preview, path, (".png",), len(maps)),
             )
         )
-    for one in outputs:
-        names = one.files + one.sidecars
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
+    for files in outputs:
+        names = files.files + files.sidecars
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate is not None:
             raise OutputError(
-                "would be written twice by one scene", where=twice, fix="choose another name"
+                "would be written twice by one scene", where=duplicate, fix="choose another name"
             )
     return outputs
 
@@ -195,41 +195,41 @@ def check_outputs(
     Raises:
         OutputError: An output exists, or is a folder or an input.
     """
-    read = {path.resolve() for path in inputs}
-    for output in (path for one in outputs for path in (*one.files, *one.sidecars)):
+    input_paths = {path.resolve() for path in inputs}
+    for output in (path for files in outputs for path in (*files.files, *files.sidecars)):
         if output.is_dir():
             raise OutputError("is a folder", where=output, fix="name a file")
-        if output.resolve() in read:
+        if output.resolve() in input_paths:
             raise OutputError(
                 "is read, and would be replaced", where=output, fix="choose another output"
             )
-    for one in outputs:
+    for files in outputs:
         # what a run that was stopped has left is its own; a finished map says whose it is
-        begun = one.classes.exists() or partial_map_folder(one.classes).exists()
-        for output in (*one.files, *one.sidecars):
-            if not (resume and begun):
+        is_begun = files.classes.exists() or partial_map_folder(files.classes).exists()
+        for output in (*files.files, *files.sidecars):
+            if not (resume and is_begun):
                 refuse_existing(output, overwrite=overwrite)
 
 
 def _named(
-    given: str | Path | None, path: Path, suffixes: Sequence[str], scenes: int
+    value: str | Path | None, path: Path, suffixes: Sequence[str], scenes: int
 ) -> Path | None:
-    if given is None:
+    if value is None:
         return None
-    if f".{given}".lower() in suffixes:
-        return path.with_suffix(f".{given}".lower())
-    named = Path(given)
-    if named.suffix.lower() not in suffixes:
+    if f".{value}".lower() in suffixes:
+        return path.with_suffix(f".{value}".lower())
+    path_named = Path(value)
+    if path_named.suffix.lower() not in suffixes:
         raise OutputError(
             f"is none of {', '.join(suffixes)}",
-            where=named,
+            where=path_named,
             fix="choose one by the ending of the name",
         )
     if scenes > 1:
-        kind = named.suffix[1:]
+        kind = path_named.suffix[1:]
         raise OutputError(
             f"is one file for {scenes} scenes",
-            where=named,
+            where=path_named,
             fix=f"give {kind} alone: each map gets one beside it",
         )
-    return named
+    return path_named

@@ -23,10 +23,10 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
     Raises:
         InputError: A pattern matches nothing, or a folder holds no raster.
     """
-    found: dict[str, None] = {}
-    for given in inputs:
-        found.update(dict.fromkeys(_expanded(str(given))))
-    return list(found)
+    rasters: dict[str, None] = {}
+    for name in inputs:
+        rasters.update(dict.fromkeys(_expanded(str(name))))
+    return list(rasters)
 
 
 def _expanded(given: str) -> list[str]:

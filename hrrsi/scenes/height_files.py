@@ -63,17 +63,17 @@ class HeightFiles:
         Raises:
             InputError: None fits, or several do.
         """
-        found = self.matching(scene, name)
-        if found is None:
-            few = ", ".join(file.name for file in self._files[:_SHOWN])
+        match = self.matching(scene, name)
+        if match is None:
+            examples = ", ".join(file.name for file in self._files[:_SHOWN])
             more = ", ..." if len(self._files) > _SHOWN else ""
             raise InputError(
                 f"no height model fits the scene {name or PurePosixPath(scene).stem} "
-                f"(there are those of {few}{more})",
+                f"(there are those of {examples}{more})",
                 where=f"`height={self._given}`",
                 fix="add it, or write a template whose {} stands for the scene's name or number",
             )
-        return found
+        return match
 
     def matching(self, scene: str, name: str | None = None) -> str | None:
         """Return the height model of a scene as `of`, or None where none fits.
@@ -110,17 +110,17 @@ class HeightFiles:
         """
         if self._kind == "one":
             return
-        seen: dict[str, str] = {}
+        scene_of: dict[str, str] = {}
         for scene, name in scenes:
-            found = self.matching(scene, name)
-            if found in seen:
+            match = self.matching(scene, name)
+            if match in scene_of:
                 raise InputError(
-                    f"{found} fits two scenes, {seen[found]} and {name or scene}",
+                    f"{match} fits two scenes, {scene_of[match]} and {name or scene}",
                     where=f"`height={self._given}`",
                     fix="write a template that tells them apart, e.g. 'dsm/dsm_{}.tif'",
                 )
-            if found is not None:
-                seen[found] = name or scene
+            if match is not None:
+                scene_of[match] = name or scene
 
     def _rank(self, file: str, stem: str, name: str | None) -> int:
         """Return how well a file fits a scene, 0 where it doesn't."""
@@ -186,22 +186,22 @@ def template_files(template: str, files: Iterable[HeightFile]) -> HeightFiles:
     Raises:
         InputError: There are none.
     """
-    found = HeightFiles(template, files, "template")
-    if not found.paths:
+    fitting = HeightFiles(template, files, "template")
+    if not fitting.paths:
         raise MissingInputError(
             "no file fits it",
             where=f"`height={template}`",
             fix="check the path; {} stands for the scene's name or number",
         )
-    return found
+    return fitting
 
 
 def disk_matches(template: str) -> list[tuple[dict[str, str], str]]:
     """Return the files on this machine that fit a template, with what its placeholders are."""
     pattern = "*".join(glob.escape(piece) for piece in _PLACEHOLDER.split(template)[::2])
     files = [path for path in sorted(glob.glob(pattern)) if Path(path).is_file()]
-    found = [(template_match(template, path), path) for path in files]
-    return [(groups, path) for groups, path in found if groups is not None]
+    matches = [(template_match(template, path), path) for path in files]
+    return [(groups, path) for groups, path in matches if groups is not None]
 
 
 def template_match(template: str, path: str, *, at_end: bool = False) -> dict[str, str] | None:
@@ -212,15 +212,15 @@ def template_match(template: str, path: str, *, at_end: bool = False) -> dict[st
         path: With slashes.
         at_end: Whether folders may come before what the template says.
     """
-    regex, seen = "", set[str]()
+    regex, placeholders = "", set[str]()
     for index, piece in enumerate(_PLACEHOLDER.split(template)):
         name = piece or "scene"
         if index % 2 == 0:
             regex += re.escape(piece)
-        elif name in seen:
+        elif name in placeholders:
             regex += f"(?P={name})"
         else:
-            seen.add(name)
+            placeholders.add(name)
             regex += f"(?P<{name}>[^/]+?)"
     match = re.search(("(?:^|/)" if at_end else "^") + regex + "$", path, re.DOTALL)
     return match.groupdict() if match else None
@@ -238,27 +238,27 @@ def _numbers(name: str) -> list[int]:
 
 def _likeness(scene: str, file: str) -> int:
     """Return how well the names of a scene and of a file in a folder go together, 0: not."""
-    wanted, found = _tokens(scene), _tokens(file)
-    if wanted == found:
+    scene_tokens, file_tokens = _tokens(scene), _tokens(file)
+    if scene_tokens == file_tokens:
         return 3
-    letters = any(isinstance(token, str) and token.isalpha() for token in wanted)
-    if letters and _places(found, wanted):
+    letters = any(isinstance(token, str) and token.isalpha() for token in scene_tokens)
+    if letters and _places(file_tokens, scene_tokens):
         return 2
     if _numbers(scene):
         return int(_numbers(scene) == _numbers(file))
-    return int(bool(_places(wanted, found)))
+    return int(bool(_places(scene_tokens, file_tokens)))
 
 
 def _part_length(scene: str, part: str) -> int:
     """Return how much of a scene's name a part of it is; 0 unless its last number is in it."""
-    whole, wanted = _tokens(scene), _tokens(part)
-    if whole == wanted:
+    whole, part_tokens = _tokens(scene), _tokens(part)
+    if whole == part_tokens:
         return len(whole) + 1
     last = max((i for i, token in enumerate(whole) if isinstance(token, int)), default=None)
-    for start in _places(whole, wanted):
-        stop = start + len(wanted)
+    for start in _places(whole, part_tokens):
+        stop = start + len(part_tokens)
         if stop == len(whole) if last is None else start <= last < stop:
-            return len(wanted)
+            return len(part_tokens)
     return 0
 
 

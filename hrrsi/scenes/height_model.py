@@ -68,21 +68,21 @@ class HeightModel:
             InputError: The file can't be read there, or holds what can be no height.
         """
         values = self._reader.values(window)[0]
-        known = np.isfinite(values)
+        valid = np.isfinite(values)
         if self._masked:
-            known &= self._reader.valid(window)
+            valid &= self._reader.valid(window)
         with np.errstate(over="ignore", invalid="ignore"):
             heights: npt.NDArray[np.float32] = (values * self._gain + self._offset).astype(
                 np.float32
             )
-        heights[~known] = np.nan
-        strange = values[(heights < _LOWEST) | (heights > _HIGHEST)]
-        if strange.size:
-            found = float(strange[np.abs(strange).argmax()])  # others may be mixed with it
+        heights[~valid] = np.nan
+        impossible = values[(heights < _LOWEST) | (heights > _HIGHEST)]
+        if impossible.size:
+            extreme = float(impossible[np.abs(impossible).argmax()])  # others may be mixed with it
             raise InputError(
-                f"holds {found:g}, which can be no height",
+                f"holds {extreme:g}, which can be no height",
                 where=self.path,
-                fix=f"declare what marks missing data, e.g. `gdal_edit.py -a_nodata {found:g}`",
+                fix=f"declare what marks missing data, e.g. `gdal_edit.py -a_nodata {extreme:g}`",
             )
         return heights
 

@@ -108,10 +108,10 @@ class PixelReader:
         first, kept = self._kept.setdefault(masks, (0, np.empty((0, 0, 0))))
         stop = window.row + window.height
         if not first <= window.row < stop <= first + kept.shape[1]:
-            again = kept[:, window.row - first :] if first <= window.row else kept[:, :0]
-            again = again.copy()
+            overlap = kept[:, window.row - first :] if first <= window.row else kept[:, :0]
+            overlap = overlap.copy()
             del kept, self._kept[masks]  # the new rows take as much memory
-            kept = self._more_rows(window, again, masks=masks)
+            kept = self._more_rows(window, overlap, masks=masks)
             first = window.row
             self._kept[masks] = first, kept
         columns = slice(window.col, window.col + window.width)
@@ -128,7 +128,7 @@ class PixelReader:
         return bool(touched > int(get_gdal_config("GDAL_CACHEMAX")) * dataset.width)
 
     def _more_rows(
-        self, window: Window, again: npt.NDArray[Any], *, masks: bool
+        self, window: Window, overlap: npt.NDArray[Any], *, masks: bool
     ) -> npt.NDArray[Any]:
         """Return whole rows from a window's first one on, of which the first are known already.
 
@@ -140,13 +140,13 @@ class PixelReader:
         block_stop = min(-(-stop // rows) * rows, dataset.height)
         if (block_stop - window.row) * self._row_bytes <= _LARGEST_ROWS:
             stop = block_stop
-        begin = window.row + again.shape[1]
+        begin = window.row + overlap.shape[1]
         missing = Window(begin, 0, stop - begin, dataset.width)
-        if not again.size:
+        if not overlap.size:
             return self._read(missing, masks=masks)
-        whole = np.empty((len(again), stop - window.row, dataset.width), dtype=again.dtype)
-        whole[:, : again.shape[1]] = again
-        self._read(missing, masks=masks, out=whole[:, again.shape[1] :])
+        whole = np.empty((len(overlap), stop - window.row, dataset.width), dtype=overlap.dtype)
+        whole[:, : overlap.shape[1]] = overlap
+        self._read(missing, masks=masks, out=whole[:, overlap.shape[1] :])
         return whole
 
     def _read(

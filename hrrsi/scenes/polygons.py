@@ -62,8 +62,8 @@ class ScenePolygons:
 
     def near(self, window: Window) -> npt.NDArray[np.int64]:
         """Return the numbers of the polygons that touch a window, in the file's order."""
-        found: npt.NDArray[np.int64] = self._tree.query(_box(window), predicate="intersects")
-        return np.sort(found)
+        numbers: npt.NDArray[np.int64] = self._tree.query(_box(window), predicate="intersects")
+        return np.sort(numbers)
 
     def burned(
         self, window: Window, codes: Sequence[int] | npt.NDArray[np.uint8], fill: int
@@ -162,10 +162,10 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
-    others = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
-    if others.any():
+    not_polygons = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
+    if not_polygons.any():
         raise InputError(
-            f"feature {fids[others][0]} is a {geometries[others][0].geom_type}",
+            f"feature {fids[not_polygons][0]} is a {geometries[not_polygons][0].geom_type}",
             where=path,
             fix="keep only polygons in it",
         )
@@ -222,8 +222,8 @@ def _layer(path: str | Path) -> str:
 def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None) -> CRS | None:
     """Return the file's CRS, or None where neither file nor scene has one."""
     if (text is None) != (scene_crs is None):
-        lacking, other = (path, scene.path) if text is None else (scene.path, path)
-        raise InputError(f"has no CRS, but {other} has", where=lacking, fix="assign one")
+        without_crs, other = (path, scene.path) if text is None else (scene.path, path)
+        raise InputError(f"has no CRS, but {other} has", where=without_crs, fix="assign one")
     if text is None:
         return None
     try:

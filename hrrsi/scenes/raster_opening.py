@@ -34,16 +34,16 @@ def require_mosaic_files(dataset: Any, where: str) -> None:
     files = _files(dataset, {where})
     missing = [name for name in files if is_local(name) and not Path(name).exists()]
     if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MissingInputError(
-            f"refers to {missing[0]}{others}, which {'are' if others else 'is'} not there",
+            f"refers to {missing[0]}{rest}, which {'are' if rest else 'is'} not there",
             where=where,
             fix="correct the paths in it, or make it anew",
         )
-    again = [name for name in files if name in _failed]
-    if again:
+    unreadable = [name for name in files if name in _failed]
+    if unreadable:
         raise InputError(
-            f"refers to {again[0]}, which could not be read for another mosaic",
+            f"refers to {unreadable[0]}, which could not be read for another mosaic",
             where=where,
             fix="check that file, and map this scene in a new process",
         )
@@ -61,24 +61,24 @@ def is_local(name: str) -> bool:
     return not name.startswith("/vsi") and "://" not in name
 
 
-def _files(dataset: Any, seen: set[str]) -> list[str]:
+def _files(dataset: Any, mosaics: set[str]) -> list[str]:
     """Return the files of a mosaic and of those in it, without the mosaics themselves."""
-    found: list[str] = []
+    files: list[str] = []
     for name in dataset.files:
-        if name in seen:
+        if name in mosaics:
             continue
-        seen.add(name)
+        mosaics.add(name)
         if not name.lower().endswith(".vrt") or not (is_local(name) and Path(name).exists()):
-            found.append(name)
+            files.append(name)
             continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 with rasterio.open(name) as inner:
-                    found += _files(inner, seen)
+                    files += _files(inner, mosaics)
         except RasterioError:
-            found.append(name)
-    return found
+            files.append(name)
+    return files
 
 
 # GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG

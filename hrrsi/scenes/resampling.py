@@ -147,18 +147,18 @@ def _resampled(
         values = np.where(valid, values, values.dtype.type(0))
         weight = _along_columns(_along_rows(valid[None].astype(dtype), down), across)
     result = _along_columns(_along_rows(values, down), across)
-    found: Valid = None
+    result_valid: Valid = None
     if valid is not None:
-        found = weight[0] > 0 if averages else valid[np.ix_(down.nearest, across.nearest)]
+        result_valid = weight[0] > 0 if averages else valid[np.ix_(down.nearest, across.nearest)]
         weight[weight <= 0] = 1
     result /= weight
-    if found is not None:
-        result *= found
+    if result_valid is not None:
+        result *= result_valid
     if values.dtype.kind in "iu":
         limits = np.iinfo(values.dtype)
         np.rint(result, out=result)
         np.clip(result, limits.min, limits.max, out=result)
-    return result.astype(values.dtype), found
+    return result.astype(values.dtype), result_valid
 
 
 def _all_valid(down: npt.NDArray[Any], across: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -142,8 +142,8 @@ class Scene:
         """
         if self.height_model is None:
             return None
-        lacking: npt.NDArray[np.bool_] = ~np.isfinite(pixels[-1])
-        return lacking & self._image_valid(window, pixels[:-1])
+        heightless: npt.NDArray[np.bool_] = ~np.isfinite(pixels[-1])
+        return heightless & self._image_valid(window, pixels[:-1])
 
     @contextmanager
     def reduced(self, shortest: int, longest: int) -> Iterator[Scene | None]:

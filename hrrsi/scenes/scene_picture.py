@@ -38,13 +38,13 @@ def scene_picture(
         InputError: The raster can't be opened.
     """
     with open_raster(name) as dataset:
-        seen = bands or colour_bands(dataset)
-        shown = list(seen[:3]) if len(seen) >= 3 else [seen[0]] * 3
+        candidates = bands or colour_bands(dataset)
+        triple = list(candidates[:3]) if len(candidates) >= 3 else [candidates[0]] * 3
         size = (3, height, width)
         enlarged = height > dataset.height
         resampling = Resampling.cubic if enlarged else Resampling.average
-        values = dataset.read(shown, out_shape=size, resampling=resampling)
-        valid = (dataset.read_masks(shown, out_shape=size) != 0).any(axis=0)
+        values = dataset.read(triple, out_shape=size, resampling=resampling)
+        valid = (dataset.read_masks(triple, out_shape=size) != 0).any(axis=0)
     valid &= np.isfinite(values).all(axis=0)
     pixels = values if values.dtype == np.uint8 else _stretched(values, valid)
     pixels = np.where(valid, pixels, np.asarray(NO_DATA_COLOUR, dtype=np.uint8)[:, None, None])

@@ -84,33 +84,33 @@ def scene_sample(scene: Scene) -> SceneSample:
         InputError: The file can't be read somewhere.
     """
     longest = max(scene.shape)
-    found: list[_Values] = []
+    pieces_read: list[_Values] = []
     if longest <= _LARGEST_SIDE:
         whole = Window(0, 0, *scene.shape)
-        found = [_values(scene, whole, thin=longest > _LARGEST_SIDE / 2)]
+        pieces_read = [_values(scene, whole, thin=longest > _LARGEST_SIDE / 2)]
     else:
         with scene.reduced(_SIDE, _LARGEST_SIDE) as overview:
             if overview is not None:
                 whole = Window(0, 0, *overview.shape)
-                found = [_values(overview, whole)]
+                pieces_read = [_values(overview, whole)]
     for pieces in _PIECES:
-        if any(part.values.size for part in found) or longest <= _LARGEST_SIDE:
+        if any(part.values.size for part in pieces_read) or longest <= _LARGEST_SIDE:
             break
         windows = [
             Window(row, col, min(_PIECE, scene.height), min(_PIECE, scene.width))
             for row in _spread(scene.height, pieces)
             for col in _spread(scene.width, pieces)
         ]
-        found = [_values(scene, window) for window in windows]
-    values = np.concatenate([part.values for part in found], axis=1)
-    lacking = sum(part.without_height for part in found)
+        pieces_read = [_values(scene, window) for window in windows]
+    values = np.concatenate([part.values for part in pieces_read], axis=1)
+    heightless = sum(part.without_height for part in pieces_read)
     return SceneSample(
         values[: len(scene.bands)],
         scene.dtype,
         _declared_bits(scene),
         _declared_unit(scene),
         values[-1] if scene.has_height else None,
-        lacking / max(1, lacking + values.shape[1]),
+        heightless / max(1, heightless + values.shape[1]),
     )
 
 
@@ -125,9 +125,9 @@ def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
     every = slice(None, None, 2 if thin else 1)
     pixels = scene.read(window)
     valid = scene.read_valid(window, pixels)[every, every]
-    lacking = scene.without_height(window, pixels)
+    heightless = scene.without_height(window, pixels)
     values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
-    return _Values(values, 0 if lacking is None else int(lacking[every, every].sum()))
+    return _Values(values, 0 if heightless is None else int(heightless[every, every].sum()))
 
 
 def _spread(length: int, pieces: int) -> list[int]:
@@ -209,9 +209,9 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
     Args:
         sample: From `scene_sample`.
     """
-    known = _declared(sample.bits, sample.unit) or _of_type(sample.dtype)
-    if known is not None:
-        return known
+    without_sample = _declared(sample.bits, sample.unit) or _of_type(sample.dtype)
+    if without_sample is not None:
+        return without_sample
     kind = np.dtype(sample.dtype).kind
     lit = sample.values[sample.values > 0]
     if not lit.size:
@@ -222,17 +222,17 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
     high = float(np.percentile(sample.values, _HIGH_PERCENTILE))
     if high <= 0:  # only single pixels are lit
         high = float(lit.max())
-    said = f"99.9 % of the values lie below {high:.6g}"
+    reason = f"99.9 % of the values lie below {high:.6g}"
     if kind == "f" and high <= _BEYOND:
-        return EstimatedScale(1.0, f"{said}, as in values from 0 to 1")
+        return EstimatedScale(1.0, f"{reason}, as in values from 0 to 1")
     for end, name in _RANGES:
         dark = kind != "f" and end == 255
         if end == 32767 and sample.dtype != "int16":
             continue
         if high <= end * _BEYOND and (high > end / 2 or dark):
-            return EstimatedScale(end, f"{said}, as in {name}")
+            return EstimatedScale(end, f"{reason}, as in {name}")
     bright = float(np.percentile(lit, _BRIGHT_PERCENTILE))
-    return EstimatedScale(bright, f"{said}, like no known range; this is the 99.5th percentile")
+    return EstimatedScale(bright, f"{reason}, like no known range; this is the 99.5th percentile")
 
 
 def unlike_training(
@@ -264,12 +264,12 @@ def unlike_training(
     bands = len(sample.values)
     centre, deviation = np.asarray(mean)[:bands], np.asarray(std)[:bands]
     with np.errstate(over="ignore", invalid="ignore"):
-        found = sample.values.mean(axis=1) / scale
-        spread = sample.values.std(axis=1) / scale
+        scene_mean = sample.values.mean(axis=1) / scale
+        scene_std = sample.values.std(axis=1) / scale
         distance = np.sqrt(
-            np.mean(((found - centre) ** 2 + (spread - deviation) ** 2) / deviation**2)
+            np.mean(((scene_mean - centre) ** 2 + (scene_std - deviation) ** 2) / deviation**2)
         )
-    tint = ((found - found.mean()) - (centre - centre.mean())) / deviation.mean()
+    tint = ((scene_mean - scene_mean.mean()) - (centre - centre.mean())) / deviation.mean()
     if not distance <= _FAR:
         fix = "check `scale` and `bands`"
     elif not np.abs(tint).max() <= _TINTED:
@@ -277,9 +277,9 @@ def unlike_training(
     else:
         return None
     return (
-        f"imagery unlike what the weights were trained on: band means {_list(found)} "
-        f"(deviations {_list(spread)}) where training had {_list(centre)} ({_list(deviation)}); "
-        f"{fix}, and expect worse maps"
+        f"imagery unlike what the weights were trained on: band means {_list(scene_mean)} "
+        f"(deviations {_list(scene_std)}) where training had {_list(centre)} "
+        f"({_list(deviation)}); {fix}, and expect worse maps"
     )
 
 
@@ -302,13 +302,13 @@ def heights_unlike_training(
     """
     if sample.heights is None or not sample.heights.size:
         return None
-    found, spread = float(sample.heights.mean()), float(sample.heights.std())
-    if max(abs(found - mean * scale), abs(spread - std * scale)) <= _FAR * std * scale:
+    scene_mean, scene_std = float(sample.heights.mean()), float(sample.heights.std())
+    if max(abs(scene_mean - mean * scale), abs(scene_std - std * scale)) <= _FAR * std * scale:
         return None
     return (
-        f"heights unlike those that the weights were trained on: mean {found:.4g} (deviation "
-        f"{spread:.3g}) where training had {mean * scale:.4g} ({std * scale:.3g}); check that they "
-        "are of the same kind (above the ground, or above the sea) and unit, and expect worse maps"
+        f"heights unlike those that the weights were trained on: mean {scene_mean:.4g} (deviation "
+        f"{scene_std:.3g}) where training had {mean * scale:.4g} ({std * scale:.3g}); check that "
+        "they are of the same kind (above the ground, or above the sea) and unit, and expect worse maps"
     )
 
 
