@@ -298,11 +298,11 @@ def mean_score(scores: Values) -> Values:
         valid = [~np.isnan(part) for part in quarters]
     count = sum(part.astype(np.uint16) for part in valid)
     total = sum(np.where(ok, part, 0) for part, ok in zip(quarters, valid, strict=True))
-    some = np.maximum(count, 1)
+    divisor = np.maximum(count, 1)
     if scores.dtype == np.uint8:
-        means = (2 * total + count) // (2 * some)
+        means = (2 * total + count) // (2 * divisor)
         return np.where(count > 0, means, IGNORE_INDEX).astype(np.uint8)
-    return np.where(count > 0, total / some, np.nan).astype(np.float32)
+    return np.where(count > 0, total / divisor, np.nan).astype(np.float32)
 
 
 @contextmanager

@@ -150,22 +150,22 @@ def zone_areas(
     features, names = _features(path, attribute)
     areas = pixel_areas(scene.dataset)
     height, width = scene.dataset.height, scene.dataset.width
-    found = _Zones(polygons.geometries, len(classes), areas)
+    counts = _Zones(polygons.geometries, len(classes), areas)
     rows = max(1, _STRIP_PIXELS // width)
     first_row = 0
     for strip in even_strips(strips, height, width, rows):
-        found.count(strip, first_row)
+        counts.count(strip, first_row)
         first_row += len(strip)
         if on_rows:
             on_rows(len(strip))
     position = {feature: i for i, feature in enumerate(features)}
     places = [position[int(fid)] for fid in polygons.fids]
     pixels = np.zeros((len(features), len(classes) + 1), dtype=np.int64)
-    np.add.at(pixels, places, found.pixels)
+    np.add.at(pixels, places, counts.pixels)
     ground = None
     if areas is not None:
         units = np.zeros((len(features), len(classes)), dtype=np.int64)
-        np.add.at(units, places, found.units[:, :-1])
+        np.add.at(units, places, counts.units[:, :-1])
         ground = (units * exact_areas(areas).unit).astype(np.float64)
     return ZoneAreas(features, names, list(classes), pixels[:, :-1], pixels[:, -1], ground)
 

@@ -29,28 +29,28 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
     return list(rasters)
 
 
-def _expanded(given: str) -> list[str]:
-    path = Path(given)
-    if not is_local(given) or path.is_file():
-        return [given]
+def _expanded(name: str) -> list[str]:
+    path = Path(name)
+    if not is_local(name) or path.is_file():
+        return [name]
     if path.is_dir():
         rasters = sorted(
             str(p)
             for p in path.iterdir()
             if p.suffix.lower() in RASTER_SUFFIXES and p.is_file() and not p.name.startswith(".")
         )
-        scenes = [name for name in rasters if not _is_product(name)]
+        scenes = [raster for raster in rasters if not _is_product(raster)]
         if not scenes:
-            raise InputError("holds no rasters", where=given, fix="name a folder of scenes")
+            raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
-    if glob.has_magic(given):
-        matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
-        scenes = [name for name in matches if not _is_product(name)]
+    if glob.has_magic(name):
+        matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
+        scenes = [match for match in matches if not _is_product(match)]
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
-            raise InputError(what, where=given, fix="check the pattern")
+            raise InputError(what, where=name, fix="check the pattern")
         return scenes
-    return [given]
+    return [name]
 
 
 def _is_product(name: str) -> bool:

@@ -143,16 +143,16 @@ class Segmenter:
             valid = ~masked.any(axis=0 if bands_first else 2)
         if not bands_first:
             pixels = np.moveaxis(pixels, 2, 0)
-        holds = None if valid is None else np.asarray(valid, dtype=bool)
-        if holds is not None and holds.shape != pixels.shape[1:]:
+        has_data = None if valid is None else np.asarray(valid, dtype=bool)
+        if has_data is not None and has_data.shape != pixels.shape[1:]:
             raise InputError(
-                f"valid has shape {holds.shape} for an image of {pixels.shape[1:]} px",
+                f"valid has shape {has_data.shape} for an image of {pixels.shape[1:]} px",
                 fix="give a (height, width) array",
             )
         has_height = bool(self.meta.get("height"))
         if has_height and scale is None and pixels.dtype.kind == "f":
             scale = float(self.meta["scale"])  # the other bands became floats beside the heights
-        source = ArrayWindows(pixels, holds, has_height)
+        source = ArrayWindows(pixels, has_data, has_height)
         strips = predict_strips(
             source,
             self._engine,

@@ -113,7 +113,7 @@ def _strips(
     on_pixels: Callable[[int], None] | None,
 ) -> Generator[Strip, None, None]:
     meta = engine.meta
-    chosen = symmetries(options.augmentation)
+    symmetry_group = symmetries(options.augmentation)
     window, overlap = options.window, options.effective_overlap
     row_starts, column_starts = (
         window_starts(length, window, window - overlap) for length in source.network_grid
@@ -145,19 +145,19 @@ def _strips(
     with closing(read_ahead(windows, read, ahead=_READ_AHEAD)) as reads:
         valid: deque[npt.NDArray[np.bool_] | None] = deque()
 
-        def seen() -> Iterator[Pixels | None]:
+        def network_views() -> Iterator[Pixels | None]:
             for window_read in reads:
                 valid.append(window_read.valid)
-                for symmetry in chosen:
+                for symmetry in symmetry_group:
                     pixels = window_read.pixels
                     yield None if pixels is None else symmetry.seen(pixels)
 
         with closing(
             engine.logits(
-                seen(), *normalisation(band_scales(meta, scale), meta["mean"], meta["std"])
+                network_views(), *normalisation(band_scales(meta, scale), meta["mean"], meta["std"])
             )
         ) as logits:
-            means = mean_logits(logits, chosen)
+            means = mean_logits(logits, symmetry_group)
             for index in range(start, len(row_starts)):
                 blender.start_row(index)
                 for number in range(len(column_starts)):

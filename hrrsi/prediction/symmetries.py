@@ -48,25 +48,25 @@ def symmetries(name: Augmentation) -> tuple[Symmetry, ...]:
 
 
 def mean_logits(
-    logits: Iterator[Floats | None], chosen: Sequence[Symmetry]
+    logits: Iterator[Floats | None], symmetry_group: Sequence[Symmetry]
 ) -> Iterator[Floats | None]:
     """Yield the mean over symmetries of each window's logits, turned back.
 
     Args:
         logits: Those of each window under each symmetry, window by window.
-        chosen: The symmetries.
+        symmetry_group: The symmetries.
     """
-    if len(chosen) == 1:
+    if len(symmetry_group) == 1:
         yield from logits
         return
     for first in logits:
-        found = [first, *islice(logits, len(chosen) - 1)]
-        turned = [
+        views = [first, *islice(logits, len(symmetry_group) - 1)]
+        upright = [
             symmetry.undone(each)
-            for symmetry, each in zip(chosen, found, strict=True)
+            for symmetry, each in zip(symmetry_group, views, strict=True)
             if each is not None
         ]
-        if turned:
-            yield np.ascontiguousarray(np.mean(turned, axis=0, dtype=np.float32))
+        if upright:
+            yield np.ascontiguousarray(np.mean(upright, axis=0, dtype=np.float32))
         else:
             yield None

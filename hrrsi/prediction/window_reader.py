@@ -36,12 +36,12 @@ def mirror_filled(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt
     kind = np.int16 if max(height, width) <= 4096 else np.int32
     row, col = (places.astype(kind) for places in np.ogrid[:height, :width])
     far = kind(max(height, width))
-    filled, known = pixels.copy(), valid
-    while not known.all():
-        left = col - np.maximum.accumulate(np.where(known, col, -far), axis=1)
-        right = _from_the_end(np.where(known, col, 2 * far), axis=1) - col
-        above = row - np.maximum.accumulate(np.where(known, row, -far), axis=0)
-        below = _from_the_end(np.where(known, row, 2 * far), axis=0) - row
+    filled, has_value = pixels.copy(), valid
+    while not has_value.all():
+        left = col - np.maximum.accumulate(np.where(has_value, col, -far), axis=1)
+        right = _from_the_end(np.where(has_value, col, 2 * far), axis=1) - col
+        above = row - np.maximum.accumulate(np.where(has_value, row, -far), axis=0)
+        below = _from_the_end(np.where(has_value, row, 2 * far), axis=0) - row
         across, down = np.minimum(left, right), np.minimum(above, below)
         along_row = across <= down
         # d pixels from an edge pixel lies what is d - 1 pixels on its other side
@@ -51,14 +51,14 @@ def mirror_filled(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt
         np.negative(step, out=step, where=backwards)
         to = np.where(along_row, col, row) + step
         length = np.where(along_row, kind(width), kind(height))
-        usable = (to >= 0) & (to < length) & ~known
+        usable = (to >= 0) & (to < length) & ~has_value
         source = np.where(along_row, row, to).astype(np.int32) * width
         source += np.where(along_row, to, col)
         source[~usable] = 0
-        usable &= known.take(source)
+        usable &= has_value.take(source)
         for band in filled:
             np.copyto(band, band.take(source), where=usable)
-        known = known | usable
+        has_value = has_value | usable
     return filled
 
 

@@ -308,7 +308,8 @@ def heights_unlike_training(
     return (
         f"heights unlike those that the weights were trained on: mean {scene_mean:.4g} (deviation "
         f"{scene_std:.3g}) where training had {mean * scale:.4g} ({std * scale:.3g}); check that "
-        "they are of the same kind (above the ground, or above the sea) and unit, and expect worse maps"
+        "they are of the same kind (above the ground, or above the sea) and unit, and expect worse "
+        "maps"
     )
 
 

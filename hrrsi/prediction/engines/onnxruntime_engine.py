@@ -64,8 +64,8 @@ class OnnxRuntimeEngine:
             if not pixels:
                 return [None for _ in group]
             feeds = {"pixels": np.stack(pixels), "gain": gain, "offset": offset}
-            (found,) = session.run(None, feeds)
-            results = iter(checked(found))
+            (outputs,) = session.run(None, feeds)
+            results = iter(checked(outputs))
             return [None if window is None else next(results) for window in group]
 
         with ThreadPoolExecutor(self._threads) as pool:

@@ -72,5 +72,5 @@ def _has_cuda_driver() -> bool:
     except OSError:
         return False
     count = ctypes.c_int(0)
-    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return bool(found) and count.value > 0
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return bool(works) and count.value > 0

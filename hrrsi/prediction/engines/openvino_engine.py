@@ -63,12 +63,12 @@ class OpenVinoEngine:
         self.meta = self._graph.meta
         self.logit_stride = self._graph.logit_stride
         self._core = ov.Core()
-        known = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision in ("auto", "fast") and "BF16" not in known:
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision in ("auto", "fast") and "BF16" not in capabilities:
             precision = "32"
         elif precision == "auto":
             precision = "bf16"
-        if precision in _CAPABILITIES and _CAPABILITIES[precision] not in known:
+        if precision in _CAPABILITIES and _CAPABILITIES[precision] not in capabilities:
             raise DeviceError(
                 f"this processor does not calculate in precision {precision}",
                 fix="give `precision=32`",
@@ -112,10 +112,10 @@ class OpenVinoEngine:
             if work.request is None:
                 return [None for _ in work.group]
             work.request.wait()
-            found = iter(checked(work.request.get_output_tensor().data.copy()))
+            results = iter(checked(work.request.get_output_tensor().data.copy()))
             del running[id(work.request)]
             self._idle[work.key].append(work.request)
-            return [None if window is None else next(found) for window in work.group]
+            return [None if window is None else next(results) for window in work.group]
 
         try:
             for group in in_order(groups(windows, self._batch), start, finish, 4 * self._streams):

@@ -88,10 +88,10 @@ class TorchEngine:
             yield from group
 
     def _start(self, group: list[Pixels | None], gain: torch.Tensor, offset: torch.Tensor) -> _Work:
-        held = [window for window in group if window is not None]
-        if not held:
+        windows = [window for window in group if window is not None]
+        if not windows:
             return _Work(group, None, None, None)
-        pixels = torch.from_numpy(np.stack(held))
+        pixels = torch.from_numpy(np.stack(windows))
         on_gpu = self._device.type == "cuda"
         if on_gpu:
             pixels = pixels.pin_memory()
@@ -104,11 +104,11 @@ class TorchEngine:
                 logits = self._network.coarse_logits(batch).float().contiguous()
                 if not on_gpu:
                     return _Work(group, logits, None, pixels)
-                found = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
-                found.copy_(logits, non_blocking=True)
+                pinned = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
+                pinned.copy_(logits, non_blocking=True)
                 done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
                 done.record(torch.cuda.current_stream(self._device))
-                return _Work(group, found, done, pixels)
+                return _Work(group, pinned, done, pixels)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
 
@@ -117,8 +117,8 @@ class TorchEngine:
             return [None for _ in work.group]
         if work.done is not None:
             work.done.synchronize()
-        found = iter(checked(work.logits.numpy()))
-        return [None if window is None else next(found) for window in work.group]
+        results = iter(checked(work.logits.numpy()))
+        return [None if window is None else next(results) for window in work.group]
 
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
