@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
 from hrrsi.errors import HrrsiError, InputError
-from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels
+from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, PolygonLabels
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
@@ -346,8 +346,6 @@ def open_labels(
             whose value for missing data is a class too.
     """
     if scheme.label_format == "polygons":
-        from hrrsi.labels.scene_labels import PolygonLabels
-
         yield PolygonLabels(path, scene, scheme, name, unknown)
         return
     with open_raster(path) as dataset:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from hrrsi.classes import IGNORE_INDEX, UnknownLabels
 from hrrsi.errors import InputError
 from hrrsi.labels.scheme import Scheme
-from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -82,6 +81,8 @@ class PolygonLabels(Labels):
     def __init__(
         self, path: str, scene: Scene, scheme: Scheme, name: str, unknown: UnknownLabels
     ) -> None:
+        from hrrsi.scenes.polygons import scene_polygons  # 40 MB that other labels do without
+
         super().__init__(scene, name, path, unknown)
         self._scheme = scheme
         self._polygons = scene_polygons(path, scene, scheme.attribute)

@@ -123,8 +123,11 @@ def test_options_are_equal_by_their_values() -> None:
     assert len({TileOptions(val_scenes=["b"]), TileOptions(val_scenes=("b",))}) == 1
 
 
-def test_options_import_nothing_heavy() -> None:
-    heavy = "{'numpy', 'pydantic', 'rasterio'}"
-    code = f"import sys, hrrsi.tiling.options; print(*{heavy} & {{*sys.modules}})"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("options", "{'numpy', 'pydantic', 'rasterio'}"), ("tile", "{'pyogrio', 'torch'}")],
+)
+def test_modules_import_nothing_heavy(module: str, heavy: str) -> None:
+    code = f"import sys, hrrsi.tiling.{module}; print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
