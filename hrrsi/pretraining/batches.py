@@ -21,8 +21,7 @@ from hrrsi.pretraining.epoch_images import (
     Share,
     View,
 )
-from hrrsi.pretraining.image_files import CorruptImage, decoded_image
-from hrrsi.pretraining.image_folders import ImageFolders
+from hrrsi.pretraining.images import CorruptImage, ImageFolders, decoded_image
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.runs.loading import EpochBatches, leave_signals_to_the_run
 

@@ -24,7 +24,7 @@ from hrrsi.pretraining.epoch_images import (
     EpochShares,
     ImageBatch,
 )
-from hrrsi.pretraining.image_files import CorruptImage, decoded_image
+from hrrsi.pretraining.images import CorruptImage, decoded_image
 
 _AHEAD = 2
 

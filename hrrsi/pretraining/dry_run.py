@@ -9,7 +9,7 @@ import torch
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.batches import training_batches, validation_batches
-from hrrsi.pretraining.module import ClassifierTraining
+from hrrsi.pretraining.classification import ClassifierTraining
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.pretraining.run import ImageNames, check_pretraining, silent_pillow
 from hrrsi.runs.folder import present_run_notes

@@ -12,8 +12,7 @@ import torch
 from torch.utils.data import Sampler
 
 from hrrsi.errors import InputError
-from hrrsi.pretraining.image_files import CorruptImage, image_header
-from hrrsi.pretraining.image_folders import ImageSplit
+from hrrsi.pretraining.images import CorruptImage, ImageSplit, image_header
 
 # Szegedy et al. 2015, "Going Deeper with Convolutions", section 6: crops of 8 to 100 % of the
 # area, of an aspect ratio between 3/4 and 4/3.

@@ -11,10 +11,9 @@ from safetensors.torch import save
 
 from hrrsi.files import replacing
 from hrrsi.networks.weights_file import ENCODER_METADATA, ENCODER_WEIGHTS
-from hrrsi.pretraining.classifiers import BANDS, ghostnet_width
+from hrrsi.pretraining.classification import BANDS, MEAN, STD, ClassifierTraining, ghostnet_width
 from hrrsi.pretraining.epoch_images import ImageBatch
-from hrrsi.pretraining.image_folders import ImageFolders
-from hrrsi.pretraining.module import MEAN, STD, ClassifierTraining
+from hrrsi.pretraining.images import ImageFolders
 from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
 from hrrsi.runs.failures import SharedError

@@ -18,7 +18,7 @@ from hrrsi.errors import InputError
 from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
-from hrrsi.pretraining.image_folders import (
+from hrrsi.pretraining.images import (
     ImageFolders,
     ImageSplit,
     image_digest,
@@ -90,7 +90,7 @@ def pretrain(
     """
     # what only training needs, and what takes seconds to import
     from hrrsi.pretraining.batches import training_batches, validation_batches
-    from hrrsi.pretraining.module import ClassifierTraining
+    from hrrsi.pretraining.classification import ClassifierTraining
     from hrrsi.pretraining.record import PretrainRecord
     from hrrsi.runs.checkpoints import checkpoint_position
     from hrrsi.runs.environment import run_environment, write_environment
@@ -174,7 +174,7 @@ def check_pretraining(
     """
     import torch
 
-    from hrrsi.pretraining.classifiers import classifier
+    from hrrsi.pretraining.classification import classifier
     from hrrsi.runs.folder import check_folder
     from hrrsi.runs.processes import check_precision, run_processes
 

@@ -32,9 +32,9 @@ from typer.testing import CliRunner, Result
 from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
-from hrrsi.pretraining.classifiers import classifier
+from hrrsi.pretraining.classification import classifier
 from hrrsi.pretraining.dali_batches import has_dali
-from hrrsi.pretraining.image_folders import image_folders
+from hrrsi.pretraining.images import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
 from hrrsi.pretraining.record import PretrainRecord, write_pretraining_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
@@ -235,15 +235,15 @@ def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe\n"
-        "from hrrsi.pretraining import module, run\n"
+        "from hrrsi.pretraining import classification, run\n"
         "steps = []\n"
-        "step = module.ClassifierTraining.forward\n"
+        "step = classification.ClassifierTraining.forward\n"
         "def killed_at_the_seventh(*arguments):\n"
         "    steps.append(1)\n"
         "    if len(steps) == 7:\n"  # the third of the second epoch
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return step(*arguments)\n"
-        "module.ClassifierTraining.forward = killed_at_the_seventh\n"
+        "classification.ClassifierTraining.forward = killed_at_the_seventh\n"
         "recipe = PretrainRecipe(epochs=2, batch=8, lr=0.02, size=32, val_size=64)\n"
         "options = PretrainOptions(data=Path(sys.argv[1]), out=Path(sys.argv[2]), recipe=recipe,\n"
         "    device='cpu', workers=0, loader='torchvision')\n"

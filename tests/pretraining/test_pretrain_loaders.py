@@ -21,8 +21,7 @@ from hrrsi.pretraining import dali_batches
 from hrrsi.pretraining.batches import seen_part, training_batches, validation_batches
 from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.epoch_images import EpochShares, ImageBatch, training_view, validation_view
-from hrrsi.pretraining.image_files import CorruptImage, image_header
-from hrrsi.pretraining.image_folders import image_folders
+from hrrsi.pretraining.images import CorruptImage, image_folders, image_header
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
 CPU = torch.device("cpu")

@@ -42,11 +42,10 @@ from hrrsi.runs.progress import EpochProgress
 from hrrsi.runs.training_lines import hardware_text
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
-from hrrsi.training.curves import write_curves
 from hrrsi.training.environment import dataset_digest
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.recipes import RECIPE_FIELDS
-from hrrsi.training.record import RunRecord
+from hrrsi.training.record import RunRecord, write_curves
 from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
 
 QUICK = [
