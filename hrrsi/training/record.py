@@ -1,4 +1,4 @@
-"""What a training run says and writes after an epoch; its best epoch, class by class."""
+"""What a training run says and writes after an epoch, curves among it; its best epoch by class."""
 
 from __future__ import annotations
 
