@@ -37,10 +37,25 @@ def requiring(extra: str, purpose: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in MODULES[extra]:
             raise
-        missing = ", ".join(name for name in MODULES[extra] if not is_installed(name))
+        require(extra, purpose)
+        raise
+
+
+def require(extra: str, purpose: str) -> None:
+    """Check that an extra is installed, before hours of work that end in what needs it.
+
+    Args:
+        extra: One of `MODULES`.
+        purpose: What needs it.
+
+    Raises:
+        DependencyError: A module of the extra is not installed.
+    """
+    missing = ", ".join(name for name in MODULES[extra] if not is_installed(name))
+    if missing:
         raise DependencyError(
             f"{purpose} needs packages that are not installed ({missing})", extra=extra
-        ) from error
+        )
 
 
 def is_installed(module: str) -> bool:

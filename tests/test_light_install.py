@@ -137,6 +137,7 @@ def test_scores_of_scenes_patches_and_maps(light: LightInstall, tmp_path: Path) 
     results = light.run(*commands)
     assert [result.exit_code for result in results] == [0, 0, 0, 0, 0, 1, 0, 0], results
     assert "plots" in results[5].stderr
+    assert results[5].stdout == "", "scored before what can't be drawn was refused"
     assert "not counted, since PyTorch is not installed" in (tmp_path / "report.html").read_text()
     for number, name in ((0, "scenes"), (2, "patches"), (4, "map")):
         of_light = tmp_path / f"{name}.json"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrrsi.errors import OptionError, OutputError
+from hrrsi.extras import require
 
 if TYPE_CHECKING:
     from hrrsi.evaluation.result import Comparison, EvaluationResult
@@ -57,12 +58,15 @@ class ReportOutputs:
 
         Raises:
             OptionError: A comparison has no single confusion matrix.
+            DependencyError: What draws the confusion matrix is not installed.
             OutputError: A file is there and may not be replaced, or can't be written.
         """
         from hrrsi.files import prepare_folder, refuse_existing  # filelock: --help does without
 
         if is_comparison and self.confusion_matrix is not None:
             raise OptionError("is for one map; `report` has both", parameter="confusion_matrix")
+        if self.confusion_matrix is not None:
+            require("plots", "a picture of the confusion matrix")
         for path in self._paths.values():
             if path.is_dir():
                 raise OutputError("is a folder", where=path, fix="name a file in it")
