@@ -104,6 +104,7 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
             }
         return command(**given)
 
+    # what typer reads; functions have no such attribute to mypy
     with_classes.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     with_classes.__annotations__ = {p.name: p.annotation for p in keyword_only}
     del with_classes.__wrapped__  # typer would look through it at the command's own parameters
