@@ -25,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from hrrsi.graphs import segmentation
 from hrrsi.graphs import segmentation as ghostnet
 from hrrsi.graphs.graph import PRECISE, Graph, Map
-from hrrsi.graphs.network_graph import NetworkGraph
+from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.segmentation import UED

@@ -17,7 +17,7 @@ from pathlib import Path
 from prettytable import PrettyTable
 from training_runs import epochs_of, finished_rows, summary, train
 
-from hrrsi.training.recipes import DEFAULT, PUBLISHED
+from hrrsi.training.options import DEFAULT, PUBLISHED
 
 # The published recipe with one part of the default one; then the default recipe without each of
 # its parts, and with what was tried and left out.

@@ -3,7 +3,7 @@
 Networks are trained alike: the same recipe, images seen and seeds. Then each maps whole labelled
 scenes that no run was trained on, and each two networks are compared over the same blocks of these
 scenes: the difference is that of the scores' means over the seeds, with a bootstrap interval and
-the p of a paired test (`hrrsi.evaluation.block_bootstrap`). How far single runs lie apart is said
+the p of a paired test (`hrrsi.evaluation.intervals`). How far single runs lie apart is said
 beside the means. A stopped series goes on where it was.
 
     python benchmarks/supervision_gain.py DATASET SCENES --split val --out RUNS --seeds 3
@@ -22,8 +22,8 @@ import numpy as np
 from prettytable import PrettyTable
 from training_runs import epochs_of, finished_rows, summary, train
 
-from hrrsi.evaluation.block_bootstrap import Counts, Floats, score_differences
-from hrrsi.evaluation.protocols import ALL
+from hrrsi.evaluation.intervals import Counts, Floats, score_differences
+from hrrsi.evaluation.options import ALL
 from hrrsi.evaluation.result import mean_boundary_scores
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_counts import PooledCounts
@@ -33,7 +33,7 @@ from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.profiling.operations import profile_model
+from hrrsi.profiling.costs import profile_model
 
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]
 SHOWN = ("OA", "mF1", "mIoU", "boundary F1 at 1 px", "boundary F1 at 3 px", "boundary IoU at 3 px")

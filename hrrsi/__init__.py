@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from hrrsi.profiling.profile import profile
     from hrrsi.tiling.options import TileOptions
     from hrrsi.tiling.tile import tile
-    from hrrsi.training.options import TrainOptions
-    from hrrsi.training.recipes import Recipe, recipe_named
+    from hrrsi.training.options import Recipe, TrainOptions, recipe_named
     from hrrsi.training.run import TrainedRun, train, train_all
 
     __version__: str
@@ -62,7 +61,7 @@ _HOMES = {
     "PretrainedRun": "hrrsi.pretraining.run",
     "Profile": "hrrsi.profiling.figures",
     "ProfileOptions": "hrrsi.profiling.figures",
-    "Recipe": "hrrsi.training.recipes",
+    "Recipe": "hrrsi.training.options",
     "RunError": "hrrsi.errors",
     "Segmenter": "hrrsi.prediction.segmenter",
     "TileOptions": "hrrsi.tiling.options",
@@ -76,7 +75,7 @@ _HOMES = {
     "predict": "hrrsi.prediction.predict",
     "pretrain": "hrrsi.pretraining.run",
     "profile": "hrrsi.profiling.profile",
-    "recipe_named": "hrrsi.training.recipes",
+    "recipe_named": "hrrsi.training.options",
     "tile": "hrrsi.tiling.tile",
     "train": "hrrsi.training.run",
     "train_all": "hrrsi.training.run",

@@ -11,10 +11,10 @@ from typing import Any
 
 from hrrsi.errors import InputError
 from hrrsi.extras import requiring
-from hrrsi.graphs.network_graph import NetworkGraph
-from hrrsi.maps.class_raster import read_class_raster
+from hrrsi.graphs.segmentation import NetworkGraph
+from hrrsi.maps.rasters import read_class_raster
+from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.names import parsed_model
 from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text

@@ -16,7 +16,7 @@ from samples.published_networks import published_layout
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.rasters import write_class_raster
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent

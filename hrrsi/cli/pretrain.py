@@ -7,11 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from hrrsi.cli.config_option import CONFIG_HELP, naming_config, take_config
-from hrrsi.cli.hardware_options import HARDWARE_PANEL, hardware_flags
 from hrrsi.cli.messages import in_flags, print_line, print_warning
 from hrrsi.cli.option_classes import FieldValues, Flag, Flags, takes_option_classes
 from hrrsi.cli.options import DRY_RUN_HELP, Overwrite, Quiet
+from hrrsi.cli.training_options import (
+    CONFIG_HELP,
+    HARDWARE_PANEL,
+    hardware_flags,
+    naming_config,
+    take_config,
+)
 from hrrsi.extras import requiring
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 
@@ -168,7 +173,7 @@ def pretrain(
     with naming_config(ctx, config):
         options = PretrainOptions(data=data, recipe=recipe, **settings)
         if dry_run:
-            from hrrsi.pretraining.dry_run import planned_pretraining
+            from hrrsi.pretraining.run import planned_pretraining
 
             plan = planned_pretraining(options, resume=resume, overwrite=overwrite)
             typer.echo(in_flags(str(plan)))

@@ -7,21 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from hrrsi.cli.config_option import CONFIG_HELP, is_given, naming_config
-from hrrsi.cli.hardware_options import hardware_flags
 from hrrsi.cli.messages import in_flags, print_line, print_warning
 from hrrsi.cli.option_classes import FieldValues, Flag, Flags, takes_option_classes
 from hrrsi.cli.options import DRY_RUN_HELP, Overwrite, Quiet, names
-from hrrsi.cli.recipe_options import (
+from hrrsi.cli.training_options import (
+    CONFIG_HELP,
     RECIPE_FLAGS,
     RECIPE_PANEL,
     RecipeName,
+    hardware_flags,
+    is_given,
+    naming_config,
     recipe_precision,
     take_recipe_config,
 )
 from hrrsi.extras import requiring
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import Recipe, recipe_named
+from hrrsi.training.options import Recipe, TrainOptions, recipe_named
 
 _START = "Start from"
 _LOOK = "Look before a long run"
@@ -193,12 +194,12 @@ def train(
         models = _model_names(model, encoder)
         runs = [TrainOptions(data=data, model=name, recipe=own, **settings) for name in models]
         if show_batches is not None:
-            from hrrsi.training.batch_picture import write_batch_picture
+            from hrrsi.training.patch_pictures import write_batch_picture
 
             write_batch_picture(runs[0], show_batches, overwrite=overwrite)
             typer.echo(f"{show_batches}: what the network sees first")
         elif dry_run:
-            from hrrsi.training.dry_run import planned_run
+            from hrrsi.training.run_checks import planned_run
 
             for options in runs:
                 plan = planned_run(options, resume=resume, overwrite=overwrite)

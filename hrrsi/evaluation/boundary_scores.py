@@ -19,7 +19,7 @@ from hrrsi.evaluation.class_borders import (
     nearby_classes,
 )
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip
-from hrrsi.evaluation.protocols import DEFAULT_BLOCK
+from hrrsi.evaluation.options import DEFAULT_BLOCK
 from hrrsi.evaluation.scores import Counts, Floats, complete_means, iou_scores, shares
 
 FARTHEST = 32  # px; what is farther counts as one

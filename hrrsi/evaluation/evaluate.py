@@ -27,9 +27,9 @@ from hrrsi.evaluation.options import (
     MapReading,
     check_combination,
     is_weights_file,
+    named_protocol,
 )
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
-from hrrsi.evaluation.protocols import named_protocol
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
 from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels

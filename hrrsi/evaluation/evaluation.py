@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
-from hrrsi.evaluation.protocols import LabelKind
+from hrrsi.evaluation.options import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.files import content_digest
 from hrrsi.networks.model_meta import ModelMeta

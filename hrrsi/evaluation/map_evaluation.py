@@ -14,8 +14,7 @@ from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
-from hrrsi.evaluation.map_alignment import GridClasses, on_grid
-from hrrsi.evaluation.map_classes import MapClasses, open_map
+from hrrsi.evaluation.map_reading import GridClasses, MapClasses, on_grid, open_map
 from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
@@ -51,7 +50,7 @@ def evaluate_maps(
     """Evaluate maps against labels, strip by strip.
 
     What is compared lies on the labels' grid, on which maps are laid by their georeference
-    (`hrrsi.evaluation.map_alignment.on_grid`); polygons are burned onto the map's grid. Labels in
+    (`hrrsi.evaluation.map_reading.on_grid`); polygons are burned onto the map's grid. Labels in
     a vector file are polygons, whatever the scheme says. Where a map predicts nothing, the label
     counts in no score (`ConfusionMatrix.unpredicted` says how many pixels there are).
 

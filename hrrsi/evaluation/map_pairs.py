@@ -12,7 +12,7 @@ from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, match_scene
-from hrrsi.maps.class_raster import is_product, read_class_raster
+from hrrsi.maps.rasters import is_product, read_class_raster
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 
 _MAP_ENDING = "_classes"

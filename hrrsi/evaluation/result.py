@@ -9,14 +9,6 @@ from functools import cached_property, partial
 import numpy as np
 
 from hrrsi.errors import InputError
-from hrrsi.evaluation.area_estimates import ClassArea, class_areas_estimated, estimated_shares
-from hrrsi.evaluation.block_bootstrap import (
-    Difference,
-    Interval,
-    counted_blocks,
-    score_differences,
-    score_intervals,
-)
 from hrrsi.evaluation.boundary_scores import (
     TOLERANCES,
     BoundaryScores,
@@ -25,7 +17,17 @@ from hrrsi.evaluation.boundary_scores import (
 )
 from hrrsi.evaluation.class_borders import EROSION_RADIUS
 from hrrsi.evaluation.evaluation import Evaluation, MapSource
-from hrrsi.evaluation.protocols import CLUTTER_NAMES, LabelKind, Protocol, named_protocol
+from hrrsi.evaluation.intervals import (
+    ClassArea,
+    Difference,
+    Interval,
+    class_areas_estimated,
+    counted_blocks,
+    estimated_shares,
+    score_differences,
+    score_intervals,
+)
+from hrrsi.evaluation.options import CLUTTER_NAMES, LabelKind, Protocol, named_protocol
 from hrrsi.evaluation.scene_counts import KINDS, SceneCounts
 from hrrsi.evaluation.scores import (
     ConfusionMatrix,

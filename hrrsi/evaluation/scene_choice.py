@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hrrsi.errors import InputError, OptionError
-from hrrsi.evaluation.protocols import LabelKind
+from hrrsi.evaluation.options import LabelKind
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, scenes_matching
 from hrrsi.tiling.dataset import SPLITS

@@ -12,9 +12,9 @@ from hrrsi.classes import IGNORE_INDEX
 from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, BoundaryCounts
 from hrrsi.evaluation.class_borders import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
-from hrrsi.evaluation.protocols import DEFAULT_BLOCK, LabelKind
+from hrrsi.evaluation.options import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix, shares
-from hrrsi.maps.class_areas import ClassAreas
+from hrrsi.maps.areas import ClassAreas
 
 KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 BINS = 20  # of confidence

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import OptionError
-from hrrsi.evaluation.protocols import ALL, Protocol
+from hrrsi.evaluation.options import ALL, Protocol
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

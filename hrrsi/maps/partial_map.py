@@ -16,8 +16,8 @@ import numpy.typing as npt
 from hrrsi.classes import ScoreType
 from hrrsi.errors import OutputError
 from hrrsi.files import lock_held, prepare_folder
+from hrrsi.maps.rasters import stored_scores
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
-from hrrsi.maps.score_rasters import stored_scores
 from hrrsi.quantities import byte_text
 
 _FORMAT = 1

@@ -13,11 +13,11 @@ from rasterio.enums import Resampling
 
 from hrrsi.classes import class_palette
 from hrrsi.files import replacing
-from hrrsi.maps.class_areas import MapSummary
-from hrrsi.maps.class_raster import TAG
+from hrrsi.maps.areas import MapSummary
+from hrrsi.maps.rasters import TAG
 from hrrsi.quantities import area_text
+from hrrsi.scenes.bands import NO_DATA_COLOUR, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
-from hrrsi.scenes.scene_picture import NO_DATA_COLOUR, scene_picture, text_font
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from hrrsi.networks.names import parsed_model
+from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.network import SegmentationNetwork, padded_to_multiples
 
 # Convolutions' outputs from the lowest resolution to the highest, the encoder's in reverse.

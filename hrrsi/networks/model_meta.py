@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import OptionError, WeightsError
-from hrrsi.networks.names import parsed_model
+from hrrsi.networks.architecture import parsed_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ class ModelMeta(Mapping[str, Any]):
     """What weights say of themselves, as attributes and as a mapping of the same names.
 
     Attributes:
-        model: Name of the network, as `hrrsi.networks.names.parsed_model` understands it.
+        model: Name of the network, as `hrrsi.networks.architecture.parsed_model` understands it.
         classes: Class names in the order of the logits.
         colours: Class colours (red, green, blue, 0 to 255), likewise.
         bands: Meaning of the input bands, 1-based in the scenes trained on.

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save
 from hrrsi.errors import OptionError, WeightsError
 from hrrsi.files import replacing
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.networks.architecture import STEM_CHANNELS
+from hrrsi.networks.architecture import STEM_CHANNELS, WIDTHS
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.names import WIDTHS
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import (

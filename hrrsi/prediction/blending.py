@@ -1,7 +1,7 @@
 """Blends overlapping windows into strips of labels, carrying only what windows share.
 
 A block of pixels is made from the logits of up to four windows when the last of them is there:
-`blend_axes` says which logits count, `blend_kernel` does the arithmetic.
+`blend_kernel` says which logits count, and does the arithmetic.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, ScoreType
-from hrrsi.maps.score_rasters import empty_scores, stored_scores
-from hrrsi.prediction.blend_axes import (
+from hrrsi.maps.rasters import empty_scores, stored_scores
+from hrrsi.prediction.blend_kernel import (
     Axis,
+    BlendKernel,
+    Floats,
     Span,
     blocks_of_equal_size,
     kept_logits,
     logit_count,
 )
-from hrrsi.prediction.blend_kernel import BlendKernel, Floats
 
 
 class Strip(NamedTuple):

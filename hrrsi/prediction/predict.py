@@ -10,11 +10,16 @@ from hrrsi.files import prepare_folder
 from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.opening import open_engine
-from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene, planned_scene, seconds_a_window
+from hrrsi.prediction.mapped_scene import (
+    MappedScene,
+    PlannedScene,
+    planned_scene,
+    scene_files,
+    seconds_a_window,
+)
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-from hrrsi.prediction.scene_files import scene_files
 from hrrsi.prediction.scene_mapper import SceneMapper
-from hrrsi.prediction.symmetries import symmetries
+from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster
 
@@ -55,7 +60,7 @@ def predict(
     """Map scenes: write a georeferenced class raster for each, and what else is asked for.
 
     Memory does not grow with the height of a scene (`sliding_window.predict_strips` says how);
-    `hrrsi.maps.class_raster.write_class_raster` says what is written. Whatever stops a run,
+    `hrrsi.maps.rasters.write_class_raster` says what is written. Whatever stops a run,
     it leaves a hidden folder beside the map, from which ``OutputOptions(resume=True)`` goes on.
 
     Example:

@@ -13,8 +13,13 @@ from hrrsi.errors import HrrsiError, WeightsError
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.map_record import MapRecord, is_finished, map_identity, run_provenance
-from hrrsi.prediction.map_writer import MapWriter
+from hrrsi.prediction.map_writer import (
+    MapRecord,
+    MapWriter,
+    is_finished,
+    map_identity,
+    run_provenance,
+)
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
@@ -25,7 +30,7 @@ from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 
 if TYPE_CHECKING:
-    from hrrsi.maps.zone_areas import ZoneAreas
+    from hrrsi.maps.areas import ZoneAreas
 
 
 class SceneMapper:
@@ -112,7 +117,7 @@ class SceneMapper:
             if not self._options.resample:
                 self._checks.compare_resolution(scene)
             if self._outputs.zones is not None:  # before hours of work
-                from hrrsi.maps.zone_areas import check_zones
+                from hrrsi.maps.areas import check_zones
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
             record = self._record(source, scale)

@@ -23,7 +23,7 @@ from hrrsi.pretraining.epoch_images import (
 )
 from hrrsi.pretraining.images import CorruptImage, ImageFolders, decoded_image
 from hrrsi.pretraining.options import PretrainOptions
-from hrrsi.runs.loading import EpochBatches, leave_signals_to_the_run
+from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
 
 
 class TorchvisionImages(Dataset[ImageBatch]):

@@ -15,9 +15,8 @@ from hrrsi.pretraining.classification import BANDS, MEAN, STD, ClassifierTrainin
 from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.images import ImageFolders
 from hrrsi.pretraining.options import PretrainOptions
-from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
 from hrrsi.runs.failures import SharedError
-from hrrsi.runs.record import EpochRecord
+from hrrsi.runs.record import CurvePanels, EpochRecord, set_from_zero, set_logarithmic, set_percent
 
 
 def write_pretraining_curves(epochs: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -13,7 +13,7 @@ from prettytable import PrettyTable, TableStyle
 
 from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
-from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
+from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
 from hrrsi.profiling.figures import Latency, Profile, ProfileOptions
 from hrrsi.progress import progress
 
@@ -29,8 +29,9 @@ def profile(
     """Return what networks cost.
 
     Args:
-        models: Their names, as `hrrsi.networks.names.parsed_model` understands them; where neither
-            these nor `weights` are given, ours at three widths, with ResNets, and the baselines.
+        models: Their names, as `hrrsi.networks.architecture.parsed_model` understands them; where
+            neither these nor `weights` are given, ours at three widths, with ResNets, and the
+            baselines.
         weights: A weights file, whose network comes last.
         options: The window, and whether speed is measured.
         show_progress: Whether a bar on a terminal's standard error shows how far it is.
@@ -41,8 +42,7 @@ def profile(
         DeviceError: The device is not to be had, or its memory does not hold network and batch.
         DependencyError: PyTorch is not installed.
     """
-    from hrrsi.profiling.latency import model_latency, weights_latency
-    from hrrsi.profiling.operations import profile_model, profile_weights
+    from hrrsi.profiling.costs import model_latency, profile_model, profile_weights, weights_latency
 
     if not models and weights is None:
         models = (*GHOSTNET_MODELS, *BASELINE_MODELS)

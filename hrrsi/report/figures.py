@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hrrsi.evaluation.block_bootstrap import Difference, Interval
+from hrrsi.evaluation.intervals import Difference, Interval
 
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

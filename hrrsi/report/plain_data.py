@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hrrsi import __version__
-from hrrsi.evaluation.block_bootstrap import Difference, Interval
 from hrrsi.evaluation.evaluation import MapFiles, MapSource
+from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
 from hrrsi.evaluation.scores import Scores
 from hrrsi.report.sentences import printable, sentence, verdict

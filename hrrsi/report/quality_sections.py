@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hrrsi.evaluation.block_bootstrap import Difference
 from hrrsi.evaluation.boundary_scores import FARTHEST, BorderDistanceCounts
+from hrrsi.evaluation.intervals import Difference
 from hrrsi.evaluation.scene_counts import BINS
 from hrrsi.quantities import area_text
 from hrrsi.report.charts import Axis, Chart, Series, line_chart, percent_axis

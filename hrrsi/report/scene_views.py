@@ -19,10 +19,10 @@ from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, match_scene
-from hrrsi.prediction.scene_files import scene_files
+from hrrsi.prediction.mapped_scene import scene_files
+from hrrsi.scenes.bands import scene_picture
 from hrrsi.scenes.georeference import is_same_grid
 from hrrsi.scenes.raster_opening import open_raster
-from hrrsi.scenes.scene_picture import scene_picture
 
 NO_CLASS_COLOUR = (43, 48, 54)
 ERROR_COLOUR = (206, 0, 60)

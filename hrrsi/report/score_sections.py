@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hrrsi.evaluation.block_bootstrap import Difference, Interval
+from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import EvaluationResult, GridRow
 from hrrsi.report.figures import (
     LETTERS,

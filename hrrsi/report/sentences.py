@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hrrsi import __version__
-from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS, counted_blocks
 from hrrsi.evaluation.evaluation import Evaluation, MapFiles, MapSource
+from hrrsi.evaluation.intervals import FEWEST_BLOCKS, counted_blocks
 from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
 from hrrsi.quantities import counted
 

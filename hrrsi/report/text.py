@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from prettytable import PrettyTable
 
-from hrrsi.evaluation.block_bootstrap import FEWEST_BLOCKS, RESAMPLES, Difference, Interval
 from hrrsi.evaluation.boundary_scores import FARTHEST
+from hrrsi.evaluation.intervals import FEWEST_BLOCKS, RESAMPLES, Difference, Interval
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scores import Scores
 from hrrsi.quantities import area_text

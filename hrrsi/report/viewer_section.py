@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hrrsi.classes import Colour
-from hrrsi.evaluation.protocols import LabelKind
+from hrrsi.evaluation.options import LabelKind
 from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.report.figures import LETTERS, percent

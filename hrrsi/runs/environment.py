@@ -2,7 +2,7 @@
 
 ``config.yaml`` holds every option; ``environment.yaml`` holds what the options don't say:
 
-- ``dataset``: the digest of what is trained and validated on (`hrrsi.training.environment`; of a
+- ``dataset``: the digest of what is trained and validated on (`hrrsi.training.run`; of a
   pre-training, `hrrsi.pretraining.images.image_digest`);
 - ``encoder_weights``, ``init``: the digests of the files that the network started from;
 - ``starts``: one entry each time the run was started or resumed, with the time, the command line,

@@ -14,10 +14,9 @@ import torch
 
 from hrrsi.quantities import byte_text, counted, time_text
 from hrrsi.runs.failures import bad_loss_error, run_error
-from hrrsi.runs.loading import EpochBatches
-from hrrsi.runs.loop import Steps, run_fabric
 from hrrsi.runs.options import RunOptions
-from hrrsi.runs.task import Task
+from hrrsi.runs.steps import Steps, run_fabric
+from hrrsi.runs.task import EpochBatches, Task
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from hrrsi.progress import progress
-from hrrsi.runs.loading import EpochBatches
 from hrrsi.runs.options import RunOptions
+from hrrsi.runs.task import EpochBatches
 
 _REFRESH_SECONDS = 0.5  # a GPU's losses are not waited for after each step
 

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.runs.processes import summed
-from hrrsi.training.recipes import Recipe
+from hrrsi.training.options import Recipe
 
 _EDGE_WIDTH = 5
 _RELAXATION = 5

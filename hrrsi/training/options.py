@@ -1,11 +1,159 @@
-"""What a training run can be told."""
+"""What a training run can be told, recipes (all that changes what is learned) among it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hrrsi.runs.options import Precision, chosen_precision, plain_value
-from hrrsi.training.recipes import DEFAULT, PUBLISHED, Recipe
+from hrrsi.errors import OptionError
+from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["polynomial", "cosine"]
+Augmentation = Literal["published", "default", "none"]
+Sampling = Literal["uniform", "rare"]
+ClassWeights = Literal["published", "none"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("polynomial", "cosine"),
+    "augmentation": ("published", "default", "none"),
+    "sampling": ("uniform", "rare"),
+    "class_weights": ("published", "none"),
+}
+_SHARES = ("warmup", "average")
+SMALLEST_CROP = 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: The recipe that this one is, or was changed from.
+        epochs: Passes over the training patches.
+        batch: Patches a step, over all processes.
+        optimizer: ``sgd`` (momentum 0.9) or ``adamw``.
+        lr: Highest learning rate.
+        weight_decay: Weight decay.
+        schedule: How the learning rate falls to zero: ``polynomial``, as
+            ``(1 - step / steps) ** 0.9``, or ``cosine``.
+        warmup: Share of the steps, 0 to 1, in which the learning rate rises from zero.
+        average: Decay of the moving average of the weights that is validated and kept, 0 to 1;
+            0 keeps the weights themselves.
+        augmentation: ``published``, ``default`` or ``none``.
+        crop: Rows and columns of what the network sees of a scaled patch; 0: as many as the patch
+            has.
+        sampling: ``uniform``, or ``rare``: patches with rare classes come more often.
+        class_weights: Weights of the classes in the segmentation and body losses: ``published``,
+            that is ``1 + (1 - frequency)``, or ``none``.
+        dice: Weight of a soft Dice loss beside the cross-entropy of the segmentation.
+    """
+
+    name: str
+    epochs: int
+    batch: int
+    optimizer: Optimizer
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    warmup: float
+    average: float
+    augmentation: Augmentation
+    crop: int
+    sampling: Sampling
+    class_weights: ClassWeights
+    dice: float
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                raise OptionError(
+                    f"{value!r} is unknown", parameter=key, fix=f"give {' or '.join(choices)}"
+                )
+        for key in ("epochs", "batch"):
+            if getattr(self, key) < 1:
+                raise OptionError("is less than 1", parameter=key, fix="give at least 1")
+        if self.crop and self.crop < SMALLEST_CROP:
+            raise OptionError(
+                f"{self.crop} px are too few for the networks' strides",
+                parameter="crop",
+                fix=f"give 0 (whole patches) or at least {SMALLEST_CROP}",
+            )
+        for key in _SHARES:
+            if not 0 <= getattr(self, key) < 1:
+                raise OptionError(
+                    f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
+                )
+        for key in ("lr", "weight_decay", "dice"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise OptionError(
+                    f"{getattr(self, key)} is not possible", parameter=key, fix="give 0 or more"
+                )
+
+    @property
+    def described(self) -> str:
+        """Its name, and what of it is changed, e.g. ``default with epochs 3, lr 0.01``."""
+        return f"{self.name}{changes_text(self, RECIPES.get(self.name, self))}"
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the recipe as plain data, its name as ``recipe``."""
+        values = asdict(self)
+        return {"recipe": values.pop("name"), **values}
+
+
+# Section "recipe" of the published description; the paper's own numbers.
+PUBLISHED = Recipe(
+    name="published",
+    epochs=500,
+    batch=8,
+    optimizer="sgd",
+    lr=0.004,
+    weight_decay=5e-4,
+    schedule="polynomial",
+    warmup=0.0,
+    average=0.0,
+    augmentation="published",
+    crop=0,
+    sampling="uniform",
+    class_weights="published",
+    dice=0.0,
+)
+DEFAULT = Recipe(
+    name="default",
+    epochs=100,
+    batch=8,
+    optimizer="adamw",
+    lr=0.003,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=0.05,
+    average=0.99,
+    augmentation="default",
+    crop=0,
+    sampling="uniform",
+    class_weights="published",
+    dice=0.0,
+)
+RECIPES = {recipe.name: recipe for recipe in (PUBLISHED, DEFAULT)}
+RECIPE_FIELDS = tuple(field.name for field in fields(Recipe) if field.name != "name")
+
+
+def recipe_named(name: str, **changes: Any) -> Recipe:
+    """Return a recipe, with some of it changed.
+
+    Args:
+        name: A key of `RECIPES`.
+        **changes: Fields of `Recipe`; None leaves the recipe's own.
+
+    Raises:
+        OptionError: No such recipe, or a value that is not possible.
+    """
+    if name not in RECIPES:
+        raise OptionError(
+            f"{name!r} is unknown", parameter="recipe", fix=f"give {' or '.join(RECIPES)}"
+        )
+    return replace(RECIPES[name], **{k: v for k, v in changes.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -14,7 +162,7 @@ class TrainOptions:
 
     Attributes:
         data: Folder of a tiled dataset.
-        model: Name of a network (`hrrsi.networks.names`).
+        model: Name of a network (`hrrsi.networks.architecture`).
         out: Folder of the runs; a run is the folder ``out/model``, or ``out/model-overfit``.
         recipe: What is learned, and how.
         encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.

@@ -14,10 +14,16 @@ from hrrsi.labels.splits import Part
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import BEST_WEIGHTS
-from hrrsi.runs.curves import CurvePanels, set_from_zero, set_logarithmic, set_percent
 from hrrsi.runs.failures import SharedError
-from hrrsi.runs.record import EpochRecord, training_losses
-from hrrsi.runs.tensorboard_log import TensorBoardLog
+from hrrsi.runs.record import (
+    CurvePanels,
+    EpochRecord,
+    TensorBoardLog,
+    set_from_zero,
+    set_logarithmic,
+    set_percent,
+    training_losses,
+)
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions

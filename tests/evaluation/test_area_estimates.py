@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrrsi.evaluation.area_estimates import class_areas_estimated, estimated_shares
+from hrrsi.evaluation.intervals import class_areas_estimated, estimated_shares
 from hrrsi.evaluation.scores import ConfusionMatrix
 
 # Olofsson et al. 2014, tables 8 and 9: deforestation, forest gain, stable forest, stable non-forest

@@ -5,14 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hrrsi.evaluation.block_bootstrap import (
-    Difference,
-    Interval,
-    score_differences,
-    score_intervals,
-)
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
-from hrrsi.evaluation.protocols import ALL, PROTOCOL_NAMES, named_protocol
+from hrrsi.evaluation.intervals import Difference, Interval, score_differences, score_intervals
+from hrrsi.evaluation.options import ALL, PROTOCOL_NAMES, named_protocol
 from hrrsi.evaluation.scene_counts import BlockMatrices
 from hrrsi.evaluation.scores import ConfusionMatrix, named_scores, score_support
 

@@ -29,7 +29,7 @@ from hrrsi.evaluation.map_evaluation import evaluate_maps, map_pixels
 from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, load_scheme
-from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.rasters import write_class_raster
 from hrrsi.report.sentences import extent
 
 SHAPE = (300, 130)  # more than one strip
@@ -300,7 +300,7 @@ def test_maps_in_another_crs(tmp_path: Path, crs: str) -> None:
 
 
 def test_a_map_that_is_much_finer_is_read_in_pieces(tmp_path: Path, monkeypatch: Any) -> None:
-    from hrrsi.evaluation import map_alignment
+    from hrrsi.evaluation import map_reading as map_alignment
 
     monkeypatch.setattr(map_alignment, "_MOST_PIXELS", 900)
     monkeypatch.setattr(map_alignment, "_TILE", 100)

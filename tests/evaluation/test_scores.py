@@ -8,7 +8,7 @@ from sklearn import metrics
 from torchmetrics.functional import classification
 
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation.protocols import named_protocol
+from hrrsi.evaluation.options import named_protocol
 from hrrsi.evaluation.scores import ConfusionMatrix
 
 PUBLISHED_CLASSES = ["BD", "BG", "CR", "IS", "LV", "TR"]

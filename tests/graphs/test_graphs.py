@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.graphs.segmentation import logits_graph
+from hrrsi.networks.architecture import GHOSTNET_MODELS
 from hrrsi.networks.model_meta import normalisation
-from hrrsi.networks.names import GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_weights

@@ -20,11 +20,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from hrrsi.errors import OutputError
 from hrrsi.files import scratch_folder
-from hrrsi.maps.class_raster import (
-    ClassRasterContent,
-    read_class_raster,
-    write_class_raster,
-)
+from hrrsi.maps.rasters import ClassRasterContent, read_class_raster, write_class_raster
 from hrrsi.maps.raw_pyramid import overview_levels
 
 CLASSES = ["Building & <roof>", "Straße", "Wasser 水"]
@@ -316,7 +312,7 @@ WRITE_LABELS = """
 import os, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.rasters import write_class_raster
 if sys.argv[2] == "one":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 folder = Path(sys.argv[1])
@@ -348,7 +344,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, rasterio
-from hrrsi.maps.class_raster import write_class_raster
+from hrrsi.maps.rasters import write_class_raster
 from hrrsi.maps.raw_pyramid import LabelPyramid
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 labels = np.random.default_rng(0).integers(0, 3, (1500, 1500)).astype(np.uint8)

@@ -17,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from hrrsi.classes import ScoreType
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
-from hrrsi.maps.score_rasters import write_confidence_raster, write_probability_raster
+from hrrsi.maps.rasters import write_confidence_raster, write_probability_raster
 
 HEIGHT, WIDTH = 1031, 777
 NAMES = ["Building & <roof>", "Straße", "Wasser 水", "Wald", "Acker"]

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.patch_evaluation import evaluate_dataset
+from hrrsi.networks.architecture import BASELINE_MODELS
 from hrrsi.networks.encoders import TimmEncoder
-from hrrsi.networks.names import BASELINE_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
@@ -238,7 +238,7 @@ def test_predict_maps_with_them(weights: dict[str, Path], model: str, tmp_path: 
 
 
 def test_blended_logits_of_every_pixel_are_their_weighted_mean(weights: dict[str, Path]) -> None:
-    from hrrsi.prediction.blend_axes import blend_share, spans
+    from hrrsi.prediction.blend_kernel import blend_share, spans
     from hrrsi.prediction.blending import RowBlender
 
     size, overlap, length = 16, 6, 36

@@ -20,7 +20,7 @@ from samples.published_networks import (
 )
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.names import GHOSTNET_MODELS, parsed_model
+from hrrsi.networks.architecture import GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_reading import load_model
@@ -206,7 +206,7 @@ def test_what_is_no_model_says_what_is(model: str, words: str) -> None:
 
 def test_names_are_known_without_torch() -> None:
     code = (
-        "import sys; from hrrsi.networks.names import parsed_model\n"
+        "import sys; from hrrsi.networks.architecture import parsed_model\n"
         "print(parsed_model('ued_bes-resnet18'), 'torch' in sys.modules, 'timm' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.names import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
+from hrrsi.profiling.costs import count_operations, profile_model
 from hrrsi.profiling.figures import Latency
-from hrrsi.profiling.operations import count_operations, profile_model
 from hrrsi.profiling.profile import profile_table
 
 META = ModelMeta(

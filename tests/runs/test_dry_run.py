@@ -20,10 +20,9 @@ from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.runs import loop
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.dry_run import planned_run
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.run import TrainedRun
-from hrrsi.training.run_checks import check_run, training_warnings
+from hrrsi.training.run_checks import check_run, planned_run, training_warnings
 
 QUICK = "--encoder-weights none --device cpu --workers 0 --quiet --model ued --batch 4"
 

@@ -35,17 +35,16 @@ from hrrsi.networks.weights_reading import load_model
 from hrrsi.runs import loop
 from hrrsi.runs import progress as epoch_progress
 from hrrsi.runs.checkpoints import Position, write_checkpoint
-from hrrsi.runs.curves import CurvePanels
 from hrrsi.runs.environment import hardware
-from hrrsi.runs.loading import EpochBatches
 from hrrsi.runs.progress import EpochProgress
+from hrrsi.runs.record import CurvePanels
+from hrrsi.runs.task import EpochBatches
 from hrrsi.runs.training_lines import hardware_text
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
-from hrrsi.training.environment import dataset_digest
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import RECIPE_FIELDS
+from hrrsi.training.options import RECIPE_FIELDS, TrainOptions
 from hrrsi.training.record import RunRecord, write_curves
+from hrrsi.training.run import dataset_digest
 from hrrsi.training.sample_pictures import dropped_epochs, shown_patches
 
 QUICK = [

@@ -27,8 +27,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training import patch_batches
 from hrrsi.training.initial_weights import first_network
-from hrrsi.training.module import SegmentationTraining
-from hrrsi.training.optimisation import MovingAverage, decay_at
+from hrrsi.training.module import MovingAverage, SegmentationTraining, decay_at
 from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.run_checks import check_run
 

@@ -89,7 +89,7 @@ import os, signal, sys
 from pathlib import Path
 from hrrsi.runs import loop
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
+from hrrsi.training.options import RECIPE_FIELDS, recipe_named
 from hrrsi.training.run import train
 options = TrainOptions(
     data=Path(sys.argv[1]), out=Path(sys.argv[2]), model="ued", encoder_weights="none",

@@ -11,7 +11,7 @@ from PIL import Image
 from hrrsi.evaluation.evaluate import SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import Evaluation, MapFiles
-from hrrsi.evaluation.protocols import named_protocol
+from hrrsi.evaluation.options import named_protocol
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from hrrsi.maps.class_raster import write_class_raster
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, partial_map_folder
+from hrrsi.maps.rasters import write_class_raster
 
 HEIGHT, WIDTH, CLASSES = 1031, 601, 3
 FINGERPRINT = {"version": "1.2.3", "weights": "a" * 64, "overlap": 64, "bands": (1, 2, 3)}

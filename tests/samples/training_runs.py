@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from hrrsi.runs.options import LAST_CHECKPOINT
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import RECIPE_FIELDS, recipe_named
+from hrrsi.training.options import RECIPE_FIELDS, TrainOptions, recipe_named
 from hrrsi.training.run import TrainedRun, train
 
 # what depends on the clock or the folder

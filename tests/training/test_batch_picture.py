@@ -21,10 +21,14 @@ from typer.testing import CliRunner, Result
 from hrrsi.cli import app
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_files import image_bytes, label_bytes, patch_format
-from hrrsi.training.batch_picture import seen_patches, write_batch_picture
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_pictures import natural_colours, panel_side, stretch_limits
-from hrrsi.training.recipes import PUBLISHED, recipe_named
+from hrrsi.training.options import PUBLISHED, TrainOptions, recipe_named
+from hrrsi.training.patch_pictures import (
+    natural_colours,
+    panel_side,
+    seen_patches,
+    stretch_limits,
+    write_batch_picture,
+)
 
 SIZE = 64
 COLOURS = [(220, 20, 60), (0, 90, 200), (250, 200, 40)]

@@ -15,7 +15,7 @@ from hrrsi.training.losses import (
     edge_target,
     segmentation_loss,
 )
-from hrrsi.training.recipes import recipe_named
+from hrrsi.training.options import recipe_named
 
 CLASSES = 3
 

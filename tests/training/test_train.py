@@ -297,7 +297,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "moment",
-    ["hrrsi.training.environment.content_digest", "hrrsi.runs.environment.write_environment"],
+    ["hrrsi.training.run.content_digest", "hrrsi.runs.environment.write_environment"],
 )
 def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
     dataset: Path,

@@ -14,8 +14,7 @@ from typer.testing import CliRunner, Result
 
 import hrrsi.training.run  # noqa: F401 (takes what it imports before a test replaces it)
 from hrrsi.cli import app
-from hrrsi.training.options import TrainOptions
-from hrrsi.training.recipes import (
+from hrrsi.training.options import (
     DEFAULT,
     PUBLISHED,
     RECIPE_FIELDS,
@@ -25,6 +24,7 @@ from hrrsi.training.recipes import (
     Recipe,
     Sampling,
     Schedule,
+    TrainOptions,
 )
 
 DATA = "dataset"
@@ -359,7 +359,7 @@ def test_a_dry_run_says_what_each_run_would_be(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("hrrsi.training.run.train_all", trained)
     monkeypatch.setattr(
-        "hrrsi.training.dry_run.planned_run",
+        "hrrsi.training.run_checks.planned_run",
         lambda options, *, resume, overwrite: f"plan of {options.model} {resume} {overwrite}",
     )
     result = invoke(DATA, "--model", "ued,unet", "--dry-run", "--resume")

@@ -20,8 +20,15 @@ from hrrsi.classes import Colour
 from hrrsi.errors import OutputError
 from hrrsi.files import replacing, scratch_folder
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
-from hrrsi.maps.regions.outlines import corners, outlines
-from hrrsi.maps.regions.runs import Integers, Labels, StripRuns, even_strips, strip_components
+from hrrsi.maps.regions.components import (
+    Integers,
+    Labels,
+    StripRuns,
+    corners,
+    even_strips,
+    outlines,
+    strip_components,
+)
 from hrrsi.maps.styles import add_default_style, polygon_style
 from hrrsi.scenes.georeference import MapCoordinates, exact_areas, map_coordinates, pixel_areas
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hrrsi.errors import DependencyError, DeviceError
 from hrrsi.graphs.graph import Floats
-from hrrsi.graphs.network_graph import NetworkGraph
+from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
 
 

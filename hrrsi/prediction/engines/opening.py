@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hrrsi.extras import requiring
 from hrrsi.hardware import available_cores
-from hrrsi.networks.names import parsed_model
+from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines.engine import Engine

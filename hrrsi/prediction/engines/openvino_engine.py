@@ -12,7 +12,7 @@ import openvino as ov
 
 from hrrsi.errors import DeviceError
 from hrrsi.graphs.graph import PRECISE, Floats
-from hrrsi.graphs.network_graph import NetworkGraph
+from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
 
 _MOST_STREAMS = 8  # each holds the maps of a window

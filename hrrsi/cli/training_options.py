@@ -1,18 +1,172 @@
-"""Options of ``hrrsi train`` that change single fields of a recipe.
+"""Flags that `hrrsi train` and `hrrsi pretrain` share: hardware, recipe fields, ``--config``.
 
-What is not given is as in the recipe.
+What is not given is as in the recipe, or in the YAML file of options that a run leaves.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from hrrsi.cli.config_option import config_defaults, is_given
 from hrrsi.cli.option_classes import Flag, Flags
 from hrrsi.runs.options import Precision
-from hrrsi.training.options import automatic_precision
-from hrrsi.training.recipes import RECIPE_FIELDS, RECIPES
+from hrrsi.training.options import RECIPE_FIELDS, RECIPES, automatic_precision
+
+CONFIG_HELP = (
+    "YAML file with any of these options, e.g. the config.yaml of a run, which repeats it from "
+    "any folder; options of the command line win."
+)
+
+
+def is_given(ctx: typer.Context, option: str) -> bool:
+    """Return whether the command line itself holds an option."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
+    """Return the options that a file holds, as click takes them for defaults.
+
+    Args:
+        ctx: Context of the command whose options they are.
+        path: A YAML file: names of options, with ``-`` or ``_``, and their values.
+
+    Raises:
+        HrrsiError: It can't be read, names an option twice or one that the command does not have,
+            or holds a value that an option does not take.
+    """
+    from hrrsi.errors import HrrsiError
+    from hrrsi.yaml_file import read_yaml
+
+    known: dict[str, Any] = {
+        str(p.name): p for p in ctx.command.params if p.name not in ("config", "help")
+    }
+    given: dict[str, Any] = {}
+    for key, value in read_yaml(path).items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise HrrsiError(
+                f"unknown option {key!r}", where=path, fix=f"options are {', '.join(known)}"
+            )
+        if name in given:
+            raise HrrsiError(f"holds {name} twice", where=path, fix="remove one")
+        try:
+            given[name] = _as_typed(value, is_switch=getattr(known[name], "is_flag", False))
+            if value is not None:
+                known[name].process_value(ctx, given[name])
+        except typer.BadParameter as error:
+            raise HrrsiError(
+                f"{key}: {value}: {error.message.rstrip('.')}", where=path, fix="correct it"
+            ) from error
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_typed(value: Any, *, is_switch: bool) -> Any:
+    """Return a value of a file as the command line would have it.
+
+    Raises:
+        typer.BadParameter: It could not have it.
+    """
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, dict):
+        raise typer.BadParameter("a mapping is no value")
+    if isinstance(value, bool) and not is_switch:
+        raise typer.BadParameter("to YAML, a bare yes, no, on or off is true or false; quote it")
+    # `precision: 32` and `lr: 1e-3` (text to YAML) read alike
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def naming_config(ctx: typer.Context, path: Path | None) -> Iterator[None]:
+    """Name the file in the error of an option that was taken from it.
+
+    Raises:
+        HrrsiError: What is raised within, with the file where its place begins with such an
+            option.
+    """
+    from hrrsi.errors import HrrsiError
+
+    try:
+        yield
+    except HrrsiError as error:
+        parameter = re.match(r"`(\w+)", str(error.where))
+        source = ctx.get_parameter_source(parameter[1]) if parameter else None
+        if path is None or source is None or source.name != "DEFAULT_MAP":
+            raise
+        raise error.at(f"{path}: {error.where}") from error
+
+
+def take_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make a file's values the defaults of the options that the command line leaves out.
+
+    Raises:
+        HrrsiError: As `config_defaults`.
+    """
+    if path is not None:
+        ctx.default_map = config_defaults(ctx, path)
+    return path
+
+
+HARDWARE_PANEL = "Hardware"
+
+
+def hardware_flags(workers: str, precision: str = "") -> Flags:
+    """Return the flags of fields that option classes of runs share.
+
+    Args:
+        workers: What the workers do.
+        precision: What else decides the precision ``auto``.
+    """
+    return {
+        "device": Flag(
+            typer.Option(
+                "--device",
+                help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+                rich_help_panel=HARDWARE_PANEL,
+            )
+        ),
+        "devices": Flag(
+            typer.Option(
+                "--devices",
+                min=1,
+                help="Processes on each machine, each with a GPU (or, on the CPU, a share of the "
+                "cores) of its own. --batch is shared out among them.",
+                rich_help_panel=HARDWARE_PANEL,
+            )
+        ),
+        "nodes": Flag(
+            typer.Option(
+                "--nodes",
+                min=1,
+                help="Machines. Start the same command on each with torchrun or SLURM's srun.",
+                rich_help_panel=HARDWARE_PANEL,
+            )
+        ),
+        "precision": Flag(
+            typer.Option(
+                "--precision",
+                help="32, or mixed precision: bf16, or 16 (GPU only). auto: bf16 where the "
+                f"hardware computes in it, else 32{precision}.",
+                rich_help_panel=HARDWARE_PANEL,
+            )
+        ),
+        "compile": Flag(
+            typer.Option(
+                "--compile/--no-compile",
+                help="Compile the network and the losses first: a minute or more at the start, "
+                "then faster steps. It pays on a GPU, and in long runs.",
+                rich_help_panel=HARDWARE_PANEL,
+            )
+        ),
+        "workers": Flag(
+            typer.Option("--workers", min=0, help=workers, rich_help_panel=HARDWARE_PANEL)
+        ),
+    }
+
 
 RECIPE_PANEL = "Recipe: what is learned, and how"
 
