@@ -23,7 +23,7 @@ from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.scene_checks import BandWarning, image_bands
 from hrrsi.prediction.sliding_window import band_scales
-from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, TiledDataset
+from hrrsi.tiling.dataset import DESCRIPTION, TILE_AGAIN, DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 
 Indices = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ def evaluate_dataset(
         raise InputError(
             f"{DESCRIPTION} does not describe the split {split!r}",
             where=where,
-            fix="run `hrrsi tile` again with `overwrite=True`",
+            fix=TILE_AGAIN,
         )
     scales = band_scales(meta, description.scale)
     counts = []

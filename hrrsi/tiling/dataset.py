@@ -15,7 +15,7 @@ from hrrsi.yaml_file import dump_yaml, read_yaml
 
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.yaml"
-TILE_AGAIN = "run `hrrsi tile` again with --overwrite"
+TILE_AGAIN = "tile it again: `hrrsi.tile(overwrite)`"
 
 
 class SplitContent(BaseModel):

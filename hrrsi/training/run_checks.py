@@ -74,7 +74,7 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
             dataset,
             "val",
             1,
-            "tile it with `hrrsi tile --val-scenes`: the best weights are chosen on them, never on "
+            "tile it with `hrrsi.tile(val_scenes)`: the best weights are chosen on them, never on "
             "test",
         )
     description = dataset.description

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.runs import loop
+from hrrsi.runs import steps
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.run import TrainedRun
@@ -73,8 +73,8 @@ def test_memory_is_kept_as_the_run_does(
         called.append("step")
         return torch.zeros(())
 
-    monkeypatch.setattr(loop, "keep_freed_memory", lambda: called.append("kept"))
-    monkeypatch.setattr(loop.Steps, "train", step)
+    monkeypatch.setattr(steps, "keep_freed_memory", lambda: called.append("kept"))
+    monkeypatch.setattr(steps.Steps, "train", step)
     planned_run(quick(dataset, tmp_path))
     assert called == ["kept", "step", "step"]
 

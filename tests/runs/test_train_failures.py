@@ -250,7 +250,7 @@ def test_a_truncated_patch_is_named(
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {patch}: cannot be read")
-    assert line.endswith("; copy the dataset again, or run `hrrsi tile` again with --overwrite")
+    assert line.endswith("; copy the dataset again, or tile it again: `hrrsi tile --overwrite`")
 
 
 def test_the_average_is_that_of_the_steps(dataset: Path) -> None:
