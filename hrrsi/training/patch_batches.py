@@ -19,7 +19,7 @@ from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
-from hrrsi.training import options as recipes
+from hrrsi.training.options import Augmentation as AugmentationName
 from hrrsi.training.options import TrainOptions
 
 
@@ -43,7 +43,7 @@ class Augmentation:
             leaves the ground resolution what it is; 0: those of the patch.
     """
 
-    def __init__(self, name: recipes.Augmentation, size: int, crop: int = 0) -> None:
+    def __init__(self, name: AugmentationName, size: int, crop: int = 0) -> None:
         crop = crop or size
         if name == "published":
             augmenters = _published(size, crop)
@@ -89,14 +89,24 @@ def _published(size: int, crop: int) -> list[iaa.Augmenter]:
 
 
 def _default(crop: int) -> list[iaa.Augmenter]:
-    padding = iaa.PadToFixedSize(crop, crop, position="uniform", pad_mode="reflect")
-    # None: as the image. imgaug 0.4 pads labels as it does heatmaps, by default with a constant.
-    padding._pad_mode_heatmaps = padding._pad_mode_segmentation_maps = None
+    def mirrored(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        missing = [max(crop - length, 0) for length in values.shape[:2]]
+        sides = [(length // 2, length - length // 2) for length in missing]
+        return np.pad(values, [*sides, (0, 0)], mode="reflect")
+
+    def mirrored_images(images: Any, *_: Any) -> Any:
+        return [mirrored(image) for image in images]
+
+    def mirrored_labels(labels: Any, *_: Any) -> Any:
+        padded = [mirrored(label.get_arr()) for label in labels]
+        return [SegmentationMapsOnImage(label, shape=label.shape) for label in padded]
+
     return [
         iaa.Fliplr(0.5),
         iaa.Rot90((0, 3)),
         iaa.Resize((0.8, 1.25), interpolation="linear"),
-        padding,
+        # imgaug's own padding takes one way for images and another one for labels
+        iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
     ]
 
