@@ -33,7 +33,7 @@ from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.profiling.costs import profile_model
+from hrrsi.profiling.operations import profile_model
 
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]
 SHOWN = ("OA", "mF1", "mIoU", "boundary F1 at 1 px", "boundary F1 at 3 px", "boundary IoU at 3 px")

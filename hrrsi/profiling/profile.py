@@ -42,7 +42,8 @@ def profile(
         DeviceError: The device is not to be had, or its memory does not hold network and batch.
         DependencyError: PyTorch is not installed.
     """
-    from hrrsi.profiling.costs import model_latency, profile_model, profile_weights, weights_latency
+    from hrrsi.profiling.latency import model_latency, weights_latency
+    from hrrsi.profiling.operations import profile_model, profile_weights
 
     if not models and weights is None:
         models = (*GHOSTNET_MODELS, *BASELINE_MODELS)

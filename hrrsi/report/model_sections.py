@@ -73,12 +73,12 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         HrrsiError: Not a weights file, or the memory does not hold the network.
     """
     from hrrsi.file_info import info
-    from hrrsi.profiling.costs import weights_latency
+    from hrrsi.profiling.latency import weights_latency
 
     size, costs = 512, []
     try:
         with requiring("gpu", "counting operations"):
-            from hrrsi.profiling.costs import profile_weights
+            from hrrsi.profiling.operations import profile_weights
     except DependencyError:
         operations = "not counted, since PyTorch is not installed"
     else:

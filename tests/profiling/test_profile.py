@@ -13,8 +13,8 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.profiling.costs import count_operations, profile_model
 from hrrsi.profiling.figures import Latency
+from hrrsi.profiling.operations import count_operations, profile_model
 from hrrsi.profiling.profile import profile_table
 
 META = ModelMeta(

@@ -19,7 +19,7 @@ from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import Comparison
 from hrrsi.networks.weights_file import packaged_weights
-from hrrsi.profiling import costs as latency
+from hrrsi.profiling import latency
 from hrrsi.profiling.figures import Latency
 from hrrsi.report import page
 from hrrsi.report.figures import points_cell
