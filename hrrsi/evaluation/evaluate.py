@@ -239,7 +239,7 @@ class _Task:
         """Return the engine that runs weights, having checked the protocol against them."""
         runner = open_engine(weights, self.engine)
         if self.scheme is None:
-            named_protocol(self.options.protocol, runner.meta["classes"], self.options.clutter)
+            named_protocol(self.options.protocol, runner.meta.classes, self.options.clutter)
         return runner
 
     def of_weights(
@@ -252,7 +252,7 @@ class _Task:
         chosen = self._labelled_scenes(self.scheme, runner)
         total = scene_pixels(chosen.files, self.scheme, runner, self.options, self.mapping) / 1e6
         if observer is not None:
-            bands = self.mapping.bands or runner.meta["bands"]
+            bands = self.mapping.bands or runner.meta.bands
             observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
         evaluations: list[Evaluation] = []
         for augmentation in dict.fromkeys(("none", self.mapping.augmentation)):

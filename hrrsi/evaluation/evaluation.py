@@ -120,7 +120,7 @@ def inference_with(engine: Engine, weights: str | Path | None) -> Inference:
     return Inference(
         weights=path.name if weights is None else str(weights),
         path=path,
-        model=engine.meta["model"],
+        model=engine.meta.model,
         sha256=content_digest(path),
         engine=engine.name,
         precision=engine.precision,
@@ -192,7 +192,7 @@ def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -
         data: Name of the scenes' label scheme; scenes of another scheme are other scenes.
         scenes: Names of scenes.
     """
-    trained = meta["training"].get("scenes") if meta["scheme"] == data else None
+    trained = meta.training.get("scenes") if meta.scheme == data else None
     return tuple(s for s in scenes if s in trained) if isinstance(trained, list) else ()
 
 

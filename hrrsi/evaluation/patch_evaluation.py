@@ -18,11 +18,10 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
 )
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.networks.model_meta import ModelMeta, normalisation
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.scene_checks import BandWarning, image_bands
-from hrrsi.prediction.sliding_window import band_scales
+from hrrsi.prediction.scene_checks import BandWarning
 from hrrsi.tiling.dataset import DESCRIPTION, TILE_AGAIN, DatasetDescription, TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 
@@ -50,7 +49,7 @@ def evaluate_dataset(
     """
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
-    new_index = class_lookup(meta["classes"], description.classes, where)
+    new_index = class_lookup(meta.classes, description.classes, where)
     reading = _checked_reading(description, meta, where)
     patches = dataset.patches(split)
     content = description.split_content(split)
@@ -60,10 +59,9 @@ def evaluate_dataset(
             where=where,
             fix=TILE_AGAIN,
         )
-    scales = band_scales(meta, description.scale)
     counts = []
     images = (read_image(patch, description) for patch in patches)
-    results = engine.logits(images, *normalisation(scales, meta["mean"], meta["std"]))
+    results = engine.logits(images, *meta.normalisation(description.scale))
     with closing(results):
         for patch, logits in zip(patches, results, strict=True):
             truth = read_label(patch, description)
@@ -92,7 +90,7 @@ def evaluate_dataset(
         labels=content.labels,
         unknown_pixels=0,
         augmentation="none",
-        model=meta["model"],
+        model=meta.model,
         seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
         reading=reading,
     )
@@ -122,20 +120,20 @@ def _checked_reading(
     Raises:
         InputError: There are more or fewer bands, or others of the same scheme's scenes.
     """
-    holds = (len(description.bands), description.height is not None)
-    expected = (image_bands(meta), bool(meta.get("height")))
-    if holds != expected:
-        said = [f"{bands} bands{' and heights' * height}" for bands, height in (holds, expected)]
+    content = (len(description.bands), description.height is not None)
+    expected = (meta.image_bands, meta.height)
+    if content != expected:
+        words = [f"{bands} bands{' and heights' * height}" for bands, height in (content, expected)]
         raise InputError(
-            f"its patches have {said[0]} where the weights expect {said[1]}",
+            f"its patches have {words[0]} where the weights expect {words[1]}",
             where=where,
             fix="take weights that were trained on such patches",
         )
     reading = []
-    if description.bands != meta["bands"]:
-        held, trained = (",".join(map(str, bands)) for bands in (description.bands, meta["bands"]))
-        what = f"its patches hold bands {held} where the weights were trained on bands {trained}"
-        if description.scheme == meta["scheme"]:
+    if description.bands != meta.bands:
+        bands, trained = (",".join(map(str, own)) for own in (description.bands, meta.bands))
+        what = f"its patches hold bands {bands} where the weights were trained on bands {trained}"
+        if description.scheme == meta.scheme:
             raise InputError(
                 what,
                 where=where,
@@ -146,7 +144,7 @@ def _checked_reading(
             BandWarning,
             stacklevel=3,
         )
-        reading.append(f"bands {held} for {trained}")
-    if description.scale != meta["scale"]:
+        reading.append(f"bands {bands} for {trained}")
+    if description.scale != meta.scale:
         reading.append(f"full brightness = {description.scale:g}")
     return tuple(reading)

@@ -24,7 +24,7 @@ from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions
-from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
+from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
@@ -69,7 +69,7 @@ def evaluate_scenes(
             that the scheme doesn't know or of another size than its image, or no labelled pixel.
     """
     merged = merged_classes(scheme, options.merges)
-    new_index, is_joined = _predicted_index(engine.meta["classes"], scheme, merged)
+    new_index, is_joined = _predicted_index(engine.meta.classes, scheme, merged)
     kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
@@ -81,7 +81,7 @@ def evaluate_scenes(
             if mapping.bands is None:
                 checks.compare_bands(scene)
             scale = checks.scale(scene, mapping.scale)
-            if scale not in (mapping.scale, engine.meta["scale"]):
+            if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
             checks.compare_resolution(scene)
             # entered last: its reader must stop before the scene is closed
@@ -115,7 +115,7 @@ def evaluate_scenes(
         labels=kind,
         unknown_pixels=unknown,
         augmentation=mapping.augmentation,
-        model=engine.meta["model"],
+        model=engine.meta.model,
         seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
         reading=(
             *options.words,
@@ -232,8 +232,8 @@ def open_labelled_scene(
         open_scene(
             files.image,
             bands=mapping.bands,
-            expected_bands=image_bands(engine.meta),
-            trained_bands=engine.meta["bands"],
+            expected_bands=engine.meta.image_bands,
+            trained_bands=engine.meta.bands,
             nodata=mapping.nodata,
             height_model=files.height,
         )
