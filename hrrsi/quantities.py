@@ -1,4 +1,6 @@
-"""Figures with units, as people read them."""
+"""Figures with units, and lists, as people read them."""
+
+from collections.abc import Sequence
 
 
 def area_text(square_metres: float) -> str:
@@ -35,3 +37,14 @@ def counted(number: int, noun: str) -> str:
 def share_text(share: float | None) -> str:
     """Return a share (0 to 1) in percent, or a dash where it is not defined."""
     return "-" if share is None else f"{share:.2%}"
+
+
+def names_text(names: Sequence[str], most: int = 8) -> str:
+    """Return the first of some names, and dots where there are more than `most`."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def counted_names(names: Sequence[str], most: int = 8) -> str:
+    """Return the first of some names, and how many more than `most` there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -40,6 +40,7 @@ from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import SceneWarning, require_height_as_trained
 from hrrsi.progress import progress
+from hrrsi.quantities import counted_names
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 Paths = str | Path | Sequence[str | Path]
@@ -337,9 +338,9 @@ class _Task:
             available, scheme, split=self.options.split, scenes=self.options.scenes
         )
         if chosen.unlabelled:
-            _warn(f"left out because they have no label: {first_names(chosen.unlabelled)}")
+            _warn(f"left out because they have no label: {counted_names(chosen.unlabelled)}")
         if chosen.absent:
-            absent = first_names(chosen.absent)
+            absent = counted_names(chosen.absent)
             _warn(f"the split {chosen.split} also names {absent}, not found here")
         return chosen
 
@@ -368,18 +369,13 @@ class _Task:
         if evaluation.labels == "eroded" and self.scheme and not options.eroded:
             _warn("the labels are eroded ones, there are no full ones: borders are not scored")
         if evaluation.seen_in_training:
-            _warn(f"the weights were trained on {first_names(evaluation.seen_in_training)}")
+            _warn(f"the weights were trained on {counted_names(evaluation.seen_in_training)}")
         return result
 
 
 def _in_megapixels(bar: Any) -> Callable[[int], None]:
     """Return what moves a progress bar on by pixels."""
     return lambda pixels: bar.update(pixels / 1e6)
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _warn(message: str) -> None:

@@ -23,6 +23,7 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
+from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons
 from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
@@ -103,7 +104,7 @@ def evaluate_maps(
     names = tuple(file.name for file in files)
     laid = f"{aligned} of {len(files)} laid on the labels' grid by nearest pixel"
     pooled = PooledCounts(tuple(counts))
-    require_labels(pooled, kind, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+    require_labels(pooled, kind, names_text(names, most=3))
     return Evaluation(
         counts=pooled,
         colours=merged.colours,

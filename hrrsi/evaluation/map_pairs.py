@@ -13,6 +13,7 @@ from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.maps.rasters import is_product, read_class_raster
+from hrrsi.quantities import names_text
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 
 _MAP_ENDING = "_classes"
@@ -246,9 +247,9 @@ def _refuse_without_label(
             continue
         if is_product(path) and read_class_raster(path) is None:
             continue
-        shown = ", ".join(s.name for s in labelled[:8]) + (", ..." if len(labelled) > 8 else "")
+        names_with_label = names_text([scene.name for scene in labelled])
         raise InputError(
-            f"no label fits it (there are those of {shown})",
+            f"no label fits it (there are those of {names_with_label})",
             where=path,
             fix=f"add the label, name the map SCENE{_MAP_ENDING}.tif or SCENE.tif, or choose "
             "scenes with `scenes`",

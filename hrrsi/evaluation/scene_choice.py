@@ -9,6 +9,7 @@ from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.options import LabelKind
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, scenes_matching
+from hrrsi.quantities import names_text
 from hrrsi.tiling.dataset import SPLITS
 
 
@@ -62,9 +63,10 @@ def chosen_scenes(
             )
     for pattern in scenes:
         if not scenes_matching(names, [pattern]):
-            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise OptionError(
-                f"no scene fits {pattern!r}", parameter="scenes", fix=f"the scenes are {shown}"
+                f"no scene fits {pattern!r}",
+                parameter="scenes",
+                fix=f"the scenes are {names_text(names)}",
             )
     if scenes:
         names = scenes_matching(names, scenes)

@@ -26,6 +26,7 @@ from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips, value_scale
+from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
@@ -102,7 +103,7 @@ def evaluate_scenes(
             unknown += truth.unknown_pixels
     names = tuple(f.name for f in files)
     pooled = PooledCounts(tuple(counts))
-    require_labels(pooled, kind, ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
+    require_labels(pooled, kind, names_text(names, most=3))
     return Evaluation(
         counts=pooled,
         colours=merged.colours,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from hrrsi.errors import InputError, OptionError
 from hrrsi.labels.labelled_scenes import natural_key
 from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
+from hrrsi.quantities import names_text
 from hrrsi.yaml_file import read_yaml
 
 Part = Literal["train", "val", "test"]
@@ -104,7 +105,7 @@ def scene_split(
     if not train:
         raise InputError(
             f"none of the {len(ordered)} scenes found is a training scene "
-            f"({', '.join(ordered[:5])}{', ...' if len(ordered) > 5 else ''})",
+            f"({names_text(ordered, most=5)})",
             where=f"split {name}",
             fix="give the folder of the training scenes too, or another `split`",
         )
@@ -163,7 +164,7 @@ def _require_matches(
             raise OptionError(
                 f"no scene fits {pattern!r}{among}",
                 parameter=parameter,
-                fix=f"the scenes are {', '.join(scenes[:8])}{', ...' if len(scenes) > 8 else ''}",
+                fix=f"the scenes are {names_text(scenes)}",
             )
 
 

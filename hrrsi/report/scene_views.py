@@ -14,12 +14,13 @@ from PIL import Image
 
 from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
-from hrrsi.evaluation.evaluate import EvaluationWarning, SceneSet, first_names
+from hrrsi.evaluation.evaluate import EvaluationWarning, SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.prediction.mapped_scene import scene_files
+from hrrsi.quantities import counted_names
 from hrrsi.scenes.bands import scene_picture
 from hrrsi.scenes.georeference import is_same_grid
 from hrrsi.scenes.raster_opening import open_raster
@@ -224,14 +225,14 @@ def _images_under_maps(images: Sequence[Path], scenes: SceneSet) -> dict[str, st
     image_of = _scene_images(images, [file.name for file in files], scheme)
     lacking = [file.name for file in files if file.name not in image_of]
     if lacking:
-        _warn(f"shown without an image, for none fits: {first_names(lacking)}")
+        _warn(f"shown without an image, for none fits: {counted_names(lacking)}")
     elsewhere = [
         file.name
         for file in files
         if file.name in image_of and not _is_on_labels(image_of[file.name], file, scheme)
     ]
     if elsewhere:
-        paths = first_names([image_of.pop(name) for name in elsewhere])
+        paths = counted_names([image_of.pop(name) for name in elsewhere])
         _warn(f"left out because of another size or place than the labels: {paths}")
     return image_of
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
+from hrrsi.quantities import names_text
 from hrrsi.scenes.raster_opening import is_local
 
 RASTER_SUFFIXES = frozenset(
@@ -65,11 +66,10 @@ class HeightFiles:
         """
         match = self.matching(scene, name)
         if match is None:
-            examples = ", ".join(file.name for file in self._files[:_SHOWN])
-            more = ", ..." if len(self._files) > _SHOWN else ""
+            examples = names_text([file.name for file in self._files], _SHOWN)
             raise InputError(
                 f"no height model fits the scene {name or PurePosixPath(scene).stem} "
-                f"(there are those of {examples}{more})",
+                f"(there are those of {examples})",
                 where=f"`height={self._given}`",
                 fix="add it, or write a template whose {} stands for the scene's name or number",
             )

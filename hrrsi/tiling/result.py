@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prettytable import PrettyTable
 
 from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.quantities import counted_names
 from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.tiling.scene_overlap import SceneOverlap
@@ -149,12 +150,12 @@ def split_notes(split: SceneSplit) -> list[str]:
     if split.unmatched_patterns:
         notes.append(
             f"warning: the split {split.name} names scenes that were not found: "
-            f"{_shortened(split.unmatched_patterns)}"
+            f"{counted_names(split.unmatched_patterns, _MOST_LINES)}"
         )
     if split.unused_scenes:
         notes.append(
             f"note: left out, since the split {split.name} does not name them: "
-            f"{_shortened(split.unused_scenes)}"
+            f"{counted_names(split.unused_scenes, _MOST_LINES)}"
         )
     return notes
 
@@ -175,12 +176,7 @@ def _table(columns: Sequence[str]) -> PrettyTable:
 
 
 def _by_scene(counts: Mapping[str, int]) -> str:
-    return _shortened([f"{scene} {count}" for scene, count in counts.items()])
-
-
-def _shortened(names: Sequence[str]) -> str:
-    rest = len(names) - _MOST_LINES
-    return ", ".join(names[:_MOST_LINES]) + (f" and {rest} more" if rest > 0 else "")
+    return counted_names([f"{scene} {count}" for scene, count in counts.items()], _MOST_LINES)
 
 
 def _percent(part: int, whole: int) -> str:
