@@ -1,16 +1,72 @@
-"""Strips of a scene that hold what is compared: truth and prediction."""
+"""What is compared, strip by strip: truth and prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.classes import UnknownLabels
+from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.scene_labels import Indices, Labels
+from hrrsi.labels.scheme import Scheme
+from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.windows import Window
+
 COLUMNS = 2048  # of a strip that are counted at a time
 
 Core = tuple[slice, slice]
+
+
+class Truth:
+    """The labels of an open scene, and those with eroded borders where it has them.
+
+    Args:
+        labels: The labels.
+        eroded: Labels of its own with eroded borders, or None.
+
+    Attributes:
+        unknown_pixels: Pixels read so far whose label the scheme doesn't know.
+    """
+
+    def __init__(self, labels: Labels, eroded: Labels | None) -> None:
+        self._labels = labels
+        self._eroded = eroded
+        self.unknown_pixels = 0
+
+    def read(self, window: Window) -> tuple[Indices, Indices | None]:
+        """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
+        indices, unknown = self._labels.read_with_unknown(window)
+        self.unknown_pixels += unknown
+        return indices, None if self._eroded is None else self._eroded.read(window)
+
+
+@contextmanager
+def open_truth(
+    files: SceneFiles, grid: Scene, scheme: Scheme, *, unknown: UnknownLabels
+) -> Iterator[Truth]:
+    """Open the labels of a scene, and those with eroded borders where it has them.
+
+    Args:
+        files: With a label of either kind; eroded ones alone are all of the truth.
+        grid: The raster on whose grid they are.
+        scheme: Says what they mean.
+        unknown: As for `open_labels`.
+
+    Raises:
+        InputError: As `open_labels`.
+    """
+    with ExitStack() as stack:
+        labels = [
+            stack.enter_context(open_labels(path, grid, scheme, name=files.name, unknown=unknown))
+            for path in (files.label, files.eroded_label)
+            if path is not None
+        ]
+        yield Truth(labels[0], labels[1] if len(labels) > 1 else None)
 
 
 class EvaluatedStrip(NamedTuple):
@@ -76,6 +132,21 @@ class EvaluatedStrip(NamedTuple):
             first, end = max(column - margin, 0), min(column + columns, width)
             part = self.part(slice(None), slice(first, end + margin))
             yield _copied(part), slice(column - first, end - first)
+
+
+def observed(
+    strips: Iterable[EvaluatedStrip],
+    file: SceneFiles,
+    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
+    on_pixels: Callable[[int], None] | None = None,
+) -> Iterator[EvaluatedStrip]:
+    """Yield a scene's strips, having called what sees them, and what counts their pixels."""
+    for strip in strips:
+        if on_strip is not None:
+            on_strip(file, strip)
+        if on_pixels is not None:
+            on_pixels(strip.truth.size)
+        yield strip
 
 
 def with_margins(

@@ -6,22 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
 from hrrsi.evaluation.evaluation import Evaluation, require_labels
 from hrrsi.evaluation.map_reading import GridClasses, MapClasses, on_grid, open_map
 from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.evaluation.scene_evaluation import Truth
-from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
@@ -29,8 +26,6 @@ from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons
 from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
-
-VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 
 _ROWS = 256  # of a strip
 
@@ -87,7 +82,7 @@ def evaluate_maps(
                 pair = replace(pair, other=on_grid(other, pair.grid))
             areas = pixel_areas(pair.grid.dataset)
             scene_counts = SceneCounts(file.name, merged.names, kind, options.block, areas)
-            scene_counts.add(_observed(pair, file, on_strip, on_pixels))
+            scene_counts.add(observed(pair.strips(), file, on_strip, on_pixels))
             counts.append(scene_counts)
             unknown += pair.truth.unknown_pixels
             models.add(pair.classes.model)
@@ -199,20 +194,6 @@ class _LabelledMap:
             )
 
 
-def _observed(
-    pair: _LabelledMap,
-    file: SceneFiles,
-    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
-    on_pixels: Callable[[int], None] | None,
-) -> Iterator[EvaluatedStrip]:
-    for strip in pair.strips():
-        if on_strip is not None:
-            on_strip(file, strip)
-        if on_pixels is not None:
-            on_pixels(strip.truth.size)
-        yield strip
-
-
 @dataclass(frozen=True)
 class _Opener:
     """Opens maps and their labels.
@@ -250,29 +231,15 @@ class _Opener:
         Raises:
             InputError: One can't be opened, or they don't fit each other or the scheme.
         """
-        classes, scheme = self.map(stack, file), self.scheme
-        paths = [path for path in (file.label, file.eroded_label) if path is not None]
-        if PurePosixPath(paths[0]).suffix.lower() in VECTOR_SUFFIXES:
-            scheme = scheme.read_as("polygons")
+        classes = self.map(stack, file)
+        label = file.label or file.eroded_label or ""
+        scheme = self.scheme.reading(label)
         if scheme.label_format == "polygons":
             grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
         else:
-            dataset = stack.enter_context(open_raster(paths[0]))
-            grid = Scene(paths[0], dataset, (1,))
-        labels: list[Labels] = [
-            stack.enter_context(
-                open_labels(path, grid, scheme, name=file.name, unknown=self.options.unknown)
-            )
-            for path in paths
-        ]
+            grid = Scene(label, stack.enter_context(open_raster(label)), (1,))
+        truth = stack.enter_context(open_truth(file, grid, scheme, unknown=self.options.unknown))
         aoi, area = self.reading.aoi, None
         if aoi is not None:  # may lie on other scenes only
             area = AreaOfInterest(scene_polygons(Path(aoi), grid))
-        return _LabelledMap(
-            grid,
-            Truth(labels[0], labels[1] if len(labels) > 1 else None),
-            classes,
-            on_grid(classes, grid),
-            self.merged,
-            area,
-        )
+        return _LabelledMap(grid, truth, classes, on_grid(classes, grid), self.merged, area)

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
-from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import Scheme, match_scene
+from hrrsi.labels.scheme import VECTOR_SUFFIXES, Scheme, match_scene
 from hrrsi.maps.rasters import is_product, read_class_raster
 from hrrsi.quantities import names_text
 from hrrsi.scenes.height_files import RASTER_SUFFIXES

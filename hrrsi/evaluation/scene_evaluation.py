@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from hrrsi.errors import InputError
-from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     class_lookup,
@@ -17,9 +17,8 @@ from hrrsi.evaluation.evaluation import (
 from hrrsi.evaluation.options import EvaluationOptions, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles
-from hrrsi.labels.scene_labels import Indices, Labels
+from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
@@ -75,9 +74,9 @@ def evaluate_scenes(
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
     counts, unknown = [], 0
-    for scene_file in files:
+    for file in files:
         with ExitStack() as stack:
-            scene, truth = open_labelled_scene(stack, scene_file, scheme, engine, options, mapping)
+            scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)  # scores rest on no estimate
             if mapping.bands is None:
                 checks.compare_bands(scene)
@@ -95,10 +94,10 @@ def evaluate_scenes(
                 on_pixels=on_pixels,
             )
             areas = pixel_areas(scene.dataset)
-            scene_counts = SceneCounts(scene_file.name, merged.names, kind, options.block, areas)
+            scene_counts = SceneCounts(file.name, merged.names, kind, options.block, areas)
             predicted = stack.enter_context(closing(strips))
             compared = _compared(predicted, truth, merged.new_index, new_index)
-            scene_counts.add(_observed(compared, scene_file, on_strip))
+            scene_counts.add(observed(compared, file, on_strip))
             counts.append(scene_counts)
             unknown += truth.unknown_pixels
     names = tuple(f.name for f in files)
@@ -126,66 +125,6 @@ def evaluate_scenes(
     )
 
 
-class Truth:
-    """The labels of an open scene, and those with eroded borders where it has them.
-
-    Args:
-        labels: The labels.
-        eroded: Labels of its own with eroded borders, or None.
-
-    Attributes:
-        unknown_pixels: Pixels read so far whose label the scheme doesn't know.
-    """
-
-    def __init__(self, labels: Labels, eroded: Labels | None) -> None:
-        self._labels = labels
-        self._eroded = eroded
-        self.unknown_pixels = 0
-
-    def read(self, window: Window) -> tuple[Indices, Indices | None]:
-        """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
-        indices, unknown = self._labels.read_with_unknown(window)
-        self.unknown_pixels += unknown
-        return indices, None if self._eroded is None else self._eroded.read(window)
-
-
-def _compared(
-    strips: Iterable[Strip], truth: Truth, true_index: Indices, predicted_index: Indices
-) -> Iterator[EvaluatedStrip]:
-    """Yield strips of a map beside their truth, with the classes of both in common indices."""
-    for strip in strips:
-        full, eroded = truth.read(Window(strip.first_row, 0, *strip.labels.shape))
-        yield EvaluatedStrip(
-            strip.first_row,
-            true_index[full],
-            predicted_index[strip.labels],
-            strip.confidence,
-            None if eroded is None else true_index[eroded],
-        )
-
-
-def _observed(
-    strips: Iterator[EvaluatedStrip],
-    file: SceneFiles,
-    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
-) -> Iterator[EvaluatedStrip]:
-    for strip in strips:
-        if on_strip is not None:
-            on_strip(file, strip)
-        yield strip
-
-
-def _predicted_index(
-    weights: Sequence[str], scheme: Scheme, merged: MergedClasses
-) -> tuple[Indices, bool]:
-    """Return the merged class of each class of the weights, and whether that joins any of them."""
-    apart = {name.casefold() for name in scheme.class_names}
-    if {name.casefold() for name in weights} == apart:
-        separate = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
-        return merged.new_index[separate], len(merged.names) < len(apart)
-    return class_lookup(weights, merged.names, f"scheme {scheme.name}"), False
-
-
 def scene_pixels(
     files: Sequence[SceneFiles],
     scheme: Scheme,
@@ -200,15 +139,15 @@ def scene_pixels(
     """
     labels_read(files)
     pixels = 0
-    for scene_file in files:
+    for file in files:
         with ExitStack() as stack:
-            scene, _ = open_labelled_scene(stack, scene_file, scheme, engine, options, mapping)
+            scene, _ = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)
             pixels += scene.height * scene.width
     return pixels
 
 
-def open_labelled_scene(
+def _open_labelled_scene(
     stack: ExitStack,
     files: SceneFiles,
     scheme: Scheme,
@@ -239,11 +178,31 @@ def open_labelled_scene(
             height_model=files.height,
         )
     )
-    opened = [
-        stack.enter_context(
-            open_labels(path, scene, scheme, name=files.name, unknown=options.unknown)
+    truth = stack.enter_context(open_truth(files, scene, scheme, unknown=options.unknown))
+    return scene, truth
+
+
+def _compared(
+    strips: Iterable[Strip], truth: Truth, true_index: Indices, predicted_index: Indices
+) -> Iterator[EvaluatedStrip]:
+    """Yield strips of a map beside their truth, with the classes of both in common indices."""
+    for strip in strips:
+        full, eroded = truth.read(Window(strip.first_row, 0, *strip.labels.shape))
+        yield EvaluatedStrip(
+            strip.first_row,
+            true_index[full],
+            predicted_index[strip.labels],
+            strip.confidence,
+            None if eroded is None else true_index[eroded],
         )
-        for path in (files.label, files.eroded_label)
-        if path is not None
-    ]
-    return scene, Truth(opened[0], opened[1] if len(opened) > 1 else None)
+
+
+def _predicted_index(
+    weights: Sequence[str], scheme: Scheme, merged: MergedClasses
+) -> tuple[Indices, bool]:
+    """Return the merged class of each class of the weights, and whether that joins any of them."""
+    apart = {name.casefold() for name in scheme.class_names}
+    if {name.casefold() for name in weights} == apart:
+        separate = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
+        return merged.new_index[separate], len(merged.names) < len(apart)
+    return class_lookup(weights, merged.names, f"scheme {scheme.name}"), False

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.yaml_file import read_yaml
+
+VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 ValidatedColour = tuple[Byte, Byte, Byte]
@@ -145,6 +147,15 @@ class Scheme(_Strict):
         """Return the scheme with another label format or attribute, where they are given."""
         changed = {"label_format": label_format, "attribute": attribute}
         return self.model_copy(update={k: v for k, v in changed.items() if v is not None})
+
+    def reading(self, label: str) -> Scheme:
+        """Return the scheme that a label is read with: a vector file holds polygons, whatever else.
+
+        Args:
+            label: The label's file.
+        """
+        is_vector = PurePosixPath(label).suffix.lower() in VECTOR_SUFFIXES
+        return self.read_as("polygons" if is_vector else None)
 
     def index_of(self, value: object) -> int | None:
         """Return the class index that a name, code or label value stands for, or None."""

@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluate import EvaluationWarning, SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
-from hrrsi.evaluation.map_evaluation import VECTOR_SUFFIXES
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.prediction.mapped_scene import scene_files
@@ -293,7 +292,6 @@ def _is_on_labels(image: str, file: SceneFiles, scheme: Scheme) -> bool:
         InputError: A raster can't be opened.
     """
     label = file.label or file.eroded_label or ""
-    is_vector = PurePosixPath(label).suffix.lower() in VECTOR_SUFFIXES
-    grid = file.image if is_vector or scheme.label_format == "polygons" else label
+    grid = file.image if scheme.reading(label).label_format == "polygons" else label
     with open_raster(image) as picture, open_raster(grid) as raster:
         return is_same_grid(picture, raster)
