@@ -20,7 +20,6 @@ from hrrsi.evaluation.evaluation import (
     require_labels,
 )
 from hrrsi.evaluation.map_evaluation import evaluate_maps, map_pixels
-from hrrsi.evaluation.map_pairs import paired_maps
 from hrrsi.evaluation.options import (
     SINGLE_PRECISION,
     EvaluationOptions,
@@ -31,7 +30,7 @@ from hrrsi.evaluation.options import (
 )
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.result import Comparison, EvaluationResult
-from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes
+from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_maps
 from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes

@@ -51,7 +51,8 @@ def evaluate_maps(
     counts in no score (`ConfusionMatrix.unpredicted` says how many pixels there are).
 
     Args:
-        files: The scenes (`hrrsi.evaluation.map_pairs.paired_maps`); the image of each is its map.
+        files: The scenes, as `hrrsi.evaluation.scene_choice.paired_maps` returns them; the image of
+            each is its map.
         scheme: What labels, colours and indices mean.
         options: Which classes are joined, what happens to values that the scheme doesn't know, and
             the blocks; which scenes and which protocol is for the caller.

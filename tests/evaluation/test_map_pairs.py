@@ -10,8 +10,7 @@ from samples.raw_layouts import own_scheme, textured, vaihingen_folder, write_ra
 
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.map_evaluation import evaluate_maps
-from hrrsi.evaluation.map_pairs import paired_maps
-from hrrsi.evaluation.scene_choice import ChosenScenes
+from hrrsi.evaluation.scene_choice import ChosenScenes, paired_maps
 from hrrsi.labels.scheme import load_scheme
 
 VAIHINGEN = load_scheme("vaihingen")
