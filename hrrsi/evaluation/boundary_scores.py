@@ -67,6 +67,16 @@ class BorderDistanceCounts:
         """(33,) share of pixels predicted right at each distance, NaN where there is none."""
         return shares(self.right, self.pixels)
 
+    def accuracy_between(self, nearest: int, farthest: int) -> float:
+        """Return the share of pixels predicted right at some distances, NaN where there is none.
+
+        Args:
+            nearest: The first of the distances, in pixels.
+            farthest: The last of them.
+        """
+        part = slice(nearest, farthest + 1)
+        return float(shares(self.right[part].sum(), self.pixels[part].sum()))
+
 
 TOLERANCES = (1, 3, 5)
 

@@ -125,6 +125,16 @@ class ReliabilityCounts:
         return shares(self.confidence_sums, self.pixels)
 
     @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of all pixels, 0 to 1; NaN for none."""
+        return float(shares(self.confidence_sums.sum(), self.pixels.sum()))
+
+    @property
+    def share_right(self) -> float:
+        """Share of all pixels that are right, 0 to 1; NaN for none."""
+        return float(shares(self.right.sum(), self.pixels.sum()))
+
+    @property
     def expected_calibration_error(self) -> float:
         """ECE, 0 to 1: mean over the pixels of their bin's |accuracy - confidence|; NaN for none.
 

@@ -360,6 +360,16 @@ class Scores:
     kappa: float
     classes: tuple[ClassScores, ...]
 
+    @property
+    def overall(self) -> dict[str, float]:
+        """The scores of all classes together: ``OA``, ``mF1``, ``mIoU``, ``kappa``."""
+        return {
+            "OA": self.overall_accuracy,
+            "mF1": self.mean_f1,
+            "mIoU": self.mean_iou,
+            "kappa": self.kappa,
+        }
+
 
 def _bytes(values: Any) -> npt.NDArray[np.uint8]:
     """Return class indices as uint8, wherever they were."""

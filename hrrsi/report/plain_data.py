@@ -108,12 +108,7 @@ def _source_data(source: MapSource) -> dict[str, Any]:
 
 
 def _overall(scores: Scores) -> dict[str, float | None]:
-    return {
-        "OA": _number(scores.overall_accuracy),
-        "mF1": _number(scores.mean_f1),
-        "mIoU": _number(scores.mean_iou),
-        "kappa": _number(scores.kappa),
-    }
+    return {name: _number(value) for name, value in scores.overall.items()}
 
 
 def _class_data(scores: Scores) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hrrsi.evaluation.boundary_scores import FARTHEST, BorderDistanceCounts
+from hrrsi.evaluation.boundary_scores import FARTHEST
 from hrrsi.evaluation.intervals import Difference
 from hrrsi.evaluation.scene_counts import BINS
 from hrrsi.quantities import area_text
@@ -27,6 +27,7 @@ from hrrsi.report.figures import (
     points_cell,
 )
 from hrrsi.report.model_sections import EvaluatedMap
+from hrrsi.report.sentences import mean_words
 
 
 def borders(
@@ -71,9 +72,7 @@ def _boundary_table(entry: EvaluatedMap, *, named: bool) -> Table:
         for at in result.boundaries
         for kind, value in (("F1", at.mean_f1), ("IoU", at.mean_iou))
     ]
-    left_out = " and ".join(result.classes_left_out_of_means)
-    mean = f"mean without {left_out}" if left_out else "mean"
-    rows.append([Cell(f"{mean}, with 95 % interval", "mean"), *means])
+    rows.append([Cell(f"{mean_words(result)}, with 95 % interval", "mean"), *means])
     title = f"Boundary scores of {entry.name}" if named else "Boundary scores"
     return Table(title, ["class", *names], rows, marked=len(rows) - 1)
 
@@ -93,8 +92,8 @@ def _distance_chart(maps: Sequence[EvaluatedMap]) -> Chart:
     lowest = min(float(np.nanmin(c.accuracy)) for c in counts)
     ticks = [(value, str(value)) for value in range(0, FARTHEST, 8)]
     words = "; ".join(
-        f"{m.name}: {percent(_near(c, 0, 3))} % at 0 to 3 px from a border, "
-        f"{percent(_near(c, FARTHEST, FARTHEST))} % from {FARTHEST} px on"
+        f"{m.name}: {percent(c.accuracy_between(0, 3))} % at 0 to 3 px from a border, "
+        f"{percent(c.accuracy_between(FARTHEST, FARTHEST))} % from {FARTHEST} px on"
         for m, c in zip(maps, counts, strict=True)
     )
     return line_chart(
@@ -133,16 +132,10 @@ def _near_border(entry: EvaluatedMap) -> dict[str, str]:
     share = int(counts.pixels[:4].sum()) / max(int(counts.pixels.sum()), 1)
     return {
         "name": entry.name,
-        "right": percent(_near(counts, 0, 3)),
-        "farther": percent(_near(counts, 4, FARTHEST)),
+        "right": percent(counts.accuracy_between(0, 3)),
+        "farther": percent(counts.accuracy_between(4, FARTHEST)),
         "share": percent(share),
     }
-
-
-def _near(counts: BorderDistanceCounts, first: int, last: int) -> float:
-    part = slice(first, last + 1)
-    total = int(counts.pixels[part].sum())
-    return int(counts.right[part].sum()) / total if total else float("nan")
 
 
 def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
@@ -192,8 +185,8 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
             {
                 "name": m.name,
                 "error": percent(c.expected_calibration_error),
-                "confidence": percent(float(c.confidence_sums.sum() / c.pixels.sum())),
-                "right": percent(float(c.right.sum() / c.pixels.sum())),
+                "confidence": percent(c.mean_confidence),
+                "right": percent(c.share_right),
             }
             for m, c in zip(calibrated, counts, strict=True)
         ],

@@ -27,8 +27,8 @@ from hrrsi.report.figures import (
     points_interval_text,
 )
 from hrrsi.report.model_sections import EvaluatedMap
+from hrrsi.report.sentences import clutter_words
 
-HEADLINE = ("OA", "mF1", "mIoU", "kappa")
 _MEANINGS = {
     "OA": "overall accuracy",
     "mF1": "mean F1 of the classes",
@@ -44,11 +44,11 @@ def headline(
     return [
         {
             "key": key,
-            "meaning": _MEANINGS[key],
+            "meaning": meaning,
             "figures": [_figure(entry.result.intervals[key]) for entry in maps],
             "difference": _difference(differences[key]) if differences else None,
         }
-        for key in HEADLINE
+        for key, meaning in _MEANINGS.items()
     ]
 
 
@@ -82,6 +82,7 @@ def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
     grids = []
     for scene, rows in scenes.items():
         first = rows[0][1].scores
+        clutter = clutter_words([row for _, row in rows], absent=NONE)
         table = Table(
             "All scenes together" if scene is None else f"Scene {scene}",
             [
@@ -89,10 +90,13 @@ def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
                 "labels",
                 "clutter",
                 "augmentation",
-                *HEADLINE,
+                *_MEANINGS,
                 "pixels",
             ],
-            [_grid_cells(entry, row, named=len(maps) > 1) for entry, row in rows],
+            [
+                _grid_cells(entry, row, word, named=len(maps) > 1)
+                for (entry, row), word in zip(rows, clutter, strict=True)
+            ],
             is_sortable=True,
             marked=_headline_row(maps, [row for _, row in rows]) if len(maps) == 1 else None,
         )
@@ -121,16 +125,13 @@ def _headline_row(maps: Sequence[EvaluatedMap], rows: Sequence[GridRow]) -> int 
     return None
 
 
-def _grid_cells(entry: EvaluatedMap, row: GridRow, *, named: bool) -> list[Cell]:
-    s = row.scores
-    has_clutter = any(r.protocol.dropped_from_overall for r in entry.result.grid)
-    clutter = "out" if row.protocol.dropped_from_overall else "in" if has_clutter else NONE
+def _grid_cells(entry: EvaluatedMap, row: GridRow, clutter: str, *, named: bool) -> list[Cell]:
     words = [row.protocol.labels, clutter, row.augmentation]
     return [
         *([name_cell(entry.name)] if named else []),
         *(Cell(word, word) for word in words),
-        *(percent_cell(v) for v in (s.overall_accuracy, s.mean_f1, s.mean_iou, s.kappa)),
-        count_cell(s.pixels),
+        *(percent_cell(value) for value in row.scores.overall.values()),
+        count_cell(row.scores.pixels),
     ]
 
 

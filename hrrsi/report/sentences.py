@@ -107,12 +107,19 @@ def unscored_text(result: EvaluationResult) -> str:
     return ", ".join(parts)
 
 
-def clutter_words(rows: Sequence[GridRow]) -> list[str]:
-    """Return whether clutter is ``in`` or ``out`` of each row; ``-`` where no class is clutter."""
+def clutter_words(rows: Sequence[GridRow], absent: str = "-") -> list[str]:
+    """Return whether clutter is ``in`` or ``out`` of each row; `absent` where no class is."""
     has_clutter = any(row.protocol.dropped_from_overall for row in rows)
     return [
-        "out" if row.protocol.dropped_from_overall else "in" if has_clutter else "-" for row in rows
+        "out" if row.protocol.dropped_from_overall else "in" if has_clutter else absent
+        for row in rows
     ]
+
+
+def mean_words(result: EvaluationResult) -> str:
+    """Return which classes means are of."""
+    left_out = result.classes_left_out_of_means
+    return f"mean without {' and '.join(left_out)}" if left_out else "mean"
 
 
 def verdict(comparison: Comparison, wording: Callable[[str], str] = str) -> str:

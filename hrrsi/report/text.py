@@ -11,12 +11,12 @@ from prettytable import PrettyTable
 from hrrsi.evaluation.boundary_scores import FARTHEST
 from hrrsi.evaluation.intervals import FEWEST_BLOCKS, RESAMPLES, Difference, Interval
 from hrrsi.evaluation.result import Comparison, EvaluationResult
-from hrrsi.evaluation.scores import Scores
 from hrrsi.quantities import area_text
 from hrrsi.report.sentences import (
     blocks_text,
     clutter_words,
     left_out_warning,
+    mean_words,
     printable,
     sentence,
     shared_sentence,
@@ -45,169 +45,17 @@ def outcome_text(
     return printable(evaluation_text(outcome))
 
 
-def evaluation_text(report: EvaluationResult) -> str:
-    """Return tables of scores, and the protocol that they were taken under.
-
-    Args:
-        report: An evaluation under a protocol.
-    """
+def evaluation_text(result: EvaluationResult) -> str:
+    """Return tables of scores, and the protocol that they were taken under."""
     parts = [
-        *_class_tables(report),
-        *_grid_table(report),
-        *_boundary_tables(report),
-        *_area_table(report),
-        *_calibration_line(report),
-        *_notes(report),
+        *_class_tables(result),
+        *_grid_table(result),
+        *_boundary_tables(result),
+        *_area_table(result),
+        *_calibration_line(result),
+        *_notes(result),
     ]
     return "\n".join(parts)
-
-
-def percent(value: float) -> str:
-    """Return a share (0 to 1) in percent without the sign, or a dash where it is undefined."""
-    return "-" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _class_tables(report: EvaluationResult) -> Iterator[str]:
-    scores, intervals = report.scores, report.intervals
-    classes = _table("class", "precision", "recall", "F1", "IoU", "95 %", "pixels")
-    for c in scores.classes:
-        shares = [percent(v) for v in (c.precision, c.recall, c.f1, c.iou)]
-        interval = _ends(intervals.get(f"IoU {c.name}"))
-        classes.add_row([c.name, *shares, interval, f"{c.pixels:,}"])
-    yield classes.get_string()
-    overall = _table("", "OA", "mF1", "mIoU", "kappa", "pixels")
-    overall.add_row(["score", *_overall(scores), f"{scores.pixels:,}"])
-    ends = [_ends(intervals[name]) for name in ("OA", "mF1", "mIoU", "kappa")]
-    overall.add_row(["95 %", *ends, ""])
-    yield overall.get_string()
-    if left_out_warning(report):
-        yield left_out_warning(report)
-
-
-def _grid_table(report: EvaluationResult) -> Iterator[str]:
-    rows = [row for row in report.grid if row.scene is None]
-    if len(rows) < 2:
-        return
-    yield "\nThe same under other protocols:"
-    table = _table("labels", "clutter", "augmentation", "OA", "mF1", "mIoU", "kappa")
-    for row, clutter in zip(rows, clutter_words(rows), strict=True):
-        table.add_row([row.protocol.labels, clutter, row.augmentation, *_overall(row.scores)])
-    yield table.get_string()
-
-
-def _boundary_tables(report: EvaluationResult) -> Iterator[str]:
-    if not report.boundaries:
-        return
-    yield "\nBoundaries (full labels): boundary F1 and boundary IoU within 1, 3 and 5 px:"
-    names = [f"{kind} {at.tolerance} px" for at in report.boundaries for kind in ("F1", "IoU")]
-    table = _table("class", *names)
-    for index, name in enumerate(report.matrix.classes):
-        classes = [at.classes[index] for at in report.boundaries]
-        table.add_row([name, *(percent(v) for c in classes for v in (c.f1, c.iou))])
-    left_out = report.classes_left_out_of_means
-    mean = f"mean without {' and '.join(left_out)}" if left_out else "mean"
-    table.add_row(
-        [mean, *(percent(v) for at in report.boundaries for v in (at.mean_f1, at.mean_iou))]
-    )
-    kinds = [f"{kind} at {at.tolerance} px" for at in report.boundaries for kind in ("F1", "IoU")]
-    table.add_row(["95 % of it", *(_ends(report.boundary_intervals[name]) for name in kinds)])
-    yield table.get_string()
-    counts = report.evaluation.counts.border_distances
-    table = _table("px from the nearest border", *map(_distance_text, _DISTANCES))
-    parts = [slice(first, last + 1) for first, last in _DISTANCES]
-    pixels, right = ([int(c[part].sum()) for part in parts] for c in (counts.pixels, counts.right))
-    shares = [percent(r / p) if p else "-" for r, p in zip(right, pixels, strict=True)]
-    table.add_row(["OA (every class)", *shares])
-    total = sum(pixels)
-    table.add_row(["share of pixels", *(percent(p / total) if total else "-" for p in pixels)])
-    yield table.get_string()
-
-
-def _area_table(report: EvaluationResult) -> Iterator[str]:
-    if not report.areas:
-        return
-    metres = report.mapped_square_metres
-    unit = "in percent of the map" if metres is None else f"of {area_text(metres)} mapped"
-    if report.evaluation.unit == "maps":
-        unit += " where the labels' rasters lie"
-    unit += f" ({report.evaluation.labels} labels)"
-    yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
-    table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
-    for area, blocks in zip(report.areas, report.area_intervals, strict=True):
-        if metres is None:
-            mapped, adjusted, ends = percent(area.mapped), percent(area.estimated), _ends(blocks)
-        else:
-            mapped, adjusted, low, high = (
-                "-" if np.isnan(share) else area_text(share * metres)
-                for share in (area.mapped, area.estimated, blocks.low, blocks.high)
-            )
-            ends = "-" if np.isnan(blocks.low) else f"{low} to {high}"
-        accuracies = (percent(area.users_accuracy), percent(area.producers_accuracy))
-        table.add_row([area.name, mapped, adjusted, ends, *accuracies])
-    yield table.get_string()
-
-
-def _calibration_line(report: EvaluationResult) -> Iterator[str]:
-    e = report.evaluation
-    counts = e.counts.reliability
-    pixels = int(counts.pixels.sum())
-    if not pixels:
-        return
-    confidence, accuracy = counts.confidence_sums.sum() / pixels, counts.right.sum() / pixels
-    yield (
-        f"\nCalibration ({e.labels} labels): ECE {percent(counts.expected_calibration_error)}; "
-        f"mean confidence {percent(float(confidence))} where {percent(float(accuracy))} of the "
-        "pixels (of every class) are right."
-    )
-
-
-def _notes(report: EvaluationResult) -> Iterator[str]:
-    e = report.evaluation
-    lines = [
-        f"Protocol {report.protocol.name!r}: {sentence(report)}.",
-        f"Scenes: {', '.join(e.scenes)}.",
-        f"Made by: {source_sentence(report.source)}.",
-        f"Not scored: {unscored_text(report)}.",
-        "In percent; - where a class is in neither truth nor prediction (left out of means), or "
-        f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(report)}; - of "
-        f"what fewer than {FEWEST_BLOCKS} blocks hold.",
-    ]
-    if e.seen_in_training:
-        scenes = ", ".join(e.seen_in_training)
-        lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")
-    yield ""
-    for line in lines:
-        yield textwrap.fill(
-            line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-
-
-def _table(first: str, *headings: str) -> PrettyTable:
-    table = PrettyTable([first, *headings])
-    table.align = "r"
-    table.align[first] = "l"
-    return table
-
-
-def _overall(scores: Scores) -> list[str]:
-    values = (scores.overall_accuracy, scores.mean_f1, scores.mean_iou, scores.kappa)
-    return [percent(value) for value in values]
-
-
-def _ends(interval: Interval | None) -> str:
-    if interval is None or np.isnan(interval.low):
-        return "-"
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-
-
-def _distance_text(ends: tuple[int, int]) -> str:
-    first, last = ends
-    if first == FARTHEST:
-        return f"{first} and more"
-    return str(first) if first == last else f"{first} to {last}"
-
-
-_WIDTH_OF_COMPARISON = 98
 
 
 def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str) -> str:
@@ -218,9 +66,7 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
         wording: As for `hrrsi.report.sentences.verdict`.
     """
     first, second = comparison.first, comparison.second
-    table = PrettyTable(["score", "A", "B", "B - A", "95 %", "p"])
-    table.align = "r"
-    table.align["score"] = "l"
+    table = _table("score", "A", "B", "B - A", "95 %", "p")
     scores = (first.intervals, second.intervals, comparison.differences)
     boundaries = (
         first.boundary_intervals,
@@ -240,32 +86,166 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
         f"{1 / (RESAMPLES + 1):.4f}).",
     ]
     lines += filter(None, [unequal_pixels_text(comparison)])
-    wrapped = [
-        textwrap.fill(
-            line,
-            _WIDTH_OF_COMPARISON,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines
-    ]
     return "\n".join(
         [
             table.get_string(),
             verdict(comparison, wording),
             *_comparison_grid_table(comparison),
             "",
-            *wrapped,
+            *map(_wrapped, lines),
         ]
     )
 
 
+def percent(value: float) -> str:
+    """Return a share (0 to 1) in percent without the sign, or a dash where it is undefined."""
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def _class_tables(result: EvaluationResult) -> Iterator[str]:
+    scores, intervals = result.scores, result.intervals
+    classes = _table("class", "precision", "recall", "F1", "IoU", "95 %", "pixels")
+    for c in scores.classes:
+        shares = [percent(v) for v in (c.precision, c.recall, c.f1, c.iou)]
+        interval = _ends(intervals.get(f"IoU {c.name}"))
+        classes.add_row([c.name, *shares, interval, f"{c.pixels:,}"])
+    yield classes.get_string()
+    overall = _table("", *scores.overall, "pixels")
+    overall.add_row(["score", *map(percent, scores.overall.values()), f"{scores.pixels:,}"])
+    ends = [_ends(intervals[name]) for name in scores.overall]
+    overall.add_row(["95 %", *ends, ""])
+    yield overall.get_string()
+    if left_out_warning(result):
+        yield left_out_warning(result)
+
+
+def _grid_table(result: EvaluationResult) -> Iterator[str]:
+    rows = [row for row in result.grid if row.scene is None]
+    if len(rows) < 2:
+        return
+    yield "\nThe same under other protocols:"
+    table = _table("labels", "clutter", "augmentation", *rows[0].scores.overall)
+    for row, clutter in zip(rows, clutter_words(rows), strict=True):
+        table.add_row(
+            [
+                row.protocol.labels,
+                clutter,
+                row.augmentation,
+                *map(percent, row.scores.overall.values()),
+            ]
+        )
+    yield table.get_string()
+
+
+def _boundary_tables(result: EvaluationResult) -> Iterator[str]:
+    if not result.boundaries:
+        return
+    yield "\nBoundaries (full labels): boundary F1 and boundary IoU within 1, 3 and 5 px:"
+    names = [f"{kind} {at.tolerance} px" for at in result.boundaries for kind in ("F1", "IoU")]
+    table = _table("class", *names)
+    for index, name in enumerate(result.matrix.classes):
+        classes = [at.classes[index] for at in result.boundaries]
+        table.add_row([name, *(percent(v) for c in classes for v in (c.f1, c.iou))])
+    means = [percent(v) for at in result.boundaries for v in (at.mean_f1, at.mean_iou)]
+    table.add_row([mean_words(result), *means])
+    kinds = [f"{kind} at {at.tolerance} px" for at in result.boundaries for kind in ("F1", "IoU")]
+    table.add_row(["95 % of it", *(_ends(result.boundary_intervals[name]) for name in kinds)])
+    yield table.get_string()
+    counts = result.evaluation.counts.border_distances
+    table = _table("px from the nearest border", *map(_distance_text, _DISTANCES))
+    accuracies = [counts.accuracy_between(first, last) for first, last in _DISTANCES]
+    table.add_row(["OA (every class)", *map(percent, accuracies)])
+    pixels = [int(counts.pixels[first : last + 1].sum()) for first, last in _DISTANCES]
+    total = sum(pixels)
+    table.add_row(["share of pixels", *(percent(p / total) if total else "-" for p in pixels)])
+    yield table.get_string()
+
+
+def _area_table(result: EvaluationResult) -> Iterator[str]:
+    if not result.areas:
+        return
+    metres = result.mapped_square_metres
+    unit = "in percent of the map" if metres is None else f"of {area_text(metres)} mapped"
+    if result.evaluation.unit == "maps":
+        unit += " where the labels' rasters lie"
+    unit += f" ({result.evaluation.labels} labels)"
+    yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
+    table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
+    for area, blocks in zip(result.areas, result.area_intervals, strict=True):
+        if metres is None:
+            mapped, adjusted, ends = percent(area.mapped), percent(area.estimated), _ends(blocks)
+        else:
+            mapped, adjusted, low, high = (
+                "-" if np.isnan(share) else area_text(share * metres)
+                for share in (area.mapped, area.estimated, blocks.low, blocks.high)
+            )
+            ends = "-" if np.isnan(blocks.low) else f"{low} to {high}"
+        accuracies = (percent(area.users_accuracy), percent(area.producers_accuracy))
+        table.add_row([area.name, mapped, adjusted, ends, *accuracies])
+    yield table.get_string()
+
+
+def _calibration_line(result: EvaluationResult) -> Iterator[str]:
+    e = result.evaluation
+    counts = e.counts.reliability
+    if not counts.pixels.any():
+        return
+    yield (
+        f"\nCalibration ({e.labels} labels): ECE {percent(counts.expected_calibration_error)}; "
+        f"mean confidence {percent(counts.mean_confidence)} where {percent(counts.share_right)} "
+        "of the pixels (of every class) are right."
+    )
+
+
+def _notes(result: EvaluationResult) -> Iterator[str]:
+    e = result.evaluation
+    lines = [
+        f"Protocol {result.protocol.name!r}: {sentence(result)}.",
+        f"Scenes: {', '.join(e.scenes)}.",
+        f"Made by: {source_sentence(result.source)}.",
+        f"Not scored: {unscored_text(result)}.",
+        "In percent; - where a class is in neither truth nor prediction (left out of means), or "
+        f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(result)}; - of "
+        f"what fewer than {FEWEST_BLOCKS} blocks hold.",
+    ]
+    if e.seen_in_training:
+        scenes = ", ".join(e.seen_in_training)
+        lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")
+    yield ""
+    yield from map(_wrapped, lines)
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(
+        line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _table(first: str, *headings: str) -> PrettyTable:
+    table = PrettyTable([first, *headings])
+    table.align = "r"
+    table.align[first] = "l"
+    return table
+
+
+def _ends(interval: Interval | None) -> str:
+    if interval is None or np.isnan(interval.low):
+        return "-"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _distance_text(ends: tuple[int, int]) -> str:
+    first, last = ends
+    if first == FARTHEST:
+        return f"{first} and more"
+    return str(first) if first == last else f"{first} to {last}"
+
+
 def _protocol_lines(comparison: Comparison) -> Iterator[str]:
     """Yield what both maps are scored under, of each alone where they were read differently."""
-    reports = {"A": comparison.first, "B": comparison.second}
+    results = {"A": comparison.first, "B": comparison.second}
     name = comparison.first.protocol.name
-    sentences = {letter: shared_sentence(report) for letter, report in reports.items()}
+    sentences = {letter: shared_sentence(result) for letter, result in results.items()}
     if len(set(sentences.values())) == 1:
         yield f"Protocol {name!r}, of both: {sentences['A']}."
     else:
@@ -285,33 +265,28 @@ def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     if len(pairs) < 2:
         return
     yield "\nThe same under other protocols:"
-    table = PrettyTable(["labels", "clutter", "augmentation", "", "OA", "mF1", "mIoU"])
-    table.align = "r"
-    table.align["labels"] = table.align[""] = "l"
+    table = _table("labels", "clutter", "augmentation", "", "OA", "mF1", "mIoU")
+    table.align[""] = "l"
     clutter = clutter_words([first for first, _ in pairs])
     for (first, second), word in zip(pairs, clutter, strict=True):
-        of = [(s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (first.scores, second.scores)]
-        named = [first.protocol.labels, word, first.augmentation]
-        table.add_row([*named, "A", *map(percent, of[0])])
-        table.add_row(["", "", "", "B", *map(percent, of[1])])
-        apart = [b - a for a, b in zip(*of, strict=True)]
-        signed = ["-" if np.isnan(d) else f"{100 * d:+.2f}" for d in apart]
-        table.add_row(["", "", "", "B - A", *signed], divider=True)
+        a, b = ((s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (first.scores, second.scores))
+        table.add_row([first.protocol.labels, word, first.augmentation, "A", *map(percent, a)])
+        table.add_row(["", "", "", "B", *map(percent, b)])
+        differences = [_signed(of_b - of_a) for of_a, of_b in zip(a, b, strict=True)]
+        table.add_row(["", "", "", "B - A", *differences], divider=True)
     yield table.get_string()
 
 
 def _row(name: str, first: Interval, second: Interval, difference: Difference) -> list[str]:
-    interval = difference.interval
+    interval, values = difference.interval, [percent(first.value), percent(second.value)]
     if np.isnan(interval.value):
-        return [name, percent(first.value), percent(second.value), "-", "-", "-"]
+        return [name, *values, "-", "-", "-"]
     ends = "-"
     if not np.isnan(interval.low):
-        ends = f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-    return [
-        name,
-        percent(first.value),
-        percent(second.value),
-        f"{100 * interval.value:+.2f}",
-        ends,
-        f"{difference.p:.4f}",
-    ]
+        ends = f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return [name, *values, _signed(interval.value), ends, f"{difference.p:.4f}"]
+
+
+def _signed(difference: float) -> str:
+    """Return a difference of shares in percentage points, or a dash where it is undefined."""
+    return "-" if np.isnan(difference) else f"{100 * difference:+.2f}"
