@@ -1,9 +1,23 @@
-"""Made maps of two scenes, whose reports several test modules read."""
+"""Made maps of two scenes, whose reports several test modules read, and a browser to open them."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from samples.made_evaluation import (
-    evaluated_map,
-    made_scene,
+from samples.browser_windows import PHONE, WIDE
+from samples.made_evaluation import evaluated_map, made_scene
+
+from hrrsi.report.page import write_page
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 
 
@@ -32,3 +46,50 @@ def one_map(scenes: list):
 @pytest.fixture(scope="session")
 def other_map(scenes: list):
     return evaluated_map("weights B", scenes, 50, wrong=0.1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, one_map, other_map) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    paths = {"one": folder / "one.html", "two": folder / "two.html"}
+    write_page(paths["one"], [one_map])
+    write_page(paths["two"], [one_map, other_map])
+    return paths
+
+
+@pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])
+def opened(browser, files, request) -> Iterator:
+    """Return a function that opens a page; in the end nothing may have gone wrong in it."""
+    width, height = request.param
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=width == PHONE[0]
+    )
+    context.set_default_timeout(5000)
+    complaints, requests, pages = [], [], []
+
+    def open_page(name: str):
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda sent: requests.append(sent.url))
+        pages.append(files[name].as_uri())
+        page.goto(pages[-1])
+        return page
+
+    yield open_page
+    context.close()
+    assert complaints == []
+    assert [u for u in requests if not u.startswith(("data:", "blob:"))] == pages

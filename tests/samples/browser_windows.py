@@ -1,0 +1,3 @@
+"""Sizes of the windows that pages are opened in, in pixels."""
+
+WIDE, PHONE = (1440, 900), (390, 844)
