@@ -23,6 +23,15 @@ from hrrsi.evaluation.options import DEFAULT_BLOCK
 from hrrsi.evaluation.scores import Counts, Floats, complete_means, iou_scores, shares
 
 FARTHEST = 32  # px; what is farther counts as one
+TOLERANCES = (1, 3, 5)  # px
+
+# What is counted of each class at each tolerance: pixels of the predicted and of the true border
+# (0, 1), those of each that are near the other (2, 3), and those of the rims along the predicted
+# borders, the true ones, and both (4, 5, 6).
+_KINDS = 7
+
+Labels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 
 class BorderDistanceCounts:
@@ -76,17 +85,6 @@ class BorderDistanceCounts:
         """
         part = slice(nearest, farthest + 1)
         return float(shares(self.right[part].sum(), self.pixels[part].sum()))
-
-
-TOLERANCES = (1, 3, 5)
-
-# What is counted of each class at each tolerance: pixels of the predicted and of the true border
-# (0, 1), those of each that are near the other (2, 3), and those of the rims along the predicted
-# borders, the true ones, and both (4, 5, 6).
-_KINDS = 7
-
-Labels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Bits = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint8]
 Footprint = Literal["disc", "square"]
 
+EROSION_RADIUS = 3  # of the ISPRS benchmark's eroded reference
 _WORDS = (np.uint8, np.uint16, np.uint32, np.uint64)
 CLASSES_AT_ONCE = 64
 
@@ -133,9 +134,6 @@ def border_pixels(labels: Labels) -> npt.NDArray[np.bool_]:
         borders[near] |= differs
         borders[far] |= differs
     return borders
-
-
-EROSION_RADIUS = 3  # of the ISPRS benchmark's eroded reference
 
 
 def eroded_labels(

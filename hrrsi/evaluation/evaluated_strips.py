@@ -172,18 +172,18 @@ def with_margins(
 def _with_row_margins(
     strips: Iterable[EvaluatedStrip], margin: int
 ) -> Iterator[tuple[EvaluatedStrip, slice]]:
-    held: EvaluatedStrip | None = None
-    done = 0  # rows of the scene that were yielded
+    pending: EvaluatedStrip | None = None
+    next_row = 0  # the first that was not yielded
     for strip in strips:
-        held = strip if held is None else _joined(held, strip)
+        pending = strip if pending is None else _joined(pending, strip)
         del strip  # memory for the next
-        if held.end_row - margin > done:
-            core = slice(done - held.first_row, held.end_row - margin - held.first_row)
-            yield held, core
-            done = held.end_row - margin
-            held = _copied(held.part(slice(max(core.stop - margin, 0), None)))
-    if held is not None and held.end_row > done:
-        yield held, slice(done - held.first_row, len(held.truth))
+        if pending.end_row - margin > next_row:
+            core = slice(next_row - pending.first_row, pending.end_row - margin - pending.first_row)
+            yield pending, core
+            next_row = pending.end_row - margin
+            pending = _copied(pending.part(slice(max(core.stop - margin, 0), None)))
+    if pending is not None and pending.end_row > next_row:
+        yield pending, slice(next_row - pending.first_row, len(pending.truth))
 
 
 def _copied(part: EvaluatedStrip) -> EvaluatedStrip:

@@ -21,6 +21,7 @@ from hrrsi.evaluation.scores import ConfusionMatrix, Counts, Floats, Part, share
 
 RESAMPLES = 2000
 LEVEL = 0.95
+_Z = 1.959963984540054  # half the width of an interval of that level, in standard deviations
 # with fewer, no difference reaches a p below 1 - LEVEL: two of 2**blocks swaps are as large
 FEWEST_BLOCKS = 6
 _SEED = 20211110  # any will do, as long as it stays the same
@@ -143,6 +144,89 @@ def score_differences(
     }
 
 
+@dataclass(frozen=True)
+class ClassArea:
+    """The area of a class, as a share of the mapped area (0 to 1), and how well it was mapped.
+
+    Half widths are those of 95 % intervals that take each labelled pixel as a unit of its own;
+    neighbouring pixels are not, so these are lower bounds.
+
+    Attributes:
+        name: The class.
+        mapped: Share of the map's pixels that got the class.
+        estimated: Error-adjusted share; NaN where a mapped class has no labelled pixel.
+        half_width: Of its interval.
+        users_accuracy: Share of what is mapped as the class that is; NaN where none is labelled.
+        users_half_width: Of its interval.
+        producers_accuracy: Share of the class that is mapped as it, by area.
+        producers_half_width: Of its interval.
+    """
+
+    name: str
+    mapped: float
+    estimated: float
+    half_width: float
+    users_accuracy: float
+    users_half_width: float
+    producers_accuracy: float
+    producers_half_width: float
+
+
+def class_areas(matrix: ConfusionMatrix, mapped: Sequence[int]) -> tuple[ClassArea, ...]:
+    """Return the error-adjusted share of each class.
+
+    Args:
+        matrix: Labelled pixels; its rows are the strata.
+        mapped: Pixels that the whole map gave each class, labelled or not.
+
+    Raises:
+        ValueError: Not one number for each class, or none above 0.
+    """
+    sizes = np.asarray(mapped, dtype=np.float64)
+    if sizes.shape != (len(matrix.classes),) or not sizes.sum() > 0:
+        raise ValueError(f"mapped pixels {list(mapped)} for {len(matrix.classes)} classes")
+    weights = sizes / sizes.sum()
+    counts = matrix.counts.astype(np.float64)
+    sampled = counts.sum(axis=1)
+    in_strata = _shares_in_strata(counts, weights)
+    proportions = weights[:, None] * in_strata  # equation 4
+    estimated = proportions.sum(axis=0)  # equation 9
+    area_error = _Z * np.sqrt(_variances(weights, in_strata, sampled).sum(axis=0))  # equation 10
+    users = shares(np.diagonal(counts), sampled)
+    users_variance = shares(users * (1 - users), sampled - 1)  # equation 6
+    producers = shares(np.diagonal(proportions), estimated)
+    producers_variance = _producers_variances(weights, in_strata, sampled, sizes, users, producers)
+    return tuple(
+        ClassArea(
+            name=name,
+            mapped=float(weights[i]),
+            estimated=float(estimated[i]),
+            half_width=float(area_error[i]),
+            users_accuracy=float(users[i]),
+            users_half_width=float(_Z * np.sqrt(users_variance[i])),
+            producers_accuracy=float(producers[i]),
+            producers_half_width=float(_Z * np.sqrt(producers_variance[i])),
+        )
+        for i, name in enumerate(matrix.classes)
+    )
+
+
+def estimated_shares(counts: npt.NDArray[np.int64], mapped: Sequence[int]) -> Floats:
+    """Return the error-adjusted share of each class for many confusion matrices (equation 9).
+
+    Args:
+        counts: (..., classes, classes), rows = prediction.
+        mapped: Pixels that the whole map gave each class.
+
+    Returns:
+        (..., classes), NaN of every class where any mapped class has no labelled pixel.
+    """
+    weights = np.asarray(mapped, dtype=np.float64)
+    weights = weights / weights.sum()
+    estimated: Floats = (weights[:, None] * _shares_in_strata(counts, weights)).sum(axis=-2)
+    return estimated
+
+
 def _counted(blocks: Counts) -> npt.NDArray[np.bool_]:
     totals: Counts = blocks.sum(axis=tuple(range(1, blocks.ndim)))  # nothing is below zero
     return totals > 0
@@ -201,92 +285,6 @@ def _p_value(value: float, swapped: Floats) -> float:
     # the arrangement that was seen is one of those possible (Phipson and Smyth 2010)
     as_large = (np.abs(defined) >= abs(value) - 1e-12).sum()
     return float((as_large + 1) / (defined.size + 1))
-
-
-Z = 1.959963984540054  # of a 95 % interval
-
-
-@dataclass(frozen=True)
-class ClassArea:
-    """The area of a class, as a share of the mapped area (0 to 1), and how well it was mapped.
-
-    Half widths are those of 95 % intervals that take each labelled pixel as a unit of its own;
-    neighbouring pixels are not, so these are lower bounds.
-
-    Attributes:
-        name: The class.
-        mapped: Share of the map's pixels that got the class.
-        estimated: Error-adjusted share; NaN where a mapped class has no labelled pixel.
-        half_width: Of its interval.
-        users_accuracy: Share of what is mapped as the class that is; NaN where none is labelled.
-        users_half_width: Of its interval.
-        producers_accuracy: Share of the class that is mapped as it, by area.
-        producers_half_width: Of its interval.
-    """
-
-    name: str
-    mapped: float
-    estimated: float
-    half_width: float
-    users_accuracy: float
-    users_half_width: float
-    producers_accuracy: float
-    producers_half_width: float
-
-
-def class_areas_estimated(matrix: ConfusionMatrix, mapped: Sequence[int]) -> tuple[ClassArea, ...]:
-    """Return the error-adjusted share of each class.
-
-    Args:
-        matrix: Labelled pixels; its rows are the strata.
-        mapped: Pixels that the whole map gave each class, labelled or not.
-
-    Raises:
-        ValueError: Not one number for each class, or none above 0.
-    """
-    sizes = np.asarray(mapped, dtype=np.float64)
-    if sizes.shape != (len(matrix.classes),) or not sizes.sum() > 0:
-        raise ValueError(f"mapped pixels {list(mapped)} for {len(matrix.classes)} classes")
-    weights = sizes / sizes.sum()
-    counts = matrix.counts.astype(np.float64)
-    sampled = counts.sum(axis=1)
-    in_strata = _shares_in_strata(counts, weights)
-    proportions = weights[:, None] * in_strata  # equation 4
-    estimated = proportions.sum(axis=0)  # equation 9
-    area_error = Z * np.sqrt(_variances(weights, in_strata, sampled).sum(axis=0))  # equation 10
-    users = shares(np.diagonal(counts), sampled)
-    users_variance = shares(users * (1 - users), sampled - 1)  # equation 6
-    producers = shares(np.diagonal(proportions), estimated)
-    producers_variance = _producers_variances(weights, in_strata, sampled, sizes, users, producers)
-    return tuple(
-        ClassArea(
-            name=name,
-            mapped=float(weights[i]),
-            estimated=float(estimated[i]),
-            half_width=float(area_error[i]),
-            users_accuracy=float(users[i]),
-            users_half_width=float(Z * np.sqrt(users_variance[i])),
-            producers_accuracy=float(producers[i]),
-            producers_half_width=float(Z * np.sqrt(producers_variance[i])),
-        )
-        for i, name in enumerate(matrix.classes)
-    )
-
-
-def estimated_shares(counts: npt.NDArray[np.int64], mapped: Sequence[int]) -> Floats:
-    """Return the error-adjusted share of each class for many confusion matrices (equation 9).
-
-    Args:
-        counts: (..., classes, classes), rows = prediction.
-        mapped: Pixels that the whole map gave each class.
-
-    Returns:
-        (..., classes), NaN of every class where any mapped class has no labelled pixel.
-    """
-    weights = np.asarray(mapped, dtype=np.float64)
-    weights = weights / weights.sum()
-    estimated: Floats = (weights[:, None] * _shares_in_strata(counts, weights)).sum(axis=-2)
-    return estimated
 
 
 def _shares_in_strata(counts: Part, weights: Floats) -> Floats:

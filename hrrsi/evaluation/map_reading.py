@@ -28,6 +28,15 @@ from hrrsi.scenes.raster_opening import open_raster, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
+_SAME_PLACE = 1e-3  # of a pixel
+_TILE = 512  # rows and columns that are laid over the map at a time
+_MOST_PIXELS = 1 << 22  # of the map, read for that
+# Centres on the line between two pixels of the map belong to the one after it, whatever the
+# rounding of coordinates; far more than that, far less than a pixel.
+_ON_THE_LINE = 1e-6
+
+Pixels = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+
 
 class MapClasses:
     """The classes of an open map on its own grid. Use `open_map`.
@@ -109,99 +118,6 @@ def open_map(
         yield MapClasses(scene, values, index, model)
 
 
-def _format_of(path: str, scene: Scene) -> MapFormat:
-    """Return what a raster that is no class map of ours looks like it holds.
-
-    Raises:
-        InputError: No classes.
-    """
-    dataset, bands = scene.dataset, scene.bands
-    types = {dataset.dtypes[band - 1] for band in bands}
-    is_palette = bool(bands) and dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
-    if types == {"uint8"} and (len(bands) == 3 or (len(bands) == 1 and is_palette)):
-        return "colours"
-    if len(bands) == 1 and np.dtype(dataset.dtypes[bands[0] - 1]).kind in "iuf":
-        return "indices"
-    many = "band" if len(bands) == 1 else "bands"
-    raise InputError(
-        f"is no map of classes: it has {len(bands)} {many} of {' and '.join(sorted(types))}, "
-        "not three of colours (uint8), a palette, or one of class indices",
-        where=path,
-        fix="score the classes, not what they were made from",
-    )
-
-
-def _named_classes(
-    path: str, names: list[str], scheme: Scheme, merged: MergedClasses
-) -> npt.NDArray[np.uint8]:
-    """Return the merged class of each class that a map of ours names, (256,) uint8."""
-    apart = {name.casefold() for name in scheme.class_names}
-    is_apart = {name.casefold() for name in names} == apart
-    expected = scheme.class_names if is_apart else merged.names
-    try:
-        lookup = class_lookup(names, expected, path)
-    except InputError as error:
-        raise InputError(
-            f"its classes ({', '.join(names)}) are not those of the scheme {scheme.name} "
-            f"({', '.join(expected)})",
-            where=path,
-            fix="give the map's own scheme, or `merges` the scheme's classes into the map's",
-        ) from error
-    return merged.new_index[lookup] if is_apart else lookup
-
-
-class _ColourMap(ColourLabels):
-    """A map whose colours, or those of its palette, stand for classes."""
-
-    noun = "map"
-
-    def _describe(self, value: int) -> tuple[str, str]:
-        text, nearest = super()._describe(value)
-        if self._palette is not None:
-            text += " (of a palette; if its numbers are class indices, give `map_format=indices`)"
-        return text, nearest
-
-
-class _IndexMap(IndexLabels):
-    """A map whose values are class indices."""
-
-    noun = "map"
-
-
-class _NamedMap(_IndexMap):
-    """A map of ours, whose indices are those of the classes that it names.
-
-    Args:
-        classes: How many it names.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        dataset: Any,
-        scene: Scene,
-        scheme: Scheme,
-        name: str,
-        unknown: UnknownLabels,
-        classes: int,
-    ) -> None:
-        self._classes = classes
-        super().__init__(path, dataset, scene, scheme, name, unknown)
-
-    def _codes(self) -> dict[int, int]:
-        return {position: position for position in range(self._classes)}
-
-
-_SAME_PLACE = 1e-3  # of a pixel
-_TILE = 512  # rows and columns that are laid over the map at a time
-_MOST_PIXELS = 1 << 22  # of the map, read for that
-# Centres on the line between two pixels of the map belong to the one after it, whatever the
-# rounding of coordinates; far more than that, far less than a pixel.
-_ON_THE_LINE = 1e-6
-
-Pixels = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
-
-
 class GridClasses(Protocol):
     """Classes of a map in windows of its own or of another grid."""
 
@@ -247,12 +163,12 @@ class LaidMap:
         Raises:
             InputError: As `MapClasses.read`, or the map's CRS does not reach there.
         """
-        found = np.empty((window.height, window.width), dtype=np.uint8)
+        laid = np.empty((window.height, window.width), dtype=np.uint8)
         for row in range(0, window.height, _TILE):
             for col in range(0, window.width, _TILE):
-                part = found[row : row + _TILE, col : col + _TILE]
+                part = laid[row : row + _TILE, col : col + _TILE]
                 self._fill(part, window.row + row, window.col + col)
-        return found
+        return laid
 
     def _fill(self, part: Indices, row: int, col: int) -> None:
         """Write the classes of a rectangle that begins at a pixel of the other grid."""
@@ -314,7 +230,7 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
     """
     scene = classes.scene
     is_same_size = scene.shape == grid.shape
-    have_place = [_placed(raster) for raster in (scene, grid)]
+    have_place = [_has_place(raster) for raster in (scene, grid)]
     if not all(have_place):
         if is_same_size:
             return classes
@@ -344,7 +260,90 @@ def on_grid(classes: MapClasses, grid: Scene) -> GridClasses:
     return LaidMap(classes, places, target, crs)
 
 
-def _placed(scene: Scene) -> bool:
+def _format_of(path: str, scene: Scene) -> MapFormat:
+    """Return what a raster that is no class map of ours looks like it holds.
+
+    Raises:
+        InputError: No classes.
+    """
+    dataset, bands = scene.dataset, scene.bands
+    types = {dataset.dtypes[band - 1] for band in bands}
+    is_palette = bool(bands) and dataset.colorinterp[bands[0] - 1] == ColorInterp.palette
+    if types == {"uint8"} and (len(bands) == 3 or (len(bands) == 1 and is_palette)):
+        return "colours"
+    if len(bands) == 1 and np.dtype(dataset.dtypes[bands[0] - 1]).kind in "iuf":
+        return "indices"
+    many = "band" if len(bands) == 1 else "bands"
+    raise InputError(
+        f"is no map of classes: it has {len(bands)} {many} of {' and '.join(sorted(types))}, "
+        "not three of colours (uint8), a palette, or one of class indices",
+        where=path,
+        fix="score the classes, not what they were made from",
+    )
+
+
+def _named_classes(
+    path: str, names: list[str], scheme: Scheme, merged: MergedClasses
+) -> npt.NDArray[np.uint8]:
+    """Return the merged class of each class that a map of ours names, (256,) uint8."""
+    separate = {name.casefold() for name in scheme.class_names}
+    is_separate = {name.casefold() for name in names} == separate
+    expected = scheme.class_names if is_separate else merged.names
+    try:
+        lookup = class_lookup(names, expected, path)
+    except InputError as error:
+        raise InputError(
+            f"its classes ({', '.join(names)}) are not those of the scheme {scheme.name} "
+            f"({', '.join(expected)})",
+            where=path,
+            fix="give the map's own scheme, or `merges` the scheme's classes into the map's",
+        ) from error
+    return merged.new_index[lookup] if is_separate else lookup
+
+
+class _ColourMap(ColourLabels):
+    """A map whose colours, or those of its palette, stand for classes."""
+
+    noun = "map"
+
+    def _describe(self, value: int) -> tuple[str, str]:
+        text, nearest = super()._describe(value)
+        if self._palette is not None:
+            text += " (of a palette; if its numbers are class indices, give `map_format=indices`)"
+        return text, nearest
+
+
+class _IndexMap(IndexLabels):
+    """A map whose values are class indices."""
+
+    noun = "map"
+
+
+class _NamedMap(_IndexMap):
+    """A map of ours, whose indices are those of the classes that it names.
+
+    Args:
+        classes: How many it names.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dataset: Any,
+        scene: Scene,
+        scheme: Scheme,
+        name: str,
+        unknown: UnknownLabels,
+        classes: int,
+    ) -> None:
+        self._classes = classes
+        super().__init__(path, dataset, scene, scheme, name, unknown)
+
+    def _codes(self) -> dict[int, int]:
+        return {position: position for position in range(self._classes)}
+
+
+def _has_place(scene: Scene) -> bool:
     dataset = scene.dataset
     return not dataset.transform.is_identity or len(dataset.gcps[0]) >= 3
 
@@ -352,8 +351,8 @@ def _placed(scene: Scene) -> bool:
 def _same_places(first: MapCoordinates, second: MapCoordinates, grid: Scene) -> bool:
     columns = np.array([0, 1, 0, 1, 0.5]) * grid.width
     rows = np.array([0, 0, 1, 1, 0.5]) * grid.height
-    apart = np.subtract(first.of_pixels(columns, rows), second.of_pixels(columns, rows))
-    return bool(np.hypot(*apart).max() < _SAME_PLACE * second.pixel_area() ** 0.5)
+    offsets = np.subtract(first.of_pixels(columns, rows), second.of_pixels(columns, rows))
+    return bool(np.hypot(*offsets).max() < _SAME_PLACE * second.pixel_area() ** 0.5)
 
 
 def _require_overlap(

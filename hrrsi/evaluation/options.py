@@ -15,10 +15,17 @@ from hrrsi.errors import OptionError
 from hrrsi.prediction.options import EngineOptions, MapOptions
 
 LabelKind = Literal["full", "eroded"]
+MapFormat = Literal["colours", "indices"]
 ProtocolName = Literal["all", "no-clutter", "published", "isprs"]
 PROTOCOL_NAMES: tuple[str, ...] = get_args(ProtocolName)
 CLUTTER_NAMES = ("clutter",)
 DEFAULT_BLOCK = 256  # px, the side of the blocks that intervals are estimated from
+SMALLEST_BLOCK = 16  # px
+# Rounding changes scores: what is published was calculated in single precision.
+SINGLE_PRECISION = EngineOptions(precision="32")
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+_OF_SCENES = ("scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block")
+_OF_MAPPING = ("window", "overlap", "bands", "nodata", "scale", "height", "augmentation")
 
 
 @dataclass(frozen=True)
@@ -113,14 +120,6 @@ def named_protocol(
             fix="give `protocol=all`, or name the class with `clutter`",
         )
     return Protocol(name, labels, dropped if name == "no-clutter" else (), dropped)
-
-
-MapFormat = Literal["colours", "indices"]
-
-SMALLEST_BLOCK = 16  # px
-_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-# Rounding changes scores: what is published was calculated in single precision.
-SINGLE_PRECISION = EngineOptions(precision="32")
 
 
 @dataclass(frozen=True)
@@ -222,12 +221,6 @@ def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
         *([f"full brightness = {m.scale:g}"] if m.scale is not None else []),
         *([f"heights {m.height}"] if m.height is not None else []),
     )
-
-
-_OF_SCENES = (
-    "scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block",
-)  # fmt: skip
-_OF_MAPPING = ("window", "overlap", "bands", "nodata", "scale", "height", "augmentation")
 
 
 def check_combination(

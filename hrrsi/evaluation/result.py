@@ -21,7 +21,7 @@ from hrrsi.evaluation.intervals import (
     ClassArea,
     Difference,
     Interval,
-    class_areas_estimated,
+    class_areas,
     counted_blocks,
     estimated_shares,
     score_differences,
@@ -80,33 +80,6 @@ def protocol_grid(
     return tuple(rows)
 
 
-def _rows(
-    scene: SceneCounts | None, evaluation: Evaluation, clutter: Collection[str]
-) -> Iterator[GridRow]:
-    counts = evaluation.counts
-    for labels in KINDS:
-        matrix = counts.matrix(labels) if scene is None else scene.matrices[labels].matrix
-        if labels == "full" and evaluation.labels == "eroded":
-            continue
-        for protocol in _protocols(matrix, clutter, labels):
-            yield GridRow(
-                None if scene is None else scene.name,
-                protocol,
-                evaluation.augmentation,
-                matrix.scores(protocol),
-            )
-
-
-def _protocols(
-    matrix: ConfusionMatrix, clutter: Collection[str], labels: LabelKind
-) -> Iterator[Protocol]:
-    yield named_protocol("all", matrix.classes, clutter, labels)
-    names = {name.casefold() for name in clutter}
-    kept = [name for name in matrix.classes if name.casefold() not in names]
-    if kept and len(kept) < len(matrix.classes):
-        yield named_protocol("no-clutter", matrix.classes, clutter, labels)
-
-
 @dataclass(frozen=True)
 class EvaluationResult:
     """An evaluation under a protocol, with everything that follows from what was counted.
@@ -125,12 +98,12 @@ class EvaluationResult:
     augmented: Evaluation | None = None
     clutter: Collection[str] = field(default=CLUTTER_NAMES)
 
-    @property
+    @cached_property
     def matrix(self) -> ConfusionMatrix:
         """The confusion matrix under the protocol's labels."""
         return self.evaluation.counts.matrix(self.protocol.labels)
 
-    @property
+    @cached_property
     def scores(self) -> Scores:
         """The scores under the protocol."""
         return self.matrix.scores(self.protocol)
@@ -215,7 +188,7 @@ class EvaluationResult:
         """
         if self.evaluation.unit == "patches":
             return ()
-        return class_areas_estimated(self._full_matrix, self._mapped)
+        return class_areas(self._full_matrix, self._mapped)
 
     @cached_property
     def area_intervals(self) -> tuple[Interval, ...]:
@@ -342,3 +315,30 @@ class Comparison:
         labels = self.first.protocol.labels
         first, second = (r.evaluation.counts.blocks(labels) for r in (self.first, self.second))
         return first, second
+
+
+def _rows(
+    scene: SceneCounts | None, evaluation: Evaluation, clutter: Collection[str]
+) -> Iterator[GridRow]:
+    counts = evaluation.counts
+    for labels in KINDS:
+        matrix = counts.matrix(labels) if scene is None else scene.matrices[labels].matrix
+        if labels == "full" and evaluation.labels == "eroded":
+            continue
+        for protocol in _protocols(matrix, clutter, labels):
+            yield GridRow(
+                None if scene is None else scene.name,
+                protocol,
+                evaluation.augmentation,
+                matrix.scores(protocol),
+            )
+
+
+def _protocols(
+    matrix: ConfusionMatrix, clutter: Collection[str], labels: LabelKind
+) -> Iterator[Protocol]:
+    yield named_protocol("all", matrix.classes, clutter, labels)
+    names = {name.casefold() for name in clutter}
+    kept = [name for name in matrix.classes if name.casefold() not in names]
+    if kept and len(kept) < len(matrix.classes):
+        yield named_protocol("no-clutter", matrix.classes, clutter, labels)

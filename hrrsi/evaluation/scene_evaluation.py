@@ -201,8 +201,8 @@ def _predicted_index(
     weights: Sequence[str], scheme: Scheme, merged: MergedClasses
 ) -> tuple[Indices, bool]:
     """Return the merged class of each class of the weights, and whether that joins any of them."""
-    apart = {name.casefold() for name in scheme.class_names}
-    if {name.casefold() for name in weights} == apart:
-        separate = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
-        return merged.new_index[separate], len(merged.names) < len(apart)
+    separate = {name.casefold() for name in scheme.class_names}
+    if {name.casefold() for name in weights} == separate:
+        lookup = class_lookup(weights, scheme.class_names, f"scheme {scheme.name}")
+        return merged.new_index[lookup], len(merged.names) < len(separate)
     return class_lookup(weights, merged.names, f"scheme {scheme.name}"), False

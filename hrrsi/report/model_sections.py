@@ -20,6 +20,11 @@ from hrrsi.report.scene_views import SceneView
 from hrrsi.report.sentences import blocks_text, source_sentence, unscored_text
 from hrrsi.runs.options import METRICS
 
+# columns of the table of epochs: those that charts need, and what lines of them are called
+_NEEDED = ("epoch", "loss", "val_OA", "val_mIoU")
+_SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
+_LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))
+
 
 @dataclass(frozen=True)
 class EvaluatedMap:
@@ -103,9 +108,6 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
     return (first, *costs, *rest)
 
 
-_NEEDED = ("epoch", "loss", "val_OA", "val_mIoU")
-
-
 def training_rows(weights: Path) -> tuple[Mapping[str, float], ...]:
     """Return the rows of ``metrics.csv`` beside weights; none where there is no such table.
 
@@ -123,10 +125,6 @@ def training_rows(weights: Path) -> tuple[Mapping[str, float], ...]:
     except (OSError, UnicodeDecodeError, TypeError, ValueError, csv.Error):
         return ()  # a table of another kind: the report does not depend on it
     return tuple(rows) if rows and all(key in rows[0] for key in _NEEDED) else ()
-
-
-_SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
-_LOSSES = (("loss", "training"), ("val_seg_loss", "validation (segmentation)"))
 
 
 def training_charts(maps: Sequence[EvaluatedMap]) -> list[Chart]:

@@ -126,14 +126,8 @@ def _grid_table(result: EvaluationResult) -> Iterator[str]:
     yield "\nThe same under other protocols:"
     table = _table("labels", "clutter", "augmentation", *rows[0].scores.overall)
     for row, clutter in zip(rows, clutter_words(rows), strict=True):
-        table.add_row(
-            [
-                row.protocol.labels,
-                clutter,
-                row.augmentation,
-                *map(percent, row.scores.overall.values()),
-            ]
-        )
+        scores = map(percent, row.scores.overall.values())
+        table.add_row([row.protocol.labels, clutter, row.augmentation, *scores])
     yield table.get_string()
 
 

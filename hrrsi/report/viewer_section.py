@@ -18,6 +18,8 @@ from hrrsi.report.figures import LETTERS, percent
 from hrrsi.report.model_sections import EvaluatedMap
 from hrrsi.report.scene_views import PALETTE_OFFSET, SceneView, palette_chunk
 
+MOST_REGIONS = 6
+
 # Okabe and Ito 2008, "Color Universal Design"; a pale grey in the place of black, which stands for
 # no class here.
 _OKABE_ITO: tuple[Colour, ...] = (
@@ -91,7 +93,9 @@ class WorstRegion:
     share_of_wrong: float
 
 
-def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tuple[WorstRegion, ...]:
+def worst_regions(
+    counts: SceneCounts, labels: LabelKind, most: int = MOST_REGIONS
+) -> tuple[WorstRegion, ...]:
     """Return the blocks with the most wrong pixels, the worst first.
 
     Args:
@@ -123,9 +127,6 @@ def worst_regions(counts: SceneCounts, labels: LabelKind, most: int = 6) -> tupl
             )
         )
     return tuple(regions)
-
-
-MOST_REGIONS = 6
 
 
 def scenes(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:

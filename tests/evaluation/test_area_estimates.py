@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrrsi.evaluation.intervals import class_areas_estimated, estimated_shares
+from hrrsi.evaluation.intervals import class_areas, estimated_shares
 from hrrsi.evaluation.scores import ConfusionMatrix
 
 # Olofsson et al. 2014, tables 8 and 9: deforestation, forest gain, stable forest, stable non-forest
@@ -13,7 +13,7 @@ MAPPED = (200_000, 150_000, 3_200_000, 6_450_000)
 
 
 def test_the_papers_example():
-    found = class_areas_estimated(ConfusionMatrix(NAMES, COUNTS), MAPPED)
+    found = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
     assert found[0].mapped == pytest.approx(0.02)
     assert 10_000_000 * found[0].estimated == pytest.approx(235_086, abs=1)
     assert 10_000_000 * found[0].half_width == pytest.approx(68_418, abs=5)
@@ -38,7 +38,7 @@ def test_half_widths_are_the_spread_of_repeated_samples():
     weights = mapped / mapped.sum()
     hits = np.diagonal(draws, axis1=1, axis2=2) * weights / sampled
     producers = hits / shares
-    found = class_areas_estimated(ConfusionMatrix(NAMES, COUNTS), MAPPED)
+    found = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
     for index, area in enumerate(found):
         assert area.half_width == pytest.approx(1.96 * shares[:, index].std(), rel=0.06)
         spread = 1.96 * producers[:, index].std()
@@ -49,7 +49,7 @@ def test_half_widths_are_the_spread_of_repeated_samples():
 def test_a_bias_of_the_map_is_taken_out():
     """A quarter of what is mapped as roof is road; the reverse never happens."""
     matrix = ConfusionMatrix(("roof", "road"), [[75, 25], [0, 100]])
-    roof, road = class_areas_estimated(matrix, (4000, 6000))
+    roof, road = class_areas(matrix, (4000, 6000))
     assert (roof.mapped, roof.estimated) == pytest.approx((0.4, 0.3))
     assert (road.mapped, road.estimated) == pytest.approx((0.6, 0.7))
     assert (roof.users_accuracy, roof.producers_accuracy) == pytest.approx((0.75, 1.0))
@@ -57,10 +57,10 @@ def test_a_bias_of_the_map_is_taken_out():
 
 def test_what_the_labels_cannot_tell_is_not_a_number():
     matrix = ConfusionMatrix(("roof", "road", "tree"), [[75, 25, 0], [0, 100, 0], [0, 0, 0]])
-    unmapped = class_areas_estimated(matrix, (4000, 6000, 0))
+    unmapped = class_areas(matrix, (4000, 6000, 0))
     assert unmapped[0].estimated == pytest.approx(0.3)  # no tree is mapped: nothing is lacking
     assert unmapped[2].estimated == 0
-    unlabelled = class_areas_estimated(matrix, (4000, 6000, 10))
+    unlabelled = class_areas(matrix, (4000, 6000, 10))
     assert all(np.isnan(c.estimated) for c in unlabelled)
     with pytest.raises(ValueError, match="3 classes"):
-        class_areas_estimated(matrix, (1, 2))
+        class_areas(matrix, (1, 2))
