@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
-from hrrsi.errors import HrrsiError, InputError
+from hrrsi.errors import InputError
 from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, PolygonLabels
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
@@ -113,7 +113,7 @@ class _RasterLabels(Labels):
     def _damage_named(self, window: Window) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, HrrsiError) as error:
+        except (RasterioError, InputError) as error:
             raise InputError(
                 f"the {self.noun} cannot be read at row {window.row}, column {window.col} "
                 "(truncated or damaged)",
@@ -290,35 +290,6 @@ class IndexLabels(_RasterLabels):
         return text, f"{name} ({index})"
 
 
-def _packed(red: int, green: int, blue: int) -> int:
-    return red << 16 | green << 8 | blue
-
-
-def _unpacked(value: int) -> Colour:
-    return value >> 16 & 255, value >> 8 & 255, value & 255
-
-
-def _text(colour: Colour) -> str:
-    return ",".join(map(str, colour))
-
-
-def _pixels(count: int) -> str:
-    return f"{count} pixel" if count == 1 else f"{count} pixels"
-
-
-def _is_blend(colour: Colour, of_scheme: list[Colour]) -> bool:
-    """Return whether a colour lies between two of the scheme's, but for rounding."""
-    point = np.array(colour, dtype=float)
-    ends = np.array(of_scheme, dtype=float)
-    for i, start in enumerate(ends):
-        for end in ends[i + 1 :]:
-            along = end - start
-            share = np.clip((point - start) @ along / (along @ along), 0, 1)
-            if np.abs(start + share * along - point).max() <= 2:
-                return True
-    return False
-
-
 @contextmanager
 def open_labels(
     path: str,
@@ -358,3 +329,32 @@ def open_labels(
             )
         kind = ColourLabels if scheme.label_format == "colours" else IndexLabels
         yield kind(path, dataset, scene, scheme, name, unknown)
+
+
+def _packed(red: int, green: int, blue: int) -> int:
+    return red << 16 | green << 8 | blue
+
+
+def _unpacked(value: int) -> Colour:
+    return value >> 16 & 255, value >> 8 & 255, value & 255
+
+
+def _text(colour: Colour) -> str:
+    return ",".join(map(str, colour))
+
+
+def _pixels(count: int) -> str:
+    return f"{count} pixel" if count == 1 else f"{count} pixels"
+
+
+def _is_blend(colour: Colour, of_scheme: list[Colour]) -> bool:
+    """Return whether a colour lies between two of the scheme's, but for rounding."""
+    point = np.array(colour, dtype=float)
+    ends = np.array(of_scheme, dtype=float)
+    for i, start in enumerate(ends):
+        for end in ends[i + 1 :]:
+            along = end - start
+            share = np.clip((point - start) @ along / (along @ along), 0, 1)
+            if np.abs(start + share * along - point).max() <= 2:
+                return True
+    return False

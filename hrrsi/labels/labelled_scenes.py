@@ -26,6 +26,78 @@ from hrrsi.scenes.raster_opening import is_local
 FROM_SCHEME = "scheme"
 
 
+@dataclass(frozen=True)
+class SceneFiles:
+    """The files of one scene, as paths that GDAL opens (``/vsizip/...`` inside an archive).
+
+    Attributes:
+        name: The scene's name, as splits use it.
+        image: The image.
+        label: The label, or None where there is none.
+        eroded_label: The label with eroded class borders, or None where there is none.
+        height: The height model, or None where none is asked for or there.
+    """
+
+    name: str
+    image: str
+    label: str | None = None
+    eroded_label: str | None = None
+    height: str | None = None
+
+
+def labelled_scenes(
+    raw: Sequence[Path],
+    scheme: Scheme,
+    *,
+    label_file: str | Path | None = None,
+    heights: str | None = None,
+) -> list[SceneFiles]:
+    """Return the scenes in folders and zip archives, in the natural order of their names.
+
+    Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several files fit one
+    scene, the scheme's earlier pattern wins, then a plain file over one in an archive.
+
+    Args:
+        raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
+        scheme: Says how images and labels are named.
+        label_file: One vector file that holds the labels of all scenes, instead of one a scene.
+        heights: Where height models are looked for too, as `scene_heights` takes them.
+
+    Raises:
+        InputError: A path is missing or neither folder nor archive, an archive is damaged or
+            holds a member that leaves it, no scene was found, two files claim one scene, or there
+            are no such height models.
+    """
+    candidates = [c for path in raw for c in _candidates(path)]
+    candidates = list({c.path: c for c in candidates}.values())
+    images = _matches(candidates, scheme, scheme.images)
+    if not images:
+        raise _no_scenes(raw, scheme, candidates)
+    ordered = sorted(images, key=natural_key)
+    if label_file is not None:
+        labels, eroded = dict.fromkeys(images, str(label_file)), {}
+    else:
+        labels = _matches(candidates, scheme, scheme.labels)
+        eroded = _matches(candidates, scheme, scheme.eroded_labels)
+    models: dict[str, str | None] = {}
+    if heights is not None:
+        height_models = scene_heights(
+            heights, scheme, raw, [(c.virtual, c.path) for c in candidates]
+        )
+        height_models.require_own([(images[name], name) for name in ordered])
+        models = {name: height_models.matching(images[name], name) for name in ordered}
+    return [
+        SceneFiles(name, images[name], labels.get(name), eroded.get(name), models.get(name))
+        for name in ordered
+    ]
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key under which ``area2`` comes before ``area11``."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]
+
+
 def scene_heights(
     source: str, scheme: Scheme, raw: Sequence[Path], files: Sequence[tuple[str, str]]
 ) -> HeightFiles:
@@ -89,82 +161,10 @@ def _plain_first(files: Sequence[HeightFile]) -> list[HeightFile]:
     return [f for f in files if is_local(f.path) or Path(f.path).name not in unpacked]
 
 
-@dataclass(frozen=True)
-class SceneFiles:
-    """The files of one scene, as paths that GDAL opens (``/vsizip/...`` inside an archive).
-
-    Attributes:
-        name: The scene's name, as splits use it.
-        image: The image.
-        label: The label, or None where there is none.
-        eroded_label: The label with eroded class borders, or None where there is none.
-        height: The height model, or None where none is asked for or there.
-    """
-
-    name: str
-    image: str
-    label: str | None = None
-    eroded_label: str | None = None
-    height: str | None = None
-
-
 class _Candidate(NamedTuple):
     virtual: str  # a zip archive counts as a folder
     path: str
     zipped: bool
-
-
-def labelled_scenes(
-    raw: Sequence[Path],
-    scheme: Scheme,
-    *,
-    label_file: str | Path | None = None,
-    heights: str | None = None,
-) -> list[SceneFiles]:
-    """Return the scenes in folders and zip archives, in the natural order of their names.
-
-    Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several files fit one
-    scene, the scheme's earlier pattern wins, then a plain file over one in an archive.
-
-    Args:
-        raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
-        scheme: Says how images and labels are named.
-        label_file: One vector file that holds the labels of all scenes, instead of one a scene.
-        heights: Where height models are looked for too, as `scene_heights` takes them.
-
-    Raises:
-        InputError: A path is missing or neither folder nor archive, an archive is damaged or
-            holds a member that leaves it, no scene was found, two files claim one scene, or there
-            are no such height models.
-    """
-    candidates = [c for path in raw for c in _candidates(path)]
-    candidates = list({c.path: c for c in candidates}.values())
-    images = _matches(candidates, scheme, scheme.images)
-    if not images:
-        raise _no_scenes(raw, scheme, candidates)
-    ordered = sorted(images, key=natural_key)
-    if label_file is not None:
-        labels, eroded = dict.fromkeys(images, str(label_file)), {}
-    else:
-        labels = _matches(candidates, scheme, scheme.labels)
-        eroded = _matches(candidates, scheme, scheme.eroded_labels)
-    models: dict[str, str | None] = {}
-    if heights is not None:
-        height_models = scene_heights(
-            heights, scheme, raw, [(c.virtual, c.path) for c in candidates]
-        )
-        height_models.require_own([(images[name], name) for name in ordered])
-        models = {name: height_models.matching(images[name], name) for name in ordered}
-    return [
-        SceneFiles(name, images[name], labels.get(name), eroded.get(name), models.get(name))
-        for name in ordered
-    ]
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a sort key under which ``area2`` comes before ``area11``."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def _matches(

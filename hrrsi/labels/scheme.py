@@ -196,21 +196,6 @@ def scheme_names() -> list[str]:
     return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
-def _parse(path: Path) -> Scheme:
-    try:
-        return Scheme.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise invalid_file(path, error, "see the built-in schemes in the documentation") from error
-
-
-def invalid_file(path: Path, error: ValidationError, fix: str) -> InputError:
-    """Return the one-line error for a file whose content pydantic refused."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return InputError(f"{place}: {message}" if place else message, where=path, fix=fix)
-
-
 def match_scene(scheme: Scheme, patterns: Sequence[str], path: str) -> str | None:
     """Return the scene that a relative POSIX path belongs to under the first pattern that fits.
 
@@ -246,31 +231,12 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
         raise ValueError(f"mean must be finite and std above 0, not {wrong[0]:g}")
 
 
-def _refuse_twice(what: str, values: Sequence[object]) -> None:
-    twice = [v for v in values if values.count(v) > 1]
-    if twice:
-        raise ValueError(f"{what} {twice[0]} stands for two things")
-
-
-def _placeholders(pattern: str) -> list[str]:
-    return re.findall(r"\{(\w+)\}", pattern)
-
-
-def _pattern_regex(pattern: str) -> re.Pattern[str]:
-    seen: set[str] = set()
-
-    def group(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in seen:
-            return f"(?P={name})"
-        seen.add(name)
-        return f"(?P<{name}>[^/]+?)"
-
-    parts = re.split(r"(\{\w+\})", pattern)
-    regex = "".join(
-        re.sub(r"\{(\w+)\}", group, p) if p.startswith("{") else re.escape(p) for p in parts
-    )
-    return re.compile(rf"(?:^|/){regex}$", re.IGNORECASE)
+def invalid_file(path: Path, error: ValidationError, fix: str) -> InputError:
+    """Return the one-line error for a file whose content pydantic refused."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{place}: {message}" if place else message, where=path, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -324,6 +290,40 @@ def merged_classes(scheme: Scheme, merges: Sequence[str] = ()) -> MergedClasses:
         classes.setdefault(name, colour)
         lookup[position] = list(classes).index(name)
     return MergedClasses(tuple(classes), tuple(classes.values()), lookup)
+
+
+def _parse(path: Path) -> Scheme:
+    try:
+        return Scheme.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise invalid_file(path, error, "see the built-in schemes in the documentation") from error
+
+
+def _refuse_twice(what: str, values: Sequence[object]) -> None:
+    twice = [v for v in values if values.count(v) > 1]
+    if twice:
+        raise ValueError(f"{what} {twice[0]} stands for two things")
+
+
+def _placeholders(pattern: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", pattern)
+
+
+def _pattern_regex(pattern: str) -> re.Pattern[str]:
+    seen: set[str] = set()
+
+    def group(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>[^/]+?)"
+
+    parts = re.split(r"(\{\w+\})", pattern)
+    regex = "".join(
+        re.sub(r"\{(\w+)\}", group, p) if p.startswith("{") else re.escape(p) for p in parts
+    )
+    return re.compile(rf"(?:^|/){regex}$", re.IGNORECASE)
 
 
 def _members(scheme: Scheme, text: str) -> tuple[list[int], str]:
