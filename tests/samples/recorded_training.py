@@ -60,6 +60,6 @@ def recording_methods(folder: Path) -> dict[str, Callable[..., Any]]:
 if __name__ == "__main__":
     for method, recording in recording_methods(Path(sys.argv[1])).items():
         setattr(SegmentationTraining, method, recording)
-    run.train.__wrapped__.__kwdefaults__["checkpoint_seconds"] = 0  # type: ignore[attr-defined]
+    run.train.__wrapped__.__kwdefaults__["checkpoint_seconds"] = 0
     for line in sys.argv[2:]:
         app(shlex.split(line), standalone_mode=False)
