@@ -1,4 +1,8 @@
-"""How fast a network runs on this device, and how much memory that takes; without PyTorch, too."""
+"""How fast a network runs on this device, and how much memory that takes.
+
+The process that measures imports this module, and its memory counts: so torch is not among what
+is imported here.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,20 @@ from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.profiling.figures import Latency
+from hrrsi.profiling.figures import PUBLISHED_CLASSES, PUBLISHED_SIZE, Latency
+from hrrsi.quantities import counted
 
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
 _PASSES = 8  # windows are computed side by side
 
 
 def model_latency(
-    model: str, *, classes: int = 6, size: int = 512, batch: int = 1, device: str = "cpu"
+    model: str,
+    *,
+    classes: int = PUBLISHED_CLASSES,
+    size: int = PUBLISHED_SIZE,
+    batch: int = 1,
+    device: str = "cpu",
 ) -> Latency:
     """Return how fast a network by name runs, measured in a process of its own.
 
@@ -41,7 +51,6 @@ def model_latency(
     Raises:
         DeviceError: The device's memory does not hold network and batch.
     """
-    # the process that measures imports this module, and its memory counts
     from hrrsi.networks.segmentation import build_network
     from hrrsi.networks.weights import save_weights
 
@@ -66,7 +75,9 @@ def model_latency(
         return weights_latency(path, size=size, batch=batch, device=device)
 
 
-def weights_latency(path: Path, *, size: int = 512, batch: int = 1, device: str = "cpu") -> Latency:
+def weights_latency(
+    path: Path, *, size: int = PUBLISHED_SIZE, batch: int = 1, device: str = "cpu"
+) -> Latency:
     """Return how fast the network in a weights file runs; see `model_latency`."""
     # the peak of a process never falls: models measured in one process would share the largest
     context = multiprocessing.get_context("spawn")
@@ -127,5 +138,4 @@ def _device_name(device: str) -> str:
     if information.exists():
         models = [line for line in information.read_text().splitlines() if "model name" in line]
         name = models[0].split(":", 1)[1].strip() if models else name
-    threads = available_cores()
-    return f"{name}, {threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{name}, {counted(available_cores(), 'thread')}"

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -172,6 +174,13 @@ def test_latency_names_device_batch_and_memory():
     expected = 64 * 64 / 1e3 / latency["milliseconds_per_window"]
     assert latency["megapixels_per_second"] == pytest.approx(expected)
     assert latency["peak_memory_bytes"] > row["file_bytes"]
+
+
+@pytest.mark.long
+def test_the_process_that_measures_does_not_load_torch():
+    code = "import sys, hrrsi.profiling.latency; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.long
