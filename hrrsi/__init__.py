@@ -1,7 +1,8 @@
 """Very-high-resolution orthophotos to land-cover maps with networks of under 3 M parameters.
 
 The nouns and verbs are those of the command line. Nothing is imported before it is used: torch and
-GDAL take seconds, and much of what is here needs neither.
+GDAL take seconds, and much of what is here needs neither. What an extra of the installation brings
+is asked for by the call that needs it (`DependencyError`), so that everything can be named without.
 """
 
 from importlib import import_module
@@ -80,8 +81,6 @@ _HOMES = {
     "train": "hrrsi.training.run",
     "train_all": "hrrsi.training.run",
 }
-# The extra that brings what a name needs where that is not `gpu`.
-_EXTRAS = {"train": "train", "pretrain": "train"}
 
 __all__ = [
     "Comparison",
@@ -134,10 +133,7 @@ def __getattr__(name: str) -> Any:
         return metadata.version("hrrsi")
     if name not in _HOMES:
         raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")
-    from hrrsi.extras import requiring
-
-    with requiring(_EXTRAS.get(name, "gpu"), f"hrrsi.{name}"):
-        value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

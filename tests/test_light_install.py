@@ -197,9 +197,19 @@ def test_what_an_extra_brings_is_said_in_one_line(
 
 def test_python_says_what_lacks_too(light: LightInstall) -> None:
     code = """
+from pathlib import Path
 import hrrsi
 help(hrrsi)
-for call in (hrrsi.load_model, hrrsi.profile):
+data = Path("dataset")
+for call in (
+    hrrsi.load_model,
+    hrrsi.profile,
+    lambda: hrrsi.TrainOptions(data),
+    lambda: hrrsi.PretrainOptions(data),
+    lambda: hrrsi.train(hrrsi.TrainOptions(data, precision="32")),
+    lambda: hrrsi.train_all([hrrsi.TrainOptions(data, precision="32")]),
+    lambda: hrrsi.pretrain(hrrsi.PretrainOptions(data, loader="torchvision")),
+):
     try:
         call()
     except hrrsi.DependencyError as error:
@@ -209,8 +219,8 @@ for call in (hrrsi.load_model, hrrsi.profile):
     assert done.returncode == 0, done.stderr
     assert all(f" {name}" in done.stdout for name in hrrsi.__all__ if name != "__version__")
     lines = [line for line in done.stdout.splitlines() if line.startswith("lacks:")]
-    assert len(lines) == 2
-    assert all(line.endswith("pip install 'hrrsi[gpu]'") for line in lines)
+    extras = [line.rpartition("pip install ")[2] for line in lines]
+    assert extras == ["'hrrsi[gpu]'"] * 2 + ["'hrrsi[train]'"] * 5, lines
 
 
 def install(environment: Path, *arguments: str | Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from hrrsi.extras import requiring
 from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
 
 Loader = Literal["auto", "torchvision", "dali"]
@@ -79,10 +80,13 @@ class PretrainOptions:
         """Choose loader and precision, so that a run says and keeps which ones it had."""
         if self.loader == "auto":
             # torch, which it imports, takes seconds to import
-            from hrrsi.pretraining.dali_batches import has_dali
+            with requiring("train", "pre-training"):
+                from hrrsi.pretraining.dali_batches import has_dali
 
             object.__setattr__(self, "loader", "dali" if has_dali() else "torchvision")
-        object.__setattr__(self, "precision", chosen_precision(self.precision, self.device))
+        with requiring("train", "pre-training"):
+            precision = chosen_precision(self.precision, self.device)
+        object.__setattr__(self, "precision", precision)
 
     @property
     def model(self) -> str:

@@ -14,14 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-import torch
-
 from hrrsi.errors import InputError
 from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
-from hrrsi.pretraining.batches import training_batches, validation_batches
-from hrrsi.pretraining.classification import ClassifierTraining
 from hrrsi.pretraining.images import (
     ImageFolders,
     ImageSplit,
@@ -29,14 +25,12 @@ from hrrsi.pretraining.images import (
     image_folders,
 )
 from hrrsi.pretraining.options import PretrainOptions
-from hrrsi.runs.folder import present_run_notes
 from hrrsi.runs.options import CHECKPOINT_SECONDS, CONFIG, LAST_CHECKPOINT, run_warnings
-from hrrsi.runs.plan import RunPlan, tried
-from hrrsi.runs.processes import run_processes
 
 if TYPE_CHECKING:
     import torch
 
+    from hrrsi.runs.plan import RunPlan
     from hrrsi.runs.processes import Processes
 
 
@@ -268,6 +262,14 @@ def planned_pretraining(
         HrrsiError: What `hrrsi.pretraining.run.pretrain` would raise at its start or in a first
             step, but for a run that is there.
     """
+    import torch
+
+    from hrrsi.pretraining.batches import training_batches, validation_batches
+    from hrrsi.pretraining.classification import ClassifierTraining
+    from hrrsi.runs.folder import present_run_notes
+    from hrrsi.runs.plan import RunPlan, tried
+    from hrrsi.runs.processes import run_processes
+
     folders, network = check_pretraining(options, resume=resume, overwrite=not resume)
     images, recipe = len(folders.splits["train"]), options.recipe
     notes = [f"warning: {line}" for line in run_warnings(options, images)]

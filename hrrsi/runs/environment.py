@@ -25,8 +25,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hrrsi import __version__
 from hrrsi.errors import InputError
 from hrrsi.files import replacing
@@ -72,6 +70,8 @@ def write_environment(options: RunOptions, content: dict[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Return the time, the command line, versions, hardware and threads of this process."""
+    import torch  # takes seconds, and `hrrsi.train` names this module without it
+
     versions = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:
@@ -96,6 +96,8 @@ def environment() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Return the processor's model, its cores that this process may use, memory, and GPUs."""
+    import torch
+
     machine: dict[str, Any] = {
         "cpu": _processor(),
         "cores": available_cores(),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrrsi.errors import OptionError
+from hrrsi.extras import requiring
 from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
 
 Optimizer = Literal["sgd", "adamw"]
@@ -200,7 +201,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         """Choose the precision, so that a run says and keeps which one it had."""
         if self.precision == "auto":
-            chosen = automatic_precision(self.recipe.name, self.device)
+            with requiring("train", "training"):
+                chosen = automatic_precision(self.recipe.name, self.device)
             object.__setattr__(self, "precision", chosen)
 
     @property
