@@ -19,6 +19,7 @@ from hrrsi.cli.training_options import (
 )
 from hrrsi.extras import requiring
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
+from hrrsi.runs.options import LARGEST_SEED
 
 _RECIPE = "Recipe (by default the published one)"
 
@@ -36,7 +37,7 @@ _FLAGS: Flags = {
         typer.Option(
             "--seed",
             min=0,
-            max=2**32 - 1,
+            max=LARGEST_SEED,
             help="Seed of weights, order, crops and flips: the same gives the same run.",
             rich_help_panel=_RECIPE,
         )

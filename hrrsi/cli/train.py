@@ -22,6 +22,7 @@ from hrrsi.cli.training_options import (
     take_recipe_config,
 )
 from hrrsi.extras import requiring
+from hrrsi.runs.options import LARGEST_SEED
 from hrrsi.training.options import Recipe, TrainOptions, recipe_named
 
 _START = "Start from"
@@ -39,7 +40,7 @@ _FLAGS: Flags = {
         typer.Option(
             "--seed",
             min=0,
-            max=2**32 - 1,
+            max=LARGEST_SEED,
             help="Seed of weights, order and augmentation: the same gives the same run.",
             rich_help_panel=RECIPE_PANEL,
         )

@@ -2,12 +2,22 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from hrrsi.errors import OptionError
 from hrrsi.extras import requiring
-from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
+from hrrsi.runs.options import (
+    Precision,
+    changes_text,
+    check_least,
+    check_rates,
+    check_run_options,
+    chosen_precision,
+    plain_value,
+)
 
 Loader = Literal["auto", "torchvision", "dali"]
+SMALLEST_CROP = 32
 
 
 @dataclass(frozen=True)
@@ -19,11 +29,14 @@ class PretrainRecipe:
         batch: Images a step, over all processes.
         lr: Learning rate of SGD; a tenth of it, a hundredth and a thousandth after each quarter
             of the steps, which is after epochs 30, 60 and 90 of 120.
-        momentum: Momentum of SGD.
+        momentum: Momentum of SGD, 0 to 1.
         weight_decay: Weight decay, of all parameters.
-        label_smoothing: Share of the target that is spread over all classes.
-        size: Rows and columns of training crops.
-        val_size: Rows and columns of validation crops.
+        label_smoothing: Share of the target that is spread over all classes, 0 to 1.
+        size: Rows and columns of training crops, 32 or more.
+        val_size: Rows and columns of validation crops, 32 or more.
+
+    Raises:
+        OptionError: One is not usable.
     """
 
     epochs: int = 120
@@ -34,6 +47,16 @@ class PretrainRecipe:
     label_smoothing: float = 0.1
     size: int = 224
     val_size: int = 256
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch": 1, "size": SMALLEST_CROP, "val_size": SMALLEST_CROP}
+        check_least(self, least)
+        check_rates(self, ("lr", "weight_decay"))
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(
+                    f"{getattr(self, name)} is no share", parameter=name, fix="give 0 to 1"
+                )
 
     @property
     def described(self) -> str:
@@ -50,7 +73,7 @@ class PretrainOptions:
         encoder: timm's name of a network; ``ghostnet_NNN`` is GhostNet at width NNN / 100.
         out: Folder of the runs; a run is the folder ``out/encoder``.
         recipe: What is learned, and how.
-        seed: Seed of weights, order, crops and flips.
+        seed: Seed of weights, order, crops and flips, 0 to 2**32 - 1.
         loader: What reads, decodes and crops images: ``torchvision`` or ``dali``; ``auto`` becomes
             ``dali`` where it is installed.
         precision: ``32``, or mixed precision in ``bf16`` or ``16``; ``auto`` becomes ``bf16`` where
@@ -61,6 +84,11 @@ class PretrainOptions:
         compile: Compile the network before the first step.
         workers: Processes (of torchvision) or threads (of DALI) that read and decode, for each
             device.
+
+    Raises:
+        OptionError: One is not usable.
+        DeviceError: `precision` is ``auto``, and there is no such device here.
+        DependencyError: `loader` or `precision` is ``auto``, and PyTorch is not installed.
     """
 
     data: Path
@@ -77,7 +105,14 @@ class PretrainOptions:
     workers: int = 4
 
     def __post_init__(self) -> None:
-        """Choose loader and precision, so that a run says and keeps which ones it had."""
+        """Check the options, and choose loader and precision: a run says and keeps its own."""
+        check_run_options(self)
+        if self.loader not in get_args(Loader):
+            raise OptionError(
+                f"{self.loader!r} is unknown",
+                parameter="loader",
+                fix=f"give {' or '.join(get_args(Loader))}",
+            )
         if self.loader == "auto":
             # torch, which it imports, takes seconds to import
             with requiring("train", "pre-training"):

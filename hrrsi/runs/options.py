@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
+
+from hrrsi.errors import OptionError
 
 # Files in a run's folder, named where torch isn't imported; those of weights are with weights.
 CONFIG = "config.yaml"
@@ -16,6 +20,9 @@ NAN_BATCH = "nan_batch.safetensors"
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch
 
 Precision = Literal["auto", "32", "bf16", "16"]
+
+LARGEST_SEED = 2**32 - 1  # NumPy's
+_LEAST = {"seed": 0, "devices": 1, "nodes": 1, "workers": 0}
 
 
 class RunRecipe(Protocol):
@@ -87,6 +94,51 @@ class RunOptions(Protocol):
 
     def to_config(self) -> dict[str, Any]:
         """Return the options as plain data."""
+
+
+def check_run_options(options: RunOptions) -> None:
+    """Raise where an option that every kind of run has can't be had.
+
+    Raises:
+        OptionError: It is out of its range, or there is no such precision.
+    """
+    check_least(options, _LEAST)
+    if options.seed > LARGEST_SEED:
+        raise OptionError(
+            f"is more than {LARGEST_SEED}", parameter="seed", fix=f"give at most {LARGEST_SEED}"
+        )
+    if options.precision not in get_args(Precision):
+        raise OptionError(
+            f"{options.precision!r} is unknown",
+            parameter="precision",
+            fix=f"give {' or '.join(get_args(Precision))}",
+        )
+
+
+def check_least(options: object, least: Mapping[str, int]) -> None:
+    """Raise where a field of an option class is less than the least that it can be.
+
+    Raises:
+        OptionError: One is.
+    """
+    for name, smallest in least.items():
+        if getattr(options, name) < smallest:
+            raise OptionError(
+                f"is less than {smallest}", parameter=name, fix=f"give at least {smallest}"
+            )
+
+
+def check_rates(options: object, names: Sequence[str]) -> None:
+    """Raise where a field of an option class is negative or not finite.
+
+    Raises:
+        OptionError: One is.
+    """
+    for name in names:
+        if not 0 <= getattr(options, name) < math.inf:
+            raise OptionError(
+                f"{getattr(options, name)} is not possible", parameter=name, fix="give 0 or more"
+            )
 
 
 def chosen_precision(precision: Precision, device: str) -> Precision:

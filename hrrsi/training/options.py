@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from hrrsi.errors import OptionError
 from hrrsi.extras import requiring
-from hrrsi.runs.options import Precision, changes_text, chosen_precision, plain_value
+from hrrsi.runs.options import (
+    Precision,
+    changes_text,
+    check_least,
+    check_rates,
+    check_run_options,
+    chosen_precision,
+    plain_value,
+)
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["polynomial", "cosine"]
@@ -48,6 +56,9 @@ class Recipe:
         class_weights: Weights of the classes in the segmentation and body losses: ``published``,
             that is ``1 + (1 - frequency)``, or ``none``.
         dice: Weight of a soft Dice loss beside the cross-entropy of the segmentation.
+
+    Raises:
+        OptionError: One is not usable.
     """
 
     name: str
@@ -72,9 +83,7 @@ class Recipe:
                 raise OptionError(
                     f"{value!r} is unknown", parameter=key, fix=f"give {' or '.join(choices)}"
                 )
-        for key in ("epochs", "batch"):
-            if getattr(self, key) < 1:
-                raise OptionError("is less than 1", parameter=key, fix="give at least 1")
+        check_least(self, {"epochs": 1, "batch": 1})
         if self.crop and self.crop < SMALLEST_CROP:
             raise OptionError(
                 f"{self.crop} px are too few for the networks' strides",
@@ -86,11 +95,7 @@ class Recipe:
                 raise OptionError(
                     f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
                 )
-        for key in ("lr", "weight_decay", "dice"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise OptionError(
-                    f"{getattr(self, key)} is not possible", parameter=key, fix="give 0 or more"
-                )
+        check_rates(self, ("lr", "weight_decay", "dice"))
 
     @property
     def described(self) -> str:
@@ -169,7 +174,7 @@ class TrainOptions:
         encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.
         init: Weights file that the whole network starts from, as far as it fits, or None.
         freeze_encoder: Epochs in which the encoder keeps its weights.
-        seed: Seed of weights, order and augmentation.
+        seed: Seed of weights, order and augmentation, 0 to 2**32 - 1.
         patience: Epochs without a better validation mIoU after which the run ends; 0: never.
         overfit: Train and validate on this many training patches, as they are; 0: on all.
         precision: ``32``, or mixed precision in ``bf16`` or ``16``. ``auto`` becomes ``bf16``
@@ -179,6 +184,11 @@ class TrainOptions:
         nodes: Machines.
         compile: Compile the network and the losses before the first step.
         workers: Processes that read and augment patches, for each device.
+
+    Raises:
+        OptionError: One is not usable.
+        DeviceError: `precision` is ``auto``, and there is no such device here.
+        DependencyError: `precision` is ``auto``, and PyTorch is not installed.
     """
 
     data: Path
@@ -199,7 +209,9 @@ class TrainOptions:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        """Choose the precision, so that a run says and keeps which one it had."""
+        """Check the options, and choose the precision: a run says and keeps which one it had."""
+        check_run_options(self)
+        check_least(self, {"patience": 0, "freeze_encoder": 0, "overfit": 0})
         if self.precision == "auto":
             with requiring("train", "training"):
                 chosen = automatic_precision(self.recipe.name, self.device)
