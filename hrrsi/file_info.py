@@ -59,6 +59,7 @@ def info(path: str | Path) -> FileInfo:
 
     Raises:
         InputError: It is none of these, or damaged.
+        DependencyError: It holds a network that only PyTorch runs, and that is not installed.
     """
     local = Path(path)
     if not is_local(str(path)):
@@ -119,7 +120,8 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
     """Return what weights say of themselves, and their number of parameters.
 
     Raises:
-        HrrsiError: They can't be read, or their tensors are not those of their network.
+        WeightsError: They can't be read, or their tensors are not those of their network.
+        DependencyError: Only PyTorch runs the network, and it is not installed.
     """
     if not parsed_model(read_meta(path).model).has_graph:
         with requiring("gpu", f"the network {read_meta(path).model}"):
@@ -212,10 +214,10 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
 
 def _best_line(epochs: list[dict[str, float | None]]) -> list[tuple[str, str]]:
     chosen_by = next((key for key in ("val_mIoU", "val_top1") if epochs and key in epochs[0]), "")
-    known = [row for row in epochs if row.get(chosen_by) is not None]
-    if not known:
+    scored = [row for row in epochs if row.get(chosen_by) is not None]
+    if not scored:
         return []
-    best = max(known, key=lambda row: row[chosen_by] or 0)
+    best = max(scored, key=lambda row: row[chosen_by] or 0)
     scores = [f"{name} {share_text(best[key])}" for key, name in _SCORES.items() if key in best]
     return [("best", f"epoch {best['epoch']:.0f}: validation {', '.join(scores)}")]
 

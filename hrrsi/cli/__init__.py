@@ -61,8 +61,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked_for: bool) -> None:
+    if is_asked_for:
         from hrrsi import __version__
 
         typer.echo(f"hrrsi {__version__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,10 +13,10 @@ from hrrsi.cli.messages import in_flags, scene_warnings_in_one_line
 from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
+    OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
     Quiet,
-    Scale,
     Weights,
     names,
 )
@@ -140,7 +140,7 @@ _OUTPUT_FLAGS: Flags = {
         Path | None,
         is_usage=True,
     ),
-    "overwrite": Flag(typer.Option("--overwrite", help="Replace outputs that exist already.")),
+    "overwrite": OVERWRITE_FLAG,
 }
 _ENGINE_FLAGS: Flags = {
     **ENGINE_FLAGS,
@@ -158,7 +158,14 @@ _MAPPING_FLAGS: Flags = {
     **WINDOW_FLAGS,
     "bands": READING_FLAGS["bands"],
     "nodata": READING_FLAGS["nodata"],
-    "scale": Flag(get_args(Scale)[1]),
+    "scale": Flag(
+        typer.Option(
+            "--scale",
+            help="Value that counts as full brightness. Default: what the rasters declare (GDAL's "
+            "scale, NBITS), else the weights' own; needed for rasters of another type than the "
+            "weights were trained on.",
+        )
+    ),
     "height": READING_FLAGS["height"],
 }
 _READING_FLAGS: Flags = {

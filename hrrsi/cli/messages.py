@@ -50,8 +50,8 @@ def in_flags(text: str) -> str:
 
     def of_other_command(match: re.Match[str]) -> str:
         function, name = match.groups()
-        command = {"evaluate": "eval"}.get(function, function)
-        return f"`hrrsi {command} --{name.replace('_', '-')}`"
+        other = {"evaluate": "eval"}.get(function, function)
+        return f"`hrrsi {other} --{name.replace('_', '-')}`"
 
     return _OF_OTHER_COMMAND.sub(of_other_command, _PARAMETER.sub(flag, text))
 

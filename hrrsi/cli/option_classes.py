@@ -74,11 +74,11 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
     fields: dict[str, FieldValues] = {}
     for parameter in inspect.signature(command).parameters.values():
         hint = hints[parameter.name]
-        asked = next((m for m in get_args(hint)[1:] if isinstance(m, FieldValues)), None)
-        if asked is not None:
-            fields[parameter.name] = asked
-            made = _fields_as_parameters(asked.kind, asked.flags)
-            parameters += map(_optional, made) if asked.only_given else made
+        request = next((m for m in get_args(hint)[1:] if isinstance(m, FieldValues)), None)
+        if request is not None:
+            fields[parameter.name] = request
+            flagged = _fields_as_parameters(request.kind, request.flags)
+            parameters += map(_optional, flagged) if request.only_given else flagged
             continue
         kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if not dataclasses.is_dataclass(kind):
@@ -91,18 +91,18 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
 
     @wraps(command)
-    def with_classes(**given: Any) -> Any:
+    def with_classes(**arguments: Any) -> Any:
         for name, (kind, flags) in classes.items():
-            values = {field: given.pop(field) for field in flags}
-            given[name] = _instance(kind, flags, values)
-        for name, asked in fields.items():
-            values = {field: given.pop(field) for field in asked.flags}
-            given[name] = {
-                field: _converted(asked.flags[field], value)
+            values = {field: arguments.pop(field) for field in flags}
+            arguments[name] = _instance(kind, flags, values)
+        for name, request in fields.items():
+            values = {field: arguments.pop(field) for field in request.flags}
+            arguments[name] = {
+                field: _converted(request.flags[field], value)
                 for field, value in values.items()
-                if value is not None or not asked.only_given
+                if value is not None or not request.only_given
             }
-        return command(**given)
+        return command(**arguments)
 
     # what typer reads; functions have no such attribute to mypy
     with_classes.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
@@ -114,12 +114,12 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
 def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    made = []
+    parameters = []
     for name, flag in flags.items():
         default = fields[name].default if flag.default is None else flag.default
         if default == ():
             default = None  # a flag that can be given several times, or a list in one text
-        made.append(
+        parameters.append(
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
@@ -127,7 +127,7 @@ def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
                 annotation=Annotated[flag.kind or hints[name], flag.option],
             )
         )
-    return made
+    return parameters
 
 
 def _optional(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -139,10 +139,10 @@ def _converted(flag: Flag, value: Any) -> Any:
     return value if value is None or flag.value is None else flag.value(value)
 
 
-def _instance(kind: type, flags: Flags, given: Mapping[str, Any]) -> Any:
-    values = {k: _converted(flags[k], value) for k, value in given.items() if value is not None}
+def _instance(kind: type, flags: Flags, values: Mapping[str, Any]) -> Any:
+    fields = {k: _converted(flags[k], value) for k, value in values.items() if value is not None}
     try:
-        return kind(**values)
+        return kind(**fields)
     except OptionError as error:
         flag = flags.get(error.parameter or "")
         if flag is None or not flag.is_usage:

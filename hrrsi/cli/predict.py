@@ -12,6 +12,7 @@ from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
     NETWORK_PANEL,
+    OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
     Quiet,
@@ -72,7 +73,7 @@ _MAP_FLAGS: Flags = {
     ),
 }
 _OUTPUT_FLAGS: Flags = {
-    "overwrite": Flag(typer.Option("--overwrite", help="Replace outputs that exist already.")),
+    "overwrite": OVERWRITE_FLAG,
     "confidence": Flag(
         typer.Option(
             "--confidence",

@@ -208,8 +208,8 @@ def train(
         else:
             from hrrsi.training.run import train_all
 
-            said = {"report": print_line, "warn": print_warning}
-            train_all(runs, resume=resume, overwrite=overwrite, quiet=quiet, **said)
+            lines = {"report": print_line, "warn": print_warning}
+            train_all(runs, resume=resume, overwrite=overwrite, quiet=quiet, **lines)
 
 
 def _check_start(ctx: typer.Context, init: Path | None) -> None:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hrrsi.cli.option_classes import Flag, Flags
+from hrrsi.cli.options import DEVICE_HELP
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import RECIPE_FIELDS, RECIPES, automatic_precision
 
@@ -35,33 +37,32 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
         path: A YAML file: names of options, with ``-`` or ``_``, and their values.
 
     Raises:
-        HrrsiError: It can't be read, names an option twice or one that the command does not have,
+        InputError: It can't be read, names an option twice or one that the command does not have,
             or holds a value that an option does not take.
     """
-    from hrrsi.errors import HrrsiError
     from hrrsi.yaml_file import read_yaml
 
-    known: dict[str, Any] = {
+    options: dict[str, Any] = {
         str(p.name): p for p in ctx.command.params if p.name not in ("config", "help")
     }
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in read_yaml(path).items():
         name = str(key).replace("-", "_")
-        if name not in known:
-            raise HrrsiError(
-                f"unknown option {key!r}", where=path, fix=f"options are {', '.join(known)}"
+        if name not in options:
+            raise InputError(
+                f"unknown option {key!r}", where=path, fix=f"options are {', '.join(options)}"
             )
-        if name in given:
-            raise HrrsiError(f"holds {name} twice", where=path, fix="remove one")
+        if name in values:
+            raise InputError(f"holds {name} twice", where=path, fix="remove one")
         try:
-            given[name] = _as_typed(value, is_switch=getattr(known[name], "is_flag", False))
+            values[name] = _as_typed(value, is_switch=getattr(options[name], "is_flag", False))
             if value is not None:
-                known[name].process_value(ctx, given[name])
+                options[name].process_value(ctx, values[name])
         except typer.BadParameter as error:
-            raise HrrsiError(
+            raise InputError(
                 f"{key}: {value}: {error.message.rstrip('.')}", where=path, fix="correct it"
             ) from error
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _as_typed(value: Any, *, is_switch: bool) -> Any:
@@ -88,8 +89,6 @@ def naming_config(ctx: typer.Context, path: Path | None) -> Iterator[None]:
         HrrsiError: What is raised within, with the file where its place begins with such an
             option.
     """
-    from hrrsi.errors import HrrsiError
-
     try:
         yield
     except HrrsiError as error:
@@ -104,7 +103,7 @@ def take_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the defaults of the options that the command line leaves out.
 
     Raises:
-        HrrsiError: As `config_defaults`.
+        InputError: As `config_defaults`.
     """
     if path is not None:
         ctx.default_map = config_defaults(ctx, path)
@@ -125,7 +124,7 @@ def hardware_flags(workers: str, precision: str = "") -> Flags:
         "device": Flag(
             typer.Option(
                 "--device",
-                help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+                help=DEVICE_HELP,
                 rich_help_panel=HARDWARE_PANEL,
             )
         ),
@@ -177,8 +176,8 @@ def _recipes_own(field: str) -> str:
         name: f"{value:g}" if isinstance(value := getattr(recipe, field), float) else str(value)
         for name, recipe in RECIPES.items()
     }
-    said = ", ".join(f"{name}: {values[name]}" for name in sorted(values))
-    return f"Default: the recipe's ({said})."
+    listed = ", ".join(f"{name}: {values[name]}" for name in sorted(values))
+    return f"Default: the recipe's ({listed})."
 
 
 RecipeName = Annotated[
@@ -308,6 +307,9 @@ def take_recipe_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the defaults of the options that the command line leaves out.
 
     What the file only repeats of its recipe gives way to another ``--recipe``.
+
+    Raises:
+        InputError: As `config_defaults`.
     """
     if path is None:
         return None

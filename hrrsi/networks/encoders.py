@@ -146,9 +146,9 @@ def check_timm_name(name: str) -> None:
                 fix=f"choose from {', '.join(each.partition('.')[2] for each in tags)}, or none",
             )
         return
-    known = timm.list_models()
-    longer = [each for each in known if each.startswith(f"{base}_")]
-    close = longer[:3] or get_close_matches(base, known, n=3)
+    encoders = timm.list_models()
+    longer = [each for each in encoders if each.startswith(f"{base}_")]
+    close = longer[:3] or get_close_matches(base, encoders, n=3)
     raise OptionError(
         f"timm {timm.__version__} has no encoder {base!r}",
         fix=f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() in Python",
