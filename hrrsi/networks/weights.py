@@ -1,4 +1,4 @@
-"""Files of tensors, read without ever running what a pickle may hold."""
+"""Networks from weights files and back, without ever running what a pickle may hold."""
 
 from __future__ import annotations
 
