@@ -34,9 +34,7 @@ from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.window_source import SceneWindows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hrrsi.maps.areas import ZoneAreas
+    from hrrsi.maps.zones import ZoneAreas
 
 
 @dataclass(frozen=True)
@@ -270,7 +268,8 @@ class MapWriter:
             )
 
     def _zones(self, scene: Scene, files: Outputs) -> ZoneAreas:
-        from hrrsi.maps.areas import zone_areas
+        # polygons' libraries, seldom asked for
+        from hrrsi.maps.zones import zone_areas
 
         assert self._outputs.zones is not None
         with progress("zones", scene.height, " rows", enabled=self._show_progress) as bar:

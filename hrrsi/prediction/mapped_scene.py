@@ -15,7 +15,6 @@ from hrrsi.errors import InputError
 from hrrsi.maps.areas import MapSummary
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.rasters import is_product
-from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
@@ -24,7 +23,7 @@ from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
 if TYPE_CHECKING:
-    from hrrsi.maps.areas import ZoneAreas
+    from hrrsi.maps.zones import ZoneAreas
 
 
 def scene_files(inputs: Sequence[str | Path]) -> list[str]:
@@ -137,15 +136,14 @@ def seconds_a_window(engine: Engine, window: int) -> float:
     """
     meta = engine.meta
     noise = np.random.default_rng(0).integers(
-        0, 256, (len(meta["mean"]), window, window), dtype=np.uint8
+        0, 256, (meta.band_count, window, window), dtype=np.uint8
     )
-    if meta.get("height"):
+    if meta.height:
         noise = noise.astype(np.float32)
-    normal = normalisation(255, meta["mean"], meta["std"])
     seconds = 0.0
     for _ in range(2):  # the first time, the graph is compiled
         start = time.perf_counter()
-        for _ in engine.logits([noise] * _TIMED_WINDOWS, *normal):
+        for _ in engine.logits([noise] * _TIMED_WINDOWS, *meta.normalisation(255)):
             pass
         seconds = time.perf_counter() - start
     return seconds / _TIMED_WINDOWS
@@ -184,7 +182,7 @@ def planned_scene(
         )
     height, width = source.raster_grid
     itemsize = {None: 0, "uint8": 1, "float32": 4}
-    classes = len(engine.meta["classes"])
+    classes = len(engine.meta.classes)
     bytes_a_pixel = 1 + itemsize[outputs.confidence] + classes * itemsize[outputs.probabilities]
     return PlannedScene(
         source.path,

@@ -19,11 +19,6 @@ from hrrsi.scenes.value_scale import (
 )
 
 
-def image_bands(meta: ModelMeta) -> int:
-    """Return how many bands of scenes weights see, without the heights."""
-    return len(meta["mean"]) - bool(meta.get("height"))
-
-
 def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:
     """Raise unless a height model is given where weights see one, and only there.
 
@@ -34,12 +29,12 @@ def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:
     Raises:
         OptionError: One is missing, or one too many.
     """
-    if meta.get("height") and height is None:
+    if meta.height and height is None:
         raise OptionError(
             "the weights see a height model as their last band",
             fix="name it with `height`: a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
         )
-    if height is not None and not meta.get("height"):
+    if height is not None and not meta.height:
         raise OptionError(
             "the weights see no height model",
             parameter="height",
@@ -102,7 +97,7 @@ class SceneChecks:
         meta = self._meta
         sample = scene_sample(scene)
         scale = given
-        if scale is None and same_values(scene.dtype, meta["dtype"]):
+        if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
         if scale is None:
             scale, reason = estimated_scale(sample)
@@ -113,7 +108,7 @@ class SceneChecks:
                 "unless `scale` says otherwise",
                 once_for=scale,  # another estimate is news
             )
-        unlike = unlike_training(sample, scale, meta["mean"], meta["std"])
+        unlike = unlike_training(sample, scale, meta.mean, meta.std)
         if unlike is not None:
             self._warn(UnlikeTrainingWarning, f"{scene.path}: {unlike}")
         if scene.height_model is not None:
@@ -142,7 +137,7 @@ class SceneChecks:
 
     def compare_resolution(self, scene: Scene) -> None:
         """Warn where a scene's ground resolution is far from that of training."""
-        trained_on, there = self._meta["resolution"], scene.resolution
+        trained_on, there = self._meta.resolution, scene.resolution
         if trained_on is None or there is None:
             return
         if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
@@ -154,7 +149,7 @@ class SceneChecks:
 
     def _own_scale(self, scene: Scene) -> float:
         """Return full brightness by a scene's own word, else the weights', and say which differ."""
-        trained = float(self._meta["scale"])
+        trained = self._meta.scale
         declared = declared_scale(scene)
         if declared is None or math.isclose(declared.value, trained, rel_tol=_SAME_SCALE):
             return trained
@@ -184,7 +179,7 @@ class SceneChecks:
                 "in the map",
                 once_for=path,
             )
-        unlike = heights_unlike_training(sample, meta["scale"], meta["mean"][-1], meta["std"][-1])
+        unlike = heights_unlike_training(sample, meta.scale, meta.mean[-1], meta.std[-1])
         if unlike is not None:
             self._warn(UnlikeTrainingWarning, f"{path}: {unlike}", once_for="heights")
 

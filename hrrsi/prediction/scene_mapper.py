@@ -22,7 +22,7 @@ from hrrsi.prediction.map_writer import (
 )
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneChecks, image_bands, require_height_as_trained
+from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
 from hrrsi.scenes.height_files import height_files
@@ -30,7 +30,7 @@ from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 
 if TYPE_CHECKING:
-    from hrrsi.maps.areas import ZoneAreas
+    from hrrsi.maps.zones import ZoneAreas
 
 
 class SceneMapper:
@@ -66,7 +66,7 @@ class SceneMapper:
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
-        if options.resample and engine.meta["resolution"] is None:
+        if options.resample and engine.meta.resolution is None:
             raise WeightsError(
                 "does not say at which ground resolution it was trained",
                 where=weights,
@@ -83,13 +83,13 @@ class SceneMapper:
             InputError: It can't be read, or does not fit the weights or the options.
         """
         meta, options = self._engine.meta, self._options
-        resolution = meta["resolution"] if options.resample else None
+        resolution = meta.resolution if options.resample else None
         with (
             open_scene(
                 name,
                 bands=options.bands,
-                expected_bands=image_bands(meta),
-                trained_bands=meta["bands"],
+                expected_bands=meta.image_bands,
+                trained_bands=meta.bands,
                 nodata=options.nodata,
                 height_model=None if self._heights is None else self._heights.of(name),
             ) as scene,
@@ -117,7 +117,8 @@ class SceneMapper:
             if not self._options.resample:
                 self._checks.compare_resolution(scene)
             if self._outputs.zones is not None:  # before hours of work
-                from hrrsi.maps.areas import check_zones
+                # polygons' libraries, seldom asked for
+                from hrrsi.maps.zones import check_zones
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
             record = self._record(source, scale)
@@ -129,7 +130,7 @@ class SceneMapper:
                 outputs.classes,
                 height=height,
                 width=width,
-                num_classes=len(self._engine.meta["classes"]),
+                num_classes=len(self._engine.meta.classes),
                 fingerprint=record.identity,
                 confidence=self._outputs.confidence,
                 probabilities=self._outputs.probabilities,

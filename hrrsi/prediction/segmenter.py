@@ -64,7 +64,7 @@ class Segmenter:
     @property
     def palette(self) -> npt.NDArray[np.uint8]:
         """(256, 3) colours: ``palette[labels]`` is a picture; what is no class is black."""
-        return class_palette(self.meta["colours"])
+        return class_palette(self.meta.colours)
 
     def __call__(
         self,
@@ -129,7 +129,7 @@ class Segmenter:
         probabilities: bool,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
         pixels = np.asarray(image)
-        bands = len(self.meta["mean"])
+        bands = self.meta.band_count
         order = "(bands, height, width)" if bands_first else "(height, width, bands)"
         if pixels.ndim != 3 or pixels.shape[0 if bands_first else 2] != bands or not pixels.size:
             raise InputError(
@@ -149,10 +149,9 @@ class Segmenter:
                 f"valid has shape {has_data.shape} for an image of {pixels.shape[1:]} px",
                 fix="give a (height, width) array",
             )
-        has_height = bool(self.meta.get("height"))
-        if has_height and scale is None and pixels.dtype.kind == "f":
-            scale = float(self.meta["scale"])  # the other bands became floats beside the heights
-        source = ArrayWindows(pixels, has_data, has_height)
+        if self.meta.height and scale is None and pixels.dtype.kind == "f":
+            scale = self.meta.scale  # the other bands became floats beside the heights
+        source = ArrayWindows(pixels, has_data, self.meta.height)
         strips = predict_strips(
             source,
             self._engine,

@@ -15,7 +15,7 @@ from hrrsi.classes import IGNORE_INDEX, ScoreType
 from hrrsi.errors import InputError
 from hrrsi.graphs.graph import Floats
 from hrrsi.maps.rasters import empty_score
-from hrrsi.networks.model_meta import ModelMeta, normalisation
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blend_kernel import spans
 from hrrsi.prediction.blending import RowBlender, Strip
 from hrrsi.prediction.engines.engine import Engine, Pixels
@@ -139,28 +139,13 @@ def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | Non
         InputError: The raster's type is not the one that the network was trained on, and `scale`
             is not given.
     """
-    if scale is None and not same_values(scene.dtype, meta["dtype"]):
+    if scale is None and not same_values(scene.dtype, meta.dtype):
         raise InputError(
             f"holds {scene.dtype} where the weights were trained on {meta['dtype']}",
             where=scene.path,
             fix="say which value is full brightness with `scale`, e.g. `scale=10000`",
         )
-    return float(meta["scale"]) if scale is None else scale
-
-
-def band_scales(meta: ModelMeta, scale: float) -> list[float]:
-    """Return what each band is divided by before normalisation.
-
-    Heights mean the same in all scenes, so what they are divided by is what it was in training.
-
-    Args:
-        meta: What the weights say of themselves.
-        scale: The raster's value that counts as full brightness.
-    """
-    scales = [scale] * len(meta["mean"])
-    if meta.get("height"):
-        scales[-1] = float(meta["scale"])
-    return scales
+    return meta.scale if scale is None else scale
 
 
 def _strips(
@@ -184,7 +169,7 @@ def _strips(
         spans(column_starts, window, overlap, source.network_grid.width),
         (window, window),
         overlap,
-        len(meta["classes"]),
+        len(meta.classes),
         source.raster_grid,
         step=source.step,
         confidence=confidence,
@@ -213,11 +198,7 @@ def _strips(
                     pixels = window_read.pixels
                     yield None if pixels is None else symmetry.seen(pixels)
 
-        with closing(
-            engine.logits(
-                network_views(), *normalisation(band_scales(meta, scale), meta["mean"], meta["std"])
-            )
-        ) as logits:
+        with closing(engine.logits(network_views(), *meta.normalisation(scale))) as logits:
             means = mean_logits(logits, symmetry_group)
             for index in range(start, len(row_starts)):
                 blender.start_row(index)

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ImageFont
 from rasterio.enums import ColorInterp, Resampling
 
 from hrrsi.errors import InputError
 from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+NO_DATA_COLOUR = (235, 237, 240)  # in pictures for people
 
 
 def colour_bands(dataset: Any) -> list[int]:
@@ -93,9 +97,6 @@ def _unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]
     return colours if are_first and len(colours) == len(trained) else trained
 
 
-NO_DATA_COLOUR = (235, 237, 240)
-
-
 @bounded_block_cache()
 def scene_picture(
     name: str, bands: Sequence[int] | None, height: int, width: int
@@ -147,5 +148,7 @@ def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
         size: In pixels.
         bold: Whether it is the bold one.
     """
+    from PIL import ImageFont  # which maps do without
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(resources.files("hrrsi") / "scenes" / "fonts" / name), size)

@@ -15,7 +15,8 @@ from rasterio.transform import Affine, from_bounds, from_origin
 from rasterio.warp import transform_geom
 
 from hrrsi.errors import InputError
-from hrrsi.maps.areas import ClassAreas, ZoneAreas, zone_areas
+from hrrsi.maps.areas import ClassAreas
+from hrrsi.maps.zones import ZoneAreas, zone_areas
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import open_scene
@@ -97,7 +98,7 @@ def test_overlapping_zones_count_each(tmp_path: Path, labels: np.ndarray, transf
 def test_zones_cut_by_many_strips_are_whole(
     tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("hrrsi.maps.areas._STRIP_PIXELS", 7 * SHAPE[1])
+    monkeypatch.setattr("hrrsi.maps.zones._STRIP_PIXELS", 7 * SHAPE[1])
     scene = scene_file(tmp_path / "scene.tif")
     fine = [shapely.segmentize(zone, 0.01) for zone in blobs(20)]  # over a thousand corners
     bow_tie = shapely.Polygon([UTM @ p for p in ((9, 9), (60, 70), (60, 9), (9, 70))])

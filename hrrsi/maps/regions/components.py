@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from hrrsi.classes import IGNORE_INDEX
 
@@ -208,7 +207,7 @@ def corners(runs: StripRuns, first_row: int, width: int) -> tuple[Integers, Inte
     la, lb, lc, ld = labels[a], labels[b], labels[c], labels[d]
     top, bottom, left, right = la == lb, lc == ld, la == lc, lb == ld
     place = (first_row + runs.contact_rows) * (width + 1) + runs.contact_columns
-    found_codes, found_runs = [], []
+    codes, owners = [], []
     for pixel, across, along, code, clockwise in (
         (a, top, left, 0, True),
         (b, top, right, _RIGHT, False),
@@ -216,8 +215,8 @@ def corners(runs: StripRuns, first_row: int, width: int) -> tuple[Integers, Inte
         (d, bottom, right, _RIGHT + _DOWN, True),
     ):
         outer = np.flatnonzero(~across & ~along & (pixel >= 0))
-        found_codes.append((place[outer] << _BITS) + code + clockwise)
-        found_runs.append(pixel[outer])
+        codes.append((place[outer] << _BITS) + code + clockwise)
+        owners.append(pixel[outer])
     for missing, across, along, owner, code, clockwise in (
         (a, bottom, right, d, 0, False),
         (b, bottom, left, c, _RIGHT, True),
@@ -225,9 +224,9 @@ def corners(runs: StripRuns, first_row: int, width: int) -> tuple[Integers, Inte
         (d, top, left, a, _RIGHT + _DOWN, False),
     ):
         inner = np.flatnonzero(across & along & (labels[missing] != labels[owner]) & (owner >= 0))
-        found_codes.append((place[inner] << _BITS) + code + clockwise)
-        found_runs.append(owner[inner])
-    return np.concatenate(found_codes), np.concatenate(found_runs)
+        codes.append((place[inner] << _BITS) + code + clockwise)
+        owners.append(owner[inner])
+    return np.concatenate(codes), np.concatenate(owners)
 
 
 def outlines(
@@ -248,6 +247,8 @@ def outlines(
     Returns:
         (components,) shapely polygons whose coordinates are columns and rows.
     """
+    import shapely  # which sieving does without
+
     order = np.argsort((component * ((width + 1) * (height + 1)) << _BITS) + corner)
     component, corner = component[order], corner[order]
     place = corner >> _BITS

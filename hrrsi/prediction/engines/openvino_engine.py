@@ -84,8 +84,8 @@ class OpenVinoEngine:
 
     def prepare(self, height: int, width: int) -> None:
         """Begin to compile for windows of that size, as `Engine.prepare`."""
-        bands = len(self.meta["mean"])
-        dtype = "float32" if self.meta.get("height") else self.meta["dtype"]
+        bands = self.meta.band_count
+        dtype = "float32" if self.meta.height else self.meta.dtype
         key = (self._batch, bands, height, width, dtype)
         if key not in self._compiled:
             self._compiled[key] = self._compiler.submit(self._compile, *key)
