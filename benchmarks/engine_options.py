@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
-from engine_ways import CORES, REFERENCE, SIZE, WAYS, Given, Logit, Pixels, Run
+from engine_ways import CORES, REFERENCE, SIZE, WAYS, Logit, Pixels, Run, Setup
 from prettytable import PrettyTable
 
 from hrrsi.networks.weights_file import packaged_weights
@@ -57,14 +57,14 @@ def windows_of(paths: Sequence[Path], count: int) -> list[Pixels]:
     """Return about `count` windows in all, spread evenly over images of at least 512 px."""
     columns = max(1, round((count / len(paths)) ** 0.5))
     rows = max(1, round(count / len(paths) / columns))
-    found = []
+    windows = []
     for path in paths:
         with rasterio.open(path) as source:
             image = source.read([1, 2, 3])
         for y in np.linspace(0, image.shape[1] - SIZE, rows).astype(int):
             for x in np.linspace(0, image.shape[2] - SIZE, columns).astype(int):
-                found.append(np.ascontiguousarray(image[:, y : y + SIZE, x : x + SIZE]))
-    return found
+                windows.append(np.ascontiguousarray(image[:, y : y + SIZE, x : x + SIZE]))
+    return windows
 
 
 def labels_of(logits: Logit) -> npt.NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def labels_of(logits: Logit) -> npt.NDArray[np.uint8]:
     return window_labels(logits, SIZE, SIZE)
 
 
-def chosen_ways(with_compile: bool) -> dict[str, Callable[[Given], Run]]:
+def chosen_ways(with_compile: bool) -> dict[str, Callable[[Setup], Run]]:
     ways = {name: way for name, way in WAYS.items() if with_compile or "compile" not in name}
     for part, package in NEEDS.items():
         if importlib.util.find_spec(package) is None:
@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(CORES)
     windows = windows_of([options.texture], options.windows)
     with tempfile.TemporaryDirectory() as folder:
-        given = Given(
+        setup = Setup(
             options.weights,
             load_model(options.weights),
             windows_of(options.calibration or [options.texture], CALIBRATION_WINDOWS),
@@ -97,7 +97,7 @@ def main() -> None:
         runs = {}
         for name, make in chosen_ways(options.compile).items():
             print(f"preparing {name}", file=sys.stderr)
-            runs[name] = make(given)
+            runs[name] = make(setup)
     labels = {name: [labels_of(x) for x in run(windows)] for name, run in runs.items()}
     walls: dict[str, list[float]] = {name: [] for name in runs}
     cores: dict[str, list[float]] = {name: [] for name in runs}

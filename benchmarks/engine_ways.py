@@ -23,11 +23,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hrrsi.graphs import segmentation
-from hrrsi.graphs import segmentation as ghostnet
 from hrrsi.graphs.graph import PRECISE, Graph, Map
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores
-from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.segmentation import UED
 from hrrsi.prediction.engines import openvino_engine
 from hrrsi.prediction.engines.opening import open_engine
@@ -43,7 +41,7 @@ Run = Callable[[Sequence[Pixels]], list[Logit]]
 
 
 @dataclass(frozen=True)
-class Given:
+class Setup:
     """What every way starts from.
 
     Attributes:
@@ -60,8 +58,7 @@ class Given:
 
     def feeds(self, window: Pixels) -> dict[str, npt.NDArray[Any]]:
         """Return a window as the graph's inputs."""
-        meta = self.network.meta
-        gain, offset = normalisation(meta["scale"], meta["mean"], meta["std"])
+        gain, offset = self.network.meta.normalisation()
         return {"pixels": window[None], "gain": gain, "offset": offset}
 
     def normalised(self, window: Pixels) -> Logit:
@@ -84,7 +81,7 @@ class Whole(nn.Module):
 
 
 def eager(
-    given: Given,
+    setup: Setup,
     *,
     batch: int = 4,
     heads: bool = False,
@@ -93,21 +90,21 @@ def eager(
     bf16: bool = False,
     compiled: bool = False,
 ) -> Run:
-    network = with_norms_folded(copy.deepcopy(given.network)) if folded else given.network
+    network = with_norms_folded(copy.deepcopy(setup.network)) if folded else setup.network
     layout = torch.channels_last if channels_last else torch.contiguous_format
     module: Any = (Whole if heads else Logits)(copy.deepcopy(network).to(memory_format=layout))
     module = torch.compile(module) if compiled else module
 
     @torch.inference_mode()
     def run(windows: Sequence[Pixels]) -> list[Logit]:
-        found: list[Logit] = []
+        results: list[Logit] = []
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
             for first in range(0, len(windows), batch):
-                group = [given.normalised(w) for w in windows[first : first + batch]]
+                group = [setup.normalised(w) for w in windows[first : first + batch]]
                 images = torch.from_numpy(np.concatenate(group))
                 logits = module(images.contiguous(memory_format=layout))
-                found.extend((logits[0] if heads else logits).float().numpy())
-        return found
+                results.extend((logits[0] if heads else logits).float().numpy())
+        return results
 
     return run
 
@@ -123,20 +120,20 @@ def with_norms_folded(module: nn.Module) -> nn.Module:
     return module
 
 
-def engine(given: Given, name: str, precision: str, *patches: Any) -> Run:
+def engine(setup: Setup, name: str, precision: str, *patches: Any) -> Run:
     """Run one of hrrsi's engines, its graph built with parts replaced."""
     with ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        runner = open_engine(given.weights, EngineOptions(name, precision, "cpu"))
-        feeds = given.feeds(given.calibration[0])
+        runner = open_engine(setup.weights, EngineOptions(name, precision, "cpu"))
+        feeds = setup.feeds(setup.calibration[0])
 
         def run(windows: Sequence[Pixels]) -> list[Logit]:
-            found = runner.logits(iter(windows), feeds["gain"], feeds["offset"])
-            classes = given.network.num_classes
-            return [logits[:classes] for logits in found if logits is not None]
+            results = runner.logits(iter(windows), feeds["gain"], feeds["offset"])
+            classes = setup.network.num_classes
+            return [logits[:classes] for logits in results if logits is not None]
 
-        run(given.calibration[:1])  # builds and compiles the graph, as it is patched now
+        run(setup.calibration[:1])  # builds and compiles the graph, as it is patched now
     return run
 
 
@@ -175,7 +172,9 @@ def all_heads() -> Iterator[None]:
         yield
 
 
-output, score_fused, ghost_module = Graph.output, segmentation._score_fused, ghostnet._ghost_module
+# as they are before a way replaces them
+output = Graph.output
+score_fused, ghost_module = segmentation._score_fused, segmentation._ghost_module
 replaced = partial(partial, mock.patch.object)
 PATCHES: dict[str, Callable[[], Any]] = {
     "all heads": all_heads,
@@ -183,16 +182,16 @@ PATCHES: dict[str, Callable[[], Any]] = {
         segmentation, "_mean_of_convolution", mean_after_convolution
     ),
     "logits resized": replaced(Graph, "output", resized_output),
-    "ghost halves in one map": replaced(ghostnet, "_ghost_module", ghost_module_in_one),
+    "ghost halves in one map": replaced(segmentation, "_ghost_module", ghost_module_in_one),
     "all of it in bf16": replaced(openvino_engine, "PRECISE", "no such name"),
 }
 
 
-def patched(given: Given, precision: str, *names: str) -> Run:
-    return engine(given, "openvino", precision, *(PATCHES[name]() for name in names))
+def patched(setup: Setup, precision: str, *names: str) -> Run:
+    return engine(setup, "openvino", precision, *(PATCHES[name]() for name in names))
 
 
-def openvino_of(given: Given, model: Any, precision: str, *, normalised: bool) -> Run:
+def openvino_of(setup: Setup, model: Any, precision: str, *, normalised: bool) -> Run:
     """Run a model as `OpenVinoEngine` does, two windows at a time on two cores."""
     options = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -203,59 +202,59 @@ def openvino_of(given: Given, model: Any, precision: str, *, normalised: bool) -
     compiled = openvino.Core().compile_model(model, "CPU", options)
 
     def run(windows: Sequence[Pixels]) -> list[Logit]:
-        found: list[Logit] = [np.empty(0, np.float32)] * len(windows)
+        results: list[Logit] = [np.empty(0, np.float32)] * len(windows)
 
         def keep(request: Any, place: int) -> None:
-            found[place] = request.get_output_tensor(0).data[0].copy()
+            results[place] = request.get_output_tensor(0).data[0].copy()
 
         queue = openvino.AsyncInferQueue(compiled, 2 * CORES)
         queue.set_callback(keep)
         for i, window in enumerate(windows):
-            queue.start_async([given.normalised(window)] if normalised else given.feeds(window), i)
+            queue.start_async([setup.normalised(window)] if normalised else setup.feeds(window), i)
         queue.wait_all()
-        return found
+        return results
 
     return run
 
 
-def openvino_export(given: Given, precision: str, *, heads: bool) -> Run:
-    path = given.folder / f"heads_{heads}.onnx"
+def openvino_export(setup: Setup, precision: str, *, heads: bool) -> Run:
+    path = setup.folder / f"heads_{heads}.onnx"
     if not path.exists():
-        export((Whole if heads else Logits)(given.network), given.network.meta.band_count, path)
-    return openvino_of(given, openvino.Core().read_model(path), precision, normalised=True)
+        export((Whole if heads else Logits)(setup.network), setup.network.meta.band_count, path)
+    return openvino_of(setup, openvino.Core().read_model(path), precision, normalised=True)
 
 
-def openvino_int8(given: Given, precision: str, *, all_of_it: bool) -> Run:
+def openvino_int8(setup: Setup, precision: str, *, all_of_it: bool) -> Run:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
 
-    model = openvino.Core().read_model(NetworkGraph(given.weights).onnx(3, SIZE, SIZE, "uint8"))
-    model.reshape({key: value.shape for key, value in given.feeds(given.calibration[0]).items()})
+    model = openvino.Core().read_model(NetworkGraph(setup.weights).onnx(3, SIZE, SIZE, "uint8"))
+    model.reshape({key: value.shape for key, value in setup.feeds(setup.calibration[0]).items()})
     precise = nncf.IgnoredScope(patterns=[f"{PRECISE}.*"], validate=False)
     quantised = nncf.quantize(
         model,
-        nncf.Dataset(given.calibration, given.feeds),
+        nncf.Dataset(setup.calibration, setup.feeds),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(given.calibration),
+        subset_size=len(setup.calibration),
         ignored_scope=None if all_of_it else precise,
     )
-    return openvino_of(given, quantised, precision, normalised=False)
+    return openvino_of(setup, quantised, precision, normalised=False)
 
 
-def onnxruntime_int8(given: Given, *, all_of_it: bool) -> Run:
+def onnxruntime_int8(setup: Setup, *, all_of_it: bool) -> Run:
     import onnxruntime
     from onnxruntime import quantization
 
-    class Windows(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Windows(quantization.CalibrationDataReader):  # type: ignore[misc]  # its base is untyped
         def __init__(self) -> None:
-            self.feeds: Iterator[dict[str, Any]] = map(given.feeds, given.calibration)
+            self.feeds: Iterator[dict[str, Any]] = map(setup.feeds, setup.calibration)
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self.feeds, None)
 
-    paths = [given.folder / f"{name}.onnx" for name in ("float32", "int8")]
-    model = NetworkGraph(given.weights).onnx(3, SIZE, SIZE, "uint8")
+    paths = [setup.folder / f"{name}.onnx" for name in ("float32", "int8")]
+    model = NetworkGraph(setup.weights).onnx(3, SIZE, SIZE, "uint8")
     paths[0].write_bytes(model)
     names = [
         n.name for n in quantization.quant_utils.load_model_with_shape_infer(paths[0]).graph.node
@@ -274,14 +273,14 @@ def onnxruntime_int8(given: Given, *, all_of_it: bool) -> Run:
 
     def run(windows: Sequence[Pixels]) -> list[Logit]:
         with ThreadPoolExecutor(CORES) as pool:
-            return list(pool.map(lambda w: session.run(None, given.feeds(w))[0][0], windows))
+            return list(pool.map(lambda w: session.run(None, setup.feeds(w))[0][0], windows))
 
     return run
 
 
 REFERENCE = "torch eager, float32, batch 4"
 LAST = "torch channels-last"
-WAYS: dict[str, Callable[[Given], Run]] = {
+WAYS: dict[str, Callable[[Setup], Run]] = {
     REFERENCE: partial(eager, heads=True),
     "torch eager, float32, batch 1": partial(eager, heads=True, batch=1),
     "torch eager, segment() only": eager,

@@ -73,16 +73,16 @@ def memory_table(runs: dict[str, Measured]) -> PrettyTable:
 def _watch(pid: int, peaks: dict[int, float], ended: threading.Event) -> None:
     """Note high-water marks until the end; they only rise, so the last ones noted count."""
     while not ended.wait(POLL_SECONDS):
-        for one in _family(pid):
-            peak = _high_water_mark(one)
+        for process in _family(pid):
+            peak = _high_water_mark(process)
             if peak is not None:
-                peaks[one] = peak
+                peaks[process] = peak
 
 
 def _family(pid: int) -> list[int]:
     family = [pid]
-    for one in family:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
+    for process in family:
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
             try:
                 family += [int(child) for child in task.read_text().split()]
             except OSError:  # the thread ended meanwhile

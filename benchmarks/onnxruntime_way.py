@@ -30,21 +30,21 @@ def map_scene(scene: str, weights: str, session: onnxruntime.InferenceSession, o
         image = source.read()
         profile = {"crs": source.crs, "transform": source.transform}
     image = image.astype(np.float32) / np.float32(255)
-    image -= np.asarray(meta["mean"], dtype=np.float32)[:, None, None]
-    image /= np.asarray(meta["std"], dtype=np.float32)[:, None, None]
+    image -= np.asarray(meta.mean, dtype=np.float32)[:, None, None]
+    image /= np.asarray(meta.std, dtype=np.float32)[:, None, None]
     _, height, width = image.shape
     labels = np.empty((height, width), dtype=np.uint8)
     for row in window_starts(height):
         for col in window_starts(width):
             window = np.ascontiguousarray(image[None, :, row : row + WINDOW, col : col + WINDOW])
             (logits,) = session.run(None, {"input": window})
-            found = logits[0].argmax(axis=0)
+            classes = logits[0].argmax(axis=0)
             # where the last window moved inward, the pixels of the one before stay
             top, left = -(-row // WINDOW) * WINDOW, -(-col // WINDOW) * WINDOW
-            labels[top : row + WINDOW, left : col + WINDOW] = found[top - row :, left - col :]
+            labels[top : row + WINDOW, left : col + WINDOW] = classes[top - row :, left - col :]
     profile |= {"driver": "GTiff", "count": 1, "dtype": "uint8", "compress": "lzw"}
     with rasterio.open(out, "w", height=height, width=width, **profile) as written:
-        written.write_colormap(1, dict(enumerate(meta["colours"])))
+        written.write_colormap(1, dict(enumerate(meta.colours)))
         written.write(labels, 1)
 
 

@@ -35,7 +35,8 @@ from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.scenes.scene import open_raster, open_scene
+from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window as SceneWindow
 
 HERE = Path(__file__).parent
@@ -191,7 +192,7 @@ def agreement(first: Path, second: Path) -> float:
 def write_truth(raw: Path, classes: list[str], folder: Path) -> dict[Path, np.ndarray]:
     """Write the scenes of Dubai's tile 1 as GeoTIFFs; return them with their true labels."""
     scheme = load_scheme("dubai")
-    found: dict[Path, np.ndarray] = {}
+    truth: dict[Path, np.ndarray] = {}
     in_our_order = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     for index, name in enumerate(scheme.class_names):
         in_our_order[index] = classes.index(name)
@@ -208,8 +209,8 @@ def write_truth(raw: Path, classes: list[str], folder: Path) -> dict[Path, np.nd
                 dtype="uint8", tiled=True, crs="EPSG:32640", transform=TRANSFORM,
             ) as dataset:  # fmt: skip
                 dataset.write(scene.read(everything))
-            found[path] = in_our_order[labels.read(everything)]
-    return found
+            truth[path] = in_our_order[labels.read(everything)]
+    return truth
 
 
 def mean_iou(
@@ -219,14 +220,14 @@ def mean_iou(
     matrix = ConfusionMatrix(classes)
     for scene, labels in truth.items():
         measured([sys.executable, *contestant.command(replace(files, scene=scene))])
-        with rasterio.open(files.out) as found:
-            matrix.add(found.read(1), labels)
+        with rasterio.open(files.out) as class_map:
+            matrix.add(class_map.read(1), labels)
     return 100 * matrix.scores().mean_iou
 
 
 def chosen(options: argparse.Namespace) -> list[Contestant]:
     """Return the original and those asked for, without those that lack a package."""
-    found = [ORIGINAL]
+    contestants = [ORIGINAL]
     for contestant in (CONTESTANTS[name] for name in options.only):
         if contestant is ORIGINAL:
             continue
@@ -234,8 +235,8 @@ def chosen(options: argparse.Namespace) -> list[Contestant]:
         if missing:
             print(missing)
         else:
-            found.append(contestant)
-    return found
+            contestants.append(contestant)
+    return contestants
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ from measured_process import measured
 from predict_speed import read_texture, write_scene
 from prettytable import PrettyTable
 
-from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.engines.opening import open_engine
@@ -37,7 +36,6 @@ from hrrsi.scenes.windows import window_grid
 WINDOW = 512
 FIRST_WINDOW = """
 import sys
-from hrrsi.networks.model_meta import normalisation
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.window_reader import read_window
@@ -46,10 +44,9 @@ from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window
 
 engine = open_engine(sys.argv[2], EngineOptions(precision=sys.argv[3]))
-normal = normalisation(255, engine.meta["mean"], engine.meta["std"])
 with open_scene(sys.argv[1]) as scene:
     pixels = read_window(SceneWindows(scene), Window(0, 0, 512, 512), 255.0).pixels
-assert next(engine.logits([pixels], *normal)) is not None
+assert next(engine.logits([pixels], *engine.meta.normalisation(255))) is not None
 """
 
 
@@ -66,14 +63,12 @@ def arguments() -> argparse.Namespace:
 
 def network_seconds(engine: Engine, scene_path: Path, overlap: int) -> float:
     """Return the seconds of all windows' logits; windows are read beforehand, row by row."""
-    meta = engine.meta
-    normal = normalisation(float(meta["scale"]), meta["mean"], meta["std"])
     seconds = 0.0
     with open_scene(scene_path) as scene:
         for row in window_grid(scene.height, scene.width, WINDOW, WINDOW - overlap):
             pixels = [read_window(SceneWindows(scene), window, 255.0).pixels for window in row]
             start = time.perf_counter()
-            for _ in engine.logits(pixels, *normal):
+            for _ in engine.logits(pixels, *engine.meta.normalisation()):
                 pass
             seconds += time.perf_counter() - start
     return seconds

@@ -188,10 +188,10 @@ class Tally:
         self.compared += np.bincount(ring, minlength=len(RINGS) - 1)
         self.shares.append(float(changed.mean()))
         if truth is not None:
-            known = truth != IGNORE_INDEX
-            self.with_truth += int(known.sum())
-            self.right += int((after == truth)[known].sum())
-            self.right_before += int((before == truth)[known].sum())
+            labelled = truth != IGNORE_INDEX
+            self.with_truth += int(labelled.sum())
+            self.right += int((after == truth)[labelled].sum())
+            self.right_before += int((before == truth)[labelled].sum())
 
 
 def measured(
@@ -199,8 +199,8 @@ def measured(
 ) -> tuple[dict[str, dict[str, Tally]], int]:
     meta = network.meta
     mean, deviation = (
-        np.asarray(meta[key], dtype=np.float32) * np.float32(meta["scale"])
-        for key in ("mean", "std")
+        np.asarray(values, dtype=np.float32) * np.float32(meta.scale)
+        for values in (meta.mean, meta.std)
     )
     ways = fillings(mean)
     tallies: dict[str, dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
@@ -261,7 +261,8 @@ def measured(
 
 def _overlap(down: int, right: int) -> tuple[slice, slice]:
     """Return the part of a window that the same window, moved, covers too."""
-    return tuple(slice(max(d, 0), SIZE + min(d, 0)) for d in (down, right))  # type: ignore[return-value]
+    rows, columns = (slice(max(d, 0), SIZE + min(d, 0)) for d in (down, right))
+    return rows, columns
 
 
 def _best_turned(window: SceneWindow, count: int) -> list[Part]:

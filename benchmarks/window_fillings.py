@@ -26,9 +26,9 @@ def mean_of_valid(pixels: Pixels, valid: Mask) -> Pixels:
 
 
 def noise(pixels: Pixels, valid: Mask) -> Pixels:
-    known = pixels[:, valid]
+    values = pixels[:, valid]
     drawn = np.random.default_rng(0).standard_normal(pixels.shape, dtype=np.float32)
-    drawn = drawn * known.std(axis=1)[:, None, None] + known.mean(axis=1)[:, None, None]
+    drawn = drawn * values.std(axis=1)[:, None, None] + values.mean(axis=1)[:, None, None]
     return np.where(valid, pixels, drawn)
 
 
@@ -75,9 +75,9 @@ def blurred(pixels: Pixels, valid: Mask) -> Pixels:
 
 
 def _pulled_and_pushed(weighted: Pixels, weight: npt.NDArray[np.float32]) -> Pixels:
-    known = weight > 0
+    has_value = weight > 0
     own = weighted / np.maximum(weight, 1e-9)
-    if known.all() or max(weight.shape) == 1:
+    if has_value.all() or max(weight.shape) == 1:
         return own
     height, width = weight.shape
     padding = ((0, height % 2), (0, width % 2))
@@ -90,7 +90,7 @@ def _pulled_and_pushed(weighted: Pixels, weight: npt.NDArray[np.float32]) -> Pix
         mode="bilinear",
         align_corners=False,
     )[0].numpy()
-    return np.where(known, own, smooth[:, :height, :width])
+    return np.where(has_value, own, smooth[:, :height, :width])
 
 
 def _pair_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

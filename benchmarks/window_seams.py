@@ -36,17 +36,17 @@ from seam_statistic import (
     window_joints,
 )
 
-from hrrsi.classes import IGNORE_INDEX
+from hrrsi.classes import IGNORE_INDEX, class_palette
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.scenes.scene import open_raster
+from hrrsi.scenes.bands import NO_DATA_COLOUR
+from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 
 WINDOW = 512
 DEFAULT = default_overlap(DEFAULT_WINDOW)
 CROP_HEIGHT, CROP_WIDTH = 320, 420
 INK, FAINT, SEAM, CALM = "#212529", "#6c757d", "#d1495b", "#00798c"
-NO_DATA_COLOUR = (235, 237, 240)
 
 
 class Mapped(NamedTuple):
@@ -109,16 +109,16 @@ def unstable_shares(
         return dict.fromkeys(options.overlaps)
     shares: dict[int, float | None] = {}
     for overlap, stride in strides.items():
-        found = []
+        maps = []
         for offset in (0, stride // 2):
             crop = folder / "crop.tif"
             write_crop(scene, crop, Window(offset, offset, *reversed(sizes[overlap])))
             with open_raster(map_scene(crop, folder / "crop_map.tif", overlap, options)) as labels:
                 start = first - offset
                 here = Window(start, start, last[1] - first, last[0] - first)
-                found.append(labels.read(1, window=here))
-        both = (found[0] != IGNORE_INDEX) & (found[1] != IGNORE_INDEX)
-        shares[overlap] = float((found[0] != found[1])[both].mean()) if both.any() else None
+                maps.append(labels.read(1, window=here))
+        both = (maps[0] != IGNORE_INDEX) & (maps[1] != IGNORE_INDEX)
+        shares[overlap] = float((maps[0] != maps[1])[both].mean()) if both.any() else None
     return shares
 
 
@@ -166,23 +166,23 @@ def table(
         align="r",
         title=title,
     )
-    for overlap, found in statistics.items():
+    for overlap, statistic in statistics.items():
         share = unstable.get(overlap)
         moving = "-" if share is None else f"{share:.2%}"
-        if found is None:
+        if statistic is None:
             result.add_row([overlap, 0, *["-"] * 6, moving])
             continue
-        low, high = found.noise
-        zone = "-" if found.overlap_ratio is None else f"{found.overlap_ratio:.2f}"
+        low, high = statistic.noise
+        zone = "-" if statistic.overlap_ratio is None else f"{statistic.overlap_ratio:.2f}"
         result.add_row(
             [
                 overlap,
-                found.joints,
-                f"{found.seam_share:.2%}",
-                f"{found.elsewhere_share:.2%}",
-                f"{found.ratio:.2f}",
+                statistic.joints,
+                f"{statistic.seam_share:.2%}",
+                f"{statistic.elsewhere_share:.2%}",
+                f"{statistic.ratio:.2f}",
                 f"{low:.2f} to {high:.2f}",
-                f"{found.p_value:.3f}",
+                f"{statistic.p_value:.3f}",
                 zone,
                 moving,
             ]
@@ -200,8 +200,7 @@ def draw(scene: Path, by_overlap: dict[int, Mapped], options: argparse.Namespace
     maps = [by_overlap[overlap] for overlap in shown]
     top, left, is_column, line = worst_seam(maps[0].path)
     window = Window(left, top, CROP_WIDTH, CROP_HEIGHT)
-    palette = np.full((256, 3), NO_DATA_COLOUR, dtype=np.uint8)
-    palette[: len(meta["colours"])] = meta["colours"]
+    palette = class_palette(meta.colours, NO_DATA_COLOUR)
     with open_raster(scene) as dataset:
         pictures = [np.moveaxis(dataset.read((1, 2, 3), window=window), 0, -1)]
         height, width = dataset.height, dataset.width
@@ -235,11 +234,11 @@ def draw(scene: Path, by_overlap: dict[int, Mapped], options: argparse.Namespace
     figure.legend(
         handles=[
             Patch(facecolor=np.divide(colour, 255), edgecolor=FAINT, linewidth=0.5, label=name)
-            for name, colour in zip(meta["classes"], meta["colours"], strict=True)
+            for name, colour in zip(meta.classes, meta.colours, strict=True)
         ],
         loc="upper right",
         bbox_to_anchor=(0.985, 0.985),
-        ncols=len(meta["classes"]),
+        ncols=len(meta.classes),
         frameon=False,
         handlelength=1.2,
         columnspacing=1.4,
@@ -318,13 +317,17 @@ def _tick_window_lines(
 
 
 def _draw_profiles(axes: Axes, statistics: dict[int, SeamStatistic | None]) -> None:
-    for (overlap, found), colour in zip(statistics.items(), (SEAM, CALM), strict=True):
-        if found is None:
+    for (overlap, statistic), colour in zip(statistics.items(), (SEAM, CALM), strict=True):
+        if statistic is None:
             continue
-        offsets = np.arange(len(found.profile)) - len(found.profile) // 2
+        offsets = np.arange(len(statistic.profile)) - len(statistic.profile) // 2
         name = f"overlap {overlap} px" if overlap else "no overlap"
-        label = f"{name}: {found.ratio:.2f} times as many changes on seams, p = {found.p_value:.3f}"
-        axes.plot(offsets, found.profile, color=colour, linewidth=1.1, label=label)
+        figures = (
+            f"{statistic.ratio:.2f} times as many changes on seams, p = {statistic.p_value:.3f}"
+        )
+        axes.plot(
+            offsets, statistic.profile, color=colour, linewidth=1.1, label=f"{name}: {figures}"
+        )
         if overlap:
             axes.axvspan(
                 -overlap / 2, overlap / 2, color=colour, alpha=0.08, linewidth=0,
@@ -358,8 +361,8 @@ def main() -> None:
             for overlap in options.overlaps:
                 path = map_scene(scene, folder / f"{overlap}.tif", overlap, options)
                 changes = map_label_changes(path)
-                found = seam_statistic(changes, window=WINDOW, overlap=overlap)
-                by_overlap[overlap] = Mapped(path, changes, found)
+                statistic = seam_statistic(changes, window=WINDOW, overlap=overlap)
+                by_overlap[overlap] = Mapped(path, changes, statistic)
                 maps[overlap].append(changes)
             statistics = {overlap: mapped.statistic for overlap, mapped in by_overlap.items()}
             print(table(str(scene), statistics, unstable), flush=True)
