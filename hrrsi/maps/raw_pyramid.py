@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import OutputError
+from hrrsi.errors import HrrsiError, OutputError
 
 TILE = 512
 _SMALLEST_OVERVIEW = 256
@@ -314,8 +314,8 @@ def write_errors(path: Path, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError:
-        raise  # says what is wrong already
+    except HrrsiError:
+        raise  # some are OSErrors too, and say what is wrong already
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", where=path, fix=fix) from error
 

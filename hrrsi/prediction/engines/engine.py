@@ -1,4 +1,4 @@
-"""What every engine does, and which one is best on a machine."""
+"""What every engine does, and what engines share."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Engine(Protocol):
             (classes, ceil(height / logit_stride), ceil(width / logit_stride)) float32, or None.
 
         Raises:
-            InputError: Logits are not finite, or memory is short.
+            InputError: Logits are not finite.
+            DeviceError: Memory is short.
         """
         ...
 

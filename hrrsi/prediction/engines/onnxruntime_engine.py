@@ -25,8 +25,9 @@ class OnnxRuntimeEngine:
         batch: Windows in one step.
 
     Raises:
-        DeviceError: The weights can't be read, the runtime is not installed, or another precision
-            is asked for.
+        WeightsError: The weights can't be read.
+        DeviceError: Another precision is asked for.
+        DependencyError: The runtime is not installed.
     """
 
     name = "onnxruntime"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hrrsi.extras import requiring
-from hrrsi.hardware import available_cores
+from hrrsi.hardware import available_cores, chosen_device
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
@@ -32,8 +32,8 @@ def open_engine(
 
     Raises:
         WeightsError: The weights can't be read.
-        DeviceError: The engine or the device is not to be had, or does not calculate in that
-            precision.
+        DeviceError: The device is not to be had, or does not calculate in that precision.
+        DependencyError: The engine is not installed.
     """
     path = packaged_weights() if weights is None else Path(weights)
     name = options.engine
@@ -58,10 +58,8 @@ def open_engine(
 
 
 def _chosen_device(name: str) -> str:
-    if name == "cpu" or (name == "auto" and not _has_cuda_driver()):
+    if name == "auto" and not _has_cuda_driver():
         return "cpu"
-    from hrrsi.hardware import chosen_device
-
     return chosen_device(name)
 
 

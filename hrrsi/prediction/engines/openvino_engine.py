@@ -51,8 +51,8 @@ class OpenVinoEngine:
         batch: Windows in one step.
 
     Raises:
-        DeviceError: The weights can't be read, or the processor does not calculate in that
-            precision.
+        WeightsError: The weights can't be read.
+        DeviceError: The processor does not calculate in that precision.
     """
 
     name = "openvino"

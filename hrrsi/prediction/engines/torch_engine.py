@@ -40,8 +40,9 @@ class TorchEngine:
         batch: Windows in one step, or None for the device's.
 
     Raises:
-        DeviceError: The weights can't be read, the device's memory does not hold them, or it does
-            not calculate in that precision.
+        WeightsError: The weights can't be read.
+        DeviceError: The device's memory does not hold them, or it does not calculate in that
+            precision.
     """
 
     name = "torch"
@@ -106,7 +107,7 @@ class TorchEngine:
                     return _Work(group, logits, None, pixels)
                 pinned = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
                 pinned.copy_(logits, non_blocking=True)
-                done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
                 done.record(torch.cuda.current_stream(self._device))
                 return _Work(group, pinned, done, pixels)
         except torch.OutOfMemoryError as error:
