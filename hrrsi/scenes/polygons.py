@@ -243,7 +243,7 @@ class AreaOfInterest:
     """Which pixels of a scene lie in a polygon.
 
     Args:
-        polygons: At least one.
+        polygons: The polygons; without any, no pixel lies in it.
     """
 
     def __init__(self, polygons: ScenePolygons) -> None:

@@ -23,7 +23,7 @@ from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.patch_files import patch_format
 from hrrsi.tiling.result import overlap_notes, planned_table, split_notes
 from hrrsi.tiling.scene_overlap import Footprint, footprint, overlaps_by_georeference
-from hrrsi.tiling.scene_rows import SceneRows, Tiling, area_of_interest
+from hrrsi.tiling.scene_rows import SceneRows, Tiling, patch_area
 
 _ROWS_PIXELS = 1 << 24  # about how many pixels of a scene one process works on at a time
 _MOST_PIECES = 8  # of a scene whose file is read from its start each time
@@ -171,6 +171,17 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     )
 
 
+def scheme_statistics(
+    scheme: Scheme, bands: Sequence[int], dtype: str, scale: float | None
+) -> tuple[list[float], list[float]] | None:
+    """Return the scheme's mean and standard deviation if they are of these bands, else None."""
+    if scheme.mean is None or scheme.std is None or (dtype, scale) != ("uint8", 255):
+        return None
+    if tuple(bands) != tuple(range(1, len(scheme.mean) + 1)):
+        return None
+    return list(scheme.mean), list(scheme.std)
+
+
 @dataclass(frozen=True)
 class _Scene:
     """What a look at a scene and its label tells, without reading pixels."""
@@ -200,7 +211,7 @@ def _scene(
         if first is not None:
             _require_alike(scene, dtype, first)
         scale = known_scale(scene)
-        area_of_interest(options.aoi, scene)
+        patch_area(options.aoi, scene)
         with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown):
             grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
         unread = set(range(1, scene.dataset.count + 1)) - set(scene.bands)
@@ -231,17 +242,6 @@ def _require_alike(scene: Scene, dtype: str, first: _Scene) -> None:
             where=scene.path,
             fix="choose with `bands`, or bring them into one order",
         )
-
-
-def scheme_statistics(
-    scheme: Scheme, bands: Sequence[int], dtype: str, scale: float | None
-) -> tuple[list[float], list[float]] | None:
-    """Return the scheme's mean and standard deviation if they are of these bands, else None."""
-    if scheme.mean is None or scheme.std is None or (dtype, scale) != ("uint8", 255):
-        return None
-    if tuple(bands) != tuple(range(1, len(scheme.mean) + 1)):
-        return None
-    return list(scheme.mean), list(scheme.std)
 
 
 def _listed(bands: Sequence[int]) -> str:

@@ -24,8 +24,7 @@ from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, lab
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
 if TYPE_CHECKING:
-    from hrrsi.scenes.polygons import ScenePolygons
-
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 Floats = npt.NDArray[np.float64]
 
@@ -162,11 +161,17 @@ class _OpenScene(NamedTuple):
 
     scene: Scene
     labels: Labels
-    aoi: ScenePolygons | None
+    area: AreaOfInterest | None
 
 
-class _Band(NamedTuple):
-    """One row of windows, over the scene's whole width."""
+class _LabelledPixels(NamedTuple):
+    """A row of windows over the scene's whole width, or one patch of it.
+
+    Attributes:
+        pixels: (bands, height, width).
+        indices: (height, width) class indices, 255 where there is none.
+        valid: (height, width), which pixels hold data and lie in the area of interest.
+    """
 
     pixels: npt.NDArray[Any]
     indices: npt.NDArray[np.uint8]
@@ -204,15 +209,15 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
         labels = stack.enter_context(
             open_labels(rows.label, scene, tiling.scheme, name=rows.scene, unknown=options.unknown)
         )
-        opened = _OpenScene(scene, labels, area_of_interest(options.aoi, scene))
+        opened = _OpenScene(scene, labels, patch_area(options.aoi, scene))
         grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
         for number in range(rows.first, rows.stop):
             above = grid[number - 1][0] if number else Window(0, 0, 0, 0)
             rows_end = above.row + above.height  # what the row of windows above holds, too
-            band = _read_band(tiling, opened, grid[number][0], rows_end, content)
+            strip = _read_strip(tiling, opened, grid[number][0], rows_end, content)
             columns_end = 0
             for window in grid[number]:
-                patch = _patch(options.size, band, window, has_height=scene.has_height)
+                patch = _patch(options.size, strip, window, has_height=scene.has_height)
                 if rows.part != "train":
                     patch.indices[: max(0, rows_end - window.row)] = IGNORE_INDEX
                     patch.indices[:, : max(0, columns_end - window.col)] = IGNORE_INDEX
@@ -223,24 +228,24 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
     return content
 
 
-def area_of_interest(aoi: str | Path | None, scene: Scene) -> ScenePolygons | None:
-    """Return the polygons of a vector file on a scene, or None where no file is given.
+def patch_area(aoi: str | Path | None, scene: Scene) -> AreaOfInterest | None:
+    """Return the area of interest of a scene, which may lie beside it; None without a file.
 
     Raises:
         InputError: As `scene_polygons`.
     """
     if aoi is None:
         return None
-    from hrrsi.scenes.polygons import scene_polygons
+    from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons  # 40 MB, seldom needed
 
-    return scene_polygons(aoi, scene)
+    return AreaOfInterest(scene_polygons(aoi, scene))
 
 
-def _read_band(
+def _read_strip(
     tiling: Tiling, opened: _OpenScene, first: Window, rows_end: int, content: RowsContent
-) -> _Band:
+) -> _LabelledPixels:
     """Return a row of windows, and count its unknown labels below the end of the row above."""
-    scene, labels, aoi = opened
+    scene, labels, area = opened
     window = Window(first.row, 0, first.height, scene.width)
     pixels = scene.read(window)
     valid = scene.read_valid(window, pixels)
@@ -261,21 +266,23 @@ def _read_band(
         above = labels.read(Window(first.row, 0, overlap, scene.width))
         indices = np.concatenate([above, indices])
     indices = tiling.merged.new_index[indices]
-    if aoi is not None:
-        valid &= aoi.burned(window, np.ones(len(aoi.geometries), dtype=np.uint8), 0) == 1
+    if area is not None:
+        valid &= area.inside(window)
     indices[~valid] = IGNORE_INDEX
-    return _Band(pixels, indices, valid)
+    return _LabelledPixels(pixels, indices, valid)
 
 
-def _patch(size: int, band: _Band, window: Window, *, has_height: bool) -> _Band:
+def _patch(
+    size: int, strip: _LabelledPixels, window: Window, *, has_height: bool
+) -> _LabelledPixels:
     """Return one window of a row of windows, padded to a whole patch."""
     columns = slice(window.col, window.col + window.width)
-    patch = _Band(
-        np.zeros((len(band.pixels), size, size), dtype=band.pixels.dtype),
+    patch = _LabelledPixels(
+        np.zeros((len(strip.pixels), size, size), dtype=strip.pixels.dtype),
         np.full((size, size), IGNORE_INDEX, dtype=np.uint8),
         np.zeros((size, size), dtype=bool),
     )
-    for whole, part in zip(patch, band, strict=True):
+    for whole, part in zip(patch, strip, strict=True):
         whole[..., : window.height, : window.width] = part[..., columns]
     if has_height:
         heights = patch.pixels[-1]
@@ -285,7 +292,7 @@ def _patch(size: int, band: _Band, window: Window, *, has_height: bool) -> _Band
     return patch
 
 
-def _count(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> bool:
+def _count(patch: _LabelledPixels, tiling: Tiling, part: Part, content: RowsContent) -> bool:
     """Count what a patch holds, and return whether any of its pixels has a class."""
     counts = np.bincount(patch.indices.ravel(), minlength=256)
     if counts[IGNORE_INDEX] == patch.indices.size:
@@ -303,7 +310,7 @@ def _count(patch: _Band, tiling: Tiling, part: Part, content: RowsContent) -> bo
 
 
 def _write(
-    patch: _Band, tiling: Tiling, folder: Path, name: str, place: Georeference | None
+    patch: _LabelledPixels, tiling: Tiling, folder: Path, name: str, place: Georeference | None
 ) -> None:
     file = f"{name}.{tiling.file_format}"
     image = image_bytes(patch.pixels, tiling.file_format, place, tiling.band_names)

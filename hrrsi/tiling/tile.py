@@ -40,74 +40,6 @@ from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling,
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-
-def results_as_completed(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Generator[tuple[int, Result], None, None]:
-    """Yield the position of each job and its result, in the order in which they finish.
-
-    The first error, Ctrl-C, or closing the generator ends the processes at once.
-
-    Args:
-        function: Runs in the processes, so it must be importable; it and the jobs are pickled.
-        jobs: What to call it with.
-        workers: Number of processes; with one, everything runs in this process.
-
-    Raises:
-        DeviceError: A process died.
-    """
-    if min(workers, len(jobs)) <= 1:
-        for position, job in enumerate(jobs):
-            yield position, function(job)
-        return
-    processes_before = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(
-        max_workers=min(workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-    ) as pool:
-        try:
-            with _interrupt_kept_from_children():
-                futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise DeviceError(
-                "a worker process died (out of memory?)", fix="give fewer `workers`"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - processes_before:
-                process.terminate()
-            raise
-
-
-@contextmanager
-def _interrupt_kept_from_children() -> Iterator[None]:
-    """Block Ctrl-C while processes start: they inherit that, and only the parent reports it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent dies, which a killed parent can't ask for."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 _SCENE_PIXELS = 1 << 17  # so many of each scene have a say
 
 
@@ -192,6 +124,47 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
             samples.append(scene_sample(scene))
     thinned = [s.values[:, :: -(-s.values.shape[1] // _SCENE_PIXELS) or 1] for s in samples]
     return estimated_scale(SceneSample(np.concatenate(thinned, axis=1), samples[0].dtype, None))
+
+
+def results_as_completed(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Generator[tuple[int, Result], None, None]:
+    """Yield the position of each job and its result, in the order in which they finish.
+
+    The first error, Ctrl-C, or closing the generator ends the processes at once.
+
+    Args:
+        function: Runs in the processes, so it must be importable; it and the jobs are pickled.
+        jobs: What to call it with.
+        workers: Number of processes; with one, everything runs in this process.
+
+    Raises:
+        DeviceError: A process died.
+    """
+    if min(workers, len(jobs)) <= 1:
+        for position, job in enumerate(jobs):
+            yield position, function(job)
+        return
+    processes_before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(
+        max_workers=min(workers, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
+    ) as pool:
+        try:
+            with _interrupt_kept_from_children():
+                futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a worker process died (out of memory?)", fix="give fewer `workers`"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - processes_before:
+                process.terminate()
+            raise
 
 
 def _contents(plan: TilingPlan, folder: Path, *, show_progress: bool) -> list[RowsContent]:
@@ -333,3 +306,29 @@ def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOv
     prints = {scene: np.unique(np.concatenate(parts)) for scene, parts in pieces.items() if parts}
     by_pixels = overlaps_by_pixels(plan.footprints, prints)
     return overlaps_by_georeference(plan.footprints) + by_pixels
+
+
+@contextmanager
+def _interrupt_kept_from_children() -> Iterator[None]:
+    """Block Ctrl-C while processes start: they inherit that, and only the parent reports it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent dies, which a killed parent can't ask for."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
