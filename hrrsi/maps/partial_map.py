@@ -68,7 +68,7 @@ class PartialMap:
             if probabilities is None
             else [scores(f"probability{index}", probabilities) for index in range(num_classes)]
         )
-        given = {
+        content = {
             **fingerprint,
             "size": [height, width],
             "classes": num_classes,
@@ -76,7 +76,7 @@ class PartialMap:
             "probabilities": probabilities,
         }
         # as it comes back from the journal: tuples become lists
-        self._fingerprint: dict[str, Any] = json.loads(json.dumps(given))
+        self._fingerprint: dict[str, Any] = json.loads(json.dumps(content))
 
     @property
     def complete(self) -> bool:

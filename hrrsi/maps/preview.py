@@ -46,10 +46,8 @@ def write_preview(
         HrrsiError: A raster can't be read, or the PNG not be written.
     """
     height, width = _panel_size(summary.height, summary.width)
-    scene, labels = (
-        scene_picture(summary.scene, bands, height, width),
-        _labels(class_map, height, width),
-    )
+    scene = scene_picture(summary.scene, bands, height, width)
+    labels = _labels(class_map, height, width)
     palette = class_palette(summary.colours, NO_DATA_COLOUR)
     picture = _layout(summary, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:

@@ -22,6 +22,7 @@ from hrrsi.scenes.scene import rasterio_window
 from hrrsi.scenes.windows import Window
 
 TAG = "HRRSI_"  # what our tags begin with
+SCORE_STEPS = 250  # 1 in the files of uint8; a step is 0.004
 _STRIP_ROWS = 512
 
 
@@ -111,145 +112,6 @@ def write_class_raster(
     return ClassRasterContent(list(classes), class_pixels, pyramid.nodata_pixels, dict(provenance))
 
 
-def read_class_raster(path: str | Path) -> ClassRasterContent | None:
-    """Return what a class map says of itself, or None for a raster that is not one of ours.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        tags = dataset.tags()
-        try:
-            classes = json.loads(tags[TAG + "CLASSES"])
-            class_pixels = json.loads(tags[TAG + "CLASS_PIXELS"])
-        except (KeyError, json.JSONDecodeError):
-            return None
-        nodata = dataset.width * dataset.height - sum(class_pixels)
-    provenance = {
-        key.removeprefix(TAG): value
-        for key, value in tags.items()
-        if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
-    }
-    return ClassRasterContent(classes, class_pixels, nodata, provenance)
-
-
-def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the rows of a finished map from top to bottom, (rows, width) uint8 each.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        for row in range(0, dataset.height, _STRIP_ROWS):
-            part = Window(row, 0, min(_STRIP_ROWS, dataset.height - row), dataset.width)
-            yield dataset.read(1, window=rasterio_window(part))
-
-
-def run_of(path: Path) -> str | None:
-    """Return what identifies the run that made a map, or None where nothing says so.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        run: str | None = dataset.tags(ns="HRRSI").get("RUN")
-        return run
-
-
-def is_product(path: str | Path) -> bool:
-    """Return whether a raster is one of ours: a class map, its confidences, its probabilities.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        return any(key.startswith(TAG) for key in dataset.tags())
-
-
-@contextmanager
-def _gathered(
-    labels: LabelPyramid | Iterable[npt.NDArray[np.uint8]],
-    path: Path,
-    scene: Any,
-    num_classes: int,
-) -> Iterator[LabelPyramid]:
-    """Yield the labels as a complete pyramid, which strips become beside the map.
-
-    Raises:
-        OutputError: The disk is full.
-        ValueError: The labels don't cover the scene exactly.
-    """
-    if isinstance(labels, LabelPyramid):
-        _check_covers(labels, scene)
-        yield labels
-        return
-    # a folder of its own: who makes the strips may keep files beside the map, too
-    with scratch_folder(path.with_name(path.name + ".labels")) as folder:
-        pyramid = LabelPyramid(
-            folder, height=scene.height, width=scene.width, num_classes=num_classes
-        )
-        for strip in labels:
-            with write_errors(path, FREE_SPACE):
-                pyramid.append(strip)
-        _check_covers(pyramid, scene)
-        yield pyramid
-
-
-def _check_covers(labels: LabelPyramid, scene: Any) -> None:
-    if (labels.rows, labels.width) != (scene.height, scene.width):
-        raise ValueError(
-            f"labels of {labels.rows} x {labels.width} px for a scene of {scene.height} x "
-            f"{scene.width} px"
-        )
-
-
-SCORE_STEPS = 250  # 1 in the files of uint8; a step is 0.004
-
-
-def stored_scores(
-    scores: npt.NDArray[Any], labels: npt.NDArray[np.uint8], dtype: npt.DTypeLike
-) -> npt.NDArray[Any]:
-    """Return scores as files hold them.
-
-    Args:
-        scores: (..., rows, width) float in [0, 1], or uint8 in steps of 0.004 (250 is 1).
-        labels: (rows, width), 255 where there is no data.
-        dtype: ``uint8`` or ``float32``.
-
-    Returns:
-        (..., rows, width): uint8 in steps of 0.004 with 255 where there is no data, or float32
-        in [0, 1] with NaN there.
-    """
-    given_as_steps = scores.dtype == np.uint8
-    empty = labels == IGNORE_INDEX
-    if np.dtype(dtype) == np.uint8:
-        stored = scores.copy() if given_as_steps else _steps(scores)
-        stored[..., empty] = IGNORE_INDEX
-        return stored
-    values = scores / np.float32(SCORE_STEPS) if given_as_steps else scores
-    stored = values.astype(np.float32)
-    stored[..., empty] = np.nan
-    return stored
-
-
-def empty_score(dtype: npt.DTypeLike) -> float:
-    """Return what stands where there is no data: 255 among bytes, else NaN."""
-    return IGNORE_INDEX if np.dtype(dtype) == np.uint8 else np.nan
-
-
-def empty_scores(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return stored scores of pixels without data."""
-    return np.full(shape, empty_score(dtype), dtype=dtype)
-
-
-def _steps(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    scaled = scores * np.float32(SCORE_STEPS)
-    scaled += np.float32(0.5)
-    # rounding of sums may put a probability a hair outside of [0, 1]
-    steps: npt.NDArray[np.uint8] = np.clip(scaled, 0, SCORE_STEPS, out=scaled).astype(np.uint8)
-    return steps
-
-
 def write_confidence_raster(
     path: Path,
     scene: Any,
@@ -306,6 +168,142 @@ def write_probability_raster(
     names = json.dumps(list(classes), ensure_ascii=False)
     tags = {"CONTENT": "probabilities", "CLASSES": names, **provenance}
     _write(path, scene, probabilities, classes, has_nodata, tags)
+
+
+def read_class_raster(path: str | Path) -> ClassRasterContent | None:
+    """Return what a class map says of itself, or None for a raster that is not one of ours.
+
+    Raises:
+        InputError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        tags = dataset.tags()
+        try:
+            classes = json.loads(tags[TAG + "CLASSES"])
+            class_pixels = json.loads(tags[TAG + "CLASS_PIXELS"])
+        except (KeyError, json.JSONDecodeError):
+            return None
+        nodata = dataset.width * dataset.height - sum(class_pixels)
+    provenance = {
+        key.removeprefix(TAG): value
+        for key, value in tags.items()
+        if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
+    }
+    return ClassRasterContent(classes, class_pixels, nodata, provenance)
+
+
+def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the rows of a finished map from top to bottom, (rows, width) uint8 each.
+
+    Raises:
+        InputError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        for row in range(0, dataset.height, _STRIP_ROWS):
+            part = Window(row, 0, min(_STRIP_ROWS, dataset.height - row), dataset.width)
+            yield dataset.read(1, window=rasterio_window(part))
+
+
+def run_of(path: Path) -> str | None:
+    """Return what identifies the run that made a map, or None where nothing says so.
+
+    Raises:
+        InputError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        run: str | None = dataset.tags(ns="HRRSI").get("RUN")
+        return run
+
+
+def is_product(path: str | Path) -> bool:
+    """Return whether a raster is one of ours: a class map, its confidences, its probabilities.
+
+    Raises:
+        InputError: Not a readable raster.
+    """
+    with open_raster(path) as dataset:
+        return any(key.startswith(TAG) for key in dataset.tags())
+
+
+def stored_scores(
+    scores: npt.NDArray[Any], labels: npt.NDArray[np.uint8], dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    """Return scores as files hold them.
+
+    Args:
+        scores: (..., rows, width) float in [0, 1], or uint8 in steps of 0.004 (250 is 1).
+        labels: (rows, width), 255 where there is no data.
+        dtype: ``uint8`` or ``float32``.
+
+    Returns:
+        (..., rows, width): uint8 in steps of 0.004 with 255 where there is no data, or float32
+        in [0, 1] with NaN there.
+    """
+    are_steps = scores.dtype == np.uint8
+    empty = labels == IGNORE_INDEX
+    if np.dtype(dtype) == np.uint8:
+        stored = scores.copy() if are_steps else _steps(scores)
+        stored[..., empty] = IGNORE_INDEX
+        return stored
+    values = scores / np.float32(SCORE_STEPS) if are_steps else scores
+    stored = values.astype(np.float32)
+    stored[..., empty] = np.nan
+    return stored
+
+
+def empty_score(dtype: npt.DTypeLike) -> float:
+    """Return what stands where there is no data: 255 among bytes, else NaN."""
+    return IGNORE_INDEX if np.dtype(dtype) == np.uint8 else np.nan
+
+
+def empty_scores(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return stored scores of pixels without data."""
+    return np.full(shape, empty_score(dtype), dtype=dtype)
+
+
+@contextmanager
+def _gathered(
+    labels: LabelPyramid | Iterable[npt.NDArray[np.uint8]],
+    path: Path,
+    scene: Any,
+    num_classes: int,
+) -> Iterator[LabelPyramid]:
+    """Yield the labels as a complete pyramid, which strips become beside the map.
+
+    Raises:
+        OutputError: The disk is full.
+        ValueError: The labels don't cover the scene exactly.
+    """
+    if isinstance(labels, LabelPyramid):
+        _check_covers(labels, scene)
+        yield labels
+        return
+    # a folder of its own: who makes the strips may keep files beside the map, too
+    with scratch_folder(path.with_name(path.name + ".labels")) as folder:
+        pyramid = LabelPyramid(
+            folder, height=scene.height, width=scene.width, num_classes=num_classes
+        )
+        for strip in labels:
+            with write_errors(path, FREE_SPACE):
+                pyramid.append(strip)
+        _check_covers(pyramid, scene)
+        yield pyramid
+
+
+def _check_covers(labels: LabelPyramid, scene: Any) -> None:
+    if (labels.rows, labels.width) != (scene.height, scene.width):
+        raise ValueError(
+            f"labels of {labels.rows} x {labels.width} px for a scene of {scene.height} x "
+            f"{scene.width} px"
+        )
+
+
+def _steps(scores: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    scaled = scores * np.float32(SCORE_STEPS)
+    scaled += np.float32(0.5)
+    # rounding of sums may put a probability a hair outside of [0, 1]
+    steps: npt.NDArray[np.uint8] = np.clip(scaled, 0, SCORE_STEPS, out=scaled).astype(np.uint8)
+    return steps
 
 
 def _write(

@@ -10,6 +10,8 @@ from xml.etree import ElementTree as ET
 
 from hrrsi.classes import Colour
 
+_QML_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+
 # Field types and usages of GDAL's raster attribute tables (GDALRATFieldType, GDALRATFieldUsage).
 _INTEGER, _REAL, _STRING = "0", "1", "2"
 _RAT_FIELDS = (
@@ -20,6 +22,16 @@ _RAT_FIELDS = (
     ("Green", _INTEGER, "7"),
     ("Blue", _INTEGER, "8"),
 )
+# As QGIS makes it when it saves a style to a GeoPackage.
+_STYLES_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
+    f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
+    styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT,
+    owner TEXT(30), ui TEXT(30), update_time DATETIME
+)
+"""
+_ALWAYS = "1970-01-01T00:00:00.000Z"  # a time of writing would make every file another
 
 
 def qml_style(classes: Sequence[str], colours: Sequence[Colour]) -> str:
@@ -43,8 +55,7 @@ def qml_style(classes: Sequence[str], colours: Sequence[Colour]) -> str:
             color="#{:02x}{:02x}{:02x}".format(*colour),
             alpha="255",
         )
-    doctype = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    return doctype + _text(root)
+    return _QML_DOCTYPE + _text(root)
 
 
 def pam_xml(
@@ -82,23 +93,6 @@ def pam_xml(
     return _text(root)
 
 
-def _text(root: ET.Element) -> str:
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
-
-
-# As QGIS makes it when it saves a style to a GeoPackage.
-_STYLES_TABLE = """
-CREATE TABLE layer_styles (
-    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
-    f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
-    styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT,
-    owner TEXT(30), ui TEXT(30), update_time DATETIME
-)
-"""
-_ALWAYS = "1970-01-01T00:00:00.000Z"  # a time of writing would make every file another
-
-
 def polygon_style(classes: Sequence[str], colours: Sequence[Colour], attribute: str) -> str:
     """Return a QGIS style (QML): polygons filled by class, without outlines.
 
@@ -123,9 +117,7 @@ def polygon_style(classes: Sequence[str], colours: Sequence[Colour], attribute: 
         options = ET.SubElement(layer, "Option", type="Map")
         for key, value in {**properties, "style": "solid"}.items():
             ET.SubElement(options, "Option", type="QString", name=key, value=value)
-    ET.indent(root)
-    doctype = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    return doctype + ET.tostring(root, encoding="unicode") + "\n"
+    return _QML_DOCTYPE + _text(root)
 
 
 def add_default_style(geopackage: Path, layer: str, geometry_column: str, style: str) -> None:
@@ -143,3 +135,8 @@ def add_default_style(geopackage: Path, layer: str, geometry_column: str, style:
             "update_time) VALUES ('', '', ?, ?, 'classes', ?, '', 1, '', '', ?)",
             (layer, geometry_column, style, _ALWAYS),
         )
+
+
+def _text(root: ET.Element) -> str:
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"

@@ -21,6 +21,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
+Floats = npt.NDArray[np.float32]
+TAPS = 4  # two of the window itself, two of the window before it
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
 
 
@@ -201,26 +203,6 @@ def kept_logits(size: int, overlap: int, logit_stride: int) -> int:
     return count - int(first * (count - 1) / max(size - 1, 1))
 
 
-def _first_pixel(position: int, step: float) -> int:
-    """Return the scene's first pixel whose centre is at or after a position on the network's."""
-    return math.ceil(position * step - 0.5)
-
-
-def _interpolation(
-    positions: npt.NDArray[np.float64], size: int, count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return which two of `count` logits lie around positions in a window, and what each weighs.
-
-    The logits' outermost centres lie on the outermost pixels' (``align_corners=True``).
-    """
-    if count == 1 or size == 1:
-        taps = np.zeros((2, len(positions)), dtype=np.int64)
-        return taps, np.stack((np.ones(len(positions)), np.zeros(len(positions))))
-    place = np.clip(positions * ((count - 1) / (size - 1)), 0, count - 1)
-    lower = np.minimum(place.astype(np.int64), count - 2)
-    return np.stack((lower, lower + 1)), np.stack((1 - (place - lower), place - lower))
-
-
 def blocks_of_equal_size(rows: list[list[Block]], all_logits: int) -> list[list[Block]]:
     """Return blocks padded to those of the same kind, so that few kernels have to be compiled."""
     sizes: dict[int, tuple[int, int]] = {}
@@ -230,11 +212,6 @@ def blocks_of_equal_size(rows: list[list[Block]], all_logits: int) -> list[list[
         most = sizes.get(taps, (0, 0))
         sizes[taps] = max(most[0], pixels), max(most[1], logits)
     return [[block.padded(*sizes[len(block.taps)], all_logits) for block in row] for row in rows]
-
-
-Floats = npt.NDArray[np.float32]
-
-TAPS = 4  # two of the window itself, two of the window before it
 
 
 class Blended(NamedTuple):
@@ -294,6 +271,26 @@ class BlendKernel:
         if len(self._request.output_tensors) == 1:
             return Blended(labels, None)
         return Blended(labels, self._request.get_output_tensor(1).data)
+
+
+def _first_pixel(position: int, step: float) -> int:
+    """Return the scene's first pixel whose centre is at or after a position on the network's."""
+    return math.ceil(position * step - 0.5)
+
+
+def _interpolation(
+    positions: npt.NDArray[np.float64], size: int, count: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return which two of `count` logits lie around positions in a window, and what each weighs.
+
+    The logits' outermost centres lie on the outermost pixels' (``align_corners=True``).
+    """
+    if count == 1 or size == 1:
+        taps = np.zeros((2, len(positions)), dtype=np.int64)
+        return taps, np.stack((np.ones(len(positions)), np.zeros(len(positions))))
+    place = np.clip(positions * ((count - 1) / (size - 1)), 0, count - 1)
+    lower = np.minimum(place.astype(np.int64), count - 2)
+    return np.stack((lower, lower + 1)), np.stack((1 - (place - lower), place - lower))
 
 
 @lru_cache(maxsize=64)

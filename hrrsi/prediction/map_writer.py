@@ -74,86 +74,6 @@ class MapRecord:
         return tags
 
 
-def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[str, str]:
-    """Return what makes the maps of a run: version, network, weights, engine and options."""
-    shown = {
-        "window": options.window,
-        "overlap": options.effective_overlap,
-        "tta": options.augmentation if options.augmentation != "none" else None,
-        "bands": options.bands,
-        "nodata": options.nodata,
-        "scale": options.scale,
-        "height": None if options.height is None else PurePosixPath(str(options.height)).name,
-        "aoi": None if options.aoi is None else Path(options.aoi).name,
-        "resample": options.resample or None,
-    }
-    return {
-        "VERSION": __version__,
-        "MODEL": engine.meta.model,
-        "WEIGHTS": weights.name,
-        "WEIGHTS_SHA256": content_digest(weights),
-        "ENGINE": f"{engine.name}, precision {engine.precision}",
-        "OPTIONS": json.dumps({key: value for key, value in shown.items() if value is not None}),
-    }
-
-
-def map_identity(
-    source: SceneWindows,
-    scale: float,
-    device: str,
-    outputs: OutputOptions,
-    provenance: dict[str, str],
-) -> dict[str, Any]:
-    """Return all that labels and scores depend on, by the names that messages give it.
-
-    Args:
-        source: The open scene.
-        scale: The value that counts as full brightness.
-        device: What the engine computes on.
-        outputs: What is written.
-        provenance: From `run_provenance`.
-    """
-    scene = source.scene
-    heights = scene.height_model
-    of_heights = {} if heights is None else {"the height model": _file_states(heights.files)}
-    return {
-        "scene": str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path,
-        "the scene's files": _file_states(scene.dataset.files),
-        **of_heights,
-        "scale": scale,
-        "area of interest": None if source.area is None else source.area.digest,
-        "device": device,
-        "confidence": outputs.confidence,
-        "probabilities": outputs.probabilities,
-        **{key.lower().replace("_", " "): value for key, value in provenance.items()},
-    }
-
-
-def is_finished(files: Outputs, record: MapRecord) -> bool:
-    """Return whether an earlier run has made this very map.
-
-    Raises:
-        OutputExistsError: There is a map that another run made.
-    """
-    if not files.classes.exists():
-        return False
-    if run_of(files.classes) != record.digest:
-        raise OutputExistsError(
-            "exists already, and was made otherwise, or of another scene",
-            where=files.classes,
-            fix="give `overwrite` instead of `resume`, or another `out`",
-        )
-    scores = [path for path in (files.confidence, files.probabilities) if path is not None]
-    return not partial_map_folder(files.classes).exists() and all(p.exists() for p in scores)
-
-
-def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
-    """Return size and time of change of those files that are on this machine."""
-    files = [file for file in map(Path, names) if file.exists()]
-    states = [(file, file.stat()) for file in files]
-    return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
-
-
 class MapWriter:
     """Writes the files of one scene after the other.
 
@@ -284,6 +204,86 @@ class MapWriter:
         if files.zones is not None:
             zones.write_csv(files.zones)
         return zones
+
+
+def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[str, str]:
+    """Return what makes the maps of a run: version, network, weights, engine and options."""
+    shown = {
+        "window": options.window,
+        "overlap": options.effective_overlap,
+        "tta": options.augmentation if options.augmentation != "none" else None,
+        "bands": options.bands,
+        "nodata": options.nodata,
+        "scale": options.scale,
+        "height": None if options.height is None else PurePosixPath(str(options.height)).name,
+        "aoi": None if options.aoi is None else Path(options.aoi).name,
+        "resample": options.resample or None,
+    }
+    return {
+        "VERSION": __version__,
+        "MODEL": engine.meta.model,
+        "WEIGHTS": weights.name,
+        "WEIGHTS_SHA256": content_digest(weights),
+        "ENGINE": f"{engine.name}, precision {engine.precision}",
+        "OPTIONS": json.dumps({key: value for key, value in shown.items() if value is not None}),
+    }
+
+
+def map_identity(
+    source: SceneWindows,
+    scale: float,
+    device: str,
+    outputs: OutputOptions,
+    provenance: dict[str, str],
+) -> dict[str, Any]:
+    """Return all that labels and scores depend on, by the names that messages give it.
+
+    Args:
+        source: The open scene.
+        scale: The value that counts as full brightness.
+        device: What the engine computes on.
+        outputs: What is written.
+        provenance: From `run_provenance`.
+    """
+    scene = source.scene
+    heights = scene.height_model
+    of_heights = {} if heights is None else {"the height model": _file_states(heights.files)}
+    return {
+        "scene": str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path,
+        "the scene's files": _file_states(scene.dataset.files),
+        **of_heights,
+        "scale": scale,
+        "area of interest": None if source.area is None else source.area.digest,
+        "device": device,
+        "confidence": outputs.confidence,
+        "probabilities": outputs.probabilities,
+        **{key.lower().replace("_", " "): value for key, value in provenance.items()},
+    }
+
+
+def is_finished(files: Outputs, record: MapRecord) -> bool:
+    """Return whether an earlier run has made this very map.
+
+    Raises:
+        OutputExistsError: There is a map that another run made.
+    """
+    if not files.classes.exists():
+        return False
+    if run_of(files.classes) != record.digest:
+        raise OutputExistsError(
+            "exists already, and was made otherwise, or of another scene",
+            where=files.classes,
+            fix="give `overwrite` instead of `resume`, or another `out`",
+        )
+    scores = [path for path in (files.confidence, files.probabilities) if path is not None]
+    return not partial_map_folder(files.classes).exists() and all(p.exists() for p in scores)
+
+
+def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return size and time of change of those files that are on this machine."""
+    files = [file for file in map(Path, names) if file.exists()]
+    states = [(file, file.stat()) for file in files]
+    return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
 
 
 def _is_newer(path: Path, files: Outputs) -> bool:

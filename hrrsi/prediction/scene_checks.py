@@ -18,30 +18,6 @@ from hrrsi.scenes.value_scale import (
     unlike_training,
 )
 
-
-def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:
-    """Raise unless a height model is given where weights see one, and only there.
-
-    Args:
-        meta: What the weights say of themselves.
-        height: Where height models come from, or None.
-
-    Raises:
-        OptionError: One is missing, or one too many.
-    """
-    if meta.height and height is None:
-        raise OptionError(
-            "the weights see a height model as their last band",
-            fix="name it with `height`: a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
-        )
-    if height is not None and not meta.height:
-        raise OptionError(
-            "the weights see no height model",
-            parameter="height",
-            fix="leave it out, or give weights that were trained on heights",
-        ).at(f"`height={height}`")
-
-
 _RESOLUTION_FACTOR = 1.5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
 
@@ -81,7 +57,7 @@ class SceneChecks:
         self._meta = meta
         self._warned: set[object] = set()
 
-    def scale(self, scene: Scene, given: float | None) -> float:
+    def scale(self, scene: Scene, user_scale: float | None) -> float:
         """Return the value of full brightness, and warn where values look out of place.
 
         It is what the user says; for scenes of the weights' type what the scene declares, else the
@@ -89,14 +65,14 @@ class SceneChecks:
 
         Args:
             scene: The scene; nobody else may read it meanwhile.
-            given: The value that the user says, or None.
+            user_scale: The value that the user says, or None.
 
         Raises:
             InputError: The scene can't be read somewhere, or no pixel of it has a height.
         """
         meta = self._meta
         sample = scene_sample(scene)
-        scale = given
+        scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
         if scale is None:
@@ -189,3 +165,26 @@ class SceneChecks:
         if (kind, once_for) not in self._warned:
             self._warned.add((kind, once_for))
             warnings.warn(message, kind, stacklevel=2)
+
+
+def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:
+    """Raise unless a height model is given where weights see one, and only there.
+
+    Args:
+        meta: What the weights say of themselves.
+        height: Where height models come from, or None.
+
+    Raises:
+        OptionError: One is missing, or one too many.
+    """
+    if meta.height and height is None:
+        raise OptionError(
+            "the weights see a height model as their last band",
+            fix="name it with `height`: a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
+        )
+    if height is not None and not meta.height:
+        raise OptionError(
+            "the weights see no height model",
+            parameter="height",
+            fix="leave it out, or give weights that were trained on heights",
+        ).at(f"`height={height}`")

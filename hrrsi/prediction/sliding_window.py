@@ -29,6 +29,8 @@ from hrrsi.scenes.windows import Window, window_starts
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
 
+_READ_AHEAD = 8
+
 
 class Symmetry(NamedTuple):
     """A symmetry of the square.
@@ -87,9 +89,6 @@ def mean_logits(
             yield np.ascontiguousarray(np.mean(upright, axis=0, dtype=np.float32))
         else:
             yield None
-
-
-_READ_AHEAD = 8
 
 
 def predict_strips(

@@ -16,56 +16,6 @@ from hrrsi.errors import InputError
 from hrrsi.scenes.window_source import WindowSource
 from hrrsi.scenes.windows import Window
 
-
-def mirror_filled(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return a window whose pixels without data mirror those with data, along rows or columns.
-
-    A pixel at distance d from the nearest one with data in its row or column gets what lies d - 1
-    pixels on that one's other side. What finds nothing there is filled in further rounds from what
-    was filled before.
-
-    Args:
-        pixels: (bands, height, width).
-        valid: (height, width), which of them hold data, at least one.
-
-    Returns:
-        (bands, height, width) in the type of `pixels`.
-    """
-    height, width = valid.shape
-    # int16 is four times as fast, and holds twice any distance of windows up to 4096 px
-    kind = np.int16 if max(height, width) <= 4096 else np.int32
-    row, col = (places.astype(kind) for places in np.ogrid[:height, :width])
-    far = kind(max(height, width))
-    filled, has_value = pixels.copy(), valid
-    while not has_value.all():
-        left = col - np.maximum.accumulate(np.where(has_value, col, -far), axis=1)
-        right = _from_the_end(np.where(has_value, col, 2 * far), axis=1) - col
-        above = row - np.maximum.accumulate(np.where(has_value, row, -far), axis=0)
-        below = _from_the_end(np.where(has_value, row, 2 * far), axis=0) - row
-        across, down = np.minimum(left, right), np.minimum(above, below)
-        along_row = across <= down
-        # d pixels from an edge pixel lies what is d - 1 pixels on its other side
-        step = np.where(along_row, across, down)
-        step += step - 1
-        backwards = np.where(along_row, left <= right, above <= below)
-        np.negative(step, out=step, where=backwards)
-        to = np.where(along_row, col, row) + step
-        length = np.where(along_row, kind(width), kind(height))
-        usable = (to >= 0) & (to < length) & ~has_value
-        source = np.where(along_row, row, to).astype(np.int32) * width
-        source += np.where(along_row, to, col)
-        source[~usable] = 0
-        usable &= has_value.take(source)
-        for band in filled:
-            np.copyto(band, band.take(source), where=usable)
-        has_value = has_value | usable
-    return filled
-
-
-def _from_the_end(places: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
-    return np.flip(np.minimum.accumulate(np.flip(places, axis), axis=axis), axis)
-
-
 _IMPOSSIBLE = 1000
 # types that inference graphs take as they are; others are read as float32
 _GRAPH_TYPES = frozenset({"uint8", "int8", "uint16", "int16", "float32"})
@@ -121,34 +71,6 @@ def read_window(source: WindowSource, window: Window, scale: float) -> WindowPix
     return WindowPixels(filled, _on_map(source, part, valid))
 
 
-def _on_map(
-    source: WindowSource, window: Window, valid: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.bool_] | None:
-    """Return which of the map's pixels hold data, given which of the network's do."""
-    if source.step == 1 or not source.declares_nodata:
-        return valid
-    # a pixel of the network's may be valid for a part of what it covers
-    on_map = source.read_raster_valid(window)
-    return None if on_map.all() else on_map
-
-
-def _check_brightness(
-    source: WindowSource, values: npt.NDArray[np.floating[Any]], scale: float
-) -> None:
-    """Raise where a number can only be a mark of missing data.
-
-    Raises:
-        InputError: It is a thousand times full brightness.
-    """
-    for extreme in (values.min(), values.max()):
-        if abs(extreme) > _IMPOSSIBLE * scale:
-            raise InputError(
-                f"holds {extreme:g} where {scale:g} is full brightness",
-                where=source.path,
-                fix="name the value of pixels without data with `nodata`, or correct `scale`",
-            )
-
-
 def read_ahead(
     windows: Iterable[Window], read: Callable[[Window], WindowPixels], ahead: int
 ) -> Generator[WindowPixels, None, None]:
@@ -189,3 +111,80 @@ def read_ahead(
     finally:
         stopped.set()
         thread.join()
+
+
+def mirror_filled(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return a window whose pixels without data mirror those with data, along rows or columns.
+
+    A pixel at distance d from the nearest one with data in its row or column gets what lies d - 1
+    pixels on that one's other side. What finds nothing there is filled in further rounds from what
+    was filled before.
+
+    Args:
+        pixels: (bands, height, width).
+        valid: (height, width), which of them hold data, at least one.
+
+    Returns:
+        (bands, height, width) in the type of `pixels`.
+    """
+    height, width = valid.shape
+    # int16 is four times as fast, and holds twice any distance of windows up to 4096 px
+    kind = np.int16 if max(height, width) <= 4096 else np.int32
+    row, col = (places.astype(kind) for places in np.ogrid[:height, :width])
+    far = kind(max(height, width))
+    filled, has_value = pixels.copy(), valid
+    while not has_value.all():
+        left = col - np.maximum.accumulate(np.where(has_value, col, -far), axis=1)
+        right = _from_the_end(np.where(has_value, col, 2 * far), axis=1) - col
+        above = row - np.maximum.accumulate(np.where(has_value, row, -far), axis=0)
+        below = _from_the_end(np.where(has_value, row, 2 * far), axis=0) - row
+        across, down = np.minimum(left, right), np.minimum(above, below)
+        along_row = across <= down
+        # d pixels from an edge pixel lies what is d - 1 pixels on its other side
+        step = np.where(along_row, across, down)
+        step += step - 1
+        backwards = np.where(along_row, left <= right, above <= below)
+        np.negative(step, out=step, where=backwards)
+        to = np.where(along_row, col, row) + step
+        length = np.where(along_row, kind(width), kind(height))
+        usable = (to >= 0) & (to < length) & ~has_value
+        source = np.where(along_row, row, to).astype(np.int32) * width
+        source += np.where(along_row, to, col)
+        source[~usable] = 0
+        usable &= has_value.take(source)
+        for band in filled:
+            np.copyto(band, band.take(source), where=usable)
+        has_value = has_value | usable
+    return filled
+
+
+def _on_map(
+    source: WindowSource, window: Window, valid: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return which of the map's pixels hold data, given which of the network's do."""
+    if source.step == 1 or not source.declares_nodata:
+        return valid
+    # a pixel of the network's may be valid for a part of what it covers
+    on_map = source.read_raster_valid(window)
+    return None if on_map.all() else on_map
+
+
+def _check_brightness(
+    source: WindowSource, values: npt.NDArray[np.floating[Any]], scale: float
+) -> None:
+    """Raise where a number can only be a mark of missing data.
+
+    Raises:
+        InputError: It is a thousand times full brightness.
+    """
+    for extreme in (values.min(), values.max()):
+        if abs(extreme) > _IMPOSSIBLE * scale:
+            raise InputError(
+                f"holds {extreme:g} where {scale:g} is full brightness",
+                where=source.path,
+                fix="name the value of pixels without data with `nodata`, or correct `scale`",
+            )
+
+
+def _from_the_end(places: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    return np.flip(np.minimum.accumulate(np.flip(places, axis), axis=axis), axis)

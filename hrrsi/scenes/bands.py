@@ -88,15 +88,6 @@ def chosen_bands(
     return tuple(chosen)
 
 
-def _unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]:
-    colours = colour_bands(dataset)
-    if not trained or max(trained) > dataset.count:
-        return colours
-    are_first = list(trained) == list(range(1, len(trained) + 1))
-    # an alpha that comes first doesn't make the colours others
-    return colours if are_first and len(colours) == len(trained) else trained
-
-
 @bounded_block_cache()
 def scene_picture(
     name: str, bands: Sequence[int] | None, height: int, width: int
@@ -130,16 +121,6 @@ def scene_picture(
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
 
-def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return values as uint8, stretched between their 2nd and 98th percentile."""
-    if not valid.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = np.percentile(values[:, valid], (2, 98))
-    finite = np.where(valid, values, low).astype(np.float64)
-    stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
-    return (stretched * 255).astype(np.uint8)
-
-
 @cache
 def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which knows more letters than Pillow's own font.
@@ -152,3 +133,22 @@ def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(resources.files("hrrsi") / "scenes" / "fonts" / name), size)
+
+
+def _unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]:
+    colours = colour_bands(dataset)
+    if not trained or max(trained) > dataset.count:
+        return colours
+    are_first = list(trained) == list(range(1, len(trained) + 1))
+    # an alpha that comes first doesn't make the colours others
+    return colours if are_first and len(colours) == len(trained) else trained
+
+
+def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return values as uint8, stretched between their 2nd and 98th percentile."""
+    if not valid.any():
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = np.percentile(values[:, valid], (2, 98))
+    finite = np.where(valid, values, low).astype(np.float64)
+    stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
+    return (stretched * 255).astype(np.uint8)

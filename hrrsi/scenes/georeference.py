@@ -16,8 +16,9 @@ from rasterio.warp import transform as transform_coordinates
 from hrrsi.scenes.raster_opening import unified_gdal_errors
 
 Numbers = npt.NDArray[np.float64]
-
 _SAME_PLACE = 1e-3  # of a pixel
+# How far a projection's units may be from metres on the ground to count as them.
+_TRUE_TO_SCALE = 0.01
 
 
 class MapCoordinates(Protocol):
@@ -40,6 +41,127 @@ class MapCoordinates(Protocol):
 
     def pixel_area(self) -> float:
         """Return the area of the pixel at the centre, in square map units; 0 without a place."""
+
+
+class ExactAreas(NamedTuple):
+    """Areas of rows as whole numbers of a unit, whose sums are the same in any order.
+
+    Attributes:
+        units: (height,) int64, up to 2**30: no sum over 2**32 pixels overflows.
+        unit: Square metres.
+    """
+
+    units: npt.NDArray[np.int64]
+    unit: float
+
+
+def map_coordinates(dataset: Any) -> MapCoordinates:
+    """Return where the pixels of a rasterio dataset lie on the map.
+
+    Ground control points count where the raster has no transform; at least three are needed.
+    """
+    points, _ = dataset.gcps
+    if dataset.transform.is_identity and len(points) >= 3:
+        # points on a line fix no polynomial: as if there were none
+        with suppress(RasterioError), unified_gdal_errors():
+            return _ByControlPoints(dataset)
+    return _ByTransform(dataset)
+
+
+def has_transform(dataset: Any) -> bool:
+    """Return whether a rasterio dataset has a place on the map by its transform."""
+    return not dataset.transform.is_identity
+
+
+def is_same_grid(first: Any, second: Any) -> bool:
+    """Return whether two rasterio datasets lie on each other, pixel by pixel.
+
+    Of those of one size, that is taken for granted where not both have a transform.
+    """
+    if first.shape != second.shape:
+        return False
+    if not (has_transform(first) and has_transform(second)):
+        return True
+    if first.crs and second.crs and first.crs != second.crs:
+        return False
+    corners = [(0, 0), (second.width, 0), (0, second.height)]
+    places = [~second.transform @ (first.transform @ corner) for corner in corners]
+    return bool(np.abs(np.subtract(places, corners)).max() < _SAME_PLACE)
+
+
+def ground_resolution(dataset: Any) -> float | None:
+    """Return a rasterio dataset's ground sampling distance in metres per pixel, or None.
+
+    It is taken at the raster's centre, on the WGS 84 ellipsoid: the map units of a Web Mercator
+    are far from metres on the ground. Where a projection is true to within 1 %, as national grids
+    and UTM are, its own units count, so that 25 cm stay 25 cm. Ground control points count where
+    there is no transform.
+
+    A raster without CRS, or with one that has no place on the Earth, has no known resolution.
+    """
+    places = map_coordinates(dataset)
+    crs = places.crs
+    if crs is None or not (crs.is_geographic or crs.is_projected):
+        return None
+    pixel_area = places.pixel_area()
+    if not (pixel_area and np.isfinite(pixel_area)):
+        return None
+    columns = dataset.width / 2 + np.array([0.0, 1.0, 0.0])
+    rows = dataset.height / 2 + np.array([0.0, 0.0, 1.0])
+    x, y = places.of_pixels(columns, rows)
+    try:
+        with unified_gdal_errors():
+            longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
+    except RasterioError:  # the CRS does not reach there
+        return None
+    east, north = _metres_per_degree(np.asarray(latitudes[0]))
+    across, down = (
+        float(
+            np.hypot((longitudes[i] - longitudes[0]) * east, (latitudes[i] - latitudes[0]) * north)
+        )
+        for i in (1, 2)
+    )
+    on_the_ground = float(np.sqrt(across * down))
+    if crs.is_projected:
+        nominal = float(np.sqrt(pixel_area)) * float(crs.linear_units_factor[1])
+        if abs(on_the_ground / nominal - 1) < _TRUE_TO_SCALE:
+            return nominal
+    return on_the_ground if np.isfinite(on_the_ground) and on_the_ground else None
+
+
+def pixel_areas(dataset: Any) -> Numbers | None:
+    """Return the ground area of a pixel in each row of a rasterio dataset, in square metres.
+
+    Areas are taken on the WGS 84 ellipsoid, at the centre of each row: the square units of a Web
+    Mercator or of degrees are far from square metres on the ground, and differ from row to row.
+    Where a projection is true to within 1 % at the raster's centre, as national grids and UTM
+    are, its own units count, in all rows. Ground control points count where there is no
+    transform.
+
+    Returns:
+        (height,) float64, or None where the raster has no CRS or one without place on the Earth.
+    """
+    places = map_coordinates(dataset)
+    crs = places.crs
+    if crs is None or not (crs.is_geographic or crs.is_projected):
+        return None
+    if crs.is_projected:
+        nominal = places.pixel_area() * float(crs.linear_units_factor[1]) ** 2
+        there = _ground_areas(places, dataset.width, np.array([dataset.height / 2]))
+        if there is None or not nominal:
+            return None
+        if abs(np.sqrt(there[0] / nominal) - 1) < _TRUE_TO_SCALE:
+            return np.full(dataset.height, nominal)
+    return _ground_areas(places, dataset.width, np.arange(dataset.height) + 0.5)
+
+
+def exact_areas(areas: Numbers) -> ExactAreas:
+    """Return the areas of rows in units of 2**-30 of the largest one.
+
+    Where all are equal, a sum times the unit is the number of pixels times the area.
+    """
+    unit = float(areas.max()) / 2**30
+    return ExactAreas(np.rint(areas / unit).astype(np.int64), unit)
 
 
 class _ByTransform:
@@ -93,146 +215,7 @@ class _ByControlPoints:
         return abs(float((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
 
 
-def map_coordinates(dataset: Any) -> MapCoordinates:
-    """Return where the pixels of a rasterio dataset lie on the map.
-
-    Ground control points count where the raster has no transform; at least three are needed.
-    """
-    points, _ = dataset.gcps
-    if dataset.transform.is_identity and len(points) >= 3:
-        # points on a line fix no polynomial: as if there were none
-        with suppress(RasterioError), unified_gdal_errors():
-            return _ByControlPoints(dataset)
-    return _ByTransform(dataset)
-
-
-def has_transform(dataset: Any) -> bool:
-    """Return whether a rasterio dataset has a place on the map by its transform."""
-    return not dataset.transform.is_identity
-
-
-def is_same_grid(first: Any, second: Any) -> bool:
-    """Return whether two rasterio datasets lie on each other, pixel by pixel.
-
-    Of those of one size, that is taken for granted where not both have a transform.
-    """
-    if first.shape != second.shape:
-        return False
-    if not (has_transform(first) and has_transform(second)):
-        return True
-    if first.crs and second.crs and first.crs != second.crs:
-        return False
-    corners = [(0, 0), (second.width, 0), (0, second.height)]
-    places = [~second.transform @ (first.transform @ corner) for corner in corners]
-    return bool(np.abs(np.subtract(places, corners)).max() < _SAME_PLACE)
-
-
-# How far a projection's units may be from metres on the ground to count as them.
-TRUE_TO_SCALE = 0.01
-
-
-def ground_resolution(dataset: Any) -> float | None:
-    """Return a rasterio dataset's ground sampling distance in metres per pixel, or None.
-
-    It is taken at the raster's centre, on the WGS 84 ellipsoid: the map units of a Web Mercator
-    are far from metres on the ground. Where a projection is true to within 1 %, as national grids
-    and UTM are, its own units count, so that 25 cm stay 25 cm. Ground control points count where
-    there is no transform.
-
-    A raster without CRS, or with one that has no place on the Earth, has no known resolution.
-    """
-    places = map_coordinates(dataset)
-    crs = places.crs
-    if crs is None or not (crs.is_geographic or crs.is_projected):
-        return None
-    pixel_area = places.pixel_area()
-    if not (pixel_area and np.isfinite(pixel_area)):
-        return None
-    columns = dataset.width / 2 + np.array([0.0, 1.0, 0.0])
-    rows = dataset.height / 2 + np.array([0.0, 0.0, 1.0])
-    x, y = places.of_pixels(columns, rows)
-    try:
-        with unified_gdal_errors():
-            longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
-    except RasterioError:  # the CRS does not reach there
-        return None
-    east, north = metres_per_degree(np.asarray(latitudes[0]))
-    across, down = (
-        float(
-            np.hypot((longitudes[i] - longitudes[0]) * east, (latitudes[i] - latitudes[0]) * north)
-        )
-        for i in (1, 2)
-    )
-    on_the_ground = float(np.sqrt(across * down))
-    if crs.is_projected:
-        nominal = float(np.sqrt(pixel_area)) * float(crs.linear_units_factor[1])
-        if abs(on_the_ground / nominal - 1) < TRUE_TO_SCALE:
-            return nominal
-    return on_the_ground if np.isfinite(on_the_ground) and on_the_ground else None
-
-
-def metres_per_degree(
-    latitudes: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the lengths of a degree of longitude and of latitude on the WGS 84 ellipsoid."""
-    semi_major, eccentricity_squared = 6378137.0, 0.00669437999014
-    curvature = 1 - eccentricity_squared * np.sin(np.radians(latitudes)) ** 2
-    east = semi_major / np.sqrt(curvature) * np.cos(np.radians(latitudes))
-    north = semi_major * (1 - eccentricity_squared) / curvature**1.5
-    return np.radians(east), np.radians(north)
-
-
-Areas = npt.NDArray[np.float64]
-
-
-class ExactAreas(NamedTuple):
-    """Areas of rows as whole numbers of a unit, whose sums are the same in any order.
-
-    Attributes:
-        units: (height,) int64, up to 2**30: no sum over 2**32 pixels overflows.
-        unit: Square metres.
-    """
-
-    units: npt.NDArray[np.int64]
-    unit: float
-
-
-def pixel_areas(dataset: Any) -> Areas | None:
-    """Return the ground area of a pixel in each row of a rasterio dataset, in square metres.
-
-    Areas are taken on the WGS 84 ellipsoid, at the centre of each row: the square units of a Web
-    Mercator or of degrees are far from square metres on the ground, and differ from row to row.
-    Where a projection is true to within 1 % at the raster's centre, as national grids and UTM
-    are, its own units count, in all rows. Ground control points count where there is no
-    transform.
-
-    Returns:
-        (height,) float64, or None where the raster has no CRS or one without place on the Earth.
-    """
-    places = map_coordinates(dataset)
-    crs = places.crs
-    if crs is None or not (crs.is_geographic or crs.is_projected):
-        return None
-    if crs.is_projected:
-        nominal = places.pixel_area() * float(crs.linear_units_factor[1]) ** 2
-        there = _ground_areas(places, dataset.width, np.array([dataset.height / 2]))
-        if there is None or not nominal:
-            return None
-        if abs(np.sqrt(there[0] / nominal) - 1) < TRUE_TO_SCALE:
-            return np.full(dataset.height, nominal)
-    return _ground_areas(places, dataset.width, np.arange(dataset.height) + 0.5)
-
-
-def exact_areas(areas: Areas) -> ExactAreas:
-    """Return the areas of rows in units of 2**-30 of the largest one.
-
-    Where all are equal, a sum times the unit is the number of pixels times the area.
-    """
-    unit = float(areas.max()) / 2**30
-    return ExactAreas(np.rint(areas / unit).astype(np.int64), unit)
-
-
-def _ground_areas(places: MapCoordinates, width: int, rows: Areas) -> Areas | None:
+def _ground_areas(places: MapCoordinates, width: int, rows: Numbers) -> Numbers | None:
     """Return the ground area of a pixel in the middle of the width at some rows, or None."""
     columns = np.full_like(rows, width / 2)
     # left, right, top and bottom of each pixel
@@ -247,10 +230,19 @@ def _ground_areas(places: MapCoordinates, width: int, rows: Areas) -> Areas | No
     except RasterioError:  # the CRS does not reach there
         return None
     longitudes, latitudes = np.reshape(coordinates, (2, 4, -1))
-    east, north = metres_per_degree(latitudes.mean(axis=0))
+    east, north = _metres_per_degree(latitudes.mean(axis=0))
     degrees = longitudes[1::2] - longitudes[::2]
     degrees = np.where(np.abs(degrees) > 180, degrees - np.copysign(360, degrees), degrees)
     across_x, down_x = degrees * east
     across_y, down_y = (latitudes[1::2] - latitudes[::2]) * north
-    areas: Areas = np.abs(across_x * down_y - across_y * down_x)
+    areas: Numbers = np.abs(across_x * down_y - across_y * down_x)
     return areas if np.isfinite(areas).all() and areas.all() else None
+
+
+def _metres_per_degree(latitudes: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the lengths of a degree of longitude and of latitude on the WGS 84 ellipsoid."""
+    semi_major, eccentricity_squared = 6378137.0, 0.00669437999014
+    curvature = 1 - eccentricity_squared * np.sin(np.radians(latitudes)) ** 2
+    east = semi_major / np.sqrt(curvature) * np.cos(np.radians(latitudes))
+    north = semi_major * (1 - eccentricity_squared) / curvature**1.5
+    return np.radians(east), np.radians(north)

@@ -33,25 +33,25 @@ class HeightFiles:
     """The height models of scenes. Use `height_files`.
 
     Args:
-        given: As the user named them, for messages.
+        source: Where they come from, as the user says it, for messages.
         files: All of them; none of ``remote`` ones, which can't be listed.
-        kind: ``one`` for all scenes, a ``folder`` of them, those that fit a ``template``, or a
-            template of ``remote`` ones.
+        kind: A ``single`` one for all scenes, a ``folder`` of them, those that fit a ``template``,
+            or a template of ``remote`` ones.
     """
 
     def __init__(
         self,
-        given: str,
+        source: str,
         files: Iterable[HeightFile],
-        kind: Literal["one", "folder", "template", "remote"],
+        kind: Literal["single", "folder", "template", "remote"],
     ) -> None:
-        self._given = given
+        self._source = source
         self._files = list(files)
         self._kind = kind
 
     @property
     def paths(self) -> list[str]:
-        """The files that were found."""
+        """Their files; none of ``remote`` ones."""
         return [file.path for file in self._files]
 
     def of(self, scene: str, name: str | None = None) -> str:
@@ -70,7 +70,7 @@ class HeightFiles:
             raise InputError(
                 f"no height model fits the scene {name or PurePosixPath(scene).stem} "
                 f"(there are those of {examples})",
-                where=f"`height={self._given}`",
+                where=f"`height={self._source}`",
                 fix="add it, or write a template whose {} stands for the scene's name or number",
             )
         return match
@@ -82,10 +82,10 @@ class HeightFiles:
             InputError: Several fit.
         """
         stem = PurePosixPath(scene).stem
-        if self._kind == "one":
+        if self._kind == "single":
             return self._files[0].path
         if self._kind == "remote":
-            return _PLACEHOLDER.sub(lambda _: name or stem, self._given)
+            return _PLACEHOLDER.sub(lambda _: name or stem, self._source)
         ranks = [self._rank(file.name, stem, name) for file in self._files]
         best = max(ranks, default=0)
         if not best:
@@ -94,7 +94,7 @@ class HeightFiles:
         if len(fitting) > 1:
             raise InputError(
                 f"{fitting[0]} and {fitting[1]} both fit the scene {name or stem}",
-                where=f"`height={self._given}`",
+                where=f"`height={self._source}`",
                 fix="write a template that tells them apart, e.g. 'dsm/dsm_{}.tif'",
             )
         return fitting[0]
@@ -108,7 +108,7 @@ class HeightFiles:
         Raises:
             InputError: They do, and it is not meant for all.
         """
-        if self._kind == "one":
+        if self._kind == "single":
             return
         scene_of: dict[str, str] = {}
         for scene, name in scenes:
@@ -116,7 +116,7 @@ class HeightFiles:
             if match in scene_of:
                 raise InputError(
                     f"{match} fits two scenes, {scene_of[match]} and {name or scene}",
-                    where=f"`height={self._given}`",
+                    where=f"`height={self._source}`",
                     fix="write a template that tells them apart, e.g. 'dsm/dsm_{}.tif'",
                 )
             if match is not None:
@@ -131,11 +131,11 @@ class HeightFiles:
         return _part_length(stem, file)
 
 
-def height_files(given: str) -> HeightFiles:
+def height_files(source: str) -> HeightFiles:
     """Return the height models that a user names.
 
     Args:
-        given: One raster for all scenes; a folder, whose rasters fit scenes whose name theirs
+        source: One raster for all scenes; a folder, whose rasters fit scenes whose name theirs
             holds, or has the same numbers as (``dsm_area11.tif`` and ``top_area11.tif``); or a
             template such as ``dsm/dsm_{}.tif``, whose ``{}`` stands for the scene's name under a
             scheme, else for that of its file or a part of it with the last number in it (leading
@@ -144,19 +144,19 @@ def height_files(given: str) -> HeightFiles:
     Raises:
         InputError: There is no such file, no raster in the folder, or none that fits the template.
     """
-    if is_template(given):
-        if not is_local(given):
-            return HeightFiles(given, [], "remote")
-        matches = disk_matches(given)
+    if is_template(source):
+        if not is_local(source):
+            return HeightFiles(source, [], "remote")
+        matches = disk_matches(source)
         if matches and len(matches[0][0]) > 1:
             raise OptionError(
                 "has several placeholders", parameter="height", fix="leave one, e.g. {}"
-            ).at(f"`height={given}`")
+            ).at(f"`height={source}`")
         files = [HeightFile(next(iter(groups.values())), path) for groups, path in matches]
-        return template_files(given, files)
-    if not is_local(given):
-        return HeightFiles(given, [HeightFile(given, given)], "one")
-    path = Path(given)
+        return template_files(source, files)
+    if not is_local(source):
+        return HeightFiles(source, [HeightFile(source, source)], "single")
+    path = Path(source)
     if path.is_dir():
         files = [
             HeightFile(p.stem, str(p))
@@ -164,20 +164,20 @@ def height_files(given: str) -> HeightFiles:
             if p.suffix.lower() in _HEIGHT_SUFFIXES and not p.name.startswith(".") and p.is_file()
         ]
         if not files:
-            raise InputError("holds no rasters", where=given, fix="name a folder of height models")
-        return HeightFiles(given, files, "folder")
+            raise InputError("holds no rasters", where=source, fix="name a folder of height models")
+        return HeightFiles(source, files, "folder")
     if not path.exists():
         raise MissingInputError(
             "no such height model",
-            where=given,
+            where=source,
             fix="name a raster, a folder, or a template such as 'dsm/dsm_{}.tif'",
         )
-    return HeightFiles(given, [HeightFile(given, given)], "one")
+    return HeightFiles(source, [HeightFile(source, source)], "single")
 
 
-def is_template(given: str) -> bool:
+def is_template(source: str) -> bool:
     """Return whether a name holds a placeholder such as ``{}`` or ``{name}``."""
-    return _PLACEHOLDER.search(given) is not None
+    return _PLACEHOLDER.search(source) is not None
 
 
 def template_files(template: str, files: Iterable[HeightFile]) -> HeightFiles:

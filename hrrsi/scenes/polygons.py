@@ -101,13 +101,37 @@ class ScenePolygons:
         return result
 
 
-def _box(window: Window, margin: int = 0) -> Any:
-    return shapely.box(
-        window.col - margin,
-        window.row - margin,
-        window.col + window.width + margin,
-        window.row + window.height + margin,
-    )
+class AreaOfInterest:
+    """Which pixels of a scene lie in a polygon.
+
+    Args:
+        polygons: The polygons; without any, no pixel lies in it.
+    """
+
+    def __init__(self, polygons: ScenePolygons) -> None:
+        self._polygons = polygons
+        self._codes = np.ones(len(polygons.geometries), dtype=np.uint8)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the polygons' corners on the scene, by which two areas are told apart."""
+        content = b"".join(shapely.to_wkb(self._polygons.geometries))
+        return hashlib.sha256(content).hexdigest()
+
+    def touches(self, window: Window) -> bool:
+        """Return whether a polygon touches a window of the raster's own grid."""
+        return bool(self._polygons.near(window).size)
+
+    def inside(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window have their centre in a polygon.
+
+        Args:
+            window: On the raster's own grid.
+
+        Returns:
+            (height, width) bool.
+        """
+        return self._polygons.burned(window, self._codes, 0).view(np.bool_)
 
 
 def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None) -> ScenePolygons:
@@ -179,6 +203,27 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     return ScenePolygons(str(path), geometries, values, fids[present])
 
 
+def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
+    """Return the polygons of a vector file as a scene's area of interest.
+
+    Args:
+        path: Any vector file that GDAL reads, with one layer of polygons.
+        scene: The open scene; polygons in another CRS are reprojected to its.
+
+    Raises:
+        InputError: As `scene_polygons`, or no polygon lies on the scene.
+    """
+    polygons = scene_polygons(path, scene)
+    whole = Window(0, 0, *scene.shape)
+    if not len(polygons.geometries) or not polygons.near(whole).size:
+        raise InputError(
+            f"no polygon lies on {scene.path}",
+            where=path,
+            fix="check its CRS, or leave the scene out",
+        )
+    return AreaOfInterest(polygons)
+
+
 def _reprojected(
     geometries: npt.NDArray[Any],
     box: tuple[float, float, float, float],
@@ -239,55 +284,10 @@ def _plain(value: object) -> object:
     return value
 
 
-class AreaOfInterest:
-    """Which pixels of a scene lie in a polygon.
-
-    Args:
-        polygons: The polygons; without any, no pixel lies in it.
-    """
-
-    def __init__(self, polygons: ScenePolygons) -> None:
-        self._polygons = polygons
-        self._codes = np.ones(len(polygons.geometries), dtype=np.uint8)
-
-    @cached_property
-    def digest(self) -> str:
-        """A digest of the polygons' corners on the scene, by which two areas are told apart."""
-        content = b"".join(shapely.to_wkb(self._polygons.geometries))
-        return hashlib.sha256(content).hexdigest()
-
-    def touches(self, window: Window) -> bool:
-        """Return whether a polygon touches a window of the raster's own grid."""
-        return bool(self._polygons.near(window).size)
-
-    def inside(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Return which pixels of a window have their centre in a polygon.
-
-        Args:
-            window: On the raster's own grid.
-
-        Returns:
-            (height, width) bool.
-        """
-        return self._polygons.burned(window, self._codes, 0).view(np.bool_)
-
-
-def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
-    """Return the polygons of a vector file as a scene's area of interest.
-
-    Args:
-        path: Any vector file that GDAL reads, with one layer of polygons.
-        scene: The open scene; polygons in another CRS are reprojected to its.
-
-    Raises:
-        InputError: As `scene_polygons`, or no polygon lies on the scene.
-    """
-    polygons = scene_polygons(path, scene)
-    whole = Window(0, 0, *scene.shape)
-    if not len(polygons.geometries) or not polygons.near(whole).size:
-        raise InputError(
-            f"no polygon lies on {scene.path}",
-            where=path,
-            fix="check its CRS, or leave the scene out",
-        )
-    return AreaOfInterest(polygons)
+def _box(window: Window, margin: int = 0) -> Any:
+    return shapely.box(
+        window.col - margin,
+        window.row - margin,
+        window.col + window.width + margin,
+        window.row + window.height + margin,
+    )

@@ -15,72 +15,6 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from hrrsi.errors import InputError, MissingInputError
 
-# GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
-# then reads zeros in its place without a word. So mosaics of such files are not read again.
-_failed: set[str] = set()
-
-
-def require_mosaic_files(dataset: Any, where: str) -> None:
-    """Raise unless the files of a mosaic, and of the mosaics in it, are there.
-
-    Args:
-        dataset: An open VRT.
-        where: Its name, for messages.
-
-    Raises:
-        InputError: A file on this machine is missing, or an earlier mosaic of this process failed
-            over one of the files.
-    """
-    files = _files(dataset, {where})
-    missing = [name for name in files if is_local(name) and not Path(name).exists()]
-    if missing:
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingInputError(
-            f"refers to {missing[0]}{rest}, which {'are' if rest else 'is'} not there",
-            where=where,
-            fix="correct the paths in it, or make it anew",
-        )
-    unreadable = [name for name in files if name in _failed]
-    if unreadable:
-        raise InputError(
-            f"refers to {unreadable[0]}, which could not be read for another mosaic",
-            where=where,
-            fix="check that file, and map this scene in a new process",
-        )
-
-
-def remember_failure(dataset: Any, cause: str) -> None:
-    """Keep in mind which file of a mosaic could not be read, or all where that is not clear."""
-    files = _files(dataset, {dataset.name})
-    named = [name for name in files if Path(name).name in cause]
-    _failed.update(named or files)
-
-
-def is_local(name: str) -> bool:
-    """Return whether a name is a path on this machine, not ``/vsi...`` or a URL."""
-    return not name.startswith("/vsi") and "://" not in name
-
-
-def _files(dataset: Any, mosaics: set[str]) -> list[str]:
-    """Return the files of a mosaic and of those in it, without the mosaics themselves."""
-    files: list[str] = []
-    for name in dataset.files:
-        if name in mosaics:
-            continue
-        mosaics.add(name)
-        if not name.lower().endswith(".vrt") or not (is_local(name) and Path(name).exists()):
-            files.append(name)
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(name) as inner:
-                    files += _files(inner, mosaics)
-        except RasterioError:
-            files.append(name)
-    return files
-
-
 # GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG
 # returns noise instead of an error where the file is cut; by default it waits forever for a server
 # that says nothing, and never tries twice.
@@ -94,9 +28,12 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
+
+# GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
+# then reads zeros in its place without a word. So mosaics of such files are not read again.
+_failed: set[str] = set()
 
 
 @contextmanager
@@ -171,6 +108,67 @@ def unified_gdal_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise RasterioError(str(error)) from error
+
+
+def require_mosaic_files(dataset: Any, where: str) -> None:
+    """Raise unless the files of a mosaic, and of the mosaics in it, are there.
+
+    Args:
+        dataset: An open VRT.
+        where: Its name, for messages.
+
+    Raises:
+        InputError: A file on this machine is missing, or an earlier mosaic of this process failed
+            over one of the files.
+    """
+    files = _files(dataset, {where})
+    missing = [name for name in files if is_local(name) and not Path(name).exists()]
+    if missing:
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingInputError(
+            f"refers to {missing[0]}{rest}, which {'are' if rest else 'is'} not there",
+            where=where,
+            fix="correct the paths in it, or make it anew",
+        )
+    unreadable = [name for name in files if name in _failed]
+    if unreadable:
+        raise InputError(
+            f"refers to {unreadable[0]}, which could not be read for another mosaic",
+            where=where,
+            fix="check that file, and map this scene in a new process",
+        )
+
+
+def remember_failure(dataset: Any, cause: str) -> None:
+    """Keep in mind which file of a mosaic could not be read, or all where that is not clear."""
+    files = _files(dataset, {dataset.name})
+    named = [name for name in files if Path(name).name in cause]
+    _failed.update(named or files)
+
+
+def is_local(name: str) -> bool:
+    """Return whether a name is a path on this machine, not ``/vsi...`` or a URL."""
+    return not name.startswith("/vsi") and "://" not in name
+
+
+def _files(dataset: Any, mosaics: set[str]) -> list[str]:
+    """Return the files of a mosaic and of those in it, without the mosaics themselves."""
+    files: list[str] = []
+    for name in dataset.files:
+        if name in mosaics:
+            continue
+        mosaics.add(name)
+        if not name.lower().endswith(".vrt") or not (is_local(name) and Path(name).exists()):
+            files.append(name)
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(name) as inner:
+                    files += _files(inner, mosaics)
+        except RasterioError:
+            files.append(name)
+    return files
 
 
 def _not_opened(name: str, error: RasterioError) -> InputError:

@@ -18,7 +18,6 @@ _SIDE = 512  # pixels along the longer side that a sample has at least, where th
 _LARGEST_SIDE = 4 * _SIDE
 _PIECE = 64
 _PIECES = (8, 24)  # along each axis; more only where the first hold no data
-
 # Ends of value ranges that are in use, with what they are called.
 _RANGES = (
     (255.0, "8-bit values"),
@@ -33,7 +32,6 @@ _RANGES = (
 _BEYOND = 1.05
 _HIGH_PERCENTILE = 99.9
 _BRIGHT_PERCENTILE = 99.5
-
 _FAR = 1.5
 _TINTED = 0.5
 
@@ -114,38 +112,6 @@ def scene_sample(scene: Scene) -> SceneSample:
     )
 
 
-class _Values(NamedTuple):
-    """(bands, pixels) of pixels with data, and how many more only lack a height."""
-
-    values: npt.NDArray[np.float64]
-    without_height: int
-
-
-def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
-    every = slice(None, None, 2 if thin else 1)
-    pixels = scene.read(window)
-    valid = scene.read_valid(window, pixels)[every, every]
-    heightless = scene.without_height(window, pixels)
-    values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
-    return _Values(values, 0 if heightless is None else int(heightless[every, every].sum()))
-
-
-def _spread(length: int, pieces: int) -> list[int]:
-    last = max(0, length - _PIECE)
-    return sorted({round(last * i / (pieces - 1)) for i in range(pieces)})
-
-
-def _declared_bits(scene: Scene) -> int | None:
-    text: Any = scene.dataset.tags(scene.bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
-    return int(text) if text and np.dtype(scene.dtype).kind in "iu" else None
-
-
-def _declared_unit(scene: Scene) -> float | None:
-    units = {float(scene.dataset.scales[band - 1]) for band in scene.bands}
-    unit = units.pop()
-    return unit if not units and unit not in (0.0, 1.0) and unit > 0 else None
-
-
 def check_scale(scale: float | None) -> None:
     """Raise unless a value can be full brightness.
 
@@ -172,23 +138,9 @@ def declared_scale(scene: Scene) -> EstimatedScale | None:
     return _declared(_declared_bits(scene), _declared_unit(scene))
 
 
-def known_scale(scene: Scene) -> EstimatedScale | None:
+def nominal_scale(scene: Scene) -> EstimatedScale | None:
     """Return what a scene declares (`declared_scale`), else 255 of uint8, else None."""
     return declared_scale(scene) or _of_type(scene.dtype)
-
-
-def _of_type(dtype: str) -> EstimatedScale | None:
-    return EstimatedScale(255.0, "of the type uint8") if dtype == "uint8" else None
-
-
-def _declared(bits: int | None, unit: float | None) -> EstimatedScale | None:
-    if unit is not None:
-        return EstimatedScale(float(f"{1 / unit:.9g}"), f"the file declares a scale of {unit:g}")
-    if bits is not None:
-        return EstimatedScale(
-            float(2**bits - 1), f"the file says that it holds {bits} bits a value"
-        )
-    return None
 
 
 def estimated_scale(sample: SceneSample) -> EstimatedScale:
@@ -196,7 +148,7 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
 
     In this order:
 
-    1. What is known without looking at values (`known_scale`).
+    1. What can be said without looking at values (`nominal_scale`).
     2. Floating-point values of which 99.9 % lie below 1.05 are 1.
     3. Where the value below which 99.9 % lie is at most a twentieth beyond the end of a range in
        use (8, 10, 11 or 12 bits, reflectance times 10000, 14 or 16 bits, all of int16) and above
@@ -209,9 +161,9 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
     Args:
         sample: From `scene_sample`.
     """
-    without_sample = _declared(sample.bits, sample.unit) or _of_type(sample.dtype)
-    if without_sample is not None:
-        return without_sample
+    nominal = _declared(sample.bits, sample.unit) or _of_type(sample.dtype)
+    if nominal is not None:
+        return nominal
     kind = np.dtype(sample.dtype).kind
     lit = sample.values[sample.values > 0]
     if not lit.size:
@@ -311,6 +263,52 @@ def heights_unlike_training(
         "they are of the same kind (above the ground, or above the sea) and unit, and expect worse "
         "maps"
     )
+
+
+class _Values(NamedTuple):
+    """(bands, pixels) of pixels with data, and how many more only lack a height."""
+
+    values: npt.NDArray[np.float64]
+    without_height: int
+
+
+def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
+    every = slice(None, None, 2 if thin else 1)
+    pixels = scene.read(window)
+    valid = scene.read_valid(window, pixels)[every, every]
+    heightless = scene.without_height(window, pixels)
+    values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
+    return _Values(values, 0 if heightless is None else int(heightless[every, every].sum()))
+
+
+def _spread(length: int, pieces: int) -> list[int]:
+    last = max(0, length - _PIECE)
+    return sorted({round(last * i / (pieces - 1)) for i in range(pieces)})
+
+
+def _declared_bits(scene: Scene) -> int | None:
+    text: Any = scene.dataset.tags(scene.bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
+    return int(text) if text and np.dtype(scene.dtype).kind in "iu" else None
+
+
+def _declared_unit(scene: Scene) -> float | None:
+    units = {float(scene.dataset.scales[band - 1]) for band in scene.bands}
+    unit = units.pop()
+    return unit if not units and unit not in (0.0, 1.0) and unit > 0 else None
+
+
+def _of_type(dtype: str) -> EstimatedScale | None:
+    return EstimatedScale(255.0, "of the type uint8") if dtype == "uint8" else None
+
+
+def _declared(bits: int | None, unit: float | None) -> EstimatedScale | None:
+    if unit is not None:
+        return EstimatedScale(float(f"{1 / unit:.9g}"), f"the file declares a scale of {unit:g}")
+    if bits is not None:
+        return EstimatedScale(
+            float(2**bits - 1), f"the file says that it holds {bits} bits a value"
+        )
+    return None
 
 
 def _list(numbers: npt.NDArray[np.float64]) -> str:

@@ -87,6 +87,43 @@ def label_bytes(
     return _png_bytes(image, compress_level=6)
 
 
+def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any]:
+    """Return a patch's image as (bands, size, size) in the type of the dataset's patches.
+
+    Args:
+        patch: The patch.
+        description: What the dataset says of its patches.
+
+    Raises:
+        InputError: The file can't be read, or has another size or other bands.
+    """
+    return _pixels(patch.image, description.patch_size, len(description.band_names))
+
+
+def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.uint8]:
+    """Return a patch's label as (size, size) uint8: class indices, 255 where ignored.
+
+    Args:
+        patch: The patch.
+        description: What the dataset says of its patches.
+
+    Raises:
+        InputError: The file can't be read, has another size, or holds an index that is no class.
+    """
+    label: npt.NDArray[np.uint8] = _pixels(patch.label, description.patch_size, 1)[0]
+    classes = len(description.classes)
+    unknown = (label >= classes) & (label != IGNORE_INDEX)
+    if unknown.any():
+        row, col = np.argwhere(unknown)[0]
+        raise InputError(
+            f"holds the class index {label[row, col]} at row {row}, column {col}, where the "
+            f"dataset has {classes} classes",
+            where=patch.label,
+            fix=TILE_AGAIN,
+        )
+    return label
+
+
 def _png_bytes(image: Image.Image, *, compress_level: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=compress_level)
@@ -126,43 +163,6 @@ def _tiff_bytes(
                 dataset.write_colormap(1, palette)
         content: bytes = memory.read()
     return content
-
-
-def read_image(patch: Patch, description: DatasetDescription) -> npt.NDArray[Any]:
-    """Return a patch's image as (bands, size, size) in the type of the dataset's patches.
-
-    Args:
-        patch: The patch.
-        description: What the dataset says of its patches.
-
-    Raises:
-        InputError: The file can't be read, or has another size or other bands.
-    """
-    return _pixels(patch.image, description.patch_size, len(description.band_names))
-
-
-def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.uint8]:
-    """Return a patch's label as (size, size) uint8: class indices, 255 where ignored.
-
-    Args:
-        patch: The patch.
-        description: What the dataset says of its patches.
-
-    Raises:
-        InputError: The file can't be read, has another size, or holds an index that is no class.
-    """
-    label: npt.NDArray[np.uint8] = _pixels(patch.label, description.patch_size, 1)[0]
-    classes = len(description.classes)
-    unknown = (label >= classes) & (label != IGNORE_INDEX)
-    if unknown.any():
-        row, col = np.argwhere(unknown)[0]
-        raise InputError(
-            f"holds the class index {label[row, col]} at row {row}, column {col}, where the "
-            f"dataset has {classes} classes",
-            where=patch.label,
-            fix=TILE_AGAIN,
-        )
-    return label
 
 
 def _pixels(path: Path, size: int, bands: int) -> npt.NDArray[Any]:

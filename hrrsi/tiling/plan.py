@@ -16,7 +16,7 @@ from hrrsi.labels.splits import Part, SceneSplit, scene_split
 from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
-from hrrsi.scenes.value_scale import known_scale
+from hrrsi.scenes.value_scale import nominal_scale
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.dataset import band_names
 from hrrsi.tiling.options import TileOptions
@@ -210,7 +210,7 @@ def _scene(
         dtype = _patch_type(scene)
         if first is not None:
             _require_alike(scene, dtype, first)
-        scale = known_scale(scene)
+        scale = nominal_scale(scene)
         patch_area(options.aoi, scene)
         with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown):
             grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)

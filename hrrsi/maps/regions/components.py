@@ -12,6 +12,10 @@ from hrrsi.classes import IGNORE_INDEX
 
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint8]
+# A corner's code: whether its horizontal edge goes right, its vertical edge down, and whether
+# who walks around the component clockwise, as seen on the screen, leaves it horizontally.
+_RIGHT, _DOWN, _LEAVES_HORIZONTALLY = 4, 2, 1
+_BITS = 3
 
 
 class StripRuns:
@@ -82,7 +86,7 @@ class StripRuns:
         return upper[same], lower[same]
 
     def borders(self) -> tuple[Integers, Integers, Integers]:
-        """Return the borders between runs of different classes: (one, other, length in pixels).
+        """Return the borders between runs of different classes: (first, second, length in pixels).
 
         Those within the row above are left out: they belong to the strip above.
         """
@@ -122,25 +126,25 @@ def strip_components(runs: StripRuns, open_component: Integers) -> tuple[int, In
     )
 
 
-def connected_components(count: int, one: Integers, other: Integers) -> tuple[int, Integers]:
+def connected_components(count: int, first: Integers, second: Integers) -> tuple[int, Integers]:
     """Return how many connected components a graph has, and the component of each node.
 
     Components are numbered by their first nodes.
 
     Args:
         count: Number of nodes.
-        one: (edges,) a node of each edge.
-        other: (edges,) the other.
+        first: (edges,) a node of each edge.
+        second: (edges,) the other.
     """
     parent = np.arange(count)
-    while one.size:
-        low, high = np.minimum(one, other), np.maximum(one, other)
+    while first.size:
+        low, high = np.minimum(first, second), np.maximum(first, second)
         np.minimum.at(parent, high, low)  # both are roots, so this hangs trees below lower ones
         while not np.array_equal(grandparent := parent[parent], parent):
             parent = grandparent
-        one, other = parent[low], parent[high]
-        apart = one != other
-        one, other = one[apart], other[apart]
+        first, second = parent[low], parent[high]
+        apart = first != second
+        first, second = first[apart], second[apart]
     is_root = parent == np.arange(count)
     number = np.cumsum(is_root) - 1
     return int(is_root.sum()), number[parent]
@@ -177,12 +181,6 @@ def even_strips(strips: Iterable[Labels], height: int, width: int, rows: int) ->
         raise ValueError(f"strips end at row {done + waiting} of {height}")
     if parts:
         yield np.concatenate(parts)
-
-
-# A corner's code: whether its horizontal edge goes right, its vertical edge down, and whether
-# who walks around the component clockwise, as seen on the screen, leaves it horizontally.
-_RIGHT, _DOWN, _LEAVES_HORIZONTALLY = 4, 2, 1
-_BITS = 3
 
 
 def corners(runs: StripRuns, first_row: int, width: int) -> tuple[Integers, Integers]:

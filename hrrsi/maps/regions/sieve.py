@@ -298,10 +298,10 @@ class _Sieve:
 
         Components that only decided ones surround need no region: they get their class at once.
         """
-        one, other, length = runs.borders()
-        one, other = component[one], component[other]
+        first_run, second_run, length = runs.borders()
+        first, second = component[first_run], component[second_run]
         length = np.concatenate((length, length))
-        this, that = np.concatenate((one, other)), np.concatenate((other, one))
+        this, that = np.concatenate((first, second)), np.concatenate((second, first))
         to_decided = ~decided[this] & decided[that]
         among = ~decided[this] & ~decided[that]
         needs_region = np.zeros(len(decided), dtype=bool)
@@ -324,8 +324,8 @@ class _Sieve:
             border[c] = border.get(c, 0) + t
         number, label, total = number[~slow], label[~slow], total[~slow]
         best = np.lexsort((label, -total, number))
-        _, first = np.unique(number[best], return_index=True)
-        held.classes[number[best][first]] = label[best][first]
+        _, foremost = np.unique(number[best], return_index=True)
+        held.classes[number[best][foremost]] = label[best][foremost]
 
         number, beside, total = _totals(this[among], that[among], len(decided), length[among])
         for n, m, t in zip(number.tolist(), beside.tolist(), total.tolist(), strict=True):
@@ -351,11 +351,11 @@ class _Sieve:
                 region.decide()
 
 
-def _merged(one: _Region, other: _Region) -> _Region:
+def _merged(first: _Region, second: _Region) -> _Region:
     """Return the region that two of one class make up."""
-    if one is other:
-        return one
-    small, large = sorted((one, other), key=lambda r: len(r.neighbours) + len(r.parts))
+    if first is second:
+        return first
+    small, large = sorted((first, second), key=lambda r: len(r.neighbours) + len(r.parts))
     large.absorb(small)
     return large
 
@@ -367,10 +367,17 @@ def _undecided(region: _Region | None) -> _Region | None:
 
 
 def _totals(
-    one: Integers, other: Integers, others: int, lengths: Integers
+    first: Integers, second: Integers, second_stop: int, lengths: Integers
 ) -> tuple[Integers, Integers, Integers]:
-    """Return the distinct pairs of `one` and `other`, in order, and the sum of lengths of each."""
-    pairs, position = np.unique(one * others + other, return_inverse=True)
+    """Return the distinct pairs, in order, and the sum of lengths of each.
+
+    Args:
+        first: (pairs,) one number of each.
+        second: (pairs,) the other, below `second_stop`.
+        second_stop: The end of the other's range.
+        lengths: (pairs,) of each.
+    """
+    pairs, position = np.unique(first * second_stop + second, return_inverse=True)
     total = np.zeros(len(pairs), dtype=np.int64)
     np.add.at(total, position, lengths)
-    return pairs // others, pairs % others, total
+    return pairs // second_stop, pairs % second_stop, total
