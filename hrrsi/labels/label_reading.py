@@ -18,9 +18,9 @@ from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, PolygonLab
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
-from hrrsi.scenes.pixel_reader import PixelReader
+from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
-from hrrsi.scenes.scene import Scene, rasterio_window
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it

@@ -17,8 +17,8 @@ from hrrsi.files import replacing, scratch_folder
 from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, write_errors
 from hrrsi.maps.styles import pam_xml, qml_style
+from hrrsi.scenes.pixel_reader import rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
-from hrrsi.scenes.scene import rasterio_window
 from hrrsi.scenes.windows import Window
 
 TAG = "HRRSI_"  # what our tags begin with

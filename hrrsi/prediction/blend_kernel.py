@@ -22,7 +22,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 Floats = npt.NDArray[np.float32]
-TAPS = 4  # two of the window itself, two of the window before it
+_TAPS = 4  # two of the window itself, two of the window before it
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
 
 
@@ -152,8 +152,8 @@ class Axis:
         self.pixels = np.arange(self.first, stop) - math.floor(span.window * step)
         share = blend_share(centres - span.start, span.shared)
         taps, weights = _interpolation(centres - 0.5 - span.window, size, count)
-        self.taps = np.zeros((TAPS, len(centres)), dtype=np.int32)
-        self.weights = np.zeros((TAPS, len(centres)), dtype=np.float32)
+        self.taps = np.zeros((_TAPS, len(centres)), dtype=np.int32)
+        self.weights = np.zeros((_TAPS, len(centres)), dtype=np.float32)
         self.taps[:2] = taps + kept
         self.weights[:2] = weights * share
         if span.previous is not None and kept:
@@ -168,7 +168,7 @@ class Axis:
         ends = [*range(shared, len(self.pixels), _ROWS_AT_ONCE), len(self.pixels)]
         blocks = []
         for first, stop in pairwise([0, *ends] if shared else ends):
-            count = TAPS if stop <= shared else 2
+            count = _TAPS if stop <= shared else 2
             taps = self.taps[:count, first:stop]
             blocks.append(
                 Block(

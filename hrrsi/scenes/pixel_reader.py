@@ -130,7 +130,7 @@ class PixelReader:
     def _more_rows(
         self, window: Window, overlap: npt.NDArray[Any], *, masks: bool
     ) -> npt.NDArray[Any]:
-        """Return whole rows from a window's first one on, of which the first are known already.
+        """Return whole rows from a window's first one on, of which the first are in memory already.
 
         They end where blocks end, if so many can be kept: then no block is decoded twice.
         """
@@ -152,7 +152,7 @@ class PixelReader:
     def _read(
         self, window: Window, *, masks: bool, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
-        place = RasterioWindow(window.col, window.row, window.width, window.height)
+        place = rasterio_window(window)
         try:
             if masks and self._alpha:
                 array: npt.NDArray[Any] = self._dataset.read(self._alpha, window=place, out=out)
@@ -172,6 +172,11 @@ class PixelReader:
         except RasterioError as error:
             raise _unreadable(self._dataset, self._where, window, error) from error
         return array
+
+
+def rasterio_window(window: Window) -> RasterioWindow:
+    """Return a window in rasterio's terms."""
+    return RasterioWindow(window.col, window.row, window.width, window.height)
 
 
 def open_band_datasets(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.scenes.bands import chosen_bands
 from hrrsi.scenes.georeference import ground_resolution
@@ -168,11 +167,6 @@ class Scene:
         if np.issubdtype(pixels.dtype, np.floating):
             valid &= np.isfinite(pixels).all(axis=0)
         return valid
-
-
-def rasterio_window(window: Window) -> RasterioWindow:
-    """Return a window in rasterio's terms."""
-    return RasterioWindow(window.col, window.row, window.width, window.height)
 
 
 @contextmanager
