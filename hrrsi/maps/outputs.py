@@ -166,9 +166,9 @@ def scene_outputs(
                 path,
                 beside("confidence.tif") if confidence else None,
                 beside("probabilities.tif") if probabilities else None,
-                _named(vector, path, VECTOR_SUFFIXES, len(maps)),
+                _file_beside(vector, path, VECTOR_SUFFIXES, len(maps)),
                 beside("zones.csv") if zones else None,
-                _named(preview, path, (".png",), len(maps)),
+                _file_beside(preview, path, (".png",), len(maps)),
             )
         )
     for files in outputs:
@@ -211,25 +211,26 @@ def check_outputs(
                 refuse_existing(output, overwrite=overwrite)
 
 
-def _named(
+def _file_beside(
     value: str | Path | None, path: Path, suffixes: Sequence[str], scenes: int
 ) -> Path | None:
+    """Return the file that a value names: by its name, or by its kind alone beside a map."""
     if value is None:
         return None
     if f".{value}".lower() in suffixes:
         return path.with_suffix(f".{value}".lower())
-    path_named = Path(value)
-    if path_named.suffix.lower() not in suffixes:
+    file = Path(value)
+    if file.suffix.lower() not in suffixes:
         raise OutputError(
             f"is none of {', '.join(suffixes)}",
-            where=path_named,
+            where=file,
             fix="choose one by the ending of the name",
         )
     if scenes > 1:
-        kind = path_named.suffix[1:]
+        kind = file.suffix[1:]
         raise OutputError(
             f"is one file for {scenes} scenes",
-            where=path_named,
+            where=file,
             fix=f"give {kind} alone: each map gets one beside it",
         )
-    return path_named
+    return file

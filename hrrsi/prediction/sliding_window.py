@@ -43,13 +43,13 @@ class Symmetry(NamedTuple):
     turns: int
     flipped: bool
 
-    def seen(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def view(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return (bands, height, width) pixels as the network shall see them."""
         turned = np.rot90(pixels[:, :, ::-1] if self.flipped else pixels, self.turns, axes=(1, 2))
         return np.ascontiguousarray(turned)
 
-    def undone(self, logits: Floats) -> Floats:
-        """Return (classes, rows, columns) logits of what was `seen` in the scene's orientation."""
+    def upright(self, logits: Floats) -> Floats:
+        """Return (classes, rows, columns) logits of a `view` in the scene's orientation."""
         turned = np.rot90(logits, -self.turns, axes=(1, 2))
         return turned[:, :, ::-1] if self.flipped else turned
 
@@ -81,9 +81,9 @@ def mean_logits(
     for first in logits:
         views = [first, *islice(logits, len(symmetry_group) - 1)]
         upright = [
-            symmetry.undone(each)
-            for symmetry, each in zip(symmetry_group, views, strict=True)
-            if each is not None
+            symmetry.upright(view)
+            for symmetry, view in zip(symmetry_group, views, strict=True)
+            if view is not None
         ]
         if upright:
             yield np.ascontiguousarray(np.mean(upright, axis=0, dtype=np.float32))
@@ -195,7 +195,7 @@ def _strips(
                 valid.append(window_read.valid)
                 for symmetry in symmetry_group:
                     pixels = window_read.pixels
-                    yield None if pixels is None else symmetry.seen(pixels)
+                    yield None if pixels is None else symmetry.view(pixels)
 
         with closing(engine.logits(network_views(), *meta.normalisation(scale))) as logits:
             means = mean_logits(logits, symmetry_group)

@@ -107,22 +107,22 @@ def tiling_sources(
         InputError: As `load_scheme`, `labelled_scenes` and `scene_split`.
     """
     folders = [raw] if isinstance(raw, str | Path) else raw
-    named = scheme if isinstance(scheme, Scheme) else load_scheme(scheme)
-    named = named.read_as(options.effective_label_format, options.attribute)
+    scheme = scheme if isinstance(scheme, Scheme) else load_scheme(scheme)
+    scheme = scheme.read_as(options.effective_label_format, options.attribute)
     files = labelled_scenes(
         [Path(folder) for folder in folders],
-        named,
+        scheme,
         label_file=options.label_file,
         heights=options.height,
     )
     split = scene_split(
         [file.name for file in files],
-        named,
+        scheme,
         split=options.split,
         val_scenes=options.val_scenes,
         test_scenes=options.test_scenes,
     )
-    return Sources(files, named, split)
+    return Sources(files, scheme, split)
 
 
 def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:

@@ -85,16 +85,16 @@ def groups(windows: Iterable[Pixels | None], size: int) -> Iterator[list[Pixels 
     Groups are short where nothing holds data, too: what waits for them should not.
     """
     group: list[Pixels | None] = []
-    full = 0
+    count = 0
     shape: tuple[int, ...] | None = None
     for window in windows:
-        other = window is not None and shape is not None and window.shape != shape
-        if full == size or len(group) >= 4 * size or other:
+        differs = window is not None and shape is not None and window.shape != shape
+        if count == size or len(group) >= 4 * size or differs:
             yield group
-            group, full, shape = [], 0, None
+            group, count, shape = [], 0, None
         group.append(window)
         if window is not None:
-            full, shape = full + 1, window.shape
+            count, shape = count + 1, window.shape
     if group:
         yield group
 
