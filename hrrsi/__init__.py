@@ -21,19 +21,22 @@ if TYPE_CHECKING:
         RunError,
         WeightsError,
     )
-    from hrrsi.evaluation.evaluate import compare, evaluate
+    from hrrsi.evaluation.evaluate import EvaluationWarning, compare, evaluate
     from hrrsi.evaluation.options import EvaluationOptions, MapReading
     from hrrsi.evaluation.result import Comparison, EvaluationResult
     from hrrsi.file_info import FileInfo, info
     from hrrsi.networks.weights_reading import load_model
+    from hrrsi.prediction.mapped_scene import MappedScene
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-    from hrrsi.prediction.predict import predict
+    from hrrsi.prediction.predict import ScenesFailedError, predict
+    from hrrsi.prediction.scene_checks import SceneWarning
     from hrrsi.prediction.segmenter import Segmenter
     from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
     from hrrsi.pretraining.run import PretrainedRun, pretrain
     from hrrsi.profiling.figures import Profile, ProfileOptions
     from hrrsi.profiling.profile import profile
     from hrrsi.tiling.options import TileOptions
+    from hrrsi.tiling.result import TilingResult
     from hrrsi.tiling.tile import tile
     from hrrsi.training.options import Recipe, TrainOptions, recipe_named
     from hrrsi.training.run import TrainedRun, train, train_all
@@ -47,11 +50,13 @@ _HOMES = {
     "EngineOptions": "hrrsi.prediction.options",
     "EvaluationOptions": "hrrsi.evaluation.options",
     "EvaluationResult": "hrrsi.evaluation.result",
+    "EvaluationWarning": "hrrsi.evaluation.evaluate",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
     "InputError": "hrrsi.errors",
     "MapOptions": "hrrsi.prediction.options",
     "MapReading": "hrrsi.evaluation.options",
+    "MappedScene": "hrrsi.prediction.mapped_scene",
     "MissingInputError": "hrrsi.errors",
     "OptionError": "hrrsi.errors",
     "OutputError": "hrrsi.errors",
@@ -64,8 +69,11 @@ _HOMES = {
     "ProfileOptions": "hrrsi.profiling.figures",
     "Recipe": "hrrsi.training.options",
     "RunError": "hrrsi.errors",
+    "SceneWarning": "hrrsi.prediction.scene_checks",
+    "ScenesFailedError": "hrrsi.prediction.predict",
     "Segmenter": "hrrsi.prediction.segmenter",
     "TileOptions": "hrrsi.tiling.options",
+    "TilingResult": "hrrsi.tiling.result",
     "TrainOptions": "hrrsi.training.options",
     "TrainedRun": "hrrsi.training.run",
     "WeightsError": "hrrsi.errors",
@@ -89,11 +97,13 @@ __all__ = [
     "EngineOptions",
     "EvaluationOptions",
     "EvaluationResult",
+    "EvaluationWarning",
     "FileInfo",
     "HrrsiError",
     "InputError",
     "MapOptions",
     "MapReading",
+    "MappedScene",
     "MissingInputError",
     "OptionError",
     "OutputError",
@@ -106,8 +116,11 @@ __all__ = [
     "ProfileOptions",
     "Recipe",
     "RunError",
+    "SceneWarning",
+    "ScenesFailedError",
     "Segmenter",
     "TileOptions",
+    "TilingResult",
     "TrainOptions",
     "TrainedRun",
     "WeightsError",
