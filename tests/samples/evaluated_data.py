@@ -99,7 +99,7 @@ def naive_labels(weights: Path, image: np.ndarray) -> np.ndarray:
     values = (image / 255.0 - np.array(MEAN)) / np.array(STD)
     with torch.no_grad():
         logits = network(torch.from_numpy(values.transpose(2, 0, 1)[None]).float())["lbl"][0]
-    names = [network.meta["classes"][i] for i in logits.argmax(0).ravel().tolist()]
+    names = [network.meta.classes[i] for i in logits.argmax(0).ravel().tolist()]
     return np.array([CLASSES.index(n) for n in names]).reshape(image.shape[:2])
 
 
@@ -234,17 +234,17 @@ def predicted(scenes: dict, weights: Path, folder: Path, *options: str) -> dict[
 
 
 def eroded(truth: np.ndarray) -> np.ndarray:
-    found = truth.copy()
+    without_borders = truth.copy()
     for index in range(3):
         other = (truth != index) & (truth != 255)
-        found[(truth == index) & ndimage.binary_dilation(other, disc(3))] = 255
-    return found
+        without_borders[(truth == index) & ndimage.binary_dilation(other, disc(3))] = 255
+    return without_borders
 
 
 def matrix_of(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     counts = np.zeros((3, 3), dtype=np.int64)
-    known = truth != 255
-    np.add.at(counts, (prediction[known], truth[known]), 1)
+    labelled = truth != 255
+    np.add.at(counts, (prediction[labelled], truth[labelled]), 1)
     return counts
 
 
