@@ -80,16 +80,15 @@ def rate(
     options = PretrainOptions(
         data=folders.folder, recipe=PretrainRecipe(batch=batch), loader=loader, workers=workers
     )
-    batches = training_batches(folders, options, device)
-    for _ in batches:
-        pass
-    batches.sampler.set_epoch(1)
-    started = time.perf_counter()
-    images = sum(len(each.labels) for each in batches)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    del batches
+    with training_batches(folders, options, device) as batches:
+        for _ in batches:
+            pass
+        batches.set_epoch(1)
+        started = time.perf_counter()
+        images = sum(len(batch.labels) for batch in batches)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
     gc.collect()  # its processes and threads end
     return Rate(images / seconds, 1000 * (core_seconds() - cores_before) / (2 * images))
 
@@ -123,7 +122,7 @@ def main() -> None:
     parser.add_argument("--texture", type=Path, default=REPOSITORY / "examples" / "dubai_tile1.tif")
     arguments = parser.parse_args()
     device = torch.device(chosen_device(arguments.device))
-    counts = [int(each) for each in arguments.workers.split(",")]
+    counts = [int(count) for count in arguments.workers.split(",")]
     loaders = [name for name in LOADERS if name != "dali" or has_dali()]
     print(machine())
     if "dali" not in loaders:
@@ -132,24 +131,24 @@ def main() -> None:
         size = write_images(Path(folder), arguments.texture, arguments.images)
         print(f"{arguments.images} JPEGs of {WIDTH}x{HEIGHT} px, {size:.0f} KB each on average")
         folders = image_folders(Path(folder))
-        found: dict[tuple[int, Loader], list[Rate]] = {}
+        measured: dict[tuple[int, Loader], list[Rate]] = {}
         for _ in range(arguments.rounds):
             for workers in counts:
                 for loader in loaders:
-                    each = rate(folders, loader, workers, arguments.batch, device)
-                    found.setdefault((workers, loader), []).append(each)
+                    measurement = rate(folders, loader, workers, arguments.batch, device)
+                    measured.setdefault((workers, loader), []).append(measurement)
     table = PrettyTable(["workers", "loader", "images/s", "slowest to fastest", "core ms an image"])
     for workers in counts:
         for loader in loaders:
-            rates = found[workers, loader]
-            images = [each.images for each in rates]
+            rates = measured[workers, loader]
+            images = [measurement.images for measurement in rates]
             table.add_row(
                 [
                     workers,
                     loader,
                     f"{statistics.median(images):.0f}",
                     f"{min(images):.0f} to {max(images):.0f}",
-                    f"{statistics.median(each.milliseconds for each in rates):.2f}",
+                    f"{statistics.median(r.milliseconds for r in rates):.2f}",
                 ]
             )
     print(table)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import json
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from prettytable import PrettyTable
 
 from hrrsi.hardware import chosen_device
 from hrrsi.runs.options import Precision
-from hrrsi.runs.steps import keep_freed_memory
+from hrrsi.runs.steps import NetworkPrecision, keep_freed_memory
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.initial_weights import first_network
@@ -67,9 +67,8 @@ class OurStep:
         self.optimizer, self.schedule = self.training.optimizer_and_schedule()
         self.batch = [part.to(device) for part in next(iter(training_batches(dataset, options)))]
         self.steps = 0
-        self.autocast = functools.partial(
-            torch.autocast, torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"
-        )
+        mixed = NetworkPrecision("bf16-mixed", torch.device(device).type)
+        self.autocast = mixed.forward_context if precision == "bf16" else nullcontext
 
     def forward(self) -> torch.Tensor:
         """Return the loss of the batch."""
@@ -98,23 +97,23 @@ class OurStep:
 
 def seconds_of(work: Callable[[], object], device: str, times: int = 1) -> float:
     """Return the seconds of one of several executions of a piece of work."""
-    if device == "cuda":
+    if device != "cpu":
         torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(times):
         work()
-    if device == "cuda":
+    if device != "cpu":
         torch.cuda.synchronize()
     return (time.perf_counter() - start) / times
 
 
 def medians(work: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """Return the median of what each piece of work returns, over interleaved rounds."""
-    found: dict[str, list[float]] = {name: [] for name in work}
+    measured: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, run in work.items():
-            found[name].append(run())
-    return {name: statistics.median(values) for name, values in found.items()}
+            measured[name].append(run())
+    return {name: statistics.median(values) for name, values in measured.items()}
 
 
 PRECISIONS: dict[str, Precision] = {"32": "32", "bf16": "bf16"}
@@ -151,10 +150,10 @@ def step_table(data: Path, model: str, device: str, rounds: int) -> PrettyTable:
         command += ["--step", which]
         return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
-    found = medians({which: lambda which=which: run(which) for which in STEPS}, rounds)
+    seconds_of_step = medians({which: lambda which=which: run(which) for which in STEPS}, rounds)
     table = PrettyTable(["step alone", "images/s", "times the original"])
-    for which, seconds in found.items():
-        speed, ratio = BATCH / seconds, found["original"] / seconds
+    for which, seconds in seconds_of_step.items():
+        speed, ratio = BATCH / seconds, seconds_of_step["original"] / seconds
         table.add_row([STEPS[which], f"{speed:.2f}", f"{ratio:.2f}"])
     return table
 
@@ -189,18 +188,20 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
 
         def forward() -> None:
             with step.autocast():
-                found["maps"] = training.network(found["pixels"])
+                values["maps"] = training.network(values["pixels"])
 
         def losses() -> None:
-            parts = batch_losses(found["maps"], label, weights, training.options.recipe)
-            found["loss"] = torch.stack(list(parts.values())).sum()
+            parts = batch_losses(values["maps"], label, weights, training.options.recipe)
+            values["loss"] = torch.stack(list(parts.values())).sum()
 
-        found: dict[str, Any] = {}
-        part(f"{precision}: normalisation", lambda: found.update(pixels=training.normalised(image)))
+        values: dict[str, Any] = {}
+        part(
+            f"{precision}: normalisation", lambda: values.update(pixels=training.normalised(image))
+        )
         part(f"{precision}: forward", forward)
         part(f"{precision}: losses, edge target and their own gradients included", losses)
         step.optimizer.zero_grad()
-        part(f"{precision}: backward", lambda: torch.autograd.backward(found["loss"]))
+        part(f"{precision}: backward", lambda: torch.autograd.backward(values["loss"]))
         part(f"{precision}: optimiser", step.optimise)
         part(f"{precision}: moving average", step.average)
 
@@ -240,7 +241,7 @@ def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int
             with (folder / "runs" / model / "metrics.csv").open() as file:
                 return float(list(csv.DictReader(file))[-1]["images_per_second"])
 
-        found = medians(
+        speeds = medians(
             {
                 "original": original,
                 STEPS["32"]: lambda: ours("32"),
@@ -249,8 +250,8 @@ def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int
             rounds,
         )
     table = PrettyTable(["end to end", "images/s", "times the original"])
-    for name, speed in found.items():
-        table.add_row([name, f"{speed:.2f}", f"{speed / found['original']:.2f}"])
+    for name, speed in speeds.items():
+        table.add_row([name, f"{speed:.2f}", f"{speed / speeds['original']:.2f}"])
     return table
 
 

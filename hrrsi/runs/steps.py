@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -164,6 +165,10 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _NEVER)
         mallopt(_MMAP_MAX, 0)
 
+
+# In half precision the first step may be left out, its gradients too large for the scale that is
+# still being found; the schedule moves on, as it should.
+warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
 
 # Fabric announces devices and ranks, compiling that there is no CUDA; the command line has its own
 # words.

@@ -8,7 +8,7 @@ from typing import Any
 from hrrsi.quantities import counted, share_text, time_text
 
 _SEED = "seed"
-_ONE = ("devices", "nodes")  # of which one is not worth a word
+_COUNTS = ("devices", "nodes")  # of which a single one is not worth a word
 
 
 def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -94,9 +94,6 @@ def _setting_text(key: str, value: Any) -> str:
     words = key.replace("_", " ")
     if value is True:
         return words
-    if key != _SEED and (not value or (key in _ONE and value == 1)):
+    if key != _SEED and (not value or (key in _COUNTS and value == 1)):
         return ""
     return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
-
-
-# Of a run's options: said elsewhere, or of no consequence for what was learned.
