@@ -26,67 +26,6 @@ from hrrsi.pretraining.options import PretrainOptions
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
 
 
-class TorchvisionImages(Dataset[ImageBatch]):
-    """Whole batches of images.
-
-    Args:
-        images: Reads the images.
-    """
-
-    def __init__(self, images: EpochImages) -> None:
-        self._images = images
-
-    def __getitem__(self, share: Share) -> ImageBatch:
-        """Return the batch of a share."""
-        seen: list[EncodedImage] = []
-        pixels: list[npt.NDArray[np.uint8]] = []
-        skipped: list[Corrupt] = []
-        size = self._images.size
-        for index in map(int, share.indices):
-            encoded = self._images.encoded(share.epoch, index)
-            if isinstance(encoded, EncodedImage):
-                try:
-                    image = decoded_image(encoded.content)
-                    pixels.append(np.asarray(seen_part(image, encoded.view, size)))
-                    seen.append(encoded)
-                except CorruptImage as reason:
-                    skipped.append(Corrupt(index, str(reason)))
-            else:
-                skipped.append(encoded)
-        stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
-        return self._images.batch(torch.from_numpy(stacked), seen, skipped)
-
-
-def seen_part(image: Image.Image, view: View, size: int) -> Image.Image:
-    """Return what a view shows of an image, of `size` rows and columns."""
-    image = transforms.resized_crop(
-        image,
-        view.top,
-        view.left,
-        view.height,
-        view.width,
-        [view.rows, view.columns],
-        interpolation=InterpolationMode.BILINEAR,
-        antialias=True,
-    )
-    if (view.rows, view.columns) != (size, size):
-        image = transforms.crop(image, view.skipped_rows, view.skipped_columns, size, size)
-    return transforms.horizontal_flip(image) if view.mirrored else image
-
-
-def _torchvision_loader(images: EpochImages, shares: EpochShares, workers: int) -> Any:
-    return DataLoader(
-        TorchvisionImages(images),
-        sampler=shares,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=leave_signals_to_the_run,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # dropout's own stays as a checkpoint left it
-    )
-
-
 def training_batches(
     folders: ImageFolders,
     options: PretrainOptions,
@@ -154,6 +93,54 @@ def validation_batches(
     return _batches(images, shares, options, device)
 
 
+class TorchvisionImages(Dataset[ImageBatch]):
+    """Whole batches of images.
+
+    Args:
+        images: Reads the images.
+    """
+
+    def __init__(self, images: EpochImages) -> None:
+        self._images = images
+
+    def __getitem__(self, share: Share) -> ImageBatch:
+        """Return the batch of a share."""
+        seen: list[EncodedImage] = []
+        pixels: list[npt.NDArray[np.uint8]] = []
+        skipped: list[Corrupt] = []
+        size = self._images.size
+        for index in map(int, share.indices):
+            encoded = self._images.encoded(share.epoch, index)
+            if isinstance(encoded, EncodedImage):
+                try:
+                    image = decoded_image(encoded.content)
+                    pixels.append(np.asarray(seen_part(image, encoded.view, size)))
+                    seen.append(encoded)
+                except CorruptImage as reason:
+                    skipped.append(Corrupt(index, str(reason)))
+            else:
+                skipped.append(encoded)
+        stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
+        return self._images.batch(torch.from_numpy(stacked), seen, skipped)
+
+
+def seen_part(image: Image.Image, view: View, size: int) -> Image.Image:
+    """Return what a view shows of an image, of `size` rows and columns."""
+    image = transforms.resized_crop(
+        image,
+        view.top,
+        view.left,
+        view.height,
+        view.width,
+        [view.rows, view.columns],
+        interpolation=InterpolationMode.BILINEAR,
+        antialias=True,
+    )
+    if (view.rows, view.columns) != (size, size):
+        image = transforms.crop(image, view.skipped_rows, view.skipped_columns, size, size)
+    return transforms.horizontal_flip(image) if view.mirrored else image
+
+
 def _batches(
     images: EpochImages, shares: EpochShares, options: PretrainOptions, device: torch.device
 ) -> EpochBatches:
@@ -165,3 +152,16 @@ def _batches(
     else:
         loader = _torchvision_loader(images, shares, options.workers)
     return EpochBatches(loader, shares.images, shares)
+
+
+def _torchvision_loader(images: EpochImages, shares: EpochShares, workers: int) -> Any:
+    return DataLoader(
+        TorchvisionImages(images),
+        sampler=shares,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=leave_signals_to_the_run,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # dropout's own stays as a checkpoint left it
+    )

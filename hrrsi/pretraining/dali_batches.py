@@ -80,13 +80,13 @@ class DaliBatches:
             decoder.shutdown(cancel_futures=True)
 
     def _read(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[EncodedImage | Corrupt]:
-        found = (self._images.encoded(epoch, int(index)) for index in indices)
-        return [_for_dali(each) if isinstance(each, EncodedImage) else each for each in found]
+        images = (self._images.encoded(epoch, int(index)) for index in indices)
+        return [_for_dali(each) if isinstance(each, EncodedImage) else each for each in images]
 
     def _batch(self, parts: list[Future[list[EncodedImage | Corrupt]]]) -> ImageBatch:
-        found = [each for part in parts for each in part.result()]
-        skipped = [each for each in found if isinstance(each, Corrupt)]
-        seen = [each for each in found if isinstance(each, EncodedImage)]
+        images_read = [each for part in parts for each in part.result()]
+        skipped = [each for each in images_read if isinstance(each, Corrupt)]
+        seen = [each for each in images_read if isinstance(each, EncodedImage)]
         try:
             images = self._decoded(seen)
         except torch.OutOfMemoryError:
@@ -108,7 +108,7 @@ class DaliBatches:
             return torch.empty((0, size, size, 3), dtype=torch.uint8, device=self._device)
         views = np.array([each.view for each in seen], dtype=np.int32)
         left, top, width, height, columns, rows, skipped_columns, skipped_rows, mirrored = views.T
-        (found,) = self._pipeline.run(
+        (decoded,) = self._pipeline.run(
             content=[np.frombuffer(each.content, dtype=np.uint8) for each in seen],
             start=np.stack([top, left], axis=1),
             shape=np.stack([height, width], axis=1),
@@ -118,7 +118,7 @@ class DaliBatches:
         )
         # copied, since DALI uses its memory again; not behind what the network is still to do
         with torch.cuda.stream(self._stream):
-            images = torch.utils.dlpack.from_dlpack(found.as_tensor()).clone()
+            images = torch.utils.dlpack.from_dlpack(decoded.as_tensor()).clone()
         if self._stream is not None:
             self._stream.synchronize()
         return images

@@ -18,6 +18,8 @@ from hrrsi.errors import InputError
 from hrrsi.progress import progress
 from hrrsi.tiling.dataset import DESCRIPTION
 
+SPLITS = ("train", "val")
+
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
 # Frame markers of baseline, extended and progressive JPEG, which every decoder reads
@@ -27,6 +29,124 @@ _BITS, _GREY_OR_COLOUR = 8, (1, 3)
 # What an image may be, whatever its name says: ImageNet has a PNG among its .JPEG files.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LISTED = 3
+_SCENES_AND_LABELS = {"image", "images", "label", "labels", "mask", "masks"}
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """A dataset for classification.
+
+    Attributes:
+        folder: Its folder.
+        classes: Names of the classes: the folders of ``train``, sorted.
+        splits: ``train`` and ``val``.
+    """
+
+    folder: Path
+    classes: list[str]
+    splits: dict[str, ImageSplit]
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The images of a split.
+
+    Attributes:
+        folder: Folder of the split.
+        names: (images,) paths within it, as bytes: a million of them fit into little memory, and
+            processes share it.
+        labels: (images,) int64, indices of classes.
+    """
+
+    folder: Path
+    names: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Return the file of an image."""
+        return self.folder / os.fsdecode(bytes(self.names[index]))
+
+
+def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
+    """Return the images of a folder that holds ``train`` and ``val``, each with a folder a class.
+
+    Images are the files named ``.jpg``, ``.jpeg`` or ``.png`` in any case, at any depth; other
+    files and hidden ones are passed over. No image is opened.
+
+    Args:
+        folder: The folder.
+        quiet: No progress bar; a million files can take a minute to list.
+
+    Raises:
+        HrrsiError: It is a tiled dataset or holds raw scenes, it lacks a split, classes or images,
+            or ``train`` and ``val`` do not have the same classes.
+    """
+    if (folder / DESCRIPTION).is_file():
+        raise InputError(
+            f"is a tiled dataset (it holds {DESCRIPTION}), not images sorted into classes",
+            where=folder,
+            fix="train on it with `hrrsi train`",
+        )
+    classes = {split: _class_names(folder, split) for split in SPLITS}
+    names = classes["train"]
+    if len(names) == 1:
+        raise InputError(
+            f"holds one class only ({names[0]})",
+            where=folder / "train",
+            fix="give images of two classes or more, each in a folder of its own",
+        )
+    for split, other in (("val", "train"), ("train", "val")):
+        surplus = [name for name in classes[split] if name not in classes[other]]
+        if surplus:
+            raise InputError(
+                f"holds {_listed(surplus)}, which {other} lacks",
+                where=folder / split,
+                fix="give train and val folders of the same names",
+            )
+    labels = {name: label for label, name in enumerate(names)}
+    total = sum(map(len, classes.values()))
+    with progress("listing images", total, " folders", enabled=not quiet) as bar:
+        files: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
+        for split in SPLITS:
+            for name in classes[split]:
+                files[split][name] = _image_names(folder / split, name)
+                bar.update()
+    splits = {split: _split(folder / split, files[split], labels) for split in SPLITS}
+    return ImageFolders(folder, names, splits)
+
+
+def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
+    """Return the SHA-256 of the images' names and sizes, in hexadecimal digits.
+
+    The names begin with the split and the class, so it also tells the classes. No image is
+    opened: to read a whole ImageNet takes long.
+
+    Args:
+        folders: The images.
+        quiet: No progress bar.
+
+    Raises:
+        HrrsiError: An image is gone.
+    """
+    whole = hashlib.sha256()
+    images = sum(map(len, folders.splits.values()))
+    with progress("looking at the images", images, " files", enabled=not quiet) as bar:
+        for name, split in folders.splits.items():
+            for index, file in enumerate(split.names):
+                try:
+                    size = split.path(index).stat().st_size
+                except OSError as error:
+                    raise InputError(
+                        f"cannot be read ({error.strerror})", where=split.path(index)
+                    ) from error
+                whole.update(b"%s/%s\0%d\n" % (name.encode(), bytes(file), size))
+                bar.update()
+    return whole.hexdigest()
 
 
 class CorruptImage(Exception):  # noqa: N818 (a finding about a file, which is no error of the run)
@@ -86,169 +206,6 @@ def decoded_image(content: bytes) -> Image.Image:
         raise CorruptImage(f"can't be decoded ({error})") from error
 
 
-def _opened(content: bytes) -> Image.Image:
-    try:
-        return Image.open(BytesIO(content), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise CorruptImage(str(error)) from error
-    except Exception as error:
-        raise CorruptImage("is not an image") from error
-
-
-def _plain_jpeg_header(content: bytes) -> ImageHeader | None:
-    """Return the header of a plain JPEG, or None where the file is something else.
-
-    Raises:
-        CorruptImage: The file is a JPEG that ends before its image does.
-    """
-    if not content.startswith(_JPEG_START):
-        return None
-    found = None
-    position = len(_JPEG_START)
-    while position + 4 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # filling
-            position += 1
-            continue
-        if marker in _OTHER_FRAMES or 0xD0 <= marker <= 0xD9 or marker <= 1:
-            return None
-        if marker == _SCAN:
-            # coded pixels never hold the marker of the end; a thumbnail before them may
-            if content.rfind(_JPEG_END, position) < 0:
-                raise CorruptImage("is truncated")
-            return found
-        (length,) = struct.unpack_from(">H", content, position + 2)
-        if marker in _FRAMES and position + 10 <= len(content):
-            bits, height, width, components = struct.unpack_from(">BHHB", content, position + 4)
-            if bits == _BITS and components in _GREY_OR_COLOUR and height and width:
-                found = ImageHeader(width, height, plain=True)
-        position += 2 + length
-    if position + 4 > len(content):
-        raise CorruptImage("is truncated")
-    return None
-
-
-SPLITS = ("train", "val")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_FEW = 3
-_SCENES_AND_LABELS = {"image", "images", "label", "labels", "mask", "masks"}
-
-
-@dataclass(frozen=True)
-class ImageSplit:
-    """The images of a split.
-
-    Attributes:
-        folder: Folder of the split.
-        names: (images,) paths within it, as bytes: a million of them fit into little memory, and
-            processes share it.
-        labels: (images,) int64, indices of classes.
-    """
-
-    folder: Path
-    names: npt.NDArray[np.bytes_]
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, index: int) -> Path:
-        """Return the file of an image."""
-        return self.folder / os.fsdecode(bytes(self.names[index]))
-
-
-@dataclass(frozen=True)
-class ImageFolders:
-    """A dataset for classification.
-
-    Attributes:
-        folder: Its folder.
-        classes: Names of the classes: the folders of ``train``, sorted.
-        splits: ``train`` and ``val``.
-    """
-
-    folder: Path
-    classes: list[str]
-    splits: dict[str, ImageSplit]
-
-
-def image_folders(folder: Path, *, quiet: bool = True) -> ImageFolders:
-    """Return the images of a folder that holds ``train`` and ``val``, each with a folder a class.
-
-    Images are the files named ``.jpg``, ``.jpeg`` or ``.png`` in any case, at any depth; other
-    files and hidden ones are passed over. No image is opened.
-
-    Args:
-        folder: The folder.
-        quiet: No progress bar; a million files can take a minute to list.
-
-    Raises:
-        HrrsiError: It is a tiled dataset or holds raw scenes, it lacks a split, classes or images,
-            or ``train`` and ``val`` do not have the same classes.
-    """
-    if (folder / DESCRIPTION).is_file():
-        raise InputError(
-            f"is a tiled dataset (it holds {DESCRIPTION}), not images sorted into classes",
-            where=folder,
-            fix="train on it with `hrrsi train`",
-        )
-    classes = {split: _class_names(folder, split) for split in SPLITS}
-    known = classes["train"]
-    if len(known) == 1:
-        raise InputError(
-            f"holds one class only ({known[0]})",
-            where=folder / "train",
-            fix="give images of two classes or more, each in a folder of its own",
-        )
-    for split, other in (("val", "train"), ("train", "val")):
-        unknown = [name for name in classes[split] if name not in classes[other]]
-        if unknown:
-            raise InputError(
-                f"holds {_listed(unknown)}, which {other} lacks",
-                where=folder / split,
-                fix="give train and val folders of the same names",
-            )
-    labels = {name: label for label, name in enumerate(known)}
-    total = sum(map(len, classes.values()))
-    with progress("listing images", total, " folders", enabled=not quiet) as bar:
-        files: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
-        for split in SPLITS:
-            for name in classes[split]:
-                files[split][name] = _image_names(folder / split, name)
-                bar.update()
-    splits = {split: _split(folder / split, files[split], labels) for split in SPLITS}
-    return ImageFolders(folder, known, splits)
-
-
-def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
-    """Return the SHA-256 of the images' names and sizes, in hexadecimal digits.
-
-    The names begin with the split and the class, so it also tells the classes. No image is
-    opened: to read a whole ImageNet takes long.
-
-    Args:
-        folders: The images.
-        quiet: No progress bar.
-
-    Raises:
-        HrrsiError: An image is gone.
-    """
-    whole = hashlib.sha256()
-    images = sum(map(len, folders.splits.values()))
-    with progress("looking at the images", images, " files", enabled=not quiet) as bar:
-        for name, split in folders.splits.items():
-            for index, file in enumerate(split.names):
-                try:
-                    size = split.path(index).stat().st_size
-                except OSError as error:
-                    raise InputError(
-                        f"cannot be read ({error.strerror})", where=split.path(index)
-                    ) from error
-                whole.update(b"%s/%s\0%d\n" % (name.encode(), bytes(file), size))
-                bar.update()
-    return whole.hexdigest()
-
-
 def _class_names(folder: Path, split: str) -> list[str]:
     if not (folder / split).is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
@@ -276,33 +233,75 @@ def _class_names(folder: Path, split: str) -> list[str]:
 
 
 def _split(folder: Path, files: dict[str, list[str]], labels: dict[str, int]) -> ImageSplit:
-    empty = [name for name, found in files.items() if not found]
+    empty = [name for name, images in files.items() if not images]
     if empty:
         raise InputError(
             f"holds no image in {_listed(empty)}",
             where=folder,
             fix=f"put images ({', '.join(_SUFFIXES)}) there, or remove it from train and val",
         )
-    names = [os.fsencode(file) for found in files.values() for file in found]
-    counts = [len(found) for found in files.values()]
+    names = [os.fsencode(file) for images in files.values() for file in images]
+    counts = [len(images) for images in files.values()]
     indices = np.array([labels[name] for name in files], dtype=np.int64)
     return ImageSplit(folder, np.array(names), np.repeat(indices, counts))
 
 
 def _image_names(folder: Path, name: str) -> list[str]:
-    found = []
+    names = []
     for place, folders, files in os.walk(folder / name, followlinks=True):
-        folders[:] = [each for each in folders if not each.startswith(".")]
+        folders[:] = [subfolder for subfolder in folders if not subfolder.startswith(".")]
         within = os.path.relpath(place, folder)
-        found += [
+        names += [
             os.path.join(within, file)
             for file in files
             if file.lower().endswith(_SUFFIXES) and not file.startswith(".")
         ]
-    return sorted(found)
+    return sorted(names)
 
 
 def _listed(names: list[str]) -> str:
     what = "class" if len(names) == 1 else "classes"
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return f"{what} {', '.join(names[:_FEW])}{more}"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{what} {', '.join(names[:_LISTED])}{more}"
+
+
+def _opened(content: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise CorruptImage(str(error)) from error
+    except Exception as error:
+        raise CorruptImage("is not an image") from error
+
+
+def _plain_jpeg_header(content: bytes) -> ImageHeader | None:
+    """Return the header of a plain JPEG, or None where the file is something else.
+
+    Raises:
+        CorruptImage: The file is a JPEG that ends before its image does.
+    """
+    if not content.startswith(_JPEG_START):
+        return None
+    header = None
+    position = len(_JPEG_START)
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # filling
+            position += 1
+            continue
+        if marker in _OTHER_FRAMES or 0xD0 <= marker <= 0xD9 or marker <= 1:
+            return None
+        if marker == _SCAN:
+            # coded pixels never hold the marker of the end; a thumbnail before them may
+            if content.rfind(_JPEG_END, position) < 0:
+                raise CorruptImage("is truncated")
+            return header
+        (length,) = struct.unpack_from(">H", content, position + 2)
+        if marker in _FRAMES and position + 10 <= len(content):
+            bits, height, width, components = struct.unpack_from(">BHHB", content, position + 4)
+            if bits == _BITS and components in _GREY_OR_COLOUR and height and width:
+                header = ImageHeader(width, height, plain=True)
+        position += 2 + length
+    if position + 4 > len(content):
+        raise CorruptImage("is truncated")
+    return None

@@ -16,286 +16,12 @@ from PIL import Image
 from hrrsi.files import replacing
 from hrrsi.runs.options import METRICS, RunOptions
 
-_FEW = 30  # up to so many epochs each is marked
-
-
-class CurvePanels:
-    """A picture of panels that share their epochs, the best of which is marked in each.
-
-    Args:
-        epochs: The rows of ``metrics.csv``.
-        score: The metric whose highest value makes an epoch the best.
-        rows: Panels below each other.
-        columns: Panels beside each other.
-
-    Attributes:
-        axes: Matplotlib's axes of the panels, row by row.
-        best: The row of the best epoch.
-    """
-
-    def __init__(
-        self, epochs: Sequence[Mapping[str, float]], score: str, rows: int, columns: int
-    ) -> None:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-
-        self._epochs = epochs
-        self.best = max(epochs, key=lambda row: row[score])
-        self._figure = Figure(figsize=(6.5 * columns, 4 * rows), layout="constrained")
-        panels = self._figure.subplots(rows, columns, sharex=True, squeeze=False)
-        self.axes: list[Any] = list(panels.flat)
-        for axes in self.axes:
-            axes.axvline(self.best["epoch"], color="0.6", linestyle=":", linewidth=1)
-            axes.grid(alpha=0.3)
-        for axes in panels[-1]:
-            axes.set_xlabel("epoch")
-            # a single epoch has a single tick
-            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
-            axes.xaxis.set_major_locator(whole)
-
-    def plot(self, axes: Any, key: str, label: str, *, factor: float = 1, **style: Any) -> None:
-        """Draw a metric over the epochs.
-
-        Args:
-            axes: The panel.
-            key: The metric.
-            label: Its name in the legend.
-            factor: What its values are multiplied by.
-            style: Further properties of Matplotlib's line.
-        """
-        axes.plot(
-            [row["epoch"] for row in self._epochs],
-            [factor * row[key] for row in self._epochs],
-            **{"marker": "." if len(self._epochs) <= _FEW else None, "label": label, **style},
-        )
-
-    def star(self, axes: Any, key: str) -> None:
-        """Mark a share of the best epoch, in percent."""
-        axes.plot(self.best["epoch"], 100 * self.best[key], "k*", markersize=9)
-
-    def save(self, path: Path) -> None:
-        """Write the picture as a PNG, a legend beside each panel that has more than one curve.
-
-        Args:
-            path: The picture; replaced where it exists.
-        """
-        for axes in self.axes:
-            handles, _ = axes.get_legend_handles_labels()
-            if len(handles) > 1:
-                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        with replacing(path) as temporary:
-            self._figure.savefig(temporary, dpi=110)
-
-
-def set_from_zero(axes: Any, title: str) -> None:
-    """Begin the vertical axis at zero, with room above the curves, which are drawn already."""
-    highest = axes.dataLim.y1
-    axes.set(title=title, ylim=(0, 1.05 * highest if highest > 0 else 1))
-
-
-def set_percent(axes: Any, title: str) -> None:
-    """Make the vertical axis one of percent, with room for curves along its ends."""
-    axes.set(title=title, ylim=(-2, 102))
-
-
-def set_logarithmic(axes: Any, title: str) -> None:
-    """Make the vertical axis logarithmic, with plain figures in between the powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_title(title)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
+CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 SAMPLES_TAG = "samples"
 
+_MARKED_EPOCHS = 30  # up to so many, each has a marker
 _JPEG_QUALITY = 85
-
-
-class TensorBoardLog:
-    """Writes the rows of the metrics and pictures as events, an epoch a step.
-
-    Each start of a run writes a file of its own, whose first event makes TensorBoard forget what
-    earlier files say of the same epochs and later ones: a run that was killed and resumed has
-    one curve. The files hold no name of a machine.
-
-    Args:
-        folder: The run's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / TENSORBOARD
-        self._file: _EventFile | None = None
-        self._shown: Path | None = None
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Write an epoch's metrics."""
-        epoch = int(row["epoch"])
-        if self._file is None:
-            self._file = _EventFile(self._folder, first_step=epoch)
-        self._file.add_scalars(epoch, tagged(row))
-
-    def add_picture(self, epoch: int, path: Path) -> None:
-        """Write a picture, once; after the metrics of a first epoch."""
-        if self._file is not None and path != self._shown:
-            self._file.add_picture(epoch, SAMPLES_TAG, path)
-            self._shown = path
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def tagged(row: Mapping[str, float]) -> dict[str, float]:
-    """Return a row of the metrics under the names that TensorBoard groups them by.
-
-    The part before the slash names a group: ``loss/segmentation``, ``validation/mIoU``,
-    ``validation IoU/Building``. What is not a number (a class that the validation patches lack)
-    is left out.
-    """
-    tags = {}
-    for key, value in row.items():
-        if key == "epoch" or not math.isfinite(value):
-            continue
-        if key.startswith("val_IoU_"):
-            tag = f"validation IoU/{key.removeprefix('val_IoU_')}"
-        elif key == "loss":
-            tag = "loss/sum"
-        elif key.endswith("_loss"):  # that of the validation stands beside those of the training
-            tag = f"loss/{key.removesuffix('_loss')}"
-        elif key.startswith("val_"):
-            tag = f"validation/{key.removeprefix('val_')}"
-        else:
-            tag = f"run/{key}"
-        tags[tag] = float(value)
-    return tags
-
-
-class _EventFile:
-    """A file of TensorBoard's events.
-
-    TensorBoard's own writer puts the machine's name into the file's name and writes in a thread,
-    where a full disk is not noticed; its records and messages are used as they are.
-    """
-
-    def __init__(self, folder: Path, *, first_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(folder.iterdir()))  # TensorBoard reads files in the order of their names
-        self._stream = (folder / f"events.out.tfevents.{number:05d}").open("wb")
-        self._writer = RecordWriter(self._stream)
-        self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
-        self._stream.flush()
-
-    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        scalars = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
-        self._write(step=step, summary=Summary(value=scalars))
-        self._stream.flush()
-
-    def add_picture(self, step: int, tag: str, path: Path) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        content = io.BytesIO()
-        with Image.open(path) as picture:
-            picture.convert("RGB").save(content, format="JPEG", quality=_JPEG_QUALITY)
-            image = Summary.Image(
-                width=picture.width,
-                height=picture.height,
-                colorspace=3,
-                encoded_image_string=content.getvalue(),
-            )
-        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def _write(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
-
-
-CURVES = "curves.png"
-
-
-class EpochClock:
-    """Measures an epoch, and its training apart from its validation."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._trained: float | None = None
-
-    def start(self) -> None:
-        """Begin an epoch."""
-        self._started, self._trained = time.monotonic(), None
-
-    def end_training(self) -> None:
-        """Take the time of the training; a validation that begins again adds nothing."""
-        if self._trained is None:
-            self._trained = self.seconds
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of the epoch so far."""
-        return time.monotonic() - self._started
-
-    @property
-    def trained_seconds(self) -> float:
-        """Seconds of its training."""
-        return self.seconds if self._trained is None else self._trained
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"seconds": self.seconds, "trained": self._trained}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned; the time since then does not count."""
-        self._started = time.monotonic() - state["seconds"]
-        self._trained = state["trained"]
-
-
-def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Write a row an epoch, under the names of its metrics.
-
-    Args:
-        epochs: The metrics; all have the same names.
-        path: A ``.csv``; replaced where it exists.
-    """
-    with replacing(path) as temporary:
-        temporary.write_bytes(_content(epochs))
-
-
-def holds_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> bool:
-    """Return whether a file is what `write_metrics` would write."""
-    return path.is_file() and path.read_bytes() == _content(epochs)
-
-
-def training_losses(epoch: Mapping[str, float]) -> list[str]:
-    """Return which metrics of an epoch are losses of its training: their sum, then its parts."""
-    return [
-        key
-        for key in epoch
-        if key == "loss" or (key.endswith("_loss") and not key.startswith("val_"))
-    ]
-
-
-def _content(epochs: Sequence[Mapping[str, float]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(epochs[0]))
-    writer.writeheader()
-    writer.writerows(epochs)
-    return text.getvalue().encode()
 
 
 class EpochRecord(ABC):
@@ -430,3 +156,277 @@ class EpochRecord(ABC):
     @abstractmethod
     def _write_curves(self, path: Path) -> None:
         """Draw the metrics so far."""
+
+
+class EpochClock:
+    """Measures an epoch, and its training apart from its validation."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._trained: float | None = None
+
+    def start(self) -> None:
+        """Begin an epoch."""
+        self._started, self._trained = time.monotonic(), None
+
+    def end_training(self) -> None:
+        """Take the time of the training; a validation that begins again adds nothing."""
+        if self._trained is None:
+            self._trained = self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the epoch so far."""
+        return time.monotonic() - self._started
+
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds of its training."""
+        return self.seconds if self._trained is None else self._trained
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"seconds": self.seconds, "trained": self._trained}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned; the time since then does not count."""
+        self._started = time.monotonic() - state["seconds"]
+        self._trained = state["trained"]
+
+
+def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Write a row an epoch, under the names of its metrics.
+
+    Args:
+        epochs: The metrics; all have the same names.
+        path: A ``.csv``; replaced where it exists.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(_content(epochs))
+
+
+def holds_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> bool:
+    """Return whether a file is what `write_metrics` would write."""
+    return path.is_file() and path.read_bytes() == _content(epochs)
+
+
+def training_losses(epoch: Mapping[str, float]) -> list[str]:
+    """Return which metrics of an epoch are losses of its training: their sum, then its parts."""
+    return [
+        key
+        for key in epoch
+        if key == "loss" or (key.endswith("_loss") and not key.startswith("val_"))
+    ]
+
+
+class CurvePanels:
+    """A picture of panels that share their epochs, the best of which is marked in each.
+
+    Args:
+        epochs: The rows of ``metrics.csv``.
+        score: The metric whose highest value makes an epoch the best.
+        rows: Panels below each other.
+        columns: Panels beside each other.
+
+    Attributes:
+        axes: Matplotlib's axes of the panels, row by row.
+        best: The row of the best epoch.
+    """
+
+    def __init__(
+        self, epochs: Sequence[Mapping[str, float]], score: str, rows: int, columns: int
+    ) -> None:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        self._epochs = epochs
+        self.best = max(epochs, key=lambda row: row[score])
+        self._figure = Figure(figsize=(6.5 * columns, 4 * rows), layout="constrained")
+        panels = self._figure.subplots(rows, columns, sharex=True, squeeze=False)
+        self.axes: list[Any] = list(panels.flat)
+        for axes in self.axes:
+            axes.axvline(self.best["epoch"], color="0.6", linestyle=":", linewidth=1)
+            axes.grid(alpha=0.3)
+        for axes in panels[-1]:
+            axes.set_xlabel("epoch")
+            # a single epoch has a single tick
+            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+            axes.xaxis.set_major_locator(whole)
+
+    def plot(self, axes: Any, key: str, label: str, *, factor: float = 1, **style: Any) -> None:
+        """Draw a metric over the epochs.
+
+        Args:
+            axes: The panel.
+            key: The metric.
+            label: Its name in the legend.
+            factor: What its values are multiplied by.
+            style: Further properties of Matplotlib's line.
+        """
+        axes.plot(
+            [row["epoch"] for row in self._epochs],
+            [factor * row[key] for row in self._epochs],
+            **{
+                "marker": "." if len(self._epochs) <= _MARKED_EPOCHS else None,
+                "label": label,
+                **style,
+            },
+        )
+
+    def star(self, axes: Any, key: str) -> None:
+        """Mark a share of the best epoch, in percent."""
+        axes.plot(self.best["epoch"], 100 * self.best[key], "k*", markersize=9)
+
+    def save(self, path: Path) -> None:
+        """Write the picture as a PNG, a legend beside each panel that has more than one curve.
+
+        Args:
+            path: The picture; replaced where it exists.
+        """
+        for axes in self.axes:
+            handles, _ = axes.get_legend_handles_labels()
+            if len(handles) > 1:
+                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        with replacing(path) as temporary:
+            self._figure.savefig(temporary, dpi=110)
+
+
+def set_from_zero(axes: Any, title: str) -> None:
+    """Begin the vertical axis at zero, with room above the curves, which are drawn already."""
+    highest = axes.dataLim.y1
+    axes.set(title=title, ylim=(0, 1.05 * highest if highest > 0 else 1))
+
+
+def set_percent(axes: Any, title: str) -> None:
+    """Make the vertical axis one of percent, with room for curves along its ends."""
+    axes.set(title=title, ylim=(-2, 102))
+
+
+def set_logarithmic(axes: Any, title: str) -> None:
+    """Make the vertical axis logarithmic, with plain figures in between the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_title(title)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+class TensorBoardLog:
+    """Writes the rows of the metrics and pictures as events, an epoch a step.
+
+    Each start of a run writes a file of its own, whose first event makes TensorBoard forget what
+    earlier files say of the same epochs and later ones: a run that was killed and resumed has
+    one curve. The files hold no name of a machine.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / TENSORBOARD
+        self._file: _EventFile | None = None
+        self._shown: Path | None = None
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Write an epoch's metrics."""
+        epoch = int(row["epoch"])
+        if self._file is None:
+            self._file = _EventFile(self._folder, first_step=epoch)
+        self._file.add_scalars(epoch, tagged(row))
+
+    def add_picture(self, epoch: int, path: Path) -> None:
+        """Write a picture, once; after the metrics of a first epoch."""
+        if self._file is not None and path != self._shown:
+            self._file.add_picture(epoch, SAMPLES_TAG, path)
+            self._shown = path
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def tagged(row: Mapping[str, float]) -> dict[str, float]:
+    """Return a row of the metrics under the names that TensorBoard groups them by.
+
+    The part before the slash names a group: ``loss/segmentation``, ``validation/mIoU``,
+    ``validation IoU/Building``. What is not a number (a class that the validation patches lack)
+    is left out.
+    """
+    tags = {}
+    for key, value in row.items():
+        if key == "epoch" or not math.isfinite(value):
+            continue
+        if key.startswith("val_IoU_"):
+            tag = f"validation IoU/{key.removeprefix('val_IoU_')}"
+        elif key == "loss":
+            tag = "loss/sum"
+        elif key.endswith("_loss"):  # that of the validation stands beside those of the training
+            tag = f"loss/{key.removesuffix('_loss')}"
+        elif key.startswith("val_"):
+            tag = f"validation/{key.removeprefix('val_')}"
+        else:
+            tag = f"run/{key}"
+        tags[tag] = float(value)
+    return tags
+
+
+class _EventFile:
+    """A file of TensorBoard's events.
+
+    TensorBoard's own writer puts the machine's name into the file's name and writes in a thread,
+    where a full disk is not noticed; its records and messages are used as they are.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.iterdir()))  # TensorBoard reads files in the order of their names
+        self._stream = (folder / f"events.out.tfevents.{number:05d}").open("wb")
+        self._writer = RecordWriter(self._stream)
+        self._write(file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self._stream.flush()
+
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        scalars = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
+        self._write(step=step, summary=Summary(value=scalars))
+        self._stream.flush()
+
+    def add_picture(self, step: int, tag: str, path: Path) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        content = io.BytesIO()
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(content, format="JPEG", quality=_JPEG_QUALITY)
+            image = Summary.Image(
+                width=picture.width,
+                height=picture.height,
+                colorspace=3,
+                encoded_image_string=content.getvalue(),
+            )
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _content(epochs: Sequence[Mapping[str, float]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(epochs[0]))
+    writer.writeheader()
+    writer.writerows(epochs)
+    return text.getvalue().encode()

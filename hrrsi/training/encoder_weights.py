@@ -55,8 +55,8 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
     tensors = _imagenet_tensors(name) if source == "imagenet" else _tensors_of(Path(source))
     encoder = network.encoder
     expected = encoder.state_dict()
-    found = _under_own_names(tensors, expected)
-    missing = [key for key in expected if key not in found and not key.endswith(_COUNTER)]
+    fitting = _under_own_names(tensors, expected)
+    missing = [key for key in expected if key not in fitting and not key.endswith(_COUNTER)]
     if missing:
         raise WeightsError(
             f"lacks {len(missing)} of the {len(expected)} tensors of {model}'s encoder, "
@@ -66,23 +66,23 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
         )
     adapted = ""
     for key, value in expected.items():
-        if key in found and _differ_in_bands(found[key], value, network.bands):
+        if key in fitting and _differ_in_bands(fitting[key], value, network.bands):
             adapted = (
-                f"; its first layer adapted from {found[key].shape[1]} to {network.bands} bands"
+                f"; its first layer adapted from {fitting[key].shape[1]} to {network.bands} bands"
             )
-            found[key] = adapted_to_bands(found[key], network.bands)
-    differing = [key for key in found if found[key].shape != expected[key].shape]
+            fitting[key] = adapted_to_bands(fitting[key], network.bands)
+    differing = [key for key in fitting if fitting[key].shape != expected[key].shape]
     if differing:
         raise WeightsError(
             f"holds an encoder of another width or number of bands ({differing[0]} is "
-            f"{tuple(found[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})"
+            f"{tuple(fitting[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})"
             f"{_what_it_holds(source)}",
             where=source,
             fix=f"give weights of {name}, or `encoder_weights=none`",
         )
-    encoder.load_state_dict({**expected, **found})
+    encoder.load_state_dict({**expected, **fitting})
     origin = f"timm's ImageNet weights of {name}" if source == "imagenet" else source
-    return f"encoder weights: {len(found)} of {len(expected)} tensors from {origin}{adapted}"
+    return f"encoder weights: {len(fitting)} of {len(expected)} tensors from {origin}{adapted}"
 
 
 def check_encoder_source(model: str, source: str) -> None:
@@ -131,21 +131,21 @@ def _under_own_names(
     Where timm takes the maps out of a classifier, it joins the first two parts of some names
     (``stages.0`` becomes ``stages_0``), or puts ``model`` before them all.
     """
-    found = {}
+    fitting = {}
     for key, value in tensors.items():
         for alias in (key, key.replace(".", "_", 1), f"model.{key}"):
             for own in (alias, f"features.{alias}"):
                 if own in expected:
-                    found[own] = value
-    return found
+                    fitting[own] = value
+    return fitting
 
 
-def _differ_in_bands(found: torch.Tensor, expected: torch.Tensor, bands: int) -> bool:
+def _differ_in_bands(tensor: torch.Tensor, expected: torch.Tensor, bands: int) -> bool:
     """Return whether kernels are those expected but for the number of bands that they see."""
     return (
-        found.ndim == expected.ndim == 4
-        and found.shape[1] != expected.shape[1] == bands
-        and found[:, :1].shape == expected[:, :1].shape
+        tensor.ndim == expected.ndim == 4
+        and tensor.shape[1] != expected.shape[1] == bands
+        and tensor[:, :1].shape == expected[:, :1].shape
     )
 
 

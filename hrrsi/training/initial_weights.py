@@ -20,24 +20,110 @@ from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.training.options import TrainOptions
 
 
-def keep_strided_depthwise_single(network: nn.Module) -> None:
-    """Let a network's depthwise convolutions with a stride compute in single precision.
+def first_network(
+    options: TrainOptions, dataset: TiledDataset, *, resume: bool, report: Callable[[str], None]
+) -> SegmentationNetwork:
+    """Return the network before the first step, the same in every process.
 
-    In bf16 a processor (oneDNN 3) takes three to five times as long for their gradients, which
-    was a seventh of a training step of `ued_bes_sfm`. Names of tensors stay what they are.
+    On several GPUs its BatchNorms see the whole batch (SyncBatchNorm, whose tensors have the same
+    names); processes on a CPU each normalise their share.
 
     Args:
-        network: Changed in place; for training on a processor in mixed precision.
+        options: Model, seed, and what it starts from.
+        dataset: Classes and bands.
+        resume: Leave it random: a checkpoint will fill it.
+        report: Called with what was taken from a weights file, or from timm.
+
+    Raises:
+        HrrsiError: Weights can't be had, don't fit, or hold what is not a number.
     """
-    for module in network.modules():
-        if type(module) is nn.Conv2d and module.groups > 1 and max(module.stride) > 1:
-            module.__class__ = _SinglePrecisionConv2d
+    torch.manual_seed(options.seed)
+    classes, bands = dataset.description.classes, dataset.description.band_names
+    network = build_network(options.model, len(classes), len(bands))
+    if not resume and options.init is not None:
+        report(load_initial_weights(network, options.init, classes, bands).summary)
+    elif not resume:
+        loaded = load_encoder_weights(network, options.model, options.encoder_weights)
+        if loaded is not None:
+            report(loaded)
+    if not resume:
+        _check_finite(network, options.init or f"`encoder_weights={options.encoder_weights}`")
+    if chosen_device(options.device) == "cpu":
+        if options.precision == "bf16":
+            keep_strided_depthwise_single(network)
+    elif options.devices * options.nodes > 1:
+        # timm's, since its own BatchNorms hold an activation that torch's conversion drops
+        converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
+        return converted
+    return network
 
 
-class _SinglePrecisionConv2d(nn.Conv2d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
+def load_initial_weights(
+    network: SegmentationNetwork, path: str | Path, classes: Sequence[str], bands: Sequence[str]
+) -> KeptTensors:
+    """Start a network from a weights file, as far as it fits.
+
+    Every tensor of the same name and shape is taken over. Of the layers whose outputs are the
+    classes, so are the rows of those that both networks name alike, whatever their order; the
+    others keep their random start. The first layer is taken over band by band, whatever each of
+    them is; one that sees another number of bands is adapted (`adapted_to_bands` says how).
+
+    Args:
+        network: The network; it is changed.
+        path: A weights file of hrrsi, or a published checkpoint.
+        classes: The network's class names, in the order of its logits.
+        bands: What its bands are, as `hrrsi.tiling.dataset.band_names` calls them.
+
+    Returns:
+        What was taken over.
+
+    Raises:
+        HrrsiError: The file can't be read, or its encoder is not the network's.
+    """
+    source, meta = load_network(Path(path))
+    source_tensors, own = source.state_dict(), network.state_dict()
+    rows = _rows_of_classes(meta["classes"], classes)
+    parameters = {key for key, _ in network.named_parameters()}
+    heads = {f"{head}.{part}" for head in network.class_heads for part in ("weight", "bias")}
+    source_heads = {f"{head}.{part}" for head in source.class_heads for part in ("weight", "bias")}
+    taken: dict[str, torch.Tensor] = {}
+    count, adapted = 0, None
+    for key, value in own.items():
+        tensor = source_tensors.get(key)
+        # a layer may hold classes in one of the networks and features in the other
+        if tensor is None or (key in heads) != (key in source_heads):
+            continue
+        kept = value.numel()
+        if key in heads:
+            if not rows or tensor.shape[1:] != value.shape[1:]:
+                continue
+            mixed = value.clone()
+            mixed[list(rows)] = tensor[list(rows.values())]
+            kept = mixed[list(rows)].numel()
+            taken[key] = mixed
+        elif tensor.shape == value.shape:
+            taken[key] = tensor
+        elif _is_first_layer(tensor, value, source.bands, network.bands):
+            taken[key] = adapted_to_bands(tensor, network.bands)
+            adapted = source.bands
+        else:
+            continue
+        count += kept if key in parameters else 0
+    _check_encoder(network, taken, meta["model"], path)
+    network.load_state_dict({**own, **taken})
+    return KeptTensors(
+        source=Path(path).name,
+        model=meta["model"],
+        tensors=len(taken),
+        all_tensors=len(own),
+        parameters=count,
+        all_parameters=sum(own[key].numel() for key in parameters),
+        classes=tuple(classes[row] for row in rows) if heads & taken.keys() else (),
+        all_classes=tuple(classes),
+        bands_adapted=adapted,
+        bands=tuple(bands),
+        source_bands=tuple(band_names(meta["bands"], has_height=meta.get("height", False))),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,86 +183,38 @@ class KeptTensors:
         return line
 
 
-def load_initial_weights(
-    network: SegmentationNetwork, path: str | Path, classes: Sequence[str], bands: Sequence[str]
-) -> KeptTensors:
-    """Start a network from a weights file, as far as it fits.
+def keep_strided_depthwise_single(network: nn.Module) -> None:
+    """Let a network's depthwise convolutions with a stride compute in single precision.
 
-    Every tensor of the same name and shape is taken over. Of the layers whose outputs are the
-    classes, so are the rows of those that both networks name alike, whatever their order; the
-    others keep their random start. The first layer is taken over band by band, whatever each of
-    them is; one that sees another number of bands is adapted (`adapted_to_bands` says how).
+    In bf16 a processor (oneDNN 3) takes three to five times as long for their gradients, which
+    was a seventh of a training step of `ued_bes_sfm`. Names of tensors stay what they are.
 
     Args:
-        network: The network; it is changed.
-        path: A weights file of hrrsi, or a published checkpoint.
-        classes: The network's class names, in the order of its logits.
-        bands: What its bands are, as `hrrsi.tiling.dataset.band_names` calls them.
-
-    Returns:
-        What was taken over.
-
-    Raises:
-        HrrsiError: The file can't be read, or its encoder is not the network's.
+        network: Changed in place; for training on a processor in mixed precision.
     """
-    source, meta = load_network(Path(path))
-    found, own = source.state_dict(), network.state_dict()
-    rows = _rows_of_classes(meta["classes"], classes)
-    parameters = {key for key, _ in network.named_parameters()}
-    heads = {f"{head}.{part}" for head in network.class_heads for part in ("weight", "bias")}
-    source_heads = {f"{head}.{part}" for head in source.class_heads for part in ("weight", "bias")}
-    taken: dict[str, torch.Tensor] = {}
-    count, adapted = 0, None
-    for key, value in own.items():
-        given = found.get(key)
-        # a layer may hold classes in one of the networks and features in the other
-        if given is None or (key in heads) != (key in source_heads):
-            continue
-        kept = value.numel()
-        if key in heads:
-            if not rows or given.shape[1:] != value.shape[1:]:
-                continue
-            mixed = value.clone()
-            mixed[list(rows)] = given[list(rows.values())]
-            kept = mixed[list(rows)].numel()
-            taken[key] = mixed
-        elif given.shape == value.shape:
-            taken[key] = given
-        elif _is_first_layer(given, value, source.bands, network.bands):
-            taken[key] = adapted_to_bands(given, network.bands)
-            adapted = source.bands
-        else:
-            continue
-        count += kept if key in parameters else 0
-    _check_encoder(network, taken, meta["model"], path)
-    network.load_state_dict({**own, **taken})
-    return KeptTensors(
-        source=Path(path).name,
-        model=meta["model"],
-        tensors=len(taken),
-        all_tensors=len(own),
-        parameters=count,
-        all_parameters=sum(own[key].numel() for key in parameters),
-        classes=tuple(classes[row] for row in rows) if heads & taken.keys() else (),
-        all_classes=tuple(classes),
-        bands_adapted=adapted,
-        bands=tuple(bands),
-        source_bands=tuple(band_names(meta["bands"], has_height=meta.get("height", False))),
-    )
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups > 1 and max(module.stride) > 1:
+            module.__class__ = _SinglePrecisionConv2d
 
 
-def _rows_of_classes(given: Sequence[str], own: Sequence[str]) -> dict[int, int]:
+class _SinglePrecisionConv2d(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def _rows_of_classes(source: Sequence[str], own: Sequence[str]) -> dict[int, int]:
     """Return the row of the file's heads for each of the network's classes that they know."""
-    known = {name.casefold(): row for row, name in enumerate(given)}
-    return {row: known[name.casefold()] for row, name in enumerate(own) if name.casefold() in known}
+    rows = {name.casefold(): row for row, name in enumerate(source)}
+    return {row: rows[name.casefold()] for row, name in enumerate(own) if name.casefold() in rows}
 
 
-def _is_first_layer(given: torch.Tensor, own: torch.Tensor, bands: int, own_bands: int) -> bool:
+def _is_first_layer(tensor: torch.Tensor, own: torch.Tensor, bands: int, own_bands: int) -> bool:
     """Return whether kernels are alike but for the number of bands that each network sees."""
     return (
-        given.ndim == own.ndim == 4
-        and (given.shape[1], own.shape[1]) == (bands, own_bands)
-        and given[:, :1].shape == own[:, :1].shape
+        tensor.ndim == own.ndim == 4
+        and (tensor.shape[1], own.shape[1]) == (bands, own_bands)
+        and tensor[:, :1].shape == own[:, :1].shape
     )
 
 
@@ -201,44 +239,6 @@ def _check_encoder(
             where=path,
             fix="start from weights of a network with the same encoder, or leave out `init`",
         )
-
-
-def first_network(
-    options: TrainOptions, dataset: TiledDataset, *, resume: bool, report: Callable[[str], None]
-) -> SegmentationNetwork:
-    """Return the network before the first step, the same in every process.
-
-    On several GPUs its BatchNorms see the whole batch (SyncBatchNorm, whose tensors have the same
-    names); processes on a CPU each normalise their share.
-
-    Args:
-        options: Model, seed, and what it starts from.
-        dataset: Classes and bands.
-        resume: Leave it random: a checkpoint will fill it.
-        report: Called with what was taken from a weights file, or from timm.
-
-    Raises:
-        HrrsiError: Weights can't be had, don't fit, or hold what is not a number.
-    """
-    torch.manual_seed(options.seed)
-    classes, bands = dataset.description.classes, dataset.description.band_names
-    network = build_network(options.model, len(classes), len(bands))
-    if not resume and options.init is not None:
-        report(load_initial_weights(network, options.init, classes, bands).summary)
-    elif not resume:
-        loaded = load_encoder_weights(network, options.model, options.encoder_weights)
-        if loaded is not None:
-            report(loaded)
-    if not resume:
-        _check_finite(network, options.init or f"`encoder_weights={options.encoder_weights}`")
-    if chosen_device(options.device) == "cpu":
-        if options.precision == "bf16":
-            keep_strided_depthwise_single(network)
-    elif options.devices * options.nodes > 1:
-        # timm's, since its own BatchNorms hold an activation that torch's conversion drops
-        converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
-        return converted
-    return network
 
 
 def _check_finite(network: SegmentationNetwork, source: object) -> None:

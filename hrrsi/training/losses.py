@@ -92,8 +92,8 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits: (N, classes, H, W) float.
         labels: (N, H, W).
     """
-    known = labels != IGNORE_INDEX
-    probability = logits.softmax(1) * known[:, None]
+    labelled = labels != IGNORE_INDEX
+    probability = logits.softmax(1) * labelled[:, None]
     truth = _one_hot(labels, logits.shape[1])
     both = (probability * truth).sum((0, 2, 3))
     sizes = truth.sum((0, 2, 3), dtype=logits.dtype)
@@ -180,9 +180,9 @@ def _portions(batch: torch.Tensor) -> Iterator[slice]:
 def _cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    known = labels != IGNORE_INDEX
-    index = labels.long().masked_fill_(~known, 0)
-    weight = (weights[index] * known)[:, None]
+    labelled = labels != IGNORE_INDEX
+    index = labels.long().masked_fill_(~labelled, 0)
+    weight = (weights[index] * labelled)[:, None]
     index = index[:, None]
     log_probability = logits.log_softmax(1)
     loss = -(log_probability.gather(1, index) * weight).sum()

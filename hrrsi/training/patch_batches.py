@@ -22,6 +22,136 @@ from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.options import Augmentation as AugmentationName
 from hrrsi.training.options import TrainOptions
 
+Batch = tuple[torch.Tensor, ...]
+
+# An item that is no patch: it fills up the share of a process, and no score counts it.
+_BLANK = -1
+
+
+def training_batches(
+    dataset: TiledDataset,
+    options: TrainOptions,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    epoch: int = 0,
+    first: int = 0,
+    quiet: bool = True,
+) -> EpochBatches:
+    """Return augmented batches of the training split, in epochs.
+
+    A batch is image (N, bands, crop, crop), channels last, in the patches' type; label
+    (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
+
+    Args:
+        dataset: A tiled dataset.
+        options: Batch, seed, augmentation, sampling, workers.
+        rank: This process.
+        processes: How many processes share each batch.
+        epoch: The epoch to begin with.
+        first: Batches of that epoch to leave out.
+        quiet: No progress bar where labels have to be read first (sampling ``rare``).
+    """
+    data = TrainingPatches(dataset, options)
+    rare = options.recipe.sampling == "rare" and not options.overfit
+    weights = patch_weights(dataset, quiet=quiet) if rare else None
+    order = EpochOrder(len(data), options.seed, weights, epoch)
+    batches = ProcessBatches(
+        order, options.recipe.batch, rank=rank, processes=processes, first=first
+    )
+    loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
+    return EpochBatches(loader, batches.images, order)
+
+
+def validation_batches(
+    dataset: TiledDataset, options: TrainOptions, *, rank: int = 0, processes: int = 1
+) -> EpochBatches:
+    """Return (image, label) batches of the validation split.
+
+    Every patch is in one batch of one process. All processes have equally many: the last ones
+    are filled up with patches whose labels are all ignored.
+
+    Args:
+        dataset: A tiled dataset.
+        options: Batch, workers; to overfit, the patches are those trained on.
+        rank: This process.
+        processes: How many processes share the patches.
+    """
+    data = PlainPatches(dataset, "train" if options.overfit else "val", options.overfit)
+    mine = list(range(rank, len(data), processes))
+    mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
+    share = max(1, options.recipe.batch // processes)
+    loader = DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
+    return EpochBatches(loader, len(data))
+
+
+class TrainingPatches(Dataset[Batch]):
+    """Augmented patches of the training split.
+
+    Args:
+        dataset: A tiled dataset.
+        options: Augmentation, seed, and how many patches to overfit.
+    """
+
+    def __init__(self, dataset: TiledDataset, options: TrainOptions) -> None:
+        self._patches = dataset.patches("train")[: options.overfit or None]
+        self._description = dataset.description
+        recipe = options.recipe
+        size = dataset.description.patch_size
+        self._augmentation = (
+            Augmentation("none", size)  # by heart: patches as they are
+            if options.overfit
+            else Augmentation(recipe.augmentation, size, recipe.crop)
+        )
+        self._seed = options.seed
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """Return image (crop, crop, bands), label (crop, crop) uint8, and the patch's index."""
+        patch = self._patches[draw.patch]
+        image, label = read_image(patch, self._description), read_label(patch, self._description)
+        source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
+        seed = int(np.random.SeedSequence(source).generate_state(1)[0])
+        image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
+        return (
+            torch.from_numpy(np.ascontiguousarray(image)),
+            torch.from_numpy(np.ascontiguousarray(label)),
+            torch.tensor(draw.patch),
+        )
+
+
+class PlainPatches(Dataset[Batch]):
+    """Patches of a split as they are; index -1 is a patch without any label.
+
+    Args:
+        dataset: A tiled dataset.
+        split: ``train``, ``val`` or ``test``.
+        first: Only this many patches; 0: all.
+    """
+
+    def __init__(self, dataset: TiledDataset, split: str, first: int = 0) -> None:
+        self._patches = dataset.patches(split)[: first or None]
+        self._description = dataset.description
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return image (size, size, bands), and label (size, size) uint8."""
+        size = self._description.patch_size
+        if index == _BLANK:
+            bands = len(self._description.band_names)
+            blank = np.zeros((size, size, bands), dtype=self._description.patch_dtype)
+            return torch.from_numpy(blank), torch.full(
+                (size, size), IGNORE_INDEX, dtype=torch.uint8
+            )
+        patch = self._patches[index]
+        image = read_image(patch, self._description).transpose(1, 2, 0)
+        label = read_label(patch, self._description)
+        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(label)
+
 
 class Augmentation:
     """Augments pairs of image and label.
@@ -72,85 +202,6 @@ class Augmentation:
         shifted = SegmentationMapsOnImage((label + np.uint8(1))[..., None], shape=image.shape)
         augmented, labels = self._augmenter(image=image, segmentation_maps=shifted)
         return augmented, labels.get_arr()[..., 0].astype(np.uint8) - np.uint8(1)
-
-
-def _published(size: int, crop: int) -> list[iaa.Augmenter]:
-    return [
-        iaa.Fliplr(0.5),
-        iaa.Flipud(0.5),
-        iaa.Resize(
-            {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
-            interpolation="linear",
-        ),
-        iaa.PadToFixedSize(crop, crop, position="uniform"),
-        iaa.CropToFixedSize(crop, crop, position="uniform"),
-        iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=(0.0, 1.5))),
-    ]
-
-
-def _default(crop: int) -> list[iaa.Augmenter]:
-    def mirrored(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        missing = [max(crop - length, 0) for length in values.shape[:2]]
-        sides = [(length // 2, length - length // 2) for length in missing]
-        return np.pad(values, [*sides, (0, 0)], mode="reflect")
-
-    def mirrored_images(images: Any, *_: Any) -> Any:
-        return [mirrored(image) for image in images]
-
-    def mirrored_labels(labels: Any, *_: Any) -> Any:
-        padded = [mirrored(label.get_arr()) for label in labels]
-        return [SegmentationMapsOnImage(label, shape=label.shape) for label in padded]
-
-    return [
-        iaa.Fliplr(0.5),
-        iaa.Rot90((0, 3)),
-        iaa.Resize((0.8, 1.25), interpolation="linear"),
-        # imgaug's own padding takes one way for images and another one for labels
-        iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
-        iaa.CropToFixedSize(crop, crop, position="uniform"),
-    ]
-
-
-def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[np.float64]:
-    """Return the probability of each training patch under the sampling ``rare``.
-
-    A pixel of a class weighs one over the square root of the class' frequency, and a patch the
-    mean over its labelled pixels: patches of rare classes come more often, none never (the square
-    root as in the sampling of Mahajan et al. 2018, "Exploring the Limits of Weakly Supervised
-    Pretraining", section 2.2).
-
-    Args:
-        dataset: A tiled dataset; its training labels are read once, by each process, since
-            processes can't tell each other anything before the training starts.
-        quiet: No progress bar.
-
-    Returns:
-        (patches,) in the order of ``dataset.patches("train")``; they add up to 1.
-
-    Raises:
-        HrrsiError: A label can't be read.
-    """
-    description = dataset.description
-    frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
-    worth = 1 / np.sqrt(np.maximum(frequencies, frequencies[frequencies > 0].min()))
-    weights = []
-    patches = dataset.patches("train")
-    with progress("counting classes", len(patches), " patches", enabled=not quiet) as bar:
-        for patch in patches:
-            label = read_label(patch, description)
-            counts = np.bincount(label[label != IGNORE_INDEX], minlength=len(worth))
-            weights.append(float(counts @ worth) / max(1, int(counts.sum())))
-            bar.update()
-    # a patch without any label teaches nothing, but "never" is no probability to resume with
-    raised = np.maximum(weights, 1e-3 * max(weights))
-    probabilities: npt.NDArray[np.float64] = raised / raised.sum()
-    return probabilities
-
-
-Batch = tuple[torch.Tensor, ...]
-
-# An item that is no patch: it fills up the share of a process, and no score counts it.
-_BLANK = -1
 
 
 class Draw(NamedTuple):
@@ -247,129 +298,77 @@ class ProcessBatches(Sampler[list[Draw]]):
             yield draws[start : start + self._share]
 
 
-class TrainingPatches(Dataset[Batch]):
-    """Augmented patches of the training split.
+def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[np.float64]:
+    """Return the probability of each training patch under the sampling ``rare``.
+
+    A pixel of a class weighs one over the square root of the class' frequency, and a patch the
+    mean over its labelled pixels: patches of rare classes come more often, none never (the square
+    root as in the sampling of Mahajan et al. 2018, "Exploring the Limits of Weakly Supervised
+    Pretraining", section 2.2).
 
     Args:
-        dataset: A tiled dataset.
-        options: Augmentation, seed, and how many patches to overfit.
+        dataset: A tiled dataset; its training labels are read once, by each process, since
+            processes can't tell each other anything before the training starts.
+        quiet: No progress bar.
+
+    Returns:
+        (patches,) in the order of ``dataset.patches("train")``; they add up to 1.
+
+    Raises:
+        HrrsiError: A label can't be read.
     """
-
-    def __init__(self, dataset: TiledDataset, options: TrainOptions) -> None:
-        self._patches = dataset.patches("train")[: options.overfit or None]
-        self._description = dataset.description
-        recipe = options.recipe
-        size = dataset.description.patch_size
-        self._augmentation = (
-            Augmentation("none", size)  # by heart: patches as they are
-            if options.overfit
-            else Augmentation(recipe.augmentation, size, recipe.crop)
-        )
-        self._seed = options.seed
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def __getitem__(self, draw: Draw) -> Batch:
-        """Return image (crop, crop, bands), label (crop, crop) uint8, and the patch's index."""
-        patch = self._patches[draw.patch]
-        image, label = read_image(patch, self._description), read_label(patch, self._description)
-        source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
-        seed = int(np.random.SeedSequence(source).generate_state(1)[0])
-        image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
-        return (
-            torch.from_numpy(np.ascontiguousarray(image)),
-            torch.from_numpy(np.ascontiguousarray(label)),
-            torch.tensor(draw.patch),
-        )
+    description = dataset.description
+    frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
+    worth = 1 / np.sqrt(np.maximum(frequencies, frequencies[frequencies > 0].min()))
+    weights = []
+    patches = dataset.patches("train")
+    with progress("counting classes", len(patches), " patches", enabled=not quiet) as bar:
+        for patch in patches:
+            label = read_label(patch, description)
+            counts = np.bincount(label[label != IGNORE_INDEX], minlength=len(worth))
+            weights.append(float(counts @ worth) / max(1, int(counts.sum())))
+            bar.update()
+    # a patch without any label teaches nothing, but "never" is no probability to resume with
+    raised = np.maximum(weights, 1e-3 * max(weights))
+    probabilities: npt.NDArray[np.float64] = raised / raised.sum()
+    return probabilities
 
 
-class PlainPatches(Dataset[Batch]):
-    """Patches of a split as they are; index -1 is a patch without any label.
-
-    Args:
-        dataset: A tiled dataset.
-        split: ``train``, ``val`` or ``test``.
-        first: Only this many patches; 0: all.
-    """
-
-    def __init__(self, dataset: TiledDataset, split: str, first: int = 0) -> None:
-        self._patches = dataset.patches(split)[: first or None]
-        self._description = dataset.description
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def __getitem__(self, index: int) -> Batch:
-        """Return image (size, size, bands), and label (size, size) uint8."""
-        size = self._description.patch_size
-        if index == _BLANK:
-            bands = len(self._description.band_names)
-            blank = np.zeros((size, size, bands), dtype=self._description.patch_dtype)
-            return torch.from_numpy(blank), torch.full(
-                (size, size), IGNORE_INDEX, dtype=torch.uint8
-            )
-        patch = self._patches[index]
-        image = read_image(patch, self._description).transpose(1, 2, 0)
-        label = read_label(patch, self._description)
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(label)
+def _published(size: int, crop: int) -> list[iaa.Augmenter]:
+    return [
+        iaa.Fliplr(0.5),
+        iaa.Flipud(0.5),
+        iaa.Resize(
+            {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
+            interpolation="linear",
+        ),
+        iaa.PadToFixedSize(crop, crop, position="uniform"),
+        iaa.CropToFixedSize(crop, crop, position="uniform"),
+        iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=(0.0, 1.5))),
+    ]
 
 
-def training_batches(
-    dataset: TiledDataset,
-    options: TrainOptions,
-    *,
-    rank: int = 0,
-    processes: int = 1,
-    epoch: int = 0,
-    first: int = 0,
-    quiet: bool = True,
-) -> EpochBatches:
-    """Return augmented batches of the training split, in epochs.
+def _default(crop: int) -> list[iaa.Augmenter]:
+    def mirrored(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        missing = [max(crop - length, 0) for length in values.shape[:2]]
+        sides = [(length // 2, length - length // 2) for length in missing]
+        return np.pad(values, [*sides, (0, 0)], mode="reflect")
 
-    A batch is image (N, bands, crop, crop), channels last, in the patches' type; label
-    (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
+    def mirrored_images(images: Any, *_: Any) -> Any:
+        return [mirrored(image) for image in images]
 
-    Args:
-        dataset: A tiled dataset.
-        options: Batch, seed, augmentation, sampling, workers.
-        rank: This process.
-        processes: How many processes share each batch.
-        epoch: The epoch to begin with.
-        first: Batches of that epoch to leave out.
-        quiet: No progress bar where labels have to be read first (sampling ``rare``).
-    """
-    data = TrainingPatches(dataset, options)
-    rare = options.recipe.sampling == "rare" and not options.overfit
-    weights = patch_weights(dataset, quiet=quiet) if rare else None
-    order = EpochOrder(len(data), options.seed, weights, epoch)
-    batches = ProcessBatches(
-        order, options.recipe.batch, rank=rank, processes=processes, first=first
-    )
-    loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
-    return EpochBatches(loader, batches.images, order)
+    def mirrored_labels(labels: Any, *_: Any) -> Any:
+        padded = [mirrored(label.get_arr()) for label in labels]
+        return [SegmentationMapsOnImage(label, shape=label.shape) for label in padded]
 
-
-def validation_batches(
-    dataset: TiledDataset, options: TrainOptions, *, rank: int = 0, processes: int = 1
-) -> EpochBatches:
-    """Return (image, label) batches of the validation split.
-
-    Every patch is in one batch of one process. All processes have equally many: the last ones
-    are filled up with patches whose labels are all ignored.
-
-    Args:
-        dataset: A tiled dataset.
-        options: Batch, workers; to overfit, the patches are those trained on.
-        rank: This process.
-        processes: How many processes share the patches.
-    """
-    data = PlainPatches(dataset, "train" if options.overfit else "val", options.overfit)
-    mine = list(range(rank, len(data), processes))
-    mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
-    share = max(1, options.recipe.batch // processes)
-    loader = DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
-    return EpochBatches(loader, len(data))
+    return [
+        iaa.Fliplr(0.5),
+        iaa.Rot90((0, 3)),
+        iaa.Resize((0.8, 1.25), interpolation="linear"),
+        # imgaug's own padding takes one way for images and another one for labels
+        iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
+        iaa.CropToFixedSize(crop, crop, position="uniform"),
+    ]
 
 
 def _loading(workers: int) -> dict[str, Any]:

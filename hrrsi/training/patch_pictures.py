@@ -34,196 +34,6 @@ _LINE = 18
 # No scheme's class is striped, whatever its colour.
 _STRIPES: tuple[Colour, Colour] = ((105, 105, 105), (175, 175, 175))
 _STRIPE_WIDTH = 4
-
-
-@dataclass(frozen=True)
-class Group:
-    """Panels that belong to one patch, under its name.
-
-    Attributes:
-        name: Written above the panels.
-        rows: Panels (side, side, 3) of each row, all of one size.
-    """
-
-    name: str
-    rows: Sequence[Sequence[RGB]]
-
-
-@dataclass(frozen=True)
-class Key:
-    """An entry of a legend.
-
-    Attributes:
-        name: What it stands for.
-        swatch: (height, width, 3), drawn before the name.
-    """
-
-    name: str
-    swatch: RGB
-
-
-def panel_side(patch_size: int) -> int:
-    """Return rows and columns of the panels for patches of a size: small ones are magnified."""
-    return patch_size * max(1, _PANEL // patch_size) if patch_size <= _PANEL else _PANEL
-
-
-def resized(values: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
-    """Return a map (H, W) or (H, W, 3) as (side, side): the pixel nearest to each centre."""
-    rows, cols = (((np.arange(side) + 0.5) * n / side).astype(int) for n in values.shape[:2])
-    nearest: npt.NDArray[Any] = values[rows[:, None], cols]
-    return nearest
-
-
-def stretch_limits(images: Sequence[npt.NDArray[Any]]) -> list[tuple[float, float]]:
-    """Return what is drawn black and what white in each band of some patches.
-
-    Args:
-        images: (bands, H, W) each, of one type: uint8 is drawn as it is; of other types the 2nd
-            to the 98th percentile of what is neither padding (0 in every band) nor nodata (NaN).
-    """
-    bands = len(images[0])
-    if images[0].dtype == np.uint8:
-        return [(0.0, 255.0)] * bands
-    values = np.concatenate([image.reshape(bands, -1) for image in images], axis=1)
-    values = values[:, np.isfinite(values).all(0) & (values != 0).any(0)].astype(np.float64)
-    if not values.shape[1]:
-        return [(0.0, 1.0)] * bands
-    low, high = np.percentile(values, _PERCENTILES, axis=1)
-    return [(float(a), float(b) if b > a else float(a) + 1) for a, b in zip(low, high, strict=True)]
-
-
-def natural_colours(
-    image: npt.NDArray[Any], limits: Sequence[tuple[float, float]], side: int
-) -> RGB:
-    """Return a patch (bands, H, W) as a panel of its first three bands, or its first in grey."""
-    first = range(3) if len(image) >= 3 else (0, 0, 0)
-    return np.stack([grey(image[b], limits[b], side)[..., 0] for b in first], axis=-1)
-
-
-def grey(values: npt.NDArray[Any], limits: tuple[float, float], side: int) -> RGB:
-    """Return a map (H, W) as a panel from black to white; NaN is black."""
-    low, high = limits
-    with np.errstate(invalid="ignore"):
-        share = (_averaged(values, side) - low) / (high - low)
-    shade = np.rint(np.nan_to_num(share).clip(0, 1) * 255).astype(np.uint8)
-    return np.repeat(shade[..., None], 3, axis=-1)
-
-
-def ramp(values: npt.NDArray[Any], colours: str, side: int) -> RGB:
-    """Return a map (H, W) of values from 0 to 1 as a panel in a colour map of matplotlib."""
-    from matplotlib import colormaps
-
-    panel: RGB = colormaps[colours](_averaged(values, side), bytes=True)[..., :3]
-    return panel
-
-
-def _averaged(values: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:
-    """Return a map (H, W) as (side, side): means where it shrinks, itself magnified if not."""
-    picture = Image.fromarray(values.astype(np.float32))
-    method = Image.Resampling.BOX if side < len(values) else Image.Resampling.NEAREST
-    return np.asarray(picture.resize((side, side), method))
-
-
-def class_panel(label: npt.NDArray[np.uint8], colours: Sequence[Colour], side: int) -> RGB:
-    """Return class indices (H, W) as a panel of their colours; ignored pixels are striped."""
-    label = resized(label, side)
-    return with_stripes(class_palette(colours)[label], label == IGNORE_INDEX)
-
-
-def with_stripes(panel: RGB, ignored: npt.NDArray[np.bool_]) -> RGB:
-    """Return a panel whose ignored pixels (side, side) are striped in two greys."""
-    rows, cols = np.indices(ignored.shape)
-    stripes = np.array(_STRIPES, dtype=np.uint8)[(rows + cols) // _STRIPE_WIDTH % 2]
-    return np.where(ignored[..., None], stripes, panel)
-
-
-def class_keys(classes: Sequence[str], colours: Sequence[Colour]) -> list[Key]:
-    """Return the legend of the classes."""
-    return [Key(n, plain_swatch(c)) for n, c in zip(classes, colours, strict=True)]
-
-
-def plain_swatch(colour: Colour) -> RGB:
-    """Return a rectangle of one colour for a legend, in a thin frame."""
-    swatch = np.full((_TEXT, 2 * _TEXT, 3), colour, dtype=np.uint8)
-    swatch[[0, -1]] = swatch[:, [0, -1]] = INK
-    return swatch
-
-
-def striped_swatch() -> RGB:
-    """Return the stripes of ignored pixels for a legend."""
-    blank = np.zeros((_TEXT, 2 * _TEXT, 3), dtype=np.uint8)
-    return with_stripes(blank, np.ones(blank.shape[:2], dtype=bool))
-
-
-def ramp_swatch(colours: str) -> RGB:
-    """Return a colour map from 0 to 1 for a legend."""
-    from matplotlib import colormaps
-
-    row = colormaps[colours](np.linspace(0, 1, 5 * _TEXT), bytes=True)[:, :3]
-    return np.repeat(row[None], _TEXT, axis=0)
-
-
-def patch_picture(
-    groups: Sequence[Group], columns: Sequence[str], keys: Sequence[Key], *, across: int, title: str
-) -> Image.Image:
-    """Return groups of panels under each other, with the titles of their columns and a legend.
-
-    Args:
-        groups: All of one layout.
-        columns: Titles of the panels of a group's first row.
-        keys: The legend.
-        across: Groups beside each other.
-        title: Written above all.
-    """
-    side = len(groups[0].rows[0][0])
-    step = side + _GAP
-    group_width = step * max(len(columns), *(len(row) for row in groups[0].rows)) + 2 * _GAP
-    group_height = _LINE + step * len(groups[0].rows) + _GAP
-    across = min(across, len(groups))
-    width = group_width * across + 2 * _GAP
-    legend = _legend_places(keys, width)
-    top = _LINE * 2 + 2 * _GAP + (legend[-1][1] + _LINE if legend else 0)
-    height = top + group_height * -(-len(groups) // across) + _GAP
-    picture = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(picture)
-    _write(draw, (2 * _GAP, _GAP), title, width - 4 * _GAP)
-    for key, (x, y) in zip(keys, legend, strict=True):
-        picture.paste(Image.fromarray(key.swatch), (x, y + _LINE + 2 * _GAP))
-        _write(draw, (x + key.swatch.shape[1] + _GAP, y + _LINE + 2 * _GAP - 2), key.name, width)
-    for number, group in enumerate(groups):
-        left, y = 2 * _GAP + number % across * group_width, top + number // across * group_height
-        if number < across:
-            for column, name in enumerate(columns):
-                _write(draw, (left + column * step, y - _LINE), name, side)
-        _write(draw, (left, y), group.name, group_width - 2 * _GAP)
-        for r, panels in enumerate(group.rows):
-            for c, panel in enumerate(panels):
-                place = (left + c * step, y + _LINE + r * step)
-                picture.paste(Image.fromarray(panel), place)
-    return picture
-
-
-def _legend_places(keys: Sequence[Key], width: int) -> list[tuple[int, int]]:
-    """Return the left upper corner of each entry, in as many lines as they need."""
-    places, x, y = [], 2 * _GAP, 0
-    for key in keys:
-        needed = key.swatch.shape[1] + 5 * _GAP + round(text_font(_TEXT).getlength(key.name))
-        if x > 2 * _GAP and x + needed > width:
-            x, y = 2 * _GAP, y + _LINE
-        places.append((x, y))
-        x += needed
-    return places
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Write a line of text; what does not fit gives way to an ellipsis in the middle."""
-    shown, keep = text, len(text)
-    while text_font(_TEXT).getlength(shown) > width and keep > 2:
-        keep -= 1
-        shown = f"{text[: -(-keep // 2)]}…{text[len(text) - keep // 2 :]}"
-    draw.text(place, shown, fill=INK, font=text_font(_TEXT))
-
-
 _PATCHES = 8
 _COLUMNS = ("image", "label", "edge target", "what counts")
 _ACROSS = 2
@@ -306,6 +116,166 @@ def seen_patches(dataset: TiledDataset, options: TrainOptions) -> Iterator[SeenP
             yield SeenPatch(files[int(index)].name, image.numpy(), label.numpy())
 
 
+@dataclass(frozen=True)
+class Group:
+    """Panels that belong to one patch, under its name.
+
+    Attributes:
+        name: Written above the panels.
+        rows: Panels (side, side, 3) of each row, all of one size.
+    """
+
+    name: str
+    rows: Sequence[Sequence[RGB]]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend.
+
+    Attributes:
+        name: What it stands for.
+        swatch: (height, width, 3), drawn before the name.
+    """
+
+    name: str
+    swatch: RGB
+
+
+def patch_picture(
+    groups: Sequence[Group], columns: Sequence[str], keys: Sequence[Key], *, across: int, title: str
+) -> Image.Image:
+    """Return groups of panels under each other, with the titles of their columns and a legend.
+
+    Args:
+        groups: All of one layout.
+        columns: Titles of the panels of a group's first row.
+        keys: The legend.
+        across: Groups beside each other.
+        title: Written above all.
+    """
+    side = len(groups[0].rows[0][0])
+    step = side + _GAP
+    group_width = step * max(len(columns), *(len(row) for row in groups[0].rows)) + 2 * _GAP
+    group_height = _LINE + step * len(groups[0].rows) + _GAP
+    across = min(across, len(groups))
+    width = group_width * across + 2 * _GAP
+    legend = _legend_places(keys, width)
+    top = _LINE * 2 + 2 * _GAP + (legend[-1][1] + _LINE if legend else 0)
+    height = top + group_height * -(-len(groups) // across) + _GAP
+    picture = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(picture)
+    _write(draw, (2 * _GAP, _GAP), title, width - 4 * _GAP)
+    for key, (x, y) in zip(keys, legend, strict=True):
+        picture.paste(Image.fromarray(key.swatch), (x, y + _LINE + 2 * _GAP))
+        _write(draw, (x + key.swatch.shape[1] + _GAP, y + _LINE + 2 * _GAP - 2), key.name, width)
+    for number, group in enumerate(groups):
+        left, y = 2 * _GAP + number % across * group_width, top + number // across * group_height
+        if number < across:
+            for column, name in enumerate(columns):
+                _write(draw, (left + column * step, y - _LINE), name, side)
+        _write(draw, (left, y), group.name, group_width - 2 * _GAP)
+        for r, panels in enumerate(group.rows):
+            for c, panel in enumerate(panels):
+                place = (left + c * step, y + _LINE + r * step)
+                picture.paste(Image.fromarray(panel), place)
+    return picture
+
+
+def panel_side(patch_size: int) -> int:
+    """Return rows and columns of the panels for patches of a size: small ones are magnified."""
+    return patch_size * max(1, _PANEL // patch_size) if patch_size <= _PANEL else _PANEL
+
+
+def resized(values: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """Return a map (H, W) or (H, W, 3) as (side, side): the pixel nearest to each centre."""
+    rows, cols = (((np.arange(side) + 0.5) * n / side).astype(int) for n in values.shape[:2])
+    nearest: npt.NDArray[Any] = values[rows[:, None], cols]
+    return nearest
+
+
+def stretch_limits(images: Sequence[npt.NDArray[Any]]) -> list[tuple[float, float]]:
+    """Return what is drawn black and what white in each band of some patches.
+
+    Args:
+        images: (bands, H, W) each, of one type: uint8 is drawn as it is; of other types the 2nd
+            to the 98th percentile of what is neither padding (0 in every band) nor nodata (NaN).
+    """
+    bands = len(images[0])
+    if images[0].dtype == np.uint8:
+        return [(0.0, 255.0)] * bands
+    values = np.concatenate([image.reshape(bands, -1) for image in images], axis=1)
+    values = values[:, np.isfinite(values).all(0) & (values != 0).any(0)].astype(np.float64)
+    if not values.shape[1]:
+        return [(0.0, 1.0)] * bands
+    low, high = np.percentile(values, _PERCENTILES, axis=1)
+    return [(float(a), float(b) if b > a else float(a) + 1) for a, b in zip(low, high, strict=True)]
+
+
+def natural_colours(
+    image: npt.NDArray[Any], limits: Sequence[tuple[float, float]], side: int
+) -> RGB:
+    """Return a patch (bands, H, W) as a panel of its first three bands, or its first in grey."""
+    first = range(3) if len(image) >= 3 else (0, 0, 0)
+    return np.stack([grey(image[b], limits[b], side)[..., 0] for b in first], axis=-1)
+
+
+def grey(values: npt.NDArray[Any], limits: tuple[float, float], side: int) -> RGB:
+    """Return a map (H, W) as a panel from black to white; NaN is black."""
+    low, high = limits
+    with np.errstate(invalid="ignore"):
+        share = (_averaged(values, side) - low) / (high - low)
+    shade = np.rint(np.nan_to_num(share).clip(0, 1) * 255).astype(np.uint8)
+    return np.repeat(shade[..., None], 3, axis=-1)
+
+
+def ramp(values: npt.NDArray[Any], colours: str, side: int) -> RGB:
+    """Return a map (H, W) of values from 0 to 1 as a panel in a colour map of matplotlib."""
+    from matplotlib import colormaps
+
+    panel: RGB = colormaps[colours](_averaged(values, side), bytes=True)[..., :3]
+    return panel
+
+
+def class_panel(label: npt.NDArray[np.uint8], colours: Sequence[Colour], side: int) -> RGB:
+    """Return class indices (H, W) as a panel of their colours; ignored pixels are striped."""
+    label = resized(label, side)
+    return with_stripes(class_palette(colours)[label], label == IGNORE_INDEX)
+
+
+def with_stripes(panel: RGB, ignored: npt.NDArray[np.bool_]) -> RGB:
+    """Return a panel whose ignored pixels (side, side) are striped in two greys."""
+    rows, cols = np.indices(ignored.shape)
+    stripes = np.array(_STRIPES, dtype=np.uint8)[(rows + cols) // _STRIPE_WIDTH % 2]
+    return np.where(ignored[..., None], stripes, panel)
+
+
+def class_keys(classes: Sequence[str], colours: Sequence[Colour]) -> list[Key]:
+    """Return the legend of the classes."""
+    return [Key(n, plain_swatch(c)) for n, c in zip(classes, colours, strict=True)]
+
+
+def plain_swatch(colour: Colour) -> RGB:
+    """Return a rectangle of one colour for a legend, in a thin frame."""
+    swatch = np.full((_TEXT, 2 * _TEXT, 3), colour, dtype=np.uint8)
+    swatch[[0, -1]] = swatch[:, [0, -1]] = INK
+    return swatch
+
+
+def striped_swatch() -> RGB:
+    """Return the stripes of ignored pixels for a legend."""
+    blank = np.zeros((_TEXT, 2 * _TEXT, 3), dtype=np.uint8)
+    return with_stripes(blank, np.ones(blank.shape[:2], dtype=bool))
+
+
+def ramp_swatch(colours: str) -> RGB:
+    """Return a colour map from 0 to 1 for a legend."""
+    from matplotlib import colormaps
+
+    row = colormaps[colours](np.linspace(0, 1, 5 * _TEXT), bytes=True)[:, :3]
+    return np.repeat(row[None], _TEXT, axis=0)
+
+
 def _caption(patch: SeenPatch) -> str:
     counted = (patch.label != IGNORE_INDEX).mean()
     return patch.name if counted == 1 else f"{patch.name} ({100 * (1 - counted):.0f} % ignored)"
@@ -340,3 +310,31 @@ def _panels(
 def _drawn_bands(image: npt.NDArray[Any]) -> int:
     """Return how many bands the natural colours show: three, or the only one."""
     return 3 if len(image) >= 3 else 1
+
+
+def _averaged(values: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:
+    """Return a map (H, W) as (side, side): means where it shrinks, itself magnified if not."""
+    picture = Image.fromarray(values.astype(np.float32))
+    method = Image.Resampling.BOX if side < len(values) else Image.Resampling.NEAREST
+    return np.asarray(picture.resize((side, side), method))
+
+
+def _legend_places(keys: Sequence[Key], width: int) -> list[tuple[int, int]]:
+    """Return the left upper corner of each entry, in as many lines as they need."""
+    places, x, y = [], 2 * _GAP, 0
+    for key in keys:
+        needed = key.swatch.shape[1] + 5 * _GAP + round(text_font(_TEXT).getlength(key.name))
+        if x > 2 * _GAP and x + needed > width:
+            x, y = 2 * _GAP, y + _LINE
+        places.append((x, y))
+        x += needed
+    return places
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    """Write a line of text; what does not fit gives way to an ellipsis in the middle."""
+    shown, keep = text, len(text)
+    while text_font(_TEXT).getlength(shown) > width and keep > 2:
+        keep -= 1
+        shown = f"{text[: -(-keep // 2)]}…{text[len(text) - keep // 2 :]}"
+    draw.text(place, shown, fill=INK, font=text_font(_TEXT))
