@@ -30,11 +30,12 @@ from hrrsi.runs.options import Precision
 from hrrsi.runs.steps import NetworkPrecision, keep_freed_memory
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.losses import batch_losses, class_weights, edge_target
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import DEFAULT, TrainOptions, recipe_named
-from hrrsi.training.patch_batches import Augmentation, training_batches
+from hrrsi.training.patch_batches import training_batches
 
 HERE = Path(__file__).parent
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.options import Augmentation as Name
-from hrrsi.training.patch_batches import Augmentation
 
 SIZE = 64
 
