@@ -443,6 +443,7 @@ def test_a_split_without_a_single_readable_image_is_an_error(folder: Path, tmp_p
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: {data / 'val'}: no image")
 
 
+@pytest.mark.slow  # the loop and its processes are those of `hrrsi train`
 def test_two_processes_validate_every_image_once(folder: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(folder, tmp_path / "data"))
     next((data / "val" / CLASSES[0]).iterdir()).unlink()  # 15: no two processes have as many

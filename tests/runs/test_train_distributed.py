@@ -183,7 +183,7 @@ def test_a_run_that_exists_is_refused_before_others_are_started(
         check_run(quick(dataset, two_processes.published, devices=2, batch=4))
 
 
-@pytest.mark.slow  # test_train_failures.py has errors of one process, and of all under torchrun
+@pytest.mark.slow  # test_train_failures.py has errors of one process alone
 def test_an_error_in_training_is_one_line(dataset: Path, tmp_path: Path) -> None:
     line = command(dataset, tmp_path, "published", model="ued", lr=1e30, epochs=50)
     result = finished([sys.executable, "-m", "hrrsi", *line.split()])
@@ -193,6 +193,7 @@ def test_an_error_in_training_is_one_line(dataset: Path, tmp_path: Path) -> None
     assert (tmp_path / "ued" / "nan_batch.safetensors").is_file()
 
 
+@pytest.mark.slow  # kills and resumes: test_train_resume.py; two processes: below
 def test_killed_in_the_middle_of_an_epoch_and_resumed_by_torchrun(
     dataset: Path, two_processes: TwoProcesses, tmp_path: Path
 ) -> None:

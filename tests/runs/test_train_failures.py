@@ -77,7 +77,7 @@ def no_memory(*_: Any) -> torch.Tensor:
     [
         (kill_a_loading_process, 1, "a process that reads patches was killed.*`workers`"),
         (no_memory, 0, "out of memory.*`batch`"),
-        (no_memory, 1, "out of memory.*`batch`"),
+        pytest.param(no_memory, 1, "out of memory.*`batch`", marks=pytest.mark.slow),
     ],
     ids=["killed", "memory", "memory of a worker"],
 )
@@ -214,6 +214,7 @@ def in_two_processes(
     )
 
 
+@pytest.mark.slow  # the next one starts two processes too
 def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> None:
     """Under torchrun, where no process ends the others before they speak."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hrrsi"]

@@ -46,7 +46,8 @@ def with_dropout(build: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        # (runs that are killed or stopped, below, have a moving average too)
+        pytest.param({}, marks=pytest.mark.slow),
         {"recipe": "published", "sampling": "rare", "freeze_encoder": 1, "workers": 1},
     ],
     ids=["average", "published, rare, frozen, a worker"],
