@@ -15,7 +15,12 @@ from hrrsi.cli.option_classes import Flag, Flags
 from hrrsi.cli.options import DEVICE_HELP
 from hrrsi.errors import HrrsiError, InputError
 from hrrsi.runs.options import Precision
-from hrrsi.training.options import RECIPE_FIELDS, RECIPES, automatic_precision
+from hrrsi.training.options import (
+    CAMERA_CHANGES,
+    RECIPE_FIELDS,
+    RECIPES,
+    automatic_precision,
+)
 
 CONFIG_HELP = (
     "YAML file with any of these options, e.g. the config.yaml of a run, which repeats it from "
@@ -263,6 +268,16 @@ RECIPE_FLAGS: Flags = {
             "--augmentation",
             help="How patches are changed each time they are seen; look at it with "
             f"--show-batches. {_recipes_own('augmentation')}",
+            rich_help_panel=RECIPE_PANEL,
+        )
+    ),
+    "camera": Flag(
+        typer.Option(
+            "--camera",
+            metavar="CHANGES",
+            help="Make some patches look as if another camera had taken them, each time in another "
+            f"way: all, or some of {', '.join(CAMERA_CHANGES)}, separated by commas. Look at one "
+            f"alone with --show-batches. {_recipes_own('camera')}",
             rich_help_panel=RECIPE_PANEL,
         )
     ),

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hrrsi.files import check_unlocked, locked, prepare_folder, replacing
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.quantities import counted
 from hrrsi.runs.checkpoints import Position, checkpoint_position, read_checkpoint
-from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, NAN_BATCH, RunOptions
+from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, NAN_BATCH, RunOptions, plain_value
 from hrrsi.runs.processes import Processes
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
@@ -188,7 +189,9 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
 
 
 def _check_same_run(options: RunOptions, run: Path) -> None:
-    before, now = read_yaml(run / CONFIG), options.to_config()
+    # a run of an earlier version had the default of an option that has come since
+    before = {**_defaults(options), **read_yaml(run / CONFIG)}
+    now = options.to_config()
     differing = [
         f"{key} {before.get(key)}, not {value}"
         for key, value in now.items()
@@ -203,6 +206,17 @@ def _check_same_run(options: RunOptions, run: Path) -> None:
             fix=f"continue it as it was with `config={config}` `resume=True`, or start another run"
             + _from_its_weights(options),
         )
+
+
+def _defaults(options: RunOptions) -> dict[str, Any]:
+    """Return the fields of options and recipe that have a default, as plain data."""
+    parts: tuple[Any, ...] = (options, options.recipe)  # dataclasses, which no protocol can say
+    return {
+        field.name: plain_value(field.default)
+        for part in parts
+        for field in fields(part)
+        if field.default is not MISSING
+    }
 
 
 def _from_its_weights(options: RunOptions) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import cv2  # comes with imgaug
 import imgaug
 import numpy as np
 import numpy.typing as npt
 from imgaug import augmenters as iaa
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
+from hrrsi.classes import IGNORE_INDEX
+from hrrsi.training.options import CAMERA_CHANGES
 from hrrsi.training.options import Augmentation as AugmentationName
+
+Pixels = npt.NDArray[np.float32]
 
 
 class Augmentation:
@@ -64,6 +70,95 @@ class Augmentation:
         return augmented, labels.get_arr()[..., 0].astype(np.uint8) - np.uint8(1)
 
 
+class CameraChanges:
+    """Makes patches look as if another camera had taken them; labels stay what they are.
+
+    Each change is made with a probability and a strength of its own:
+
+    - ``haze``: a share of the light comes from the air instead (Koschmieder's law, uniform);
+    - ``blur``: Gaussian, standard deviation 0.4 to 1.4 pixels;
+    - ``resolution``: averaged to pixels of 1.3 to 3 times the size, and interpolated again;
+    - ``noise``: of a sensor, Gaussian in each band, more of it in bright pixels;
+    - ``colour``: another gain of each band, and another saturation of the first three;
+    - ``contrast``: around the patch's mean, which moves too;
+    - ``gamma``: another exponent of all values;
+    - ``sharpening``: an unsharp mask, with the halos that it leaves;
+    - ``jpeg``: compressed at a quality of 25 to 85, with less resolution of colour.
+
+    What is drawn for one of them depends on the seed alone, not on which others are there, nor
+    on the patch. Values are taken as shares of full brightness, whatever their type.
+
+    Args:
+        names: Which, of `hrrsi.training.options.CAMERA_CHANGES`.
+        scale: The value that is full brightness, as `dataset.yaml` says it.
+        has_height: Whether the last band holds heights: no camera changes these.
+    """
+
+    def __init__(self, names: Sequence[str], scale: float, *, has_height: bool = False) -> None:
+        self._names = [name for name in CAMERA_CHANGES if name in names]
+        self._scale = scale
+        self._has_height = has_height
+
+    def __call__(
+        self, image: npt.NDArray[Any], label: npt.NDArray[np.uint8], seed: int
+    ) -> npt.NDArray[Any]:
+        """Return a changed image, or the image itself where nothing is drawn.
+
+        Pixels that are not a number in a band stay as they are, and so do those that are 0 in all
+        bands and ignored, that is padding and pixels without data; their neighbours are changed
+        as if they had the patch's mean.
+
+        Args:
+            image: (H, W, bands) uint8, uint16 or float32; it is not written to.
+            label: (H, W), 255 where ignored.
+            seed: Decides everything random.
+
+        Returns:
+            (H, W, bands) in its type, no darker than 0 and no brighter than `scale`, but where
+            the image itself is.
+        """
+        drawn = self._draws(seed)
+        if not drawn:
+            return image
+        colours = image[..., : image.shape[2] - self._has_height]
+        kept = (label == IGNORE_INDEX) & (colours == 0).all(axis=-1)
+        if image.dtype.kind == "f":
+            kept |= ~np.isfinite(colours).all(axis=-1)
+        if kept.all():
+            return image
+        scale = np.float32(self._scale)
+        # band by band: two to four times as fast as pixel by pixel, and OpenCV takes any number
+        values = np.ascontiguousarray(colours.transpose(2, 0, 1), dtype=np.float32)
+        values /= scale
+        if kept.any():
+            values[:, kept] = values[:, ~kept].mean(axis=1, keepdims=True)
+        low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+        for name, random in drawn:
+            _CAMERA[name].change(values, random)
+        values.clip(low, high, out=values)
+        values *= scale
+        if image.dtype.kind in "iu":
+            limits = np.iinfo(image.dtype)
+            np.rint(values, out=values).clip(limits.min, limits.max, out=values)
+        changed = image.copy()
+        changed[..., : colours.shape[2]] = values.transpose(1, 2, 0)
+        changed[kept] = image[kept]
+        return changed
+
+    def names(self, seed: int) -> list[str]:
+        """Return which changes a seed draws, in the order in which they are made."""
+        return [name for name, _ in self._draws(seed)]
+
+    def _draws(self, seed: int) -> list[tuple[str, np.random.Generator]]:
+        """Return the changes of a seed, and what their strengths are drawn from."""
+        drawn = []
+        for name in self._names:
+            random = np.random.default_rng((seed, CAMERA_CHANGES.index(name)))
+            if random.random() < _CAMERA[name].probability:
+                drawn.append((name, random))
+        return drawn
+
+
 def _published(size: int, crop: int) -> list[iaa.Augmenter]:
     return [
         iaa.Fliplr(0.5),
@@ -99,3 +194,106 @@ def _default(crop: int) -> list[iaa.Augmenter]:
         iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
     ]
+
+
+class _CameraChange(NamedTuple):
+    """A change of (bands, H, W) float32 values in place, of which 1 is full brightness."""
+
+    probability: float
+    change: Callable[[Pixels, np.random.Generator], None]
+
+
+# imgaug's own operators for colour, haze and JPEG take three bands of 8 bits only.
+
+
+def _add_haze(values: Pixels, random: np.random.Generator) -> None:
+    share = random.uniform(0.05, 0.4)
+    air = random.uniform(0.6, 0.95) + random.uniform(-0.04, 0.04, len(values))
+    values *= np.float32(1 - share)
+    values += (share * air).astype(np.float32)[:, None, None]
+
+
+def _blur(values: Pixels, random: np.random.Generator) -> None:
+    deviation = random.uniform(0.4, 1.4)
+    for band in values:
+        cv2.GaussianBlur(band, (0, 0), deviation, dst=band)
+
+
+def _make_coarser(values: Pixels, random: np.random.Generator) -> None:
+    height, width = values.shape[1:]
+    factor = random.uniform(1.3, 3)
+    coarse = (max(1, round(width / factor)), max(1, round(height / factor)))
+    interpolation = cv2.INTER_CUBIC if random.random() < 0.5 else cv2.INTER_LINEAR
+    for band in values:
+        means = cv2.resize(band, coarse, interpolation=cv2.INTER_AREA)
+        cv2.resize(means, (width, height), dst=band, interpolation=interpolation)
+
+
+def _add_noise(values: Pixels, random: np.random.Generator) -> None:
+    deviation = np.exp(random.uniform(np.log(0.01), np.log(0.05)))
+    # OpenCV's normal numbers, a tenth of the time of NumPy's; they are drawn for each band
+    noise = np.empty_like(values)
+    cv2.setRNGSeed(int(random.integers(2**31)))
+    for band in noise:
+        cv2.randn(band, np.zeros(1), np.full(1, deviation))
+    # photons and electronics: the variance grows with the light, from one that is always there
+    noise *= np.sqrt(values.clip(0) + np.float32(0.1))
+    values += noise
+
+
+def _change_colour(values: Pixels, random: np.random.Generator) -> None:
+    saturation = np.float32(random.uniform(0.5, 1.5))
+    if len(values) >= 3:
+        grey = values[:3].mean(axis=0)
+        values[:3] *= saturation
+        values[:3] += (1 - saturation) * grey
+    # after it: saturation would make a cast of more than the gains
+    values *= np.exp(random.uniform(-0.18, 0.18, len(values))).astype(np.float32)[:, None, None]
+
+
+def _change_contrast(values: Pixels, random: np.random.Generator) -> None:
+    factor, shift = np.exp(random.uniform(-0.35, 0.35)), random.uniform(-0.12, 0.12)
+    shift += float(values.mean()) * (1 - factor)
+    values *= np.float32(factor)
+    values += np.float32(shift)
+
+
+def _change_gamma(values: Pixels, random: np.random.Generator) -> None:
+    exponent = np.float32(np.exp(random.uniform(-0.4, 0.4)))
+    np.power(values, exponent, out=values, where=values > 0)
+
+
+def _sharpen(values: Pixels, random: np.random.Generator) -> None:
+    deviation, amount = random.uniform(0.7, 1.5), random.uniform(0.3, 1.5)
+    for band in values:
+        smooth = cv2.GaussianBlur(band, (0, 0), deviation)
+        cv2.addWeighted(band, 1 + amount, smooth, -amount, 0, dst=band)
+
+
+def _compress(values: Pixels, random: np.random.Generator) -> None:
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 86))]
+    # three bands share luminance and colour, as in files; further ones are compressed alone
+    first = 3 if len(values) >= 3 else 0
+    groups = [values[:first]] * bool(first) + [values[b : b + 1] for b in range(first, len(values))]
+    for group in groups:
+        # OpenCV's order is blue, green, red
+        pixels = np.rint(group[::-1].clip(0, 1) * np.float32(255)).astype(np.uint8)
+        before = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        content = cv2.imencode(".jpg", before, options)[1]
+        after = np.asarray(cv2.imdecode(content, cv2.IMREAD_UNCHANGED)).reshape(before.shape)
+        # the difference alone, so that finer values than 8 bits stay finer
+        difference = (after.astype(np.float32) - before) / np.float32(255)
+        group += difference[..., ::-1].transpose(2, 0, 1)
+
+
+_CAMERA = {
+    "haze": _CameraChange(0.15, _add_haze),
+    "blur": _CameraChange(0.15, _blur),
+    "resolution": _CameraChange(0.25, _make_coarser),
+    "noise": _CameraChange(0.15, _add_noise),
+    "colour": _CameraChange(0.5, _change_colour),
+    "contrast": _CameraChange(0.3, _change_contrast),
+    "gamma": _CameraChange(0.3, _change_gamma),
+    "sharpening": _CameraChange(0.15, _sharpen),
+    "jpeg": _CameraChange(0.25, _compress),
+}

@@ -30,6 +30,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("published", "none"),
 }
 _SHARES = ("warmup", "average")
+# In the order in which light, camera and processing make them.
+CAMERA_CHANGES = (
+    "haze", "blur", "resolution", "noise", "colour", "contrast", "gamma", "sharpening", "jpeg",
+)  # fmt: skip
 SMALLEST_CROP = 32
 
 
@@ -56,6 +60,9 @@ class Recipe:
         class_weights: Weights of the classes in the segmentation and body losses: ``published``,
             that is ``1 + (1 - frequency)``, or ``none``.
         dice: Weight of a soft Dice loss beside the cross-entropy of the segmentation.
+        camera: What makes patches look as if another camera had taken them: ``none``, ``all``, or
+            names of `CAMERA_CHANGES` separated by commas (`hrrsi.training.augmentation` says what
+            each does). The order in which they are given makes no difference.
 
     Raises:
         OptionError: One is not usable.
@@ -75,6 +82,7 @@ class Recipe:
     sampling: Sampling
     class_weights: ClassWeights
     dice: float
+    camera: str = "none"
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -96,6 +104,15 @@ class Recipe:
                     f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
                 )
         check_rates(self, ("lr", "weight_decay", "dice"))
+        if self.camera not in ("none", "all"):
+            object.__setattr__(self, "camera", ",".join(_camera_changes(self.camera)))
+
+    @property
+    def camera_changes(self) -> tuple[str, ...]:
+        """Names of the changes of `camera`, in the order in which they are made."""
+        if self.camera == "none":
+            return ()
+        return CAMERA_CHANGES if self.camera == "all" else tuple(self.camera.split(","))
 
     @property
     def described(self) -> str:
@@ -106,6 +123,23 @@ class Recipe:
         """Return the recipe as plain data, its name as ``recipe``."""
         values = asdict(self)
         return {"recipe": values.pop("name"), **values}
+
+
+def _camera_changes(names: str) -> list[str]:
+    """Return names given for `Recipe.camera` in the order of `CAMERA_CHANGES`, each once.
+
+    Raises:
+        OptionError: One is none of them.
+    """
+    wanted = [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in CAMERA_CHANGES]
+    if unknown:
+        raise OptionError(
+            f"{unknown[0]!r} is unknown",
+            parameter="camera",
+            fix=f"give none, all, or some of {', '.join(CAMERA_CHANGES)}",
+        )
+    return [name for name in CAMERA_CHANGES if name in wanted]
 
 
 # Section "recipe" of the published description; the paper's own numbers.

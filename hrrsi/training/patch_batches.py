@@ -16,7 +16,7 @@ from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
-from hrrsi.training.augmentation import Augmentation
+from hrrsi.training.augmentation import Augmentation, CameraChanges
 from hrrsi.training.options import TrainOptions
 
 Batch = tuple[torch.Tensor, ...]
@@ -94,11 +94,16 @@ class TrainingPatches(Dataset[Batch]):
         self._patches = dataset.patches("train")[: options.overfit or None]
         self._description = dataset.description
         recipe = options.recipe
-        size = dataset.description.patch_size
+        description = dataset.description
         self._augmentation = (
-            Augmentation("none", size)  # by heart: patches as they are
+            Augmentation("none", description.patch_size)  # by heart: patches as they are
             if options.overfit
-            else Augmentation(recipe.augmentation, size, recipe.crop)
+            else Augmentation(recipe.augmentation, description.patch_size, recipe.crop)
+        )
+        self._camera = CameraChanges(
+            () if options.overfit else recipe.camera_changes,
+            description.scale,
+            has_height=description.height is not None,
         )
         self._seed = options.seed
 
@@ -109,14 +114,22 @@ class TrainingPatches(Dataset[Batch]):
         """Return image (crop, crop, bands), label (crop, crop) uint8, and the patch's index."""
         patch = self._patches[draw.patch]
         image, label = read_image(patch, self._description), read_label(patch, self._description)
-        source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
-        seed = int(np.random.SeedSequence(source).generate_state(1)[0])
+        seed = self._seed_of(draw)
         image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
+        image = self._camera(image, label, seed)
         return (
             torch.from_numpy(np.ascontiguousarray(image)),
             torch.from_numpy(np.ascontiguousarray(label)),
             torch.tensor(draw.patch),
         )
+
+    def camera_changes(self, draw: Draw) -> list[str]:
+        """Return which changes of the camera a patch gets, in their order."""
+        return self._camera.names(self._seed_of(draw))
+
+    def _seed_of(self, draw: Draw) -> int:
+        source = (self._seed, draw.epoch, draw.patch) + ((draw.repeat,) if draw.repeat else ())
+        return int(np.random.SeedSequence(source).generate_state(1)[0])
 
 
 class PlainPatches(Dataset[Batch]):

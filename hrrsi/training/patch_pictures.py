@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,7 +21,7 @@ from hrrsi.scenes.bands import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import edge_target
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import training_batches
+from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
 
 RGB = npt.NDArray[np.uint8]
 PAPER: Colour = (255, 255, 255)
@@ -36,6 +37,7 @@ _STRIPES: tuple[Colour, Colour] = ((105, 105, 105), (175, 175, 175))
 _STRIPE_WIDTH = 4
 _PATCHES = 8
 _COLUMNS = ("image", "label", "edge target", "what counts")
+_DETAILS = ("detail", "camera unchanged")  # a change of camera is often as fine as a pixel
 _ACROSS = 2
 _LABEL_SHARE = 0.8
 _EDGE, _NO_EDGE = (255, 255, 255), (0, 0, 0)
@@ -48,11 +50,15 @@ class SeenPatch(NamedTuple):
         name: Of the patch's file.
         image: (bands, size, size) in the patches' type, augmented.
         label: (size, size) uint8, 255 where ignored.
+        camera: Which changes of the camera were made, in their order.
+        before: The image as it was before them.
     """
 
     name: str
     image: npt.NDArray[Any]
     label: npt.NDArray[np.uint8]
+    camera: list[str]
+    before: npt.NDArray[Any]
 
 
 def write_batch_picture(
@@ -63,7 +69,9 @@ def write_batch_picture(
     Each patch is a row of panels: its first three bands (uint8 as they are; other types
     stretched from the 2nd to the 98th percentile of the patches shown), its label in the
     scheme's colours over them, the target of the edge loss, and the pixels that count: striped
-    ones no loss looks at. Further bands follow in grey below.
+    ones no loss looks at. Further bands follow in grey below. Where the recipe changes the camera,
+    names of patches begin with what was changed, and two panels show the middle of the image,
+    magnified, with it and without.
 
     Args:
         options: The run, as for `hrrsi.training.run.train`; nothing is trained.
@@ -84,7 +92,9 @@ def write_batch_picture(
     dataset = TiledDataset(options.data)
     description = dataset.description
     seen = list(islice(seen_patches(dataset, options), patches))
-    limits = stretch_limits([patch.image for patch in seen])
+    limits = stretch_limits([patch.before for patch in seen])
+    has_camera = bool(options.recipe.camera_changes) and not options.overfit
+    columns = (*_COLUMNS, *_DETAILS) if has_camera else _COLUMNS
     side = panel_side(seen[0].label.shape[0])
     keys = [
         *class_keys(description.classes, description.colours),
@@ -96,8 +106,11 @@ def write_batch_picture(
     below = f"; below each in grey: {', '.join(further)}" if further else ""
     augmentation = "none (`overfit`)" if options.overfit else options.recipe.augmentation
     picture = patch_picture(
-        [Group(_caption(patch), _panels(patch, description, limits, side)) for patch in seen],
-        _COLUMNS,
+        [
+            Group(_caption(p), _panels(p, description, limits, side, with_details=has_camera))
+            for p in seen
+        ],
+        columns,
         keys,
         across=_ACROSS,
         title=f"First patches of epoch 1 as the network sees them: recipe "
@@ -111,9 +124,16 @@ def seen_patches(dataset: TiledDataset, options: TrainOptions) -> Iterator[SeenP
     """Yield the patches of the first epoch of a run in their order, as the network sees them."""
     files = dataset.patches("train")
     here = replace(options, workers=0, devices=1, nodes=1)
+    changed = TrainingPatches(dataset, here)
+    unchanged = TrainingPatches(dataset, replace(here, recipe=replace(here.recipe, camera="none")))
+    repeats: Counter[int] = Counter()
     for images, labels, indices in training_batches(dataset, here):
-        for image, label, index in zip(images, labels, indices, strict=True):
-            yield SeenPatch(files[int(index)].name, image.numpy(), label.numpy())
+        for image, label, index in zip(images, labels, map(int, indices), strict=True):
+            draw = Draw(0, index, repeats[index])
+            repeats[index] += 1
+            names = changed.camera_changes(draw)
+            before = unchanged[draw][0].permute(2, 0, 1) if names else image
+            yield SeenPatch(files[index].name, image.numpy(), label.numpy(), names, before.numpy())
 
 
 @dataclass(frozen=True)
@@ -277,8 +297,9 @@ def ramp_swatch(colours: str) -> RGB:
 
 
 def _caption(patch: SeenPatch) -> str:
-    counted = (patch.label != IGNORE_INDEX).mean()
-    return patch.name if counted == 1 else f"{patch.name} ({100 * (1 - counted):.0f} % ignored)"
+    ignored = (patch.label == IGNORE_INDEX).mean()
+    caption = f"{patch.name} ({100 * ignored:.0f} % ignored)" if ignored else patch.name
+    return f"{', '.join(patch.camera)}: {caption}" if patch.camera else caption
 
 
 def _panels(
@@ -286,6 +307,8 @@ def _panels(
     description: DatasetDescription,
     limits: list[tuple[float, float]],
     side: int,
+    *,
+    with_details: bool,
 ) -> list[list[RGB]]:
     image = natural_colours(patch.image, limits, side)
     ignored = resized(patch.label, side) == IGNORE_INDEX
@@ -304,7 +327,18 @@ def _panels(
     further = [grey(patch.image[b], limits[b], side) for b in bands]
     for start in range(0, len(further), len(_COLUMNS)):
         rows.append(further[start : start + len(_COLUMNS)])
+    if with_details:
+        rows[0] += [
+            natural_colours(_middle(i, side // 2), limits, side)
+            for i in (patch.image, patch.before)
+        ]
     return rows
+
+
+def _middle(image: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Return the middle of a patch (bands, H, W), at most so many rows and columns of it."""
+    first = max(0, (image.shape[1] - size) // 2)
+    return image[:, first : first + size, first : first + size]
 
 
 def _drawn_bands(image: npt.NDArray[Any]) -> int:

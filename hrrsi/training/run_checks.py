@@ -210,7 +210,10 @@ def _views(options: TrainOptions, size: int) -> str:
     if options.overfit:
         return "the same whole patches each time (`overfit`)"
     crop = f"crops of {recipe.crop} px" if recipe.crop else f"whole patches of {size} px"
-    return f"{crop}, augmentation {recipe.augmentation}, sampling {recipe.sampling}"
+    return (
+        f"{crop}, augmentation {recipe.augmentation}, camera {recipe.camera}, "
+        f"sampling {recipe.sampling}"
+    )
 
 
 def _labelled_share(content: SplitContent) -> float:

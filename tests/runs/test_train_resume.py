@@ -22,6 +22,7 @@ from torch import nn
 from hrrsi.errors import HrrsiError
 from hrrsi.runs import loop
 from hrrsi.runs.checkpoints import FORMAT, Position, write_checkpoint
+from hrrsi.runs.folder import check_folder
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.training import initial_weights as first_network
 from hrrsi.training.options import TrainOptions
@@ -48,9 +49,15 @@ def with_dropout(build: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
     [
         # (runs that are killed or stopped, below, have a moving average too)
         pytest.param({}, marks=pytest.mark.slow),
-        {"recipe": "published", "sampling": "rare", "freeze_encoder": 1, "workers": 1},
+        {
+            "recipe": "published",
+            "sampling": "rare",
+            "camera": "all",
+            "freeze_encoder": 1,
+            "workers": 1,
+        },
     ],
-    ids=["average", "published, rare, frozen, a worker"],
+    ids=["average", "published, rare, other cameras, frozen, a worker"],
 )
 def test_resumed_from_any_step_the_curve_is_the_undisturbed_one(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
@@ -229,6 +236,19 @@ def test_a_checkpoint_of_another_version_is_not_continued(
     with pytest.raises(HrrsiError, match=words):
         quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
     assert rows_of(folder) == rows_of(undisturbed)
+
+
+def test_a_run_from_before_an_option_had_its_default(tmp_path: Path) -> None:
+    options = quick(tmp_path / "data", tmp_path / "runs")
+    config = options.to_config()
+    del config["camera"]
+    options.run_folder.mkdir(parents=True)
+    (options.run_folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (options.run_folder / LAST_CHECKPOINT).touch()
+    check_folder(options, resume=True, overwrite=False)
+    other = quick(tmp_path / "data", tmp_path / "runs", camera="jpeg")
+    with pytest.raises(HrrsiError, match="was started with camera none, not jpeg"):
+        check_folder(other, resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize("start", ["init", "encoder_weights"])

@@ -53,6 +53,7 @@ OTHERS: dict[str, Any] = {
     "sampling": another(Sampling, DEFAULT.sampling),
     "class_weights": another(ClassWeights, DEFAULT.class_weights),
     "dice": 0.5,
+    "camera": "gamma,jpeg",
     "encoder_weights": "none",
     "init": "/other/best.safetensors",
     "freeze_encoder": 3,
