@@ -15,7 +15,13 @@ from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.maps.rasters import read_class_raster
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
+from hrrsi.networks.weights_file import (
+    encoder_of,
+    is_packaged_name,
+    is_safetensors,
+    open_weights,
+    weights_path,
+)
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
@@ -53,7 +59,8 @@ def info(path: str | Path) -> FileInfo:
     """Return what a file or folder is.
 
     Args:
-        path: Weights (``.safetensors``, ``.pth``), those of an encoder (`hrrsi pretrain`), a tiled
+        path: Weights (``.safetensors``, ``.pth``, or a name of the package's, ``default`` or
+            ``light``), those of an encoder (`hrrsi pretrain`), a tiled
             dataset (its folder or its ``dataset.yaml``), the folder of a run, or whatever GDAL
             opens.
 
@@ -64,6 +71,8 @@ def info(path: str | Path) -> FileInfo:
     local = Path(path)
     if not is_local(str(path)):
         return _raster_info(str(path))
+    if is_packaged_name(path):
+        local = weights_path(path)
     if local.name == DESCRIPTION:
         return _dataset_info(local.parent)
     if local.is_dir():
@@ -89,14 +98,14 @@ def _weights_info(path: Path) -> FileInfo:
         if encoder is not None:
             return _encoder_info(path, encoder)
     meta, parameters = _weights_content(path)
-    resolution = meta.resolution
     lines = [
         ("network", f"{meta.model}, {parameters:,} parameters, {_size(path)}"),
         ("classes", _named(meta.classes)),
         ("sees", _sees(meta.bands, meta.dtype, meta.scale, meta.height)),
         ("mean", _decimals(meta.mean)),
         ("std", _decimals(meta.std)),
-        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
+        ("resolution", _resolution_text(meta)),
+        *([("meant for", meta.purpose)] if meta.purpose else []),
         ("scheme", meta.scheme),
         *training_lines(meta.training),
         *score_lines(meta.scores),
@@ -340,6 +349,12 @@ def _sees(bands: Sequence[int], dtype: str, scale: float, height: bool | str | N
 def _shares(classes: Sequence[str], pixels: Sequence[int]) -> str:
     total = max(1, sum(pixels))
     return ", ".join(f"{c} {n / total:.1%}" for c, n in zip(classes, pixels, strict=True))
+
+
+def _resolution_text(meta: ModelMeta) -> str:
+    """Return the ground resolution of weights, and what range of it they saw."""
+    own = "unknown" if meta.resolution is None else f"{length_text(meta.resolution)} a pixel"
+    return own if meta.resolutions is None else f"{own}; saw {meta.resolutions_text}"
 
 
 def _decimals(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hrrsi.cli.messages import in_flags, scene_warnings_in_one_line
+from hrrsi.cli.messages import in_flags, print_default_weights, scene_warnings_in_one_line
 from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
@@ -158,6 +158,7 @@ _MAPPING_FLAGS: Flags = {
     **WINDOW_FLAGS,
     "bands": READING_FLAGS["bands"],
     "nodata": READING_FLAGS["nodata"],
+    "resample": READING_FLAGS["resample"],
     "scale": Flag(
         typer.Option(
             "--scale",
@@ -261,9 +262,9 @@ def evaluate(
 
         hrrsi eval mine.tif theirs.tif --label gt.tif --scheme vaihingen
 
-    `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
-    too. Pixels without a label are not scored; nor are those where the image (or the height model
-    of weights that see one) holds no data, which are counted.
+    `--window`, `--overlap`, `--bands`, `--nodata`, `--resample`, `--scale` and `--height` are for
+    whole scenes too. Pixels without a label are not scored; nor are those where the image (or the
+    height model of weights that see one) holds no data, which are counted.
     """
     truth = labels or []
     systems, folders = _systems(data or [], maps or [], truth, weights)
@@ -295,6 +296,8 @@ def evaluate(
                 folders, weights=weights, maps=scored_maps, observer=observers[0], **settings
             )
         )
+    if weights is None and not (systems or scored_maps or quiet):
+        print_default_weights()
     text = outcome_text if output == "table" else json_document
     typer.echo(text(outcome, in_flags))
     outputs.write(outcome, views, in_flags)

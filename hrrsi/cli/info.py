@@ -22,8 +22,8 @@ def info(
     file: Annotated[
         str,
         typer.Argument(
-            help="Weights (.safetensors, .pth), a tiled dataset (folder or dataset.yaml), the "
-            "folder of a run, or a raster.",
+            help="Weights (.safetensors, .pth; default or light: the package's), a tiled dataset "
+            "(folder or dataset.yaml), the folder of a run, or a raster.",
             show_default=False,
         ),
     ],

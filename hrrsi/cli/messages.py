@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hrrsi.errors import HrrsiError
+
+if TYPE_CHECKING:
+    from hrrsi.networks.model_meta import ModelMeta
 
 OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
 INTERRUPTED = "interrupted; nothing half-written was left under its final name"
@@ -78,17 +81,33 @@ def print_line(line: str) -> None:
     typer.echo(in_flags(line))
 
 
-def print_warning(message: object) -> None:
-    """Print a warning above whatever progress bar is open."""
+def print_warning(message: object, kind: str = "warning") -> None:
+    """Print a warning, or a message of another kind, above whatever progress bar is open."""
     from tqdm import tqdm
 
-    tqdm.write(f"warning: {in_flags(str(message))}", file=sys.stderr)
+    tqdm.write(f"{kind}: {in_flags(str(message))}", file=sys.stderr)
+
+
+def print_default_weights(meta: ModelMeta | None = None) -> None:
+    """Say what the package's default weights are, and what for: nobody has asked for them.
+
+    Args:
+        meta: What they say of themselves, where that was read already.
+    """
+    from tqdm import tqdm
+
+    if meta is None:
+        from hrrsi.networks.weights_file import packaged_weights
+        from hrrsi.networks.weights_reading import read_meta
+
+        meta = read_meta(packaged_weights())
+    tqdm.write(f"weights: default ({meta.summary})", file=sys.stderr)
 
 
 @contextmanager
 def scene_warnings_in_one_line() -> Iterator[None]:
     """Print each warning about a scene as a line for the user, above any progress bar."""
-    from hrrsi.prediction.scene_checks import SceneWarning
+    from hrrsi.prediction.scene_checks import ResolutionNotice, SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
         show = warnings.showwarning
@@ -96,7 +115,9 @@ def scene_warnings_in_one_line() -> Iterator[None]:
         def show_in_one_line(
             message: Warning | str, category: type[Warning], *place: Any, **more: Any
         ) -> None:
-            if issubclass(category, SceneWarning):
+            if issubclass(category, ResolutionNotice):
+                print_warning(message, "note")
+            elif issubclass(category, SceneWarning):
                 print_warning(message)
             else:
                 show(message, category, *place, **more)

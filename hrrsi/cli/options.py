@@ -21,8 +21,8 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="A .safetensors of hrrsi or a published .pth checkpoint. "
-        "Default: the weights inside the package.",
+        help="A .safetensors of hrrsi, a published .pth checkpoint, or the name of weights inside "
+        "the package: default or, where there are such, light (fewer operations).",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
@@ -49,6 +49,24 @@ def _bands(text: str) -> list[int]:
 
 # Of `OutputOptions` and `ReportOutputs`.
 OVERWRITE_FLAG = Flag(_OVERWRITE)
+
+
+def _resolution(text: str) -> float | str:
+    """Return the value of ``--resample``.
+
+    Raises:
+        typer.BadParameter: The text is neither one of the words nor a number.
+    """
+    if text in ("auto", "off"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither auto nor off nor a number of metres", param_hint="--resample"
+        ) from None
+
+
 # Flags of `MapOptions` that several commands have.
 READING_FLAGS: Flags = {
     "bands": Flag(
@@ -62,6 +80,18 @@ READING_FLAGS: Flags = {
             help="Value of pixels without data, where the raster does not say so itself "
             "(all bands must hold it), e.g. 0 for black corners. Exact: lossy JPEG leaves a rim.",
         )
+    ),
+    "resample": Flag(
+        typer.Option(
+            "--resample",
+            metavar="auto|off|METRES",
+            help="Ground resolution to read scenes at, in metres a pixel; maps keep the scenes' "
+            "grid. auto: the scene's own, or the nearest of the weights' training where it is "
+            "outside of them. off: the scene's own.",
+        ),
+        str,
+        _resolution,
+        is_usage=True,
     ),
     "height": Flag(
         typer.Option(

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrrsi.cli.messages import error_line, in_flags, scene_warnings_in_one_line
+from hrrsi.cli.messages import (
+    error_line,
+    in_flags,
+    print_default_weights,
+    scene_warnings_in_one_line,
+)
 from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
@@ -49,13 +54,7 @@ _MAP_FLAGS: Flags = {
         ),
         Path | None,
     ),
-    "resample": Flag(
-        typer.Option(
-            "--resample",
-            help="Read scenes at the ground resolution of the weights; maps keep the scenes' grid.",
-            rich_help_panel=_READING,
-        )
-    ),
+    "resample": READING_FLAGS["resample"],
     **WINDOW_FLAGS,
     "augmentation": Flag(
         typer.Option(
@@ -184,9 +183,13 @@ def predict(
     from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
 
+    says_weights = weights is None and not quiet
     with scene_warnings_in_one_line():
         if dry_run:
-            _print_plan(plan(scenes, weights, out, options, engine, outputs))
+            plans = plan(scenes, weights, out, options, engine, outputs)
+            if says_weights:
+                print_default_weights()
+            _print_plan(plans)
             return
         try:
             map_scenes(
@@ -197,6 +200,7 @@ def predict(
                 engine,
                 outputs,
                 show_progress=not quiet,
+                on_ready=print_default_weights if says_weights else None,
                 on_mapped=_print_mapped,
                 on_failed=_print_failure,
             )

@@ -34,7 +34,10 @@ def profile(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", help="Profile the network in this weights file (too)."),
+        typer.Option(
+            "--weights",
+            help="Profile the network in this weights file (too), or default, or light.",
+        ),
     ] = None,
     options: Annotated[ProfileOptions, _FLAGS] = ProfileOptions(),
     output: Annotated[

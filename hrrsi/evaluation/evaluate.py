@@ -109,7 +109,8 @@ def evaluate(
 
     Args:
         data: The folder of a tiled dataset; or folders and zips of raw scenes and labels.
-        weights: A weights file; by default the weights inside the package.
+        weights: A weights file, or the name of weights inside the package: ``default``, which it
+            is by default, or ``light``.
         maps: Rasters of classes, or folders of them, instead of weights.
         labels: The maps' labels: rasters or polygons, or folders and zips of them.
         options: What is scored, and under which protocol.

@@ -16,7 +16,7 @@ from hrrsi.evaluation.options import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.files import content_digest
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_file import is_packaged_name, weights_path
 from hrrsi.prediction.engines.engine import Engine
 
 
@@ -111,14 +111,14 @@ def inference_with(engine: Engine, weights: str | Path | None) -> Inference:
 
     Args:
         engine: The engine.
-        weights: The weights that it runs; None: those inside the package.
+        weights: The weights that it runs, as `weights_path` takes them.
 
     Raises:
         WeightsError: The weights can't be read.
     """
-    path = packaged_weights() if weights is None else Path(weights)
+    path = weights_path(weights)
     return Inference(
-        weights=path.name if weights is None else str(weights),
+        weights=path.name if weights is None or is_packaged_name(weights) else str(weights),
         path=path,
         model=engine.meta.model,
         sha256=content_digest(path),

@@ -25,7 +25,9 @@ SMALLEST_BLOCK = 16  # px
 SINGLE_PRECISION = EngineOptions(precision="32")
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _OF_SCENES = ("scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block")
-_OF_MAPPING = ("window", "overlap", "bands", "nodata", "scale", "height", "augmentation")
+_OF_MAPPING = (
+    *("window", "overlap", "bands", "nodata", "scale", "height", "resample", "augmentation"),
+)
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
         *([f"bands {','.join(map(str, m.bands))}"] if m.bands else []),
         *([f"no data = {m.nodata:g}"] if m.nodata is not None else []),
         *([f"full brightness = {m.scale:g}"] if m.scale is not None else []),
+        *(["read at their own resolution"] if m.resample == "off" else []),
         *([f"heights {m.height}"] if m.height is not None else []),
     )
 
@@ -274,8 +277,10 @@ def check_combination(
 
 
 def is_weights_file(path: Path) -> bool:
-    """Return whether a path has the name of a weights file."""
-    return path.suffix.lower() in _WEIGHTS_SUFFIXES
+    """Return whether a path has the name of a weights file, or is one of the package's."""
+    from hrrsi.networks.weights_file import is_packaged_name  # numpy, which --help does without
+
+    return path.suffix.lower() in _WEIGHTS_SUFFIXES or is_packaged_name(path)
 
 
 def _changed(options: Any, names: Sequence[str]) -> Iterator[str]:

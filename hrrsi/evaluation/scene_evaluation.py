@@ -29,7 +29,7 @@ from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
-from hrrsi.scenes.window_source import SceneWindows
+from hrrsi.scenes.window_source import open_scene_windows
 from hrrsi.scenes.windows import Window
 
 
@@ -73,6 +73,7 @@ def evaluate_scenes(
     kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
+    resolutions: dict[str, None] = {}
     counts, unknown = [], 0
     for file in files:
         with ExitStack() as stack:
@@ -83,10 +84,15 @@ def evaluate_scenes(
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
-            checks.compare_resolution(scene)
+            resolution = checks.reading_resolution(scene.path, scene.resolution, mapping.resample)
+            checks.compare_resolution(scene, resolution)
+            windows = stack.enter_context(open_scene_windows(scene, resolution=resolution))
+            checks.compare_likeness(windows, scale)
+            if windows.step != 1:
+                resolutions[f"{windows.resolution:.3g} m"] = None
             # entered last: its reader must stop before the scene is closed
             strips = predict_strips(
-                SceneWindows(scene),
+                windows,
                 engine,
                 replace(mapping, scale=scale),
                 # probabilities of joined classes add up, and only the winner's is known
@@ -100,6 +106,7 @@ def evaluate_scenes(
             scene_counts.add(observed(compared, file, on_strip))
             counts.append(scene_counts)
             unknown += truth.unknown_pixels
+    checks.count_scenes(len(files))
     names = tuple(f.name for f in files)
     pooled = PooledCounts(tuple(counts))
     require_labels(pooled, kind, names_text(names, most=3))
@@ -121,6 +128,11 @@ def evaluate_scenes(
             *options.words,
             *mapping_words(mapping),
             *(f"full brightness = {scale:g} where scenes declare it" for scale in declared),
+            *(
+                [f"read at {', '.join(resolutions)} where that is not the scenes' own"]
+                if resolutions
+                else []
+            ),
         ),
     )
 

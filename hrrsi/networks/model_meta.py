@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import OptionError, WeightsError
 from hrrsi.networks.architecture import parsed_model
+from hrrsi.scenes.likeness import Likeness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 _FORMAT_KEY = "hrrsi_format"
+_OPTIONAL = ("height", "resolutions", "purpose", "likeness")
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,8 +37,7 @@ class ModelMeta(Mapping[str, Any]):
         classes: Class names in the order of the logits.
         colours: Class colours (red, green, blue, 0 to 255), likewise.
         bands: Meaning of the input bands, 1-based in the scenes trained on.
-        height: Whether one more band comes last: heights, from a raster of their own. The mapping
-            has no such name where it is not so.
+        height: Whether one more band comes last: heights, from a raster of their own.
         dtype: NumPy name of the type of the scenes trained on.
         scale: The value that counts as 1: bands are divided by it, then normalised.
         mean: Mean of each band after that division.
@@ -45,6 +47,19 @@ class ModelMeta(Mapping[str, Any]):
         training: How the weights were trained: data, recipe, seed, images seen.
         scores: Scores and their protocol; None stands for one that is not defined.
         licence: Terms of the weights and of the data behind them.
+        resolutions: The lowest and the highest number of metres per pixel that the network saw in
+            training, augmentation included; None where it is not known.
+        purpose: What the weights are meant for, in a sentence's end such as ``buildings in
+            Europe``, or None.
+        likeness: What patches of the training look like, by which scenes that are unlike all of
+            them are known (`hrrsi.scenes.likeness.Likeness.from_plain`), or None.
+
+    Of those from `resolutions` on, and of `height`, the mapping has no name where there is nothing
+    to say.
+
+    Raises:
+        ValueError: `resolutions` are not two positive numbers in their order, or `likeness` is
+            none.
     """
 
     model: str
@@ -61,6 +76,17 @@ class ModelMeta(Mapping[str, Any]):
     training: dict[str, Any]
     scores: dict[str, Any]
     licence: str
+    resolutions: tuple[float, float] | None = None
+    purpose: str | None = None
+    likeness: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolutions is not None and not (
+            0 < self.resolutions[0] <= self.resolutions[1] < math.inf
+        ):
+            raise ValueError(f"{self.resolutions} is no range of resolutions")
+        if self.likeness is not None:
+            Likeness.from_plain(self.likeness)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Self:
@@ -111,6 +137,27 @@ class ModelMeta(Mapping[str, Any]):
         }
 
     @property
+    def resolutions_text(self) -> str:
+        """Metres per pixel of the training in words, e.g. ``0.25 to 0.8 m``; empty if unknown."""
+        if self.resolutions is not None:
+            low, high = (f"{length:.3g}" for length in self.resolutions)
+            return f"{low} m" if low == high else f"{low} to {high} m"
+        return "" if self.resolution is None else f"{self.resolution:.3g} m"
+
+    @property
+    def summary(self) -> str:
+        """What the weights are and what they are meant for, in a line."""
+        places = self.training.get("places") or self.training.get("data")
+        named = places if isinstance(places, str) else ", ".join(map(str, places or ()))
+        parts = [
+            f"{self.model}, {', '.join(self.classes)}",
+            f"trained on {named}" if named else "",
+            f"at {self.resolutions_text} a pixel" if self.resolutions_text else "",
+            f"for {self.purpose}" if self.purpose else "",
+        ]
+        return "; ".join(part for part in parts if part)
+
+    @property
     def band_count(self) -> int:
         """Number of bands that the network sees, the heights included."""
         return len(self.mean)
@@ -146,7 +193,8 @@ class ModelMeta(Mapping[str, Any]):
 
     def _keys(self) -> list[str]:
         names = [field.name for field in dataclasses.fields(self)]
-        return names if self.height else [name for name in names if name != "height"]
+        absent = [name for name in _OPTIONAL if not getattr(self, name)]
+        return [name for name in names if name not in absent]
 
 
 def normalisation(

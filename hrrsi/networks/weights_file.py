@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from hrrsi.errors import InputError, MissingInputError, WeightsError
 from hrrsi.networks.model_meta import ModelMeta, metadata_value
 
-PACKAGED_WEIGHTS = "ued_bes_sfm-dubai.safetensors"
+# Files of the package by the names that `weights` takes for them; a version may lack some.
+_PACKAGED = {"default": "ued_bes_sfm-dubai.safetensors", "light": "light.safetensors"}
+PACKAGED_FOLDER = Path(str(resources.files("hrrsi") / "pretrained"))
 ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 # what runs of `hrrsi train` and `hrrsi pretrain` keep
 BEST_WEIGHTS = "best.safetensors"
@@ -25,9 +27,56 @@ RUN_CHECKPOINT = "hrrsi_checkpoint"
 _OLDER_CHECKPOINT = "pytorch-lightning_version"
 
 
-def packaged_weights() -> Path:
-    """Return the weights inside the package."""
-    return Path(str(resources.files("hrrsi") / "pretrained" / PACKAGED_WEIGHTS))
+def packaged_weights(name: str = "default") -> Path:
+    """Return the file of weights inside the package.
+
+    Args:
+        name: ``default``, or another one of `packaged_names`.
+
+    Raises:
+        MissingInputError: There are none of that name.
+    """
+    if name != "default" and name not in packaged_names():
+        raise MissingInputError(
+            "no such weights in the package",
+            where=name,
+            fix=f"there are {', '.join(packaged_names())}",
+        )
+    return PACKAGED_FOLDER / _PACKAGED[name]
+
+
+def packaged_names() -> list[str]:
+    """Return the names of the weights inside the package, the default ones first."""
+    return [name for name, file in _PACKAGED.items() if (PACKAGED_FOLDER / file).is_file()]
+
+
+def is_packaged_name(weights: str | Path) -> bool:
+    """Return whether what was given for weights names some of the package, and no file."""
+    return str(weights) in packaged_names() and not Path(weights).exists()
+
+
+def weights_path(weights: str | Path | None) -> Path:
+    """Return the file of weights that are given as `hrrsi.predict` and others take them.
+
+    Args:
+        weights: A file; or a name of `packaged_names`, where there is no file of that name; None:
+            the package's default.
+
+    Raises:
+        MissingInputError: There is neither a file nor a name in the package.
+    """
+    if weights is None:
+        return packaged_weights()
+    if is_packaged_name(weights):
+        return packaged_weights(str(weights))
+    path = Path(weights)
+    if len(path.parts) == 1 and not path.suffix and not path.exists():  # a name, by its looks
+        raise MissingInputError(
+            "no such weights file, and none of the package's weights",
+            where=path,
+            fix=f"check the path, or name one of {', '.join(packaged_names())}",
+        )
+    return path
 
 
 def is_safetensors(path: Path) -> bool:

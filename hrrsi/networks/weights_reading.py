@@ -21,7 +21,7 @@ from hrrsi.networks.weights_file import (
     is_safetensors,
     meta_of,
     open_weights,
-    packaged_weights,
+    weights_path,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def load_model(path: str | Path | None = None) -> SegmentationNetwork:
     """Return a network with its weights, in eval mode, on the CPU.
 
     Args:
-        path: A weights file of hrrsi (``.safetensors``) or a published checkpoint (``.pth``);
-            by default the weights inside the package.
+        path: A weights file of hrrsi (``.safetensors``), a published checkpoint (``.pth``), or the
+            name of weights inside the package: ``default``, which it is by default, or ``light``.
 
     Returns:
         A module whose call on a normalised (N, bands, H, W) float tensor returns a dict with at
@@ -48,7 +48,7 @@ def load_model(path: str | Path | None = None) -> SegmentationNetwork:
     """
     from hrrsi.networks.weights import load_network
 
-    return load_network(packaged_weights() if path is None else Path(path))[0]
+    return load_network(weights_path(path))[0]
 
 
 def read_meta(path: str | Path) -> ModelMeta:

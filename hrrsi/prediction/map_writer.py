@@ -66,6 +66,8 @@ class MapRecord:
             tags["MIN_AREA"] = f"{self.min_area:g}"
         if source.scene.height_model is not None:
             tags["HEIGHT"] = PurePosixPath(source.scene.height_model.path).name
+        if source.step != 1 and source.resolution is not None:
+            tags["READ_RESOLUTION"] = f"{source.resolution:.6g}"
         if options.scale is None:
             if not same_values(source.dtype, meta.dtype):
                 tags["ESTIMATED_SCALE"] = f"{scale:.9g}"
@@ -217,7 +219,7 @@ def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[s
         "scale": options.scale,
         "height": None if options.height is None else PurePosixPath(str(options.height)).name,
         "aoi": None if options.aoi is None else Path(options.aoi).name,
-        "resample": options.resample or None,
+        "resample": None if options.resample == "auto" else options.resample,
     }
     return {
         "VERSION": __version__,
@@ -253,6 +255,7 @@ def map_identity(
         "the scene's files": _file_states(scene.dataset.files),
         **of_heights,
         "scale": scale,
+        "pixels of the scene in one that is read": source.step,
         "area of interest": None if source.area is None else source.area.digest,
         "device": device,
         "confidence": outputs.confidence,

@@ -33,8 +33,9 @@ class MapOptions:
         height: The scenes' height models, for weights that see one as their last band: a raster
             for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
         aoi: A file of polygons: what lies outside them has no class.
-        resample: Whether scenes are read at the ground resolution that the weights were trained
-            on; maps are on the scenes' own grids all the same.
+        resample: The ground resolution that scenes are read at, in metres per pixel; maps are on
+            the scenes' own grids all the same. ``auto``: a scene's own, or the nearest of those
+            that the weights were trained on where it lies outside of them. ``off``: its own.
         window: Rows and columns of a window, in pixels, 1 to 4096.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; None: 3/16 of it.
         augmentation: Test-time augmentation: ``none``, ``flip`` (each window also mirrored) or
@@ -51,7 +52,7 @@ class MapOptions:
     scale: float | None = None
     height: str | Path | None = None
     aoi: str | Path | None = None
-    resample: bool = False
+    resample: float | Literal["auto", "off"] = "auto"
     window: int = DEFAULT_WINDOW
     overlap: int | None = None
     augmentation: Augmentation = "none"
@@ -70,6 +71,14 @@ class MapOptions:
                 f"an overlap of {self.effective_overlap} px does not fit windows of "
                 f"{self.window} px",
                 fix="choose `overlap` from 0 to half of `window`",
+            )
+        if self.resample not in ("auto", "off") and not (
+            type(self.resample) in (int, float) and 0 < float(self.resample) < math.inf
+        ):
+            raise OptionError(
+                f"{self.resample!r} is no ground resolution",
+                parameter="resample",
+                fix="give metres per pixel, `resample=auto` or `resample=off`",
             )
         if self.augmentation not in get_args(Augmentation):
             raise OptionError(

@@ -8,7 +8,8 @@ from pathlib import Path
 from hrrsi.errors import HrrsiError, MissingInputError, OptionError
 from hrrsi.files import prepare_folder
 from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
-from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.mapped_scene import (
     MappedScene,
@@ -54,6 +55,7 @@ def predict(
     outputs: OutputOptions = OutputOptions(),
     *,
     show_progress: bool = False,
+    on_ready: Callable[[ModelMeta], None] | None = None,
     on_mapped: Callable[[MappedScene], None] | None = None,
     on_failed: Callable[[str, Exception], None] | None = None,
 ) -> list[MappedScene]:
@@ -69,13 +71,15 @@ def predict(
 
     Args:
         scenes: One or many rasters, patterns (``scenes/*.tif``) or folders.
-        weights: A weights file; by default the weights inside the package.
+        weights: A weights file, or the name of weights inside the package: ``default``, which it
+            is by default, or ``light``.
         out: A ``.tif`` file for one scene, or a folder; by default the current folder, where maps
             are named ``SCENE_classes.tif``.
         options: How scenes are read and mapped.
         engine: What runs the network.
         outputs: What is written beside the class maps, and what may be there already.
         show_progress: Whether to show progress in megapixels on a terminal.
+        on_ready: Called with what the weights say of themselves before the first scene is mapped.
         on_mapped: Called with each scene once it has its map.
         on_failed: Called with each of several scenes that fails, and why.
 
@@ -90,13 +94,14 @@ def predict(
     names, files = _scenes_and_files(scenes, out, options, outputs)
     for folder in {path.parent for written in files for path in written.files}:
         prepare_folder(folder)
-    weights_path = packaged_weights() if weights is None else Path(weights)
+    weights_file = weights_path(weights)
     mapper = SceneMapper(
-        open_engine(weights_path, engine),
-        weights_path,
+        open_engine(weights_file, engine),
+        weights_file,
         options,
         outputs,
         show_progress=show_progress,
+        on_ready=on_ready,
     )
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
@@ -116,6 +121,7 @@ def predict(
             mapped.append(scene)
             if on_mapped:
                 on_mapped(scene)
+    mapper.count_scenes(len(names))
     if failures:
         raise ScenesFailedError(mapped, failures)
     return mapped
@@ -140,9 +146,9 @@ def plan(
         HrrsiError: An option is not usable.
     """
     names, files = _scenes_and_files(scenes, out, options, outputs)
-    weights_path = packaged_weights() if weights is None else Path(weights)
-    runner = open_engine(weights_path, engine)
-    mapper = SceneMapper(runner, weights_path, options, outputs, show_progress=False)
+    weights_file = weights_path(weights)
+    runner = open_engine(weights_file, engine)
+    mapper = SceneMapper(runner, weights_file, options, outputs, show_progress=False)
     seconds = seconds_a_window(runner, options.window) * len(symmetries(options.augmentation))
     plans = []
     for name, written in zip(names, files, strict=True):
@@ -151,6 +157,7 @@ def plan(
                 plans.append(planned_scene(source, written, options, outputs, runner, seconds))
         except HrrsiError as error:
             plans.append(PlannedScene(name, written, problem=str(error)))
+    mapper.count_scenes(len(names))
     return plans
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Literal
 
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     SceneSample,
@@ -17,6 +19,7 @@ from hrrsi.scenes.value_scale import (
     scene_sample,
     unlike_training,
 )
+from hrrsi.scenes.window_source import WindowSource, nearest_resolution
 
 _RESOLUTION_FACTOR = 1.5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
@@ -28,6 +31,10 @@ class SceneWarning(UserWarning):
 
 class ResolutionWarning(SceneWarning):
     """A scene's ground resolution is far from the one that the weights were trained on."""
+
+
+class ResolutionNotice(SceneWarning):
+    """A scene is read at another ground resolution than its own, or at an unknown one."""
 
 
 class ScaleWarning(SceneWarning):
@@ -56,6 +63,10 @@ class SceneChecks:
     def __init__(self, meta: ModelMeta) -> None:
         self._meta = meta
         self._warned: set[object] = set()
+        likeness = meta.likeness
+        self._likeness = None if likeness is None else Likeness.from_plain(likeness)
+        self._resampled = 0
+        self._unlike = 0
 
     def scale(self, scene: Scene, user_scale: float | None) -> float:
         """Return the value of full brightness, and warn where values look out of place.
@@ -91,6 +102,37 @@ class SceneChecks:
             self._compare_heights(scene.height_model.path, sample)
         return scale
 
+    def compare_likeness(self, source: WindowSource, scale: float) -> float | None:
+        """Warn where a scene is unlike all training patches, as far as weights know these.
+
+        Args:
+            source: What the network sees of the scene; nobody else may read it meanwhile.
+            scale: The value of full brightness.
+
+        Returns:
+            How many times as far it is from them as 99 % of them are within (above 1 it warns);
+            None where that can't be said.
+
+        Raises:
+            InputError: The scene can't be read somewhere.
+        """
+        if self._likeness is None:
+            return None
+        squares = scene_squares(source, scale)
+        if not len(squares):
+            return None
+        distance, threshold = self._likeness.distance(squares), self._likeness.threshold
+        if distance > threshold:
+            self._unlike += 1
+            self._warn(
+                UnlikeTrainingWarning,
+                f"{source.path}: looks unlike anything the weights were trained on (distance "
+                f"{distance:.2g}, {QUANTILE:.0%} of training patches are below {threshold:.2g}); "
+                "check the map before you use it",
+                once_for="likeness",
+            )
+        return distance / threshold
+
     def compare_bands(self, scene: Scene) -> None:
         """Warn where the bands that are read unasked may be others than those of training."""
         alphas, count, bands = scene.reader.alpha_bands, scene.dataset.count, list(scene.bands)
@@ -111,17 +153,88 @@ class SceneChecks:
                 "others with `bands` if these show something else",
             )
 
-    def compare_resolution(self, scene: Scene) -> None:
-        """Warn where a scene's ground resolution is far from that of training."""
-        trained_on, there = self._meta.resolution, scene.resolution
-        if trained_on is None or there is None:
-            return
-        if max(trained_on / there, there / trained_on) > _RESOLUTION_FACTOR:
+    def reading_resolution(
+        self, path: str, own: float | None, resample: float | Literal["auto", "off"]
+    ) -> float | None:
+        """Return the ground resolution to read pixels at, or None for their own.
+
+        Says where it chooses one, for the first scene; `count_scenes` says how often.
+
+        Args:
+            path: What messages call the pixels.
+            own: Metres per pixel, or None where they are not known.
+            resample: As in `MapOptions`.
+        """
+        if resample == "off":
+            return None
+        if resample != "auto":
+            return resample
+        meta = self._meta
+        if meta.resolutions is None:
+            return None
+        if own is None:
             self._warn(
-                ResolutionWarning,
-                f"{scene.path}: has {there * 100:.3g} cm a pixel where the weights were trained "
-                f"on {trained_on * 100:.3g} cm; expect worse maps, or map it with `resample`",
+                ResolutionNotice,
+                f"{path}: is read as it is, since its ground resolution is not known; the weights "
+                f"were trained on {meta.resolutions_text} a pixel",
+                once_for="unknown",
             )
+            return None
+        nearest = nearest_resolution(own, meta.resolutions)
+        if nearest is not None:
+            self._resampled += 1
+            self._warn(
+                ResolutionNotice,
+                f"{path}: read at {nearest:.3g} m, since the weights were trained on "
+                f"{meta.resolutions_text}; `resample=off` reads the scene's own {own:.3g} m",
+            )
+        return nearest
+
+    def count_scenes(self, scenes: int) -> None:
+        """Say how many scenes were read at another resolution, and how many are unlike training.
+
+        Args:
+            scenes: How many were looked at.
+        """
+        for count, kind, what in (
+            (self._resampled, ResolutionNotice, "read at a resolution of the weights' training"),
+            (self._unlike, UnlikeTrainingWarning, "unlike anything the weights were trained on"),
+        ):
+            if count > 1:
+                self._warn(kind, f"{count} of {scenes} scenes: {what}", once_for="count")
+
+    def compare_resolution(self, scene: Scene, reading: float | None = None) -> None:
+        """Warn where the ground resolution that a scene is read at is far from that of training.
+
+        Args:
+            scene: The scene.
+            reading: Metres per pixel at which it is read; None: its own.
+        """
+        meta = self._meta
+        trained = meta.resolutions or (meta.resolution and (meta.resolution, meta.resolution))
+        there = reading or scene.resolution
+        if not trained or there is None:
+            return
+        nearest = min(max(there, trained[0]), trained[1])
+        if max(nearest / there, there / nearest) <= _RESOLUTION_FACTOR:
+            return
+        if reading is not None:
+            advice = ""
+        elif meta.resolutions is None:
+            advice = f", or map it with `resample={nearest:.4g}`"
+        else:  # too coarse, or read so by wish
+            is_possible = nearest_resolution(there, meta.resolutions) is not None
+            advice = ", or map it with `resample=auto`" if is_possible else ""
+        verb = "has" if reading is None else "is read at"
+        own = f"{there * 100:.3g} cm"
+        trained_on = (
+            f"{nearest * 100:.3g} cm" if meta.resolutions is None else meta.resolutions_text
+        )
+        self._warn(
+            ResolutionWarning,
+            f"{scene.path}: {verb} {own} a pixel where the weights were trained on {trained_on}; "
+            f"expect worse maps{advice}",
+        )
 
     def _own_scale(self, scene: Scene) -> float:
         """Return full brightness by a scene's own word, else the weights', and say which differ."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrrsi.errors import HrrsiError, WeightsError
+from hrrsi.errors import HrrsiError
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import (
     MapRecord,
@@ -42,10 +43,10 @@ class SceneMapper:
         options: How scenes are mapped.
         outputs: What is written.
         show_progress: Whether to show progress on a terminal.
+        on_ready: Called with what the weights say of themselves before the first scene is mapped.
 
     Raises:
-        HrrsiError: Scenes can't be resampled to weights whose resolution is not known, or the
-            weights see a height model and none is given, or the other way round.
+        HrrsiError: The weights see a height model and none is given, or the other way round.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class SceneMapper:
         outputs: OutputOptions,
         *,
         show_progress: bool,
+        on_ready: Callable[[ModelMeta], None] | None = None,
     ) -> None:
+        self._on_ready = on_ready
         self._engine = engine
         self._options = options
         self._outputs = outputs
@@ -66,12 +69,6 @@ class SceneMapper:
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
-        if options.resample and engine.meta.resolution is None:
-            raise WeightsError(
-                "does not say at which ground resolution it was trained",
-                where=weights,
-                fix="leave `resample` out",
-            )
         self._provenance = run_provenance(engine, weights, options)
         self._writer = MapWriter(engine.meta, options, outputs, show_progress=show_progress)
 
@@ -83,7 +80,6 @@ class SceneMapper:
             InputError: It can't be read, or does not fit the weights or the options.
         """
         meta, options = self._engine.meta, self._options
-        resolution = meta.resolution if options.resample else None
         with (
             open_scene(
                 name,
@@ -93,9 +89,19 @@ class SceneMapper:
                 nodata=options.nodata,
                 height_model=None if self._heights is None else self._heights.of(name),
             ) as scene,
-            open_scene_windows(scene, resolution=resolution, aoi=options.aoi) as source,
+            self._windows(scene) as source,
         ):
             yield source
+
+    def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
+        resample, aoi = self._options.resample, self._options.aoi
+        resolution = self._checks.reading_resolution(scene.path, scene.resolution, resample)
+        self._checks.compare_resolution(scene, resolution)
+        return open_scene_windows(scene, resolution=resolution, aoi=aoi)
+
+    def count_scenes(self, scenes: int) -> None:
+        """Say of how many scenes something was said."""
+        self._checks.count_scenes(scenes)
 
     def map(self, name: str, outputs: Outputs) -> MappedScene:
         """Write the files of a scene.
@@ -114,14 +120,16 @@ class SceneMapper:
             if self._options.bands is None:
                 self._checks.compare_bands(scene)
             scale = self._checks.scale(scene, self._options.scale)
-            if not self._options.resample:
-                self._checks.compare_resolution(scene)
+            self._checks.compare_likeness(source, scale)
             if self._outputs.zones is not None:  # before hours of work
                 # polygons' libraries, seldom asked for
                 from hrrsi.maps.zones import check_zones
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
             record = self._record(source, scale)
+            if self._on_ready is not None:
+                self._on_ready(self._engine.meta)
+                self._on_ready = None
             if self._outputs.resume and is_finished(outputs, record):
                 zones = self._writer.write_derived(scene, outputs, again=False)
                 return self._mapped(scene, outputs, zones, start, earlier=True)

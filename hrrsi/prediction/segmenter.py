@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from hrrsi.errors import InputError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
+from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.window_source import ArrayWindows
+from hrrsi.scenes.window_source import ArrayWindows, resolution_step
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 
@@ -29,11 +31,15 @@ class Segmenter:
         'Water'
 
     Args:
-        weights: A weights file; by default the weights inside the package.
+        weights: A weights file, or the name of weights inside the package: ``default``, which it
+            is by default, or ``light``.
         window: Rows and columns of a window, in pixels; larger arrays take several.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default
             3/16 of it.
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
+        resample: The ground resolution at which arrays are read whose own one is said, in metres
+            per pixel; ``auto``: their own, or the nearest of those that the weights were trained
+            on, with a `ResolutionNotice` the first time; ``off``: their own.
         engine: What runs the network.
 
     Attributes:
@@ -50,11 +56,15 @@ class Segmenter:
         window: int = DEFAULT_WINDOW,
         overlap: int | None = None,
         augmentation: Augmentation = "none",
+        resample: float | Literal["auto", "off"] = "auto",
         engine: EngineOptions = EngineOptions(),
     ) -> None:
-        self._options = MapOptions(window=window, overlap=overlap, augmentation=augmentation)
+        self._options = MapOptions(
+            window=window, overlap=overlap, augmentation=augmentation, resample=resample
+        )
         self._engine = open_engine(weights, engine)
         self.meta: ModelMeta = self._engine.meta
+        self._checks = SceneChecks(self.meta)
 
     @property
     def classes(self) -> list[str]:
@@ -72,6 +82,7 @@ class Segmenter:
         *,
         valid: npt.ArrayLike | None = None,
         scale: float | None = None,
+        resolution: float | None = None,
         bands_first: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Return the labels of an image.
@@ -82,15 +93,17 @@ class Segmenter:
             valid: (height, width), true where pixels hold data; by default those that no band
                 masks, and of floats those that are finite.
             scale: The value that counts as full brightness, where it is not the weights'.
+            resolution: Metres per pixel, where they are known; else it is read as it is.
             bands_first: Whether the image is (bands, height, width), as rasterio reads it.
 
         Returns:
             (height, width) uint8 class indices, 255 where there is no data.
 
         Raises:
-            InputError: The image does not have the weights' bands, or its type needs `scale`.
+            InputError: The image does not have the weights' bands, its type needs `scale`, or its
+                pixels are far too coarse for the resolution at which it should be read.
         """
-        labels, _ = self._mapped(image, valid, scale, bands_first, probabilities=False)
+        labels, _ = self._mapped(image, valid, scale, resolution, bands_first, probabilities=False)
         return labels
 
     def probabilities(
@@ -99,6 +112,7 @@ class Segmenter:
         *,
         valid: npt.ArrayLike | None = None,
         scale: float | None = None,
+        resolution: float | None = None,
         bands_first: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Return the class probabilities of an image.
@@ -107,6 +121,7 @@ class Segmenter:
             image: As for a call.
             valid: Likewise.
             scale: Likewise.
+            resolution: Likewise.
             bands_first: Likewise.
 
         Returns:
@@ -115,7 +130,9 @@ class Segmenter:
         Raises:
             InputError: As a call.
         """
-        _, probabilities = self._mapped(image, valid, scale, bands_first, probabilities=True)
+        _, probabilities = self._mapped(
+            image, valid, scale, resolution, bands_first, probabilities=True
+        )
         assert probabilities is not None
         return probabilities
 
@@ -124,6 +141,7 @@ class Segmenter:
         image: npt.ArrayLike,
         valid: npt.ArrayLike | None,
         scale: float | None,
+        resolution: float | None,
         bands_first: bool,
         *,
         probabilities: bool,
@@ -151,7 +169,7 @@ class Segmenter:
             )
         if self.meta.height and scale is None and pixels.dtype.kind == "f":
             scale = self.meta.scale  # the other bands became floats beside the heights
-        source = ArrayWindows(pixels, has_data, self.meta.height)
+        source = ArrayWindows(pixels, has_data, self.meta.height, self._step(resolution))
         strips = predict_strips(
             source,
             self._engine,
@@ -168,3 +186,16 @@ class Segmenter:
                 if scores is not None and strip.probabilities is not None:
                     scores[:, rows] = strip.probabilities
         return labels, scores
+
+    def _step(self, own: float | None) -> float:
+        """Return how many of an array's pixels one is wide that the network sees."""
+        if own is None:
+            return 1.0
+        reading = self._checks.reading_resolution("array", own, self._options.resample)
+        step = 1.0 if reading is None else resolution_step(own, reading)
+        if step is None:
+            raise InputError(
+                f"an array of {own:.3g} m a pixel is far too coarse to be read at {reading:.3g} m",
+                fix="use weights for that resolution, or `resample=off`",
+            )
+        return step

@@ -14,6 +14,7 @@ from prettytable import PrettyTable, TableStyle
 from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
+from hrrsi.networks.weights_file import weights_path
 from hrrsi.profiling.figures import Latency, Profile, ProfileOptions
 from hrrsi.progress import progress
 
@@ -32,7 +33,8 @@ def profile(
         models: Their names, as `hrrsi.networks.architecture.parsed_model` understands them; where
             neither these nor `weights` are given, ours at three widths, with ResNets, and the
             baselines.
-        weights: A weights file, whose network comes last.
+        weights: A weights file, or the name of weights inside the package; their network comes
+            last.
         options: The window, and whether speed is measured.
         show_progress: Whether a bar on a terminal's standard error shows how far it is.
 
@@ -49,10 +51,11 @@ def profile(
         models = (*GHOSTNET_MODELS, *BASELINE_MODELS)
     for name in models:
         parsed_model(name)  # an unknown name fails before the first is measured
+    path = None if weights is None else weights_path(weights)
     device = chosen_device(options.device)
     size, batch, classes = options.size, options.batch, options.classes
     profiles: list[Profile] = []
-    total = len(models) + (weights is not None)
+    total = len(models) + (path is not None)
     with progress("profiling", total, " models", enabled=show_progress) as bar:
         for name in models:
             costs = profile_model(name, classes=classes, size=size)
@@ -63,10 +66,10 @@ def profile(
                 costs = replace(costs, latency=latency)
             profiles.append(costs)
             bar.update()
-        if weights is not None:
-            costs = profile_weights(Path(weights), size=size)
+        if path is not None:
+            costs = profile_weights(path, size=size)
             if options.latency:
-                latency = weights_latency(Path(weights), size=size, batch=batch, device=device)
+                latency = weights_latency(path, size=size, batch=batch, device=device)
                 costs = replace(costs, latency=latency)
             profiles.append(costs)
             bar.update()

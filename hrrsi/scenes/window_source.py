@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ class SceneWindows:
     @property
     def network_grid(self) -> Grid:
         """Rows and columns of the pixels that the network sees; they cover the raster."""
-        return Grid(*(max(1, math.ceil(n / self.step - 1e-6)) for n in self.scene.shape))
+        return _network_grid(self.raster_grid, self.step)
 
     @property
     def raster_grid(self) -> Grid:
@@ -151,16 +151,15 @@ class SceneWindows:
         """Whether some pixels may hold no data."""
         return self.scene.declares_nodata
 
+    @property
+    def resolution(self) -> float | None:
+        """Metres per pixel of the network's grid, or None where they are not known."""
+        own = self.scene.resolution
+        return None if own is None else own * self.step
+
     def raster_window(self, window: Window) -> Window:
         """Return the raster's pixels that a window covers, wholly or in part."""
-        if self.step == 1:
-            return window
-        height, width = self.raster_grid
-        row = min(math.floor(window.row * self.step), height - 1)
-        col = min(math.floor(window.col * self.step), width - 1)
-        stop_row = min(math.ceil((window.row + window.height) * self.step), height)
-        stop_col = min(math.ceil((window.col + window.width) * self.step), width)
-        return Window(row, col, max(1, stop_row - row), max(1, stop_col - col))
+        return _raster_window(window, self.raster_grid, self.step)
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
         """Return the values of a window, and which of its pixels hold data."""
@@ -185,6 +184,20 @@ class SceneWindows:
         """Return which of the raster's pixels in a window hold data."""
         part = self.raster_window(window)
         return self.scene.read_valid(part, self.scene.read(part))
+
+
+def _network_grid(raster: Grid, step: float) -> Grid:
+    return Grid(*(max(1, math.ceil(n / step - 1e-6)) for n in raster))
+
+
+def _raster_window(window: Window, raster: Grid, step: float) -> Window:
+    if step == 1:
+        return window
+    row = min(math.floor(window.row * step), raster.height - 1)
+    col = min(math.floor(window.col * step), raster.width - 1)
+    stop_row = min(math.ceil((window.row + window.height) * step), raster.height)
+    stop_col = min(math.ceil((window.col + window.width) * step), raster.width)
+    return Window(row, col, max(1, stop_row - row), max(1, stop_col - col))
 
 
 def _valid(scene: Scene, window: Window, values: npt.NDArray[Any]) -> Valid:
@@ -221,6 +234,39 @@ def open_scene_windows(
         yield SceneWindows(scene, step, area, overview)
 
 
+def resolution_step(own: float, wanted: float) -> float | None:
+    """Return how many pixels one of another ground resolution is wide.
+
+    Args:
+        own: Metres per pixel.
+        wanted: Those at which they are to be read.
+
+    Returns:
+        1 where the two differ by less than 1 %; None where the pixels are too coarse for it.
+    """
+    step = wanted / own
+    if not (math.isfinite(step) and step >= _FINEST_STEP):
+        return None
+    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def nearest_resolution(own: float | None, trained: Sequence[float] | None) -> float | None:
+    """Return the ground resolution at which pixels are most like those of a training.
+
+    Args:
+        own: Metres per pixel, or None where they are not known.
+        trained: The lowest and the highest number of metres per pixel of the training, or None.
+
+    Returns:
+        The nearest of these, or None where the pixels had better be read as they are: within the
+        range, or not known to be outside of it, or too coarse to be read at it.
+    """
+    if own is None or trained is None:
+        return None
+    nearest = min(max(own, trained[0]), trained[1])
+    return None if resolution_step(own, nearest) in (None, 1.0) else nearest
+
+
 def _step(scene: Scene, resolution: float) -> float:
     """Return how many of the raster's pixels one of the wanted resolution is wide."""
     own = scene.resolution
@@ -230,14 +276,14 @@ def _step(scene: Scene, resolution: float) -> float:
             where=scene.path,
             fix="give it a CRS and a transform, or leave out `resample`",
         )
-    step = resolution / own
-    if not (math.isfinite(step) and step >= _FINEST_STEP):
+    step = resolution_step(own, resolution)
+    if step is None:
         raise InputError(
             f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
             where=scene.path,
             fix="use weights for that resolution, or leave out `resample`",
         )
-    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+    return step
 
 
 def _coarsest_overview(stack: ExitStack, scene: Scene, step: float) -> Scene | None:
@@ -255,25 +301,26 @@ class ArrayWindows:
         pixels: (bands, height, width) of any real type.
         valid: (height, width) bool, which pixels hold data; None where all do.
         has_height: Whether the last band is a height.
+        step: The array's pixels in one of the network's.
     """
 
     pixels: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_] | None = None
     has_height: bool = False
+    step: float = 1.0
 
     path: str = "array"
-    step: float = 1.0
     area: None = None
 
     @property
     def network_grid(self) -> Grid:
-        """Rows and columns of the array."""
-        return Grid(*self.pixels.shape[1:])
+        """Rows and columns of the pixels that the network sees; they cover the array."""
+        return _network_grid(self.raster_grid, self.step)
 
     @property
     def raster_grid(self) -> Grid:
         """Rows and columns of the array."""
-        return self.network_grid
+        return Grid(*self.pixels.shape[1:])
 
     @property
     def dtype(self) -> str:
@@ -286,11 +333,30 @@ class ArrayWindows:
         return self.valid is not None or self.pixels.dtype.kind == "f"
 
     def raster_window(self, window: Window) -> Window:
-        """Return the window itself."""
-        return window
+        """Return the array's pixels that a window covers, wholly or in part."""
+        return _raster_window(window, self.raster_grid, self.step)
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
         """Return the values of a window, and which of its pixels hold data."""
+        if self.step == 1:
+            return self._part(window)
+        height, width = self.raster_grid
+        averages = self.step > 1
+        return resampled_window(
+            window,
+            GridAxis(self.step, height, averages),
+            GridAxis(self.step, width, averages),
+            self._part,
+        )
+
+    def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which of the array's pixels in a window hold data, as (height, width)."""
+        part = self.raster_window(window)
+        valid = self._part(part)[1]
+        return np.ones(part[2:], dtype=bool) if valid is None else valid
+
+    def _part(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
+        """Return a window of the array itself, and which of its pixels hold data."""
         row, col, height, width = window
         part = self.pixels[:, row : row + height, col : col + width]
         values = np.ascontiguousarray(part)
@@ -300,8 +366,3 @@ class ArrayWindows:
         if self.valid is not None:
             valid &= self.valid[row : row + height, col : col + width]
         return values, None if valid.all() else valid
-
-    def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Return which pixels of a window hold data, as (height, width)."""
-        valid = self.read(window)[1]
-        return np.ones(window[2:], dtype=bool) if valid is None else valid

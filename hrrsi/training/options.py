@@ -34,6 +34,12 @@ _SHARES = ("warmup", "average")
 CAMERA_CHANGES = (
     "haze", "blur", "resolution", "noise", "colour", "contrast", "gamma", "sharpening", "jpeg",
 )  # fmt: skip
+# How many times as large an augmentation makes patches, at least and at most.
+ZOOMS: dict[Augmentation, tuple[float, float]] = {
+    "published": (0.5, 2.0),
+    "default": (0.8, 1.25),
+    "none": (1.0, 1.0),
+}
 SMALLEST_CROP = 32
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from hrrsi.runs.record import (
     set_percent,
     training_losses,
 )
+from hrrsi.scenes.likeness import Likeness
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.likeness import training_likeness
 from hrrsi.training.module import SegmentationTraining
-from hrrsi.training.options import TrainOptions
+from hrrsi.training.options import ZOOMS, TrainOptions
 from hrrsi.training.sample_pictures import SamplePictures
 
 _PROTOCOL = "every class counts, no test-time augmentation"
@@ -61,6 +64,7 @@ class RunRecord(EpochRecord):
         is_first: bool = True,
     ) -> None:
         super().__init__(options, "val_mIoU", report, options.patience)
+        self._dataset = dataset
         self._description = dataset.description
         patches = len(dataset.patches("train")[: options.overfit or None])
         batch = min(options.recipe.batch, patches)
@@ -215,7 +219,26 @@ class RunRecord(EpochRecord):
             },
             licence="",
             height=description.height is not None,
+            resolutions=self._resolutions(),
+            likeness=None if self._likeness is None else self._likeness.to_plain(),
         )
+
+    def _resolutions(self) -> tuple[float, float] | None:
+        """Return the metres per pixel that the network saw, scaled patches included."""
+        drawn = self._options.recipe.to_config().get("resolutions")
+        if drawn is not None and not self._options.overfit:
+            return drawn[0], drawn[1]
+        resolution = self._description.resolution
+        if resolution == "unknown":
+            return None
+        smallest, largest = (
+            (1.0, 1.0) if self._options.overfit else ZOOMS[self._options.recipe.augmentation]
+        )
+        return float(f"{resolution / largest:.4g}"), float(f"{resolution / smallest:.4g}")
+
+    @cached_property
+    def _likeness(self) -> Likeness | None:
+        return training_likeness([self._dataset], self._options.overfit)
 
 
 def write_curves(

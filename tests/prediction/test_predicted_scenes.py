@@ -187,7 +187,7 @@ def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         f"warning: {scenes[1]}: has 50 cm a pixel where the weights were trained on 9 cm; "
-        "expect worse maps, or map it with --resample"
+        "expect worse maps, or map it with --resample 0.09"
     ]
 
 

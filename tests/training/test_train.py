@@ -22,6 +22,7 @@ from hrrsi.cli import app
 from hrrsi.files import check_unlocked, locked
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.likeness import training_likeness
 
 QUICK = [
     *("--recipe", "published", "--encoder-weights", "none", "--batch", "4", "--lr", "0.02"),
@@ -457,3 +458,21 @@ def test_full_disk_is_one_line(dataset: Path, tmp_path: Path) -> None:
         result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK)
     assert_one_line_error(result, "disk is full")
     assert not (tmp_path / "ued" / "best.safetensors").exists()
+
+
+def test_weights_know_the_looks_and_the_resolutions_of_their_training(tmp_path: Path) -> None:
+    folder = save_made_dataset(tmp_path / "data", train=40, val=2)
+    content = yaml.safe_load((folder / "dataset.yaml").read_text())
+    (folder / "dataset.yaml").write_text(yaml.safe_dump({**content, "resolution": 0.3}))
+    line = [folder, "--model", "ued", "--out", tmp_path / "runs", "--epochs", 1, *QUICK]
+    for recipe, expected in (("published", (0.15, 0.6)), ("default", (0.24, 0.375))):
+        result = run(*line, "--recipe", recipe, "--overwrite")
+        assert result.exit_code == 0, result.output
+        meta = load_model(tmp_path / "runs/ued/best.safetensors").meta
+        assert meta.resolution == 0.3
+        assert meta.resolutions == expected
+        likeness = training_likeness([TiledDataset(folder)])
+        assert likeness is not None
+        assert meta.likeness == likeness.to_plain()
+        assert likeness.squares.shape[1] == 14
+        assert 30 < len(likeness.squares) <= 40  # some are black in part

@@ -9,7 +9,7 @@ from pathlib import Path
 from hrrsi.extras import requiring
 from hrrsi.hardware import available_cores, chosen_device
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import EngineOptions
@@ -27,7 +27,8 @@ def open_engine(
     GhostNet, and other systems.
 
     Args:
-        weights: A weights file; by default the weights inside the package.
+        weights: A weights file, or the name of weights inside the package: ``default``, which it
+            is by default, or ``light``.
         options: Which engine, and on what.
 
     Raises:
@@ -35,7 +36,7 @@ def open_engine(
         DeviceError: The device is not to be had, or does not calculate in that precision.
         DependencyError: The engine is not installed.
     """
-    path = packaged_weights() if weights is None else Path(weights)
+    path = weights_path(weights)
     name = options.engine
     device = "cpu" if name in ("openvino", "onnxruntime") else _chosen_device(options.device)
     if name == "auto":
