@@ -3,7 +3,7 @@
     python tools/package_weights.py runs/ued_bes_sfm/best.safetensors scores.json
 
 where ``scores.json`` is what ``hrrsi eval RAW --scheme dubai --split standard:test --json`` wrote
-for the same weights.
+for the same weights. ``--name light`` makes the light ones; ``--purpose`` says what they are for.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_file import PACKAGED_FILES, PACKAGED_FOLDER
 from hrrsi.networks.weights_reading import load_model
 
 LICENCE = (
@@ -27,6 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("scores", type=Path)
+    parser.add_argument("--name", choices=list(PACKAGED_FILES), default="default")
+    parser.add_argument("--purpose", help="e.g. 'buildings and vegetation at 0.1 to 0.6 m'")
     arguments = parser.parse_args()
     network = load_model(arguments.weights)
     evaluated = json.loads(arguments.scores.read_text())
@@ -40,9 +42,10 @@ def main() -> None:
             "IoU": {c["name"]: c["IoU"] for c in evaluated["classes"]},
         },
     }
-    meta = replace(network.meta, scores=scores, licence=LICENCE)
-    save_weights(network.state_dict(), meta, packaged_weights(), half=True)
-    print(f"{packaged_weights()}: {packaged_weights().stat().st_size / 1e6:.2f} MB")
+    meta = replace(network.meta, scores=scores, licence=LICENCE, purpose=arguments.purpose)
+    path = PACKAGED_FOLDER / PACKAGED_FILES[arguments.name]
+    save_weights(network.state_dict(), meta, path, half=True)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hrrsi.errors import InputError, MissingInputError, WeightsError
 from hrrsi.networks.model_meta import ModelMeta, metadata_value
 
 # Files of the package by the names that `weights` takes for them; a version may lack some.
-_PACKAGED = {"default": "ued_bes_sfm-dubai.safetensors", "light": "light.safetensors"}
+PACKAGED_FILES = {"default": "ued_bes_sfm-dubai.safetensors", "light": "light.safetensors"}
 PACKAGED_FOLDER = Path(str(resources.files("hrrsi") / "pretrained"))
 ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 # what runs of `hrrsi train` and `hrrsi pretrain` keep
@@ -42,12 +42,12 @@ def packaged_weights(name: str = "default") -> Path:
             where=name,
             fix=f"there are {', '.join(packaged_names())}",
         )
-    return PACKAGED_FOLDER / _PACKAGED[name]
+    return PACKAGED_FOLDER / PACKAGED_FILES[name]
 
 
 def packaged_names() -> list[str]:
     """Return the names of the weights inside the package, the default ones first."""
-    return [name for name, file in _PACKAGED.items() if (PACKAGED_FOLDER / file).is_file()]
+    return [name for name, file in PACKAGED_FILES.items() if (PACKAGED_FOLDER / file).is_file()]
 
 
 def is_packaged_name(weights: str | Path) -> bool:

@@ -175,6 +175,27 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
     assert "has 50 cm a pixel where the weights were trained on 10 cm" in lines[1]
 
 
+def test_scenes_are_read_at_the_nearest_resolution_as_by_predict(scenes, tmp_path):
+    ranged = write_weights(tmp_path / "r.safetensors", CLASSES, resolutions=(1.0, 2.0))
+    line = [scenes["folder"], *scenes["options"], "--weights", ranged]
+    told = evaluated(*line).stderr.splitlines()
+    assert "read at 1 m, since the weights were trained on 1 to 2 m; --resample off" in told[0]
+    assert told[1:] == ["note: 3 of 3 scenes: read at a resolution of the weights' training"]
+    reports = {
+        name: scored(*line, *options)
+        for name, options in (
+            ("auto", []),
+            ("1", ["--resample", "1"]),
+            ("off", ["--resample", "off"]),
+        )
+    }
+    assert reports["auto"]["confusion_matrix"] == reports["1"]["confusion_matrix"]
+    assert reports["auto"]["confusion_matrix"] != reports["off"]["confusion_matrix"]
+    readings = {name: report["protocol"]["reading"] for name, report in reports.items()}
+    assert readings["auto"] == readings["1"] == ["read at 1 m where that is not the scenes' own"]
+    assert readings["off"] == ["read at their own resolution"]
+
+
 def test_label_of_another_size_than_its_scene_fails_before_any_prediction(scenes, weights):
     path = scenes["folder"] / "d_label.png"
     Image.open(path).resize((99, 40)).save(path)
