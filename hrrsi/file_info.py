@@ -112,6 +112,13 @@ def _weights_info(path: Path) -> FileInfo:
         ("licence", meta.licence or "not said"),
     ]
     data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
+    if meta.likeness is not None:  # thousands of numbers
+        known = {"squares": len(meta.likeness["squares"]), "threshold": meta.likeness["threshold"]}
+        data["likeness"] = known
+        text = (
+            "by {squares:,} squares of training patches; warns above a distance of {threshold:.2g}"
+        )
+        lines.append(("knows scenes", text.format(**known)))
     return FileInfo("weights", lines, data)
 
 

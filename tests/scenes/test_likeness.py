@@ -121,6 +121,15 @@ def test_it_survives_a_weights_file(likeness: Likeness, knowing_weights: Path) -
     np.testing.assert_array_equal(again.centre, likeness.centre)
 
 
+def test_info_says_it_in_short(likeness: Likeness, knowing_weights: Path) -> None:
+    line = ["info", str(knowing_weights)]
+    squares, threshold = len(likeness.squares), likeness.threshold
+    text = f"by {squares} squares of training patches; warns above a distance of {threshold:.2g}"
+    assert text in " ".join(CliRunner().invoke(app, line).stdout.split())
+    content = json.loads(CliRunner().invoke(app, [*line, "--format", "json"]).stdout)
+    assert content["likeness"] == {"squares": squares, "threshold": threshold}
+
+
 @pytest.mark.parametrize(
     "change",
     [
