@@ -32,7 +32,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.initial_weights import first_network
-from hrrsi.training.losses import batch_losses, class_weights, edge_target
+from hrrsi.training.losses import batch_losses, candidate_table, edge_target, label_weights
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import DEFAULT, TrainOptions, recipe_named
 from hrrsi.training.patch_batches import training_batches
@@ -178,7 +178,9 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
         for seed, (image, label) in enumerate(pairs):
             augmentation(image, label, seed)
 
-    weights = class_weights(torch.tensor(description.class_frequencies)).to(device)
+    candidates = candidate_table(description)
+    weights = label_weights(torch.tensor(description.class_frequencies), candidates).to(device)
+    candidates = candidates.to(device)
     stages: dict[str, list[float]] = {}
 
     def part(name: str, work: Callable[[], object]) -> None:
@@ -192,7 +194,8 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
                 values["maps"] = training.network(values["pixels"])
 
         def losses() -> None:
-            parts = batch_losses(values["maps"], label, weights, training.options.recipe)
+            recipe = training.options.recipe
+            parts = batch_losses(values["maps"], label, weights, candidates, recipe)
             values["loss"] = torch.stack(list(parts.values())).sum()
 
         values: dict[str, Any] = {}
@@ -212,7 +215,7 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
             stages.clear()  # the first also prepares
         part("read and decode (in workers)", read)
         part("augmentation (in workers)", augment)
-        part("edge target alone", lambda: edge_target(steps["32"].batch[1]))
+        part("edge target alone", lambda: edge_target(steps["32"].batch[1], candidates))
         for precision, step in steps.items():
             once(step, precision)
     table = PrettyTable(["stage of a step", "ms an image"])

@@ -156,6 +156,10 @@ def _dataset_info(folder: Path) -> FileInfo:
     lines = [
         ("scheme", description.scheme),
         ("classes", _named(description.classes)),
+        *(
+            (f"label {label.name!r}", f"one of {', '.join(label.classes)}")
+            for label in description.partial
+        ),
         (
             "patches",
             f"{description.patch_size} x {description.patch_size} px, stride "
@@ -176,9 +180,9 @@ def _dataset_info(folder: Path) -> FileInfo:
         if not content.patches:
             lines.append((name, "no patches"))
             continue
-        labelled = sum(content.class_pixels)
+        labelled = sum(content.label_pixels)
         total = labelled + content.ignored_pixels
-        shares = _shares(description.classes, content.class_pixels)
+        shares = _shares(description.label_names, content.label_pixels)
         lines.append(
             (
                 name,

@@ -82,7 +82,9 @@ def evaluate_maps(
                 other = opener.map(stack, other_maps[file.name])
                 pair = replace(pair, other=on_grid(other, pair.grid))
             areas = pixel_areas(pair.grid.dataset)
-            scene_counts = SceneCounts(file.name, merged.names, kind, options.block, areas)
+            scene_counts = SceneCounts(
+                file.name, merged.names, kind, options.block, areas, merged.candidates
+            )
             scene_counts.add(observed(pair.strips(), file, on_strip, on_pixels))
             counts.append(scene_counts)
             unknown += pair.truth.unknown_pixels

@@ -101,6 +101,7 @@ def open_map(
         InputError: Not a readable raster, not a map of classes, one of other classes, or one
             whose value for no data is a class too.
     """
+    scheme = scheme.model_copy(update={"partial": ()})  # a map tells all classes apart
     with open_raster(path) as dataset:
         scene = Scene(path, dataset, tuple(colour_bands(dataset)))
         content = None if map_format is not None else read_class_raster(path)

@@ -70,7 +70,11 @@ def evaluate_dataset(
             labels = window_labels(logits, height, width, engine.logit_stride)
             # a patch is a scene, and a block, of its own
             patch_counts = SceneCounts(
-                patch.name, description.classes, content.labels, description.patch_size
+                patch.name,
+                description.classes,
+                content.labels,
+                description.patch_size,
+                candidates=description.candidates,
             )
             patch_counts.add([EvaluatedStrip(0, truth, new_index[labels])])
             counts.append(patch_counts)

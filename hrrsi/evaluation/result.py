@@ -184,9 +184,10 @@ class EvaluationResult:
     def areas(self) -> tuple[ClassArea, ...]:
         """The error-adjusted share of each class in the mapped area.
 
-        Empty for patches, which overlap: what of a scene they map is not known.
+        Empty for patches, which overlap: what of a scene they map is not known. Empty under partial
+        labels: the pixels that tell classes apart are no sample of the whole.
         """
-        if self.evaluation.unit == "patches":
+        if self.evaluation.unit == "patches" or self.matrix.partial.any():
             return ()
         return class_areas(self._full_matrix, self._mapped)
 

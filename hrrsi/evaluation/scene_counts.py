@@ -16,6 +16,8 @@ from hrrsi.evaluation.options import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix, shares
 from hrrsi.maps.areas import ClassAreas
 
+Candidates = Sequence[Sequence[int]] | None
+
 KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 BINS = 20  # of confidence
 
@@ -29,10 +31,14 @@ class BlockMatrices:
     Args:
         classes: Class names in the order of their indices.
         block: Rows and columns of a block, in pixels; those at a scene's end may be smaller.
+        candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
     """
 
-    def __init__(self, classes: Sequence[str], block: int = DEFAULT_BLOCK) -> None:
+    def __init__(
+        self, classes: Sequence[str], block: int = DEFAULT_BLOCK, candidates: Candidates = None
+    ) -> None:
         self.classes = tuple(classes)
+        self.candidates = candidates
         self.block = block
         self._matrices: dict[tuple[int, int], ConfusionMatrix] = {}
 
@@ -47,7 +53,7 @@ class BlockMatrices:
             for column, columns in self._parts(strip.first_column, truth.shape[1]):
                 place = (row, column)
                 if place not in self._matrices:
-                    self._matrices[place] = ConfusionMatrix(self.classes)
+                    self._matrices[place] = self._matrix()
                 self._matrices[place].add(strip.prediction[rows, columns], truth[rows, columns])
 
     def _parts(self, first: int, count: int) -> Iterator[tuple[int, slice]]:
@@ -60,10 +66,13 @@ class BlockMatrices:
     @property
     def matrix(self) -> ConfusionMatrix:
         """The confusion matrix of the whole scene."""
-        total = ConfusionMatrix(self.classes)
+        total = self._matrix()
         for matrix in self._matrices.values():
             total.merge(matrix)
         return total
+
+    def _matrix(self) -> ConfusionMatrix:
+        return ConfusionMatrix(self.classes, candidates=self.candidates)
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
@@ -72,10 +81,10 @@ class BlockMatrices:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """(blocks, classes, classes) int64, rows = prediction, columns = truth, of each block."""
-        size = len(self.classes)
-        stacked = [self._matrices[place].counts for place in self.places]
-        return np.stack(stacked) if stacked else np.zeros((0, size, size), dtype=np.int64)
+        """(blocks, classes, columns) int64, `ConfusionMatrix.scored_counts` of each block."""
+        stacked = [self._matrices[place].scored_counts for place in self.places]
+        empty = np.zeros((0, *self._matrix().scored_counts.shape), dtype=np.int64)
+        return np.stack(stacked) if stacked else empty
 
 
 class ReliabilityCounts:
@@ -159,6 +168,8 @@ class SceneCounts:
             not known: ``full`` matrices and what is counted at borders stay empty.
         block: Rows and columns of a block.
         pixel_areas: (height,) square metres of a pixel in each row, or None where not known.
+        candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
+            What is counted at borders, or by confidence, leaves out partial labels.
 
     Attributes:
         matrices: Confusion matrices of the blocks under ``full`` and ``eroded`` labels.
@@ -177,11 +188,13 @@ class SceneCounts:
         labels: LabelKind = "full",
         block: int = DEFAULT_BLOCK,
         pixel_areas: npt.NDArray[np.float64] | None = None,
+        candidates: Candidates = None,
     ) -> None:
         self.name = name
         self.classes = tuple(classes)
+        self.candidates = candidates
         self.labels = labels
-        self.matrices = {kind: BlockMatrices(classes, block) for kind in KINDS}
+        self.matrices = {kind: BlockMatrices(classes, block, candidates) for kind in KINDS}
         self.boundaries = BoundaryCounts(classes, block=block)
         self.border_distances = BorderDistanceCounts()
         self.reliability = ReliabilityCounts()
@@ -202,20 +215,29 @@ class SceneCounts:
     def _counted_alone(self, strip: EvaluatedStrip) -> EvaluatedStrip:
         """Count what needs no pixels around it, and return the strip without what that needs."""
         for part, _ in strip.by_columns():
-            self.reliability.add(part)
+            self.reliability.add(self._told_apart(part))
         self.mapped.add(strip.prediction if strip.mapped is None else strip.mapped)
         return strip._replace(confidence=None, mapped=None)
 
+    def _told_apart(self, strip: EvaluatedStrip) -> EvaluatedStrip:
+        """Return a strip that ignores pixels of partial labels."""
+        if not self.candidates or len(self.candidates) == len(self.classes):
+            return strip
+        is_partial = strip.truth >= len(self.classes)
+        truth = np.where(is_partial, np.uint8(IGNORE_INDEX), strip.truth)
+        return strip._replace(truth=truth)
+
     def _add(self, strip: EvaluatedStrip, core: Core) -> None:
-        counted, size = strip.part(*core), len(self.classes)
+        counted, size = strip.part(*core), len(self.candidates or self.classes)
         if self.labels == "full":
             eroded = counted.eroded_truth
             self.erodes = eroded is None
             if eroded is None:
                 eroded = eroded_labels(strip.truth, size)[core]
             self.matrices["full"].add(counted, counted.truth)
-            self.boundaries.add(strip, core)
-            self.border_distances.add(strip, core)
+            apart = self._told_apart(strip)
+            self.boundaries.add(apart, core)
+            self.border_distances.add(apart, core)
         else:
             eroded = counted.truth
         self.matrices["eroded"].add(counted, eroded)
@@ -234,13 +256,13 @@ class PooledCounts:
 
     def matrix(self, labels: LabelKind) -> ConfusionMatrix:
         """Return the confusion matrix of all scenes under one kind of labels."""
-        total = ConfusionMatrix(self.scenes[0].classes)
-        for scene in self.scenes:
-            total.merge(scene.matrices[labels].matrix)
+        total, *others = (scene.matrices[labels].matrix for scene in self.scenes)
+        for matrix in others:
+            total.merge(matrix)
         return total
 
     def blocks(self, labels: LabelKind) -> npt.NDArray[np.int64]:
-        """Return the confusion matrices of all blocks of all scenes, (blocks, classes, classes)."""
+        """Return what is scored of all blocks of all scenes, (blocks, classes, columns)."""
         return np.concatenate([scene.matrices[labels].counts for scene in self.scenes])
 
     @property

@@ -100,7 +100,9 @@ def evaluate_scenes(
                 on_pixels=on_pixels,
             )
             areas = pixel_areas(scene.dataset)
-            scene_counts = SceneCounts(file.name, merged.names, kind, options.block, areas)
+            scene_counts = SceneCounts(
+                file.name, merged.names, kind, options.block, areas, merged.candidates
+            )
             predicted = stack.enter_context(closing(strips))
             compared = _compared(predicted, truth, merged.new_index, new_index)
             scene_counts.add(observed(compared, file, on_strip))

@@ -1,4 +1,10 @@
-"""Confusion matrices, one or many at once, and the scores that follow from them."""
+"""Confusion matrices, one or many at once, and the scores that follow from them.
+
+Where labels tell only some classes apart (partial labels), matrices have two more columns: pixels
+whose prediction is among the classes that the label stands for, and pixels where it is not. The
+first are right, though no hit of a class; the second are wrong, and false positives of what was
+predicted. So scores count what the labels can decide; a class that no label tells apart has none.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +46,13 @@ def kappa_scores(counts: Counts) -> Floats:
     """Return Cohen's kappa (Cohen 1960), NaN where chance alone explains everything.
 
     Args:
-        counts: (..., classes, classes) confusion matrices.
+        counts: (..., classes, classes) confusion matrices; what partial labels add is left out.
 
     Returns:
         (...), -1 to 1.
     """
-    hits, predicted, true = _margins(counts.reshape(-1, *counts.shape[-2:]))
+    square = counts[..., : counts.shape[-2]]
+    hits, predicted, true = _margins(square.reshape(-1, *square.shape[-2:]))
     # Python's integers: products of pixel counts overflow int64, and double precision rounds them
     by_prediction, by_truth = predicted.astype(object), true.astype(object)
     by_chance = (by_prediction * by_truth).sum(axis=-1)
@@ -127,7 +134,7 @@ def score_arrays(
     """Return the scores of many confusion matrices at once.
 
     Args:
-        counts: (..., classes, classes), rows = prediction.
+        counts: (..., classes, classes), rows = prediction; or (..., classes, classes + 2).
         classes: Class names.
         protocol: What counts.
         needed: (classes,) those without whose truth mF1 and mIoU are undefined, so that means of
@@ -136,6 +143,8 @@ def score_arrays(
     overall, _ = _without(counts, classes, protocol.dropped_from_overall)
     means, names = _without(counts, classes, protocol.dropped_from_means)
     hits, predicted, true = _margins(means)
+    if means.shape[-1] > means.shape[-2]:
+        predicted = np.where(true > 0, predicted, 0)  # else nothing can be decided of the class
     f1, iou = f1_scores(hits, predicted, true), iou_scores(hits, predicted, true)
     averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
     complete = np.ones(f1.shape[:-1], dtype=np.bool_)
@@ -143,6 +152,7 @@ def score_arrays(
         kept = [i for i in averaged if needed[list(classes).index(names[i])]]
         complete = np.asarray((true[..., kept] > 0).all(axis=-1))
     pixels = overall.sum(axis=(-2, -1))
+    right = _margins(overall)[0].sum(axis=-1) + overall[..., _right(overall)].sum(axis=(-2, -1))
     return ScoreArrays(
         classes=tuple(names),
         averaged=tuple(averaged),
@@ -152,7 +162,7 @@ def score_arrays(
         recall=shares(hits, true),
         f1=f1,
         iou=iou,
-        overall_accuracy=shares(_margins(overall)[0].sum(axis=-1), pixels),
+        overall_accuracy=shares(right, pixels),
         mean_f1=complete_means(f1, averaged, complete),
         mean_iou=complete_means(iou, averaged, complete),
         kappa=kappa_scores(overall),
@@ -177,14 +187,15 @@ def score_support(blocks: Counts, classes: Sequence[str], protocol: Protocol) ->
     pixel that counts.
 
     Args:
-        blocks: (blocks, classes, classes), rows = prediction.
+        blocks: (blocks, classes, classes), rows = prediction; or (blocks, classes, classes + 2).
         classes: Class names.
         protocol: What counts.
     """
     overall, _ = _without(blocks, classes, protocol.dropped_from_overall)
     holding = int((overall.sum(axis=(-2, -1)) > 0).sum())
     support = dict.fromkeys(named_scores(blocks[:0], classes, protocol), holding)
-    true, predicted = ((blocks.sum(axis=axis) > 0).sum(axis=0).tolist() for axis in (1, 2))
+    _, by_prediction, by_truth = _margins(blocks)
+    true, predicted = ((pixels > 0).sum(axis=0).tolist() for pixels in (by_truth, by_prediction))
     for index, name in enumerate(classes):
         if f"IoU {name}" not in support:
             continue
@@ -199,12 +210,23 @@ def _without(
     counts: Counts, classes: Sequence[str], dropped: Collection[str]
 ) -> tuple[Counts, list[str]]:
     kept = [i for i, name in enumerate(classes) if name not in dropped]
-    return counts[..., kept, :][..., kept], [classes[i] for i in kept]
+    columns = [*kept, *range(len(classes), counts.shape[-1])]
+    return counts[..., kept, :][..., columns], [classes[i] for i in kept]
 
 
 def _margins(counts: Counts) -> tuple[Counts, Counts, Counts]:
-    """Return hits, predicted and true pixels of each class, (..., classes) each."""
-    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)
+    """Return hits, predicted and true pixels of each class, (..., classes) each.
+
+    Predicted pixels are those whose label tells whether that is right.
+    """
+    square = counts[..., : counts.shape[-2]]
+    predicted = square.sum(axis=-1) + counts[..., counts.shape[-2] + 1 :].sum(axis=-1)
+    return np.diagonal(square, axis1=-2, axis2=-1), predicted, square.sum(axis=-2)
+
+
+def _right(counts: Counts) -> slice:
+    """Return which columns hold pixels of partial labels that are right: one, or none."""
+    return slice(counts.shape[-2], counts.shape[-2] + 1)
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -216,34 +238,60 @@ class ConfusionMatrix:
 
     Args:
         classes: Class names in the order of their indices.
-        counts: (classes, classes) whole numbers to start from, rows = prediction, columns =
+        counts: (classes, labels) whole numbers to start from, rows = prediction, columns =
             truth; zeros where not given.
+        candidates: Indices of the classes that each label index stands for, classes first; by
+            default labels are the classes alone.
 
     Attributes:
         classes: Class names.
+        candidates: Likewise.
         counts: (classes, classes) int64, rows = prediction, columns = truth.
-        unpredicted: (classes,) int64: labelled pixels for which there is no prediction (255), by
-            true class. They are in no score.
+        partial: (classes, 2) int64, pixels of partial labels by predicted class: those whose label
+            may stand for it, and the others.
+        unpredicted: (labels,) int64: labelled pixels for which there is no prediction (255), by
+            label. They are in no score.
 
     Raises:
-        ValueError: `counts` does not fit `classes`.
+        ValueError: `counts` does not fit `classes` and `candidates`.
     """
 
-    def __init__(self, classes: Sequence[str], counts: npt.ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        counts: npt.ArrayLike | None = None,
+        candidates: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.classes = tuple(classes)
         size = len(self.classes)
+        self.candidates = tuple(
+            tuple(indices) for indices in candidates or [[index] for index in range(size)]
+        )
         self.counts: npt.NDArray[np.int64] = np.zeros((size, size), dtype=np.int64)
-        self.unpredicted: npt.NDArray[np.int64] = np.zeros(size, dtype=np.int64)
+        self.partial: npt.NDArray[np.int64] = np.zeros((size, 2), dtype=np.int64)
+        self.unpredicted: npt.NDArray[np.int64] = np.zeros(len(self.candidates), dtype=np.int64)
         if counts is not None:
             initial = np.asarray(counts)
-            if initial.shape != self.counts.shape:
+            if initial.shape != (size, len(self.candidates)):
                 raise ValueError(f"counts of shape {initial.shape} for {size} classes")
-            self.counts += initial.astype(np.int64)
+            self._add_counts(initial.astype(np.int64))
 
     @property
     def pixels(self) -> int:
         """Pixels counted."""
-        return int(self.counts.sum())
+        return int(self.counts.sum() + self.partial.sum())
+
+    @property
+    def right_pixels(self) -> int:
+        """Pixels whose prediction is what the label says, or may say."""
+        return int(np.trace(self.counts) + self.partial[:, 0].sum())
+
+    @property
+    def scored_counts(self) -> npt.NDArray[np.int64]:
+        """What scores are taken of: `counts`, with partial labels `partial` beside them."""
+        if len(self.candidates) == len(self.classes):
+            return self.counts
+        return np.concatenate([self.counts, self.partial], axis=1)
 
     def add(self, prediction: Any, truth: Any) -> None:
         """Count pixels.
@@ -262,27 +310,36 @@ class ConfusionMatrix:
         # one histogram over every pair of bytes needs no mask, and shows indices that are no class
         pairs = predicted.astype(np.uint16).ravel() * np.uint16(256) + true.ravel()
         histogram = np.bincount(pairs, minlength=65536).reshape(256, 256)
-        size = len(self.classes)
-        self._refuse_unknown(histogram.sum(axis=0), "truth")
-        self._refuse_unknown(histogram.sum(axis=1), "prediction")
-        self.counts += histogram[:size, :size]
-        self.unpredicted += histogram[IGNORE_INDEX, :size]
+        classes, labels = len(self.classes), len(self.candidates)
+        self._refuse_unknown(histogram.sum(axis=0), labels, "truth")
+        self._refuse_unknown(histogram.sum(axis=1), classes, "prediction")
+        self._add_counts(histogram[:classes, :labels])
+        self.unpredicted += histogram[IGNORE_INDEX, :labels]
 
-    def _refuse_unknown(self, pixels: npt.NDArray[np.int64], what: str) -> None:
-        size = len(self.classes)
+    def _add_counts(self, counts: npt.NDArray[np.int64]) -> None:
+        classes = len(self.classes)
+        self.counts += counts[:, :classes]
+        for label in range(classes, len(self.candidates)):
+            is_candidate = np.isin(np.arange(classes), self.candidates[label])
+            self.partial[:, 0] += np.where(is_candidate, counts[:, label], 0)
+            self.partial[:, 1] += np.where(is_candidate, 0, counts[:, label])
+
+    @staticmethod
+    def _refuse_unknown(pixels: npt.NDArray[np.int64], size: int, what: str) -> None:
         unknown = np.flatnonzero(pixels[size:IGNORE_INDEX])
         if unknown.size:
             raise ValueError(f"the {what} holds {size + int(unknown[0])} of {size} classes")
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix of the same classes.
+        """Add the counts of another matrix of the same classes and labels.
 
         Raises:
-            ValueError: The classes differ.
+            ValueError: They differ.
         """
-        if other.classes != self.classes:
+        if (other.classes, other.candidates) != (self.classes, self.candidates):
             raise ValueError(f"classes {other.classes} and {self.classes} differ")
         self.counts += other.counts
+        self.partial += other.partial
         self.unpredicted += other.unpredicted
 
     def scores(self, protocol: Protocol | None = None) -> Scores:
@@ -301,7 +358,7 @@ class ConfusionMatrix:
                     f"no class is left under the protocol {protocol.name!r}",
                     fix="give `protocol=all`",
                 )
-        arrays = score_arrays(self.counts, self.classes, protocol)
+        arrays = score_arrays(self.scored_counts, self.classes, protocol)
         columns = (arrays.precision, arrays.recall, arrays.f1, arrays.iou)
         return Scores(
             pixels=int(arrays.pixels),

@@ -136,10 +136,10 @@ class _RasterLabels(Labels):
                 return
         shown = np.array([self._shown_as(int(nodata))], dtype=np.int64)
         index = int(self._indices_of(shown)[0])
-        if index < len(self.scheme.classes):
+        if index < len(self.scheme.all_labels):
             raise InputError(
                 f"declares {nodata:g} as no data, which stands for "
-                f"{self.scheme.class_names[index]} too",
+                f"{self.scheme.all_labels[index].name} too",
                 where=self.path,
                 fix="take the declaration away (`gdal_edit.py -unsetnodata`), or write missing "
                 "data as another value",
@@ -201,7 +201,7 @@ class ColourLabels(_RasterLabels):
             for entry, (red, green, blue, opacity) in dataset.colormap(self._bands[0]).items():
                 self._palette[entry] = _packed(red, green, blue) if opacity else _NO_DATA
         ignored = {_packed(*i.colour): IGNORE_INDEX for i in self.scheme.ignored}
-        return ignored | {_packed(*c.colour): n for n, c in enumerate(self.scheme.classes)}
+        return ignored | {_packed(*c.colour): n for n, c in enumerate(self.scheme.all_labels)}
 
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
         bands = self._read(window)
@@ -220,7 +220,7 @@ class ColourLabels(_RasterLabels):
     def _describe(self, value: int) -> tuple[str, str]:
         colour = _unpacked(value)
         nearest = min(
-            self.scheme.classes,
+            self.scheme.all_labels,
             key=lambda c: sum((a - b) ** 2 for a, b in zip(c.colour, colour, strict=True)),
         )
         text = f"colour {_text(colour)}"
@@ -231,7 +231,8 @@ class ColourLabels(_RasterLabels):
     def _looks_resampled(self, counts: dict[int, int]) -> bool:
         if len(counts) >= _RESAMPLED_COLOURS:
             return True
-        colours = [*self.scheme.colours, *(i.colour for i in self.scheme.ignored)]
+        colours = [label.colour for label in self.scheme.all_labels]
+        colours += [label.colour for label in self.scheme.ignored]
         return len(counts) > 1 and all(_is_blend(_unpacked(v), colours) for v in counts)
 
 
@@ -254,7 +255,7 @@ class IndexLabels(_RasterLabels):
         codes = {i.index: IGNORE_INDEX for i in self.scheme.ignored if i.index is not None}
         return codes | {
             position if c.index is None else c.index: position
-            for position, c in enumerate(self.scheme.classes)
+            for position, c in enumerate(self.scheme.all_labels)
         }
 
     def _read_values(self, window: Window) -> npt.NDArray[np.int64]:
@@ -281,11 +282,11 @@ class IndexLabels(_RasterLabels):
     def _describe(self, value: int) -> tuple[str, str]:
         numbered = [
             (position if c.index is None else c.index, c.name)
-            for position, c in enumerate(self.scheme.classes)
+            for position, c in enumerate(self.scheme.all_labels)
         ]
         index, name = min(numbered, key=lambda pair: abs(pair[0] - value))
         text = f"index {value}"
-        if value == len(self.scheme.classes) and numbered[0][0] == 0:
+        if value == len(self.scheme.all_labels) and numbered[0][0] == 0:
             text += " (do they start at 1? Classes do at 0 here)"
         return text, f"{name} ({index})"
 
@@ -302,7 +303,7 @@ def open_labels(
     """Open the labels of a scene.
 
     `scheme.label_format` says what they hold. Class indices in what `Labels.read` returns are
-    positions in `scheme.classes`.
+    positions in `scheme.all_labels`.
 
     Args:
         path: A raster, or with ``polygons`` any vector file that GDAL reads.

@@ -75,7 +75,7 @@ class PolygonLabels(Labels):
     """Labels whose polygons hold a class' name, code or index in an attribute.
 
     A pixel has the class of the last polygon in the file that holds its centre; a pixel in none
-    is ignored.
+    has that of `Scheme.outside`, or is ignored.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class PolygonLabels(Labels):
         super().__init__(scene, name, path, unknown)
         self._scheme = scheme
         self._polygons = scene_polygons(path, scene, scheme.attribute)
-        if not len(self._polygons.geometries):
+        outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
+        self._outside = IGNORE_INDEX if outside is None else outside
+        if not len(self._polygons.geometries) and outside is None:
             raise InputError(
                 f"no polygon lies on scene {name} ({scene.path})",
                 where=path,
@@ -105,14 +107,14 @@ class PolygonLabels(Labels):
             raise self._unknown_error()
 
     def _decode(self, window: Window) -> Indices:
-        return self._polygons.burned(window, self._codes, IGNORE_INDEX)
+        return self._polygons.burned(window, self._codes, self._outside)
 
     def _unknown_error(self) -> InputError:
         first = int(np.flatnonzero(self._codes == UNKNOWN_LABEL)[0])
         value = self._polygons.values[first]
         inside = self._polygons.geometries[first].representative_point()
         count = Counter(map(str, self._polygons.values))[str(value)]
-        names = self._scheme.class_names
+        names = [label.name for label in self._scheme.all_labels]
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)
         return InputError(
             f"scene {self.name}: unknown {self._scheme.attribute} {value!r} of a polygon at row "

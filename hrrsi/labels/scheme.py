@@ -25,6 +25,8 @@ VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 Byte = Annotated[int, Field(ge=0, le=255)]
 ValidatedColour = tuple[Byte, Byte, Byte]
 
+_MOST_LABELS = 254  # of the values of a byte, 255 is "ignored" and 254 "unknown"
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +46,19 @@ class SchemeClass(_Strict):
     colour: ValidatedColour
     code: str | None = None
     index: int | None = None
+
+
+class PartialLabel(SchemeClass):
+    """A label that tells only some classes apart: its pixels are of one of several classes.
+
+    "Not a building" is one, which stands for every other class. Training takes the probability of
+    those classes together, and scores count what can be decided.
+
+    Attributes:
+        classes: Names of the classes that it stands for: two or more, but not all.
+    """
+
+    classes: tuple[str, ...] = Field(min_length=2)
 
 
 class IgnoredColour(_Strict):
@@ -69,7 +84,10 @@ class Scheme(_Strict):
         name: Short name, by which it is chosen.
         title: One line that says what it is.
         classes: The classes in the order of their indices.
+        partial: Labels that stand for several classes; their indices follow those of the classes.
         ignored: Colours that stand for no class.
+        outside: The class, or partial label, of pixels outside all polygons; None: they are
+            ignored.
         images: Patterns of image paths, tried in this order. ``{scene}`` (or any other
             placeholder) stands for a part of a name; a pattern matches the end of a path, and a
             zip archive counts as a folder.
@@ -90,7 +108,9 @@ class Scheme(_Strict):
     name: str
     title: str = ""
     classes: tuple[SchemeClass, ...] = Field(min_length=1, max_length=254)
+    partial: tuple[PartialLabel, ...] = ()
     ignored: tuple[IgnoredColour, ...] = ()
+    outside: str | None = None
     images: tuple[str, ...] = ("images/{scene}.tif",)
     labels: tuple[str, ...] = ("labels/{scene}.tif",)
     eroded_labels: tuple[str, ...] = ()
@@ -105,16 +125,17 @@ class Scheme(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Scheme:
-        names = [c.name for c in self.classes]
-        colours = [c.colour for c in self.classes] + [c.colour for c in self.ignored]
-        _refuse_twice("class name", names)
+        labels = self.all_labels
+        colours = [c.colour for c in labels] + [c.colour for c in self.ignored]
+        _refuse_twice("class name", [c.name for c in labels])
         _refuse_twice("colour", colours)
-        _refuse_twice("code", [c.code for c in self.classes if c.code is not None])
+        _refuse_twice("code", [c.code for c in labels if c.code is not None])
         _refuse_twice(
             "index",
-            [position if c.index is None else c.index for position, c in enumerate(self.classes)]
+            [position if c.index is None else c.index for position, c in enumerate(labels)]
             + [c.index for c in self.ignored if c.index is not None],
         )
+        self._check_partial()
         fields = set(_placeholders(self.scene))
         if not fields:
             raise ValueError("scene must contain a placeholder such as {scene}")
@@ -126,6 +147,26 @@ class Scheme(_Strict):
         if self.mean is not None and self.std is not None:
             check_statistics(self.mean, self.std)
         return self
+
+    def _check_partial(self) -> None:
+        if len(self.all_labels) > _MOST_LABELS:
+            raise ValueError(f"{len(self.all_labels)} classes and partial labels, over 254")
+        for label in self.partial:
+            unknown = [name for name in label.classes if name not in self.class_names]
+            if unknown:
+                raise ValueError(f"partial label {label.name}: no class is named {unknown[0]!r}")
+            _refuse_twice(f"partial label {label.name}: class", label.classes)
+            if len(label.classes) == len(self.classes):
+                raise ValueError(
+                    f"partial label {label.name} stands for all classes; put it into ignored"
+                )
+        if self.outside is not None and self.index_of(self.outside) is None:
+            raise ValueError(f"outside: no class or partial label is named {self.outside!r}")
+
+    @property
+    def all_labels(self) -> tuple[SchemeClass, ...]:
+        """Classes, then partial labels: what a label can say, in the order of its indices."""
+        return (*self.classes, *self.partial)
 
     @property
     def class_names(self) -> list[str]:
@@ -158,12 +199,16 @@ class Scheme(_Strict):
         return self.read_as("polygons" if is_vector else None)
 
     def index_of(self, value: object) -> int | None:
-        """Return the class index that a name, code or label value stands for, or None."""
+        """Return the index that a name, code or value of a label stands for, or None.
+
+        Returns:
+            That of a class, or, from the number of classes on, of a partial label.
+        """
         text = str(value).strip().casefold()
-        for position, c in enumerate(self.classes):
+        for position, c in enumerate(self.all_labels):
             if text in (c.name.casefold(), (c.code or c.name).casefold()):
                 return position
-        for position, c in enumerate(self.classes):
+        for position, c in enumerate(self.all_labels):
             if text == str(position if c.index is None else c.index):
                 return position
         return None
@@ -246,19 +291,39 @@ class MergedClasses:
     Attributes:
         names: Class names in the order of their new indices.
         colours: Class colours, likewise.
+        partial: Labels that stand for several of the classes, whose indices follow.
         new_index: (256,) uint8, the new index of each of the scheme's; 255 stays 255.
     """
 
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
+    partial: tuple[PartialLabel, ...]
     new_index: npt.NDArray[np.uint8]
+
+    @property
+    def candidates(self) -> list[list[int]]:
+        """Indices of the classes that each label index stands for: one, or several."""
+        return label_candidates(self.names, self.partial)
+
+    @property
+    def label_colours(self) -> list[Colour]:
+        """Colours of classes and partial labels in the order of their indices."""
+        return [*self.colours, *(label.colour for label in self.partial)]
+
+
+def label_candidates(classes: Sequence[str], partial: Iterable[PartialLabel]) -> list[list[int]]:
+    """Return the indices of the classes that each label index stands for, classes first."""
+    position = {name: index for index, name in enumerate(classes)}
+    together = [[position[name] for name in label.classes] for label in partial]
+    return [[index] for index in range(len(classes))] + together
 
 
 def merged_classes(scheme: Scheme, merges: Sequence[str] = ()) -> MergedClasses:
     """Return a scheme's classes after joining some.
 
     A joined class stands where the first of its members in the scheme's order stood, and takes
-    the colour of the member named first.
+    the colour of the member named first. Where a partial label is left with one class, it is that
+    class; where it is left with all of them, it says nothing, and is ignored.
 
     Args:
         scheme: The classes.
@@ -289,7 +354,16 @@ def merged_classes(scheme: Scheme, merges: Sequence[str] = ()) -> MergedClasses:
             )
         classes.setdefault(name, colour)
         lookup[position] = list(classes).index(name)
-    return MergedClasses(tuple(classes), tuple(classes.values()), lookup)
+    partial: dict[tuple[str, ...], PartialLabel] = {}
+    for position, label in enumerate(scheme.partial, start=len(scheme.classes)):
+        positions = sorted({int(lookup[scheme.class_names.index(name)]) for name in label.classes})
+        if len(positions) == 1:
+            lookup[position] = positions[0]
+        elif len(positions) < len(classes):
+            names = tuple(list(classes)[index] for index in positions)
+            partial.setdefault(names, label.model_copy(update={"classes": names}))
+            lookup[position] = len(classes) + list(partial).index(names)
+    return MergedClasses(tuple(classes), tuple(classes.values()), tuple(partial.values()), lookup)
 
 
 def _parse(path: Path) -> Scheme:
@@ -338,7 +412,7 @@ def _members(scheme: Scheme, text: str) -> tuple[list[int], str]:
     members = []
     for part in parts:
         index = scheme.index_of(part)
-        if index is None:
+        if index is None or index >= len(scheme.classes):
             close = difflib.get_close_matches(part, scheme.class_names, n=1)
             raise _merge_error(
                 text,

@@ -17,7 +17,7 @@ from hrrsi.extras import requiring
 from hrrsi.report.charts import Chart, Series, even_axis, line_chart, percent_axis
 from hrrsi.report.figures import NONE, percent
 from hrrsi.report.scene_views import SceneView
-from hrrsi.report.sentences import blocks_text, source_sentence, unscored_text
+from hrrsi.report.sentences import blocks_text, partial_text, source_sentence, unscored_text
 from hrrsi.runs.options import METRICS
 
 # columns of the table of epochs: those that charts need, and what lines of them are called
@@ -198,6 +198,7 @@ def protocol_lines(result: EvaluationResult) -> list[tuple[str, str]]:
         ("Made by", f"{source_sentence(result.source)}."),
         ("Scenes", ", ".join(e.scenes)),
         ("Not scored", f"{unscored_text(result)}."),
+        *([("Partial labels", f"{partial_text(result)}.")] if partial_text(result) else []),
         (
             "Intervals",
             f"95 %, from a bootstrap over {blocks_text(result)}; {NONE} of what fewer than "

@@ -11,7 +11,7 @@ from hrrsi import __version__
 from hrrsi.evaluation.evaluation import MapFiles, MapSource
 from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
-from hrrsi.evaluation.scores import Scores
+from hrrsi.evaluation.scores import ConfusionMatrix, Scores
 from hrrsi.report.sentences import printable, sentence, verdict
 
 
@@ -45,6 +45,7 @@ def evaluation_data(result: EvaluationResult) -> dict[str, Any]:
             "rows": "prediction",
             "columns": "truth",
             "counts": matrix.counts.tolist(),
+            **_partial_data(matrix),
         },
         "grid": [_grid_data(row) for row in result.grid],
         "boundaries": _boundary_data(result),
@@ -53,6 +54,14 @@ def evaluation_data(result: EvaluationResult) -> dict[str, Any]:
         "areas": _area_data(result),
         "not_scored": _unscored_data(result),
     }
+
+
+def _partial_data(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """Return the pixels of partial labels by predicted class, where labels can be partial."""
+    if len(matrix.candidates) == len(matrix.classes):
+        return {}
+    right, wrong = matrix.partial.T.tolist()
+    return {"partial": {"right": right, "wrong": wrong}}
 
 
 def comparison_data(comparison: Comparison, wording: Callable[[str], str] = str) -> dict[str, Any]:

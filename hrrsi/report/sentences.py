@@ -107,6 +107,20 @@ def unscored_text(result: EvaluationResult) -> str:
     return ", ".join(parts)
 
 
+def partial_text(result: EvaluationResult) -> str:
+    """Return how partial labels count; empty where there are none."""
+    matrix = result.matrix
+    pixels = int(matrix.partial.sum())
+    if not pixels:
+        return ""
+    right = int(matrix.partial[:, 0].sum())
+    return (
+        f"{pixels:,} of the scored pixels have a label that stands for several classes, and "
+        f"{100 * right / pixels:.2f} % of them are predicted as one of these: they count in OA, "
+        "and as false positives where they are not; kappa leaves them out"
+    )
+
+
 def clutter_words(rows: Sequence[GridRow], absent: str = "-") -> list[str]:
     """Return whether clutter is ``in`` or ``out`` of each row; `absent` where no class is."""
     has_clutter = any(row.protocol.dropped_from_overall for row in rows)

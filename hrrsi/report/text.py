@@ -17,6 +17,7 @@ from hrrsi.report.sentences import (
     clutter_words,
     left_out_warning,
     mean_words,
+    partial_text,
     printable,
     sentence,
     shared_sentence,
@@ -202,6 +203,8 @@ def _notes(result: EvaluationResult) -> Iterator[str]:
         f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(result)}; - of "
         f"what fewer than {FEWEST_BLOCKS} blocks hold.",
     ]
+    if partial_text(result):
+        lines.insert(-1, f"Partial labels: {partial_text(result)}.")
     if e.seen_in_training:
         scenes = ", ".join(e.seen_in_training)
         lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")

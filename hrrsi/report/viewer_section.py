@@ -106,7 +106,8 @@ def worst_regions(
     matrices = counts.matrices[labels]
     regions = []
     diagonal = np.eye(len(counts.classes), dtype=bool)
-    errors = np.where(diagonal, 0, matrices.counts)
+    by_class = matrices.counts[..., : len(counts.classes)]  # of labels that tell classes apart
+    errors = np.where(diagonal, 0, by_class)
     wrong = errors.sum(axis=(1, 2))
     for index in np.argsort(-wrong, kind="stable")[:most]:
         if not wrong[index]:
@@ -120,7 +121,7 @@ def worst_regions(
                 side=matrices.block,
                 wrong=int(wrong[index]),
                 share_of_errors=float(wrong[index] / wrong.sum()),
-                accuracy=float(1 - wrong[index] / matrices.counts[index].sum()),
+                accuracy=float(1 - wrong[index] / by_class[index].sum()),
                 predicted=int(predicted),
                 true=int(true),
                 share_of_wrong=float(errors[index].max() / wrong[index]),
@@ -243,7 +244,7 @@ def _alternatives(
     name: str, scene: str, matrix: ConfusionMatrix, counts: SceneCounts
 ) -> tuple[str, str]:
     """Return what prediction and errors show, in words."""
-    wrong = 1 - np.trace(matrix.counts) / matrix.pixels if matrix.pixels else float("nan")
+    wrong = 1 - matrix.right_pixels / matrix.pixels if matrix.pixels else float("nan")
     return (
         f"Classes that {name} predicts for {scene}: {_shares(counts.mapped.pixels, counts)}",
         f"Where {name} is wrong in {scene}: {percent(float(wrong))} % of the scored pixels",

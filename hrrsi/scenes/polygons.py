@@ -152,6 +152,8 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     layer = _layer(path)
     info = pyogrio.read_info(path, layer=layer)
     fields = [str(f) for f in info["fields"]]
+    if not info["features"]:
+        attribute = None  # GeoJSON without features has no attributes either
     if attribute is not None and attribute not in fields:
         raise InputError(
             f"has no attribute {attribute!r}",

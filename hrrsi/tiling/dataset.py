@@ -8,8 +8,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hrrsi.classes import Colour
 from hrrsi.errors import InputError, MissingInputError
-from hrrsi.labels.scheme import ValidatedColour, check_statistics, invalid_file
+from hrrsi.labels.scheme import (
+    PartialLabel,
+    ValidatedColour,
+    check_statistics,
+    invalid_file,
+    label_candidates,
+)
 from hrrsi.labels.splits import Part
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
@@ -25,6 +32,7 @@ class SplitContent(BaseModel):
         scenes: Names of its scenes.
         patches: Number of patches.
         class_pixels: Labelled pixels of each class.
+        partial_pixels: Pixels of each partial label, where the dataset has any.
         ignored_pixels: Pixels that no class is given for (label 255).
         labels: Whether its labels are full, or eroded at the borders of classes.
     """
@@ -33,8 +41,14 @@ class SplitContent(BaseModel):
     scenes: list[str]
     patches: int
     class_pixels: list[int]
+    partial_pixels: list[int] = []
     ignored_pixels: int
     labels: Literal["full", "eroded"] = "full"
+
+    @property
+    def label_pixels(self) -> list[int]:
+        """Pixels of each class, then of each partial label."""
+        return [*self.class_pixels, *self.partial_pixels]
 
 
 class DatasetDescription(BaseModel):
@@ -46,6 +60,8 @@ class DatasetDescription(BaseModel):
         split: Name of the split, its file, or ``"chosen scenes"``.
         classes: Class names in the order of their indices.
         colours: Class colours, likewise.
+        partial: Labels that stand for several classes, in the order of their indices, which follow
+            those of the classes; not in the file where there are none.
         bands: The 1-based bands of the scenes that the patches hold.
         height: Where the heights of the patches' last band come from, as `TileOptions.height`
             says it; None (and not in the file) where patches hold the scenes' bands alone.
@@ -57,7 +73,8 @@ class DatasetDescription(BaseModel):
         std: Standard deviation of each band, likewise.
         statistics: Whether mean and std come from the scheme or were measured on the training
             patches; those of heights always were.
-        class_frequencies: Share of each class in the labelled pixels of the training patches.
+        class_frequencies: Share of each class in the labelled pixels of the training patches, to
+            which a partial label counts in equal parts for its classes.
         resolution: Ground sampling distance in metres per pixel.
         patch_size: Rows and columns of a patch.
         stride: Pixels from one patch to the next.
@@ -71,6 +88,7 @@ class DatasetDescription(BaseModel):
     split: str | None = None
     classes: list[str] = Field(min_length=1)
     colours: list[ValidatedColour]
+    partial: list[PartialLabel] = []
     bands: list[int]
     height: str | None = None
     dtype: str
@@ -99,7 +117,31 @@ class DatasetDescription(BaseModel):
         for name, length in of_classes.items():
             if length != classes:
                 raise ValueError(f"{name} has {length} entries for {classes} classes")
+        for name, content in self.splits.items():
+            if len(content.partial_pixels) != len(self.partial):
+                raise ValueError(
+                    f"{name}.partial_pixels has {len(content.partial_pixels)} entries for "
+                    f"{len(self.partial)} partial labels"
+                )
+        unknown = {name for label in self.partial for name in label.classes} - {*self.classes}
+        if unknown:
+            raise ValueError(f"partial: no class is named {min(unknown)!r}")
         return self
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes, then of the partial labels: label patches hold their indices."""
+        return [*self.classes, *(label.name for label in self.partial)]
+
+    @property
+    def label_colours(self) -> list[Colour]:
+        """Their colours, likewise."""
+        return [*self.colours, *(label.colour for label in self.partial)]
+
+    @property
+    def candidates(self) -> list[list[int]]:
+        """Indices of the classes that each label index stands for: one, or several."""
+        return label_candidates(self.classes, self.partial)
 
     def split_content(self, split: str) -> SplitContent | None:
         """Return what a split holds, or None where it is not described."""
@@ -117,8 +159,17 @@ class DatasetDescription(BaseModel):
 
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
-        absent = {"height"} if self.height is None else None
-        return dump_yaml(self.model_dump(mode="json", exclude=absent))
+        values = self.model_dump(mode="json")
+        if self.height is None:
+            del values["height"]
+        if self.partial:
+            for label in values["partial"]:
+                del label["code"], label["index"]
+        else:
+            del values["partial"]
+            for content in values["splits"].values():
+                del content["partial_pixels"]
+        return dump_yaml(values)
 
 
 def band_names(bands: Sequence[int], *, has_height: bool) -> list[str]:

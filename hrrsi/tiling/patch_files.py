@@ -73,7 +73,7 @@ def label_bytes(
 
     Args:
         indices: (height, width) class indices, 255 where ignored (black in the palette).
-        colours: Colour of each class.
+        colours: Colour of each class, then of each partial label.
         file_format: PNG or TIFF.
         georeference: Written to TIFF only.
     """
@@ -111,13 +111,13 @@ def read_label(patch: Patch, description: DatasetDescription) -> npt.NDArray[np.
         InputError: The file can't be read, has another size, or holds an index that is no class.
     """
     label: npt.NDArray[np.uint8] = _pixels(patch.label, description.patch_size, 1)[0]
-    classes = len(description.classes)
-    unknown = (label >= classes) & (label != IGNORE_INDEX)
+    labels = len(description.label_names)
+    unknown = (label >= labels) & (label != IGNORE_INDEX)
     if unknown.any():
         row, col = np.argwhere(unknown)[0]
         raise InputError(
             f"holds the class index {label[row, col]} at row {row}, column {col}, where the "
-            f"dataset has {classes} classes",
+            f"dataset has {labels} classes",
             where=patch.label,
             fix=TILE_AGAIN,
         )

@@ -50,10 +50,10 @@ class TilingResult:
         Class shares are of the labelled pixels, the ignored share of all pixels.
         """
         description = self.description
-        table = _table([*description.classes, "ignored"])
+        table = _table([*description.label_names, "ignored"])
         for part, content in description.splits.items():
-            labelled = sum(content.class_pixels)
-            shares = [_percent(n, labelled) for n in content.class_pixels]
+            labelled = sum(content.label_pixels)
+            shares = [_percent(n, labelled) for n in content.label_pixels]
             ignored = _percent(content.ignored_pixels, labelled + content.ignored_pixels)
             name = part if content.labels == "full" else f"{part} (eroded labels)"
             table.add_row([name, len(content.scenes), content.patches, *shares, ignored])
@@ -117,9 +117,13 @@ class TilingResult:
             for part, content in description.splits.items()
             if not content.patches
         ]
-        train = description.splits["train"].class_pixels
-        present = [name for name, n in zip(description.classes, train, strict=True) if n]
-        absent = [name for name in description.classes if name not in present]
+        train = description.splits["train"].label_pixels
+        present = [name for name, n in zip(description.label_names, train, strict=True) if n]
+        possible = {*present}
+        for label in description.partial:
+            if label.name in present:
+                possible.update(label.classes)
+        absent = [name for name in description.classes if name not in possible]
         if len(present) == 1:
             notes.append(f"warning: the training labels hold one class only ({present[0]})")
         elif absent:

@@ -133,7 +133,7 @@ class RowsContent:
     """What the patches of some rows of windows hold.
 
     Attributes:
-        class_pixels: (classes,) labelled pixels.
+        label_pixels: (classes and partial labels,) labelled pixels.
         patches: Number of patches written.
         empty_patches: Number of patches left out because none of their pixels has a class.
         ignored_pixels: Pixels of label 255.
@@ -145,7 +145,7 @@ class RowsContent:
         fingerprints: Of the patches' pixels, where they are gathered.
     """
 
-    class_pixels: npt.NDArray[np.int64]
+    label_pixels: npt.NDArray[np.int64]
     patches: int = 0
     empty_patches: int = 0
     ignored_pixels: int = 0
@@ -195,7 +195,7 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
     """
     folder, tiling, rows = job
     options = tiling.options
-    content = RowsContent(np.zeros(len(tiling.merged.names), dtype=np.int64))
+    content = RowsContent(np.zeros(len(tiling.merged.label_colours), dtype=np.int64))
     with ExitStack() as stack:
         scene = stack.enter_context(
             open_scene(
@@ -299,7 +299,7 @@ def _count(patch: _LabelledPixels, tiling: Tiling, part: Part, content: RowsCont
         content.empty_patches += 1
         return False
     content.patches += 1
-    content.class_pixels += counts[: len(content.class_pixels)]
+    content.label_pixels += counts[: len(content.label_pixels)]
     content.ignored_pixels += int(counts[IGNORE_INDEX])
     if tiling.measure and part == "train":
         piece = BandMoments.of(patch.pixels[:, patch.valid])
@@ -314,7 +314,7 @@ def _write(
 ) -> None:
     file = f"{name}.{tiling.file_format}"
     image = image_bytes(patch.pixels, tiling.file_format, place, tiling.band_names)
-    label = label_bytes(patch.indices, tiling.merged.colours, tiling.file_format, place)
+    label = label_bytes(patch.indices, tiling.merged.label_colours, tiling.file_format, place)
     (folder / "image" / file).write_bytes(image)
     (folder / "label" / file).write_bytes(label)
 

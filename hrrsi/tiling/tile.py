@@ -20,7 +20,7 @@ import numpy as np
 from hrrsi.errors import DeviceError, InputError, OutputError
 from hrrsi.files import refuse_existing, replacing
 from hrrsi.hardware import available_cores
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
 from hrrsi.scenes.scene import open_scene
@@ -194,8 +194,8 @@ def _result(
         if content.unknown_pixels:
             unknown[rows.scene] = unknown.get(rows.scene, 0) + content.unknown_pixels
     splits = _split_contents(plan, by_part)
-    class_pixels = splits["train"].class_pixels
-    if not sum(class_pixels):
+    frequencies = _class_frequencies(tiling.merged, splits["train"])
+    if frequencies is None:
         raise InputError(
             "no pixel of the training scenes has a class",
             where=f"split {plan.split.name}",
@@ -211,6 +211,7 @@ def _result(
         split=plan.split.name,
         classes=list(tiling.merged.names),
         colours=list(tiling.merged.colours),
+        partial=list(tiling.merged.partial),
         bands=list(tiling.bands),
         height=tiling.options.height,
         dtype=plan.dtype,
@@ -218,7 +219,7 @@ def _result(
         mean=mean,
         std=std,
         statistics="scheme" if of_scheme else "measured",
-        class_frequencies=[round(n / sum(class_pixels), 8) for n in class_pixels],
+        class_frequencies=frequencies,
         resolution="unknown" if plan.resolution is None else plan.resolution,
         patch_size=tiling.options.size,
         stride=tiling.options.effective_stride,
@@ -241,16 +242,29 @@ def _result(
 def _split_contents(
     plan: TilingPlan, by_part: dict[Part, list[RowsContent]]
 ) -> dict[Part, SplitContent]:
-    return {
-        part: SplitContent(
+    classes = len(plan.tiling.merged.names)
+    contents = {}
+    for part, pieces in by_part.items():
+        pixels = np.sum([c.label_pixels for c in pieces], axis=0).tolist()
+        contents[part] = SplitContent(
             scenes=list(plan.split.parts[part]),
             patches=sum(c.patches for c in pieces),
-            class_pixels=np.sum([c.class_pixels for c in pieces], axis=0).tolist(),
+            class_pixels=pixels[:classes],
+            partial_pixels=pixels[classes:],
             ignored_pixels=sum(c.ignored_pixels for c in pieces),
             labels="eroded" if plan.tiling.options.eroded and part != "train" else "full",
         )
-        for part, pieces in by_part.items()
-    }
+    return contents
+
+
+def _class_frequencies(merged: MergedClasses, train: SplitContent) -> list[float] | None:
+    """Return the share of each class in the training pixels, or None where none is labelled."""
+    pixels = dict(zip(merged.names, map(float, train.class_pixels), strict=True))
+    for label, count in zip(merged.partial, train.partial_pixels, strict=True):
+        for name in label.classes:
+            pixels[name] += count / len(label.classes)
+    labelled = sum(pixels.values())
+    return [round(count / labelled, 8) for count in pixels.values()] if labelled else None
 
 
 def _without_height(plan: TilingPlan, contents: Sequence[RowsContent]) -> dict[str, int]:

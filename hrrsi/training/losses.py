@@ -1,13 +1,16 @@
 """The published losses, each summed over pixels and divided by N x H x W, and a Dice loss.
 
-Labels are (N, H, W) integers, 255 where ignored; class weights are (classes,) float.
+Labels are (N, H, W) integers, 255 where ignored. Indices from the number of classes on are partial
+labels, which stand for several classes: `candidates`, (labels, classes) bool, says for which.
 
 Cross-entropy and body loss bring their own gradient: on a processor they go through the batch
 image by image, so that what is in work stays in its caches (a third of the time that a chain of
 whole-batch operations takes).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,35 +19,62 @@ from torch.autograd.function import once_differentiable
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.runs.processes import summed
+from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.options import Recipe
 
 _EDGE_WIDTH = 5
 _RELAXATION = 5
 
-# (logits (n, classes, H, W), labels (n, H, W), class weights) -> (loss, gradient of the logits)
+# (logits (n, classes, H, W), labels (n, H, W), weights of labels) -> (loss, gradient of the logits)
 _LossAndGradient = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
 ]
 
 
-def class_weights(frequencies: torch.Tensor) -> torch.Tensor:
-    """Return ``1 + (1 - frequency)`` for each class.
+def candidate_table(description: DatasetDescription) -> torch.Tensor:
+    """Return which classes the labels of a dataset stand for, (labels, classes) bool."""
+    table = torch.zeros(len(description.label_names), len(description.classes), dtype=torch.bool)
+    for label, classes in enumerate(description.candidates):
+        table[label, classes] = True
+    return table
+
+
+def label_weights(
+    frequencies: torch.Tensor, candidates: torch.Tensor, *, equal: bool = False
+) -> torch.Tensor:
+    """Return what a pixel of each label weighs: ``1 + (1 - frequency)`` of its class.
+
+    A partial label weighs the mean of its classes.
 
     Args:
         frequencies: (classes,) share of each class in the labelled training pixels, 0 to 1.
+        candidates: (labels, classes) bool.
+        equal: All weigh 1 instead.
+
+    Returns:
+        (labels,) float.
     """
-    return 2.0 - frequencies
+    weights = torch.ones_like(frequencies) if equal else 2.0 - frequencies
+    members = candidates.to(weights.dtype)
+    return members @ weights / members.sum(1)
 
 
 def batch_losses(
-    maps: Mapping[str, torch.Tensor], labels: torch.Tensor, weights: torch.Tensor, recipe: Recipe
+    maps: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    candidates: torch.Tensor,
+    recipe: Recipe,
 ) -> dict[str, torch.Tensor]:
     """Return the losses that a network's maps allow, in single precision; their sum is minimised.
+
+    Body and Dice loss leave out pixels of partial labels.
 
     Args:
         maps: ``lbl``, and ``bdy`` and ``edg`` where the network has them.
         labels: (N, H, W), any integer type.
-        weights: (classes,) class weights.
+        weights: (labels,) weights of `label_weights`.
+        candidates: (labels, classes) bool.
         recipe: Whether a Dice loss is added.
 
     Returns:
@@ -52,21 +82,29 @@ def batch_losses(
     """
     with torch.autocast(labels.device.type, enabled=False):
         segmentation = maps["lbl"].float()
-        losses = {"segmentation_loss": segmentation_loss(segmentation, labels, weights)}
+        losses = {"segmentation_loss": segmentation_loss(segmentation, labels, weights, candidates)}
         if recipe.dice:
             losses["dice_loss"] = recipe.dice * dice_loss(segmentation, labels)
         if "bdy" in maps:
             losses["body_loss"] = body_loss(maps["bdy"].float(), labels, weights)
         if "edg" in maps:
-            losses["edge_loss"] = edge_loss(maps["edg"].float(), edge_target(labels))
+            losses["edge_loss"] = edge_loss(maps["edg"].float(), edge_target(labels, candidates))
     return losses
 
 
 def segmentation_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, candidates: torch.Tensor
 ) -> torch.Tensor:
-    """Return the class-weighted cross-entropy of logits (N, classes, H, W)."""
-    loss: torch.Tensor = _ImageByImage.apply(_cross_entropy, logits, labels, weights)
+    """Return the weighted cross-entropy of logits (N, classes, H, W).
+
+    Of a partial label it is ``-w log sum p`` over its classes (Cour, Sapp & Taskar 2011, "Learning
+    from Partial Labels", have the convex loss; this is the likelihood that Jin & Ghahramani 2002,
+    "Learning with Multiple Labels", maximise).
+    """
+    way: _LossAndGradient = _cross_entropy
+    if len(candidates) > candidates.shape[1]:
+        way = partial(_partial_cross_entropy, candidates=candidates)
+    loss: torch.Tensor = _ImageByImage.apply(way, logits, labels, weights)
     return loss
 
 
@@ -75,8 +113,9 @@ def body_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor)
 
     Probabilities p and one-hot labels t are averaged over 5x5 windows (stride 1, no padding),
     then the sum of ``-w t (log p - log t)`` is taken; a window of equal mixtures costs nothing,
-    so borders may blur. Ignored pixels count as no class.
+    so borders may blur. Ignored pixels, and those of partial labels, count as no class.
     """
+    weights = weights[: logits.shape[1]]
     loss: torch.Tensor = _ImageByImage.apply(_relaxed_cross_entropy, logits, labels, weights)
     return loss
 
@@ -92,8 +131,8 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits: (N, classes, H, W) float.
         labels: (N, H, W).
     """
-    labelled = labels != IGNORE_INDEX
-    probability = logits.softmax(1) * labelled[:, None]
+    apart = labels < logits.shape[1]
+    probability = logits.softmax(1) * apart[:, None]
     truth = _one_hot(labels, logits.shape[1])
     both = (probability * truth).sum((0, 2, 3))
     sizes = truth.sum((0, 2, 3), dtype=logits.dtype)
@@ -102,17 +141,24 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return ((1 - coefficients) * present).sum() / present.sum().clamp_min(1)
 
 
-def edge_target(labels: torch.Tensor) -> torch.Tensor:
+def edge_target(labels: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Return where class borders are: a band of about 5 px around class changes.
 
     A pixel is edge where the 5x5 window around it holds two classes. Ignored pixels make no
-    border with the classes beside them.
+    border with the classes beside them. Where partial labels leave open whether it does, the pixel
+    is ignored: not where no class is common to all of the window.
+
+    Args:
+        labels: (N, H, W) label indices, 255 where ignored.
+        candidates: (labels, classes) bool.
 
     Returns:
         (N, H, W) uint8: 1 edge, 0 not, 255 ignored.
     """
     labels = labels.to(torch.uint8)
     ignored = labels == IGNORE_INDEX
+    if len(candidates) > candidates.shape[1]:
+        return torch.cat([_partial_edges(labels[part], candidates) for part in _portions(labels)])
     # beside any class, an ignored pixel is neither the highest nor the lowest
     highest = _over_windows(labels.masked_fill(ignored, 0), torch.maximum, 0)
     lowest = _over_windows(labels, torch.minimum, IGNORE_INDEX)
@@ -181,13 +227,39 @@ def _cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     labelled = labels != IGNORE_INDEX
-    index = labels.long().masked_fill_(~labelled, 0)
+    index = labels.long().masked_fill(~labelled, 0)
     weight = (weights[index] * labelled)[:, None]
     index = index[:, None]
     log_probability = logits.log_softmax(1)
     loss = -(log_probability.gather(1, index) * weight).sum()
     gradient = log_probability.exp_().mul_(weight).scatter_add_(1, index, -weight)
     return loss, gradient
+
+
+def _partial_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, candidates: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    ignored = labels == IGNORE_INDEX
+    index = labels.long().masked_fill(ignored, 0)
+    weight = weights[index].masked_fill_(ignored, 0)[:, None]
+    excluded = ~candidates[index].movedim(-1, 1)
+    log_probability = logits.log_softmax(1)
+    of_candidates = log_probability.masked_fill(excluded, -math.inf)
+    log_sum = of_candidates.logsumexp(1, keepdim=True)
+    loss = -(log_sum * weight).sum()
+    gradient = log_probability.exp_().sub_(of_candidates.sub_(log_sum).exp_()).mul_(weight)
+    return loss, gradient
+
+
+def _partial_edges(labels: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    ignored = labels == IGNORE_INDEX
+    index = labels.long().masked_fill(ignored, 0)
+    possible = candidates[index].movedim(-1, 1) | ignored[:, None]
+    in_all = _over_windows(possible.to(torch.uint8).flatten(0, 1), torch.minimum, 1)
+    is_edge = in_all.view(possible.shape).sum(1) == 0
+    apart = ((labels < candidates.shape[1]) | ignored).to(torch.uint8)
+    is_open = ~is_edge & (_over_windows(apart, torch.minimum, 1) == 0)
+    return is_edge.to(torch.uint8).masked_fill_(ignored | is_open, IGNORE_INDEX)
 
 
 def _relaxed_cross_entropy(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -18,7 +17,7 @@ from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.runs.processes import averaged, gathered, rank, summed, world_size
 from hrrsi.runs.task import Task
 from hrrsi.tiling.dataset import DatasetDescription
-from hrrsi.training.losses import batch_losses, class_weights
+from hrrsi.training.losses import batch_losses, candidate_table, label_weights, segmentation_loss
 from hrrsi.training.options import Recipe, TrainOptions
 
 _MOMENTUM = 0.9
@@ -48,7 +47,8 @@ class SegmentationTraining(Task):
 
     _gain: torch.Tensor
     _offset: torch.Tensor
-    _class_weights: torch.Tensor
+    _label_weights: torch.Tensor
+    _candidates: torch.Tensor
     _counts: torch.Tensor
     _validated: torch.Tensor
 
@@ -73,12 +73,15 @@ class SegmentationTraining(Task):
         gain, offset = normalisation(description.scale, description.mean, description.std)
         self.register_buffer("_gain", torch.from_numpy(gain), persistent=False)
         self.register_buffer("_offset", torch.from_numpy(offset), persistent=False)
-        frequencies = torch.tensor(description.class_frequencies)
-        published = options.recipe.class_weights == "published"
-        weights = class_weights(frequencies) if published else torch.ones_like(frequencies)
-        self.register_buffer("_class_weights", weights, persistent=False)
-        pairs = len(self._classes) ** 2
-        counts = torch.zeros(pairs + 1, dtype=torch.int64)
+        candidates = candidate_table(description)
+        self.register_buffer("_candidates", candidates, persistent=False)
+        weights = label_weights(
+            torch.tensor(description.class_frequencies),
+            candidates,
+            equal=options.recipe.class_weights != "published",
+        )
+        self.register_buffer("_label_weights", weights, persistent=False)
+        counts = torch.zeros(candidates.numel() + 1, dtype=torch.int64)
         self.register_buffer("_counts", counts, persistent=False)
         # sum of the losses of pixels, and pixels
         validated = torch.zeros(2, dtype=torch.float64)
@@ -89,7 +92,7 @@ class SegmentationTraining(Task):
         self._names: tuple[str, ...] = ()
         self._sums: torch.Tensor | None = None
         self._steps = 0
-        self.matrix = ConfusionMatrix(self._classes)
+        self.matrix = ConfusionMatrix(self._classes, candidates=description.candidates)
         self.validation_loss = math.nan
 
     @property
@@ -124,7 +127,8 @@ class SegmentationTraining(Task):
             self.network,
             self.normalised(batch[0]),
             batch[1],
-            self._class_weights,
+            self._label_weights,
+            self._candidates,
             self.options.recipe,
         )
         values = torch.stack(list(losses.values()))
@@ -152,16 +156,14 @@ class SegmentationTraining(Task):
         # resized in half precision, classes would tie, and the lower one win
         logits = network.resized(network.coarse_logits(pixels).float(), pixels)
         predictions = logits.argmax(1)
-        pairs = predictions * len(self._classes) + label
+        pairs = predictions * len(self._candidates) + label
         unlabelled, ignored = len(self._counts) - 1, label == IGNORE_INDEX
         pairs = pairs.masked_fill(ignored, unlabelled)
         self._counts += torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
-        losses = F.cross_entropy(
-            logits, label.long(), self._class_weights, ignore_index=IGNORE_INDEX, reduction="none"
-        )
+        loss = segmentation_loss(logits, label, self._label_weights, self._candidates)
         # those that fill up a process' share have no label at all
         patches = (~ignored).flatten(1).any(1).sum()
-        self._validated[0] += losses.sum(dtype=torch.float64)
+        self._validated[0] += loss.double() * label.numel()
         self._validated[1] += patches * label[0].numel()
 
     def train(self, mode: bool = True) -> Self:
@@ -196,8 +198,9 @@ class SegmentationTraining(Task):
     def end_validation(self) -> None:
         """Add up the counts and losses of all processes."""
         classes = len(self._classes)
-        counts = summed(self._counts)[:-1].reshape(classes, classes)
-        self.matrix = ConfusionMatrix(self._classes, counts.cpu().numpy())
+        counts = summed(self._counts)[:-1].reshape(classes, len(self._candidates))
+        labels = self.matrix.candidates
+        self.matrix = ConfusionMatrix(self._classes, counts.cpu().numpy(), labels)
         loss, pixels = summed(self._validated).tolist()
         self.validation_loss = loss / pixels if pixels else math.nan
 
@@ -356,6 +359,11 @@ def _kernels_and_others(
 
 
 def _losses(
-    network: nn.Module, image: torch.Tensor, label: torch.Tensor, weights: torch.Tensor, recipe: Any
+    network: nn.Module,
+    image: torch.Tensor,
+    label: torch.Tensor,
+    weights: torch.Tensor,
+    candidates: torch.Tensor,
+    recipe: Any,
 ) -> dict[str, torch.Tensor]:
-    return batch_losses(network(image), label, weights, recipe)
+    return batch_losses(network(image), label, weights, candidates, recipe)

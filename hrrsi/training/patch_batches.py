@@ -260,10 +260,10 @@ class ProcessBatches(Sampler[list[Draw]]):
 def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[np.float64]:
     """Return the probability of each training patch under the sampling ``rare``.
 
-    A pixel of a class weighs one over the square root of the class' frequency, and a patch the
-    mean over its labelled pixels: patches of rare classes come more often, none never (the square
-    root as in the sampling of Mahajan et al. 2018, "Exploring the Limits of Weakly Supervised
-    Pretraining", section 2.2).
+    A pixel of a class weighs one over the square root of the class' frequency (of a partial label,
+    the mean of its classes), and a patch the mean over its labelled pixels: patches of rare classes
+    come more often, none never (the square root as in the sampling of Mahajan et al. 2018,
+    "Exploring the Limits of Weakly Supervised Pretraining", section 2.2).
 
     Args:
         dataset: A tiled dataset; its training labels are read once, by each process, since
@@ -279,6 +279,7 @@ def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[n
     description = dataset.description
     frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
     worth = 1 / np.sqrt(np.maximum(frequencies, frequencies[frequencies > 0].min()))
+    worth = np.array([worth[classes].mean() for classes in description.candidates])
     weights = []
     patches = dataset.patches("train")
     with progress("counting classes", len(patches), " patches", enabled=not quiet) as bar:

@@ -19,7 +19,7 @@ from hrrsi.errors import OutputError, OutputExistsError
 from hrrsi.files import prepare_folder, replacing
 from hrrsi.scenes.bands import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
-from hrrsi.training.losses import edge_target
+from hrrsi.training.losses import candidate_table, edge_target
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
 
@@ -97,7 +97,7 @@ def write_batch_picture(
     columns = (*_COLUMNS, *_DETAILS) if has_camera else _COLUMNS
     side = panel_side(seen[0].label.shape[0])
     keys = [
-        *class_keys(description.classes, description.colours),
+        *class_keys(description.label_names, description.label_colours),
         Key("ignored", striped_swatch()),
         Key("edge", plain_swatch(_EDGE)),
         Key("no edge", plain_swatch(_NO_EDGE)),
@@ -312,9 +312,10 @@ def _panels(
 ) -> list[list[RGB]]:
     image = natural_colours(patch.image, limits, side)
     ignored = resized(patch.label, side) == IGNORE_INDEX
-    classes = class_panel(patch.label, description.colours, side)
+    classes = class_panel(patch.label, description.label_colours, side)
     mixed = np.rint(_LABEL_SHARE * classes + (1 - _LABEL_SHARE) * image).astype(np.uint8)
-    edges = edge_target(torch.from_numpy(patch.label.astype(np.int64))[None])[0].numpy()
+    label = torch.from_numpy(patch.label.astype(np.int64))[None]
+    edges = edge_target(label, candidate_table(description))[0].numpy()
     rows = [
         [
             image,

@@ -113,8 +113,8 @@ def _check_split(dataset: TiledDataset, split: str, classes: int, fix: str) -> N
     if content is None:
         raise InputError(f"has no {split} split", where=dataset.folder, fix=fix)
     dataset.patches(split)
-    names = dataset.description.classes
-    present = [n for n, pixels in zip(names, content.class_pixels, strict=True) if pixels]
+    names = dataset.description.label_names
+    present = [n for n, pixels in zip(names, content.label_pixels, strict=True) if pixels]
     if len(present) < classes:
         raise InputError(
             f"the labels of its {split} split hold "
@@ -218,5 +218,5 @@ def _views(options: TrainOptions, size: int) -> str:
 
 def _labelled_share(content: SplitContent) -> float:
     """Return how many percent of a split's pixels have a class."""
-    labelled = sum(content.class_pixels)
+    labelled = sum(content.label_pixels)
     return 100 * labelled / (labelled + content.ignored_pixels)

@@ -13,7 +13,7 @@ import torch
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.files import replacing
-from hrrsi.tiling.dataset import Patch, TiledDataset
+from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
@@ -170,13 +170,13 @@ def shown_patches(
         patches = dataset.patches("val")
     patches = patches[:: -(-len(patches) // _LOOKED_AT)]
     description = dataset.description
-    classes = len(description.classes)
+    labels = len(description.label_names)
     areas = []
     for patch in patches:
         label = read_label(patch, description)
-        counts = np.bincount(label[label != IGNORE_INDEX], minlength=classes)
+        counts = np.bincount(label[label != IGNORE_INDEX], minlength=labels)
         areas.append(counts / label.size)
-    shown, chosen = np.zeros(classes), []
+    shown, chosen = np.zeros(labels), []
     for _ in range(min(count, len(patches))):
         worth = [np.sqrt(shown + area).sum() for area in areas]
         best = max((i for i in range(len(patches)) if i not in chosen), key=lambda i: worth[i])
@@ -196,25 +196,26 @@ def _picture(
     groups = []
     columns = ["image", "truth", "prediction", "errors"]
     keys = [
-        *class_keys(description.classes, description.colours),
+        *class_keys(description.label_names, description.label_colours),
         Key("ignored", striped_swatch()),
         Key("wrong", plain_swatch(_WRONG)),
     ]
     for patch, image, label in zip(patches, images, labels, strict=True):
         maps = _maps(task, image)
         predictions = maps["lbl"].argmax(0).astype(np.uint8)
+        is_right = _right(label, predictions, description)
         colours = natural_colours(image, limits, side)
         panels = [
             colours,
-            class_panel(label, description.colours, side),
+            class_panel(label, description.label_colours, side),
             class_panel(predictions, description.colours, side),
-            _errors(colours, label, predictions, side),
+            _errors(colours, label, is_right, side),
         ]
         if "edg" in maps:
             panels.append(ramp(1 / (1 + np.exp(-maps["edg"])), _EDGE_RAMP, side))
         if "scr" in maps:
             panels.append(ramp(maps["scr"].mean(0), _SCORE_RAMP, side))
-        groups.append(Group(_caption(patch.name, label, predictions), [panels]))
+        groups.append(Group(_caption(patch.name, label, is_right), [panels]))
     if "edg" in maps:
         columns.append("edge probability")
         keys.append(Key("edge probability, 0 to 1", ramp_swatch(_EDGE_RAMP)))
@@ -232,19 +233,31 @@ def _maps(task: SegmentationTraining, image: npt.NDArray[Any]) -> dict[str, Any]
         return {name: values[0].float().cpu().numpy() for name, values in maps.items()}
 
 
+def _right(
+    label: npt.NDArray[np.uint8],
+    predictions: npt.NDArray[np.uint8],
+    description: DatasetDescription,
+) -> npt.NDArray[np.bool_]:
+    """Return where predictions are what the label says, or may say; ignored pixels count."""
+    is_right: npt.NDArray[np.bool_] = label == IGNORE_INDEX
+    for index, classes in enumerate(description.candidates):
+        is_right |= (label == index) & np.isin(predictions, classes)
+    return is_right
+
+
 def _errors(
-    image: RGB, label: npt.NDArray[np.uint8], predictions: npt.NDArray[np.uint8], side: int
+    image: RGB, label: npt.NDArray[np.uint8], is_right: npt.NDArray[np.bool_], side: int
 ) -> RGB:
     """Return the image in pale grey, with the wrong pixels in a colour of their own."""
     grey = image.mean(axis=-1, keepdims=True) * (1 - _PALE) + 255 * _PALE
     ignored = resized(label, side) == IGNORE_INDEX
-    wrong = (resized(label, side) != resized(predictions, side))[..., None]
-    panel = np.where(wrong, np.array(_WRONG), np.rint(grey)).astype(np.uint8)
+    right = resized(is_right.astype(np.uint8), side)[..., None]
+    panel = np.where(right, np.rint(grey), np.array(_WRONG)).astype(np.uint8)
     return with_stripes(panel, ignored)
 
 
-def _caption(name: str, label: npt.NDArray[np.uint8], predictions: npt.NDArray[np.uint8]) -> str:
+def _caption(name: str, label: npt.NDArray[np.uint8], is_right: npt.NDArray[np.bool_]) -> str:
     labelled = label != IGNORE_INDEX
     if not labelled.any():
         return name
-    return f"{name} ({100 * (label == predictions)[labelled].mean():.0f} % right)"
+    return f"{name} ({100 * is_right[labelled].mean():.0f} % right)"
