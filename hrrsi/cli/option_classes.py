@@ -97,10 +97,11 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
             arguments[name] = _instance(kind, flags, values)
         for name, request in fields.items():
             values = {field: arguments.pop(field) for field in request.flags}
+            lists = {f.name for f in dataclasses.fields(request.kind) if f.default == ()}
             arguments[name] = {
                 field: _converted(request.flags[field], value)
                 for field, value in values.items()
-                if value is not None or not request.only_given
+                if value is not None or not (request.only_given or field in lists)
             }
         return command(**arguments)
 

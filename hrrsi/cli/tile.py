@@ -92,6 +92,13 @@ _FLAGS: Flags = {
             "--unknown", help="Labels that the scheme doesn't know: fail, or ignore their pixels."
         )
     ),
+    "unlabelled": Flag(
+        typer.Option(
+            "--unlabelled",
+            help="Keep training scenes and patches without labels, for `hrrsi train --teacher`. "
+            "Where no scene has a label, all of them train.",
+        )
+    ),
     "workers": Flag(typer.Option("--workers", min=1, help="Processes. Default: one a processor.")),
 }
 
@@ -147,6 +154,10 @@ def tile(
     `--height` in `hrrsi predict` and `hrrsi eval` too:
 
     `hrrsi tile Vaihingen/ --scheme vaihingen --height scheme --out vaihingen512_dsm`
+
+    Scenes without labels can be learned from, too, by what other networks say of them:
+
+    `hrrsi tile more_scenes/ --scheme town.yaml --unlabelled --out more512`
     """
     from hrrsi.tiling.plan import tiling_plan
     from hrrsi.tiling.tile import tile as tile_scenes

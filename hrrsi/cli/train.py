@@ -70,6 +70,19 @@ _FLAGS: Flags = {
         ),
         value=lambda path: None if path == Path("none") else path,
     ),
+    "teachers": Flag(
+        typer.Option(
+            "--teacher",
+            metavar="W.safetensors",
+            help="Weights of another network, usually a larger one, whose probabilities the "
+            "network learns beside the labels, and where there are none (`hrrsi tile "
+            "--unlabelled`). Its classes have the same names. Can be given several times: the "
+            "mean of theirs is learned. none: not even those that --config names.",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+        kind=list[Path] | None,
+        value=lambda paths: tuple(path for path in paths if path != Path("none")),
+    ),
     "freeze_encoder": Flag(
         typer.Option(
             "--freeze-encoder",
@@ -173,6 +186,8 @@ def train(
     - `hrrsi train dataset/ --recipe published --model ued,ued_bes,ued_bes_sfm`: the paper's
 
     - `hrrsi train dataset/ --init best.safetensors --freeze-encoder 5 --epochs 30`: fine-tune
+
+    - `hrrsi train dataset/ --teacher large.safetensors --teacher another.safetensors`: distillation
 
     - `hrrsi train dataset/ --devices 4 --batch 32 --precision bf16 --compile`: several GPUs
 

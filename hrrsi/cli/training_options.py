@@ -60,7 +60,7 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
         if name in values:
             raise InputError(f"holds {name} twice", where=path, fix="remove one")
         try:
-            values[name] = _as_typed(value, is_switch=getattr(options[name], "is_flag", False))
+            values[name] = _as_given(value, options[name])
             if value is not None:
                 options[name].process_value(ctx, values[name])
         except typer.BadParameter as error:
@@ -68,6 +68,18 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
                 f"{key}: {value}: {error.message.rstrip('.')}", where=path, fix="correct it"
             ) from error
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _as_given(value: Any, option: Any) -> Any:
+    """Return a value of a file as an option takes it: a list where that can be given repeatedly.
+
+    Raises:
+        typer.BadParameter: As `_as_typed`.
+    """
+    if not getattr(option, "multiple", False) or value is None:
+        return _as_typed(value, is_switch=getattr(option, "is_flag", False))
+    items = value if isinstance(value, list) else [value]
+    return [_as_typed(item, is_switch=False) for item in items]
 
 
 def _as_typed(value: Any, *, is_switch: bool) -> Any:
@@ -312,6 +324,24 @@ RECIPE_FLAGS: Flags = {
             min=0.0,
             help="Weight of a soft Dice loss beside the cross-entropy of the segmentation. "
             f"{_recipes_own('dice')}",
+            rich_help_panel=RECIPE_PANEL,
+        )
+    ),
+    "distillation": Flag(
+        typer.Option(
+            "--distillation",
+            min=0.0,
+            help=f"Weight of the loss towards what --teacher says. {_recipes_own('distillation')}",
+            rich_help_panel=RECIPE_PANEL,
+        )
+    ),
+    "temperature": Flag(
+        typer.Option(
+            "--temperature",
+            min=0.0,
+            help="What the logits of teachers and network are divided by for that loss: the "
+            "higher, the more the network learns of classes that a teacher finds unlikely. "
+            f"{_recipes_own('temperature')}",
             rich_help_panel=RECIPE_PANEL,
         )
     ),

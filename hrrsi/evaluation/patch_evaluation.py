@@ -59,6 +59,12 @@ def evaluate_dataset(
             where=where,
             fix=TILE_AGAIN,
         )
+    if content.labels == "none":
+        raise InputError(
+            f"its {split} split has no labels, so there is nothing to score",
+            where=where,
+            fix="choose another `split`",
+        )
     counts = []
     images = (read_image(patch, description) for patch in patches)
     results = engine.logits(images, *meta.normalisation(description.scale))

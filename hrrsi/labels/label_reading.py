@@ -14,7 +14,13 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
 from hrrsi.errors import InputError
-from hrrsi.labels.scene_labels import UNKNOWN_LABEL, Indices, Labels, PolygonLabels
+from hrrsi.labels.scene_labels import (
+    UNKNOWN_LABEL,
+    AbsentLabels,
+    Indices,
+    Labels,
+    PolygonLabels,
+)
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
@@ -293,7 +299,7 @@ class IndexLabels(_RasterLabels):
 
 @contextmanager
 def open_labels(
-    path: str,
+    path: str | None,
     scene: Scene,
     scheme: Scheme,
     *,
@@ -306,7 +312,8 @@ def open_labels(
     positions in `scheme.all_labels`.
 
     Args:
-        path: A raster, or with ``polygons`` any vector file that GDAL reads.
+        path: A raster, or with ``polygons`` any vector file that GDAL reads; None: there are none,
+            so that every pixel is ignored.
         scene: The open scene that they belong to.
         scheme: Says what colours, values or attributes mean.
         name: The scene's name, for messages.
@@ -317,6 +324,9 @@ def open_labels(
         InputError: Not readable, not of the scene's size, not of the scheme's format, or a raster
             whose value for missing data is a class too.
     """
+    if path is None:
+        yield AbsentLabels(scene, name)
+        return
     if scheme.label_format == "polygons":
         yield PolygonLabels(path, scene, scheme, name, unknown)
         return

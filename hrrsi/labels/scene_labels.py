@@ -71,6 +71,24 @@ class Labels(ABC):
         return indices, count
 
 
+class AbsentLabels(Labels):
+    """The labels of a scene that has none: every pixel is ignored.
+
+    Args:
+        scene: The scene.
+        name: Its name.
+    """
+
+    def __init__(self, scene: Scene, name: str) -> None:
+        super().__init__(scene, name, "", "ignore")
+
+    def _decode(self, window: Window) -> Indices:
+        return np.full((window.height, window.width), IGNORE_INDEX, dtype=np.uint8)
+
+    def _unknown_error(self) -> InputError:
+        raise AssertionError("no label is unknown where there is none")
+
+
 class PolygonLabels(Labels):
     """Labels whose polygons hold a class' name, code or index in an attribute.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,8 @@ from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
 from hrrsi.quantities import names_text
 from hrrsi.yaml_file import read_yaml
 
+NO_LABELS = "no labels"  # the name of a split of scenes that have none
+
 Part = Literal["train", "val", "test"]
 
 _VALIDATION_SHARE = 5  # one training scene in so many, where a split names no validation scenes
@@ -25,7 +27,7 @@ class SceneSplit:
     """The scenes of each part of a split, in natural order.
 
     Attributes:
-        name: The split's name, its file, or ``"chosen scenes"``.
+        name: The split's name, its file, ``"chosen scenes"``, or ``"no labels"``.
         train: Names of the training scenes.
         val: Names of the validation scenes.
         test: Names of the test scenes.
@@ -55,12 +57,14 @@ def scene_split(
     split: str | None = None,
     val_scenes: Sequence[str] = (),
     test_scenes: Sequence[str] = (),
+    unlabelled: Collection[str] = (),
 ) -> SceneSplit:
     """Return how scenes are split.
 
     A split without ``train`` trains on every scene that it doesn't name. One without validation
     scenes gets some from training: those on which another split of the scheme validates, else
-    about one in five, evenly spread over the natural order of names.
+    about one in five, evenly spread over the natural order of names. Scenes without labels are none
+    of these; where no scene has a label and nothing is chosen, all of them train.
 
     Args:
         scenes: The scenes' names.
@@ -70,6 +74,7 @@ def scene_split(
         val_scenes: Names or patterns of validation scenes; beside a `split` that names none they
             are taken from its training scenes.
         test_scenes: Names or patterns of test scenes, not beside `split`.
+        unlabelled: The scenes that have no label.
 
     Raises:
         OptionError: No such split, a chosen name that no scene fits, or two options that don't go
@@ -77,6 +82,8 @@ def scene_split(
         InputError: A split file can't be used, a scene is in two parts, or nothing is left to
             train on.
     """
+    if unlabelled and set(scenes) <= set(unlabelled) and not (split or val_scenes or test_scenes):
+        return SceneSplit(NO_LABELS, tuple(sorted(scenes, key=natural_key)), (), ())
     name, parts = _named_split(scheme, split, val_scenes, test_scenes)
     ordered = sorted(scenes, key=natural_key)
     if split is None and (val_scenes or test_scenes):
@@ -99,7 +106,9 @@ def scene_split(
             )
         _require_matches(train, val_scenes, "val_scenes", " among its training scenes")
         val = scenes_matching(train, val_scenes)
-    val_from_train = [] if val or len(train) < 2 else _validation_scenes(train, scheme)
+    labelled = [s for s in train if s not in unlabelled]
+    enough = labelled and len(train) > 1
+    val_from_train = _validation_scenes(labelled, scheme) if enough and not val else []
     val = val or val_from_train
     train = [s for s in train if s not in val]
     if not train:

@@ -5,6 +5,7 @@
 - ``dataset``: the digest of what is trained and validated on (`hrrsi.training.run`; of a
   pre-training, `hrrsi.pretraining.images.image_digest`);
 - ``encoder_weights``, ``init``: the digests of the files that the network started from;
+- ``teachers``: those of the networks that it learns from, where there are any;
 - ``starts``: one entry each time the run was started or resumed, with the time, the command line,
   the version of hrrsi (and the commit, where it is a checkout), those of Python and of the
   libraries that numbers depend on, the hardware, and the threads.
@@ -19,7 +20,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 
 from hrrsi import __version__
 from hrrsi.errors import InputError
-from hrrsi.files import replacing
+from hrrsi.files import content_digest, replacing
 from hrrsi.hardware import available_cores
 from hrrsi.runs.options import ENVIRONMENT, RunOptions
 from hrrsi.yaml_file import dump_yaml, read_yaml
@@ -40,7 +41,12 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
 
 
 def run_environment(
-    options: RunOptions, data: dict[str, Any], sources: dict[str, Any], *, resume: bool
+    options: RunOptions,
+    data: dict[str, Any],
+    sources: dict[str, Any],
+    *,
+    resume: bool,
+    teachers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return what ``environment.yaml`` is to hold once a run starts or goes on.
 
@@ -49,17 +55,26 @@ def run_environment(
         data: What it is trained on; its digest as ``sha256``.
         sources: What the network starts from.
         resume: Whether the run goes on: its file is added to.
+        teachers: The files of networks that it learns from; name, and digest as ``sha256``.
 
     Raises:
-        InputError: The run was started with other data.
+        InputError: The run was started with other data or teachers.
     """
     path = options.run_folder / ENVIRONMENT
     content = {"dataset": data, **sources}
+    if teachers:
+        content["teachers"] = list(teachers)
     if resume and path.is_file():
         content = read_yaml(path)
         _check_same_data(content, data["sha256"], options)
+        _check_same_teachers(content, teachers, options)
     content["starts"] = [*content.get("starts", []), {"resumed": resume, **environment()}]
     return content
+
+
+def file_source(path: Path) -> dict[str, Any]:
+    """Return name and SHA-256 of a file that a run reads weights from."""
+    return {"name": path.name, "sha256": content_digest(path)}
 
 
 def write_environment(options: RunOptions, content: dict[str, Any]) -> None:
@@ -134,6 +149,21 @@ def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) 
             f"its content is not what the run in {options.run_folder} was started with",
             where=options.data,
             fix="put the old data back, or start another run with `overwrite=True` or another "
+            "`out`",
+        )
+
+
+def _check_same_teachers(
+    content: dict[str, Any], teachers: Sequence[Mapping[str, Any]], options: RunOptions
+) -> None:
+    before = content.get("teachers", [])
+    if [t["sha256"] for t in before] != [t["sha256"] for t in teachers]:
+        names = ", ".join(f"{t['name']} ({t['sha256'][:8]})" for t in before) or "no teacher"
+        now = ", ".join(f"{t['name']} ({t['sha256'][:8]})" for t in teachers) or "none"
+        raise InputError(
+            f"was started with {names}, not {now} (SHA-256)",
+            where=options.run_folder,
+            fix="give the same `teachers`, in the same order, or start another run with another "
             "`out`",
         )
 

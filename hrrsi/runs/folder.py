@@ -20,7 +20,8 @@ from hrrsi.runs.processes import Processes
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 # What a resumed run may change: the rest would make its curve another one.
-_FREE_ON_RESUME = ("data", "out", "device", "workers", "patience")
+# (Data and teachers may lie elsewhere; their digests are compared.)
+_FREE_ON_RESUME = ("data", "teachers", "out", "device", "workers", "patience")
 
 
 def check_folder(options: RunOptions, *, resume: bool, overwrite: bool) -> None:

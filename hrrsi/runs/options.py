@@ -198,4 +198,6 @@ def changes_text(recipe: Any, own: Any) -> str:
 
 def plain_value(value: Any) -> Any:
     """Return an option as plain data; a path is absolute, so that it holds in any folder."""
+    if isinstance(value, tuple):
+        return [plain_value(item) for item in value]
     return str(value.absolute()) if isinstance(value, Path) else value

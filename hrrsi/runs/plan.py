@@ -152,14 +152,14 @@ def tried(
 
         step_seconds = 0.0
         for step in range(2):  # the first also prepares: kernels, memory, maybe the compiler
-            step_seconds = _timed(device, partial(train, step))
+            step_seconds = timed(device, partial(train, step))
         task.eval()
         validate()
         return Trial(
             device=_device_name(device),
             step_seconds=step_seconds,
             load_seconds=load_seconds,
-            validation_seconds=_timed(device, validate),
+            validation_seconds=timed(device, validate),
             peak_bytes=_peak_bytes(device),
         )
 
@@ -176,7 +176,8 @@ def _words_of_the_run(options: RunOptions) -> Iterator[None]:
         raise reason from error
 
 
-def _timed(device: torch.device, work: Callable[[], None]) -> float:
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Return the seconds that some work takes on a device."""
     start = time.perf_counter()
     work()
     if device.type == "cuda":

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -74,6 +74,13 @@ class NetworkPrecision(MixedPrecision):
     def forward_context(self) -> AbstractContextManager[Any]:
         """Return autocast without its cache, which no weight of these networks is found in."""
         return torch.autocast(self.device, dtype=_AUTOCAST[self.precision], cache_enabled=False)
+
+
+def step_precision(options: RunOptions, device: torch.device) -> AbstractContextManager[Any]:
+    """Return what the work of a step is computed in, for work beside it."""
+    if options.precision in _MIXED:
+        return NetworkPrecision(_MIXED[options.precision], device.type).forward_context()
+    return nullcontext()
 
 
 class Steps:

@@ -33,6 +33,13 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
             ),
         ),
     ]
+    teachers = left.pop("teachers", None)
+    taught = ", ".join(
+        _setting_text(key, left.pop(key)) for key in ("distillation", "temperature") if key in left
+    )
+    if teachers:
+        names = ", ".join(t if isinstance(t, str) else t["name"] for t in teachers)
+        lines.append(("taught by", f"{names}; {taught}"))
     if "epoch" in left:
         epoch, epochs, seen = (left.pop(key, None) for key in ("epoch", "epochs", "images_seen"))
         of_all = f" of {epochs}" if epochs else ""

@@ -20,6 +20,7 @@ from hrrsi.labels.scheme import (
 from hrrsi.labels.splits import Part
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
+SplitLabels = Literal["full", "eroded", "none"]
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.yaml"
 TILE_AGAIN = "tile it again: `hrrsi.tile(overwrite)`"
@@ -34,7 +35,8 @@ class SplitContent(BaseModel):
         class_pixels: Labelled pixels of each class.
         partial_pixels: Pixels of each partial label, where the dataset has any.
         ignored_pixels: Pixels that no class is given for (label 255).
-        labels: Whether its labels are full, or eroded at the borders of classes.
+        labels: Whether its labels are full, or eroded at the borders of classes, or there are none:
+            every pixel is ignored, and teachers alone know what it shows.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,7 +45,7 @@ class SplitContent(BaseModel):
     class_pixels: list[int]
     partial_pixels: list[int] = []
     ignored_pixels: int
-    labels: Literal["full", "eroded"] = "full"
+    labels: SplitLabels = "full"
 
     @property
     def label_pixels(self) -> list[int]:
@@ -74,7 +76,8 @@ class DatasetDescription(BaseModel):
         statistics: Whether mean and std come from the scheme or were measured on the training
             patches; those of heights always were.
         class_frequencies: Share of each class in the labelled pixels of the training patches, to
-            which a partial label counts in equal parts for its classes.
+            which a partial label counts in equal parts for its classes; zeros where none has a
+            label.
         resolution: Ground sampling distance in metres per pixel.
         patch_size: Rows and columns of a patch.
         stride: Pixels from one patch to the next.
@@ -142,6 +145,12 @@ class DatasetDescription(BaseModel):
     def candidates(self) -> list[list[int]]:
         """Indices of the classes that each label index stands for: one, or several."""
         return label_candidates(self.classes, self.partial)
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether its training patches have no labels."""
+        content = self.split_content("train")
+        return content is not None and content.labels == "none"
 
     def split_content(self, split: str) -> SplitContent | None:
         """Return what a split holds, or None where it is not described."""

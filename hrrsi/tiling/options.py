@@ -39,6 +39,9 @@ class TileOptions:
         height: Height models as one more band: a raster for all scenes, a folder, a template
             (`hrrsi.scenes.height_files.height_files`), or ``scheme`` for the scheme's.
         unknown: Whether labels that the scheme doesn't know are an error or ignored.
+        unlabelled: Whether training scenes may lack labels, and patches labelled pixels: they are
+            kept for a training with teachers (`hrrsi.TrainOptions.teachers`). Where no scene has a
+            label and none is chosen, all of them train.
         workers: Processes, 1 or more; None: one a core. The dataset is the same for any.
 
     Raises:
@@ -61,6 +64,7 @@ class TileOptions:
     scale: float | None = None
     height: str | None = None
     unknown: UnknownLabels = "error"
+    unlabelled: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:

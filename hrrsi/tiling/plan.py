@@ -115,12 +115,14 @@ def tiling_sources(
         label_file=options.label_file,
         heights=options.height,
     )
+    without = [f.name for f in files if f.label is None] if options.unlabelled else []
     split = scene_split(
         [file.name for file in files],
         scheme,
         split=options.split,
         val_scenes=options.val_scenes,
         test_scenes=options.test_scenes,
+        unlabelled=without,
     )
     return Sources(files, scheme, split)
 
@@ -200,7 +202,7 @@ class _Scene:
 def _scene(
     file: SceneFiles, part: Part, scheme: Scheme, options: TileOptions, first: _Scene | None
 ) -> _Scene:
-    label = _label(file, eroded=options.eroded and part != "train")
+    label = _label(file, part, options)
     height = _height(file, options)
     bands = options.bands or (first.bands if first else ())
     band_count = len(bands) or _band_count(file.image, scheme)
@@ -248,9 +250,10 @@ def _listed(bands: Sequence[int]) -> str:
     return ", ".join(map(str, bands))
 
 
-def _label(file: SceneFiles, *, eroded: bool) -> str:
+def _label(file: SceneFiles, part: Part, options: TileOptions) -> str | None:
+    eroded = options.eroded and part != "train"
     label = file.eroded_label if eroded else file.label
-    if label is None:
+    if label is None and not (options.unlabelled and part == "train"):
         kind = "eroded label" if eroded else "label"
         raise MissingInputError(
             f"has no {kind} (image {file.image})",

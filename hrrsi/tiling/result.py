@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from prettytable import PrettyTable
 
-from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.labels.splits import NO_LABELS, Part, SceneSplit
 from hrrsi.quantities import counted_names
 from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.tiling.scene_overlap import SceneOverlap
 
+_LABELS = {"eroded": "eroded labels", "none": "no labels"}
 _MOST_LINES = 10  # of one kind, before the rest is only counted
 
 
@@ -55,7 +56,7 @@ class TilingResult:
             labelled = sum(content.label_pixels)
             shares = [_percent(n, labelled) for n in content.label_pixels]
             ignored = _percent(content.ignored_pixels, labelled + content.ignored_pixels)
-            name = part if content.labels == "full" else f"{part} (eroded labels)"
+            name = part if content.labels == "full" else f"{part} ({_LABELS[content.labels]})"
             table.add_row([name, len(content.scenes), content.patches, *shares, ignored])
         return (
             f"{table.get_string()}\n"
@@ -107,7 +108,8 @@ class TilingResult:
                 f"by scene: {_by_scene(self.unknown_pixels)}"
             )
         if self.empty_patches:
-            notes.append(f"note: {self.empty_patches} patches without any labelled pixel left out")
+            lacking = "data" if self.description.is_unlabelled else "labelled pixel"
+            notes.append(f"note: {self.empty_patches} patches without any {lacking} left out")
         return notes
 
     def _class_notes(self) -> list[str]:
@@ -117,6 +119,8 @@ class TilingResult:
             for part, content in description.splits.items()
             if not content.patches
         ]
+        if description.is_unlabelled:
+            return notes
         train = description.splits["train"].label_pixels
         present = [name for name, n in zip(description.label_names, train, strict=True) if n]
         possible = {*present}
@@ -148,6 +152,11 @@ def split_notes(split: SceneSplit) -> list[str]:
         notes.append(
             f"note: the split {split.name} names no validation scenes: "
             f"{', '.join(split.val_from_train)} taken from training"
+        )
+    elif split.name == NO_LABELS:
+        notes.append(
+            "note: no scene has a label: all of them train, by teachers, and beside data with "
+            "labels to validate on"
         )
     elif not split.val:
         notes.append("warning: no scene is left for validation; training needs some to choose by")

@@ -111,7 +111,7 @@ class SceneRows:
         scene: The scene's name.
         part: train, val or test.
         image: Path of its image.
-        label: Path of its label.
+        label: Path of its label, or None.
         height: Path of its height model, or None.
         first: First row of windows.
         stop: The row of windows after the last.
@@ -121,7 +121,7 @@ class SceneRows:
     scene: str
     part: Part
     image: str
-    label: str
+    label: str | None
     height: str | None
     first: int
     stop: int
@@ -135,7 +135,8 @@ class RowsContent:
     Attributes:
         label_pixels: (classes and partial labels,) labelled pixels.
         patches: Number of patches written.
-        empty_patches: Number of patches left out because none of their pixels has a class.
+        empty_patches: Number of patches left out because none of their pixels has a class (or, of
+            those kept without labels, data).
         ignored_pixels: Pixels of label 255.
         unknown_pixels: Pixels whose label the scheme doesn't know, each counted once.
         data_pixels: Pixels of the scene that hold data, with or without a height, likewise.
@@ -293,9 +294,10 @@ def _patch(
 
 
 def _count(patch: _LabelledPixels, tiling: Tiling, part: Part, content: RowsContent) -> bool:
-    """Count what a patch holds, and return whether any of its pixels has a class."""
+    """Count what a patch holds, and return whether it is kept: whether it can teach anything."""
     counts = np.bincount(patch.indices.ravel(), minlength=256)
-    if counts[IGNORE_INDEX] == patch.indices.size:
+    kept_unlabelled = tiling.options.unlabelled and part == "train" and patch.valid.any()
+    if counts[IGNORE_INDEX] == patch.indices.size and not kept_unlabelled:
         content.empty_patches += 1
         return False
     content.patches += 1

@@ -25,7 +25,13 @@ from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import EstimatedScale, SceneSample, estimated_scale, scene_sample
-from hrrsi.tiling.dataset import DESCRIPTION, DatasetDescription, SplitContent, band_names
+from hrrsi.tiling.dataset import (
+    DESCRIPTION,
+    DatasetDescription,
+    SplitContent,
+    SplitLabels,
+    band_names,
+)
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.plan import TilingPlan, planned_tiling, scheme_statistics, tiling_sources
 from hrrsi.tiling.result import TilingResult
@@ -195,7 +201,7 @@ def _result(
             unknown[rows.scene] = unknown.get(rows.scene, 0) + content.unknown_pixels
     splits = _split_contents(plan, by_part)
     frequencies = _class_frequencies(tiling.merged, splits["train"])
-    if frequencies is None:
+    if not splits["train"].patches:
         raise InputError(
             "no pixel of the training scenes has a class",
             where=f"split {plan.split.name}",
@@ -219,7 +225,7 @@ def _result(
         mean=mean,
         std=std,
         statistics="scheme" if of_scheme else "measured",
-        class_frequencies=frequencies,
+        class_frequencies=frequencies or [0.0] * len(tiling.merged.names),
         resolution="unknown" if plan.resolution is None else plan.resolution,
         patch_size=tiling.options.size,
         stride=tiling.options.effective_stride,
@@ -246,13 +252,18 @@ def _split_contents(
     contents = {}
     for part, pieces in by_part.items():
         pixels = np.sum([c.label_pixels for c in pieces], axis=0).tolist()
+        kind: SplitLabels = "full"
+        if plan.tiling.options.eroded and part != "train":
+            kind = "eroded"
+        elif plan.tiling.options.unlabelled and not sum(pixels):
+            kind = "none"
         contents[part] = SplitContent(
             scenes=list(plan.split.parts[part]),
             patches=sum(c.patches for c in pieces),
             class_pixels=pixels[:classes],
             partial_pixels=pixels[classes:],
             ignored_pixels=sum(c.ignored_pixels for c in pieces),
-            labels="eroded" if plan.tiling.options.eroded and part != "train" else "full",
+            labels=kind,
         )
     return contents
 

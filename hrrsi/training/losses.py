@@ -1,11 +1,11 @@
-"""The published losses, each summed over pixels and divided by N x H x W, and a Dice loss.
+"""The published losses, each summed over pixels and divided by N x H x W, Dice, distillation.
 
 Labels are (N, H, W) integers, 255 where ignored. Indices from the number of classes on are partial
 labels, which stand for several classes: `candidates`, (labels, classes) bool, says for which.
 
-Cross-entropy and body loss bring their own gradient: on a processor they go through the batch
-image by image, so that what is in work stays in its caches (a third of the time that a chain of
-whole-batch operations takes).
+Cross-entropy, body and distillation loss bring their own gradient: on a processor they go through
+the batch image by image, so that what is in work stays in its caches (a third of the time that a
+chain of whole-batch operations takes).
 """
 
 import math
@@ -25,7 +25,8 @@ from hrrsi.training.options import Recipe
 _EDGE_WIDTH = 5
 _RELAXATION = 5
 
-# (logits (n, classes, H, W), labels (n, H, W), weights of labels) -> (loss, gradient of the logits)
+# (logits (n, classes, H, W), labels (n, H, W), weights of labels) -> (loss, gradient of logits),
+# or in distillation (logits, probabilities of the same shape, temperature) -> likewise
 _LossAndGradient = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
 ]
@@ -65,6 +66,7 @@ def batch_losses(
     weights: torch.Tensor,
     candidates: torch.Tensor,
     recipe: Recipe,
+    teaching: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the losses that a network's maps allow, in single precision; their sum is minimised.
 
@@ -75,14 +77,20 @@ def batch_losses(
         labels: (N, H, W), any integer type.
         weights: (labels,) weights of `label_weights`.
         candidates: (labels, classes) bool.
-        recipe: Whether a Dice loss is added.
+        recipe: Weights of Dice and distillation loss, and the temperature of the latter.
+        teaching: Probabilities of teachers at that temperature (N, classes, H, W), or None.
 
     Returns:
-        ``segmentation_loss``, and ``dice_loss``, ``body_loss``, ``edge_loss`` as they apply.
+        ``segmentation_loss``, and ``distillation_loss``, ``dice_loss``, ``body_loss``,
+        ``edge_loss`` as they apply.
     """
     with torch.autocast(labels.device.type, enabled=False):
         segmentation = maps["lbl"].float()
         losses = {"segmentation_loss": segmentation_loss(segmentation, labels, weights, candidates)}
+        if teaching is not None:
+            losses["distillation_loss"] = recipe.distillation * distillation_loss(
+                segmentation, teaching, recipe.temperature
+            )
         if recipe.dice:
             losses["dice_loss"] = recipe.dice * dice_loss(segmentation, labels)
         if "bdy" in maps:
@@ -105,6 +113,26 @@ def segmentation_loss(
     if len(candidates) > candidates.shape[1]:
         way = partial(_partial_cross_entropy, candidates=candidates)
     loss: torch.Tensor = _ImageByImage.apply(way, logits, labels, weights)
+    return loss
+
+
+def distillation_loss(
+    logits: torch.Tensor, teaching: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return the divergence of a network's probabilities from those of its teachers.
+
+    Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network": the sum of
+    ``p (log p - log q)`` over classes and pixels, where q are the network's probabilities at a
+    temperature T, times T squared, so that gradients are as large at any of them. Every pixel
+    counts, with or without a label.
+
+    Args:
+        logits: (N, classes, H, W) float.
+        teaching: Probabilities p of the teachers at the same temperature, likewise.
+        temperature: What logits are divided by before the softmax, above 0.
+    """
+    softness = logits.new_full((), temperature)
+    loss: torch.Tensor = _ImageByImage.apply(_divergence, logits, teaching, softness)
     return loss
 
 
@@ -195,17 +223,18 @@ class _ImageByImage(torch.autograd.Function):
         ctx: Any,
         loss_and_gradient: _LossAndGradient,
         logits: torch.Tensor,
-        labels: torch.Tensor,
+        target: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
         weights = weights.to(logits.dtype)
         total = torch.zeros((), dtype=logits.dtype, device=logits.device)
         gradient = torch.empty_like(logits)
         for images in _portions(logits):
-            loss, gradient[images] = loss_and_gradient(logits[images], labels[images], weights)
+            loss, gradient[images] = loss_and_gradient(logits[images], target[images], weights)
             total += loss
-        ctx.save_for_backward(gradient.div_(labels.numel()))
-        return total / labels.numel()
+        pixels = logits[:, 0].numel()
+        ctx.save_for_backward(gradient.div_(pixels))
+        return total / pixels
 
     @staticmethod
     @once_differentiable
@@ -249,6 +278,15 @@ def _partial_cross_entropy(
     loss = -(log_sum * weight).sum()
     gradient = log_probability.exp_().sub_(of_candidates.sub_(log_sum).exp_()).mul_(weight)
     return loss, gradient
+
+
+def _divergence(
+    logits: torch.Tensor, teaching: torch.Tensor, temperature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    log_probability = (logits / temperature).log_softmax(1)
+    divergence = torch.xlogy(teaching, teaching) - teaching * log_probability
+    gradient = log_probability.exp_().sub_(teaching).mul_(temperature)
+    return divergence.sum() * temperature**2, gradient
 
 
 def _partial_edges(labels: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:

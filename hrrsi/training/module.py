@@ -17,6 +17,7 @@ from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.runs.processes import averaged, gathered, rank, summed, world_size
 from hrrsi.runs.task import Task
 from hrrsi.tiling.dataset import DatasetDescription
+from hrrsi.training.distillation import Teachers
 from hrrsi.training.losses import batch_losses, candidate_table, label_weights, segmentation_loss
 from hrrsi.training.options import Recipe, TrainOptions
 
@@ -35,10 +36,12 @@ class SegmentationTraining(Task):
         description: Normalisation, classes and their frequencies.
         steps: Steps of the whole run.
         names: Names of the training patches, by index.
+        teachers: Networks whose probabilities it learns too, or None.
 
     Attributes:
         network: What is trained.
         options: Options of the run.
+        teachers: Networks whose probabilities it learns too, or None.
         matrix: Pixels of all validation patches of the epoch, over all processes.
         validation_loss: Class-weighted cross-entropy of these patches, summed over pixels and
             divided by their number as the published losses are; patches without any label
@@ -59,8 +62,10 @@ class SegmentationTraining(Task):
         description: DatasetDescription,
         steps: int,
         names: Sequence[str] = (),
+        teachers: Teachers | None = None,
     ) -> None:
         super().__init__(names)
+        self.teachers = teachers
         self.network = network.to(memory_format=torch.channels_last)
         average = options.recipe.average
         self._average = MovingAverage(self.network, average) if average else None
@@ -123,13 +128,18 @@ class SegmentationTraining(Task):
 
     def forward(self, batch: Any) -> torch.Tensor:
         """Return the sum of the losses of a batch (image, label, index)."""
+        pixels, recipe = self.normalised(batch[0]), self.options.recipe
+        teaching = None
+        if self.teachers is not None:
+            teaching = self.teachers.probabilities(pixels, recipe.temperature)
         losses = self._step(
             self.network,
-            self.normalised(batch[0]),
+            pixels,
             batch[1],
             self._label_weights,
             self._candidates,
-            self.options.recipe,
+            recipe,
+            teaching,
         )
         values = torch.stack(list(losses.values()))
         self._names = tuple(losses)
@@ -365,5 +375,6 @@ def _losses(
     weights: torch.Tensor,
     candidates: torch.Tensor,
     recipe: Any,
+    teaching: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
-    return batch_losses(network(image), label, weights, candidates, recipe)
+    return batch_losses(network(image), label, weights, candidates, recipe, teaching)

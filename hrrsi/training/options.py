@@ -69,6 +69,9 @@ class Recipe:
         camera: What makes patches look as if another camera had taken them: ``none``, ``all``, or
             names of `CAMERA_CHANGES` separated by commas (`hrrsi.training.augmentation` says what
             each does). The order in which they are given makes no difference.
+        distillation: Weight of the loss towards the probabilities of teachers, where there are any.
+        temperature: What the logits of network and teachers are divided by for that loss, above 0:
+            the higher, the more counts which classes are unlikely, and how much so.
 
     Raises:
         OptionError: One is not usable.
@@ -89,6 +92,8 @@ class Recipe:
     class_weights: ClassWeights
     dice: float
     camera: str = "none"
+    distillation: float = 1.0
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -109,7 +114,9 @@ class Recipe:
                 raise OptionError(
                     f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
                 )
-        check_rates(self, ("lr", "weight_decay", "dice"))
+        check_rates(self, ("lr", "weight_decay", "dice", "distillation", "temperature"))
+        if not self.temperature:
+            raise OptionError("0 is not possible", parameter="temperature", fix="give more than 0")
         if self.camera not in ("none", "all"):
             object.__setattr__(self, "camera", ",".join(_camera_changes(self.camera)))
 
@@ -213,6 +220,8 @@ class TrainOptions:
         recipe: What is learned, and how.
         encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.
         init: Weights file that the whole network starts from, as far as it fits, or None.
+        teachers: Weights files of networks with the same classes, whose probabilities (the mean of
+            theirs) the network learns too, on every pixel, with or without a label.
         freeze_encoder: Epochs in which the encoder keeps its weights.
         seed: Seed of weights, order and augmentation, 0 to 2**32 - 1.
         patience: Epochs without a better validation mIoU after which the run ends; 0: never.
@@ -237,6 +246,7 @@ class TrainOptions:
     recipe: Recipe = DEFAULT
     encoder_weights: str = "imagenet"
     init: Path | None = None
+    teachers: tuple[Path, ...] = ()
     freeze_encoder: int = 0
     seed: int = 369
     patience: int = 0
@@ -252,6 +262,13 @@ class TrainOptions:
         """Check the options, and choose the precision: a run says and keeps which one it had."""
         check_run_options(self)
         check_least(self, {"patience": 0, "freeze_encoder": 0, "overfit": 0})
+        object.__setattr__(self, "teachers", tuple(map(Path, self.teachers)))
+        if self.teachers and not self.recipe.distillation:
+            raise OptionError(
+                "0 leaves nothing to learn from `teachers`",
+                parameter="distillation",
+                fix="give more than 0, or leave out `teachers`",
+            )
         if self.precision == "auto":
             with requiring("train", "training"):
                 chosen = automatic_precision(self.recipe.name, self.device)

@@ -51,7 +51,9 @@ def training_batches(
     """
     data = TrainingPatches(dataset, options)
     rare = options.recipe.sampling == "rare" and not options.overfit
-    weights = patch_weights(dataset, quiet=quiet) if rare else None
+    weights = None
+    if rare:
+        weights = patch_weights(dataset, taught=bool(options.teachers), quiet=quiet)
     order = EpochOrder(len(data), options.seed, weights, epoch)
     batches = ProcessBatches(
         order, options.recipe.batch, rank=rank, processes=processes, first=first
@@ -257,17 +259,22 @@ class ProcessBatches(Sampler[list[Draw]]):
             yield draws[start : start + self._share]
 
 
-def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[np.float64]:
+def patch_weights(
+    dataset: TiledDataset, *, taught: bool = False, quiet: bool = True
+) -> npt.NDArray[np.float64]:
     """Return the probability of each training patch under the sampling ``rare``.
 
     A pixel of a class weighs one over the square root of the class' frequency (of a partial label,
     the mean of its classes), and a patch the mean over its labelled pixels: patches of rare classes
     come more often, none never (the square root as in the sampling of Mahajan et al. 2018,
-    "Exploring the Limits of Weakly Supervised Pretraining", section 2.2).
+    "Exploring the Limits of Weakly Supervised Pretraining", section 2.2). Where no patch has a
+    label, all are alike.
 
     Args:
         dataset: A tiled dataset; its training labels are read once, by each process, since
             processes can't tell each other anything before the training starts.
+        taught: Whether teachers say what patches without a label show: such a patch is as probable
+            as the mean of the others.
         quiet: No progress bar.
 
     Returns:
@@ -277,11 +284,13 @@ def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[n
         HrrsiError: A label can't be read.
     """
     description = dataset.description
+    patches = dataset.patches("train")
+    if description.is_unlabelled:
+        return np.full(len(patches), 1 / len(patches))
     frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
     worth = 1 / np.sqrt(np.maximum(frequencies, frequencies[frequencies > 0].min()))
     worth = np.array([worth[classes].mean() for classes in description.candidates])
     weights = []
-    patches = dataset.patches("train")
     with progress("counting classes", len(patches), " patches", enabled=not quiet) as bar:
         for patch in patches:
             label = read_label(patch, description)
@@ -289,7 +298,10 @@ def patch_weights(dataset: TiledDataset, *, quiet: bool = True) -> npt.NDArray[n
             weights.append(float(counts @ worth) / max(1, int(counts.sum())))
             bar.update()
     # a patch without any label teaches nothing, but "never" is no probability to resume with
-    raised = np.maximum(weights, 1e-3 * max(weights))
+    if taught:
+        raised = np.where(weights, weights, np.mean([w for w in weights if w]))
+    else:
+        raised = np.maximum(weights, 1e-3 * max(weights))
     probabilities: npt.NDArray[np.float64] = raised / raised.sum()
     return probabilities
 

@@ -161,7 +161,9 @@ class RunRecord(EpochRecord):
 
     def _write_best(self, task: SegmentationTraining, row: dict[str, float]) -> None:
         weights = task.kept_network.state_dict()
-        save_weights(weights, self._meta(row), self._options.run_folder / BEST_WEIGHTS)
+        teachers = [] if task.teachers is None else task.teachers.sources
+        meta = self._meta(row, teachers)
+        save_weights(weights, meta, self._options.run_folder / BEST_WEIGHTS)
 
     def _write_curves(self, path: Path) -> None:
         description = self._description
@@ -178,7 +180,7 @@ class RunRecord(EpochRecord):
         validated = "training patches" if self._options.overfit else "validation"
         return f"epoch {best['epoch']:.0f}, the best, {validated}, in percent:\n{table}"
 
-    def _meta(self, row: Mapping[str, float]) -> ModelMeta:
+    def _meta(self, row: Mapping[str, float], teachers: Sequence[Mapping[str, Any]]) -> ModelMeta:
         description, options = self._description, self._options
         resolution = description.resolution
         validated: Part = "train" if options.overfit else "val"
@@ -202,6 +204,7 @@ class RunRecord(EpochRecord):
                 # the file of `init` holds an encoder, so no other weights are read
                 "encoder_weights": None if options.init else Path(options.encoder_weights).name,
                 "init": options.init and options.init.name,
+                **({"teachers": list(teachers)} if teachers else {}),
                 **{name: getattr(options, name) for name in _SETTINGS},
                 "images_seen": int(row["images_seen"]),
                 "epoch": int(row["epoch"]),

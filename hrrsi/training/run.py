@@ -19,7 +19,7 @@ from hrrsi.files import content_digest
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.progress import progress
-from hrrsi.runs.environment import run_environment
+from hrrsi.runs.environment import file_source, run_environment
 from hrrsi.runs.options import CHECKPOINT_SECONDS
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
@@ -39,12 +39,13 @@ def training_environment(
         quiet: No progress bar.
 
     Raises:
-        InputError: The run was started with other data, or a file can't be read.
+        InputError: The run was started with other data or teachers, or a file can't be read.
     """
     patches = sum(len(dataset.patches(split)) for split in _present_splits(dataset))
     data = {"sha256": dataset_digest(dataset, quiet=quiet), "patches": patches}
     sources = {} if resume else _sources(options)  # nothing is read of them again
-    return run_environment(options, data, sources, resume=resume)
+    teachers = [file_source(path) for path in options.teachers]
+    return run_environment(options, data, sources, resume=resume, teachers=teachers)
 
 
 def dataset_digest(dataset: TiledDataset, *, quiet: bool = False) -> str:
@@ -74,19 +75,15 @@ def _present_splits(dataset: TiledDataset) -> list[str]:
 def _sources(options: TrainOptions) -> dict[str, Any]:
     """Return what the network starts from: names, and digests of the files."""
     if options.init is not None:
-        return {"init": _source(options.init)}
+        return {"init": file_source(options.init)}
     source = options.encoder_weights
     if source == "none":
         return {"encoder_weights": {"name": source}}
     if source != "imagenet":
-        return {"encoder_weights": _source(Path(source))}
+        return {"encoder_weights": file_source(Path(source))}
     return {
         "encoder_weights": {"name": source, **_hub_weights(parsed_model(options.model).encoder)}
     }
-
-
-def _source(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "sha256": content_digest(path)}
 
 
 def _hub_weights(encoder: str) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def _hub_weights(encoder: str) -> dict[str, Any]:
     for name in (constants.SAFETENSORS_SINGLE_FILE, "pytorch_model.bin"):
         cached = try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
-            return {**found, "revision": Path(cached).parent.name, **_source(Path(cached))}
+            return {**found, "revision": Path(cached).parent.name, **file_source(Path(cached))}
     return found
 
 
@@ -156,8 +153,8 @@ def train(
 
     Raises:
         HrrsiError: The dataset can't be trained on, the run exists (or is another one, with
-            `resume`), weights can't be had, the loss stops being a number, memory or the disk is
-            full.
+            `resume`), weights can't be had, teachers have other classes or bands, the loss stops
+            being a number, memory or the disk is full.
         KeyboardInterrupt: The run was told to stop, and can be resumed.
         SystemExit: Likewise, in any process but the first; in the first where another one has said
             what went wrong.
@@ -168,6 +165,7 @@ def train(
     from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
     from hrrsi.runs.loop import fit
     from hrrsi.runs.processes import run_processes
+    from hrrsi.training.distillation import run_teachers
     from hrrsi.training.initial_weights import first_network
     from hrrsi.training.module import SegmentationTraining
     from hrrsi.training.patch_batches import training_batches, validation_batches
@@ -196,6 +194,7 @@ def train(
         validation = open_files.enter_context(validation_batches(dataset, options, **share))
         goes_on = checkpoint is not None
         network = first_network(options, dataset, resume=goes_on, report=report)
+        teachers = run_teachers(options, dataset.description)
         if processes.is_first:
             environment = training_environment(options, dataset, resume=goes_on, quiet=quiet)
             if not goes_on:
@@ -206,7 +205,7 @@ def train(
         names = [patch.name for patch in dataset.patches("train")]
         steps = options.recipe.epochs * len(batches)
         fit(
-            SegmentationTraining(network, options, dataset.description, steps, names),
+            SegmentationTraining(network, options, dataset.description, steps, names, teachers),
             batches,
             validation,
             record,

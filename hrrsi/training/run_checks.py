@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted
 from hrrsi.runs.folder import check_folder, has_checkpoint, present_run_notes
 from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, run_warnings
-from hrrsi.runs.plan import RunPlan, tried
+from hrrsi.runs.plan import RunPlan, timed, tried
 from hrrsi.runs.processes import Processes, check_precision, run_processes
+from hrrsi.runs.steps import step_precision
+from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import SplitContent, TiledDataset
+from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
-from hrrsi.training.options import TrainOptions
+from hrrsi.training.options import RECIPES, TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
 
 _ENCODER_STRIDE = 32
@@ -39,6 +43,8 @@ def check_run(
     dataset = TiledDataset(options.data)
     _check_trainable(dataset, options, processes)
     check_precision(options)
+    for teacher in options.teachers:
+        check_teacher(teacher, dataset.description)
     if processes.is_first:  # to the others, the run of the first is there already
         check_folder(options, resume=resume, overwrite=overwrite)
     if has_checkpoint(options, resume=resume):
@@ -64,11 +70,27 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]
         )
     if frozen and options.init is None and options.encoder_weights == "none":
         found.append(f"`freeze_encoder={frozen}`: the encoder's weights are random")
-    return found
+    if not options.teachers:
+        of_recipe = RECIPES.get(options.recipe.name, options.recipe)
+        for name in ("distillation", "temperature"):
+            value = getattr(options.recipe, name)
+            if value != getattr(of_recipe, name):
+                found.append(f"`{name}={value:g}`: has no effect without `teachers`")
+    return found + teacher_warnings(options.teachers, dataset.description)
 
 
 def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Processes) -> None:
-    _check_split(dataset, "train", 2, "tile it with scenes for training")
+    description = dataset.description
+    if description.is_unlabelled and not options.teachers:
+        raise InputError(
+            "has no labels to learn from",
+            where=dataset.folder,
+            fix="give the weights of networks that know its classes as `teachers`, or tile it with "
+            "labels",
+        )
+    # what teachers say of the pixels makes up for labels, also for such as hold one class only
+    least = 0 if options.teachers else 2
+    _check_split(dataset, "train", least, "tile it with scenes for training")
     if not options.overfit:
         _check_split(
             dataset,
@@ -77,7 +99,6 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
             "tile it with `hrrsi.tile(val_scenes)`: the best weights are chosen on them, never on "
             "test",
         )
-    description = dataset.description
     if options.recipe.crop > description.patch_size:
         raise OptionError(
             f"is more than the {description.patch_size} px of the patches",
@@ -148,24 +169,27 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     going_on = has_checkpoint(options, resume=resume)
     here = replace(options, workers=0, devices=1, nodes=1)
     network = first_network(here, dataset, resume=going_on, report=notes.append)
+    teachers = run_teachers(options, dataset.description)
     count = run_processes(options).count
     batches = training_batches(dataset, here, processes=count)
     validation = validation_batches(dataset, here, processes=count)
     notes += present_run_notes(options, resume=resume, overwrite=overwrite, steps=len(batches))
     steps = options.recipe.epochs * len(batches)
     names = [patch.name for patch in dataset.patches("train")]
-    task = SegmentationTraining(network, options, dataset.description, steps, names)
+    task = SegmentationTraining(network, options, dataset.description, steps, names, teachers)
+    trial = tried(task, batches, validation, options)
+    taught = {} if teachers is None else {"teachers": _teaching(task, teachers, batches)}
     patches = options.overfit or len(names)
     repeats = options.recipe.sampling == "rare" and not options.overfit
     return RunPlan(
         options=options,
         parameters=sum(p.numel() for p in network.parameters()),
-        about=_about(options, dataset),
+        about={**_about(options, dataset), **taught},
         images=patches,
         left_out=0 if repeats else patches - batches.images,
         validation_images=validation.images,
         steps_per_epoch=len(batches),
-        trial=tried(task, batches, validation, options),
+        trial=trial,
         files=_FILES,
         notes=notes,
     )
@@ -190,8 +214,23 @@ def _about(options: TrainOptions, dataset: TiledDataset) -> dict[str, str]:
         if name == "train" or (name == "val" and not options.overfit)
     }
     said = ", ".join(f"{share:.3g} % of the pixels of {name}" for name, share in shares.items())
-    lines["labelled"] = f"{said}; the others are ignored"
+    taught = " but by the teachers" if options.teachers else ""
+    lines["labelled"] = f"{said}; the others are ignored{taught}"
     return lines
+
+
+def _teaching(task: SegmentationTraining, teachers: Teachers, batches: EpochBatches) -> str:
+    """Return who the teachers are, how they count, and what they take of a step."""
+    recipe = task.options.recipe
+    image = next(iter(batches))[0].to(task.device)
+    with step_precision(task.options, task.device):
+        pixels = task.normalised(image)
+        work = partial(teachers.probabilities, pixels, recipe.temperature)
+        seconds = timed(task.device, work)
+    return (
+        f"{', '.join(teachers.names)}; distillation {recipe.distillation:g}, temperature "
+        f"{recipe.temperature:g}; {seconds:.3g} s of a step"
+    )
 
 
 def _start(options: TrainOptions) -> str:

@@ -11,6 +11,7 @@ from hrrsi.training.losses import (
     batch_losses,
     body_loss,
     dice_loss,
+    distillation_loss,
     edge_loss,
     edge_target,
     label_weights,
@@ -142,6 +143,42 @@ def test_body_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
                     if t[c] > 0:
                         expected = expected - WEIGHTS[c] * t[c] * (p[c].log() - np.log(t[c]))
     assert_same(body_loss(logits, labels, WEIGHTS), expected / labels.numel(), logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
+def test_distillation_loss(logits: torch.Tensor, temperature: float) -> None:
+    teaching = torch.softmax(3 * torch.randn(logits.shape, dtype=torch.float64), 1)
+    teaching[0, :, 2, 3] = torch.tensor([0, 1, 0])  # as sure as a label
+    expected = torch.zeros((), dtype=torch.float64)
+    for n, y, x in np.ndindex(2, 16, 12):
+        powers = [(logits[n, c, y, x] / temperature).exp() for c in range(CLASSES)]
+        for c, power in enumerate(powers):
+            p = teaching[n, c, y, x]
+            if p > 0:
+                expected = expected + p * (p.log() - (power / sum(powers)).log())
+    expected = temperature**2 * expected / (2 * 16 * 12)
+    assert_same(distillation_loss(logits, teaching, temperature), expected, logits)
+
+
+def test_a_network_that_agrees_with_its_teachers_has_nothing_to_learn(
+    logits: torch.Tensor,
+) -> None:
+    loss = distillation_loss(logits, (logits / 2).softmax(1).detach(), 2.0)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
+    assert float(gradient.abs().max()) < 1e-12
+
+
+def test_distillation_adds_to_the_other_losses_on_every_pixel(logits: torch.Tensor) -> None:
+    maps, ignored = {"lbl": logits.float()}, torch.full((2, 16, 12), 255)
+    teaching = logits.detach().float().flip(1).softmax(1)
+    recipe = recipe_named("default", distillation=0.5, temperature=3.0)
+    losses = batch_losses(maps, ignored, WEIGHTS, ALONE, recipe, teaching)
+    assert float(losses["segmentation_loss"].detach()) == 0
+    expected = 0.5 * distillation_loss(maps["lbl"], teaching, 3.0)
+    torch.testing.assert_close(losses["distillation_loss"], expected)
+    without = batch_losses(maps, ignored, WEIGHTS, ALONE, recipe)
+    assert "distillation_loss" not in without
 
 
 def test_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:

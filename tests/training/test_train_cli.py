@@ -54,8 +54,11 @@ OTHERS: dict[str, Any] = {
     "class_weights": another(ClassWeights, DEFAULT.class_weights),
     "dice": 0.5,
     "camera": "gamma,jpeg",
+    "distillation": 0.75,
+    "temperature": 4.0,
     "encoder_weights": "none",
     "init": "/other/best.safetensors",
+    "teachers": ["/other/large.safetensors", "/other/larger.safetensors"],
     "freeze_encoder": 3,
     "seed": 11,
     "patience": 9,
@@ -98,6 +101,9 @@ def as_arguments(values: dict[str, Any]) -> list[str]:
         option = f"--{key.replace('_', '-')}"
         if key == "data":
             arguments.append(value)
+        elif key == "teachers":
+            for path in value if isinstance(value, list) else [value]:
+                arguments += ["--teacher", path]
         elif isinstance(value, bool):
             arguments.append(option if value else f"--no-{key}")
         else:
@@ -139,7 +145,7 @@ def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
     (options,) = asked("--config", config)
     assert options.to_config()[key] == OTHERS[key]
     default = TrainOptions(Path(DATA)).to_config()[key]
-    given = {key: "none" if default is None else default}
+    given = {key: "none" if default in (None, []) else default}
     (options,) = asked(*as_arguments(given), "--config", config)
     assert options.to_config()[key] == default
 

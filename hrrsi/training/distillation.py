@@ -1,0 +1,196 @@
+"""Teachers: networks whose probabilities another one learns, on imagery with or without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hrrsi.errors import WeightsError
+from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.weights import load_network
+from hrrsi.networks.weights_reading import read_meta
+from hrrsi.quantities import length_text
+from hrrsi.runs.environment import file_source
+from hrrsi.tiling.dataset import DatasetDescription, band_names
+from hrrsi.training.options import TrainOptions
+
+_RESOLUTION_FACTOR = 1.5  # beyond which maps, too, are warned of
+
+
+class _Teacher(NamedTuple):
+    """A network in eval mode, and how it is shown what the student is shown.
+
+    Attributes:
+        network: The network.
+        gain: (1, bands, 1, 1), by which the student's normalised bands are multiplied.
+        offset: (1, bands, 1, 1), what is added then.
+        order: (classes,) index of each of the student's classes among the network's.
+    """
+
+    network: SegmentationNetwork
+    gain: torch.Tensor
+    offset: torch.Tensor
+    order: torch.Tensor
+
+
+class Teachers:
+    """Networks that give the mean of their probabilities for what another one, the student, sees.
+
+    They are no part of the module that is trained: checkpoints don't hold them. They compute where
+    the pixels are, in the precision of the step around them.
+
+    Args:
+        paths: Their weights files, one or more.
+        description: Classes, bands and normalisation of what they are shown.
+
+    Attributes:
+        sources: Name and SHA-256 of each file.
+        names: Each file's name, with its network and the number of parameters.
+
+    Raises:
+        WeightsError: As `check_teacher`.
+        MissingInputError: Likewise.
+    """
+
+    def __init__(self, paths: Sequence[Path], description: DatasetDescription) -> None:
+        self.sources = [file_source(path) for path in paths]
+        self.names: list[str] = []
+        self._teachers: list[_Teacher] = []
+        for path in paths:
+            meta = check_teacher(path, description)
+            network = load_network(path)[0].requires_grad_(False)
+            network = network.to(memory_format=torch.channels_last)
+            gain, offset = _gain_and_offset(meta, description)
+            order = torch.tensor([_folded(meta.classes)[n] for n in _folded(description.classes)])
+            self._teachers.append(_Teacher(network, gain, offset, order))
+            parameters = sum(p.numel() for p in network.parameters())
+            self.names.append(f"{path.name} ({meta.model}, {parameters:,} parameters)")
+
+    @torch.no_grad()
+    def probabilities(self, pixels: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return the mean of the teachers' probabilities, each pixel's of its classes.
+
+        Args:
+            pixels: (N, bands, H, W) float32, normalised as the student's.
+            temperature: What the teachers' logits are divided by, above 0.
+
+        Returns:
+            (N, classes, H, W) float32, in the order of the student's classes.
+        """
+        self._move_to(pixels.device)
+        total: torch.Tensor | None = None
+        for network, gain, offset, order in self._teachers:
+            shown = pixels * gain + offset
+            coarse = network.coarse_logits(shown)
+            with torch.autocast(pixels.device.type, enabled=False):
+                logits = network.resized(coarse.float()[:, order], shown)
+                probabilities = logits.div_(temperature).softmax(1)
+                total = probabilities if total is None else total.add_(probabilities)
+        assert total is not None
+        return total.div_(len(self._teachers))
+
+    def _move_to(self, device: torch.device) -> None:
+        if self._teachers[0].order.device != device:
+            self._teachers = [
+                _Teacher(network.to(device), *(tensor.to(device) for tensor in tensors))
+                for network, *tensors in self._teachers
+            ]
+
+
+def run_teachers(options: TrainOptions, description: DatasetDescription) -> Teachers | None:
+    """Return the teachers of a run, or None where it has none.
+
+    Raises:
+        WeightsError: As `check_teacher`.
+        MissingInputError: Likewise.
+    """
+    return Teachers(options.teachers, description) if options.teachers else None
+
+
+def check_teacher(path: Path, description: DatasetDescription) -> ModelMeta:
+    """Return what the weights of a teacher say of themselves, having checked that it can teach.
+
+    Its classes have the names of the dataset's, in any order and case; it sees as many bands.
+
+    Args:
+        path: A weights file of hrrsi, or a published checkpoint.
+        description: The dataset whose classes are taught.
+
+    Raises:
+        WeightsError: The file can't be used, or its network has other classes or bands.
+        MissingInputError: There is no such file.
+    """
+    meta = read_meta(path)
+    theirs, ours = _folded(meta.classes), _folded(description.classes)
+    lacking = [n for n in description.classes if n.casefold() not in theirs]
+    beyond = [n for n in meta.classes if n.casefold() not in ours]
+    if lacking or beyond:
+        parts = [f"does not know {', '.join(lacking)}"] if lacking else []
+        parts += [f"knows {', '.join(beyond)}, which the dataset does not have"] if beyond else []
+        raise WeightsError(
+            f"can't teach the dataset's classes: it {' and '.join(parts)}",
+            where=path,
+            fix="give weights of the same classes, in any order, or tile the dataset with the "
+            "teacher's",
+        )
+    bands = band_names(meta.bands, has_height=meta.height)
+    has_height = description.height is not None
+    if len(bands) != len(description.band_names) or meta.height != has_height:
+        raise WeightsError(
+            f"sees {', '.join(bands)}, where the patches hold {', '.join(description.band_names)}",
+            where=path,
+            fix="give a teacher that sees as many bands, or tile the dataset with `bands`",
+        )
+    return meta
+
+
+def teacher_warnings(paths: Sequence[Path], description: DatasetDescription) -> list[str]:
+    """Return what is odd about teachers, though they can teach a dataset, a line each."""
+    lines = []
+    for path in paths:
+        meta, resolution = read_meta(path), description.resolution
+        if list(meta.bands) != description.bands:
+            lines.append(
+                f"`teachers`: {path} saw {_listed(meta.bands)} where the patches hold "
+                f"{_listed(description.bands)}, taken in this order"
+            )
+        if meta.resolution is None or resolution == "unknown":
+            continue
+        ratio = meta.resolution / resolution
+        if max(ratio, 1 / ratio) > _RESOLUTION_FACTOR:
+            lines.append(
+                f"`teachers`: {path} learned from {length_text(meta.resolution)} a pixel where the "
+                f"patches have {length_text(resolution)}, so it may be wrong about them"
+            )
+    return lines
+
+
+def _listed(bands: Sequence[int]) -> str:
+    return f"bands {', '.join(map(str, bands))}"
+
+
+def _folded(names: Sequence[str]) -> dict[str, int]:
+    """Return the index of each class by its name in lower case."""
+    return {name.casefold(): index for index, name in enumerate(names)}
+
+
+def _gain_and_offset(
+    meta: ModelMeta, description: DatasetDescription
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what makes bands normalised for the dataset those normalised for a teacher.
+
+    Both count in shares of a scene's full brightness; heights in shares of a scale of each one's.
+    """
+    ratio = np.ones(len(meta.mean))
+    if meta.height:
+        ratio[-1] = description.scale / meta.scale
+    std = np.asarray(meta.std)
+    gain = ratio * np.asarray(description.std) / std
+    offset = (ratio * np.asarray(description.mean) - np.asarray(meta.mean)) / std
+    values = [torch.from_numpy(v.astype(np.float32)).reshape(1, -1, 1, 1) for v in (gain, offset)]
+    return values[0], values[1]
