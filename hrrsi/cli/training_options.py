@@ -345,6 +345,16 @@ RECIPE_FLAGS: Flags = {
             rich_help_panel=RECIPE_PANEL,
         )
     ),
+    "features": Flag(
+        typer.Option(
+            "--features",
+            min=0.0,
+            help="Weight of the loss towards the maps of the encoders of --teacher, for encoders "
+            "without pre-trained weights. With --distillation 0 the teachers may have other "
+            f"classes. {_recipes_own('features')}",
+            rich_help_panel=RECIPE_PANEL,
+        )
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hrrsi.quantities import counted, share_text, time_text
 
+_OF_TEACHERS = ("distillation", "temperature", "features")
 _SEED = "seed"
 _COUNTS = ("devices", "nodes")  # of which a single one is not worth a word
 
@@ -34,12 +35,10 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     teachers = left.pop("teachers", None)
-    taught = ", ".join(
-        _setting_text(key, left.pop(key)) for key in ("distillation", "temperature") if key in left
-    )
+    taught = [_setting_text(key, left.pop(key)) for key in _OF_TEACHERS if key in left]
     if teachers:
         names = ", ".join(t if isinstance(t, str) else t["name"] for t in teachers)
-        lines.append(("taught by", f"{names}; {taught}"))
+        lines.append(("taught by", f"{names}; {', '.join(filter(None, taught))}"))
     if "epoch" in left:
         epoch, epochs, seen = (left.pop(key, None) for key in ("epoch", "epochs", "images_seen"))
         of_all = f" of {epochs}" if epochs else ""

@@ -1,13 +1,15 @@
-"""Teachers: networks whose probabilities another one learns, on imagery with or without labels."""
+"""Teachers: networks whose probabilities or encoder's maps another one learns, labels or not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from hrrsi.errors import WeightsError
 from hrrsi.networks.model_meta import ModelMeta
@@ -17,7 +19,7 @@ from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import length_text
 from hrrsi.runs.environment import file_source
 from hrrsi.tiling.dataset import DatasetDescription, band_names
-from hrrsi.training.options import TrainOptions
+from hrrsi.training.options import Recipe, TrainOptions
 
 _RESOLUTION_FACTOR = 1.5  # beyond which maps, too, are warned of
 
@@ -38,8 +40,22 @@ class _Teacher(NamedTuple):
     order: torch.Tensor
 
 
+class Teaching(NamedTuple):
+    """What teachers say of a batch.
+
+    Attributes:
+        probabilities: (N, classes, H, W) float32, the mean of theirs; None where nothing of it is
+            learned.
+        maps: The maps of each one's encoder at strides 4, 8, 16 and 32, (N, channels, h, w); empty
+            where nothing of them is learned.
+    """
+
+    probabilities: torch.Tensor | None
+    maps: list[list[torch.Tensor]]
+
+
 class Teachers:
-    """Networks that give the mean of their probabilities for what another one, the student, sees.
+    """Networks that say what they make of what another one, the student, sees.
 
     They are no part of the module that is trained: checkpoints don't hold them. They compute where
     the pixels are, in the precision of the step around them.
@@ -47,52 +63,63 @@ class Teachers:
     Args:
         paths: Their weights files, one or more.
         description: Classes, bands and normalisation of what they are shown.
+        recipe: What is learned of them, and at which temperature.
 
     Attributes:
         sources: Name and SHA-256 of each file.
         names: Each file's name, with its network and the number of parameters.
+        channels: Channels of the maps of each one's encoder; empty where they are not learned.
 
     Raises:
         WeightsError: As `check_teacher`.
         MissingInputError: Likewise.
     """
 
-    def __init__(self, paths: Sequence[Path], description: DatasetDescription) -> None:
+    def __init__(
+        self, paths: Sequence[Path], description: DatasetDescription, recipe: Recipe
+    ) -> None:
         self.sources = [file_source(path) for path in paths]
+        self.channels: list[tuple[int, ...]] = []
+        self._recipe = recipe
         self.names: list[str] = []
         self._teachers: list[_Teacher] = []
         for path in paths:
-            meta = check_teacher(path, description)
+            meta = check_teacher(path, description, recipe)
             network = load_network(path)[0].requires_grad_(False)
             network = network.to(memory_format=torch.channels_last)
+            if recipe.features:
+                self.channels.append(map_channels(network, path))
             gain, offset = _gain_and_offset(meta, description)
-            order = torch.tensor([_folded(meta.classes)[n] for n in _folded(description.classes)])
+            theirs = _folded(meta.classes)
+            order = torch.tensor([theirs.get(name, 0) for name in _folded(description.classes)])
             self._teachers.append(_Teacher(network, gain, offset, order))
             parameters = sum(p.numel() for p in network.parameters())
             self.names.append(f"{path.name} ({meta.model}, {parameters:,} parameters)")
 
     @torch.no_grad()
-    def probabilities(self, pixels: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Return the mean of the teachers' probabilities, each pixel's of its classes.
+    def teaching(self, pixels: torch.Tensor) -> Teaching:
+        """Return what the teachers say, in the order of the student's classes.
 
         Args:
             pixels: (N, bands, H, W) float32, normalised as the student's.
-            temperature: What the teachers' logits are divided by, above 0.
-
-        Returns:
-            (N, classes, H, W) float32, in the order of the student's classes.
         """
         self._move_to(pixels.device)
         total: torch.Tensor | None = None
+        maps: list[list[torch.Tensor]] = []
         for network, gain, offset, order in self._teachers:
             shown = pixels * gain + offset
-            coarse = network.coarse_logits(shown)
+            if not self._recipe.distillation:
+                maps.append(network.encoder(shown))
+                continue
+            with EncoderMaps(network) as encoder:
+                coarse = network.coarse_logits(shown)
+            if self._recipe.features:
+                maps.append(encoder.maps)
             with torch.autocast(pixels.device.type, enabled=False):
                 logits = network.resized(coarse.float()[:, order], shown)
-                probabilities = logits.div_(temperature).softmax(1)
+                probabilities = logits.div_(self._recipe.temperature).softmax(1)
                 total = probabilities if total is None else total.add_(probabilities)
-        assert total is not None
-        return total.div_(len(self._teachers))
+        return Teaching(None if total is None else total.div_(len(self._teachers)), maps)
 
     def _move_to(self, device: torch.device) -> None:
         if self._teachers[0].order.device != device:
@@ -109,17 +136,108 @@ def run_teachers(options: TrainOptions, description: DatasetDescription) -> Teac
         WeightsError: As `check_teacher`.
         MissingInputError: Likewise.
     """
-    return Teachers(options.teachers, description) if options.teachers else None
+    if not options.teachers:
+        return None
+    return Teachers(options.teachers, description, options.recipe)
 
 
-def check_teacher(path: Path, description: DatasetDescription) -> ModelMeta:
+class EncoderMaps:
+    """Keeps the maps that a network's encoder returns while it computes.
+
+    Args:
+        network: The network.
+
+    Attributes:
+        maps: The maps of the last time, at strides 4, 8, 16 and 32.
+    """
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        self.maps: list[torch.Tensor] = []
+        self._network = network
+
+    def __enter__(self) -> Self:
+        self._handle = self._network.encoder.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _keep(self, _encoder: nn.Module, _inputs: object, maps: list[torch.Tensor]) -> None:
+        self.maps = maps
+
+
+class FeatureMatching(nn.Module):
+    """How far the maps of a network's encoder are from those of teachers', a convolution between.
+
+    Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", at strides 4, 8, 16 and 32: the mean
+    squared difference of 1x1 convolutions of the network's maps from the teachers', whose channels
+    are brought to mean 0 and variance 1 over the batch, so that strides and teachers count alike: a
+    network that tells nothing costs 1. The convolutions are trained, and forgotten.
+
+    Args:
+        channels: Channels of the network's maps.
+        teachers: Those of each teacher's.
+    """
+
+    def __init__(self, channels: Sequence[int], teachers: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.ModuleList(
+                nn.Conv2d(ours, theirs, 1) for ours, theirs in zip(channels, each, strict=True)
+            )
+            for each in teachers
+        )
+
+    def forward(
+        self, maps: Sequence[torch.Tensor], teachers: Sequence[Sequence[torch.Tensor]]
+    ) -> torch.Tensor:
+        """Return the mean over teachers and strides.
+
+        Args:
+            maps: The network's maps, (N, channels, h, w).
+            teachers: Those of each teacher, likewise.
+        """
+        losses = []
+        for projections, theirs in zip(self.projections, teachers, strict=True):
+            assert isinstance(projections, nn.ModuleList)
+            for projection, ours, target in zip(projections, maps, theirs, strict=True):
+                projected = projection(ours)
+                with torch.autocast(target.device.type, enabled=False):
+                    normalised = F.batch_norm(target.float(), None, None, training=True)
+                    losses.append(F.mse_loss(projected.float(), normalised))
+        return torch.stack(losses).mean()
+
+
+def map_channels(network: SegmentationNetwork, where: object) -> tuple[int, ...]:
+    """Return the channels of the maps of a network's encoder at strides 4, 8, 16 and 32.
+
+    Args:
+        network: The network.
+        where: What it is called in a message.
+
+    Raises:
+        WeightsError: It is a baseline, whose encoder has no such maps.
+    """
+    channels: tuple[int, ...] | None = getattr(network.encoder, "channels", None)
+    if channels is None:
+        raise WeightsError(
+            "its encoder does not yield the maps that `features` compares",
+            where=where,
+            fix="take a network of the `ued` family, or leave out `features`",
+        )
+    return channels
+
+
+def check_teacher(path: Path, description: DatasetDescription, recipe: Recipe) -> ModelMeta:
     """Return what the weights of a teacher say of themselves, having checked that it can teach.
 
-    Its classes have the names of the dataset's, in any order and case; it sees as many bands.
+    Its classes have the names of the dataset's, in any order and case, unless its maps alone are
+    learned; it sees as many bands.
 
     Args:
         path: A weights file of hrrsi, or a published checkpoint.
         description: The dataset whose classes are taught.
+        recipe: What is learned of it.
 
     Raises:
         WeightsError: The file can't be used, or its network has other classes or bands.
@@ -129,7 +247,7 @@ def check_teacher(path: Path, description: DatasetDescription) -> ModelMeta:
     theirs, ours = _folded(meta.classes), _folded(description.classes)
     lacking = [n for n in description.classes if n.casefold() not in theirs]
     beyond = [n for n in meta.classes if n.casefold() not in ours]
-    if lacking or beyond:
+    if recipe.distillation and (lacking or beyond):
         parts = [f"does not know {', '.join(lacking)}"] if lacking else []
         parts += [f"knows {', '.join(beyond)}, which the dataset does not have"] if beyond else []
         raise WeightsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.runs.processes import averaged, gathered, rank, summed, world_size
 from hrrsi.runs.task import Task
 from hrrsi.tiling.dataset import DatasetDescription
-from hrrsi.training.distillation import Teachers
+from hrrsi.training.distillation import EncoderMaps, FeatureMatching, Teachers, map_channels
 from hrrsi.training.losses import batch_losses, candidate_table, label_weights, segmentation_loss
 from hrrsi.training.options import Recipe, TrainOptions
 
@@ -36,12 +37,13 @@ class SegmentationTraining(Task):
         description: Normalisation, classes and their frequencies.
         steps: Steps of the whole run.
         names: Names of the training patches, by index.
-        teachers: Networks whose probabilities it learns too, or None.
+        teachers: Networks that it learns from too, or None.
 
     Attributes:
         network: What is trained.
         options: Options of the run.
-        teachers: Networks whose probabilities it learns too, or None.
+        teachers: Networks that it learns from too, or None.
+        feature_matching: What its encoder's maps are compared with theirs by, or None.
         matrix: Pixels of all validation patches of the epoch, over all processes.
         validation_loss: Class-weighted cross-entropy of these patches, summed over pixels and
             divided by their number as the published losses are; patches without any label
@@ -66,6 +68,10 @@ class SegmentationTraining(Task):
     ) -> None:
         super().__init__(names)
         self.teachers = teachers
+        self.feature_matching: FeatureMatching | None = None
+        if teachers is not None and options.recipe.features:
+            channels = map_channels(network, f"`model={options.model}`")
+            self.feature_matching = FeatureMatching(channels, teachers.channels)
         self.network = network.to(memory_format=torch.channels_last)
         average = options.recipe.average
         self._average = MovingAverage(self.network, average) if average else None
@@ -129,18 +135,22 @@ class SegmentationTraining(Task):
     def forward(self, batch: Any) -> torch.Tensor:
         """Return the sum of the losses of a batch (image, label, index)."""
         pixels, recipe = self.normalised(batch[0]), self.options.recipe
-        teaching = None
-        if self.teachers is not None:
-            teaching = self.teachers.probabilities(pixels, recipe.temperature)
-        losses = self._step(
-            self.network,
-            pixels,
-            batch[1],
-            self._label_weights,
-            self._candidates,
-            recipe,
-            teaching,
-        )
+        teaching = None if self.teachers is None else self.teachers.teaching(pixels)
+        # the hook of the maps is there only where they are looked at
+        watched = nullcontext() if self.feature_matching is None else EncoderMaps(self.network)
+        with watched as encoder:
+            losses = self._step(
+                self.network,
+                pixels,
+                batch[1],
+                self._label_weights,
+                self._candidates,
+                recipe,
+                None if teaching is None else teaching.probabilities,
+            )
+        if encoder is not None and teaching is not None and self.feature_matching is not None:
+            distance = self.feature_matching(encoder.maps, teaching.maps)
+            losses["feature_loss"] = recipe.features * distance
         values = torch.stack(list(losses.values()))
         self._names = tuple(losses)
         done = values.detach().double()
@@ -239,7 +249,10 @@ class SegmentationTraining(Task):
         self,
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """Return the recipe's optimiser and schedule."""
-        return optimizer_and_schedule(self.network, self.options.recipe, self._total_steps)
+        trained: nn.Module = self.network
+        if self.feature_matching is not None:
+            trained = nn.ModuleList([self.network, self.feature_matching])
+        return optimizer_and_schedule(trained, self.options.recipe, self._total_steps)
 
     def normalised(self, image: torch.Tensor) -> torch.Tensor:
         """Return what the network is given, float32 and channels last.

@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sampling": ("uniform", "rare"),
     "class_weights": ("published", "none"),
 }
+OF_TEACHERS = ("distillation", "temperature", "features")
 _SHARES = ("warmup", "average")
 # In the order in which light, camera and processing make them.
 CAMERA_CHANGES = (
@@ -72,6 +73,8 @@ class Recipe:
         distillation: Weight of the loss towards the probabilities of teachers, where there are any.
         temperature: What the logits of network and teachers are divided by for that loss, above 0:
             the higher, the more counts which classes are unlikely, and how much so.
+        features: Weight of the loss towards the maps of the teachers' encoders; 0: none. Where
+            `distillation` is 0, only these are learned, and teachers may have other classes.
 
     Raises:
         OptionError: One is not usable.
@@ -94,6 +97,7 @@ class Recipe:
     camera: str = "none"
     distillation: float = 1.0
     temperature: float = 2.0
+    features: float = 0.0
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -114,7 +118,7 @@ class Recipe:
                 raise OptionError(
                     f"{getattr(self, key)} is no share", parameter=key, fix="give 0 to below 1"
                 )
-        check_rates(self, ("lr", "weight_decay", "dice", "distillation", "temperature"))
+        check_rates(self, ("lr", "weight_decay", "dice", *OF_TEACHERS))
         if not self.temperature:
             raise OptionError("0 is not possible", parameter="temperature", fix="give more than 0")
         if self.camera not in ("none", "all"):
@@ -263,11 +267,11 @@ class TrainOptions:
         check_run_options(self)
         check_least(self, {"patience": 0, "freeze_encoder": 0, "overfit": 0})
         object.__setattr__(self, "teachers", tuple(map(Path, self.teachers)))
-        if self.teachers and not self.recipe.distillation:
+        if self.teachers and not (self.recipe.distillation or self.recipe.features):
             raise OptionError(
                 "0 leaves nothing to learn from `teachers`",
                 parameter="distillation",
-                fix="give more than 0, or leave out `teachers`",
+                fix="give more than 0, or `features`, or leave out `teachers`",
             )
         if self.precision == "auto":
             with requiring("train", "training"):

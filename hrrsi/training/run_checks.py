@@ -19,7 +19,7 @@ from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, t
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
-from hrrsi.training.options import RECIPES, TrainOptions
+from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
 
 _ENCODER_STRIDE = 32
@@ -44,7 +44,7 @@ def check_run(
     _check_trainable(dataset, options, processes)
     check_precision(options)
     for teacher in options.teachers:
-        check_teacher(teacher, dataset.description)
+        check_teacher(teacher, dataset.description, options.recipe)
     if processes.is_first:  # to the others, the run of the first is there already
         check_folder(options, resume=resume, overwrite=overwrite)
     if has_checkpoint(options, resume=resume):
@@ -72,7 +72,7 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]
         found.append(f"`freeze_encoder={frozen}`: the encoder's weights are random")
     if not options.teachers:
         of_recipe = RECIPES.get(options.recipe.name, options.recipe)
-        for name in ("distillation", "temperature"):
+        for name in OF_TEACHERS:
             value = getattr(options.recipe, name)
             if value != getattr(of_recipe, name):
                 found.append(f"`{name}={value:g}`: has no effect without `teachers`")
@@ -225,11 +225,10 @@ def _teaching(task: SegmentationTraining, teachers: Teachers, batches: EpochBatc
     image = next(iter(batches))[0].to(task.device)
     with step_precision(task.options, task.device):
         pixels = task.normalised(image)
-        work = partial(teachers.probabilities, pixels, recipe.temperature)
-        seconds = timed(task.device, work)
+        seconds = timed(task.device, partial(teachers.teaching, pixels))
     return (
         f"{', '.join(teachers.names)}; distillation {recipe.distillation:g}, temperature "
-        f"{recipe.temperature:g}; {seconds:.3g} s of a step"
+        f"{recipe.temperature:g}, features {recipe.features:g}; {seconds:.3g} s of a step"
     )
 
 

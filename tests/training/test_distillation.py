@@ -19,7 +19,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import load_network, save_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.distillation import Teachers
+from hrrsi.training.distillation import FeatureMatching, Teachers, Teaching
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions, recipe_named
 from hrrsi.training.patch_batches import patch_weights, training_batches
@@ -93,12 +93,13 @@ def test_teachers_see_pixels_by_their_own_normalisation_and_name_classes_in_any_
         scale=1.0,
     )
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 2048, (2, 3, 64, 96))).float()
-    teachers = Teachers([teacher, other], description)
     options = quick(dataset, tmp_path)
+    teachers = Teachers([teacher, other], description, options.recipe)
     student = SegmentationTraining(
         load_model(teacher), options, description, steps=1, teachers=teachers
     )
-    found = teachers.probabilities(student.normalised(pixels), 2.0)
+    found, maps = teachers.teaching(student.normalised(pixels))
+    assert not maps
     expected = [plain_probabilities(path, pixels, 2047.0, names, 2.0) for path in (teacher, other)]
     assert (expected[0] - expected[1]).abs().max() > 0.1
     torch.testing.assert_close(found, (expected[0] + expected[1]) / 2, rtol=1e-3, atol=1e-4)
@@ -138,6 +139,20 @@ def test_teachers_that_saw_other_ground_are_warned_of(
     assert "learned from 5 cm a pixel where the patches have 30 cm" in lines[1]
 
 
+def stop_in_second_epoch(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = SegmentationTraining.forward
+
+    def stop(task: SegmentationTraining, batch: object) -> torch.Tensor:
+        if task.epoch == 1:
+            raise KeyboardInterrupt
+        return forward(task, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTraining, "forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quietly(options)
+
+
 def test_a_run_without_labels_learns_from_teachers_and_resumes_bit_for_bit(
     unlabelled: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,17 +173,7 @@ def test_a_run_without_labels_learns_from_teachers_and_resumes_bit_for_bit(
     assert "large.safetensors; distillation 1, temperature 2" in info.output
 
     stopped = replace(options, out=tmp_path / "stopped")
-    forward = SegmentationTraining.forward
-
-    def stop_at_third(task: SegmentationTraining, batch: object) -> torch.Tensor:
-        if task.epoch == 1:
-            raise KeyboardInterrupt
-        return forward(task, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationTraining, "forward", stop_at_third)
-        with pytest.raises(KeyboardInterrupt):
-            quietly(stopped)
+    stop_in_second_epoch(stopped, monkeypatch)
     other = changed(teacher, tmp_path / "large.safetensors")
     with pytest.raises(InputError, match="was started with large"):
         quietly(replace(stopped, teachers=(other,)), resume=True)
@@ -211,7 +216,7 @@ def test_a_dry_run_says_the_teachers_and_what_they_cost(
     assert result.exit_code == 0, result.output
     (line,) = [s for s in result.output.splitlines() if s.startswith("teachers ")]
     assert "large.safetensors (ued_bes_sfm, " in line
-    assert "distillation 1, temperature 2; " in line
+    assert "distillation 1, temperature 2, features 0; " in line
     assert line.endswith(" s of a step")
     assert "0 % of the pixels of train" in result.output
 
@@ -248,21 +253,64 @@ def test_teachers_see_the_very_crop_that_the_network_sees(
 ) -> None:
     options = quick(dataset, tmp_path, teachers=(teacher,), crop=32)
     tiled = TiledDataset(dataset)
-    teachers = Teachers(options.teachers, tiled.description)
+    teachers = Teachers(options.teachers, tiled.description, options.recipe)
     task = SegmentationTraining(
         load_model(teacher), options, tiled.description, steps=1, teachers=teachers
     )
     seen: list[torch.Tensor] = []
     task.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     shown: list[torch.Tensor] = []
-    inner = teachers.probabilities
+    inner = teachers.teaching
 
-    def spy(pixels: torch.Tensor, temperature: float) -> torch.Tensor:
+    def spy(pixels: torch.Tensor) -> Teaching:
         shown.append(pixels)
-        return inner(pixels, temperature)
+        return inner(pixels)
 
-    teachers.probabilities = spy  # type: ignore[method-assign]  # to look at what it gets
+    teachers.teaching = spy  # type: ignore[method-assign]  # to look at what it gets
     with training_batches(tiled, options) as batches:
         task(next(iter(batches)))
     assert seen[0].shape[-2:] == (32, 32)
     assert torch.equal(seen[0], shown[0])
+
+
+def test_feature_matching_against_its_plain_reading() -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(2, c, 4, 3, dtype=torch.float64) for c in (2, 3)]
+    targets = [torch.randn(2, c, 4, 3, dtype=torch.float64) * 5 + 2 for c in (4, 1)]
+    matching = FeatureMatching((2, 3), [(4, 1)]).double()
+    strides = []
+    for convolution, ours, theirs in zip(matching.projections[0], maps, targets, strict=True):
+        differences = []
+        for channel in range(theirs.shape[1]):
+            values = theirs[:, channel]
+            target = (values - values.mean()) / values.std(correction=0)
+            weight, bias = convolution.weight[channel, :, 0, 0], convolution.bias[channel]
+            found = sum(w * ours[:, i] for i, w in enumerate(weight)) + bias
+            differences.append((found - target) ** 2)
+        strides.append(torch.stack(differences).mean())
+    expected = torch.stack(strides).mean()
+    # in single precision, as targets are normalised
+    torch.testing.assert_close(matching(maps, [targets]).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_learns_the_maps_of_a_teacher_of_other_classes_and_resumes(
+    dataset: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = changed(teacher, tmp_path / "other.safetensors", classes=list("abcde"))
+    options = quick(dataset, tmp_path / "whole", teachers=(other,), distillation=0.0, features=2.0)
+    run, _ = quietly(options)
+    rows = rows_of(run.folder)
+    assert 0 < float(rows[1]["feature_loss"]) < float(rows[0]["feature_loss"])
+    assert "distillation_loss" not in rows[0]
+    assert load_model(run.weights).meta["training"]["features"] == 2  # and no tensor beside
+
+    stopped = replace(options, out=tmp_path / "stopped")
+    stop_in_second_epoch(stopped, monkeypatch)
+    resumed, _ = quietly(stopped, resume=True)
+    assert_same_run(resumed.folder, run.folder)
+
+
+def test_baselines_have_no_maps_to_learn(dataset: Path, teacher: Path, tmp_path: Path) -> None:
+    options = quick(dataset, tmp_path, model="unet", teachers=(teacher,), features=1.0)
+    with pytest.raises(WeightsError, match="`model=unet`: its encoder does not yield the maps"):
+        quietly(options)

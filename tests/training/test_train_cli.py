@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "camera": "gamma,jpeg",
     "distillation": 0.75,
     "temperature": 4.0,
+    "features": 0.5,
     "encoder_weights": "none",
     "init": "/other/best.safetensors",
     "teachers": ["/other/large.safetensors", "/other/larger.safetensors"],
