@@ -37,7 +37,7 @@ _LIBRARIES = (
     *("torch", "torchvision", "timm", "lightning", "numpy", "imaug", "opencv-python-headless"),
     *("rasterio", "pillow", "nvidia-dali-cuda130"),
 )
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def run_environment(

@@ -270,10 +270,12 @@ def test_threads_that_wait_sleep_unless_the_user_wants_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hrrsi.cli.app", lambda: None)
-    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+    for before, after, turns in ((None, "PASSIVE", "20000"), ("ACTIVE", "ACTIVE", None)):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
         if before is None:
             monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
         else:
             monkeypatch.setenv("OMP_WAIT_POLICY", before)
         main()
         assert os.environ["OMP_WAIT_POLICY"] == after
+        assert os.environ.get("GOMP_SPINCOUNT") == turns
