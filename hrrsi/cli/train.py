@@ -64,8 +64,10 @@ _FLAGS: Flags = {
     "init": Flag(
         typer.Option(
             "--init",
-            help="Weights file to fine-tune: the whole network starts from it, as far as it fits "
-            "this dataset's classes and bands. none: not even where --config names one.",
+            metavar="FILE",
+            help="Weights to fine-tune: the whole network starts from them, as far as they fit "
+            "this dataset's classes and bands. A file, or those inside the package: default, or "
+            "light where there is one. none: not even where --config names some.",
             rich_help_panel=_START,
         ),
         value=lambda path: None if path == Path("none") else path,
@@ -116,7 +118,8 @@ _Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="ued, ued_bes or ued_bes_sfm; wider with _1p3 or _1p5 (ued_1p3); with another "
+        help="auto (ued_bes_sfm; with --init default or light, the network of these weights), ued, "
+        "ued_bes or ued_bes_sfm; wider with _1p3 or _1p5 (ued_1p3); with another "
         "encoder as ued-resnet18; or a baseline: deeplabv3plus, fcn, pspnet, segnet, unet. "
         "`hrrsi profile` lists them. Several, separated by commas, are trained one after the "
         "other.",
@@ -185,7 +188,8 @@ def train(
 
     - `hrrsi train dataset/ --recipe published --model ued,ued_bes,ued_bes_sfm`: the paper's
 
-    - `hrrsi train dataset/ --init best.safetensors --freeze-encoder 5 --epochs 30`: fine-tune
+    - `hrrsi train dataset/ --init default --freeze-encoder 5 --epochs 30`: fine-tune the weights
+      inside the package; with a file for default, others
 
     - `hrrsi train dataset/ --teacher large.safetensors --teacher another.safetensors`: distillation
 
@@ -252,6 +256,8 @@ def _model_names(models: str, encoder: str | None) -> list[str]:
         raise typer.BadParameter("name each model once", param_hint="--model")
     if encoder is None:
         return chosen
+    if chosen == ["auto"]:
+        chosen = ["ued_bes_sfm"]
     for name in chosen:
         if "-" in name:
             raise typer.BadParameter(f"{name} names one already", param_hint="--encoder")

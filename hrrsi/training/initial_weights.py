@@ -40,8 +40,8 @@ def first_network(
     torch.manual_seed(options.seed)
     classes, bands = dataset.description.classes, dataset.description.band_names
     network = build_network(options.model, len(classes), len(bands))
-    if not resume and options.init is not None:
-        report(load_initial_weights(network, options.init, classes, bands).summary)
+    if not resume and options.init_file is not None:
+        report(load_initial_weights(network, options.init_file, classes, bands).summary)
     elif not resume:
         loaded = load_encoder_weights(network, options.model, options.encoder_weights)
         if loaded is not None:

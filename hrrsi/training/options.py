@@ -42,6 +42,7 @@ ZOOMS: dict[Augmentation, tuple[float, float]] = {
     "none": (1.0, 1.0),
 }
 SMALLEST_CROP = 32
+_MODEL = "ued_bes_sfm"
 
 
 @dataclass(frozen=True)
@@ -219,11 +220,13 @@ class TrainOptions:
 
     Attributes:
         data: Folder of a tiled dataset.
-        model: Name of a network (`hrrsi.networks.architecture`).
+        model: Name of a network (`hrrsi.networks.architecture`). ``auto`` becomes that of the
+            weights inside the package where `init` names some, else ``ued_bes_sfm``.
         out: Folder of the runs; a run is the folder ``out/model``, or ``out/model-overfit``.
         recipe: What is learned, and how.
         encoder_weights: What the encoder starts from: ``imagenet``, ``none`` or a file.
-        init: Weights file that the whole network starts from, as far as it fits, or None.
+        init: Weights that the whole network starts from, as far as they fit: a file, or the name of
+            weights inside the package (``default``, ``light``); None: none.
         teachers: Weights files of networks with the same classes, whose probabilities (the mean of
             theirs) the network learns too, on every pixel, with or without a label.
         freeze_encoder: Epochs in which the encoder keeps its weights.
@@ -245,7 +248,7 @@ class TrainOptions:
     """
 
     data: Path
-    model: str = "ued_bes_sfm"
+    model: str = "auto"
     out: Path = Path("runs")
     recipe: Recipe = DEFAULT
     encoder_weights: str = "imagenet"
@@ -263,7 +266,7 @@ class TrainOptions:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        """Check the options, and choose the precision: a run says and keeps which one it had."""
+        """Check the options, and choose model and precision: a run says and keeps what it had."""
         check_run_options(self)
         check_least(self, {"patience": 0, "freeze_encoder": 0, "overfit": 0})
         object.__setattr__(self, "teachers", tuple(map(Path, self.teachers)))
@@ -273,6 +276,8 @@ class TrainOptions:
                 parameter="distillation",
                 fix="give more than 0, or `features`, or leave out `teachers`",
             )
+        if self.model == "auto":
+            object.__setattr__(self, "model", _automatic_model(self.init))
         if self.precision == "auto":
             with requiring("train", "training"):
                 chosen = automatic_precision(self.recipe.name, self.device)
@@ -282,6 +287,13 @@ class TrainOptions:
     def items(self) -> str:
         """What it is trained on."""
         return "patches"
+
+    @property
+    def init_file(self) -> Path | None:
+        """The weights file of `init`, of the package where it names some."""
+        from hrrsi.networks.weights_file import weights_path  # numpy, which --help does without
+
+        return None if self.init is None else weights_path(self.init)
 
     @property
     def run_folder(self) -> Path:
@@ -297,9 +309,27 @@ class TrainOptions:
                 config |= value.to_config()
             else:
                 config[field.name] = plain_value(value)
+        if self.init is not None and _is_packaged(self.init):
+            config["init"] = str(self.init)  # the name, which holds on any machine
         if self.encoder_weights not in ("imagenet", "none"):
             config["encoder_weights"] = plain_value(Path(self.encoder_weights))
         return config
+
+
+def _automatic_model(init: Path | None) -> str:
+    """Return the network of a run that is not told one."""
+    if init is None or not _is_packaged(init):
+        return _MODEL
+    from hrrsi.networks.weights_file import weights_path
+    from hrrsi.networks.weights_reading import read_meta
+
+    return read_meta(weights_path(init)).model
+
+
+def _is_packaged(init: Path) -> bool:
+    from hrrsi.networks.weights_file import is_packaged_name  # numpy, which --help does without
+
+    return is_packaged_name(init)
 
 
 def automatic_precision(recipe: str, device: str) -> Precision:

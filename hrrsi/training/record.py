@@ -203,7 +203,7 @@ class RunRecord(EpochRecord):
                 **options.recipe.to_config(),
                 # the file of `init` holds an encoder, so no other weights are read
                 "encoder_weights": None if options.init else Path(options.encoder_weights).name,
-                "init": options.init and options.init.name,
+                "init": options.init_file and options.init_file.name,
                 **({"teachers": list(teachers)} if teachers else {}),
                 **{name: getattr(options, name) for name in _SETTINGS},
                 "images_seen": int(row["images_seen"]),

@@ -74,8 +74,8 @@ def _present_splits(dataset: TiledDataset) -> list[str]:
 
 def _sources(options: TrainOptions) -> dict[str, Any]:
     """Return what the network starts from: names, and digests of the files."""
-    if options.init is not None:
-        return {"init": file_source(options.init)}
+    if options.init_file is not None:
+        return {"init": file_source(options.init_file)}
     source = options.encoder_weights
     if source == "none":
         return {"encoder_weights": {"name": source}}

@@ -49,9 +49,9 @@ def check_run(
         check_folder(options, resume=resume, overwrite=overwrite)
     if has_checkpoint(options, resume=resume):
         return dataset  # what the network started from is not read again
-    if options.init is None:
+    if options.init_file is None:
         check_encoder_source(options.model, options.encoder_weights)
-    elif not options.init.is_file():
+    elif not options.init_file.is_file():
         raise MissingInputError(
             "no such file", where=f"`init={options.init}`", fix="give a weights file of hrrsi"
         )

@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 import hrrsi.training.run  # noqa: F401 (takes what it imports before a test replaces it)
 from hrrsi.cli import app
+from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.training.options import (
     DEFAULT,
     PUBLISHED,
@@ -226,6 +228,23 @@ def test_another_recipe_brings_its_precision(
     config = write_config(tmp_path / "config.yaml", first.to_config())
     (again,) = asked("--config", config, *other)
     assert again.precision == expected
+
+
+def test_init_names_weights_of_the_package_and_brings_their_network(
+    asked: Asked, tmp_path: Path
+) -> None:
+    (plain,) = asked(DATA, "--init", "best.safetensors")
+    assert plain.model == "ued_bes_sfm"
+    (run,) = asked(DATA, "--init", "default")
+    assert run.init_file == packaged_weights()
+    assert run.model == read_meta(packaged_weights()).model
+    assert run.to_config()["init"] == "default"
+    (again,) = asked("--config", write_config(tmp_path / "config.yaml", run.to_config()))
+    assert again.to_config() == run.to_config()
+    (other,) = asked(DATA, "--init", "default", "--model", "ued")
+    assert other.model == "ued"
+    (encoder,) = asked(DATA, "--encoder", "resnet18")
+    assert encoder.model == "ued_bes_sfm-resnet18"
 
 
 def test_init_wins_over_the_encoder_weights_of_a_file(asked: Asked, tmp_path: Path) -> None:
