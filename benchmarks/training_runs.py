@@ -28,10 +28,18 @@ def finished_rows(folder: Path, epochs: int) -> list[dict[str, str]]:
     return rows if len(rows) == epochs else []
 
 
-def train(dataset: Path, out: Path, model: str, epochs: int, options: Sequence[str]) -> None:
-    """Train from scratch into a folder, from where it was stopped."""
+def train(
+    dataset: Path,
+    out: Path,
+    model: str,
+    epochs: int,
+    options: Sequence[str],
+    *,
+    encoder_weights: str = "none",
+) -> None:
+    """Train into a folder, from scratch or encoder weights, or from where it was stopped."""
     command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", model]
-    command += ["--encoder-weights", "none", "--epochs", str(epochs), *options]
+    command += ["--encoder-weights", encoder_weights, "--epochs", str(epochs), *options]
     command += ["--out", str(out), "--resume", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
