@@ -201,11 +201,13 @@ def _run_info(folder: Path) -> FileInfo | None:
     epochs = _metrics(folder / METRICS)
     network = config.get("model", config.get("encoder"))
     dataset, starts = environment.get("dataset", {}), environment.get("starts", [])
-    items = [f"{number:,} {what}" for what, number in dataset.items() if what != "sha256"]
+    items = [f"{number:,} {what}" for what, number in dataset.items() if isinstance(number, int)]
+    data = config.get("data")
+    folders = data if isinstance(data, list) else [data]
     settings = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
     lines = [
         ("network", str(network)),
-        ("data", ", ".join([str(config.get("data")), *items])),
+        ("data", ", ".join([*map(str, folders), *items])),
         *training_lines(settings),
         ("done", f"{len(epochs)} of {counted(config.get('epochs', 0), 'epoch')}"),
         *_best_line(epochs),

@@ -18,6 +18,7 @@ from hrrsi.cli.training_options import (
     hardware_flags,
     is_given,
     naming_config,
+    parsed_mix,
     recipe_precision,
     take_recipe_config,
 )
@@ -85,6 +86,17 @@ _FLAGS: Flags = {
         kind=list[Path] | None,
         value=lambda paths: tuple(path for path in paths if path != Path("none")),
     ),
+    "mix": Flag(
+        typer.Option(
+            "--mix",
+            metavar="SHARES",
+            help="Of several datasets, how much is drawn of each, e.g. 2,1,1; 0: nothing, it is "
+            "only validated on. Default: as many patches as each has.",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+        kind=str | None,
+        value=parsed_mix,
+    ),
     "freeze_encoder": Flag(
         typer.Option(
             "--freeze-encoder",
@@ -111,7 +123,8 @@ _FLAGS: Flags = {
 
 
 _Data = Annotated[
-    Path | None, typer.Argument(help="Folder of a tiled dataset, made by `hrrsi tile`.")
+    list[Path] | None,
+    typer.Argument(help="Folder of a tiled dataset, made by `hrrsi tile`, or folders of several."),
 ]
 _Model = Annotated[
     str,
@@ -176,7 +189,7 @@ def train(
     dry_run: _DryRun = False,
     show_batches: _ShowBatches = None,
 ) -> None:
-    """Train networks on a tiled dataset.
+    """Train networks on a tiled dataset, or on several at once.
 
     The weights of the epoch with the highest validation mIoU are kept as
     OUT/MODEL/best.safetensors, beside metrics.csv, curves.png, samples/, tensorboard/,
@@ -193,6 +206,8 @@ def train(
 
     - `hrrsi train dataset/ --teacher large.safetensors --teacher another.safetensors`: distillation
 
+    - `hrrsi train dubai/ naip/ --mix 2,1 --resolutions 0.25-0.8 --crop 256`: two datasets
+
     - `hrrsi train dataset/ --devices 4 --batch 32 --precision bf16 --compile`: several GPUs
 
     - `hrrsi train --config runs/ued/config.yaml --resume`: go on after an interruption
@@ -202,7 +217,7 @@ def train(
 
     - `hrrsi train --config runs/ued/config.yaml --seed 1 --out runs_seed1`: again, but for a seed
     """
-    if data is None:
+    if not data:
         raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
@@ -212,7 +227,9 @@ def train(
         settings["precision"] = recipe_precision(ctx, recipe, **settings)
         own = recipe_named(recipe, **changes)
         models = _model_names(model, encoder)
-        runs = [TrainOptions(data=data, model=name, recipe=own, **settings) for name in models]
+        runs = [
+            TrainOptions(data=tuple(data), model=name, recipe=own, **settings) for name in models
+        ]
         if show_batches is not None:
             from hrrsi.training.patch_pictures import write_batch_picture
 

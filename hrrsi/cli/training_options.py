@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hrrsi.cli.option_classes import Flag, Flags
-from hrrsi.cli.options import DEVICE_HELP
+from hrrsi.cli.options import DEVICE_HELP, names
 from hrrsi.errors import HrrsiError, InputError
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import (
@@ -76,7 +76,8 @@ def _as_given(value: Any, option: Any) -> Any:
     Raises:
         typer.BadParameter: As `_as_typed`.
     """
-    if not getattr(option, "multiple", False) or value is None:
+    takes_several = getattr(option, "multiple", False) or option.nargs == -1
+    if not takes_several or value is None:
         return _as_typed(value, is_switch=getattr(option, "is_flag", False))
     items = value if isinstance(value, list) else [value]
     return [_as_typed(item, is_switch=False) for item in items]
@@ -187,13 +188,45 @@ def hardware_flags(workers: str, precision: str = "") -> Flags:
 RECIPE_PANEL = "Recipe: what is learned, and how"
 
 
+def parsed_mix(text: str) -> tuple[float, ...]:
+    """Return the numbers of ``--mix``, e.g. of ``2,1,1``.
+
+    Raises:
+        typer.BadParameter: The text is something else.
+    """
+    try:
+        return tuple(float(share) for share in names(text))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 2,1,1", param_hint="--mix"
+        ) from error
+
+
+def parsed_resolutions(text: str) -> tuple[float, float] | None:
+    """Return the range of ``--resolutions``, e.g. of ``0.25-0.8``; None where that is ``none``.
+
+    Raises:
+        typer.BadParameter: The text is something else.
+    """
+    if text == "none":
+        return None
+    try:
+        low, high = (float(end) for end in re.split("[-,]", text))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no range of metres per pixel such as 0.25-0.8", param_hint="--resolutions"
+        ) from error
+    return low, high
+
+
 def _recipes_own(field: str) -> str:
     """Return the sentence of an option's help that says what it is where it is not given."""
-    values = {
-        name: f"{value:g}" if isinstance(value := getattr(recipe, field), float) else str(value)
-        for name, recipe in RECIPES.items()
+    values = {name: getattr(recipe, field) for name, recipe in sorted(RECIPES.items())}
+    texts = {
+        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
     }
-    listed = ", ".join(f"{name}: {values[name]}" for name in sorted(values))
+    listed = ", ".join(f"{name}: {text}" for name, text in texts.items())
     return f"Default: the recipe's ({listed})."
 
 
@@ -293,12 +326,26 @@ RECIPE_FLAGS: Flags = {
             rich_help_panel=RECIPE_PANEL,
         )
     ),
+    "resolutions": Flag(
+        typer.Option(
+            "--resolutions",
+            metavar="FINEST-COARSEST",
+            help="Scale patches to a ground resolution drawn from this range, in metres per pixel, "
+            "e.g. 0.25-0.8, instead of by chance around their own: not finer than half their own "
+            "pixel, not so coarse that a patch fills less than half of the crop. none: not even "
+            f"where --config says so. {_recipes_own('resolutions')}",
+            rich_help_panel=RECIPE_PANEL,
+        ),
+        kind=str | None,
+        value=parsed_resolutions,
+    ),
     "crop": Flag(
         typer.Option(
             "--crop",
             min=0,
             help="Rows and columns of what the network sees of a patch, cut out at random once the "
-            f"patch is scaled; 0: the whole patch. {_recipes_own('crop')}",
+            "patch is scaled; 0: the whole patch, of several datasets as much as the smallest has. "
+            f"{_recipes_own('crop')}",
             rich_help_panel=RECIPE_PANEL,
         )
     ),

@@ -3,7 +3,8 @@
 ``config.yaml`` holds every option; ``environment.yaml`` holds what the options don't say:
 
 - ``dataset``: the digest of what is trained and validated on (`hrrsi.training.run`; of a
-  pre-training, `hrrsi.pretraining.images.image_digest`);
+  pre-training, `hrrsi.pretraining.images.image_digest`), and of each dataset where there are
+  several;
 - ``encoder_weights``, ``init``: the digests of the files that the network started from;
 - ``teachers``: those of the networks that it learns from, where there are any;
 - ``starts``: one entry each time the run was started or resumed, with the time, the command line,
@@ -30,7 +31,7 @@ from hrrsi import __version__
 from hrrsi.errors import InputError
 from hrrsi.files import content_digest, replacing
 from hrrsi.hardware import available_cores
-from hrrsi.runs.options import ENVIRONMENT, RunOptions
+from hrrsi.runs.options import ENVIRONMENT, RunOptions, folders_text
 from hrrsi.yaml_file import dump_yaml, read_yaml
 
 _LIBRARIES = (
@@ -147,7 +148,7 @@ def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) 
     if before["sha256"] != digest:
         raise InputError(
             f"its content is not what the run in {options.run_folder} was started with",
-            where=options.data,
+            where=folders_text(options.data),
             fix="put the old data back, or start another run with `overwrite=True` or another "
             "`out`",
         )

@@ -45,8 +45,8 @@ class RunOptions(Protocol):
     """Options of a run: of `hrrsi.training.options` or of `hrrsi.pretraining.options`."""
 
     @property
-    def data(self) -> Path:
-        """Folder of what it is trained on."""
+    def data(self) -> Path | Sequence[Path]:
+        """Folder of what it is trained on, or folders."""
 
     @property
     def model(self) -> str:
@@ -201,3 +201,8 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, tuple):
         return [plain_value(item) for item in value]
     return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def folders_text(data: Path | Sequence[Path]) -> str:
+    """Return a folder, or several, in words."""
+    return str(data) if isinstance(data, Path) else ", ".join(map(str, data))

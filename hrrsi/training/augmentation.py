@@ -37,14 +37,17 @@ class Augmentation:
         size: Rows and columns of a patch.
         crop: Rows and columns of the result, cut out of the scaled patch, so that a smaller crop
             leaves the ground resolution what it is; 0: those of the patch.
+        scales: Whether to scale; False where that is done before.
     """
 
-    def __init__(self, name: AugmentationName, size: int, crop: int = 0) -> None:
+    def __init__(
+        self, name: AugmentationName, size: int, crop: int = 0, *, scales: bool = True
+    ) -> None:
         crop = crop or size
         if name == "published":
-            augmenters = _published(size, crop)
+            augmenters = _published(size, crop, scales=scales)
         elif name == "default":
-            augmenters = _default(crop)
+            augmenters = _default(crop, scales=scales)
         else:
             augmenters = [iaa.CropToFixedSize(crop, crop, position="uniform")]
         self._augmenter = iaa.Sequential(augmenters)
@@ -159,21 +162,22 @@ class CameraChanges:
         return drawn
 
 
-def _published(size: int, crop: int) -> list[iaa.Augmenter]:
+def _published(size: int, crop: int, *, scales: bool) -> list[iaa.Augmenter]:
+    scaling = iaa.Resize(
+        {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
+        interpolation="linear",
+    )
     return [
         iaa.Fliplr(0.5),
         iaa.Flipud(0.5),
-        iaa.Resize(
-            {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
-            interpolation="linear",
-        ),
+        *([scaling] if scales else []),
         iaa.PadToFixedSize(crop, crop, position="uniform"),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
         iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=(0.0, 1.5))),
     ]
 
 
-def _default(crop: int) -> list[iaa.Augmenter]:
+def _default(crop: int, *, scales: bool) -> list[iaa.Augmenter]:
     def mirrored(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         missing = [max(crop - length, 0) for length in values.shape[:2]]
         sides = [(length // 2, length - length // 2) for length in missing]
@@ -189,7 +193,7 @@ def _default(crop: int) -> list[iaa.Augmenter]:
     return [
         iaa.Fliplr(0.5),
         iaa.Rot90((0, 3)),
-        iaa.Resize((0.8, 1.25), interpolation="linear"),
+        *([iaa.Resize((0.8, 1.25), interpolation="linear")] if scales else []),
         # imgaug's own padding takes one way for images and another one for labels
         iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
         iaa.CropToFixedSize(crop, crop, position="uniform"),

@@ -18,10 +18,15 @@ from hrrsi.networks.weights import load_network
 from hrrsi.tiling.dataset import TiledDataset, band_names
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.run_data import RunData
 
 
 def first_network(
-    options: TrainOptions, dataset: TiledDataset, *, resume: bool, report: Callable[[str], None]
+    options: TrainOptions,
+    dataset: TiledDataset | RunData,
+    *,
+    resume: bool,
+    report: Callable[[str], None],
 ) -> SegmentationNetwork:
     """Return the network before the first step, the same in every process.
 

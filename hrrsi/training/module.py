@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.evaluation.options import ALL
+from hrrsi.evaluation.scores import ConfusionMatrix, Scores
 from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.runs.processes import averaged, gathered, rank, summed, world_size
@@ -29,7 +33,7 @@ Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class SegmentationTraining(Task):
-    """Trains a network under a recipe, and validates it with one confusion matrix.
+    """Trains a network under a recipe, and validates it with a confusion matrix a dataset.
 
     Args:
         network: The network.
@@ -38,13 +42,14 @@ class SegmentationTraining(Task):
         steps: Steps of the whole run.
         names: Names of the training patches, by index.
         teachers: Networks that it learns from too, or None.
+        datasets: How many datasets validation patches come from.
 
     Attributes:
         network: What is trained.
         options: Options of the run.
         teachers: Networks that it learns from too, or None.
         feature_matching: What its encoder's maps are compared with theirs by, or None.
-        matrix: Pixels of all validation patches of the epoch, over all processes.
+        matrices: Pixels of the epoch's validation patches of each dataset, over all processes.
         validation_loss: Class-weighted cross-entropy of these patches, summed over pixels and
             divided by their number as the published losses are; patches without any label
             don't count.
@@ -65,6 +70,7 @@ class SegmentationTraining(Task):
         steps: int,
         names: Sequence[str] = (),
         teachers: Teachers | None = None,
+        datasets: int = 1,
     ) -> None:
         super().__init__(names)
         self.teachers = teachers
@@ -92,7 +98,7 @@ class SegmentationTraining(Task):
             equal=options.recipe.class_weights != "published",
         )
         self.register_buffer("_label_weights", weights, persistent=False)
-        counts = torch.zeros(candidates.numel() + 1, dtype=torch.int64)
+        counts = torch.zeros(datasets, candidates.numel() + 1, dtype=torch.int64)
         self.register_buffer("_counts", counts, persistent=False)
         # sum of the losses of pixels, and pixels
         validated = torch.zeros(2, dtype=torch.float64)
@@ -103,7 +109,8 @@ class SegmentationTraining(Task):
         self._names: tuple[str, ...] = ()
         self._sums: torch.Tensor | None = None
         self._steps = 0
-        self.matrix = ConfusionMatrix(self._classes, candidates=description.candidates)
+        self._labels = description.candidates
+        self.matrices = [self._matrix() for _ in range(datasets)]
         self.validation_loss = math.nan
 
     @property
@@ -114,7 +121,30 @@ class SegmentationTraining(Task):
     @property
     def score(self) -> str:
         """The last validation's mIoU, in percent."""
-        return f"mIoU {100 * self.matrix.scores().mean_iou:.2f}"
+        return f"mIoU {100 * self.mean_iou:.2f}"
+
+    @property
+    def matrix(self) -> ConfusionMatrix:
+        """Pixels of all validation patches of the epoch, over all datasets and processes."""
+        whole = self._matrix()
+        for matrix in self.matrices:
+            whole.merge(matrix)
+        return whole
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the last validation's mIoU over the datasets where it is defined, 0 to 1."""
+        return defined_mean(scores.mean_iou for scores in self.dataset_scores)
+
+    @property
+    def dataset_scores(self) -> list[Scores]:
+        """The last validation's scores of each dataset.
+
+        Of several, none counts classes that its labels don't show, in which it can only be wrong.
+        """
+        if len(self.matrices) == 1:
+            return [self.matrices[0].scores()]
+        return [scores_of_shown_classes(matrix) for matrix in self.matrices]
 
     @property
     def device(self) -> torch.device:
@@ -170,16 +200,21 @@ class SegmentationTraining(Task):
             self._average.move(self.network, step)
 
     def validate(self, batch: Any) -> None:
-        """Count the pixels of a batch (image, label) and add up their loss, on the device."""
-        image, label = batch
+        """Count the pixels of a batch (image, label) and add up their loss, on the device.
+
+        Of several datasets, its patches are of one, whose number (N,) comes third.
+        """
+        image, label, *numbers = batch
         network, pixels = self.kept_network, self.normalised(image)
         # resized in half precision, classes would tie, and the lower one win
         logits = network.resized(network.coarse_logits(pixels).float(), pixels)
         predictions = logits.argmax(1)
         pairs = predictions * len(self._candidates) + label
-        unlabelled, ignored = len(self._counts) - 1, label == IGNORE_INDEX
+        unlabelled, ignored = self._counts.shape[1] - 1, label == IGNORE_INDEX
         pairs = pairs.masked_fill(ignored, unlabelled)
-        self._counts += torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
+        counts = torch.bincount(pairs.flatten(), minlength=unlabelled + 1)
+        dataset = numbers[0][:1] if numbers else torch.zeros_like(counts[:1])
+        self._counts.index_add_(0, dataset, counts[None])
         loss = segmentation_loss(logits, label, self._label_weights, self._candidates)
         # those that fill up a process' share have no label at all
         patches = (~ignored).flatten(1).any(1).sum()
@@ -217,10 +252,9 @@ class SegmentationTraining(Task):
 
     def end_validation(self) -> None:
         """Add up the counts and losses of all processes."""
-        classes = len(self._classes)
-        counts = summed(self._counts)[:-1].reshape(classes, len(self._candidates))
-        labels = self.matrix.candidates
-        self.matrix = ConfusionMatrix(self._classes, counts.cpu().numpy(), labels)
+        counts = summed(self._counts)[:, :-1].cpu().numpy()
+        shape = (len(self._classes), len(self._labels))
+        self.matrices = [self._matrix(own.reshape(shape)) for own in counts]
         loss, pixels = summed(self._validated).tolist()
         self.validation_loss = loss / pixels if pixels else math.nan
 
@@ -265,6 +299,9 @@ class SegmentationTraining(Task):
         if image.is_floating_point():  # where there is no data, the mean of the band
             pixels = pixels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         return pixels
+
+    def _matrix(self, counts: npt.NDArray[np.int64] | None = None) -> ConfusionMatrix:
+        return ConfusionMatrix(self._classes, counts, self._labels)
 
     @property
     def _is_frozen(self) -> bool:
@@ -312,6 +349,23 @@ class MovingAverage:
         else:
             for counter, counted in zip(average, network, strict=True):
                 counter.copy_(counted)
+
+
+def scores_of_shown_classes(matrix: ConfusionMatrix) -> Scores:
+    """Return the scores of a matrix; classes without a true pixel have no IoU, and no F1."""
+    absent = [own.name for own in matrix.scores().classes if not own.pixels]
+    scores = matrix.scores(replace(ALL, left_out_of_means=tuple(absent)))
+    classes = [
+        replace(own, f1=math.nan, iou=math.nan) if own.name in absent else own
+        for own in scores.classes
+    ]
+    return replace(scores, classes=tuple(classes))
+
+
+def defined_mean(scores: Iterable[float]) -> float:
+    """Return the mean of those scores that are numbers; not a number where none is."""
+    defined = [score for score in scores if not math.isnan(score)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def decay_at(step: int, decay: float) -> float:

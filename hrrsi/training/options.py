@@ -1,11 +1,14 @@
 """What a training run can be told, recipes (all that changes what is learned) among it."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hrrsi.errors import OptionError
 from hrrsi.extras import requiring
+from hrrsi.quantities import counted
 from hrrsi.runs.options import (
     Precision,
     changes_text,
@@ -76,6 +79,9 @@ class Recipe:
             the higher, the more counts which classes are unlikely, and how much so.
         features: Weight of the loss towards the maps of the teachers' encoders; 0: none. Where
             `distillation` is 0, only these are learned, and teachers may have other classes.
+        resolutions: The finest and the coarsest ground resolution, in metres per pixel, that
+            patches are scaled to, instead of as the augmentation says; each time it is drawn, all
+            octaves alike. None: as the augmentation says, whatever the ground resolution.
 
     Raises:
         OptionError: One is not usable.
@@ -99,6 +105,7 @@ class Recipe:
     distillation: float = 1.0
     temperature: float = 2.0
     features: float = 0.0
+    resolutions: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -124,6 +131,14 @@ class Recipe:
             raise OptionError("0 is not possible", parameter="temperature", fix="give more than 0")
         if self.camera not in ("none", "all"):
             object.__setattr__(self, "camera", ",".join(_camera_changes(self.camera)))
+        if self.resolutions is not None:
+            low, high = self.resolutions
+            if not 0 < low <= high < math.inf:
+                raise OptionError(
+                    f"{low:g} to {high:g} metres per pixel is no range",
+                    parameter="resolutions",
+                    fix="give the finest, then the coarsest",
+                )
 
     @property
     def camera_changes(self) -> tuple[str, ...]:
@@ -139,7 +154,7 @@ class Recipe:
 
     def to_config(self) -> dict[str, Any]:
         """Return the recipe as plain data, its name as ``recipe``."""
-        values = asdict(self)
+        values = {name: plain_value(value) for name, value in asdict(self).items()}
         return {"recipe": values.pop("name"), **values}
 
 
@@ -219,7 +234,7 @@ class TrainOptions:
     """Options of a training run.
 
     Attributes:
-        data: Folder of a tiled dataset.
+        data: Folder of a tiled dataset, or folders of several.
         model: Name of a network (`hrrsi.networks.architecture`). ``auto`` becomes that of the
             weights inside the package where `init` names some, else ``ued_bes_sfm``.
         out: Folder of the runs; a run is the folder ``out/model``, or ``out/model-overfit``.
@@ -240,6 +255,8 @@ class TrainOptions:
         nodes: Machines.
         compile: Compile the network and the losses before the first step.
         workers: Processes that read and augment patches, for each device.
+        mix: Of several datasets, the share of each in the patches drawn, in any unit, 0 for one
+            that is only validated on; empty: as many as each has.
 
     Raises:
         OptionError: One is not usable.
@@ -247,7 +264,7 @@ class TrainOptions:
         DependencyError: `precision` is ``auto``, and PyTorch is not installed.
     """
 
-    data: Path
+    data: Path | Sequence[Path]
     model: str = "auto"
     out: Path = Path("runs")
     recipe: Recipe = DEFAULT
@@ -264,9 +281,15 @@ class TrainOptions:
     nodes: int = 1
     compile: bool = False
     workers: int = 2
+    mix: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Check the options, and choose model and precision: a run says and keeps what it had."""
+        object.__setattr__(self, "mix", tuple(map(float, self.mix)))
+        if not isinstance(self.data, Path):
+            folders = tuple(self.data)
+            object.__setattr__(self, "data", folders[0] if len(folders) == 1 else folders)
+        self._check_data()
         check_run_options(self)
         check_least(self, {"patience": 0, "freeze_encoder": 0, "overfit": 0})
         object.__setattr__(self, "teachers", tuple(map(Path, self.teachers)))
@@ -282,6 +305,11 @@ class TrainOptions:
             with requiring("train", "training"):
                 chosen = automatic_precision(self.recipe.name, self.device)
             object.__setattr__(self, "precision", chosen)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of its datasets."""
+        return (self.data,) if isinstance(self.data, Path) else tuple(self.data)
 
     @property
     def items(self) -> str:
@@ -311,9 +339,43 @@ class TrainOptions:
                 config[field.name] = plain_value(value)
         if self.init is not None and _is_packaged(self.init):
             config["init"] = str(self.init)  # the name, which holds on any machine
+        if len(self.folders) == 1:
+            del config["mix"]
         if self.encoder_weights not in ("imagenet", "none"):
             config["encoder_weights"] = plain_value(Path(self.encoder_weights))
         return config
+
+    def _check_data(self) -> None:
+        folders = self.folders
+        if not folders:
+            raise OptionError("names no folder", parameter="data", fix="name a tiled dataset")
+        places = [folder.resolve() for folder in folders]
+        twice = [folder for folder, p in zip(folders, places, strict=True) if places.count(p) > 1]
+        if twice:
+            raise OptionError(
+                f"holds {twice[0]} twice",
+                parameter="data",
+                fix="name each dataset once; `mix` says how much is drawn of it",
+            )
+        if not self.mix:
+            return
+        if len(folders) == 1:
+            raise OptionError(
+                "goes with several datasets", parameter="mix", fix="leave it out, or name more"
+            )
+        if len(self.mix) != len(folders):
+            raise OptionError(
+                f"has {counted(len(self.mix), 'share')} for {len(folders)} datasets",
+                parameter="mix",
+                fix="give one for each, in their order",
+            )
+        impossible = [share for share in self.mix if not 0 <= share < math.inf]
+        if impossible or not any(self.mix):
+            raise OptionError(
+                f"{impossible[0]:g} is no share" if impossible else "draws from no dataset",
+                parameter="mix",
+                fix="give numbers of 0 or more, one of them above 0",
+            )
 
 
 def _automatic_model(init: Path | None) -> str:

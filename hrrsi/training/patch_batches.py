@@ -1,32 +1,29 @@
-"""Batches of patches: read, augmented, and in an order that seed and epoch decide."""
+"""Batches of patches: read and augmented, in the order of `hrrsi.training.patch_order`."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.augmentation import Augmentation, CameraChanges
+from hrrsi.training.ground_resolution import GroundResolutions, possible_resolutions, scaled_crop
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.patch_order import Draw, EpochOrder, ProcessBatches
+from hrrsi.training.run_data import RunData, as_run_data
 
 Batch = tuple[torch.Tensor, ...]
 
-# An item that is no patch: it fills up the share of a process, and no score counts it.
-_BLANK = -1
-
 
 def training_batches(
-    dataset: TiledDataset,
+    dataset: TiledDataset | RunData,
     options: TrainOptions,
     *,
     rank: int = 0,
@@ -38,10 +35,11 @@ def training_batches(
     """Return augmented batches of the training split, in epochs.
 
     A batch is image (N, bands, crop, crop), channels last, in the patches' type; label
-    (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")``.
+    (N, crop, crop) uint8; and index (N,) int64 of each patch in ``dataset.patches("train")`` (to
+    overfit, in those that are trained on).
 
     Args:
-        dataset: A tiled dataset.
+        dataset: A tiled dataset, or several as one.
         options: Batch, seed, augmentation, sampling, workers.
         rank: This process.
         processes: How many processes share each batch.
@@ -49,12 +47,14 @@ def training_batches(
         first: Batches of that epoch to leave out.
         quiet: No progress bar where labels have to be read first (sampling ``rare``).
     """
-    data = TrainingPatches(dataset, options)
+    whole = as_run_data(dataset)
+    data = TrainingPatches(whole, options)
     rare = options.recipe.sampling == "rare" and not options.overfit
     weights = None
     if rare:
-        weights = patch_weights(dataset, taught=bool(options.teachers), quiet=quiet)
-    order = EpochOrder(len(data), options.seed, weights, epoch)
+        weights = patch_weights(whole, taught=bool(options.teachers), quiet=quiet)
+    parts = None if options.overfit else whole.draws()
+    order = EpochOrder(len(data), options.seed, weights, epoch, parts)
     batches = ProcessBatches(
         order, options.recipe.batch, rank=rank, processes=processes, first=first
     )
@@ -63,24 +63,28 @@ def training_batches(
 
 
 def validation_batches(
-    dataset: TiledDataset, options: TrainOptions, *, rank: int = 0, processes: int = 1
+    dataset: TiledDataset | RunData, options: TrainOptions, *, rank: int = 0, processes: int = 1
 ) -> EpochBatches:
-    """Return (image, label) batches of the validation split.
+    """Return (image, label) batches of the validation split, as the patches are.
 
     Every patch is in one batch of one process. All processes have equally many: the last ones
-    are filled up with patches whose labels are all ignored.
+    are filled up with patches whose labels are all ignored. Of several datasets, a batch has
+    patches of one, and that one's number (N,) int64 beside them.
 
     Args:
-        dataset: A tiled dataset.
+        dataset: A tiled dataset, or several as one.
         options: Batch, workers; to overfit, the patches are those trained on.
         rank: This process.
         processes: How many processes share the patches.
     """
     data = PlainPatches(dataset, "train" if options.overfit else "val", options.overfit)
-    mine = list(range(rank, len(data), processes))
-    mine += [_BLANK] * (-(-len(data) // processes) - len(mine))
     share = max(1, options.recipe.batch // processes)
-    loader = DataLoader(data, sampler=mine, batch_size=share, **_loading(options.workers))
+    batches: list[list[int]] = []
+    for source, indices in enumerate(data.indices):
+        mine = indices[rank::processes]
+        mine += [blank_index(source)] * (-(-len(indices) // processes) - len(mine))
+        batches += [mine[start : start + share] for start in range(0, len(mine), share)]
+    loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
     return EpochBatches(loader, len(data))
 
 
@@ -88,22 +92,24 @@ class TrainingPatches(Dataset[Batch]):
     """Augmented patches of the training split.
 
     Args:
-        dataset: A tiled dataset.
+        dataset: A tiled dataset, or several as one.
         options: Augmentation, seed, and how many patches to overfit.
     """
 
-    def __init__(self, dataset: TiledDataset, options: TrainOptions) -> None:
-        self._patches = dataset.patches("train")[: options.overfit or None]
-        self._description = dataset.description
-        recipe = options.recipe
-        description = dataset.description
-        self._augmentation = (
-            Augmentation("none", description.patch_size)  # by heart: patches as they are
-            if options.overfit
-            else Augmentation(recipe.augmentation, description.patch_size, recipe.crop)
-        )
+    def __init__(self, dataset: TiledDataset | RunData, options: TrainOptions) -> None:
+        self._data = as_run_data(dataset)
+        self._patches = self._data.patches("train", options.overfit)
+        self._views = seen_resolutions(self._data, options)
+        self._crop = seen_crop(self._data, options)
+        sizes = [source.description.patch_size for source in self._data.sources]
+        name = "none" if options.overfit else options.recipe.augmentation  # by heart: as they are
+        self._augmentations = [
+            Augmentation(name, size, self._crop, scales=view is None)
+            for size, view in zip(sizes, self._views, strict=True)
+        ]
+        description = self._data.description
         self._camera = CameraChanges(
-            () if options.overfit else recipe.camera_changes,
+            () if options.overfit else options.recipe.camera_changes,
             description.scale,
             has_height=description.height is not None,
         )
@@ -115,9 +121,16 @@ class TrainingPatches(Dataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch:
         """Return image (crop, crop, bands), label (crop, crop) uint8, and the patch's index."""
         patch = self._patches[draw.patch]
-        image, label = read_image(patch, self._description), read_label(patch, self._description)
+        number = self._data.source_index(patch)
+        source, view = self._data.sources[number], self._views[number]
+        image, label = source.read(patch)
+        image = image.transpose(1, 2, 0)
         seed = self._seed_of(draw)
-        image, label = self._augmentation(image.transpose(1, 2, 0), label, seed)
+        if view is not None and source.resolution is not None:
+            random = np.random.default_rng(seed)
+            scale = source.resolution / view.draw(random)
+            image, label = scaled_crop(image, label, scale, self._crop, random)
+        image, label = self._augmentations[number](image, label, seed)
         image = self._camera(image, label, seed)
         return (
             torch.from_numpy(np.ascontiguousarray(image)),
@@ -135,132 +148,84 @@ class TrainingPatches(Dataset[Batch]):
 
 
 class PlainPatches(Dataset[Batch]):
-    """Patches of a split as they are; index -1 is a patch without any label.
+    """Patches of a split as they are; a `blank_index` is a patch without any label.
 
     Args:
-        dataset: A tiled dataset.
+        dataset: A tiled dataset, or several as one.
         split: ``train``, ``val`` or ``test``.
         first: Only this many patches; 0: all.
+
+    Attributes:
+        indices: Those of each dataset's patches.
     """
 
-    def __init__(self, dataset: TiledDataset, split: str, first: int = 0) -> None:
-        self._patches = dataset.patches(split)[: first or None]
-        self._description = dataset.description
+    def __init__(self, dataset: TiledDataset | RunData, split: str, first: int = 0) -> None:
+        self._data = as_run_data(dataset)
+        self._patches = self._data.patches(split, first)
+        self.indices: list[list[int]] = [[] for _ in self._data.sources]
+        for index, patch in enumerate(self._patches):
+            self.indices[self._data.source_index(patch)].append(index)
 
     def __len__(self) -> int:
         return len(self._patches)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return image (size, size, bands), and label (size, size) uint8."""
-        size = self._description.patch_size
-        if index == _BLANK:
-            bands = len(self._description.band_names)
-            blank = np.zeros((size, size, bands), dtype=self._description.patch_dtype)
-            return torch.from_numpy(blank), torch.full(
-                (size, size), IGNORE_INDEX, dtype=torch.uint8
-            )
-        patch = self._patches[index]
-        image = read_image(patch, self._description).transpose(1, 2, 0)
-        label = read_label(patch, self._description)
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(label)
+        """Return image (size, size, bands) and label (size, size) uint8.
 
-
-class Draw(NamedTuple):
-    """A patch of an epoch; all that decides its augmentation, whichever process reads it.
-
-    Attributes:
-        epoch: The epoch, from 0.
-        patch: The patch.
-        repeat: How often the epoch had this patch before.
-    """
-
-    epoch: int
-    patch: int
-    repeat: int
-
-
-class EpochOrder:
-    """The order in which an epoch sees the patches.
-
-    Args:
-        patches: Number of patches; an epoch has as many draws.
-        seed: Decides the order, with the epoch.
-        weights: (patches,) probability of each with every draw; None: each once.
-        epoch: The epoch to begin with.
-    """
-
-    def __init__(
-        self,
-        patches: int,
-        seed: int,
-        weights: npt.NDArray[np.float64] | None = None,
-        epoch: int = 0,
-    ) -> None:
-        self.patches = patches
-        self.epoch = epoch
-        self._seed = seed
-        self._weights = weights
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        self.epoch = epoch
-
-    def draws(self) -> list[Draw]:
-        """Return the patches of the epoch in their order."""
-        random = np.random.default_rng((self._seed, self.epoch))
-        if self._weights is None:
-            order = random.permutation(self.patches)
+        Of several datasets, the number of the patch's dataset comes third.
+        """
+        if index < 0:
+            source = -1 - index
+            image, label = self._blank(source)
         else:
-            order = random.choice(self.patches, self.patches, p=self._weights)
-        seen: Counter[int] = Counter()
-        draws = []
-        for index in map(int, order):
-            draws.append(Draw(self.epoch, index, seen[index]))
-            seen[index] += 1
-        return draws
+            patch = self._patches[index]
+            source = self._data.source_index(patch)
+            image, label = self._data.sources[source].read(patch)
+            image = np.ascontiguousarray(image.transpose(1, 2, 0))
+        pixels = torch.from_numpy(image), torch.from_numpy(label)
+        return (*pixels, torch.tensor(source)) if self._data.is_mixed else pixels
+
+    def _blank(self, source: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        size = self._data.sources[source].description.patch_size
+        bands = len(self._data.description.band_names)
+        image = np.zeros((size, size, bands), dtype=self._data.pixel_dtype)
+        return image, np.full((size, size), IGNORE_INDEX, dtype=np.uint8)
 
 
-class ProcessBatches(Sampler[list[Draw]]):
-    """A process' share of each batch; all processes together see what one alone would.
+def blank_index(source: int) -> int:
+    """Return the index of an item that is no patch, with the size of a dataset's.
 
-    A last batch that is not full is left out, unless it is the only one: BatchNorm can't
-    estimate its statistics from a single small map.
+    It fills up the share of a process, and no score counts it.
 
     Args:
-        sampler: The order of the epochs.
-        batch: Patches of a step, over all processes.
-        rank: This process.
-        processes: How many share a batch; they divide it.
-        first: Batches of the first epoch that were trained on before.
+        source: Number of the dataset.
     """
+    return -1 - source
 
-    def __init__(
-        self, sampler: EpochOrder, batch: int, *, rank: int = 0, processes: int = 1, first: int = 0
-    ) -> None:
-        self.sampler = sampler
-        self._batch = min(batch, sampler.patches)
-        self._share = self._batch // processes
-        self._rank = rank
-        self._resumed = (sampler.epoch, first)
 
-    def __len__(self) -> int:
-        return self.sampler.patches // self._batch
+def seen_crop(data: RunData, options: TrainOptions) -> int:
+    """Return rows and columns of what the network sees of a patch."""
+    return data.smallest_patch if options.overfit else options.recipe.crop or data.smallest_patch
 
-    @property
-    def images(self) -> int:
-        """Patches of an epoch, over all processes."""
-        return len(self) * self._batch
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        draws = self.sampler.draws()
-        epoch, first = self._resumed
-        for number in range(first if self.sampler.epoch == epoch else 0, len(self)):
-            start = number * self._batch + self._rank * self._share
-            yield draws[start : start + self._share]
+def seen_resolutions(data: RunData, options: TrainOptions) -> list[GroundResolutions | None]:
+    """Return the ground resolutions that each dataset's patches are scaled to.
+
+    None where the augmentation scales them, or nothing does.
+    """
+    wanted, crop = options.recipe.resolutions, seen_crop(data, options)
+    if wanted is None or options.overfit:
+        return [None] * len(data.sources)
+    return [
+        None
+        if source.resolution is None
+        else possible_resolutions(wanted, source.resolution, source.description.patch_size, crop)
+        for source in data.sources
+    ]
 
 
 def patch_weights(
-    dataset: TiledDataset, *, taught: bool = False, quiet: bool = True
+    dataset: TiledDataset | RunData, *, taught: bool = False, quiet: bool = True
 ) -> npt.NDArray[np.float64]:
     """Return the probability of each training patch under the sampling ``rare``.
 
@@ -271,8 +236,8 @@ def patch_weights(
     label, all are alike.
 
     Args:
-        dataset: A tiled dataset; its training labels are read once, by each process, since
-            processes can't tell each other anything before the training starts.
+        dataset: A tiled dataset, or several as one; their training labels are read once, by each
+            process, since processes can't tell each other anything before the training starts.
         taught: Whether teachers say what patches without a label show: such a patch is as probable
             as the mean of the others.
         quiet: No progress bar.
@@ -283,8 +248,9 @@ def patch_weights(
     Raises:
         HrrsiError: A label can't be read.
     """
-    description = dataset.description
-    patches = dataset.patches("train")
+    data = as_run_data(dataset)
+    description = data.description
+    patches = data.patches("train")
     if description.is_unlabelled:
         return np.full(len(patches), 1 / len(patches))
     frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
@@ -293,7 +259,7 @@ def patch_weights(
     weights = []
     with progress("counting classes", len(patches), " patches", enabled=not quiet) as bar:
         for patch in patches:
-            label = read_label(patch, description)
+            label = data.read_label(patch)
             counts = np.bincount(label[label != IGNORE_INDEX], minlength=len(worth))
             weights.append(float(counts @ worth) / max(1, int(counts.sum())))
             bar.update()

@@ -21,7 +21,9 @@ from hrrsi.scenes.bands import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import candidate_table, edge_target
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
+from hrrsi.training.patch_batches import TrainingPatches, seen_resolutions, training_batches
+from hrrsi.training.patch_order import Draw
+from hrrsi.training.run_data import RunData, as_run_data, run_data
 
 RGB = npt.NDArray[np.uint8]
 PAPER: Colour = (255, 255, 255)
@@ -47,7 +49,7 @@ class SeenPatch(NamedTuple):
     """A patch as the network sees it.
 
     Attributes:
-        name: Of the patch's file.
+        name: Of the patch's file, of several datasets after its dataset's.
         image: (bands, size, size) in the patches' type, augmented.
         label: (size, size) uint8, 255 where ignored.
         camera: Which changes of the camera were made, in their order.
@@ -89,9 +91,9 @@ def write_batch_picture(
             "exists already", where=path, fix="give `overwrite=True` to replace it, or another name"
         )
     prepare_folder(path.parent)
-    dataset = TiledDataset(options.data)
-    description = dataset.description
-    seen = list(islice(seen_patches(dataset, options), patches))
+    data = run_data(options)
+    description = data.description
+    seen = list(islice(seen_patches(data, options), patches))
     limits = stretch_limits([patch.before for patch in seen])
     has_camera = bool(options.recipe.camera_changes) and not options.overfit
     columns = (*_COLUMNS, *_DETAILS) if has_camera else _COLUMNS
@@ -104,7 +106,10 @@ def write_batch_picture(
     ]
     further = description.band_names[_drawn_bands(seen[0].image) :]
     below = f"; below each in grey: {', '.join(further)}" if further else ""
-    augmentation = "none (`overfit`)" if options.overfit else options.recipe.augmentation
+    augmentation: str = "none (`overfit`)" if options.overfit else options.recipe.augmentation
+    if any(seen_resolutions(data, options)):
+        low, high = options.recipe.resolutions or (0, 0)
+        augmentation += f", {low:g} to {high:g} m a pixel"
     picture = patch_picture(
         [
             Group(_caption(p), _panels(p, description, limits, side, with_details=has_camera))
@@ -120,14 +125,15 @@ def write_batch_picture(
         picture.save(temporary, format="PNG")
 
 
-def seen_patches(dataset: TiledDataset, options: TrainOptions) -> Iterator[SeenPatch]:
+def seen_patches(dataset: TiledDataset | RunData, options: TrainOptions) -> Iterator[SeenPatch]:
     """Yield the patches of the first epoch of a run in their order, as the network sees them."""
-    files = dataset.patches("train")
+    data = as_run_data(dataset)
+    files = data.patches("train", options.overfit)
     here = replace(options, workers=0, devices=1, nodes=1)
-    changed = TrainingPatches(dataset, here)
-    unchanged = TrainingPatches(dataset, replace(here, recipe=replace(here.recipe, camera="none")))
+    changed = TrainingPatches(data, here)
+    unchanged = TrainingPatches(data, replace(here, recipe=replace(here.recipe, camera="none")))
     repeats: Counter[int] = Counter()
-    for images, labels, indices in training_batches(dataset, here):
+    for images, labels, indices in training_batches(data, here):
         for image, label, index in zip(images, labels, map(int, indices), strict=True):
             draw = Draw(0, index, repeats[index])
             repeats[index] += 1

@@ -27,9 +27,12 @@ from hrrsi.runs.record import (
 )
 from hrrsi.scenes.likeness import Likeness
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.ground_resolution import middle_resolution
 from hrrsi.training.likeness import training_likeness
-from hrrsi.training.module import SegmentationTraining
+from hrrsi.training.module import SegmentationTraining, defined_mean
 from hrrsi.training.options import ZOOMS, TrainOptions
+from hrrsi.training.patch_batches import seen_resolutions
+from hrrsi.training.run_data import RunData, as_run_data
 from hrrsi.training.sample_pictures import SamplePictures
 
 _PROTOCOL = "every class counts, no test-time augmentation"
@@ -46,9 +49,12 @@ class RunRecord(EpochRecord):
     step, the mean of each loss, the segmentation loss of the validation patches, OA, mF1, mIoU
     and each class' IoU. At the run's end, the best epoch's IoU of each class is reported.
 
+    Of several datasets, these scores are the means of theirs, and mIoU and each class' IoU of each
+    follow.
+
     Args:
         options: Options of the run.
-        dataset: The dataset that it is trained on.
+        dataset: The dataset that it is trained on, or several as one.
         report: Called with a line an epoch, and with a table at the end.
         is_first: Whether this is the process that writes.
     """
@@ -58,19 +64,19 @@ class RunRecord(EpochRecord):
     def __init__(
         self,
         options: TrainOptions,
-        dataset: TiledDataset,
+        dataset: TiledDataset | RunData,
         report: Callable[[str], None],
         *,
         is_first: bool = True,
     ) -> None:
         super().__init__(options, "val_mIoU", report, options.patience)
-        self._dataset = dataset
-        self._description = dataset.description
-        patches = len(dataset.patches("train")[: options.overfit or None])
+        self._data = as_run_data(dataset)
+        self._description = self._data.description
+        patches = self._data.epoch_length(options.overfit)
         batch = min(options.recipe.batch, patches)
         self._trained_patches = patches // batch * batch
         self._is_first = is_first
-        self._samples = SamplePictures(options, dataset)
+        self._samples = SamplePictures(options, self._data)
         self._tensorboard = TensorBoardLog(options.run_folder)
 
     def close(self) -> None:
@@ -96,17 +102,17 @@ class RunRecord(EpochRecord):
             SharedError: No pixel was validated, or none was trained on, whatever dataset.yaml says
                 of the labels.
         """
-        overfit, data = self._options.overfit, self._options.data
+        overfit = self._options.overfit
         if not task.matrix.pixels:
             raise SharedError(
                 "no pixel validated on has a label, so no weights are the best",
-                where=data / ("train" if overfit else "val"),
+                where=self._place("train" if overfit else "val"),
                 fix="give a higher `overfit`" if overfit else "tile validation scenes with labels",
             )
         if not self.rows and task.losses["loss"] == 0:  # ignored pixels alone cost nothing
             raise SharedError(
                 "no pixel trained on has a label, so there is nothing to learn",
-                where=data / "train",
+                where=self._place("train"),
                 fix="tile training scenes with labels",
             )
         if self._is_first:
@@ -131,6 +137,9 @@ class RunRecord(EpochRecord):
             self._samples.draw_last(task)
             self._show_picture()
 
+    def _place(self, split: str) -> str:
+        return ", ".join(str(source.dataset.folder / split) for source in self._data.sources)
+
     def _show_picture(self) -> None:
         picture = self._samples.latest
         if picture is not None:
@@ -140,23 +149,32 @@ class RunRecord(EpochRecord):
         return self._trained_patches
 
     def _metrics(self, task: SegmentationTraining, learning_rate: float) -> dict[str, float]:
-        scores = task.matrix.scores()
-        return {
+        scores = task.dataset_scores
+        classes = list(zip(*(own.classes for own in scores), strict=True))
+        metrics = {
             "lr": learning_rate,
             **task.losses,
             "val_seg_loss": task.validation_loss,
-            "val_OA": scores.overall_accuracy,
-            "val_mF1": scores.mean_f1,
-            "val_mIoU": scores.mean_iou,
-            **{f"val_IoU_{c.name}": c.iou for c in scores.classes},
+            "val_OA": defined_mean(own.overall_accuracy for own in scores),
+            "val_mF1": defined_mean(own.mean_f1 for own in scores),
+            "val_mIoU": task.mean_iou,
+            **{f"val_IoU_{of[0].name}": defined_mean(c.iou for c in of) for of in classes},
         }
+        if self._data.is_mixed:
+            for name, own in zip(self._data.names, scores, strict=True):
+                metrics[f"val_mIoU_{name}"] = own.mean_iou
+                for c in own.classes:
+                    metrics[_class_key(c.name, name)] = c.iou
+        return metrics
 
     def _summary(self, row: dict[str, float]) -> str:
         losses = [f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in training_losses(row)]
         validated = "train" if self._options.overfit else "val"
+        each = [f"{name} {_percent(row[f'val_mIoU_{name}'])}" for name in self._names]
         return (
             f"{' '.join(losses)} | {validated} mIoU {100 * row['val_mIoU']:.2f} "
-            f"OA {100 * row['val_OA']:.2f} segmentation {row['val_seg_loss']:.3f}"
+            + (f"({', '.join(each)}) " if each else "")
+            + f"OA {100 * row['val_OA']:.2f} segmentation {row['val_seg_loss']:.3f}"
         )
 
     def _write_best(self, task: SegmentationTraining, row: dict[str, float]) -> None:
@@ -168,22 +186,36 @@ class RunRecord(EpochRecord):
     def _write_curves(self, path: Path) -> None:
         description = self._description
         colours = dict(zip(description.classes, description.colours, strict=True))
-        write_curves(self._rows, colours, path)
+        write_curves(self._rows, colours, path, self._names)
 
     def _class_table(self) -> str:
         best = self.best
-        table = PrettyTable(["class", "IoU"])
-        for name in self._description.classes:
-            iou = best[f"val_IoU_{name}"]
-            table.add_row([name, "-" if math.isnan(iou) else f"{100 * iou:.2f}"])
-        table.align["class"], table.align["IoU"] = "l", "r"
+        columns = [*(f"IoU {name}" for name in self._names), "mean"] if self._names else ["IoU"]
+        table = PrettyTable(["class", *columns])
+        for c in self._description.classes:
+            keys = [*(_class_key(c, name) for name in self._names), f"val_IoU_{c}"]
+            table.add_row([c, *(_percent(best[key]) for key in keys)])
+        if self._names:
+            keys = [*(f"val_mIoU_{name}" for name in self._names), "val_mIoU"]
+            table.add_row(["mIoU", *(_percent(best[key]) for key in keys)])
+        table.align = "r"
+        table.align["class"] = "l"
         validated = "training patches" if self._options.overfit else "validation"
         return f"epoch {best['epoch']:.0f}, the best, {validated}, in percent:\n{table}"
 
+    @property
+    def _names(self) -> list[str]:
+        """Names of the datasets, where there are several."""
+        return self._data.names if self._data.is_mixed else []
+
     def _meta(self, row: Mapping[str, float], teachers: Sequence[Mapping[str, Any]]) -> ModelMeta:
         description, options = self._description, self._options
-        resolution = description.resolution
+        resolution = None if description.resolution == "unknown" else description.resolution
+        resolutions = self._resolutions()
+        if options.recipe.resolutions and resolutions is not None:
+            resolution = middle_resolution(*resolutions)
         validated: Part = "train" if options.overfit else "val"
+        protocol = ("training patches, " if options.overfit else "patches, ") + _PROTOCOL
         return ModelMeta(
             model=options.model,
             classes=description.classes,
@@ -193,7 +225,7 @@ class RunRecord(EpochRecord):
             scale=description.scale,
             mean=description.mean,
             std=description.std,
-            resolution=None if resolution == "unknown" else resolution,
+            resolution=resolution,
             scheme=description.scheme,
             training={
                 "data": description.scheme,
@@ -201,6 +233,7 @@ class RunRecord(EpochRecord):
                 "patches": options.overfit or description.splits["train"].patches,
                 "patch_size": description.patch_size,
                 **options.recipe.to_config(),
+                **self._sources_meta(),
                 # the file of `init` holds an encoder, so no other weights are read
                 "encoder_weights": None if options.init else Path(options.encoder_weights).name,
                 "init": options.init_file and options.init_file.name,
@@ -211,41 +244,68 @@ class RunRecord(EpochRecord):
             },
             scores={
                 "validation": {
-                    "protocol": ("training patches, " if options.overfit else "patches, ")
-                    + _PROTOCOL,
+                    "protocol": protocol + (", mean of the datasets" if self._names else ""),
                     "scenes": description.splits[validated].scenes,
                     "OA": _defined(row["val_OA"]),
                     "mF1": _defined(row["val_mF1"]),
                     "mIoU": _defined(row["val_mIoU"]),
                     "IoU": {name: _defined(row[f"val_IoU_{name}"]) for name in description.classes},
-                }
+                },
+                **{
+                    f"validation, {name}": {
+                        "protocol": protocol,
+                        "mIoU": _defined(row[f"val_mIoU_{name}"]),
+                        "IoU": {c: _defined(row[_class_key(c, name)]) for c in description.classes},
+                    }
+                    for name in self._names
+                },
             },
             licence="",
             height=description.height is not None,
-            resolutions=self._resolutions(),
+            resolutions=resolutions,
             likeness=None if self._likeness is None else self._likeness.to_plain(),
         )
 
     def _resolutions(self) -> tuple[float, float] | None:
         """Return the metres per pixel that the network saw, scaled patches included."""
-        drawn = self._options.recipe.to_config().get("resolutions")
-        if drawn is not None and not self._options.overfit:
-            return drawn[0], drawn[1]
-        resolution = self._description.resolution
-        if resolution == "unknown":
-            return None
         smallest, largest = (
             (1.0, 1.0) if self._options.overfit else ZOOMS[self._options.recipe.augmentation]
         )
-        return float(f"{resolution / largest:.4g}"), float(f"{resolution / smallest:.4g}")
+        ends: list[float] = []
+        views = seen_resolutions(self._data, self._options)
+        for source, view in zip(self._data.sources, views, strict=True):
+            if not source.share:
+                continue
+            if source.resolution is None:
+                return None
+            ends += view or (source.resolution / largest, source.resolution / smallest)
+        return float(f"{min(ends):.4g}"), float(f"{max(ends):.4g}")
+
+    def _sources_meta(self) -> dict[str, Any]:
+        """Return what weights say of several datasets."""
+        if not self._data.is_mixed:
+            return {}
+        datasets = {
+            source.name: {
+                "scheme": source.description.scheme,
+                "share": round(source.share, 6),
+                "resolution": source.resolution,
+            }
+            for source in self._data.sources
+        }
+        return {"datasets": datasets}
 
     @cached_property
     def _likeness(self) -> Likeness | None:
-        return training_likeness([self._dataset], self._options.overfit)
+        datasets = [source.dataset for source in self._data.sources if source.share]
+        return training_likeness(datasets, self._options.overfit)
 
 
 def write_curves(
-    epochs: Sequence[Mapping[str, float]], colours: Mapping[str, Colour], path: Path
+    epochs: Sequence[Mapping[str, float]],
+    colours: Mapping[str, Colour],
+    path: Path,
+    datasets: Sequence[str] = (),
 ) -> None:
     """Draw losses, validation scores, each class' IoU and the learning rate as a PNG.
 
@@ -258,6 +318,7 @@ def write_curves(
         epochs: The rows of ``metrics.csv``.
         colours: The colour of each class.
         path: The picture; replaced where it exists.
+        datasets: Names of the datasets that each have an mIoU, drawn dashed.
     """
     panels = CurvePanels(epochs, "val_mIoU", rows=2, columns=2)
     losses, scores, classes, rate = panels.axes
@@ -266,6 +327,9 @@ def write_curves(
     best = panels.best
     for key, label in _SCORES:
         panels.plot(scores, key, f"{label} {100 * best[key]:.1f}", factor=100)
+    for name in datasets:
+        label = f"mIoU {name} {_percent(best[f'val_mIoU_{name}'])}"
+        panels.plot(scores, f"val_mIoU_{name}", label, factor=100, linestyle="--")
     panels.star(scores, "val_mIoU")
     set_percent(
         scores, f"Validation, in percent (legend: epoch {best['epoch']:.0f}, the best mIoU)"
@@ -314,6 +378,15 @@ def _luminance(colour: Colour) -> float:
         share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _class_key(name: str, dataset: str) -> str:
+    """Return the metric of a class' IoU on one of several datasets."""
+    return f"val_IoU_{dataset}/{name}"
+
+
+def _percent(score: float) -> str:
+    return "-" if math.isnan(score) else f"{100 * score:.2f}"
 
 
 def _defined(score: float) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrrsi.extras import requiring
 from hrrsi.files import content_digest
@@ -24,25 +24,35 @@ from hrrsi.runs.options import CHECKPOINT_SECONDS
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
 
+if TYPE_CHECKING:
+    from hrrsi.training.run_data import RunData
+
 _SPLITS = ("train", "val")  # what a run looks at
 
 
 def training_environment(
-    options: TrainOptions, dataset: TiledDataset, *, resume: bool, quiet: bool = False
+    options: TrainOptions, dataset: TiledDataset | RunData, *, resume: bool, quiet: bool = False
 ) -> dict[str, Any]:
     """Return what ``environment.yaml`` is to hold once a training run starts or goes on.
 
     Args:
         options: Options of the run.
-        dataset: The dataset that it is trained on; all of its files are read.
+        dataset: The dataset that it is trained on, or several as one; all files are read.
         resume: Whether the run goes on.
         quiet: No progress bar.
 
     Raises:
         InputError: The run was started with other data or teachers, or a file can't be read.
     """
-    patches = sum(len(dataset.patches(split)) for split in _present_splits(dataset))
-    data = {"sha256": dataset_digest(dataset, quiet=quiet), "patches": patches}
+    from hrrsi.training.run_data import as_run_data
+
+    datasets = {source.name: source.dataset for source in as_run_data(dataset).sources}
+    patches = sum(len(d.patches(s)) for d in datasets.values() for s in _present_splits(d))
+    digests = {name: dataset_digest(d, quiet=quiet) for name, d in datasets.items()}
+    data: dict[str, Any] = {"sha256": next(iter(digests.values())), "patches": patches}
+    if len(digests) > 1:
+        data["sha256"] = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()
+        data["datasets"] = digests
     sources = {} if resume else _sources(options)  # nothing is read of them again
     teachers = [file_source(path) for path in options.teachers]
     return run_environment(options, data, sources, resume=resume, teachers=teachers)
@@ -111,7 +121,7 @@ class TrainedRun:
         folder: The run folder.
         weights: The weights of the best epoch.
         best_epoch: The epoch with the highest validation mIoU, from 1.
-        best_miou: That mIoU, 0 to 1.
+        best_miou: That mIoU, 0 to 1; of several datasets, the mean of theirs.
         stopped_early: Whether it ended since it got no better.
     """
 
@@ -133,7 +143,7 @@ def train(
     warn: Callable[[str], None] = warnings.warn,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainedRun:
-    """Train a network on a tiled dataset.
+    """Train a network on a tiled dataset, or on several in one run.
 
     With several processes, the first one starts the others by running the program that called
     it again, unless torchrun or SLURM started them; the first one alone writes and reports.
@@ -173,10 +183,10 @@ def train(
     from hrrsi.training.run_checks import check_run, training_warnings
 
     processes = run_processes(options)
-    dataset = check_run(options, resume=resume, overwrite=overwrite)
+    data = check_run(options, resume=resume, overwrite=overwrite)
     if not processes.is_first:
         report, warn, quiet = _say_nothing, _say_nothing, True
-    for warning in training_warnings(options, dataset):
+    for warning in training_warnings(options, data):
         warn(warning)
     with (
         held_folder(options, processes, resume=resume, overwrite=overwrite),
@@ -187,25 +197,28 @@ def train(
         share = {"rank": processes.rank, "processes": processes.count}
         first = {"epoch": position.epoch, "first": position.batches}
         batches = open_files.enter_context(
-            training_batches(dataset, options, quiet=quiet, **share, **first)
+            training_batches(data, options, quiet=quiet, **share, **first)
         )
         if resume:
             report(starting_line(options, position, len(batches)))
-        validation = open_files.enter_context(validation_batches(dataset, options, **share))
+        validation = open_files.enter_context(validation_batches(data, options, **share))
         goes_on = checkpoint is not None
-        network = first_network(options, dataset, resume=goes_on, report=report)
-        teachers = run_teachers(options, dataset.description)
+        network = first_network(options, data, resume=goes_on, report=report)
+        teachers = run_teachers(options, data.description)
         if processes.is_first:
-            environment = training_environment(options, dataset, resume=goes_on, quiet=quiet)
+            environment = training_environment(options, data, resume=goes_on, quiet=quiet)
             if not goes_on:
                 start_folder(options)
             write_environment(options, environment)
-        record = RunRecord(options, dataset, report, is_first=processes.is_first)
+        record = RunRecord(options, data, report, is_first=processes.is_first)
         open_files.callback(record.close)
-        names = [patch.name for patch in dataset.patches("train")]
+        names = [patch.name for patch in data.patches("train", options.overfit)]
         steps = options.recipe.epochs * len(batches)
+        task = SegmentationTraining(
+            network, options, data.description, steps, names, teachers, len(data.sources)
+        )
         fit(
-            SegmentationTraining(network, options, dataset.description, steps, names, teachers),
+            task,
             batches,
             validation,
             record,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
+from hrrsi.labels.splits import Part
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted
 from hrrsi.runs.folder import check_folder, has_checkpoint, present_run_notes
@@ -14,21 +16,28 @@ from hrrsi.runs.plan import RunPlan, timed, tried
 from hrrsi.runs.processes import Processes, check_precision, run_processes
 from hrrsi.runs.steps import step_precision
 from hrrsi.runs.task import EpochBatches
-from hrrsi.tiling.dataset import SplitContent, TiledDataset
+from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
-from hrrsi.training.patch_batches import training_batches, validation_batches
+from hrrsi.training.patch_batches import (
+    seen_crop,
+    seen_resolutions,
+    training_batches,
+    validation_batches,
+)
+from hrrsi.training.run_data import RunData, Source, as_run_data, run_data
 
 _ENCODER_STRIDE = 32
+_TILE_VALIDATION = (
+    "tile it with `hrrsi.tile(val_scenes)`: the best weights are chosen on them, never on test"
+)
 
 
-def check_run(
-    options: TrainOptions, *, resume: bool = False, overwrite: bool = False
-) -> TiledDataset:
-    """Return the dataset of a run, having checked what can be checked before it starts.
+def check_run(options: TrainOptions, *, resume: bool = False, overwrite: bool = False) -> RunData:
+    """Return the datasets of a run, having checked what can be checked before it starts.
 
     Args:
         options: What to train, and how.
@@ -40,29 +49,38 @@ def check_run(
     """
     parsed_model(options.model)
     processes = run_processes(options)
-    dataset = TiledDataset(options.data)
-    _check_trainable(dataset, options, processes)
+    data = run_data(options)
+    _check_trainable(data, options, processes)
     check_precision(options)
     for teacher in options.teachers:
-        check_teacher(teacher, dataset.description, options.recipe)
+        check_teacher(teacher, data.description, options.recipe)
     if processes.is_first:  # to the others, the run of the first is there already
         check_folder(options, resume=resume, overwrite=overwrite)
     if has_checkpoint(options, resume=resume):
-        return dataset  # what the network started from is not read again
+        return data  # what the network started from is not read again
     if options.init_file is None:
         check_encoder_source(options.model, options.encoder_weights)
     elif not options.init_file.is_file():
         raise MissingInputError(
             "no such file", where=f"`init={options.init}`", fix="give a weights file of hrrsi"
         )
-    return dataset
+    return data
 
 
-def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]:
+def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) -> list[str]:
     """Return what is odd about a training run, as `run_warnings`."""
+    data = as_run_data(dataset)
     # to overfit, a batch of all patches is what is meant
-    patches = options.recipe.batch if options.overfit else len(dataset.patches("train"))
+    patches = options.recipe.batch if options.overfit else len(data.patches("train"))
     found = run_warnings(options, patches)
+    wanted = options.recipe.resolutions
+    for source, seen in zip(data.sources, seen_resolutions(data, options), strict=True):
+        if wanted and seen and (seen.low > wanted[1] or seen.high < wanted[0]):
+            found.append(
+                f"`resolutions={wanted[0]:g}-{wanted[1]:g}`: the patches of {source.name} "
+                f"({source.resolution:g} m a pixel) are seen at {seen.low:.3g} m, the nearest that "
+                "they allow"
+            )
     frozen, epochs = options.freeze_encoder, options.recipe.epochs
     if frozen >= epochs:
         found.append(
@@ -76,36 +94,26 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset) -> list[str]
             value = getattr(options.recipe, name)
             if value != getattr(of_recipe, name):
                 found.append(f"`{name}={value:g}`: has no effect without `teachers`")
-    return found + teacher_warnings(options.teachers, dataset.description)
+    return found + teacher_warnings(options.teachers, data.description)
 
 
-def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Processes) -> None:
-    description = dataset.description
-    if description.is_unlabelled and not options.teachers:
-        raise InputError(
-            "has no labels to learn from",
-            where=dataset.folder,
-            fix="give the weights of networks that know its classes as `teachers`, or tile it with "
-            "labels",
-        )
-    # what teachers say of the pixels makes up for labels, also for such as hold one class only
-    least = 0 if options.teachers else 2
-    _check_split(dataset, "train", least, "tile it with scenes for training")
-    if not options.overfit:
-        _check_split(
-            dataset,
-            "val",
-            1,
-            "tile it with `hrrsi.tile(val_scenes)`: the best weights are chosen on them, never on "
-            "test",
-        )
-    if options.recipe.crop > description.patch_size:
+def _check_trainable(data: RunData, options: TrainOptions, processes: Processes) -> None:
+    for source in data.sources:
+        _check_source(source, data, options)
+    if data.is_mixed:
+        if not options.teachers:
+            _check_classes(data.description, "train", 2, data.place)
+        if not options.overfit:
+            if data.description.split_content("val") is None:
+                raise InputError("have no val split", where=data.place, fix=_TILE_VALIDATION)
+            _check_classes(data.description, "val", 1, data.place)
+    if options.recipe.crop > data.smallest_patch:
         raise OptionError(
-            f"is more than the {description.patch_size} px of the patches",
+            f"is more than the {data.smallest_patch} px of the patches",
             fix="give a smaller one, or tile larger patches",
             parameter="crop",
         ).at(f"`crop={options.recipe.crop}`")
-    patches = len(dataset.patches("train"))
+    patches = len(data.patches("train"))
     if options.overfit > patches:
         raise OptionError(
             f"there are {patches} patches to train on",
@@ -117,30 +125,62 @@ def _check_trainable(dataset: TiledDataset, options: TrainOptions, processes: Pr
     if batch % processes.count:
         raise InputError(
             f"{batch} training patches can't be shared out among {processes.count} processes",
-            where=dataset.folder,
+            where=data.place,
             fix="give fewer `devices`",
         )
-    if batch == processes.count and description.patch_size <= _ENCODER_STRIDE:
+    if batch == processes.count and data.smallest_patch <= _ENCODER_STRIDE:
         raise InputError(
             "BatchNorm can't learn from a single pixel, which is what one patch of "
-            f"{description.patch_size} px becomes at stride {_ENCODER_STRIDE}",
-            where=dataset.folder,
+            f"{data.smallest_patch} px becomes at stride {_ENCODER_STRIDE}",
+            where=data.place,
             fix="tile larger or more patches, or raise `batch`",
         )
 
 
+def _check_source(source: Source, data: RunData, options: TrainOptions) -> None:
+    dataset = source.dataset
+    is_drawn = bool(source.share) or not data.has_mix
+    if is_drawn and source.description.is_unlabelled and not options.teachers:
+        raise InputError(
+            "has no labels to learn from",
+            where=dataset.folder,
+            fix="give the weights of networks that know its classes as `teachers`, or tile it with "
+            "labels",
+        )
+    if is_drawn:
+        # several datasets have two classes together; and what teachers say of the pixels makes up
+        # for labels, also for such as hold one class only
+        least = 0 if options.teachers else 1 if data.is_mixed else 2
+        _check_split(dataset, "train", least, "tile it with scenes for training")
+    # among others, a dataset without labels may have nothing to be validated on
+    if not options.overfit and not (data.is_mixed and source.description.is_unlabelled):
+        _check_split(dataset, "val", 1, _TILE_VALIDATION)
+    if options.recipe.resolutions and source.resolution is None:
+        raise InputError(
+            "its ground resolution is unknown, so its patches can't be scaled to `resolutions`",
+            where=dataset.folder,
+            fix="tile it with a scheme that has a `resolution`, or georeferenced scenes",
+        )
+
+
 def _check_split(dataset: TiledDataset, split: str, classes: int, fix: str) -> None:
-    content = dataset.description.split_content(split)
-    if content is None:
+    if dataset.description.split_content(split) is None:
         raise InputError(f"has no {split} split", where=dataset.folder, fix=fix)
     dataset.patches(split)
-    names = dataset.description.label_names
+    _check_classes(dataset.description, split, classes, dataset.folder)
+
+
+def _check_classes(
+    description: DatasetDescription, split: str, classes: int, where: object
+) -> None:
+    content = description.splits[cast(Part, split)]
+    names = description.label_names
     present = [n for n, pixels in zip(names, content.label_pixels, strict=True) if pixels]
     if len(present) < classes:
         raise InputError(
             f"the labels of its {split} split hold "
             + (f"one class only ({present[0]})" if present else "no class at all"),
-            where=dataset.folder,
+            where=where,
             fix="tile scenes whose labels hold at least two classes",
         )
 
@@ -164,27 +204,29 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
         HrrsiError: What `hrrsi.training.run.train` would raise at its start or in a first step,
             but for a run that is there.
     """
-    dataset = check_run(options, resume=resume, overwrite=not resume)
-    notes = [f"warning: {line}" for line in training_warnings(options, dataset)]
+    data = check_run(options, resume=resume, overwrite=not resume)
+    notes = [f"warning: {line}" for line in training_warnings(options, data)]
     going_on = has_checkpoint(options, resume=resume)
     here = replace(options, workers=0, devices=1, nodes=1)
-    network = first_network(here, dataset, resume=going_on, report=notes.append)
-    teachers = run_teachers(options, dataset.description)
+    network = first_network(here, data, resume=going_on, report=notes.append)
+    teachers = run_teachers(options, data.description)
     count = run_processes(options).count
-    batches = training_batches(dataset, here, processes=count)
-    validation = validation_batches(dataset, here, processes=count)
+    batches = training_batches(data, here, processes=count)
+    validation = validation_batches(data, here, processes=count)
     notes += present_run_notes(options, resume=resume, overwrite=overwrite, steps=len(batches))
     steps = options.recipe.epochs * len(batches)
-    names = [patch.name for patch in dataset.patches("train")]
-    task = SegmentationTraining(network, options, dataset.description, steps, names, teachers)
+    names = [patch.name for patch in data.patches("train", options.overfit)]
+    task = SegmentationTraining(
+        network, options, data.description, steps, names, teachers, len(data.sources)
+    )
     trial = tried(task, batches, validation, options)
     taught = {} if teachers is None else {"teachers": _teaching(task, teachers, batches)}
-    patches = options.overfit or len(names)
-    repeats = options.recipe.sampling == "rare" and not options.overfit
+    patches = data.epoch_length(options.overfit)
+    repeats = not options.overfit and (options.recipe.sampling == "rare" or data.has_mix)
     return RunPlan(
         options=options,
         parameters=sum(p.numel() for p in network.parameters()),
-        about={**_about(options, dataset), **taught},
+        about={**_about(options, data), **taught},
         images=patches,
         left_out=0 if repeats else patches - batches.images,
         validation_images=validation.images,
@@ -195,8 +237,8 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     )
 
 
-def _about(options: TrainOptions, dataset: TiledDataset) -> dict[str, str]:
-    recipe, description = options.recipe, dataset.description
+def _about(options: TrainOptions, data: RunData) -> dict[str, str]:
+    recipe, description = options.recipe, data.description
     lines = {
         "starts from": _start(options),
         "recipe": recipe.described,
@@ -204,10 +246,13 @@ def _about(options: TrainOptions, dataset: TiledDataset) -> dict[str, str]:
         f"warm-up {recipe.warmup:g}), weight decay {recipe.weight_decay:g}, average of weights "
         f"{recipe.average:g}",
         "losses": f"class weights {recipe.class_weights}, Dice {recipe.dice:g}",
-        "seen as": _views(options, description.patch_size),
-        "data": f"{description.patch_size} px, {', '.join(description.band_names)} "
-        f"({description.patch_dtype})",
+        "seen as": _views(options, data),
+        "data": f"{_sizes(data)} px, {', '.join(description.band_names)} ({data.pixel_dtype})",
     }
+    if data.is_mixed:
+        lines["classes"] = ", ".join(description.label_names)
+    if data.is_mixed or recipe.resolutions:
+        lines["datasets"] = "; ".join(_source_lines(data, options))
     shares = {
         name: _labelled_share(content)
         for name, content in description.splits.items()
@@ -243,11 +288,33 @@ def _start(options: TrainOptions) -> str:
     return f"{start}; encoder frozen for {counted(frozen, 'epoch')}" if frozen else start
 
 
-def _views(options: TrainOptions, size: int) -> str:
+def _source_lines(data: RunData, options: TrainOptions) -> list[str]:
+    """Return what is drawn of each dataset, and at which ground resolutions."""
+    lines = []
+    for source, seen in zip(data.sources, seen_resolutions(data, options), strict=True):
+        line = f"{source.name} {source.share:.1%} of the patches drawn"
+        if source.resolution is not None:
+            line += f", {source.resolution:g} m a pixel"
+        lines.append(line if seen is None else f"{line} seen at {seen.low:.3g} to {seen.high:.3g}")
+    return lines
+
+
+def _sizes(data: RunData) -> str:
+    sizes = sorted({source.description.patch_size for source in data.sources})
+    return ", ".join(map(str, sizes))
+
+
+def _views(options: TrainOptions, data: RunData) -> str:
     recipe = options.recipe
     if options.overfit:
         return "the same whole patches each time (`overfit`)"
-    crop = f"crops of {recipe.crop} px" if recipe.crop else f"whole patches of {size} px"
+    if recipe.crop or _sizes(data) != str(data.smallest_patch):
+        crop = f"crops of {seen_crop(data, options)} px"
+    else:
+        crop = f"whole patches of {data.smallest_patch} px"
+    if recipe.resolutions:
+        low, high = recipe.resolutions
+        crop += f" at {low:g} to {high:g} m a pixel"
     return (
         f"{crop}, augmentation {recipe.augmentation}, camera {recipe.camera}, "
         f"sampling {recipe.sampling}"

@@ -14,7 +14,6 @@ import torch
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.files import replacing
 from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_pictures import (
@@ -34,6 +33,7 @@ from hrrsi.training.patch_pictures import (
     striped_swatch,
     with_stripes,
 )
+from hrrsi.training.run_data import RunData, as_run_data
 
 SAMPLES = "samples"
 
@@ -63,15 +63,15 @@ class SamplePictures:
 
     Args:
         options: Options of the run.
-        dataset: The dataset that it is trained on.
+        dataset: The dataset that it is trained on, or several as one.
 
     Attributes:
         latest: The last picture drawn, or None.
     """
 
-    def __init__(self, options: TrainOptions, dataset: TiledDataset) -> None:
+    def __init__(self, options: TrainOptions, dataset: TiledDataset | RunData) -> None:
         self._options = options
-        self._dataset = dataset
+        self._data = as_run_data(dataset)
         self._folder = options.run_folder / SAMPLES
         self._patches: list[Patch] | None = None
         self._best = -1.0
@@ -94,7 +94,7 @@ class SamplePictures:
     def draw_best(self, task: SegmentationTraining) -> None:
         """Draw the patches where the epoch is the best so far; the network is in eval mode."""
         self._epoch = task.epoch + 1
-        miou = task.matrix.scores().mean_iou
+        miou = task.mean_iou
         if miou > self._best:
             self._best, self._best_epoch = miou, self._epoch
             self._draw(task)
@@ -107,8 +107,8 @@ class SamplePictures:
 
     def _draw(self, task: SegmentationTraining) -> None:
         if self._patches is None:
-            self._patches = shown_patches(self._dataset, self._options)
-        picture = _picture(self._patches, self._dataset, task, self._title())
+            self._patches = shown_patches(self._data, self._options)
+        picture = _picture(self._patches, self._data, task, self._title())
         with replacing(self._path(self._epoch)) as temporary:
             picture.save(temporary, format="PNG")
         self._drop_some()
@@ -148,7 +148,7 @@ def dropped_epochs(epochs: Sequence[int], best: int, keep: int = _KEPT) -> list[
 
 
 def shown_patches(
-    dataset: TiledDataset, options: TrainOptions, count: int = _PATCHES
+    dataset: TiledDataset | RunData, options: TrainOptions, count: int = _PATCHES
 ) -> list[Patch]:
     """Return the validation patches that show most of all classes, always the same.
 
@@ -157,23 +157,20 @@ def shown_patches(
     one that is.
 
     Args:
-        dataset: A tiled dataset.
+        dataset: A tiled dataset, or several as one.
         options: Of the run: where it overfits, the patches are those it trains on.
         count: How many to return at most.
 
     Raises:
         HrrsiError: A label can't be read.
     """
-    if options.overfit:
-        patches = dataset.patches("train")[: options.overfit]
-    else:
-        patches = dataset.patches("val")
+    data = as_run_data(dataset)
+    patches = data.patches("train" if options.overfit else "val", options.overfit)
     patches = patches[:: -(-len(patches) // _LOOKED_AT)]
-    description = dataset.description
-    labels = len(description.label_names)
+    labels = len(data.description.label_names)
     areas = []
     for patch in patches:
-        label = read_label(patch, description)
+        label = data.read_label(patch)
         counts = np.bincount(label[label != IGNORE_INDEX], minlength=labels)
         areas.append(counts / label.size)
     shown, chosen = np.zeros(labels), []
@@ -186,11 +183,10 @@ def shown_patches(
 
 
 def _picture(
-    patches: Sequence[Patch], dataset: TiledDataset, task: SegmentationTraining, title: str
+    patches: Sequence[Patch], data: RunData, task: SegmentationTraining, title: str
 ) -> Any:
-    description = dataset.description
-    images = [read_image(patch, description) for patch in patches]
-    labels = [read_label(patch, description) for patch in patches]
+    description = data.description
+    images, labels = zip(*map(data.read, patches), strict=True)
     limits = stretch_limits(images)
     side = panel_side(description.patch_size)
     groups = []

@@ -306,7 +306,13 @@ def test_the_clock_of_an_epoch_goes_on_after_a_resume(
     matrix = SimpleNamespace(
         scores=lambda: SimpleNamespace(overall_accuracy=1, mean_f1=1, mean_iou=1, classes=())
     )
-    task: Any = SimpleNamespace(matrix=matrix, losses={"loss": 1.0}, validation_loss=1.0, epoch=0)
+    task: Any = SimpleNamespace(
+        dataset_scores=[matrix.scores()],
+        mean_iou=1,
+        losses={"loss": 1.0},
+        validation_loss=1.0,
+        epoch=0,
+    )
     second.end_epoch(task, 0.1)
     assert second.rows[0]["seconds"] == 45
     assert second.rows[0]["images_per_second"] == 8 / 40

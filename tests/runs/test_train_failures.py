@@ -25,7 +25,7 @@ from hrrsi.runs.failures import run_error
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.patch_files import read_image, read_label
-from hrrsi.training import patch_batches
+from hrrsi.training import run_data
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import MovingAverage, SegmentationTraining, decay_at
 from hrrsi.training.patch_batches import training_batches, validation_batches
@@ -89,7 +89,7 @@ def test_memory_that_is_too_small_says_what_to_lower(
     workers: int,
     words: str,
 ) -> None:
-    monkeypatch.setattr(patch_batches, "read_image", failure)
+    monkeypatch.setattr(run_data, "read_image", failure)
     with pytest.raises(HrrsiError, match=words) as caught:
         quietly(quick(dataset, tmp_path, workers=workers))
     assert "\n" not in str(caught.value)

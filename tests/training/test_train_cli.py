@@ -59,6 +59,7 @@ OTHERS: dict[str, Any] = {
     "distillation": 0.75,
     "temperature": 4.0,
     "features": 0.5,
+    "resolutions": [0.2, 0.9],
     "encoder_weights": "none",
     "init": "/other/best.safetensors",
     "teachers": ["/other/large.safetensors", "/other/larger.safetensors"],
@@ -107,6 +108,8 @@ def as_arguments(values: dict[str, Any]) -> list[str]:
         elif key == "teachers":
             for path in value if isinstance(value, list) else [value]:
                 arguments += ["--teacher", path]
+        elif isinstance(value, list):
+            arguments += [option, ",".join(map(str, value))]
         elif isinstance(value, bool):
             arguments.append(option if value else f"--no-{key}")
         else:
@@ -121,7 +124,8 @@ def write_config(path: Path, values: dict[str, Any]) -> Path:
 
 def test_every_field_of_the_options_is_in_config_yaml() -> None:
     expected = {f.name for f in fields(TrainOptions)} | set(RECIPE_FIELDS)
-    assert set(KEYS) == expected
+    assert set(KEYS) == expected - {"mix"}
+    assert set(TrainOptions((Path(DATA), Path("/other"))).to_config()) == expected
     assert {f.name for f in fields(Recipe)} == {"name", *RECIPE_FIELDS}
 
 
@@ -186,6 +190,23 @@ def test_config_takes_dashes_lists_and_numbers_as_people_write_them(
     assert first.recipe.weight_decay == 0.001
     assert first.precision == "32"
     assert first.init is None
+
+
+def test_several_datasets(asked: Asked, tmp_path: Path) -> None:
+    (run,) = asked("a", "b", "c", "--mix", "2,1,0.5", "--resolutions", "0.25-0.8")
+    assert run.folders == (Path("a"), Path("b"), Path("c"))
+    assert run.mix == (2, 1, 0.5)
+    assert run.recipe.resolutions == (0.25, 0.8)
+    written = run.to_config()
+    assert written["data"] == [str(Path(name).absolute()) for name in "abc"]
+    config = write_config(tmp_path / "config.yaml", written)
+    (again,) = asked("--config", config)
+    assert again.to_config() == written
+    (other,) = asked("d", "e", "f", "--config", config, "--resolutions", "none")
+    assert (other.folders[0], other.mix) == (Path("d"), (2, 1, 0.5))
+    assert other.recipe.resolutions is None
+    (plain,) = asked("a", "b")
+    assert plain.mix == ()
 
 
 def test_recipes(asked: Asked) -> None:
@@ -265,7 +286,7 @@ def test_encoder_weights_take_the_place_of_a_file_s_init(asked: Asked, tmp_path:
 def test_help_names_what_both_recipes_do() -> None:
     # a process of its own: the width is read when the first help is drawn
     command = [sys.executable, "-m", "hrrsi", "train", "--help"]
-    environment = os.environ | {"TERMINAL_WIDTH": "600"}
+    environment = os.environ | {"TERMINAL_WIDTH": "900"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     lines = {}
     for line in done.stdout.splitlines():
@@ -277,6 +298,7 @@ def test_help_names_what_both_recipes_do() -> None:
         for recipe in (DEFAULT, PUBLISHED):
             value = getattr(recipe, name)
             said = f"{value:g}" if isinstance(value, float) else str(value)
+            said = "none" if value is None else said
             assert f"{recipe.name}: {said}" in line
 
 
@@ -308,6 +330,9 @@ def test_encoder_is_short_for_the_models_name(asked: Asked) -> None:
         ([DATA, "--epochs", "0"], "--epochs"),
         ([DATA, "--optimizer", "lion"], "sgd"),
         ([DATA, "--recipe", "mine"], "published"),
+        (["a", "b", "--mix", "2:1"], "--mix: '2:1' is not a list of numbers such as 2,1,1"),
+        ([DATA, "--resolutions", "0.3"], "--resolutions: '0.3' is no range of metres per pixel"),
+        ([DATA, "--resolutions", "a-b"], "--resolutions: 'a-b' is no range of metres per pixel"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], words: str) -> None:
@@ -395,7 +420,7 @@ def test_a_dry_run_says_what_each_run_would_be(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pretrain_s_help_says_nothing_of_train_s_recipe() -> None:
-    environment = os.environ | {"TERMINAL_WIDTH": "600"}
+    environment = os.environ | {"TERMINAL_WIDTH": "900"}
     said = {}
     for name in ("train", "pretrain"):
         command = [sys.executable, "-m", "hrrsi", name, "--help"]
