@@ -33,11 +33,11 @@ from tqdm import tqdm
 
 IGNORED = 255
 CLASSES = {
-    "building": (227, 26, 28),
-    "land": (235, 214, 170),
-    "road": (120, 120, 120),
-    "vegetation": (51, 140, 60),
-    "water": (38, 115, 200),
+    "Building": (227, 26, 28),
+    "Land": (235, 214, 170),
+    "Road": (120, 120, 120),
+    "Vegetation": (51, 140, 60),
+    "Water": (38, 115, 200),
 }
 # NDVI above the first is vegetation, below the second is none; between them nobody knows.
 VEGETATION, NO_VEGETATION = 0.15, 0.05
@@ -46,23 +46,23 @@ WEB_MAP_PIXEL = 156543.03392804097
 UC_MERCED_PIXEL = 0.3048
 # Which classes the things that UC Merced lists can be; a ship or an airplane is none of them.
 THINGS = {
-    "airplane": "road land",
-    "bare-soil": "land",
-    "buildings": "building",
-    "cars": "road land",
-    "chaparral": "land vegetation",
-    "court": "road land vegetation",
-    "dock": "road land building",
-    "field": "land vegetation",
-    "grass": "vegetation",
-    "mobile-home": "building",
-    "pavement": "road land",
-    "sand": "land",
-    "sea": "water",
+    "airplane": "Road Land",
+    "bare-soil": "Land",
+    "buildings": "Building",
+    "cars": "Road Land",
+    "chaparral": "Land Vegetation",
+    "court": "Road Land Vegetation",
+    "dock": "Road Land Building",
+    "field": "Land Vegetation",
+    "grass": "Vegetation",
+    "mobile-home": "Building",
+    "pavement": "Road Land",
+    "sand": "Land",
+    "sea": "Water",
     "ship": "",
-    "tanks": "building",
-    "trees": "vegetation",
-    "water": "water",
+    "tanks": "Building",
+    "trees": "Vegetation",
+    "water": "Water",
 }
 
 
@@ -72,9 +72,14 @@ def main() -> None:
     parser.add_argument("imagery", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    write_sets(arguments.imagery, arguments.out)
+
+
+def write_sets(imagery: Path, out: Path) -> None:
+    """Write the scenes, labels and schemes of every set that is there."""
     for name, write in {"naip": naip, "buildings": buildings, "ucmerced": ucmerced}.items():
-        if (arguments.imagery / name).is_dir():
-            write(arguments.imagery / name, arguments.out / name)
+        if (imagery / name).is_dir():
+            write(imagery / name, out / name)
 
 
 def naip(folder: Path, out: Path) -> None:
@@ -82,9 +87,9 @@ def naip(folder: Path, out: Path) -> None:
 
     The two years of a place are one scene's name apart (``CITY_YEAR_N``), so split by city.
     """
-    labels = [["vegetation"], [name for name in CLASSES if name != "vegetation"]]
+    labels = [["Vegetation"], [name for name in CLASSES if name != "Vegetation"]]
     write_scheme(out, "naip", labels)
-    for path in tqdm(sorted(folder.glob("*/*.tif")), "naip", unit=" crops"):
+    for path in tqdm(sorted(folder.glob("*/*.tif")), "naip", unit=" crops", disable=None):
         with rasterio.open(path) as dataset:
             bands, place = dataset.read(), (dataset.crs, dataset.transform)
         red, infrared = bands[0].astype(np.float32), bands[3].astype(np.float32)
@@ -101,12 +106,12 @@ def buildings(folder: Path, out: Path) -> None:
     Scenes are ``PLACE_ZOOM_NUMBER``; each is a group of tiles that touch, and pixels between them
     hold no data.
     """
-    labels = [["building"], [name for name in CLASSES if name != "building"]]
+    labels = [["Building"], [name for name in CLASSES if name != "Building"]]
     write_scheme(out, "buildings", labels)
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         tiles = {tile_address(path): path for path in place.glob("images/*.tif")}
         groups = list(touching(tiles))
-        for number, group in enumerate(tqdm(groups, place.name, unit=" scenes")):
+        for number, group in enumerate(tqdm(groups, place.name, unit=" scenes", disable=None)):
             zoom, first_column, first_row = (min(tile[axis] for tile in group) for axis in range(3))
             columns = max(tile[1] for tile in group) - first_column + 1
             rows = max(tile[2] for tile in group) - first_row + 1
@@ -149,7 +154,7 @@ def ucmerced(folder: Path, out: Path) -> None:
     labels = sorted({tuple(v) for v in possible.values() if 0 < len(v) < len(CLASSES)})
     kinds = [list(label) for label in labels]
     write_scheme(out, "ucmerced", kinds)
-    for name, classes in tqdm(possible.items(), "ucmerced", unit=" crops"):
+    for name, classes in tqdm(possible.items(), "ucmerced", unit=" crops", disable=None):
         if classes not in kinds:
             continue  # nothing, or everything: it says nothing
         path = folder / name.rstrip("0123456789") / f"{name}.jpg"
