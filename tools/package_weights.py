@@ -16,9 +16,13 @@ from hrrsi.networks.weights_file import PACKAGED_FILES, PACKAGED_FOLDER
 from hrrsi.networks.weights_reading import load_model
 
 LICENCE = (
-    "Weights: MIT. Trained on 'Semantic segmentation of aerial imagery' of Dubai by Humans in the "
-    "Loop with the Mohammed Bin Rashid Space Centre (MBRSC), published as CC0; one derivative "
-    "says CC BY 4.0, so credit both."
+    "Weights: MIT. Trained on: NAIP (US public domain) as collected by Ventura et al. 2024, "
+    "urban-tree-detection-data, CC BY 4.0; OpenAerialMap imagery of its contributors, CC BY 4.0, "
+    "with outlines of OpenStreetMap contributors, ODbL; UC Merced Land Use (USGS, US public "
+    "domain; Yang and Newsam 2010), labels of Chaudhuri et al. 2018; 'Semantic segmentation of "
+    "aerial imagery' of Dubai by Humans in the Loop with the Mohammed Bin Rashid Space Centre "
+    "(MBRSC), published as CC0, one derivative CC BY 4.0. The default weights' encoder began with "
+    "EfficientNet-Lite's ImageNet weights, Apache-2.0."
 )
 
 

@@ -53,16 +53,16 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "naip": Source("naip", "*", 256, 0.28),
-    "dubai": Source("dubai", "*", 512, 0.30),
+    "naip": Source("naip", "*", 256, 0.34),
+    "dubai": Source("dubai", "*", 512, 0.26),
     "buildings_19": Source("buildings", "*_19_*", 512, 0.06),
     "buildings_20": Source("buildings", "*_20_*", 512, 0.10),
-    "buildings_21": Source("buildings", "*_21_*", 1024, 0.13),
-    "ucmerced": Source("ucmerced", "*", 256, 0.13),
+    "buildings_21": Source("buildings", "*_21_*", 1024, 0.12),
+    "ucmerced": Source("ucmerced", "*", 256, 0.12),
 }
 RECIPE = hrrsi.recipe_named(
     "default",
-    epochs=8,
+    epochs=6,
     batch=16,
     lr=0.001,
     weight_decay=0.02,
@@ -137,7 +137,7 @@ def train(datasets: Sequence[Path], model: str, out: Path, **options: object) ->
     """Train a network on all datasets, or go on where that was stopped."""
     shares = [source.share for source in SOURCES.values()]
     training = hrrsi.TrainOptions(
-        data=datasets, model=model, out=out, recipe=RECIPE, mix=shares, precision="bf16", **options
+        data=datasets, model=model, out=out, recipe=RECIPE, mix=shares, **options
     )
     return hrrsi.train(training, resume=True)
 

@@ -167,6 +167,11 @@ def run_warnings(options: RunOptions, images: int) -> list[str]:
         images: What there is to train on.
     """
     lines = []
+    if options.precision == "bf16" and chosen_precision("auto", options.device) != "bf16":
+        lines.append(
+            "`precision=bf16`: this device has no instructions for it, so steps can take many "
+            "times as long; give `precision=32`, or leave it to auto"
+        )
     if options.recipe.lr == 0:
         lines.append("`lr=0`: no step changes a weight")
     if options.recipe.batch > images:

@@ -16,6 +16,7 @@ import hrrsi.training.run  # noqa: F401 (takes what it imports before a test rep
 from hrrsi.cli import app
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
+from hrrsi.runs.options import run_warnings
 from hrrsi.training.options import (
     DEFAULT,
     PUBLISHED,
@@ -249,6 +250,16 @@ def test_another_recipe_brings_its_precision(
     config = write_config(tmp_path / "config.yaml", first.to_config())
     (again,) = asked("--config", config, *other)
     assert again.precision == expected
+
+
+@pytest.mark.parametrize(("has_bf16", "lines"), [(False, 1), (True, 0)])
+def test_bf16_where_the_device_emulates_it_is_warned_of(
+    has_bf16: bool, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrrsi.hardware.computes_in_bf16", lambda _: has_bf16)
+    warned = run_warnings(TrainOptions(Path("data"), precision="bf16"), 99)
+    assert len([line for line in warned if "`precision=bf16`" in line]) == lines
+    assert not run_warnings(TrainOptions(Path("data"), precision="32"), 99)
 
 
 def test_init_names_weights_of_the_package_and_brings_their_network(
