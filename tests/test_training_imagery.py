@@ -1,0 +1,91 @@
+"""Scenes and labels behind the packaged weights, as `tools/training_imagery.py` makes them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+from training_imagery import write_sets
+
+from hrrsi.labels.scheme import load_scheme
+
+WEB_MERCATOR_EDGE = 20037508.342789244
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def label_names(folder: Path, label: np.ndarray) -> list[str]:
+    """Return the name that the written scheme has for each value of a label, row by row."""
+    names = [each.name for each in load_scheme(folder / "scheme.yaml").all_labels]
+    return [names[value] if value != 255 else "ignored" for value in label.ravel()]
+
+
+def test_vegetation_is_what_the_near_infrared_says(tmp_path: Path) -> None:
+    bands = np.full((4, 1, 3), 100, np.uint8)
+    bands[3, 0] = [150, 115, 90]  # (nir - red) / (nir + red): 0.2, 0.07, -0.05
+    raw = tmp_path / "naip" / "city"
+    raw.mkdir(parents=True)
+    shape = {"count": 4, "height": 1, "width": 3, "dtype": "uint8"}
+    place = {"crs": "EPSG:26911", "transform": from_origin(0, 9, 0.6, 0.6)}
+    with rasterio.open(raw / "city_2020_1.tif", "w", **shape, **place) as dataset:
+        dataset.write(bands)
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "naip"
+    np.testing.assert_array_equal(read(out / "images" / "city_2020_1.tif"), bands[:3])
+    names = label_names(out, read(out / "labels" / "city_2020_1.tif"))
+    assert names == ["Vegetation", "ignored", "Building or Land or Road or Water"]
+
+
+def test_tiles_that_touch_are_one_scene_with_its_outlines(tmp_path: Path) -> None:
+    raw = tmp_path / "buildings" / "place"
+    (raw / "images").mkdir(parents=True)
+    (raw / "labels").mkdir()
+    zoom, row = 19, 2**18 - 1  # north of the equator
+    pixel = 2 * WEB_MERCATOR_EDGE / (256 * 2**zoom)
+    shape = {"count": 3, "height": 256, "width": 256, "dtype": "uint8"}
+    for column, grey in ((2**18, 50), (2**18 + 1, 70)):
+        left, top = (column - 2**18) * 256 * pixel, (2**18 - row) * 256 * pixel
+        place = {"crs": "EPSG:3857", "transform": from_origin(left, top, pixel, pixel)}
+        name = f"OAM-{column}-{row}-{zoom}"
+        with rasterio.open(raw / "images" / f"{name}.tif", "w", **shape, **place) as dataset:
+            dataset.write(np.full((3, 256, 256), grey, np.uint8))
+        features: list[dict[str, object]] = []
+        if grey == 70:  # its western half, in degrees; a degree is as long in both directions here
+            degrees = 180 / WEB_MERCATOR_EDGE
+            west, south = left * degrees, (top - 256 * pixel) * degrees
+            east, north = (left + 128 * pixel) * degrees, top * degrees
+            ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+            outline = {"type": "Polygon", "coordinates": [ring]}
+            features = [{"type": "Feature", "properties": {}, "geometry": outline}]
+        collection = {"type": "FeatureCollection", "features": features}
+        (raw / "labels" / f"{name}.geojson").write_text(json.dumps(collection))
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "buildings"
+    with rasterio.open(out / "images" / "place_19_000.tif") as dataset:
+        assert dataset.bounds == pytest.approx((0, 0, 512 * pixel, 256 * pixel), abs=1e-6)
+        image = dataset.read(1)
+    assert (image[:, :256] == 50).all()
+    assert (image[:, 256:] == 70).all()
+    names = np.array(label_names(out, read(out / "labels" / "place_19_000.tif"))).reshape(256, 512)
+    assert (names[:, 256:384] == "Building").all()
+    assert (np.delete(names, np.s_[256:384], 1) == "Land or Road or Vegetation or Water").all()
+
+
+def test_crops_are_what_their_list_of_things_can_be(tmp_path: Path) -> None:
+    raw = tmp_path / "ucmerced"
+    (raw / "beach").mkdir(parents=True)
+    table = "IMAGE\tsand\tsea\tairplane\nbeach00\t1\t1\t0\nbeach01\t0\t1\t0\nbeach02\t0\t0\t0\n"
+    (raw / "multilabels.tsv").write_text(table)
+    for number in range(3):
+        Image.new("RGB", (4, 4)).save(raw / "beach" / f"beach0{number}.jpg")
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "ucmerced"
+    assert set(label_names(out, read(out / "labels" / "beach00.tif"))) == {"Land or Water"}
+    assert set(label_names(out, read(out / "labels" / "beach01.tif"))) == {"Water"}
+    assert not (out / "labels" / "beach02.tif").exists()  # it says nothing
