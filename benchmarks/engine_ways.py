@@ -27,8 +27,7 @@ from hrrsi.graphs.graph import PRECISE, Graph, Map
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores
 from hrrsi.networks.segmentation import UED
-from hrrsi.prediction.engines import openvino_engine
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import graph_engines, open_engine
 from hrrsi.prediction.options import EngineOptions
 
 SIZE = 512
@@ -183,7 +182,7 @@ PATCHES: dict[str, Callable[[], Any]] = {
     ),
     "logits resized": replaced(Graph, "output", resized_output),
     "ghost halves in one map": replaced(segmentation, "_ghost_module", ghost_module_in_one),
-    "all of it in bf16": replaced(openvino_engine, "PRECISE", "no such name"),
+    "all of it in bf16": replaced(graph_engines, "PRECISE", "no such name"),
 }
 
 

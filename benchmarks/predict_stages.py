@@ -25,10 +25,10 @@ from predict_speed import read_texture, write_scene
 from prettytable import PrettyTable
 
 from hrrsi.networks.weights_file import packaged_weights
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.prediction.window_reader import read_window
+from hrrsi.prediction.sliding_window import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import window_grid
@@ -36,9 +36,9 @@ from hrrsi.scenes.windows import window_grid
 WINDOW = 512
 FIRST_WINDOW = """
 import sys
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.prediction.window_reader import read_window
+from hrrsi.prediction.sliding_window import read_window
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window

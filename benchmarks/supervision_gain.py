@@ -31,7 +31,7 @@ from hrrsi.evaluation.scene_evaluation import evaluate_scenes
 from hrrsi.evaluation.scores import named_scores
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.profiling.operations import profile_model
 

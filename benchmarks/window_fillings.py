@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from hrrsi.prediction.window_reader import mirror_filled
+from hrrsi.prediction.sliding_window import mirror_filled
 
 Pixels = npt.NDArray[np.float32]  # (bands, height, width) in the file's values
 Mask = npt.NDArray[np.bool_]  # (height, width), True where there is data

@@ -34,8 +34,8 @@ from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_ma
 from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.engines.opening import open_engine
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import SceneWarning, require_height_as_trained
 from hrrsi.progress import progress

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hrrsi.classes import class_palette
 from hrrsi.errors import InputError
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips

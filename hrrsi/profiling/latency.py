@@ -20,7 +20,7 @@ import numpy as np
 from hrrsi.errors import DeviceError
 from hrrsi.hardware import available_cores
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.profiling.figures import PUBLISHED_CLASSES, PUBLISHED_SIZE, Latency
 from hrrsi.quantities import counted

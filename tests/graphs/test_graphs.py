@@ -17,7 +17,7 @@ from hrrsi.networks.model_meta import normalisation
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_weights
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 
 

@@ -27,7 +27,7 @@ from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.tiling.dataset import TiledDataset
 

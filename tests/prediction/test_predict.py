@@ -23,7 +23,7 @@ from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
-from hrrsi.prediction.engines.opening import open_engine
+from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_checks import ResolutionWarning
@@ -152,7 +152,7 @@ def test_an_overlap_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
 MEMORY = """
 import sys
 import numpy as np
-from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.predict import predict
 

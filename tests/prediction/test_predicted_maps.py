@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 
 Run = Callable[..., Any]
 

@@ -15,8 +15,8 @@ from samples.naive_prediction import naive_labels
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.prediction.engines.opening import open_engine
-from hrrsi.prediction.engines.openvino_engine import OpenVinoEngine
+from hrrsi.prediction.engines import open_engine
+from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrrsi.prediction.window_reader import mirror_filled
+from hrrsi.prediction.sliding_window import mirror_filled
 
 
 def naive_fill(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import sys
 from collections import OrderedDict
 from typing import Any
 
-_ENGINE = "hrrsi.prediction.engines.openvino_engine"
+_ENGINE = "hrrsi.prediction.engines.graph_engines"
 _MOST = 16  # each holds the weights, and the maps of a window for each thread
 _compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from hrrsi.prediction.window_reader import mirror_filled
+from hrrsi.prediction.sliding_window import mirror_filled
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
