@@ -29,7 +29,7 @@ from hrrsi.evaluation.options import (
     is_weights_file,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions
-from hrrsi.report.outputs import ReportOutputs
+from hrrsi.report import ReportOutputs
 
 _MAPS = "Maps that are there (with --scheme)"
 _SCENES = "Whole scenes (with --scheme)"

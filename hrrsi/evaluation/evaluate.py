@@ -28,10 +28,14 @@ from hrrsi.evaluation.options import (
     is_weights_file,
     named_protocol,
 )
-from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_maps
-from hrrsi.evaluation.scene_evaluation import evaluate_scenes, scene_pixels
+from hrrsi.evaluation.weights_evaluation import (
+    default_split,
+    evaluate_dataset,
+    evaluate_scenes,
+    scene_pixels,
+)
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.prediction.engines import open_engine

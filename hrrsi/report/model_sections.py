@@ -14,8 +14,7 @@ from hrrsi.errors import DependencyError
 from hrrsi.evaluation.intervals import FEWEST_BLOCKS
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
-from hrrsi.report.charts import Chart, Series, even_axis, line_chart, percent_axis
-from hrrsi.report.figures import NONE, percent
+from hrrsi.report.figures import NONE, Chart, Series, even_axis, line_chart, percent, percent_axis
 from hrrsi.report.scene_views import SceneView
 from hrrsi.report.sentences import blocks_text, partial_text, source_sentence, unscored_text
 from hrrsi.runs.options import METRICS

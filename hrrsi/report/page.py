@@ -28,9 +28,16 @@ from hrrsi.report.model_sections import (
     training_charts,
     training_rows,
 )
-from hrrsi.report.quality_sections import area_tables, borders, confidence
 from hrrsi.report.scene_views import SceneViewCollector
-from hrrsi.report.score_sections import classes_table, confusion_table, headline, protocol_grids
+from hrrsi.report.score_sections import (
+    area_tables,
+    borders,
+    classes_table,
+    confidence,
+    confusion_table,
+    headline,
+    protocol_grids,
+)
 from hrrsi.report.sentences import (
     left_out_warning,
     printable,

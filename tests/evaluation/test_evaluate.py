@@ -9,7 +9,7 @@ from samples.evaluated_data import CLASSES, predicted, scored, write_weights
 import hrrsi
 from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.evaluate import EvaluationWarning
-from hrrsi.report.outputs import ReportOutputs
+from hrrsi.report import ReportOutputs
 from hrrsi.report.plain_data import comparison_data, evaluation_data
 from hrrsi.report.scene_views import SceneViewCollector
 
