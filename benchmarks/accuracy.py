@@ -21,8 +21,8 @@ from prettytable import PrettyTable
 from training_runs import finished_rows, summary, train
 
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.profiling.latency import model_latency
 from hrrsi.profiling.operations import profile_model
+from hrrsi.profiling.profile import model_latency
 from hrrsi.tiling.dataset import TiledDataset
 
 OWN = ("ued", "ued_bes", "ued_bes_sfm")

@@ -29,9 +29,8 @@ from prettytable import PrettyTable
 
 from hrrsi.hardware import chosen_device
 from hrrsi.pretraining.batches import training_batches
-from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.images import ImageFolders, image_folders
-from hrrsi.pretraining.options import Loader, PretrainOptions, PretrainRecipe
+from hrrsi.pretraining.options import Loader, PretrainOptions, PretrainRecipe, has_dali
 
 REPOSITORY = Path(__file__).parent.parent
 LOADERS: tuple[Loader, ...] = ("torchvision", "dali")

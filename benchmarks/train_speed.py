@@ -28,8 +28,7 @@ from prettytable import PrettyTable
 from hrrsi.hardware import chosen_device
 from hrrsi.runs.options import Precision
 from hrrsi.runs.steps import NetworkPrecision, keep_freed_memory
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.losses import batch_losses, candidate_table, edge_target, label_weights

@@ -11,10 +11,11 @@ from typing import Any
 
 from hrrsi.errors import InputError
 from hrrsi.extras import requiring
+from hrrsi.files import read_yaml
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.maps.rasters import read_class_raster
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta, hardware_text, score_lines, training_lines
 from hrrsi.networks.weights_file import (
     encoder_of,
     is_packaged_name,
@@ -25,13 +26,11 @@ from hrrsi.networks.weights_file import (
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
-from hrrsi.runs.training_lines import hardware_text, score_lines, training_lines
 from hrrsi.scenes.bands import alpha_bands
 from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
-from hrrsi.yaml_file import read_yaml
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)

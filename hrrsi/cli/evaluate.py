@@ -10,15 +10,17 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hrrsi.cli.messages import in_flags, print_default_weights, scene_warnings_in_one_line
-from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
     OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
+    Flag,
+    Flags,
     Quiet,
     Weights,
     names,
+    takes_option_classes,
 )
 from hrrsi.errors import OptionError
 from hrrsi.evaluation.options import (

@@ -1,11 +1,22 @@
-"""Options that several subcommands share, so that they mean the same everywhere."""
+"""Options of commands: option classes as flags, and those that several subcommands share.
 
+A command takes whole option classes: their fields become flags, their defaults defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from hrrsi.cli.option_classes import Flag, Flags
+from hrrsi.cli.messages import in_flags
+from hrrsi.errors import OptionError
 
 NETWORK_PANEL = "Windows and network"
 
@@ -26,6 +37,144 @@ Weights = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field of an option class is given on the command line.
+
+    Attributes:
+        option: What ``typer.Option`` returned for it.
+        kind: The type that the flag takes, where it is not the field's, e.g. `str` for a list of
+            numbers separated by commas.
+        value: Makes the field's value of what was given, where that isn't it yet.
+        is_usage: Whether a value that the class refuses is wrong usage (exit code 2), as one that
+            typer refuses.
+        default: The flag's default, where it is not the field's.
+    """
+
+    option: Any
+    kind: Any = None
+    value: Callable[[Any], Any] | None = None
+    is_usage: bool = False
+    default: Any = None
+
+
+Flags = Mapping[str, Flag]
+
+
+@dataclass(frozen=True)
+class FieldValues:
+    """Asks for values of fields of an option class, by their names, instead of an instance.
+
+    For classes that a command can only make of more than its flags.
+
+    Attributes:
+        kind: The class.
+        flags: How its fields are given.
+        only_given: Whether values that are not given are left out, where they would be defaults.
+    """
+
+    kind: type
+    flags: Flags
+    only_given: bool = False
+
+
+def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command whose option classes are given flag by flag.
+
+    A parameter annotated ``Annotated[OptionClass, FLAGS]``, of a frozen dataclass and a mapping
+    from names of its fields to `Flag`, becomes as many parameters as the mapping has; the command
+    gets an instance made of them. Fields that the mapping lacks, and flags that are not given,
+    keep the class' default. A parameter annotated ``Annotated[dict[str, Any], FieldValues(...)]``
+    likewise gets the values of the fields.
+
+    Args:
+        command: A function for typer, which may have other parameters too.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    classes: dict[str, tuple[type, Flags]] = {}
+    fields: dict[str, FieldValues] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        hint = hints[parameter.name]
+        request = next((m for m in get_args(hint)[1:] if isinstance(m, FieldValues)), None)
+        if request is not None:
+            fields[parameter.name] = request
+            flagged = _fields_as_parameters(request.kind, request.flags)
+            parameters += map(_optional, flagged) if request.only_given else flagged
+            continue
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if not dataclasses.is_dataclass(kind):
+            parameters.append(parameter.replace(annotation=hint))
+            continue
+        assert isinstance(kind, type)
+        flags = get_args(hint)[1]
+        classes[parameter.name] = kind, flags
+        parameters += _fields_as_parameters(kind, flags)
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+
+    @wraps(command)
+    def with_classes(**arguments: Any) -> Any:
+        for name, (kind, flags) in classes.items():
+            values = {field: arguments.pop(field) for field in flags}
+            arguments[name] = _instance(kind, flags, values)
+        for name, request in fields.items():
+            values = {field: arguments.pop(field) for field in request.flags}
+            lists = {f.name for f in dataclasses.fields(request.kind) if f.default == ()}
+            arguments[name] = {
+                field: _converted(request.flags[field], value)
+                for field, value in values.items()
+                if value is not None or not (request.only_given or field in lists)
+            }
+        return command(**arguments)
+
+    # what typer reads; functions have no such attribute to mypy
+    with_classes.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    with_classes.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    del with_classes.__wrapped__  # typer would look through it at the command's own parameters
+    return with_classes
+
+
+def _fields_as_parameters(kind: type, flags: Flags) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    parameters = []
+    for name, flag in flags.items():
+        default = fields[name].default if flag.default is None else flag.default
+        if default == ():
+            default = None  # a flag that can be given several times, or a list in one text
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+                annotation=Annotated[flag.kind or hints[name], flag.option],
+            )
+        )
+    return parameters
+
+
+def _optional(parameter: inspect.Parameter) -> inspect.Parameter:
+    kind, *options = get_args(parameter.annotation)
+    return parameter.replace(default=None, annotation=Annotated[kind | None, *options])
+
+
+def _converted(flag: Flag, value: Any) -> Any:
+    return value if value is None or flag.value is None else flag.value(value)
+
+
+def _instance(kind: type, flags: Flags, values: Mapping[str, Any]) -> Any:
+    fields = {k: _converted(flags[k], value) for k, value in values.items() if value is not None}
+    try:
+        return kind(**fields)
+    except OptionError as error:
+        flag = flags.get(error.parameter or "")
+        if flag is None or not flag.is_usage:
+            raise
+        raise typer.BadParameter(
+            in_flags(error.what), param_hint=in_flags(str(error.where))
+        ) from error
 
 
 def names(text: str | None) -> list[str]:

@@ -13,15 +13,17 @@ from hrrsi.cli.messages import (
     print_default_weights,
     scene_warnings_in_one_line,
 )
-from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
     NETWORK_PANEL,
     OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
+    Flag,
+    Flags,
     Quiet,
     Weights,
+    takes_option_classes,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 

@@ -8,8 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from hrrsi.cli.messages import in_flags, print_line, print_warning
-from hrrsi.cli.option_classes import FieldValues, Flag, Flags, takes_option_classes
-from hrrsi.cli.options import DRY_RUN_HELP, Overwrite, Quiet
+from hrrsi.cli.options import (
+    DRY_RUN_HELP,
+    FieldValues,
+    Flag,
+    Flags,
+    Overwrite,
+    Quiet,
+    takes_option_classes,
+)
 from hrrsi.cli.training_options import (
     CONFIG_HELP,
     HARDWARE_PANEL,

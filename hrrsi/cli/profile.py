@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
-from hrrsi.cli.options import ENGINE_FLAGS, Quiet
+from hrrsi.cli.options import ENGINE_FLAGS, Flag, Flags, Quiet, takes_option_classes
 from hrrsi.profiling.figures import ProfileOptions
 
 _FLAGS: Flags = {

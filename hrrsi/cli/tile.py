@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hrrsi.cli.messages import in_flags
-from hrrsi.cli.option_classes import Flag, Flags, takes_option_classes
-from hrrsi.cli.options import READING_FLAGS, Overwrite, Quiet, names
+from hrrsi.cli.options import (
+    READING_FLAGS,
+    Flag,
+    Flags,
+    Overwrite,
+    Quiet,
+    names,
+    takes_option_classes,
+)
 from hrrsi.tiling.options import TileOptions
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hrrsi.cli.option_classes import Flag, Flags
-from hrrsi.cli.options import DEVICE_HELP, names
+from hrrsi.cli.options import DEVICE_HELP, Flag, Flags, names
 from hrrsi.errors import HrrsiError, InputError
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import (
@@ -45,7 +44,7 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
         InputError: It can't be read, names an option twice or one that the command does not have,
             or holds a value that an option does not take.
     """
-    from hrrsi.yaml_file import read_yaml
+    from hrrsi.files import read_yaml
 
     options: dict[str, Any] = {
         str(p.name): p for p in ctx.command.params if p.name not in ("config", "help")

@@ -33,8 +33,14 @@ from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import open_scene_windows
 from hrrsi.scenes.windows import Window
-from hrrsi.tiling.dataset import DESCRIPTION, TILE_AGAIN, DatasetDescription, TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import (
+    DESCRIPTION,
+    TILE_AGAIN,
+    DatasetDescription,
+    TiledDataset,
+    read_image,
+    read_label,
+)
 
 
 @bounded_block_cache()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
-from hrrsi.yaml_file import read_yaml
+from hrrsi.files import read_yaml
 
 VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 

@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from hrrsi.errors import InputError, OptionError
+from hrrsi.files import read_yaml
 from hrrsi.labels.labelled_scenes import natural_key
 from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
 from hrrsi.quantities import names_text
-from hrrsi.yaml_file import read_yaml
 
 NO_LABELS = "no labels"  # the name of a split of scenes that have none
 

@@ -1,10 +1,11 @@
 """What a pre-training run can be told."""
 
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hrrsi.errors import OptionError
+from hrrsi.errors import DependencyError, OptionError
 from hrrsi.extras import requiring
 from hrrsi.runs.options import (
     Precision,
@@ -114,10 +115,6 @@ class PretrainOptions:
                 fix=f"give {' or '.join(get_args(Loader))}",
             )
         if self.loader == "auto":
-            # torch, which it imports, takes seconds to import
-            with requiring("train", "pre-training"):
-                from hrrsi.pretraining.dali_batches import has_dali
-
             object.__setattr__(self, "loader", "dali" if has_dali() else "torchvision")
         with requiring("train", "pre-training"):
             precision = chosen_precision(self.precision, self.device)
@@ -158,3 +155,31 @@ def learning_rate_share(step: int, steps: int) -> float:
         steps: Steps of the whole run.
     """
     return float(0.1 ** sum(4 * step >= quarter * steps for quarter in (1, 2, 3)))
+
+
+def require_dali() -> None:
+    """Raise unless DALI is installed.
+
+    Raises:
+        DependencyError: It is not, or does not run here.
+    """
+    try:
+        imported_dali()
+    except ImportError as error:
+        missing = DependencyError(f"NVIDIA DALI can't be imported ({error})", extra="dali")
+        hint = "or give `loader=torchvision`"
+        raise missing.at("`loader=dali`").with_note(hint) from error
+
+
+def has_dali() -> bool:
+    """Return whether DALI is installed and runs here."""
+    try:
+        require_dali()
+    except DependencyError:
+        return False
+    return True
+
+
+def imported_dali() -> Any:
+    """Return DALI, an extra, whose hints know little of what it has."""
+    return import_module("nvidia.dali")

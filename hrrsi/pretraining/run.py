@@ -24,7 +24,7 @@ from hrrsi.pretraining.images import (
     image_digest,
     image_folders,
 )
-from hrrsi.pretraining.options import PretrainOptions
+from hrrsi.pretraining.options import PretrainOptions, require_dali
 from hrrsi.runs.options import CHECKPOINT_SECONDS, CONFIG, LAST_CHECKPOINT, run_warnings
 
 if TYPE_CHECKING:
@@ -93,9 +93,14 @@ def pretrain(
     from hrrsi.pretraining.batches import training_batches, validation_batches
     from hrrsi.pretraining.classification import ClassifierTraining
     from hrrsi.pretraining.record import PretrainRecord
-    from hrrsi.runs.checkpoints import checkpoint_position
     from hrrsi.runs.environment import run_environment, write_environment
-    from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
+    from hrrsi.runs.folder import (
+        checkpoint_position,
+        held_folder,
+        start_folder,
+        starting_checkpoint,
+        starting_line,
+    )
     from hrrsi.runs.loop import fit
     from hrrsi.runs.processes import run_processes
 
@@ -182,8 +187,6 @@ def check_pretraining(
     processes = run_processes(options)
     check_precision(options)
     if options.loader == "dali":
-        from hrrsi.pretraining.dali_batches import require_dali
-
         require_dali()
     folders = image_folders(options.data, quiet=quiet)
     images = len(folders.splits["train"])

@@ -77,7 +77,7 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         HrrsiError: Not a weights file, or the memory does not hold the network.
     """
     from hrrsi.file_info import info
-    from hrrsi.profiling.latency import weights_latency
+    from hrrsi.profiling.profile import weights_latency
 
     size, costs = 512, []
     try:

@@ -29,10 +29,9 @@ from typing import Any
 
 from hrrsi import __version__
 from hrrsi.errors import InputError
-from hrrsi.files import content_digest, replacing
+from hrrsi.files import content_digest, dump_yaml, read_yaml, replacing
 from hrrsi.hardware import available_cores
 from hrrsi.runs.options import ENVIRONMENT, RunOptions, folders_text
-from hrrsi.yaml_file import dump_yaml, read_yaml
 
 _LIBRARIES = (
     *("torch", "torchvision", "timm", "lightning", "numpy", "imaug", "opencv-python-headless"),

@@ -19,15 +19,15 @@ import torch
 import torch.distributed as dist
 
 from hrrsi.errors import HrrsiError
-from hrrsi.runs.checkpoints import (
+from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
+from hrrsi.runs.folder import (
     Position,
     checkpoint_position,
     random_state,
+    replaced_run,
     set_random_state,
     write_checkpoint,
 )
-from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
-from hrrsi.runs.folder import replaced_run
 from hrrsi.runs.options import LAST_CHECKPOINT, RunOptions
 from hrrsi.runs.processes import (
     FlagExchange,

@@ -18,9 +18,8 @@ from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
 from hrrsi.scenes.value_scale import nominal_scale
 from hrrsi.scenes.windows import Window, window_grid
-from hrrsi.tiling.dataset import band_names
+from hrrsi.tiling.dataset import band_names, patch_format
 from hrrsi.tiling.options import TileOptions
-from hrrsi.tiling.patch_files import patch_format
 from hrrsi.tiling.result import overlap_notes, planned_table, split_notes
 from hrrsi.tiling.scene_overlap import Footprint, footprint, overlaps_by_georeference
 from hrrsi.tiling.scene_rows import SceneRows, Tiling, patch_area

@@ -19,8 +19,8 @@ from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.windows import Window, window_grid
+from hrrsi.tiling.dataset import Georeference, PatchFormat, image_bytes, label_bytes
 from hrrsi.tiling.options import TileOptions
-from hrrsi.tiling.patch_files import Georeference, PatchFormat, image_bytes, label_bytes
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
 if TYPE_CHECKING:

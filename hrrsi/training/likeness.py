@@ -13,8 +13,7 @@ from hrrsi.scenes.likeness import (
     patch_squares,
     square_numbers,
 )
-from hrrsi.tiling.dataset import Patch, TiledDataset
-from hrrsi.tiling.patch_files import read_image
+from hrrsi.tiling.dataset import Patch, TiledDataset, read_image
 
 _MISSING_SHARE = 0.02
 

@@ -170,9 +170,14 @@ def train(
             what went wrong.
     """
     # what only training needs, and what takes seconds to import
-    from hrrsi.runs.checkpoints import checkpoint_position
     from hrrsi.runs.environment import write_environment
-    from hrrsi.runs.folder import held_folder, start_folder, starting_checkpoint, starting_line
+    from hrrsi.runs.folder import (
+        checkpoint_position,
+        held_folder,
+        start_folder,
+        starting_checkpoint,
+        starting_line,
+    )
     from hrrsi.runs.loop import fit
     from hrrsi.runs.processes import run_processes
     from hrrsi.training.distillation import run_teachers

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset, read_image, read_label
 from hrrsi.training.dataset_union import DatasetUnion, band_gains
 from hrrsi.training.options import TrainOptions
 

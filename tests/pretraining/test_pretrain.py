@@ -33,9 +33,8 @@ from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
 from hrrsi.pretraining.classification import classifier
-from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.images import image_folders
-from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
+from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, has_dali, learning_rate_share
 from hrrsi.pretraining.record import PretrainRecord, write_pretraining_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
 

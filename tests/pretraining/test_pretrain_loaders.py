@@ -17,12 +17,10 @@ from samples.class_folders import CLASSES, make_class_folders
 from torchvision.transforms import v2
 
 from hrrsi.errors import HrrsiError
-from hrrsi.pretraining import dali_batches
 from hrrsi.pretraining.batches import seen_part, training_batches, validation_batches
-from hrrsi.pretraining.dali_batches import has_dali
 from hrrsi.pretraining.epoch_images import EpochShares, ImageBatch, training_view, validation_view
 from hrrsi.pretraining.images import CorruptImage, image_folders, image_header
-from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
+from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, has_dali
 
 CPU = torch.device("cpu")
 DALI = pytest.param(
@@ -366,7 +364,7 @@ def test_dali_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.M
     import sys
 
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
-    assert not dali_batches.has_dali()
+    assert not has_dali()
     with pytest.raises(HrrsiError, match=r"pip install 'hrrsi\[dali\]'"):
         trained_on(folder, "dali")
 

@@ -19,7 +19,6 @@ from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import Comparison
 from hrrsi.networks.weights_file import packaged_weights
-from hrrsi.profiling import latency
 from hrrsi.profiling.figures import Latency
 from hrrsi.report import page
 from hrrsi.report.figures import points_cell
@@ -240,7 +239,7 @@ def test_names_are_the_shortest_that_tell_maps_apart(maps: list, names: list[str
 @pytest.mark.long
 def test_the_latency_of_the_model_card_is_not_taken_for_that_of_the_scores(monkeypatch) -> None:
     measured = Latency("1 thread", "onnx, precision bf16", 1, 14.0, 18.7, 1)
-    monkeypatch.setattr(latency, "weights_latency", lambda path, size: measured)
+    monkeypatch.setattr("hrrsi.profiling.profile.weights_latency", lambda path, size: measured)
     card = dict(model_card(packaged_weights()))
     assert "latency" not in card
     assert "precision bf16, 1 thread), measured with this page" in card["latency of hrrsi predict"]

@@ -31,17 +31,16 @@ from typer.testing import CliRunner, Result
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.model_meta import hardware_text
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.runs import loop
 from hrrsi.runs import progress as epoch_progress
-from hrrsi.runs.checkpoints import Position, write_checkpoint
 from hrrsi.runs.environment import hardware
+from hrrsi.runs.folder import Position, write_checkpoint
 from hrrsi.runs.progress import EpochProgress
 from hrrsi.runs.record import CurvePanels
 from hrrsi.runs.task import EpochBatches
-from hrrsi.runs.training_lines import hardware_text
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.options import RECIPE_FIELDS, TrainOptions
 from hrrsi.training.record import RunRecord, write_curves
 from hrrsi.training.run import dataset_digest

@@ -22,8 +22,7 @@ from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.runs.processes import run_processes
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_label
+from hrrsi.tiling.dataset import TiledDataset, read_label
 from hrrsi.training.initial_weights import convert_sync_batchnorm, first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.patch_batches import training_batches, validation_batches

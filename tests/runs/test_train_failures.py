@@ -23,8 +23,7 @@ from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.runs.failures import run_error
 from hrrsi.runs.options import LAST_CHECKPOINT
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training import run_data
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import MovingAverage, SegmentationTraining, decay_at

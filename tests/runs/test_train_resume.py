@@ -21,8 +21,7 @@ from torch import nn
 
 from hrrsi.errors import HrrsiError
 from hrrsi.runs import loop
-from hrrsi.runs.checkpoints import FORMAT, Position, write_checkpoint
-from hrrsi.runs.folder import check_folder
+from hrrsi.runs.folder import FORMAT, Position, check_folder, write_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.training import initial_weights as first_network
 from hrrsi.training.options import TrainOptions

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from hrrsi.tiling.dataset import DatasetDescription
-from hrrsi.tiling.patch_files import image_bytes, label_bytes, patch_format
+from hrrsi.tiling.dataset import DatasetDescription, image_bytes, label_bytes, patch_format
 
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200)]
 

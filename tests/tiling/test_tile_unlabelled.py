@@ -12,8 +12,7 @@ from typer.testing import CliRunner, Result
 from hrrsi.cli import app
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.labels.splits import scene_split
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 
 SCHEME = """
 name: town

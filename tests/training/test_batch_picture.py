@@ -19,8 +19,13 @@ from samples.picture_panels import (
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
-from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
-from hrrsi.tiling.patch_files import image_bytes, label_bytes, patch_format
+from hrrsi.tiling.dataset import (
+    DatasetDescription,
+    TiledDataset,
+    image_bytes,
+    label_bytes,
+    patch_format,
+)
 from hrrsi.training.options import PUBLISHED, TrainOptions, recipe_named
 from hrrsi.training.patch_pictures import (
     natural_colours,

@@ -15,8 +15,7 @@ from samples.training_runs import quick, quietly, weights_of
 from torch import nn
 
 from hrrsi.runs.options import LAST_CHECKPOINT
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.initial_weights import first_network, keep_strided_depthwise_single
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions

@@ -10,8 +10,7 @@ from samples.training_runs import quick
 
 from hrrsi.errors import HrrsiError, InputError, OptionError
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.module import defined_mean, scores_of_shown_classes
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import patch_weights, training_batches, validation_batches

@@ -22,7 +22,7 @@ from hrrsi.cli import app
 from hrrsi.errors import InputError
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.runs import loop
-from hrrsi.runs.checkpoints import write_checkpoint
+from hrrsi.runs.folder import write_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.runs.record import tagged
 from hrrsi.training.options import TrainOptions

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.tiling.patch_files import read_image, read_label
+from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.patch_batches import validation_batches
