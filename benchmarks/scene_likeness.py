@@ -25,7 +25,7 @@ from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import estimated_scale, scene_sample
 from hrrsi.scenes.window_source import nearest_resolution, open_scene_windows
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.likeness import training_likeness
+from hrrsi.training.run_data import training_likeness
 
 
 def rasters(place: str) -> list[str]:

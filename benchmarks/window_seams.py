@@ -39,7 +39,7 @@ from seam_statistic import (
 from hrrsi.classes import IGNORE_INDEX, class_palette
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.scenes.bands import NO_DATA_COLOUR
+from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 

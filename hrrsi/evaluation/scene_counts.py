@@ -14,7 +14,7 @@ from hrrsi.evaluation.class_borders import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
 from hrrsi.evaluation.options import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix, shares
-from hrrsi.maps.areas import ClassAreas
+from hrrsi.maps.rasters import ClassAreas
 
 Candidates = Sequence[Sequence[int]] | None
 

@@ -13,10 +13,9 @@ from rasterio.enums import Resampling
 
 from hrrsi.classes import class_palette
 from hrrsi.files import replacing
-from hrrsi.maps.areas import MapSummary
-from hrrsi.maps.rasters import TAG
+from hrrsi.maps.rasters import TAG, MapSummary
 from hrrsi.quantities import area_text
-from hrrsi.scenes.bands import NO_DATA_COLOUR, scene_picture, text_font
+from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels

@@ -21,7 +21,7 @@ from rasterio.features import rasterize
 
 from hrrsi.errors import InputError
 from hrrsi.files import replacing
-from hrrsi.maps.regions.components import Integers, Labels, even_strips
+from hrrsi.maps.components import Integers, Labels, even_strips
 from hrrsi.quantities import area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.polygons import scene_polygons

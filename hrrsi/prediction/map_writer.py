@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from hrrsi import __version__
 from hrrsi.errors import OutputExistsError
 from hrrsi.files import content_digest
-from hrrsi.maps.areas import MapSummary, map_areas
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import PartialMap, partial_map_folder
 from hrrsi.maps.rasters import (
+    MapSummary,
+    map_areas,
     map_strips,
     read_class_raster,
     run_of,
@@ -23,7 +24,7 @@ from hrrsi.maps.rasters import (
     write_confidence_raster,
     write_probability_raster,
 )
-from hrrsi.maps.regions.sieve import sieved_strips, smallest_component
+from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -177,7 +178,7 @@ class MapWriter:
 
     def _write_polygons(self, scene: Scene, files: Outputs, path: Path) -> None:
         # GDAL's vector drivers, seldom asked for
-        from hrrsi.maps.regions.polygons import write_class_polygons
+        from hrrsi.maps.class_polygons import write_class_polygons
 
         with progress("polygons", scene.height, " rows", enabled=self._show_progress) as bar:
             write_class_polygons(

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrrsi.errors import InputError
-from hrrsi.maps.areas import MapSummary
 from hrrsi.maps.outputs import Outputs
-from hrrsi.maps.rasters import is_product
+from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.scenes.height_files import RASTER_SUFFIXES

@@ -25,7 +25,7 @@ class MapOptions:
 
     Attributes:
         bands: The 1-based bands to read; None: those that the weights were trained on, which may
-            be all but alpha (`hrrsi.scenes.bands.chosen_bands` says when).
+            be all but alpha (`hrrsi.scenes.pixel_reader.chosen_bands` says when).
         nodata: A value that marks pixels without data, beside what the file declares.
         scale: The rasters' value that counts as full brightness, above 0; None: what they declare,
             else the weights' own, or an estimate where their type differs from the one that the

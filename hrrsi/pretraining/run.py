@@ -30,8 +30,8 @@ from hrrsi.runs.options import CHECKPOINT_SECONDS, CONFIG, LAST_CHECKPOINT, run_
 if TYPE_CHECKING:
     import torch
 
-    from hrrsi.runs.plan import RunPlan
     from hrrsi.runs.processes import Processes
+    from hrrsi.runs.steps import RunPlan
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def pretrain(
         starting_line,
     )
     from hrrsi.runs.loop import fit
-    from hrrsi.runs.processes import run_processes
+    from hrrsi.runs.processes import run_processes, say_nothing
 
     processes = run_processes(options)
     quiet = quiet or not processes.is_first
@@ -112,7 +112,7 @@ def pretrain(
         for warning in run_warnings(options, len(splits["train"])):
             warn(warning)
     else:
-        report = _say_nothing
+        report = say_nothing
     with (
         held_folder(options, processes, resume=resume, overwrite=overwrite),
         silent_pillow(),
@@ -241,10 +241,6 @@ def silent_pillow() -> Iterator[None]:
         yield
 
 
-def _say_nothing(_line: str) -> None:
-    """Report nothing."""
-
-
 _FILES = (CONFIG, LAST_CHECKPOINT, ENCODER_WEIGHTS, "metrics.csv", "curves.png", "environment.yaml")
 _QUARTERS = (1, 0.1, 0.01, 0.001)
 
@@ -270,8 +266,8 @@ def planned_pretraining(
     from hrrsi.pretraining.batches import training_batches, validation_batches
     from hrrsi.pretraining.classification import ClassifierTraining
     from hrrsi.runs.folder import present_run_notes
-    from hrrsi.runs.plan import RunPlan, tried
     from hrrsi.runs.processes import run_processes
+    from hrrsi.runs.steps import RunPlan, tried
 
     folders, network = check_pretraining(options, resume=resume, overwrite=not resume)
     images, recipe = len(folders.splits["train"]), options.recipe

@@ -20,8 +20,8 @@ from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.prediction.mapped_scene import scene_files
 from hrrsi.quantities import counted_names
-from hrrsi.scenes.bands import scene_picture
 from hrrsi.scenes.georeference import is_same_grid
+from hrrsi.scenes.pixel_reader import scene_picture
 from hrrsi.scenes.raster_opening import open_raster
 
 NO_CLASS_COLOUR = (43, 48, 54)

@@ -121,6 +121,10 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def say_nothing(_line: str) -> None:
+    """Report nothing, as all processes but the first do."""
+
+
 def world_size() -> int:
     """Return how many processes work together, 1 before they have met."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

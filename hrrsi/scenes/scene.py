@@ -23,14 +23,13 @@ from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.bands import chosen_bands, colour_bands
 from hrrsi.scenes.georeference import (
     ground_resolution,
     has_transform,
     is_same_grid,
     map_coordinates,
 )
-from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
+from hrrsi.scenes.pixel_reader import PixelReader, chosen_bands, colour_bands, open_band_datasets
 from hrrsi.scenes.raster_opening import open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
 

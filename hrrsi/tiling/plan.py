@@ -13,7 +13,7 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.labels.splits import Part, SceneSplit, scene_split
-from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.pixel_reader import colour_bands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
 from hrrsi.scenes.value_scale import nominal_scale

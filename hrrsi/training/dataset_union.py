@@ -11,7 +11,7 @@ from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
 from hrrsi.labels.scheme import PartialLabel
 from hrrsi.tiling.dataset import SPLITS, DatasetDescription, SplitContent, TiledDataset
-from hrrsi.training.ground_resolution import middle_resolution
+from hrrsi.training.augmentation import middle_resolution
 
 
 class DatasetUnion:

@@ -17,12 +17,11 @@ from PIL import Image, ImageDraw
 from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
 from hrrsi.errors import OutputError, OutputExistsError
 from hrrsi.files import prepare_folder, replacing
-from hrrsi.scenes.bands import text_font
+from hrrsi.scenes.pixel_reader import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import candidate_table, edge_target
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import TrainingPatches, seen_resolutions, training_batches
-from hrrsi.training.patch_order import Draw
+from hrrsi.training.patch_batches import Draw, TrainingPatches, seen_resolutions, training_batches
 from hrrsi.training.run_data import RunData, as_run_data, run_data
 
 RGB = npt.NDArray[np.uint8]

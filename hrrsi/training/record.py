@@ -27,12 +27,11 @@ from hrrsi.runs.record import (
 )
 from hrrsi.scenes.likeness import Likeness
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.ground_resolution import middle_resolution
-from hrrsi.training.likeness import training_likeness
+from hrrsi.training.augmentation import middle_resolution
 from hrrsi.training.module import SegmentationTraining, defined_mean
 from hrrsi.training.options import ZOOMS, TrainOptions
 from hrrsi.training.patch_batches import seen_resolutions
-from hrrsi.training.run_data import RunData, as_run_data
+from hrrsi.training.run_data import RunData, as_run_data, training_likeness
 from hrrsi.training.sample_pictures import SamplePictures
 
 _PROTOCOL = "every class counts, no test-time augmentation"

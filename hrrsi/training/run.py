@@ -179,7 +179,7 @@ def train(
         starting_line,
     )
     from hrrsi.runs.loop import fit
-    from hrrsi.runs.processes import run_processes
+    from hrrsi.runs.processes import run_processes, say_nothing
     from hrrsi.training.distillation import run_teachers
     from hrrsi.training.initial_weights import first_network
     from hrrsi.training.module import SegmentationTraining
@@ -190,7 +190,7 @@ def train(
     processes = run_processes(options)
     data = check_run(options, resume=resume, overwrite=overwrite)
     if not processes.is_first:
-        report, warn, quiet = _say_nothing, _say_nothing, True
+        report, warn, quiet = say_nothing, say_nothing, True
     for warning in training_warnings(options, data):
         warn(warning)
     with (
@@ -274,7 +274,3 @@ def _summary(run: TrainedRun, options: TrainOptions) -> str:
         f"{options.model}: {ended}best epoch {run.best_epoch}, {scored} mIoU "
         f"{100 * run.best_miou:.2f}; weights in {run.weights}"
     )
-
-
-def _say_nothing(_line: str) -> None:
-    """Report nothing."""

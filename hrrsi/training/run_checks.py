@@ -12,9 +12,8 @@ from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted
 from hrrsi.runs.folder import check_folder, has_checkpoint, present_run_notes
 from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, run_warnings
-from hrrsi.runs.plan import RunPlan, timed, tried
 from hrrsi.runs.processes import Processes, check_precision, run_processes
-from hrrsi.runs.steps import step_precision
+from hrrsi.runs.steps import RunPlan, step_precision, timed, tried
 from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings

@@ -1,4 +1,4 @@
-"""What a run trains on: a tiled dataset, or several that are presented as one."""
+"""What a run trains on: a tiled dataset or several presented as one, and what patches look like."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.scenes.likeness import (
+    MOST_PATCHES,
+    MOST_SQUARES,
+    Likeness,
+    patch_squares,
+    square_numbers,
+)
 from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset, read_image, read_label
 from hrrsi.training.dataset_union import DatasetUnion, band_gains
 from hrrsi.training.options import TrainOptions
+
+_MISSING_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -259,3 +268,42 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 def _train_patches(dataset: TiledDataset) -> int:
     content = dataset.description.split_content("train")
     return content.patches if content else 0
+
+
+def training_likeness(datasets: Sequence[TiledDataset], first: int = 0) -> Likeness | None:
+    """Return what the training patches of datasets look like, by at most 1000 squares of them.
+
+    Each dataset has the same share of the patches, at most 500, drawn at random, but always alike.
+    Squares of which more than 2 % are black in all bands count as missing data.
+
+    Args:
+        datasets: The datasets, of the same number of bands; at least one.
+        first: Only so many patches of each; 0: all.
+
+    Returns:
+        None where there are too few (`Likeness.of_squares` says when).
+
+    Raises:
+        InputError: A patch can't be read.
+    """
+    numbers, scenes = [], []
+    for index, dataset in enumerate(datasets):
+        description = dataset.description
+        patches = dataset.patches("train")[: first or None]
+        windows = patch_squares(description.patch_size)
+        most = min(MOST_PATCHES, MOST_SQUARES // len(windows))
+        share = min(len(patches), most // len(datasets))
+        drawn = np.random.default_rng(0).choice(len(patches), share, replace=False)
+        for patch in (patches[number] for number in sorted(drawn)):
+            image = read_image(patch, description)[: len(description.bands)]
+            for row, col, height, width in windows:
+                square = image[:, row : row + height, col : col + width]
+                if (square == 0).all(axis=0).mean() <= _MISSING_SHARE:
+                    numbers.append(square_numbers(square, description.scale))
+                    scenes.append(f"{index}/{_scene(patch)}")
+    return Likeness.of_squares(np.array(numbers), scenes)
+
+
+def _scene(patch: Patch) -> str:
+    """Return the scene of a patch, whose name ends in its row and its column."""
+    return patch.name.rsplit("_", 2)[0]

@@ -19,7 +19,7 @@ from rasterio.warp import transform_geom
 from samples.repository import REPOSITORY
 
 from hrrsi.errors import HrrsiError, OutputError
-from hrrsi.maps.regions.polygons import class_polygons, write_class_polygons
+from hrrsi.maps.class_polygons import class_polygons, write_class_polygons
 from hrrsi.scenes.raster_opening import open_raster
 
 NODATA = 255

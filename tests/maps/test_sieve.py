@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from samples.repository import REPOSITORY
 
 from hrrsi.errors import OptionError
-from hrrsi.maps.regions.sieve import sieved_strips, smallest_component
+from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.scenes.raster_opening import open_raster
 
 NODATA = 255

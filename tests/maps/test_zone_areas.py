@@ -15,7 +15,7 @@ from rasterio.transform import Affine, from_bounds, from_origin
 from rasterio.warp import transform_geom
 
 from hrrsi.errors import InputError
-from hrrsi.maps.areas import ClassAreas
+from hrrsi.maps.rasters import ClassAreas
 from hrrsi.maps.zones import ZoneAreas, zone_areas
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import open_raster

@@ -25,8 +25,12 @@ from hrrsi.runs.processes import run_processes
 from hrrsi.tiling.dataset import TiledDataset, read_label
 from hrrsi.training.initial_weights import convert_sync_batchnorm, first_network
 from hrrsi.training.module import SegmentationTraining
-from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.patch_order import EpochOrder, ProcessBatches
+from hrrsi.training.patch_batches import (
+    EpochOrder,
+    ProcessBatches,
+    training_batches,
+    validation_batches,
+)
 from hrrsi.training.run_checks import check_run
 
 SAMPLES = Path(__file__).parents[1] / "samples"

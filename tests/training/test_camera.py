@@ -13,8 +13,7 @@ from hrrsi.errors import OptionError
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.augmentation import CameraChanges
 from hrrsi.training.options import CAMERA_CHANGES, DEFAULT, PUBLISHED, recipe_named
-from hrrsi.training.patch_batches import TrainingPatches, training_batches
-from hrrsi.training.patch_order import Draw
+from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
 from hrrsi.training.patch_pictures import seen_patches
 
 SIZE = 48

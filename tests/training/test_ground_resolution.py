@@ -9,7 +9,7 @@ from samples.drawn_dataset import save_drawn_dataset
 from samples.training_runs import quick
 
 from hrrsi.errors import InputError, OptionError
-from hrrsi.training.ground_resolution import (
+from hrrsi.training.augmentation import (
     GroundResolutions,
     middle_resolution,
     possible_resolutions,

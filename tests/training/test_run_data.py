@@ -13,8 +13,12 @@ from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.module import defined_mean, scores_of_shown_classes
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import patch_weights, training_batches, validation_batches
-from hrrsi.training.patch_order import EpochOrder
+from hrrsi.training.patch_batches import (
+    EpochOrder,
+    patch_weights,
+    training_batches,
+    validation_batches,
+)
 from hrrsi.training.run_checks import check_run
 from hrrsi.training.run_data import RunData, distinct_names, run_data
 

@@ -22,7 +22,7 @@ from hrrsi.cli import app
 from hrrsi.files import check_unlocked, locked
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.likeness import training_likeness
+from hrrsi.training.run_data import training_likeness
 
 QUICK = [
     *("--recipe", "published", "--encoder-weights", "none", "--batch", "4", "--lr", "0.02"),

@@ -19,8 +19,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from hrrsi.classes import Colour
 from hrrsi.errors import OutputError
 from hrrsi.files import replacing, scratch_folder
-from hrrsi.maps.outputs import VECTOR_SUFFIXES
-from hrrsi.maps.regions.components import (
+from hrrsi.maps.components import (
     Integers,
     Labels,
     StripRuns,
@@ -29,6 +28,7 @@ from hrrsi.maps.regions.components import (
     outlines,
     strip_components,
 )
+from hrrsi.maps.outputs import VECTOR_SUFFIXES
 from hrrsi.maps.styles import add_default_style, polygon_style
 from hrrsi.scenes.georeference import MapCoordinates, exact_areas, map_coordinates, pixel_areas
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import OptionError
-from hrrsi.maps.regions.components import Integers, Labels, StripRuns, even_strips, strip_components
+from hrrsi.maps.components import Integers, Labels, StripRuns, even_strips, strip_components
 from hrrsi.scenes.georeference import pixel_areas
 
 _STRIP_PIXELS = 2**19

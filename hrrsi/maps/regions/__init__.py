@@ -1,1 +1,0 @@
-"""Regions of a class map, strip by strip: runs, the sieve, outlines and polygons."""
