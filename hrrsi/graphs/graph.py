@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 PRECISE = "precise."
 _OPSET = 17  # the newest that the runtimes inside GIS plugins read
 _IR_VERSION = 8
-_BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_EPSILON = 1e-5  # PyTorch's own
 
 
 class Map(NamedTuple):
@@ -112,7 +112,9 @@ class Graph:
         key: str,
         *,
         norm: str | None = None,
+        epsilon: float = BATCH_NORM_EPSILON,
         stride: int = 1,
+        same: bool = False,
         relu: bool = False,
     ) -> Map:
         """Add a convolution whose padding keeps the size at stride 1.
@@ -122,17 +124,20 @@ class Graph:
             key: Its tensors are ``KEY.weight`` and, if there is one, ``KEY.bias``. A kernel of
                 one input channel is depthwise where `x` has more.
             norm: The BatchNorm that follows, folded into kernel and bias.
+            epsilon: What it adds to the variance.
             stride: Pixels from one output to the next.
+            same: Whether the padding is TensorFlow's "same": at stride 2 the last output's kernel,
+                not the first's, looks furthest beyond the border.
             relu: Whether a ReLU follows.
 
         Raises:
             KeyError: There is no such tensor.
             ValueError: It has another shape.
         """
-        kernel, bias = self._kernel_and_bias(key, norm)
+        kernel, bias = self._kernel_and_bias(key, norm, epsilon)
         if kernel.ndim != 4 or x.channels % kernel.shape[1]:
             raise ValueError(f"{key}.weight has shape {kernel.shape} for {x.channels} channels")
-        return self.convolution_of(x, kernel, bias, stride=stride, relu=relu)
+        return self.convolution_of(x, kernel, bias, stride=stride, same=same, relu=relu)
 
     def convolution_of_parts(
         self, parts: Sequence[Map], key: str, *, norm: str | None = None, relu: bool = False
@@ -183,10 +188,26 @@ class Graph:
         )
 
     def convolution_of(
-        self, x: Map, kernel: Floats, bias: Floats, *, stride: int = 1, relu: bool = False
+        self,
+        x: Map,
+        kernel: Floats,
+        bias: Floats,
+        *,
+        stride: int = 1,
+        same: bool = False,
+        relu: bool = False,
     ) -> Map:
         """Add a convolution with a given (outputs, inputs, h, w) kernel and (outputs,) bias."""
         rows, columns = kernel.shape[2:]
+        before = [rows // 2, columns // 2]
+        after = before
+        if same:
+            totals = [
+                max(0, (-(-length // stride) - 1) * stride + taps - length)
+                for length, taps in ((x.height, rows), (x.width, columns))
+            ]
+            before = [total // 2 for total in totals]
+            after = [total - first for total, first in zip(totals, before, strict=True)]
         y = self.node(
             "Conv",
             x.name,
@@ -194,7 +215,7 @@ class Graph:
             self.constant(bias),
             kernel_shape=[rows, columns],
             strides=[stride, stride],
-            pads=[rows // 2, columns // 2] * 2,
+            pads=[*before, *after],
             group=x.channels // kernel.shape[1],
         )
         result = Map(y, len(kernel), -(-x.height // stride), -(-x.width // stride))
@@ -203,6 +224,11 @@ class Graph:
     def relu(self, x: Map) -> Map:
         """Add a ReLU."""
         return x._replace(name=self.node("Relu", x.name))
+
+    def relu6(self, x: Map) -> Map:
+        """Add a ReLU that ends at 6."""
+        bounds = (self.constant(np.array(bound, dtype=np.float32)) for bound in (0, 6))
+        return x._replace(name=self.node("Clip", x.name, *bounds))
 
     def add(self, x: Map, y: Map) -> Map:
         """Add two maps, which broadcast."""
@@ -254,6 +280,24 @@ class Graph:
         )
         return Map(name, x.channels, height, width)
 
+    def with_edges_repeated(self, x: Map, multiple: int) -> Map:
+        """Repeat a map's last row and column until its height and width are multiples."""
+        height, width = (-(-length // multiple) * multiple for length in (x.height, x.width))
+        if (height, width) == (x.height, x.width):
+            return x
+        pads = np.array([0] * 6 + [height - x.height, width - x.width], dtype=np.int64)
+        return Map(
+            self.node("Pad", x.name, self.constant(pads), mode="edge"), x.channels, height, width
+        )
+
+    def cut(self, x: Map, height: int, width: int) -> Map:
+        """Cut off what a map has beyond a height and a width."""
+        if (height, width) == (x.height, x.width):
+            return x
+        ends = (np.array(values, dtype=np.int64) for values in ((0, 0), (height, width), (2, 3)))
+        name = self.node("Slice", x.name, *(self.constant(values) for values in ends))
+        return Map(name, x.channels, height, width)
+
     def left_over(self) -> list[str]:
         """Return the keys of tensors that no node holds."""
         return [key for key in self.tensors if key not in self.tensors.taken]
@@ -270,18 +314,22 @@ class Graph:
             producer_name="hrrsi",
         )
 
-    def _kernel_and_bias(self, key: str, norm: str | None) -> tuple[Floats, Floats]:
+    def _kernel_and_bias(
+        self, key: str, norm: str | None, epsilon: float = BATCH_NORM_EPSILON
+    ) -> tuple[Floats, Floats]:
         kernel = self.tensors[f"{key}.weight"]
         bias = self.tensors.get(f"{key}.bias", np.zeros(len(kernel), dtype=np.float32))
-        return (kernel, bias) if norm is None else self._folded(kernel, bias, norm)
+        return (kernel, bias) if norm is None else self._folded(kernel, bias, norm, epsilon)
 
-    def _folded(self, kernel: Floats, bias: Floats, norm: str) -> tuple[Floats, Floats]:
+    def _folded(
+        self, kernel: Floats, bias: Floats, norm: str, epsilon: float
+    ) -> tuple[Floats, Floats]:
         """Return kernel and bias of a convolution with the BatchNorm after it."""
         mean, variance, gain, shift = (
             self.tensors[f"{norm}.{part}"].astype(np.float64)
             for part in ("running_mean", "running_var", "weight", "bias")
         )
-        factor = gain / np.sqrt(variance + _BATCH_NORM_EPSILON)
+        factor = gain / np.sqrt(variance + epsilon)
         folded_bias = (bias - mean) * factor + shift
         folded = kernel * factor[:, None, None, None]
         return folded.astype(np.float32), folded_bias.astype(np.float32)

@@ -8,97 +8,17 @@ means are taken before its convolutions (`_mean_of_convolution`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from hrrsi.errors import WeightsError
+from hrrsi.graphs.encoders import encoder_maps
 from hrrsi.graphs.graph import Floats, Graph, Map
-from hrrsi.networks.architecture import (
-    HEADS,
-    JOINS,
-    MAP_STAGES,
-    STAGES,
-    STEM_CHANNELS,
-    Bottleneck,
-    parsed_model,
-)
+from hrrsi.networks.architecture import HEADS, JOINS, parsed_model
 from hrrsi.networks.weights_reading import read_weights
-
-_ENCODER = "base_network"
-# two thirds of what bf16 does to the labels it does in these
-_PRECISE_STAGES = 2
-
-
-def ghostnet_maps(graph: Graph, image: Map) -> list[Map]:
-    """Add GhostNet, and return its maps at strides 4, 8, 16 and 32.
-
-    Args:
-        graph: Holds the encoder's tensors under ``base_network``.
-        image: The normalised image.
-    """
-    with graph.precise():
-        x = graph.convolution(
-            image, f"{_ENCODER}.conv_stem", norm=f"{_ENCODER}.bn1", stride=2, relu=True
-        )
-        for stage in range(_PRECISE_STAGES):
-            x = _stage(graph, x, stage)
-    maps = []
-    for stage in range(_PRECISE_STAGES, len(STAGES)):
-        x = _stage(graph, x, stage)
-        if stage in MAP_STAGES:
-            maps.append(x)
-    return maps
-
-
-def _stage(graph: Graph, x: Map, stage: int) -> Map:
-    for number, bottleneck in enumerate(STAGES[stage]):
-        x = _bottleneck(graph, x, f"{_ENCODER}.blocks.{stage}.{number}", bottleneck)
-    return x
-
-
-def _bottleneck(graph: Graph, image: Map, key: str, bottleneck: Bottleneck) -> Map:
-    # halves stay apart up to the end: putting them behind each other copies the network's largest
-    # maps, a tenth of its time in bf16
-    halves = _ghost_module(graph, [image], f"{key}.ghost1", relu=True)
-    stride = bottleneck.stride
-    if stride == 2:
-        halves = graph.depthwise_of_parts(
-            halves, f"{key}.conv_dw", norm=f"{key}.bn_dw", stride=stride
-        )
-    if bottleneck.squeeze:
-        halves = _squeeze_excite(graph, halves, f"{key}.se")
-    x = graph.concatenate(*_ghost_module(graph, halves, f"{key}.ghost2", relu=False))
-    shortcut = image
-    if f"{key}.shortcut.0.weight" in graph.tensors:
-        shortcut = graph.convolution(
-            image, f"{key}.shortcut.0", norm=f"{key}.shortcut.1", stride=stride
-        )
-        shortcut = graph.convolution(shortcut, f"{key}.shortcut.2", norm=f"{key}.shortcut.3")
-    return graph.add(x, shortcut)
-
-
-def _ghost_module(graph: Graph, parts: Sequence[Map], key: str, *, relu: bool) -> tuple[Map, ...]:
-    """Add a ghost module, and return its two halves."""
-    primary = graph.convolution_of_parts(
-        parts, f"{key}.primary_conv.0", norm=f"{key}.primary_conv.1", relu=relu
-    )
-    cheap = graph.convolution(
-        primary, f"{key}.cheap_operation.0", norm=f"{key}.cheap_operation.1", relu=relu
-    )
-    return primary, cheap
-
-
-def _squeeze_excite(graph: Graph, parts: Sequence[Map], key: str) -> tuple[Map, ...]:
-    pooled = [Map(graph.node("GlobalAveragePool", x.name), x.channels, 1, 1) for x in parts]
-    gate = graph.convolution_of_parts(pooled, f"{key}.conv_reduce", relu=True)
-    gate = graph.convolution(gate, f"{key}.conv_expand")
-    gate = gate._replace(name=graph.node("HardSigmoid", gate.name, alpha=1 / 6, beta=0.5))
-    gates = graph.split(gate, parts)
-    return tuple(graph.multiply(x, gate) for x, gate in zip(parts, gates, strict=True))
-
 
 # heads that only training needs, and BatchNorms' counters
 _NOT_NEEDED = re.compile(r"body_out\.|edge_out\.|.*\.num_batches_tracked$")
@@ -121,7 +41,7 @@ def logits_graph(
     of the network resizes to the window's size with aligned corners.
 
     Args:
-        model: Name of the network, one of `hrrsi.networks.architecture.GHOSTNET_MODELS`.
+        model: Name of the network, whose `ModelName.has_graph`.
         tensors: Its state dict.
         classes: Number of classes.
         bands: Number of bands.
@@ -133,25 +53,20 @@ def logits_graph(
         KeyError: A tensor is missing.
         ValueError: A tensor has the wrong shape.
     """
-    network, _, width_factor = parsed_model(model)
-    if width_factor is None:
-        raise ValueError(f"{model} does not stand on GhostNet")
+    name = parsed_model(model)
     graph = Graph(tensors)
-    stem = len(graph.tensors["base_network.conv_stem.weight"])
-    if stem != STEM_CHANNELS[width_factor]:
-        raise ValueError(f"base_network.conv_stem.weight has {stem} channels")
     with graph.precise():
         image = _normalised(graph, bands, height, width, dtype)
-    *higher, x = ghostnet_maps(graph, image)
+    *higher, x = encoder_maps(graph, image, name)
     for key, high in zip(JOINS, reversed(higher), strict=True):
         x = _joined(graph, x, high, key)
     x = _head(graph, x, "final_out")
-    if network != "ued":
+    if name.network != "ued":
         warped, residue = _body_and_edge(graph, x)
         body = _refined(graph, warped, "decouple_body")
         edge = _refined(graph, residue, "decouple_edge")
         fused = graph.add(body, edge)
-        if network == "ued_bes_sfm":
+        if name.network == "ued_bes_sfm":
             fused = _score_fused(graph, body, edge, fused)
         x = _head(graph, fused, "seg_out")
     if x.channels != classes:

@@ -57,6 +57,56 @@ MAP_STAGES = (2, 4, 6, 8)  # whose maps the decoder joins,
 STRIDES = (4, 8, 16, 32)  # and theirs
 STEM_CHANNELS = {1.0: 16, 1.3: 20, 1.5: 24}  # by width
 
+
+class LiteBlocks(NamedTuple):
+    """A stage of EfficientNet-Lite: inverted bottlenecks behind each other.
+
+    Attributes:
+        kernel: Rows and columns of their depthwise convolutions.
+        expansion: Channels between their convolutions, as a multiple of those that enter.
+        stride: 1 or 2, of the first; that of the others is 1.
+    """
+
+    kernel: int
+    expansion: int
+    stride: int
+
+
+# EfficientNet-Lite, as TensorFlow's repository has it ("efficientnet/lite"); stem and head do not
+# widen, and there is no squeeze-excite.
+LITE_STAGES = (
+    LiteBlocks(3, 1, 1),
+    LiteBlocks(3, 6, 2),
+    LiteBlocks(5, 6, 2),
+    LiteBlocks(3, 6, 2),
+    LiteBlocks(5, 6, 1),
+    LiteBlocks(5, 6, 2),
+    LiteBlocks(3, 6, 1),
+)
+LITE_MAP_STAGES = (1, 2, 4, 6)  # whose maps the decoder joins
+LITE_BATCH_NORM_EPSILON = 1e-3
+
+
+class LiteSize(NamedTuple):
+    """How large an EfficientNet-Lite is.
+
+    Attributes:
+        channels: Channels that leave each of `LITE_STAGES`.
+        blocks: Blocks of each.
+    """
+
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+
+LITE_SIZES = {  # by timm's names
+    "tf_efficientnet_lite0": LiteSize((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)),
+    "tf_efficientnet_lite1": LiteSize((16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1)),
+    "tf_efficientnet_lite2": LiteSize((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),
+    "tf_efficientnet_lite3": LiteSize((24, 32, 48, 96, 136, 232, 384), (1, 3, 3, 5, 5, 6, 1)),
+    "tf_efficientnet_lite4": LiteSize((24, 32, 56, 112, 160, 272, 448), (1, 4, 4, 6, 6, 8, 1)),
+}
+
 JOINS = ("dec_c3", "dec_c2", "dec_c1")  # of maps at strides 32 and 16, then 8, then 4
 FEATURES = 24  # channels of body and edge
 # 3x3 convolutions of each head before its last, 1x1
@@ -103,7 +153,12 @@ class ModelName(NamedTuple):
     @property
     def has_graph(self) -> bool:
         """Whether `hrrsi.graphs` builds its inference graph; PyTorch runs all the others."""
-        return self.width is not None
+        return self.width is not None or self.lite_size is not None
+
+    @property
+    def lite_size(self) -> LiteSize | None:
+        """The size of its EfficientNet-Lite encoder, None where it has another one."""
+        return LITE_SIZES.get(self.encoder.partition(".")[0])
 
 
 def parsed_model(model: str) -> ModelName:
