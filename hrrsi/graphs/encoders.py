@@ -21,6 +21,9 @@ from hrrsi.networks.architecture import (
 _ENCODER = "base_network"
 # two thirds of what bf16 does to the labels it does in these
 _PRECISE_STAGES = 2
+# EfficientNet-Lite's widest maps are computed in parts
+_PART_BYTES = 4e6
+_PART_CHANNELS = 16
 
 
 def encoder_maps(graph: Graph, image: Map, model: ModelName) -> list[Map]:
@@ -108,20 +111,21 @@ def _squeeze_excite(graph: Graph, parts: Sequence[Map], key: str) -> tuple[Map, 
 
 
 def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize) -> list[Map]:
-    # names as timm's features_only has them; its layers see multiples of the last stride
-    padded = graph.with_edges_repeated(image, STRIDES[-1])
-    key = f"{_ENCODER}.features"
-    with graph.precise():
-        x = _lite_convolution(graph, padded, f"{key}.conv_stem", f"{key}.bn1", stride=2)
-        x = graph.relu6(x)
+    key = f"{_ENCODER}.features"  # where timm's features_only is
+    # timm's layers see multiples of the last stride
+    x = graph.with_edges_repeated(image, STRIDES[-1])
     maps = []
-    for stage, (channels, blocks) in enumerate(zip(*size, strict=True)):
-        for number in range(blocks):
-            x = _lite_block(graph, x, f"{key}.blocks.{stage}.{number}", stage, number == 0)
-            if x.channels != channels:
-                raise ValueError(f"{key}.blocks.{stage}.{number} gives {x.channels} channels")
-        if stage in LITE_MAP_STAGES:
-            maps.append(x)
+    with graph.norm_epsilon(LITE_BATCH_NORM_EPSILON):
+        with graph.precise():
+            x = graph.convolution(x, f"{key}.conv_stem", norm=f"{key}.bn1", stride=2, same=True)
+            x = graph.relu6(x)
+        for stage, (channels, blocks) in enumerate(zip(*size, strict=True)):
+            for number in range(blocks):
+                x = _lite_block(graph, x, f"{key}.blocks.{stage}.{number}", stage, number == 0)
+                if x.channels != channels:
+                    raise ValueError(f"{key}.blocks.{stage}.{number} gives {x.channels} channels")
+            if stage in LITE_MAP_STAGES:
+                maps.append(x)
     return [
         graph.cut(x, -(-image.height // stride), -(-image.width // stride))
         for x, stride in zip(maps, STRIDES, strict=True)
@@ -130,23 +134,27 @@ def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize) -> list[Ma
 
 def _lite_block(graph: Graph, image: Map, key: str, stage: int, first: bool) -> Map:
     blocks = LITE_STAGES[stage]
-    layers = ["conv_pw", "conv_dw", "conv_pwl"] if blocks.expansion > 1 else ["conv_dw", "conv_pw"]
     stride = blocks.stride if first else 1
-    x = image
-    for number, layer in enumerate(layers, 1):
-        if number > 1:
-            x = graph.relu6(x)
-        x = _lite_convolution(
-            graph,
-            x,
-            f"{key}.{layer}",
-            f"{key}.bn{number}",
-            stride=stride if layer == "conv_dw" else 1,
-        )
-    return graph.add(x, image) if stride == 1 and x.channels == image.channels else x
-
-
-def _lite_convolution(graph: Graph, x: Map, key: str, norm: str, stride: int) -> Map:
-    return graph.convolution(
-        x, key, norm=norm, epsilon=LITE_BATCH_NORM_EPSILON, stride=stride, same=True
+    parts: Sequence[Map] = [image]
+    norms = iter((f"{key}.bn1", f"{key}.bn2", f"{key}.bn3"))
+    last = "conv_pw"
+    if blocks.expansion > 1:
+        count = _parts(image, len(graph.tensors[f"{key}.conv_pw.weight"]))
+        wide = graph.convolution_in_parts(image, f"{key}.conv_pw", norm=next(norms), parts=count)
+        parts = [graph.relu6(part) for part in wide]
+        last = "conv_pwl"
+    wide = graph.depthwise_of_parts(
+        parts, f"{key}.conv_dw", norm=next(norms), stride=stride, same=True
     )
+    parts = [graph.relu6(part) for part in wide]
+    channels = len(graph.tensors[f"{key}.{last}.weight"])
+    shortcut = image if stride == 1 and channels == image.channels else None
+    return graph.convolution_of_parts(parts, f"{key}.{last}", norm=next(norms), plus=shortcut)
+
+
+def _parts(image: Map, channels: int) -> int:
+    """Return in how many parts a block's widest map, as large as its image, is computed."""
+    least = 4 * image.height * image.width * channels / _PART_BYTES
+    most = channels // _PART_CHANNELS
+    counts = [n for n in range(1, most + 1) if channels % (n * _PART_CHANNELS) == 0] or [1]
+    return next((n for n in counts if n >= least), counts[-1])

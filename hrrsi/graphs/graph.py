@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 PRECISE = "precise."
 _OPSET = 17  # the newest that the runtimes inside GIS plugins read
 _IR_VERSION = 8
-BATCH_NORM_EPSILON = 1e-5  # PyTorch's own
+_BATCH_NORM_EPSILON = 1e-5  # PyTorch's own
 
 
 class Map(NamedTuple):
@@ -71,6 +71,7 @@ class Graph:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._prefix = ""
+        self._epsilon = _BATCH_NORM_EPSILON
 
     @contextmanager
     def precise(self) -> Iterator[None]:
@@ -81,6 +82,13 @@ class Graph:
         self._prefix = PRECISE
         yield
         self._prefix = ""
+
+    @contextmanager
+    def norm_epsilon(self, epsilon: float) -> Iterator[None]:
+        """Fold BatchNorms that the block names as those that add `epsilon` to the variance."""
+        self._epsilon = epsilon
+        yield
+        self._epsilon = _BATCH_NORM_EPSILON
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
         """Declare an input; text in a shape is a size that stays open."""
@@ -112,7 +120,6 @@ class Graph:
         key: str,
         *,
         norm: str | None = None,
-        epsilon: float = BATCH_NORM_EPSILON,
         stride: int = 1,
         same: bool = False,
         relu: bool = False,
@@ -124,7 +131,6 @@ class Graph:
             key: Its tensors are ``KEY.weight`` and, if there is one, ``KEY.bias``. A kernel of
                 one input channel is depthwise where `x` has more.
             norm: The BatchNorm that follows, folded into kernel and bias.
-            epsilon: What it adds to the variance.
             stride: Pixels from one output to the next.
             same: Whether the padding is TensorFlow's "same": at stride 2 the last output's kernel,
                 not the first's, looks furthest beyond the border.
@@ -134,13 +140,50 @@ class Graph:
             KeyError: There is no such tensor.
             ValueError: It has another shape.
         """
-        kernel, bias = self._kernel_and_bias(key, norm, epsilon)
+        kernel, bias = self._kernel_and_bias(key, norm)
         if kernel.ndim != 4 or x.channels % kernel.shape[1]:
             raise ValueError(f"{key}.weight has shape {kernel.shape} for {x.channels} channels")
         return self.convolution_of(x, kernel, bias, stride=stride, same=same, relu=relu)
 
+    def convolution_in_parts(
+        self,
+        x: Map,
+        key: str,
+        *,
+        parts: int,
+        norm: str | None = None,
+    ) -> tuple[Map, ...]:
+        """Add a convolution, and return what it gives in parts of equally many channels.
+
+        Each is computed by itself. Where one of them fits into a processor's cache and all of them
+        don't, what follows part by part is faster.
+
+        Args:
+            x: What it sees.
+            key: Its tensors, as for `convolution`.
+            parts: How many there are.
+            norm: The BatchNorm that follows, folded into kernel and bias.
+
+        Raises:
+            KeyError: There is no such tensor.
+            ValueError: It has another shape, or its channels can't be split like that.
+        """
+        kernel, bias = self._kernel_and_bias(key, norm)
+        if kernel.ndim != 4 or x.channels != kernel.shape[1]:
+            raise ValueError(f"{key}.weight has shape {kernel.shape} for {x.channels} channels")
+        return tuple(
+            self.convolution_of(x, *part)
+            for part in zip(np.split(kernel, parts), np.split(bias, parts), strict=True)
+        )
+
     def convolution_of_parts(
-        self, parts: Sequence[Map], key: str, *, norm: str | None = None, relu: bool = False
+        self,
+        parts: Sequence[Map],
+        key: str,
+        *,
+        norm: str | None = None,
+        relu: bool = False,
+        plus: Map | None = None,
     ) -> Map:
         """Add a convolution of maps behind each other, without copying them into one.
 
@@ -151,6 +194,7 @@ class Graph:
             key: Its tensors, as for `convolution`.
             norm: The BatchNorm that follows, folded into kernel and bias.
             relu: Whether a ReLU follows.
+            plus: A map to add, before the ReLU.
 
         Raises:
             KeyError: There is no such tensor.
@@ -159,13 +203,21 @@ class Graph:
         kernel, bias = self._kernel_and_bias(key, norm)
         kernels = _split(kernel, parts, 1, f"{key}.weight")
         result = self.convolution_of(parts[0], kernels[0], bias)
+        if plus is not None:
+            result = self.add(result, plus)
         for part, part_kernel in zip(parts[1:], kernels[1:], strict=True):
             more = self.convolution_of(part, part_kernel, np.zeros_like(bias))
             result = self.add(more, result)
         return self.relu(result) if relu else result
 
     def depthwise_of_parts(
-        self, parts: Sequence[Map], key: str, *, norm: str, stride: int
+        self,
+        parts: Sequence[Map],
+        key: str,
+        *,
+        norm: str,
+        stride: int,
+        same: bool = False,
     ) -> tuple[Map, ...]:
         """Add a depthwise convolution of maps behind each other, and return its parts likewise.
 
@@ -174,6 +226,7 @@ class Graph:
             key: Its tensors, as for `convolution`.
             norm: The BatchNorm that follows, folded into kernel and bias.
             stride: Pixels from one output to the next.
+            same: As for `convolution`.
 
         Raises:
             KeyError: There is no such tensor.
@@ -183,7 +236,7 @@ class Graph:
         kernels = _split(kernel, parts, 0, f"{key}.weight")
         biases = _split(bias, parts, 0, f"{key}.bias")
         return tuple(
-            self.convolution_of(*part, stride=stride)
+            self.convolution_of(*part, stride=stride, same=same)
             for part in zip(parts, kernels, biases, strict=True)
         )
 
@@ -314,22 +367,18 @@ class Graph:
             producer_name="hrrsi",
         )
 
-    def _kernel_and_bias(
-        self, key: str, norm: str | None, epsilon: float = BATCH_NORM_EPSILON
-    ) -> tuple[Floats, Floats]:
+    def _kernel_and_bias(self, key: str, norm: str | None) -> tuple[Floats, Floats]:
         kernel = self.tensors[f"{key}.weight"]
         bias = self.tensors.get(f"{key}.bias", np.zeros(len(kernel), dtype=np.float32))
-        return (kernel, bias) if norm is None else self._folded(kernel, bias, norm, epsilon)
+        return (kernel, bias) if norm is None else self._folded(kernel, bias, norm)
 
-    def _folded(
-        self, kernel: Floats, bias: Floats, norm: str, epsilon: float
-    ) -> tuple[Floats, Floats]:
+    def _folded(self, kernel: Floats, bias: Floats, norm: str) -> tuple[Floats, Floats]:
         """Return kernel and bias of a convolution with the BatchNorm after it."""
         mean, variance, gain, shift = (
             self.tensors[f"{norm}.{part}"].astype(np.float64)
             for part in ("running_mean", "running_var", "weight", "bias")
         )
-        factor = gain / np.sqrt(variance + epsilon)
+        factor = gain / np.sqrt(variance + self._epsilon)
         folded_bias = (bias - mean) * factor + shift
         folded = kernel * factor[:, None, None, None]
         return folded.astype(np.float32), folded_bias.astype(np.float32)
