@@ -156,6 +156,23 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_efficientnet_lite_maps_and_scores(light: LightInstall, tmp_path: Path) -> None:
+    weights = tmp_path / "lite.safetensors"
+    described = replace(meta(), model="ued-tf_efficientnet_lite0")
+    save_weights(build_network(described.model, 5).state_dict(), described, weights)
+    given = f"--weights {weights} --window 256 --quiet"
+    mapped, scored, about = light.run(
+        f"predict {SCENE} --out {tmp_path}/light.tif {given}",
+        f"eval {EXAMPLES} --scheme dubai --split standard:test {given}",
+        f"info {weights}",
+    )
+    assert [x.exit_code for x in (mapped, scored, about)] == [0, 0, 0], (mapped, scored, about)
+    assert "3,371,448 parameters" in about.stdout
+    command = f"predict {SCENE} --out {tmp_path}/full.tif {given}"
+    assert CliRunner().invoke(app, shlex.split(command)).exit_code == 0
+    assert (tmp_path / "light.tif").read_bytes() == (tmp_path / "full.tif").read_bytes()
+
+
 def test_information_about_files(light: LightInstall, made_weights: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -276,7 +276,7 @@ ENGINE_FLAGS: Flags = {
         typer.Option(
             "--engine",
             help="auto, openvino, onnxruntime or torch; auto is openvino, and torch on a GPU and "
-            "for networks without GhostNet.",
+            "for networks on other encoders than GhostNet and tf_efficientnet_lite0 to 4.",
             rich_help_panel=NETWORK_PANEL,
         )
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from hrrsi.graphs.graph import Graph, Map
 from hrrsi.networks.architecture import (
@@ -19,9 +20,12 @@ from hrrsi.networks.architecture import (
 )
 
 _ENCODER = "base_network"
-# two thirds of what bf16 does to the labels it does in these
+# Of what bf16 does to the labels it does two thirds in the stem and these of GhostNet, and half of
+# EfficientNet-Lite's; its next stage does a quarter, but has the largest maps and most to gain.
 _PRECISE_STAGES = 2
-# EfficientNet-Lite's widest maps are computed in parts
+_PRECISE_LITE_STAGES = 1
+# EfficientNet-Lite's widest maps are computed in parts that processors' caches hold, but of so
+# many channels that their arithmetic units are full
 _PART_BYTES = 4e6
 _PART_CHANNELS = 16
 
@@ -120,10 +124,11 @@ def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize) -> list[Ma
             x = graph.convolution(x, f"{key}.conv_stem", norm=f"{key}.bn1", stride=2, same=True)
             x = graph.relu6(x)
         for stage, (channels, blocks) in enumerate(zip(*size, strict=True)):
-            for number in range(blocks):
-                x = _lite_block(graph, x, f"{key}.blocks.{stage}.{number}", stage, number == 0)
-                if x.channels != channels:
-                    raise ValueError(f"{key}.blocks.{stage}.{number} gives {x.channels} channels")
+            with graph.precise() if stage < _PRECISE_LITE_STAGES else nullcontext():
+                for number in range(blocks):
+                    x = _lite_block(graph, x, f"{key}.blocks.{stage}.{number}", stage, number == 0)
+            if x.channels != channels:
+                raise ValueError(f"{key}.blocks.{stage} gives {x.channels} channels")
             if stage in LITE_MAP_STAGES:
                 maps.append(x)
     return [

@@ -106,7 +106,8 @@ class EngineOptions:
 
     Attributes:
         engine: ``auto``, ``openvino``, ``onnxruntime`` or ``torch``; ``auto`` is OpenVINO on a
-            processor, and PyTorch on a GPU and for networks without GhostNet.
+            processor, and PyTorch on a GPU and for networks on other encoders than GhostNet and
+            EfficientNet-Lite.
         precision: ``auto``, ``32`` (single), ``bf16``, ``16`` (half) or ``fast``; ``auto`` is
             ``bf16`` where the hardware calculates in it (PyTorch: on a GPU only), else ``32``.
             ``bf16`` keeps in single precision what rounding harms most, ``fast`` does not.

@@ -1,5 +1,7 @@
 """The graphs that runtimes read give the networks' own logits."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +10,28 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from samples.made_weights import meta
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
+from hrrsi.graphs import encoders
+from hrrsi.graphs.graph import Map
 from hrrsi.graphs.segmentation import logits_graph
-from hrrsi.networks.architecture import GHOSTNET_MODELS
+from hrrsi.networks.architecture import GHOSTNET_MODELS, LITE_SIZES
 from hrrsi.networks.model_meta import normalisation
+from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import build_network
+from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_weights
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
+
+LITE = "ued-tf_efficientnet_lite0"
+LITE_MODELS = (
+    *(f"ued-{encoder}" for encoder in LITE_SIZES),
+    f"{LITE}.in1k".replace("ued", "ued_bes_sfm"),
+)
 
 
 def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
@@ -26,16 +39,56 @@ def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
     return rng.integers(0, 256, (3, height, width)).astype(dtype)
 
 
+def random_network(model: str, classes: int = 6, *, wide: bool = False) -> SegmentationNetwork:
+    """A network whose BatchNorms are not the identity; `wide`: what ReLU6s see goes beyond 6."""
+    torch.manual_seed(3)
+    network = build_network(model, classes).train()
+    with torch.no_grad():
+        for layer in (m for m in network.modules() if wide and isinstance(m, torch.nn.BatchNorm2d)):
+            layer.momentum = None
+            layer.weight.copy_(2 * torch.rand_like(layer.weight) + 0.5)
+            layer.bias.normal_()
+        for _ in range(1 if wide else 3):
+            network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("model", GHOSTNET_MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (97, 61)])
 def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> None:
-    torch.manual_seed(3)
-    network = build_network(model, 6).train()
-    with torch.no_grad():
-        for _ in range(3):  # BatchNorms that are not the identity
-            network(torch.randn(2, 3, 64, 64))
-    network.eval()
+    assert_equal_logits(random_network(model), model, size, 1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", LITE_MODELS)
+@pytest.mark.parametrize("size", [(64, 64), (97, 61)])
+def test_logits_on_efficientnet_lite(model: str, size: tuple[int, int]) -> None:
+    # what single precision alone does to so random a network is 1e-4
+    assert_equal_logits(random_network(model, wide=True), model, size, 1e-3)
+
+
+@pytest.mark.long
+def test_logits_of_maps_that_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(image: Map, channels: int) -> int:
+        counts.append(parts(image, channels))
+        return counts[-1]
+
+    parts = encoders._parts
+    monkeypatch.setattr(encoders, "_parts", counted)
+    network = random_network(LITE)
+    assert_equal_logits(network, LITE, (256, 224), 1e-5)
+    assert counts[:3] == [2, 1, 1]
+    monkeypatch.setattr(encoders, "_PART_BYTES", 1e4)
+    assert_equal_logits(network, LITE, (90, 64), 1e-5)
+    assert max(counts) > 8
+
+
+def assert_equal_logits(
+    network: SegmentationNetwork, model: str, size: tuple[int, int], tolerance: float
+) -> None:
     tensors = {key: value.numpy() for key, value in network.state_dict().items()}
     graph = logits_graph(model, tensors, 6, 3, *size, "float32")
     onnx.checker.check_model(graph, full_check=True)
@@ -46,7 +99,36 @@ def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> N
     with torch.inference_mode():
         expected = network.coarse_logits(torch.from_numpy(image)).numpy()
     assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_maps_on_efficientnet_lite_are_those_of_torch(engine: str, tmp_path: Path) -> None:
+    weights = tmp_path / "lite.safetensors"
+    save_weights(random_network(LITE, 5).state_dict(), replace(meta(), model=LITE), weights)
+    given = f"predict {scene(tmp_path)} --weights {weights} --window 64 --overlap 0 --quiet"
+    labels = []
+    for name in (engine, "torch"):
+        out = tmp_path / f"{name}.tif"
+        command = f"{given} --engine {name} --precision 32 --out {out}"
+        result = CliRunner().invoke(app, shlex.split(command))
+        assert result.exit_code == 0, result.output
+        labels.append(np.asarray(Image.open(out)))
+    assert len(np.unique(labels[1])) > 1
+    np.testing.assert_array_equal(labels[0], labels[1])
+
+
+def test_efficientnet_lite_of_another_size_is_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "lying.safetensors"
+    described = replace(meta(), model="ued-tf_efficientnet_lite2")
+    save_weights(build_network("ued-tf_efficientnet_lite1", 5).state_dict(), described, weights)
+    result = CliRunner().invoke(app, ["info", str(weights)])
+    assert result.exit_code == 1
+    assert "blocks.2 gives 40 channels" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_pixels_are_normalised_inside_the_graph() -> None:

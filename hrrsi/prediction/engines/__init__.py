@@ -24,7 +24,7 @@ def open_engine(
     ``auto`` is OpenVINO on a processor: in bf16 where the processor calculates in it, which is
     about twice as fast and changes about one label in a thousand, otherwise in single precision.
     On a GPU it is PyTorch in bf16. PyTorch also runs what has no graph here: other encoders than
-    GhostNet, and other systems.
+    GhostNet and EfficientNet-Lite, and other systems.
 
     Args:
         weights: A weights file, or the name of weights inside the package: ``default``, which it
