@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -24,9 +23,9 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from samples.class_folders import CLASSES, EXAMPLES, make_class_folders
+from samples.class_folders import CLASSES, EXAMPLES
+from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
 from timm.models.ghostnet import GhostNet
-from torchvision.transforms import v2
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
@@ -34,17 +33,9 @@ from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
 from hrrsi.pretraining.classification import classifier
 from hrrsi.pretraining.images import image_folders
-from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, has_dali, learning_rate_share
+from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
 from hrrsi.pretraining.record import PretrainRecord, write_pretraining_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
-
-QUICK = ["--size", "32", "--val-size", "64", "--batch", "8", "--lr", "0.02", "--workers", "0"]
-QUICK += ["--loader", "torchvision", "--device", "cpu", "--quiet"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_class_folders(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +43,6 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A run of two epochs: the folder it is in, and what it said."""
     out = tmp_path_factory.mktemp("runs")
     return out, run(folder, "--epochs", 2, "--out", out, *QUICK)
-
-
-def run(data: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["pretrain", "--data", str(data), *map(str, arguments)])
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def without_time(folder: Path) -> list[dict[str, str]]:
@@ -72,36 +54,6 @@ def about(path: Path) -> dict[str, object]:
     with safe_open(path, "pt") as file:
         described: dict[str, object] = json.loads(file.metadata()["hrrsi_encoder"])
         return described
-
-
-def assert_one_line_error(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
-
-
-def scores_of(network: torch.nn.Module, folder: Path, size: int) -> tuple[float, float, float]:
-    """Return loss, top-1 and top-2 of the validation images, worked out image by image."""
-    prepare = v2.Compose(
-        [
-            v2.Resize(round(size / 0.875), antialias=True),
-            v2.CenterCrop(size),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        ]
-    )
-    losses, ranks = [], []
-    for path in sorted((folder / "val").glob("*/*")):
-        label = CLASSES.index(path.parent.name)
-        with torch.no_grad():
-            logits = network.eval()(prepare(Image.open(path).convert("RGB"))[None])[0].double()
-        losses.append(float(logits.logsumexp(0) - logits[label]))
-        ranks.append(int((logits > logits[label]).sum()))
-    return float(np.mean(losses)), np.mean(np.array(ranks) < 1), np.mean(np.array(ranks) < 2)
 
 
 def test_a_run_leaves_an_encoder_and_its_record(finished: tuple[Path, Result]) -> None:
@@ -327,7 +279,8 @@ def renamed_class(data: Path) -> None:
 
 
 def one_class_less(data: Path) -> None:
-    remove(data, f"train/{CLASSES[0]}", f"val/{CLASSES[0]}")
+    for split in ("train", "val"):
+        shutil.rmtree(data / split / CLASSES[0])
 
 
 def another_image(data: Path) -> None:
@@ -387,59 +340,6 @@ def test_images_per_second_are_those_of_the_training(
     record.end_epoch(task, 0.1)
     assert record.best["seconds"] == 20
     assert record.best["images_per_second"] == 32 / 16
-
-
-LOADERS = [
-    "torchvision",
-    pytest.param(
-        "dali",
-        marks=pytest.mark.skipif(
-            not has_dali(), reason="NVIDIA DALI is not installed: pip install 'hrrsi[dali]'"
-        ),
-    ),
-]
-
-
-@pytest.mark.parametrize("loader", LOADERS)
-def test_corrupt_images_are_named_counted_and_not_fatal(
-    folder: Path, tmp_path: Path, loader: str
-) -> None:
-    data = Path(shutil.copytree(folder, tmp_path / "data"))
-    images = sorted((data / "train").glob("*/*"))
-    whole = images[0].read_bytes()
-    images[3].write_bytes(whole[: len(whole) // 2])
-    images[20].write_bytes(b"")
-    (data / "val" / CLASSES[1] / "page.jpg").write_text("404 not found")
-    arguments = [*QUICK, "--encoder", "resnet10t", "--loader", loader, "--batch", 3]
-    result = run(data, "--epochs", 2, "--out", tmp_path, *arguments)
-    assert result.exit_code == 0, result.output
-    warnings = result.stderr.strip().splitlines()
-    assert len(warnings) == 3, result.stderr
-    assert all(line.startswith("warning: ") and "it is skipped" in line for line in warnings)
-    for name, reason in (
-        (images[3], "is truncated"),
-        (images[20], "is empty"),
-        (data / "val" / CLASSES[1] / "page.jpg", "is not an image"),
-    ):
-        assert [line for line in warnings if f"{name}: {reason}" in line]
-    assert result.stdout.count("3 corrupt images skipped") == 2
-    rows = rows_of(tmp_path / "resnet10t")
-    assert [(r["skipped"], r["val_skipped"]) for r in rows] == [("2", "1")] * 2
-    assert rows[1]["images_seen"] == str(2 * 30)
-    network = timm.create_model("resnet10t", num_classes=len(CLASSES))
-    network.load_state_dict(load_file(tmp_path / "resnet10t" / "encoder.safetensors"))
-    (data / "val" / CLASSES[1] / "page.jpg").unlink()
-    best = max(rows, key=lambda row: float(row["val_top1"]))
-    assert float(best["val_top1"]) == scores_of(network, data, 64)[1]
-
-
-def test_a_split_without_a_single_readable_image_is_an_error(folder: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(folder, tmp_path / "data"))
-    for image in (data / "val").glob("*/*"):
-        image.write_bytes(b"")
-    result = run(data, "--epochs", 1, "--out", tmp_path, *QUICK)
-    assert result.exit_code == 1
-    assert result.stderr.strip().splitlines()[-1].startswith(f"error: {data / 'val'}: no image")
 
 
 @pytest.mark.slow  # the loop and its processes are those of `hrrsi train`
@@ -503,92 +403,6 @@ def test_ghostnet_of_any_width_is_timms_class() -> None:
         assert {k: v.shape for k, v in actual.items()} == {k: v.shape for k, v in expected.items()}
 
 
-def remove(data: Path, *names: str) -> None:
-    for name in names:
-        shutil.rmtree(data / name)
-
-
-def without_images(data: Path) -> None:
-    for image in (data / "train" / CLASSES[2]).iterdir():
-        image.rename(image.with_suffix(".txt"))
-
-
-def as_scenes_and_labels(data: Path) -> None:
-    for split in ("train", "val"):
-        remove(data, *(f"{split}/{name}" for name in CLASSES))
-        for name in ("images", "masks"):
-            (data / split / name).mkdir()
-
-
-def as_a_file(data: Path) -> None:
-    shutil.rmtree(data)
-    data.touch()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda data: remove(data, "train"), ("data: holds no folder train", "hrrsi tile")),
-        (lambda data: remove(data, "val"), ("data: holds no folder val",)),
-        (lambda data: remove(data, "train", "val"), ("data: holds no folder train",)),
-        (lambda data: remove(data, *(f"train/{c}" for c in CLASSES)), ("train: holds no class",)),
-        (lambda data: remove(data, *(f"val/{c}" for c in CLASSES)), ("val: holds no class",)),
-        (lambda data: remove(data, *(f"train/{c}" for c in CLASSES[1:])), ("one class only",)),
-        (lambda data: remove(data, "train/tile4"), ("val: holds class tile4, which train lacks",)),
-        (lambda data: remove(data, "val/tile5"), ("train: holds class tile5, which val lacks",)),
-        (lambda data: (data / "dataset.yaml").touch(), ("data: is a tiled dataset", "hrrsi train")),
-        (as_scenes_and_labels, ("train: holds the folders images and masks", "hrrsi tile")),
-        (as_a_file, ("data: is a file, not a folder",)),
-        (without_images, ("holds no image in class tile5",)),
-        (lambda data: (data / "val" / "new").mkdir(), ("val: holds class new, which train lacks",)),
-        (lambda data: shutil.rmtree(data), ("data: no such folder",)),
-    ],
-)
-def test_folders_that_cannot_be_trained_on(
-    folder: Path, tmp_path: Path, spoil: object, words: tuple[str, ...]
-) -> None:
-    data = Path(shutil.copytree(folder, tmp_path / "data"))
-    spoil(data)  # type: ignore[operator]
-    assert_one_line_error(run(data, "--out", tmp_path / "runs", *QUICK), *words)
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--encoder", "ghostnet_10"], ("no encoder 'ghostnet_10'", "did you mean")),
-        (["--encoder", "ghostnet_000"], ("has no width",)),
-        (["--encoder", "vit_tiny_patch16_224"], ("does not take images of 32 px", "--size")),
-        (["--precision", "16"], ("needs a GPU",)),
-        (["--device", "tpu"], ("unknown device",)),
-        (["--devices", "40", "--batch", "40"], ("32 images can't be shared out",)),
-        (["--nodes", "2"], ("torchrun",)),
-    ],
-)
-def test_options_that_cannot_be(
-    folder: Path, tmp_path: Path, arguments: list[str], words: tuple[str, ...]
-) -> None:
-    result = run(folder, "--out", tmp_path / "runs", *QUICK, *arguments)
-    assert_one_line_error(result, *words)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_dali_that_is_not_installed_is_named(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
-    arguments = ["--out", tmp_path, *QUICK, "--encoder", "resnet10t", "--epochs", 1, "--loader"]
-    assert_one_line_error(run(folder, *arguments, "dali"), "pip install 'hrrsi[dali]'")
-    assert run(folder, *arguments, "auto").exit_code == 0
-    config = yaml.safe_load((tmp_path / "resnet10t" / "config.yaml").read_text())
-    assert config["loader"] == "torchvision"
-
-
-def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
-    result = run(folder, "--epochs", 9, "--out", tmp_path, *QUICK, "--lr", "1e30")
-    assert_one_line_error(result, "the loss is", "lower --lr", "broken pixels in those images")
-
-
 def test_mixed_precision_trains_on_the_cpu(folder: Path, tmp_path: Path) -> None:
     arguments = ["--epochs", 1, "--out", tmp_path, *QUICK, "--precision", "bf16"]
     assert run(folder, "--encoder", "resnet10t", *arguments).exit_code == 0
@@ -604,26 +418,6 @@ def test_a_run_repeats_from_its_configuration(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert without_time(tmp_path / "ghostnet_100") == without_time(config.parent)
-
-
-@pytest.mark.parametrize("loader", LOADERS)
-def test_a_step_may_have_no_image_at_all(tmp_path: Path, folder: Path, loader: str) -> None:
-    for split in ("train", "val"):
-        for name in CLASSES[:2]:
-            (tmp_path / "data" / split / name).mkdir(parents=True)
-            for path in sorted((folder / split / name).iterdir())[:2]:
-                shutil.copy(path, tmp_path / "data" / split / name)
-    (tmp_path / "data" / "train" / CLASSES[0] / "page.jpg").write_text("404 not found")
-    arguments = [*QUICK, "--batch", 1, "--size", 64, "--encoder", "resnet10t", "--loader", loader]
-    result = run(tmp_path / "data", "--epochs", 1, "--out", tmp_path, *arguments)
-    assert result.exit_code == 0, result.output
-    (row,) = rows_of(tmp_path / "resnet10t")
-    assert (row["images_seen"], row["skipped"]) == ("4", "1")
-
-
-def test_one_pixel_of_one_image_cannot_be_normalised(folder: Path, tmp_path: Path) -> None:
-    result = run(folder, "--encoder", "resnet10t", "--out", tmp_path, *QUICK, "--batch", 1)
-    assert_one_line_error(result, "BatchNorm needs several images", "raise --batch")
 
 
 def test_a_segmentation_run_starts_from_the_encoder(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from samples.class_folders import CLASSES, make_class_folders
+from samples.class_folders import CLASSES
 from torchvision.transforms import v2
 
 from hrrsi.errors import HrrsiError
@@ -35,11 +35,6 @@ needs_dali = pytest.mark.parametrize("loader", [DALI])
 # Two decoders of the same crop: grey levels of 255. They round differently, no more.
 MEAN_TOLERANCE = 0.1
 PIXEL_TOLERANCE = 0.5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_class_folders(tmp_path_factory.mktemp("images"))
 
 
 def options(folder: Path, loader: str = "torchvision", **changes: object) -> PretrainOptions:
