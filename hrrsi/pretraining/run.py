@@ -91,8 +91,7 @@ def pretrain(
     """
     # what only training needs, and what takes seconds to import
     from hrrsi.pretraining.batches import training_batches, validation_batches
-    from hrrsi.pretraining.classification import ClassifierTraining
-    from hrrsi.pretraining.record import PretrainRecord
+    from hrrsi.pretraining.classification import ClassifierTraining, PretrainRecord
     from hrrsi.runs.environment import run_environment, write_environment
     from hrrsi.runs.folder import (
         checkpoint_position,

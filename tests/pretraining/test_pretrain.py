@@ -31,10 +31,9 @@ from typer.testing import CliRunner, Result
 from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
-from hrrsi.pretraining.classification import classifier
+from hrrsi.pretraining.classification import PretrainRecord, classifier, write_pretraining_curves
 from hrrsi.pretraining.images import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
-from hrrsi.pretraining.record import PretrainRecord, write_pretraining_curves
 from hrrsi.training.encoder_weights import load_encoder_weights
 
 
@@ -313,7 +312,7 @@ def test_an_encoder_that_a_killed_run_did_not_come_to_is_written_by_the_next(
 
     arguments = ["--encoder", "resnet10t", "--epochs", 1, "--out", tmp_path, *QUICK]
     with monkeypatch.context() as patch:
-        patch.setattr("hrrsi.pretraining.record.save", killed)
+        patch.setattr("hrrsi.pretraining.classification.save", killed)
         assert run(folder, *arguments).exit_code == 1
     result = run(folder, *arguments, "--resume")
     assert result.exit_code == 0, result.output
