@@ -2,6 +2,7 @@
 # docker build -t hrrsi:train --target train .       trains too, on the CPU
 # docker build -t hrrsi:cuda --target cuda .         all that, on an NVIDIA GPU
 # docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" hrrsi predict scene.tif
+# (for hrrsi:train also --shm-size 2g: processes that load pass batches through shared memory)
 #
 # tests/test_dockerfile.py replays the install steps in a clean environment (no image is built).
 

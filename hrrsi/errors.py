@@ -6,7 +6,13 @@ A message names parameters of the library between backticks, e.g. ```min_area```
 
 from __future__ import annotations
 
+import re
 from typing import Self, TypeVar
+
+# control characters but tab and line feed, and what turns the direction of writing
+_UNSHOWN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 _Error = TypeVar("_Error", bound="HrrsiError")
 
@@ -109,6 +115,11 @@ class DependencyError(HrrsiError, ImportError):
 
     def _own_arguments(self) -> dict[str, str | None]:
         return {"extra": self.extra}
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal: what files say can't move its cursor or change colours."""
+    return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _rebuilt(

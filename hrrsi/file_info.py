@@ -14,6 +14,7 @@ from hrrsi.extras import requiring
 from hrrsi.files import read_yaml
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.maps.rasters import read_class_raster
+from hrrsi.maps.styles import is_as_written
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.model_meta import ModelMeta, hardware_text, score_lines, training_lines
 from hrrsi.networks.weights_file import (
@@ -318,7 +319,11 @@ def _raster_info(path: str) -> FileInfo:
             f"({made_by.get('WEIGHTS', '?')}), {made_by.get('OPTIONS', '')}",
         )
     )
+    as_written = is_as_written(Path(path)) if is_local(path) else None
+    if as_written is False:
+        lines.append(("damage", "it was damaged or changed since it was written: map it again"))
     data |= {
+        "as_written": as_written,
         "classes": content.classes,
         "class_pixels": content.class_pixels,
         "nodata_pixels": content.nodata_pixels,

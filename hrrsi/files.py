@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from hrrsi.errors import InputError, MissingInputError, OutputError, OutputExistsError
 
+_LARGEST_BYTES = 8 << 20  # of YAML
+_MOST_NODES = 1_000_000
 _MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may come several times
 
 
@@ -48,11 +52,12 @@ def replacing(path: Path) -> Iterator[Path]:
             retired = path.with_name(f".{path.stem}.partial-{os.getpid()}-old{path.suffix}")
             path.rename(retired)
             temporary.rename(path)
-            shutil.rmtree(retired)
+            remove(retired)
         else:
             temporary.replace(path)
+        _flush_to_disk(path.parent)
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
@@ -69,13 +74,13 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     scratch = path.with_name(path.name + ".scratch")
     _remove_leftovers(scratch)
     folder = scratch.with_name(f".{scratch.stem}.partial-{os.getpid()}{scratch.suffix}")
-    _remove(folder)
+    remove(folder)
     folder.mkdir()
     try:
         with naming(path, folder):
             yield folder
     finally:
-        _remove(folder)
+        remove(folder)
 
 
 @contextmanager
@@ -136,13 +141,15 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    if not path.is_file():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(FileNotFoundError, PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a folder, on file systems without that
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -153,7 +160,7 @@ def _remove_leftovers(path: Path) -> None:
         for candidate in path.parent.iterdir():
             match = pattern.fullmatch(candidate.name)
             if match and not _is_running(int(match[1])):
-                _remove(candidate)
+                remove(candidate)
 
 
 def _is_running(pid: int) -> bool:
@@ -168,12 +175,37 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def is_leftover(path: Path) -> bool:
+    """Return whether a name is one that `replacing` or `scratch_folder` gives until the end."""
+    return re.fullmatch(r"\..*\.partial-\d+(-old)?(\.[^.]*)?", path.name) is not None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder as far as that is possible; of a link, the link alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def require_regular(path: Path, *, folders: bool = False) -> None:
+    """Raise where something is neither file nor missing: a pipe or device may never end.
+
+    Args:
+        path: What is to be read.
+        folders: Whether it may be a folder.
+
+    Raises:
+        InputError: It is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says why
+    if not stat.S_ISREG(mode) and not (folders and stat.S_ISDIR(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise InputError(f"is {what}, not a file", where=path, fix="name a file")
 
 
 def content_digest(path: Path) -> str:
@@ -183,6 +215,7 @@ def content_digest(path: Path) -> str:
         MissingInputError: There is no such file.
         InputError: It can't be read.
     """
+    require_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -306,18 +339,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: The file is missing, not readable, not YAML, or not a mapping, or a name comes
             twice in it.
     """
+    require_regular(path)
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise InputError(
+                f"is larger than {_LARGEST_BYTES >> 20} MiB", where=path, fix="name a YAML file"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MissingInputError("no such file", where=path, fix="check the path") from None
-    except IsADirectoryError:
-        raise InputError("is a folder", where=path, fix="name a YAML file") from None
     except UnicodeDecodeError:
         raise InputError("is not a text file", where=path, fix="name a YAML file") from None
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path) from error
     try:
-        data = yaml.load(text, _Loader)
+        data = _plain_data(text)
     except yaml.constructor.ConstructorError as error:
         raise InputError(
             f"holds a tag that is not plain data ({error.problem})",
@@ -328,11 +366,48 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"is not valid YAML ({error.problem})", where=_position(path, error), fix="correct it"
         ) from error
-    except yaml.YAMLError as error:
-        raise InputError("is not valid YAML", where=path, fix="correct it") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of numbers and dates, too
+        raise InputError(
+            f"is not valid YAML ({_short(error)})", where=path, fix="correct it"
+        ) from error
+    except RecursionError:
+        raise InputError("is nested too deeply", where=path, fix="correct it") from None
     if not isinstance(data, dict):
         raise InputError("is not a mapping of names to values", where=path, fix="correct it")
     return data
+
+
+def _plain_data(text: str) -> Any:
+    """Return what YAML holds, where repetitions by alias don't make it endless.
+
+    Raises:
+        ValueError: They do.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST_NODES:
+            raise ValueError("aliases repeat too much")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many nodes there are where each alias counts as all that it repeats."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # of one that holds itself
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in pairs)
+    return known[id(node)]
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _position(path: Path, error: yaml.MarkedYAMLError) -> str:

@@ -4,14 +4,66 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from hrrsi.errors import DeviceError, OptionError
 from hrrsi.extras import is_installed, requiring
 
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_UNBOUNDED = 1 << 60  # what says so is a number near the largest
+
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: by its affinity, and its container's quota."""
+    is_linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    for folder in _control_groups("cpu"):
+        if (folder / "cpu.max").is_file():
+            quota, period = [*_words(folder / "cpu.max"), "", ""][:2]
+        else:
+            quota = next(iter(_words(folder / "cpu.cfs_quota_us")), "")
+            period = next(iter(_words(folder / "cpu.cfs_period_us")), "")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def memory_limit() -> int | None:
+    """Return the bytes that this process' container may use, None where nothing bounds them."""
+    limits = [
+        int(word)
+        for folder in _control_groups("memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        for word in _words(folder / name)
+        if word.isdecimal()
+    ]
+    bounded = [limit for limit in limits if limit < _UNBOUNDED]
+    return min(bounded, default=None)
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """Return the folders of the control groups that this process is in, and of those around."""
+    folders = []
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CONTROL_GROUPS / controller if controllers else _CONTROL_GROUPS
+        place = root / path.lstrip("/")
+        # within a container its own group is mounted at the root, and the path is that outside
+        folders += [p for p in (place, *place.parents) if p.is_relative_to(root) and p.is_dir()]
+    return folders
+
+
+def _words(file: Path) -> list[str]:
+    return [word for line in _lines(file) for word in line.split()]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def chosen_device(name: str) -> str:

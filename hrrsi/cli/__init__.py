@@ -4,7 +4,9 @@ No module here imports anything heavy at its top, so that ``--help`` answers at 
 """
 
 import errno
+import io
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
+from hrrsi.interruption import heed_signals_for_good
 
 
 class OneLineErrors(TyperGroup):
@@ -99,6 +102,10 @@ app.command("pretrain")(pretrain)
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of Latin-1 has no arrows
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    heed_signals_for_good()  # again, where a script of an earlier install calls this one
     # before anything loads torch, and for the processes that a run starts: threads of OpenMP that
     # spin while they wait take the cores from other processes. Some 20,000 turns before they sleep
     # make training as fast as with endless ones (5.2 images/s; 4.6 without any).

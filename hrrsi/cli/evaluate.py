@@ -9,7 +9,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hrrsi.cli.messages import in_flags, print_default_weights, scene_warnings_in_one_line
+from hrrsi.cli.messages import (
+    in_flags,
+    print_default_weights,
+    print_line,
+    scene_warnings_in_one_line,
+)
 from hrrsi.cli.options import (
     ENGINE_FLAGS,
     OVERWRITE_FLAG,
@@ -301,10 +306,10 @@ def evaluate(
     if weights is None and not (systems or scored_maps or quiet):
         print_default_weights()
     text = outcome_text if output == "table" else json_document
-    typer.echo(text(outcome, in_flags))
+    print_line(text(outcome, in_flags))
     outputs.write(outcome, views, in_flags)
     if outputs.report is not None:
-        typer.echo(f"{outputs.report}: open it in a browser", err=True)
+        print_line(f"{outputs.report}: open it in a browser", err=True)
 
 
 def _systems(

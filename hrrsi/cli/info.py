@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hrrsi.cli.messages import print_line
+
 _WIDTH = 98  # of a line, as reports have it
 _USES = {"encoder weights": [("use", "hrrsi train DATASET --encoder-weights FILE")]}
 
@@ -49,7 +51,7 @@ def info(
     if output_format is Format.JSON:
         typer.echo(json.dumps({"file": file, "kind": content.kind, **content.data}, indent=2))
         return
-    typer.echo(f"{file}: {content.kind}")
+    print_line(f"{file}: {content.kind}")
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         wrapped = textwrap.fill(
@@ -60,4 +62,4 @@ def info(
             break_long_words=False,
             break_on_hyphens=False,
         )
-        typer.echo(wrapped)
+        print_line(wrapped)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, printable
 
 if TYPE_CHECKING:
     from hrrsi.networks.model_meta import ModelMeta
@@ -24,6 +24,7 @@ INTERRUPTED = "interrupted; nothing half-written was left under its final name"
 # The typer command that is running, whose flags messages name.
 RUNNING_COMMAND: ContextVar[Any] = ContextVar("running command", default=None)
 
+_NO_MEMORY = re.compile(r"bad_alloc|[Cc]an(no|')t allocate memory|failed to allocate")
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 _OF_OTHER_COMMAND = re.compile(r"`hrrsi\.([a-z]+)\(([a-z0-9_]+)\)`")
 
@@ -67,25 +68,25 @@ def error_line(error: BaseException) -> str:
         line = in_flags(str(error)) or INTERRUPTED
     elif isinstance(error, MemoryError):
         line = OUT_OF_MEMORY
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError) and error.errno != errno.ENOMEM:
         line = _os_error_line(error)
-    elif type(error).__name__ == "OutOfMemoryError":  # torch's, which takes seconds to import
-        line = OUT_OF_MEMORY
+    elif type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(error)):
+        line = OUT_OF_MEMORY  # torch's, which takes seconds to import; others' RuntimeErrors
     else:
         line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
-    return " ".join(line.split())
+    return printable(" ".join(line.split()))
 
 
-def print_line(line: str) -> None:
-    """Print a line of a result."""
-    typer.echo(in_flags(line))
+def print_line(line: str, *, err: bool = False) -> None:
+    """Print a line of a result, or several; what files say in it can't steer the terminal."""
+    typer.echo(printable(in_flags(line)), err=err)
 
 
 def print_warning(message: object, kind: str = "warning") -> None:
     """Print a warning, or a message of another kind, above whatever progress bar is open."""
     from tqdm import tqdm
 
-    tqdm.write(f"{kind}: {in_flags(str(message))}", file=sys.stderr)
+    tqdm.write(f"{kind}: {printable(in_flags(str(message)))}", file=sys.stderr)
 
 
 def print_default_weights(meta: ModelMeta | None = None) -> None:
@@ -101,7 +102,7 @@ def print_default_weights(meta: ModelMeta | None = None) -> None:
         from hrrsi.networks.weights_reading import read_meta
 
         meta = read_meta(packaged_weights())
-    tqdm.write(f"weights: default ({meta.summary})", file=sys.stderr)
+    tqdm.write(printable(f"weights: default ({meta.summary})"), file=sys.stderr)
 
 
 @contextmanager
@@ -132,4 +133,6 @@ def _os_error_line(error: OSError) -> str:
         return f"{place}the disk is full; free space, or choose another --out"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{place}permission denied; change its permissions, or choose another path"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{place}too many files are open; raise the limit (ulimit -n 4096)"
     return f"{place}{error.strerror or error}; check the path"

@@ -11,6 +11,7 @@ from hrrsi.cli.messages import (
     error_line,
     in_flags,
     print_default_weights,
+    print_line,
     scene_warnings_in_one_line,
 )
 from hrrsi.cli.options import (
@@ -212,14 +213,14 @@ def predict(
 
 
 def _print_failures(failed: ScenesFailedError) -> None:
-    typer.echo(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
+    print_line(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
     for scene, error in failed.failures.items():
         line = error_line(error)
-        typer.echo(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
+        print_line(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
 
 
 def _print_failure(scene: str, error: Exception) -> None:
-    typer.echo(f"error: {error_line(error)}", err=True)
+    print_line(f"error: {error_line(error)}", err=True)
 
 
 def _print_mapped(mapped: MappedScene) -> None:
@@ -233,9 +234,9 @@ def _print_mapped(mapped: MappedScene) -> None:
         if mapped.earlier
         else f"{mapped.seconds:.1f} s, {total / 1e6 / mapped.seconds:.1f} Mpx/s"
     )
-    typer.echo(f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, {speed})")
+    print_line(f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, {speed})")
     if mapped.height_model is not None:
-        typer.echo(f"heights: {mapped.height_model}")
+        print_line(f"heights: {mapped.height_model}")
     columns = ["class", "pixels", "share"]
     rows = [
         [name, f"{pixels:,}", f"{share:.2%}"]
@@ -256,11 +257,11 @@ def _print_mapped(mapped: MappedScene) -> None:
     table.add_rows(rows[: len(mapped.classes)])
     table.add_divider()
     table.add_rows(rows[len(mapped.classes) :])
-    typer.echo(table.get_string())
+    print_line(table.get_string())
     if mapped.zones is not None:
-        typer.echo(mapped.zones.text())
+        print_line(mapped.zones.text())
     for path in mapped.outputs.files[1:]:
-        typer.echo(f"also: {path}")
+        print_line(f"also: {path}")
 
 
 def _print_plan(plans: list[PlannedScene]) -> None:
@@ -269,16 +270,16 @@ def _print_plan(plans: list[PlannedScene]) -> None:
     possible = [plan for plan in plans if plan.problem is None]
     for plan in plans:
         if plan.problem is not None:
-            typer.echo(f"error: {in_flags(plan.problem)}", err=True)
+            print_line(f"error: {in_flags(plan.problem)}", err=True)
             continue
-        typer.echo(
+        print_line(
             f"{plan.scene}: {plan.width} x {plan.height} px, {plan.windows:,} windows, about "
             f"{time_text(plan.seconds)}, {byte_text(plan.disk_bytes)} on the disk meanwhile"
         )
         for path in plan.outputs.files:
-            typer.echo(f"  → {path}{' (exists)' if path.exists() else ''}")
+            print_line(f"  → {path}{' (exists)' if path.exists() else ''}")
     if len(possible) > 1:
         seconds = sum(plan.seconds for plan in possible)
-        typer.echo(f"{len(possible)} scenes, about {time_text(seconds)} in all")
+        print_line(f"{len(possible)} scenes, about {time_text(seconds)} in all")
     if len(possible) < len(plans):
         raise typer.Exit(1)

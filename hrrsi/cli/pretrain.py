@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hrrsi.cli.messages import in_flags, print_line, print_warning
+from hrrsi.cli.messages import print_line, print_warning
 from hrrsi.cli.options import (
     DRY_RUN_HELP,
     FieldValues,
@@ -184,7 +184,7 @@ def pretrain(
             from hrrsi.pretraining.run import planned_pretraining
 
             plan = planned_pretraining(options, resume=resume, overwrite=overwrite)
-            typer.echo(in_flags(str(plan)))
+            print_line(str(plan))
             return
         from hrrsi.pretraining.run import pretrain as pretrain_encoder
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrrsi.cli.messages import in_flags
+from hrrsi.cli.messages import print_line
 from hrrsi.cli.options import (
     READING_FLAGS,
     Flag,
@@ -178,5 +178,5 @@ def tile(
         )
         outcome = f"wrote {out}"
     for note in result.notes:
-        typer.echo(in_flags(note), err=True)
-    typer.echo(f"{result.table}\nsplit {result.split.name}; {outcome}")
+        print_line((note), err=True)
+    print_line(f"{result.table}\nsplit {result.split.name}; {outcome}")

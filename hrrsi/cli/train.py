@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hrrsi.cli.messages import in_flags, print_line, print_warning
+from hrrsi.cli.messages import print_line, print_warning
 from hrrsi.cli.options import (
     DRY_RUN_HELP,
     FieldValues,
@@ -242,13 +242,13 @@ def train(
             from hrrsi.training.patch_pictures import write_batch_picture
 
             write_batch_picture(runs[0], show_batches, overwrite=overwrite)
-            typer.echo(f"{show_batches}: what the network sees first")
+            print_line(f"{show_batches}: what the network sees first")
         elif dry_run:
             from hrrsi.training.run_checks import planned_run
 
             for options in runs:
                 plan = planned_run(options, resume=resume, overwrite=overwrite)
-                typer.echo(in_flags(str(plan)))
+                print_line(str(plan))
         else:
             from hrrsi.training.run import train_all
 

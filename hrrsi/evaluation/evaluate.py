@@ -36,6 +36,7 @@ from hrrsi.evaluation.weights_evaluation import (
     evaluate_scenes,
     scene_pixels,
 )
+from hrrsi.interruption import heeding_signals
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.prediction.engines import open_engine
@@ -44,6 +45,7 @@ from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import SceneWarning, require_height_as_trained
 from hrrsi.progress import progress
 from hrrsi.quantities import counted_names
+from hrrsi.scenes.raster_opening import file_states, refuse_changed, unchanged
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 Paths = str | Path | Sequence[str | Path]
@@ -82,6 +84,7 @@ class SceneObserver(Protocol):
         """See a strip; those of a scene come from top to bottom."""
 
 
+@heeding_signals()
 def evaluate(
     data: Paths = (),
     *,
@@ -136,6 +139,7 @@ def evaluate(
     return task.of_weights(weights, task.opened(weights), observer)
 
 
+@heeding_signals()
 def compare(
     first: EvaluationResult | Paths,
     second: EvaluationResult | Paths,
@@ -260,6 +264,7 @@ class _Task:
             bands = self.mapping.bands or runner.meta.bands
             observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
         evaluations: list[Evaluation] = []
+        before = file_states(path for file in chosen.files for path in file.paths)
         for augmentation in dict.fromkeys(("none", self.mapping.augmentation)):
             what = "evaluating" if augmentation == "none" else f"with {augmentation}"
             with progress(what, total, " Mpx", scale=True, enabled=self.show_progress) as bar:
@@ -275,6 +280,7 @@ class _Task:
                         on_pixels=_in_megapixels(bar),
                     )
                 )
+        refuse_changed(before)
         return self._result(evaluations[0], source, *evaluations[1:])
 
     def of_maps(
@@ -304,7 +310,11 @@ class _Task:
         total = map_pixels(chosen.files, self.scheme, self.options, self.reading) / 1e6
         if observer is not None:
             observer.begin(replace(self._scene_set(self.scheme, chosen, None), are_maps=True))
-        with progress("evaluating", total, " Mpx", scale=True, enabled=self.show_progress) as bar:
+        read = (path for file in (*chosen.files, *other_files) for path in file.paths)
+        with (
+            unchanged(read),
+            progress("evaluating", total, " Mpx", scale=True, enabled=self.show_progress) as bar,
+        ):
             evaluation = evaluate_maps(
                 chosen.files,
                 self.scheme,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError
+from hrrsi.files import require_regular
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.scenes.height_files import (
     HeightFile,
@@ -43,6 +45,12 @@ class SceneFiles:
     label: str | None = None
     eroded_label: str | None = None
     height: str | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that are there."""
+        files = (self.image, self.label, self.eroded_label, self.height)
+        return [path for path in files if path is not None]
 
 
 def labelled_scenes(
@@ -226,14 +234,17 @@ def _folder_candidates(raw: Path) -> Iterator[_Candidate]:
 
 def _zip_candidates(archive: Path) -> Iterator[_Candidate]:
     absolute = Path(os.path.abspath(archive))
+    require_regular(absolute)
     try:
         with zipfile.ZipFile(absolute) as opened:
             members = opened.infolist()
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
         raise InputError(
             "is not a complete zip archive", where=archive, fix="download it again"
         ) from error
     for member in members:
+        if not PurePosixPath(member.filename).parts:
+            continue  # the archive itself
         name = member.filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):

@@ -6,20 +6,26 @@ import errno
 import io
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import rasterio
 import rasterio.shutil
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from hrrsi.errors import OutputError
+from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.raw_pyramid import TILE, RawPyramid, write_errors
+from hrrsi.scenes.pixel_reader import rasterio_window
+from hrrsi.scenes.windows import Window
 
 # Raw files come from the system's cache; GDAL's own would only grow to its limit.
 _BLOCK_CACHE = 32 * 2**20
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+_COLUMNS = 8 * TILE  # of what is read back at once
 FREE_SPACE = "free space on the disk, or choose another `out`"
 
 
@@ -48,7 +54,7 @@ def write_cloud_optimised(
             differences are compressed, and less thoroughly (1 % larger, twice as fast).
 
     Raises:
-        OutputError: The disk is full.
+        OutputError: The disk is full, or what is read back is not what was written.
     """
     errors = _WriteErrors(final)
     with (
@@ -82,9 +88,50 @@ def write_cloud_optimised(
                     bigtiff="if_safer",
                 )
             errors.raise_first()
-        except Exception:
+            _check_written(file, bands, final)
+        except Exception as error:
             errors.raise_first()  # what GDAL then stumbled over is not the cause
-            raise
+            if not isinstance(error, RasterioError | CPLE_BaseError):
+                raise
+            cause = " ".join(str(error).split())
+            raise OutputError(
+                f"cannot be written ({cause})", where=final, fix="check the disk and its folder"
+            ) from error
+
+
+def _check_written(file: Path, bands: Sequence[RawPyramid], final: Path) -> None:
+    """Read a file back, overviews too, and compare it with what it was written from.
+
+    Raises:
+        OutputError: It differs.
+    """
+    damaged = OutputError(
+        "is not on the disk as it was written",
+        where=final,
+        fix="check the disk, then go on with `resume`",
+    )
+    levels = bands[0].levels
+    for index, level in enumerate(levels):
+        options = {} if index == 0 else {"overview_level": index - 1}
+        try:
+            with rasterio.open(file, num_threads="all_cpus", **options) as dataset:
+                if (dataset.height, dataset.width) != (level.height, level.width):
+                    raise damaged
+                for window in _blocks(level.height, level.width):
+                    stop_if_requested()
+                    written = dataset.read(window=rasterio_window(window))
+                    for band, values in zip(bands, written, strict=True):
+                        if band.block(index, window).tobytes() != values.tobytes():
+                            raise damaged
+        except RasterioError as error:
+            raise damaged from error
+
+
+def _blocks(height: int, width: int) -> Iterator[Window]:
+    """Yield windows that cover a raster, each made up of whole tiles."""
+    for row in range(0, height, TILE):
+        for col in range(0, width, _COLUMNS):
+            yield Window(row, col, min(TILE, height - row), min(_COLUMNS, width - col))
 
 
 def _virtual_raster(bands: Sequence[RawPyramid]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from hrrsi.scenes.raster_opening import is_local
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
+_MEANWHILE = 40  # bytes that are added to a name until the file is whole
 _MAP_SUFFIX = f"{_MAP_ENDING}.tif"
 
 
@@ -197,6 +199,7 @@ def check_outputs(
     """
     input_paths = {path.resolve() for path in inputs}
     for output in (path for files in outputs for path in (*files.files, *files.sidecars)):
+        _check_length(output)
         if output.is_dir():
             raise OutputError("is a folder", where=output, fix="name a file")
         if output.resolve() in input_paths:
@@ -209,6 +212,22 @@ def check_outputs(
         for output in (*files.files, *files.sidecars):
             if not (resume and is_begun):
                 refuse_existing(output, overwrite=overwrite)
+
+
+def _check_length(path: Path) -> None:
+    """Raise where a file's name, or the longer one that it has meanwhile, is too long."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        longest = os.pathconf(folder, "PC_NAME_MAX") - _MEANWHILE
+    except (OSError, ValueError, AttributeError):
+        return
+    length = len(os.fsencode(path.name))
+    if length > longest:
+        raise OutputError(
+            f"has a name of {length} bytes, where {longest} are possible",
+            where=path,
+            fix="choose a shorter name with `out`",
+        )
 
 
 def _file_beside(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from hrrsi.maps.rasters import stored_scores
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
 from hrrsi.quantities import byte_text
 
-_FORMAT = 1
+_FORMAT = 2
 _JOURNAL = "journal.json"
 _LOCK = "lock"
+# what is removed, and nothing else
+_OWN_FILES = re.compile(
+    r"journal\.json(\.new)?|(labels|confidence|probability\d+)(\.overview\d+)?\.(raw|vrt)(\.aux\.xml)?"
+)
 _GO_ON = "free space on the disk, then go on with `resume`"
 
 
@@ -83,6 +88,11 @@ class PartialMap:
         """Whether all rows are there."""
         return self.rows_done == self.labels.height
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is something on the disk that a later run can go on from."""
+        return self.rows_done > 0 and (self.folder / _JOURNAL).is_file()
+
     def append(
         self,
         first_row: int,
@@ -127,7 +137,10 @@ class PartialMap:
         """Remove the partial map: the map is finished."""
         # the lock goes last, so that nobody else takes over a folder that is being removed
         self._remove_files()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            (self.folder / _LOCK).unlink()
+        with suppress(OSError):  # somebody else has put something there
+            self.folder.rmdir()
 
     def _bands(self) -> list[RawPyramid]:
         return [self.labels, *([self.confidence] if self.confidence else []), *self.probabilities]
@@ -138,8 +151,13 @@ class PartialMap:
         Raises:
             OutputError: There is no space for the map, or what is there was made otherwise.
         """
-        rows = self._journalled_rows() if resume else 0
-        if not (rows and all(band.restore(rows) for band in self._bands())):
+        rows, checksums = self._journalled() if resume else (0, [])
+        bands = self._bands()
+        if not (
+            rows
+            and len(checksums) == len(bands)
+            and all(band.restore(rows, c) for band, c in zip(bands, checksums, strict=True))
+        ):
             rows = 0
             self._remove_files()
             for band in self._bands():
@@ -159,19 +177,23 @@ class PartialMap:
             )
 
     def _remove_files(self) -> None:
+        if not self.folder.is_dir():
+            return
         (self.folder / _JOURNAL).unlink(missing_ok=True)  # without it, the rest counts for nothing
         for file in self.folder.iterdir():
-            if file.name != _LOCK:
+            if _OWN_FILES.fullmatch(file.name):
                 file.unlink()
 
-    def _journalled_rows(self) -> int:
+    def _journalled(self) -> tuple[int, list[list[int]]]:
+        """Return the rows that are there, and the checksums of each band's files."""
         try:
             journal = json.loads((self.folder / _JOURNAL).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return 0
-        if journal["format"] != _FORMAT:
-            return 0
-        begun_with, rows = journal["fingerprint"], int(journal["rows_done"])
+            if journal["format"] != _FORMAT:
+                return 0, []
+            begun_with, rows = dict(journal["fingerprint"]), int(journal["rows_done"])
+            checksums = [[int(number) for number in band] for band in journal["checksums"]]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return 0, []  # damaged: what it counted is mapped again
         differences = _differences(begun_with, self._fingerprint)
         if differences:
             raise OutputError(
@@ -179,10 +201,15 @@ class PartialMap:
                 where=self._path,
                 fix="give what it was begun with, or start over without `resume`",
             )
-        return rows
+        return rows, checksums
 
     def _write_journal(self, rows: int) -> None:
-        journal = {"format": _FORMAT, "rows_done": rows, "fingerprint": self._fingerprint}
+        journal = {
+            "format": _FORMAT,
+            "rows_done": rows,
+            "checksums": [band.checksums for band in self._bands()],
+            "fingerprint": self._fingerprint,
+        }
         written = self.folder / (_JOURNAL + ".new")
         written.write_text(json.dumps(journal), encoding="utf-8")
         written.replace(self.folder / _JOURNAL)
@@ -220,6 +247,12 @@ def open_partial_map(
             not enough space on the disk.
     """
     folder = partial_map_folder(path)
+    if folder.is_symlink():
+        raise OutputError(
+            "is a link, where hrrsi keeps what it writes and removes",
+            where=folder,
+            fix="remove the link, or choose another `out`",
+        )
     prepare_folder(folder)
     with lock_held(folder / _LOCK, str(os.getpid()), _busy(path)):
         partial = PartialMap(

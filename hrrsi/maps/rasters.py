@@ -14,11 +14,12 @@ import numpy.typing as npt
 from rasterio.enums import ColorInterp
 
 from hrrsi.classes import IGNORE_INDEX, Colour
-from hrrsi.files import replacing, scratch_folder
+from hrrsi.files import content_digest, replacing, scratch_folder
+from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.components import Labels
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, write_errors
-from hrrsi.maps.styles import pam_xml, qml_style
+from hrrsi.maps.styles import map_record, pam_xml, qml_style, sidecar_path
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.pixel_reader import rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
@@ -55,6 +56,7 @@ def write_class_raster(
     has_nodata: bool,
     provenance: Mapping[str, str],
     run: str | None = None,
+    beside: Sequence[Path] = (),
 ) -> ClassRasterContent:
     """Write a class map and its sidecars; they appear whole, or not at all.
 
@@ -76,6 +78,7 @@ def write_class_raster(
             with ``HRRSI_`` before them.
         run: What identifies the run that makes the map, scene included; kept in the sidecar, so
             that the map's own bytes depend on the labels alone.
+        beside: Finished files of the same run, whose digests the sidecar keeps beside the map's.
 
     Returns:
         What the map says of itself.
@@ -85,7 +88,8 @@ def write_class_raster(
         ValueError: The labels don't cover the scene exactly.
     """
     style = path.with_suffix(".qml")
-    sidecar = path.with_name(path.name + ".aux.xml")
+    sidecar = sidecar_path(path)
+    digests = {file.name: content_digest(file) for file in beside}
     # left in reverse order: the map gets its name last, when its sidecars have theirs
     with (
         replacing(path) as raster_file,
@@ -111,7 +115,9 @@ def write_class_raster(
         write_cloud_optimised(raster_file, scene, [pyramid], final=path, describe=describe)
         with write_errors(path, FREE_SPACE):
             style_file.write_text(qml_style(classes, colours), encoding="utf-8")
-            sidecar_file.write_text(pam_xml(classes, colours, class_pixels, run), encoding="utf-8")
+            record = map_record(run, content_digest(raster_file), digests)
+            content = pam_xml(classes, colours, class_pixels, record)
+            sidecar_file.write_text(content, encoding="utf-8")
     return ClassRasterContent(list(classes), class_pixels, pyramid.nodata_pixels, dict(provenance))
 
 
@@ -181,18 +187,31 @@ def read_class_raster(path: str | Path) -> ClassRasterContent | None:
     """
     with open_raster(path) as dataset:
         tags = dataset.tags()
-        try:
-            classes = json.loads(tags[TAG + "CLASSES"])
-            class_pixels = json.loads(tags[TAG + "CLASS_PIXELS"])
-        except (KeyError, json.JSONDecodeError):
+        content = _tagged_classes(tags)
+        if content is None:
             return None
+        classes, class_pixels = content
         nodata = dataset.width * dataset.height - sum(class_pixels)
+        if nodata < 0:
+            return None
     provenance = {
         key.removeprefix(TAG): value
         for key, value in tags.items()
         if key.startswith(TAG) and key not in (TAG + "CLASSES", TAG + "CLASS_PIXELS")
     }
     return ClassRasterContent(classes, class_pixels, nodata, provenance)
+
+
+def _tagged_classes(tags: Mapping[str, str]) -> tuple[list[str], list[int]] | None:
+    """Return class names and pixels as a raster's tags say them, None where they say none."""
+    from pydantic import NonNegativeInt, TypeAdapter, ValidationError  # takes a moment
+
+    try:
+        names = TypeAdapter(list[str]).validate_json(tags[TAG + "CLASSES"])
+        pixels = TypeAdapter(list[NonNegativeInt]).validate_json(tags[TAG + "CLASS_PIXELS"])
+    except (KeyError, ValidationError):
+        return None
+    return (names, pixels) if len(names) == len(pixels) else None
 
 
 def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
@@ -203,19 +222,9 @@ def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
     """
     with open_raster(path) as dataset:
         for row in range(0, dataset.height, _STRIP_ROWS):
+            stop_if_requested()
             part = Window(row, 0, min(_STRIP_ROWS, dataset.height - row), dataset.width)
             yield dataset.read(1, window=rasterio_window(part))
-
-
-def run_of(path: Path) -> str | None:
-    """Return what identifies the run that made a map, or None where nothing says so.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        run: str | None = dataset.tags(ns="HRRSI").get("RUN")
-        return run
 
 
 def is_product(path: str | Path) -> bool:

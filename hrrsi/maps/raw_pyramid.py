@@ -10,7 +10,9 @@ has to be compressed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import errno
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +22,21 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import HrrsiError, OutputError
+from hrrsi.files import is_full_disk
+from hrrsi.interruption import stop_if_requested
+from hrrsi.scenes.windows import Window
 
 TILE = 512
 _SMALLEST_OVERVIEW = 256
+_CHECK_DISK = "check the disk and its folder"
+_WRITE_FIXES = {
+    errno.ENOENT: "its folder is gone: give another `out`, or leave the folder while this runs",
+    errno.EMFILE: "raise the limit of open files (ulimit -n 4096)",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EACCES: "change the permissions of its folder",
+    errno.EROFS: "choose a disk that can be written to",
+}
 _CHUNK_BYTES = 2**20  # what passes from step to step in the processor's cache
 
 Values = npt.NDArray[Any]
@@ -60,6 +74,7 @@ class RawPyramid:
         width: Columns of the raster.
         dtype: Type of the values.
         levels: The raster's file, then those of its overviews.
+        checksums: The CRC-32 of what each of them holds.
     """
 
     def __init__(
@@ -82,6 +97,7 @@ class RawPyramid:
             file = folder / f"{name}.overview{factor}.raw"
             self.levels.append(RawLevel(file, (above.height + 1) // 2, (above.width + 1) // 2))
         self._rows = [0] * len(self.levels)
+        self.checksums = [0] * len(self.levels)
         # the row of each level that waits for the next one, so that two become one below
         self._odd: list[Values | None] = [None] * len(self.levels)
 
@@ -114,11 +130,15 @@ class RawPyramid:
             raise ValueError(f"{values.shape} does not continue {self.rows} rows of {self.width}")
         self._append(0, np.ascontiguousarray(values, dtype=self.dtype))
 
-    def restore(self, rows: int) -> bool:
+    def restore(self, rows: int, checksums: Sequence[int] = ()) -> bool:
         """Go back, or forth, to the state after the first `rows` rows, from the files.
 
+        Args:
+            rows: How many.
+            checksums: Those after these rows; without them, the files are taken as they are.
+
         Returns:
-            Whether the files hold that many rows; if not, nothing has changed.
+            Whether the files hold that many rows, and these; if not, nothing has changed.
         """
         counts = [rows]
         for above, level in zip(self.levels, self.levels[1:], strict=False):
@@ -129,6 +149,12 @@ class RawPyramid:
         for level, size in zip(self.levels, sizes, strict=True):
             if (level.file.stat().st_size if level.file.exists() else 0) < size:
                 return False
+        found = [
+            _checksum(level.file, size) for level, size in zip(self.levels, sizes, strict=True)
+        ]
+        if checksums and list(checksums) != found:
+            return False
+        self.checksums = found
         for index, (level, size) in enumerate(zip(self.levels, sizes, strict=True)):
             with level.file.open("ab") as file:
                 file.truncate(size)
@@ -144,11 +170,27 @@ class RawPyramid:
             rows: How many rows a strip has; the last may have fewer.
         """
         for first in range(0, self.rows, rows):
+            stop_if_requested()
             yield self._read(self.levels[0], first, min(rows, self.rows - first))
+
+    def block(self, level: int, window: Window) -> Values:
+        """Return a part of a level, (window.height, window.width).
+
+        Args:
+            level: 0 for the rows themselves, then the overviews.
+            window: The part; it lies within the level.
+        """
+        file, _, width = self.levels[level]
+        values = np.empty((window.height, window.width), dtype=self.dtype)
+        with file.open("rb") as raw:
+            for row in range(window.height):
+                raw.seek(((window.row + row) * width + window.col) * self.dtype.itemsize)
+                raw.readinto(values[row].view(np.uint8).data)
+        return values
 
     def _append(self, index: int, values: Values) -> None:
         level = self.levels[index]
-        self._write(level, self._rows[index], values)
+        self._write(index, values)
         self._rows[index] += len(values)
         if index + 1 == len(self.levels):
             return
@@ -173,7 +215,10 @@ class RawPyramid:
         if halves:
             self._append(index + 1, np.concatenate(halves))
 
-    def _write(self, level: RawLevel, row: int, values: Values) -> None:
+    def _write(self, index: int, values: Values) -> None:
+        checksum = zlib.crc32(values.reshape(-1).view(np.uint8).data, self.checksums[index])
+        self.checksums[index] = checksum
+        level = self.levels[index]
         # "ab" creates the file; what lies behind `row` was cut off by `restore`
         with level.file.open("ab", buffering=0) as file:
             rest = values.reshape(-1).view(np.uint8).data
@@ -222,9 +267,9 @@ class LabelPyramid(RawPyramid):
         super().append(values)
         self._count(values)
 
-    def restore(self, rows: int) -> bool:
+    def restore(self, rows: int, checksums: Sequence[int] = ()) -> bool:
         """Go to the state after the first `rows` rows, see `RawPyramid.restore`."""
-        if not super().restore(rows):
+        if not super().restore(rows, checksums):
             return False
         self.class_pixels = [0] * len(self.class_pixels)
         for labels in self.strips():
@@ -237,6 +282,17 @@ class LabelPyramid(RawPyramid):
             part = labels[row : row + chunk]
             for index in range(len(self.class_pixels)):
                 self.class_pixels[index] += int(np.count_nonzero(part == index))
+
+
+def _checksum(file: Path, size: int) -> int:
+    """Return the CRC-32 of a file's first bytes; of none where there is no file."""
+    checksum = 0
+    if size:
+        with file.open("rb") as opened:
+            while size and (chunk := opened.read(min(size, _CHUNK_BYTES))):
+                checksum = zlib.crc32(chunk, checksum)
+                size -= len(chunk)
+    return checksum
 
 
 def overview_levels(height: int, width: int) -> list[int]:
@@ -307,7 +363,11 @@ def mean_score(scores: Values) -> Values:
 
 @contextmanager
 def write_errors(path: Path, fix: str) -> Iterator[None]:
-    """Turn a full disk into one line about `path`.
+    """Turn what the system says of writing into one line about `path`.
+
+    Args:
+        path: What is written.
+        fix: What to do where the disk is full.
 
     Raises:
         OutputError: Something could not be written.
@@ -317,7 +377,11 @@ def write_errors(path: Path, fix: str) -> Iterator[None]:
     except HrrsiError:
         raise  # some are OSErrors too, and say what is wrong already
     except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", where=path, fix=fix) from error
+        raise OutputError(
+            f"cannot be written ({error.strerror})",
+            where=path,
+            fix=fix if is_full_disk(error) else _WRITE_FIXES.get(error.errno or 0, _CHECK_DISK),
+        ) from error
 
 
 def _quarters(values: Values) -> tuple[Values, Values, Values, Values]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
 from hrrsi.classes import Colour
+from hrrsi.files import content_digest, replacing
+from hrrsi.maps.raw_pyramid import write_errors
 
 _QML_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
@@ -31,6 +35,8 @@ CREATE TABLE layer_styles (
     owner TEXT(30), ui TEXT(30), update_time DATETIME
 )
 """
+_CHECK = "free space on the disk"
+_RECORD = "Metadata[@domain='HRRSI']"
 _ALWAYS = "1970-01-01T00:00:00.000Z"  # a time of writing would make every file another
 
 
@@ -62,7 +68,7 @@ def pam_xml(
     classes: Sequence[str],
     colours: Sequence[Colour],
     class_pixels: Sequence[int],
-    run: str | None = None,
+    record: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return GDAL's sidecar: category names and a raster attribute table.
 
@@ -70,11 +76,11 @@ def pam_xml(
         classes: Class names in the order of their indices.
         colours: Class colours, likewise.
         class_pixels: Pixels of each class.
-        run: What identifies the run that made the map, as metadata of the domain ``HRRSI``.
+        record: Metadata of the domain ``HRRSI``.
     """
     root = ET.Element("PAMDataset")
-    if run is not None:
-        ET.SubElement(ET.SubElement(root, "Metadata", domain="HRRSI"), "MDI", key="RUN").text = run
+    if record:
+        _set_record(root, record)
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     categories = ET.SubElement(band, "CategoryNames")
     for name in classes:
@@ -91,6 +97,95 @@ def pam_xml(
         for value in (index, name, pixels, *colour):
             ET.SubElement(element, "F").text = str(value)
     return _text(root)
+
+
+def _pam_record(xml: str) -> dict[str, str]:
+    """Return the metadata of the domain ``HRRSI`` in GDAL's sidecar, none where it is no XML."""
+    try:
+        root = ET.fromstring(xml)
+    except ET.ParseError:
+        return {}
+    items = root.iterfind(f"{_RECORD}/MDI")
+    return {item.get("key", ""): item.text or "" for item in items}
+
+
+def _pam_xml_with(xml: str, record: Mapping[str, str]) -> str:
+    """Return GDAL's sidecar with other metadata of the domain ``HRRSI``."""
+    root = ET.fromstring(xml)
+    for metadata in root.findall(_RECORD):
+        root.remove(metadata)
+    _set_record(root, record)
+    return _text(root)
+
+
+def _set_record(root: ET.Element, record: Mapping[str, str]) -> None:
+    metadata = ET.Element("Metadata", domain="HRRSI")
+    for key, value in record.items():
+        ET.SubElement(metadata, "MDI", key=key).text = value
+    root.insert(0, metadata)
+
+
+def run_of(path: Path) -> str | None:
+    """Return what identifies the run that made a map, or None where nothing says so."""
+    return _sidecar_record(path).get("RUN")
+
+
+def is_as_written(path: Path) -> bool | None:
+    """Return whether a map has the bytes that it was written with, None where nothing says so.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    digest = _sidecar_record(path).get("SHA256")
+    return None if digest is None else content_digest(path) == digest
+
+
+def files_beside(path: Path) -> dict[str, str | None]:
+    """Return the files that runs made from a map or with it, by name.
+
+    Returns:
+        The SHA-256 of each; None where it was begun, and nothing says that it was finished.
+    """
+    try:
+        files = json.loads(_sidecar_record(path).get("FILES", "{}"))
+    except ValueError:
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def record_beside(path: Path, file: Path, *, finished: bool) -> None:
+    """Keep in a map's sidecar that a file was begun, or what it holds once it is finished.
+
+    Raises:
+        OutputError: The sidecar can't be written.
+    """
+    sidecar, record = sidecar_path(path), _sidecar_record(path)
+    files = {**files_beside(path), file.name: content_digest(file) if finished else None}
+    record = map_record(record.get("RUN"), record.get("SHA256"), files)
+    with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
+        content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
+        temporary.write_text(content, encoding="utf-8")
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where GDAL's sidecar of a map is."""
+    return path.with_name(path.name + ".aux.xml")
+
+
+def _sidecar_record(path: Path) -> dict[str, str]:
+    # read without GDAL: what the environment lets that see must not decide what is finished
+    try:
+        return _pam_record(sidecar_path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
+def map_record(
+    run: str | None, digest: str | None, files: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Return what a sidecar keeps: the run, the SHA-256 of the map and of files beside it."""
+    record = {"RUN": run, "SHA256": digest, "FILES": json.dumps(files, sort_keys=True)}
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def polygon_style(classes: Sequence[str], colours: Sequence[Colour], attribute: str) -> str:

@@ -93,7 +93,8 @@ class ZoneAreas:
             writer.writerow(_COLUMNS)
             for row in self.rows():
                 area = "" if row.area is None else f"{row.area:.10g}"
-                writer.writerow((*row[:4], f"{row.share:.6f}", area))
+                texts = (_cell(row.zone), _cell(row.class_name))
+                writer.writerow((row.feature, *texts, row.pixels, f"{row.share:.6f}", area))
 
     def text(self, most: int = 20) -> str:
         """Return a table of each zone's mapped area and shares for people to read.
@@ -310,6 +311,16 @@ def _name_field(fields: Sequence[str]) -> str | None:
             if field.casefold() == wanted:
                 return field
     return next((field for field in fields if field.casefold().endswith("name")), None)
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell that spreadsheets take for no formula, with an apostrophe before."""
+    is_formula = text.startswith(("=", "+", "-", "@", "\t", "\r"))
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if is_formula else text
+    return text
 
 
 def _is_missing(value: Any) -> bool:

@@ -62,8 +62,9 @@ class ModelMeta(Mapping[str, Any]):
     to say.
 
     Raises:
-        ValueError: `resolutions` are not two positive numbers in their order, or `likeness` is
-            none.
+        ValueError: `resolutions` are not two positive numbers in their order, `likeness` is none,
+            classes and colours, or means and deviations, are not as many, or a number is none or
+            divides by 0.
     """
 
     model: str
@@ -89,6 +90,14 @@ class ModelMeta(Mapping[str, Any]):
             0 < self.resolutions[0] <= self.resolutions[1] < math.inf
         ):
             raise ValueError(f"{self.resolutions} is no range of resolutions")
+        if len(self.colours) != len(self.classes) or not self.classes:
+            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        if not len(self.mean) == len(self.std) > self.height:
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations")
+        if not all(math.isfinite(v) for v in (self.scale, *self.mean, *self.std)):
+            raise ValueError("scale, mean or std is no number")
+        if self.scale == 0 or 0 in self.std:
+            raise ValueError("scale or std is 0")
         if self.likeness is not None:
             Likeness.from_plain(self.likeness)
 
@@ -114,7 +123,7 @@ class ModelMeta(Mapping[str, Any]):
         try:
             values = {k: metadata_value(v) for k, v in metadata.items() if k != _FORMAT_KEY}
             meta: Self = _validation(cls).validate_python(values)
-        except (ValidationError, json.JSONDecodeError) as error:
+        except (ValidationError, ValueError) as error:
             raise WeightsError(
                 "its description is damaged", where=path, fix="copy the file again"
             ) from error
@@ -218,8 +227,15 @@ def normalisation(
 
 
 def metadata_value(text: str) -> Any:
-    """Return a value of a file's metadata: None for the NaN of older files, which is no JSON."""
-    return json.loads(text, parse_constant=lambda _: None)
+    """Return a value of a file's metadata: None for the NaN of older files, which is no JSON.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @cache

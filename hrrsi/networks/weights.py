@@ -24,6 +24,7 @@ from hrrsi.networks.weights_file import (
     meta_of,
     open_weights,
     refuse_run_checkpoint,
+    tensors_of,
 )
 
 _CLASSIFICATION_ONLY = (
@@ -96,7 +97,7 @@ def _with_sorted_metadata(content: bytes) -> bytes:
 def _read_safetensors(path: Path) -> tuple[ModelMeta, dict[str, torch.Tensor]]:
     with open_weights(path, "pt") as file:
         meta = meta_of(file.metadata() or {}, path)
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = tensors_of(file, path)
     return meta, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from hrrsi.errors import InputError, MissingInputError, WeightsError
+from hrrsi.files import require_regular
 from hrrsi.networks.model_meta import ModelMeta, metadata_value
 
 # Files of the package by the names that `weights` takes for them; a version may lack some.
@@ -86,6 +86,7 @@ def is_safetensors(path: Path) -> bool:
         MissingInputError: There is no such file.
         InputError: It is empty or can't be read.
     """
+    require_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -116,9 +117,14 @@ def encoder_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """Return what a file's metadata says of the encoder that it holds, or None for other files."""
     try:
         encoder = metadata_value(metadata[ENCODER_METADATA])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError):
         return None
-    return encoder if isinstance(encoder, dict) else None
+    is_whole = (
+        isinstance(encoder, dict)
+        and isinstance(encoder.get("encoder"), str)
+        and isinstance(encoder.get("classes", []), list)
+    )
+    return encoder if is_whole else None
 
 
 def refuse_run_checkpoint(content: object, path: Path) -> None:
@@ -154,3 +160,19 @@ def meta_of(metadata: Mapping[str, str], path: Path) -> ModelMeta:
             fix="train a network that starts from it: `hrrsi.train(encoder_weights)`",
         )
     return ModelMeta.from_metadata(metadata, path)
+
+
+def tensors_of(file: Any, path: Path) -> dict[str, Any]:
+    """Return the tensors of a file that `open_weights` opened.
+
+    Raises:
+        WeightsError: One is of a type that is not read, or damaged.
+    """
+    try:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise WeightsError(
+            f"holds a tensor that can't be read ({' '.join(str(error).split())[:80]})",
+            where=path,
+            fix="copy the file again",
+        ) from error

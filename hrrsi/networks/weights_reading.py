@@ -21,6 +21,7 @@ from hrrsi.networks.weights_file import (
     is_safetensors,
     meta_of,
     open_weights,
+    tensors_of,
     weights_path,
 )
 
@@ -76,7 +77,7 @@ def read_weights(path: str | Path) -> tuple[ModelMeta, dict[str, npt.NDArray[np.
     path = Path(path)
     with open_weights(weights_file(path)) as file:
         meta = meta_of(file.metadata() or {}, path)
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = tensors_of(file, path)
     return meta, {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,12 @@ from hrrsi.maps.rasters import (
     map_areas,
     map_strips,
     read_class_raster,
-    run_of,
     write_class_raster,
     write_confidence_raster,
     write_probability_raster,
 )
 from hrrsi.maps.sieve import sieved_strips, smallest_component
+from hrrsi.maps.styles import files_beside, is_as_written, record_beside, run_of
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -135,6 +136,7 @@ class MapWriter:
             has_nodata=has_nodata,
             provenance=record.class_map_provenance(source, self._meta, self._options),
             run=record.digest,
+            beside=[p for p in (files.confidence, files.probabilities) if p is not None],
         )
 
     def write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
@@ -148,15 +150,22 @@ class MapWriter:
         Raises:
             OutputError: A file can't be written.
         """
-        if files.vector is not None and (again or not _is_newer(files.vector, files)):
-            self._write_polygons(scene, files, files.vector)
+        if files.vector is not None and (again or not _is_made(files.vector, files)):
+            with _recorded(files.vector, files):
+                self._write_polygons(scene, files, files.vector)
         zones = None if self._outputs.zones is None else self._zones(scene, files)
-        if files.preview is not None and (again or not _is_newer(files.preview, files)):
+        if zones is not None and files.zones is not None:
+            if not again:
+                _is_made(files.zones, files)  # other zones may be asked for: it is made again
+            with _recorded(files.zones, files):
+                zones.write_csv(files.zones)
+        if files.preview is not None and (again or not _is_made(files.preview, files)):
             # fonts and pictures, seldom asked for
             from hrrsi.maps.preview import write_preview
 
-            summary = self.summary(scene, files)
-            write_preview(files.preview, summary, files.classes, bands=scene.bands)
+            with _recorded(files.preview, files):
+                summary = self.summary(scene, files)
+                write_preview(files.preview, summary, files.classes, bands=scene.bands)
         return zones
 
     def summary(self, scene: Scene, files: Outputs) -> MapSummary:
@@ -204,8 +213,6 @@ class MapWriter:
                 attribute=self._outputs.zone_name,
                 on_rows=bar.update,
             )
-        if files.zones is not None:
-            zones.write_csv(files.zones)
         return zones
 
 
@@ -280,7 +287,19 @@ def is_finished(files: Outputs, record: MapRecord) -> bool:
             fix="give `overwrite` instead of `resume`, or another `out`",
         )
     scores = [path for path in (files.confidence, files.probabilities) if path is not None]
-    return not partial_map_folder(files.classes).exists() and all(p.exists() for p in scores)
+    if partial_map_folder(files.classes).exists() or not all(p.exists() for p in scores):
+        return False
+    digests = files_beside(files.classes)
+    changed = [p for p in scores if digests.get(p.name) not in (None, content_digest(p))]
+    if is_as_written(files.classes) is False:
+        changed.insert(0, files.classes)
+    if changed:
+        raise OutputExistsError(
+            "is damaged, or was changed since it was written",
+            where=changed[0],
+            fix="give `overwrite` instead of `resume`, or another `out`",
+        )
+    return True
 
 
 def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
@@ -290,6 +309,29 @@ def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
     return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
 
 
-def _is_newer(path: Path, files: Outputs) -> bool:
-    """Return whether a file was made after the class map, so that it can be made from it."""
-    return path.exists() and path.stat().st_mtime_ns >= files.classes.stat().st_mtime_ns
+def _is_made(path: Path, files: Outputs) -> bool:
+    """Return whether a file was made from the class map, and is as it was then.
+
+    Raises:
+        OutputExistsError: Nothing says that a run of ours made it, or it was changed since.
+    """
+    digests = files_beside(files.classes)
+    if not path.exists() or (path.name in digests and digests[path.name] is None):
+        return False
+    if path.name not in digests and path.stat().st_mtime_ns < files.classes.stat().st_mtime_ns:
+        return False  # of an earlier map, which was replaced
+    if digests.get(path.name) != content_digest(path):
+        raise OutputExistsError(
+            "exists already, and is not what was made from this map",
+            where=path,
+            fix="give it another name, or `overwrite` instead of `resume`",
+        )
+    return True
+
+
+@contextmanager
+def _recorded(path: Path, files: Outputs) -> Iterator[None]:
+    """Say beside the class map that a file is being made from it, and what it holds at the end."""
+    record_beside(files.classes, path, finished=False)
+    yield
+    record_beside(files.classes, path, finished=True)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrrsi.errors import HrrsiError, MissingInputError, OptionError
+from hrrsi.errors import HrrsiError, InputError, MissingInputError, OptionError
 from hrrsi.files import prepare_folder
+from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
 from hrrsi.networks.model_meta import ModelMeta
@@ -65,6 +66,7 @@ class ScenesFailedError(HrrsiError):
         return (ScenesFailedError, (self.mapped, self.failures))
 
 
+@heeding_signals()
 def predict(
     scenes: str | Path | Sequence[str | Path],
     weights: str | Path | None = None,
@@ -146,6 +148,7 @@ def predict(
     return mapped
 
 
+@heeding_signals()
 def plan(
     scenes: str | Path | Sequence[str | Path],
     weights: str | Path | None = None,
@@ -334,10 +337,17 @@ class SceneMapper:
             ) as partial:
                 try:
                     self._fill(partial, source, scale)
+                    if self._record(source, scale) != record:
+                        partial.discard()  # nobody knows which rows are of which
+                        raise InputError(
+                            "was changed while it was mapped",
+                            where=name,
+                            fix="wait until nothing writes to it, then map it again",
+                        )
                     self._writer.write_rasters(partial, source, outputs, record)
                     zones = self._writer.write_derived(scene, outputs, again=True)
                 except BaseException as error:
-                    if not partial.rows_done:
+                    if not partial.is_kept:
                         partial.discard()
                         raise
                     kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"

@@ -20,6 +20,7 @@ import rasterio
 from hrrsi.classes import IGNORE_INDEX, ScoreType
 from hrrsi.errors import InputError
 from hrrsi.graphs.graph import Floats
+from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.rasters import empty_score
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blend_kernel import spans
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
 
 _IMPOSSIBLE = 1000
+_HEED_SECONDS = 0.2  # how long a request to stop may wait while a server is slow
 # types that inference graphs take as they are; others are read as float32
 _GRAPH_TYPES = frozenset({"uint8", "int8", "uint16", "int16", "float32"})
 _READ_AHEAD = 8
@@ -123,7 +125,14 @@ def read_ahead(
     thread = threading.Thread(target=run, name="window reader", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
+        while True:
+            stop_if_requested()
+            try:
+                item = ready.get(timeout=_HEED_SECONDS)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item

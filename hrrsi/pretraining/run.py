@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, overload
 from hrrsi.errors import InputError
 from hrrsi.extras import requiring
 from hrrsi.hardware import chosen_device
+from hrrsi.interruption import heeding_signals
 from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.images import (
     ImageFolders,
@@ -52,6 +53,7 @@ class PretrainedRun:
 
 
 @requiring("train", "pre-training")
+@heeding_signals()
 def pretrain(
     options: PretrainOptions,
     *,

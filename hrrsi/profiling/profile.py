@@ -25,6 +25,7 @@ import numpy as np
 from hrrsi.errors import DeviceError
 from hrrsi.extras import requiring
 from hrrsi.hardware import available_cores, chosen_device
+from hrrsi.interruption import heeding_signals, interrupt_kept_from_children, stop_if_requested
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
@@ -45,6 +46,7 @@ _PASSES = 8  # windows are computed side by side
 
 
 @requiring("gpu", "profiling")
+@heeding_signals()
 def profile(
     models: Sequence[str] = (),
     *,
@@ -255,8 +257,11 @@ def weights_latency(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         try:
-            return executor.submit(_measure, path, size, batch, device).result()
+            with interrupt_kept_from_children():
+                latency = executor.submit(_measure, path, size, batch, device)
+            return latency.result()
         except BrokenProcessPool as error:
+            stop_if_requested()  # a signal to the whole group has ended it
             raise DeviceError(
                 "the process that measured the latency was killed, likely for its memory",
                 fix="lower `batch` or `size`",

@@ -101,8 +101,11 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
             fix=f"lower `batch` ({options.recipe.batch} now) or `workers` ({options.workers} now), "
             "or close other programs",
         )
-    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
-        if "Bus error" in text or "shared memory" in text:
+    no_shared_memory = "Bus error" in text or "shared memory" in text or "</torch_" in text
+    if "DataLoader worker" in text and (
+        no_shared_memory or "killed" in text or "exited unexpectedly" in text
+    ):
+        if no_shared_memory:
             return RunError(
                 f"the processes that read {options.items} are out of shared memory",
                 where="/dev/shm",

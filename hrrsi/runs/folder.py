@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
@@ -22,9 +21,11 @@ from hrrsi.files import (
     check_unlocked,
     dump_yaml,
     is_full_disk,
+    is_leftover,
     locked,
     prepare_folder,
     read_yaml,
+    remove,
     replacing,
 )
 from hrrsi.networks.weights import read_tensor_file
@@ -186,19 +187,20 @@ def _settle_replaced(folder: Path) -> None:
     if not replaced.exists():
         return
     if _present_run(folder) == folder:
-        shutil.rmtree(replaced)
+        remove(replaced)
         return
     bad_batch = folder / NAN_BATCH
     if bad_batch.exists():
         bad_batch.replace(replaced / NAN_BATCH)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     replaced.rename(folder)
 
 
 def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
     folder = options.run_folder
     run = _present_run(folder)
-    if not run.exists() or not any(run.iterdir()):
+    # a run that was killed in its first moments has left nothing but what it was writing
+    if not run.exists() or all(is_leftover(path) for path in run.iterdir()):
         return
     if not (run / CONFIG).is_file():
         raise OutputError("is not a run folder", where=folder, fix="give another `out`")

@@ -7,11 +7,10 @@ in `Loop`, in its order.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from hrrsi.errors import HrrsiError
+from hrrsi.interruption import heeding_signals, stop_requested
 from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
 from hrrsi.runs.folder import (
     Position,
@@ -41,10 +41,8 @@ from hrrsi.runs.record import EpochRecord
 from hrrsi.runs.steps import Steps, run_fabric
 from hrrsi.runs.task import EpochBatches, Task
 
-# Ctrl-C, a kill, and what SLURM sends before it takes a machine away (Windows has no SIGUSR1)
-_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]
+# what SLURM sends before it takes a machine away (Windows has none)
+_ALSO_STOPPING = [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
 _REASON_SAID = "hrrsi_has_said_why"  # a key of the store that processes met at
 _STORE_SECONDS = 10
 
@@ -147,7 +145,6 @@ class Loop:
         self._options = options
         self._processes = processes
         self._flags = FlagExchange(steps.device, processes.count)
-        self._signals = 0
         self._position = Position()
         self._checkpoint_seconds = 0.0
         self._checkpoint_due = 0.0
@@ -165,7 +162,7 @@ class Loop:
         """
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_due = time.monotonic() + checkpoint_seconds
-        with self._heeding_signals(), self._bars:
+        with heeding_signals(also=_ALSO_STOPPING), self._bars:
             self._begin(checkpoint)
             if self._position.epoch == self._options.recipe.epochs:
                 return
@@ -234,7 +231,7 @@ class Loop:
         self._save()
         if self._processes.is_first:
             self._record.write(self._task)
-        if any(gathered(self._signals > 0)) or (flags is not None and flags.stop):
+        if any(gathered(stop_requested())) or (flags is not None and flags.stop):
             raise RunStoppedError
 
     def _heed(self, step: TrainedStep | None) -> None:
@@ -242,7 +239,7 @@ class Loop:
         flags = self._flags.after_step(
             step,
             None if step is None else step.loss,
-            stop=self._signals > 0,
+            stop=stop_requested(),
             save=time.monotonic() >= self._checkpoint_due,
         )
         if flags is not None:
@@ -296,23 +293,6 @@ class Loop:
             path = self._options.run_folder / LAST_CHECKPOINT
             write_checkpoint(self._position, content, path)
         self._checkpoint_due = time.monotonic() + self._checkpoint_seconds
-
-    @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._take_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _take_signal(self, number: int, _frame: Any) -> None:
-        self._signals += 1
-        if self._signals > 1 and number == signal.SIGINT:
-            raise KeyboardInterrupt  # Ctrl-C twice: at once, without another checkpoint
 
 
 def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Processes) -> NoReturn:

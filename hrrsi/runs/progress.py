@@ -105,7 +105,7 @@ class EpochProgress:
     def _start(self, what: str, total: int, done: int = 0) -> None:
         self.stop()
         self._context = progress(
-            what, total, " images", enabled=self._enabled, done=done, brief=True
+            what, total, " images", enabled=self._enabled, done=done, brief=True, heeds=False
         )
         self._bar = self._context.__enter__()
 

@@ -21,6 +21,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError, MissingInputError
+from hrrsi.files import require_regular
 from hrrsi.scenes.georeference import map_coordinates
 from hrrsi.scenes.raster_opening import is_local
 from hrrsi.scenes.scene import Scene
@@ -248,6 +249,8 @@ def _reprojected(
 def _layer(path: str | Path) -> str:
     if is_local(str(path)) and not Path(path).exists():
         raise MissingInputError("no such file", where=path, fix="check the path")
+    if is_local(str(path)):
+        require_regular(Path(path), folders=True)
     try:
         layers = pyogrio.list_layers(path)
     except DataSourceError as error:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.env import get_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from hrrsi.errors import InputError, MissingInputError
+from hrrsi.files import require_regular
+from hrrsi.hardware import memory_limit
 
 # GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG
 # returns noise instead of an error where the file is cut; by default it waits forever for a server
@@ -28,6 +32,22 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+# What changes what a raster says without a word: masks, world files and class names stand in files
+# beside it. "TRUE" looks for these by their names, without listing the folder.
+if os.environ.get("GDAL_DISABLE_READDIR_ON_OPEN", "").upper() == "EMPTY_DIR":
+    os.environ["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
+if os.environ.get("GDAL_PAM_ENABLED", "YES").upper() in ("NO", "OFF", "FALSE", "0"):
+    os.environ["GDAL_PAM_ENABLED"] = "YES"
+
+# The database of coordinate systems that comes with rasterio fits it; one of PostGIS, conda or QGIS
+# that these name may be of another version, or none.
+if (Path(rasterio.__file__).parent / "proj_data" / "proj.db").is_file():
+    for _name in ("PROJ_LIB", "PROJ_DATA"):
+        os.environ.pop(_name, None)
+
+# What rasterio raises of a file that is damaged or not UTF-8, some of it past its public classes.
+_OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
+
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
 
@@ -40,10 +60,13 @@ _failed: set[str] = set()
 def bounded_block_cache() -> Iterator[None]:
     """Bound GDAL's cache of decoded blocks, unless the environment says how large it is.
 
-    Without a bound it takes 5 % of the machine's memory.
+    Without a bound it takes 5 % of the machine's memory, also in a container that has less.
     """
     chosen = "GDAL_CACHEMAX" in os.environ
     size = int(get_gdal_config("GDAL_CACHEMAX")) if chosen else _BLOCK_CACHE
+    limit = memory_limit()
+    if limit is not None and not chosen:
+        size = min(size, limit // 8)
     with rasterio.Env(GDAL_CACHEMAX=size):  # named in any case: what it was is restored then
         yield
 
@@ -57,17 +80,24 @@ def open_raster(path: str | Path) -> Iterator[Any]:
 
     Raises:
         InputError: Missing, empty, not a raster that GDAL can read, or a mosaic of files of which
-            one is missing.
+            one is missing; at the end, where it was changed meanwhile.
     """
     name = str(path)
+    before = file_states([name])
     with opened_raster(name) as dataset:
-        if dataset.count == 0:
+        try:
+            if dataset.count == 0:
+                raise InputError(
+                    "holds no bands of its own", where=name, fix="name one of its subdatasets"
+                )
+            if dataset.driver == "VRT":
+                before |= file_states(require_mosaic_files(dataset, name))
+            yield dataset
+        except _OF_DAMAGE as error:  # what GDAL says of it is of no public class
             raise InputError(
-                "holds no bands of its own", where=name, fix="name one of its subdatasets"
-            )
-        if dataset.driver == "VRT":
-            require_mosaic_files(dataset, name)
-        yield dataset
+                f"is damaged ({_cause(error)})", where=name, fix="copy the file again"
+            ) from error
+        refuse_changed(before)
 
 
 def opened_raster(name: str, **options: Any) -> Any:
@@ -80,11 +110,13 @@ def opened_raster(name: str, **options: Any) -> Any:
     Raises:
         InputError: GDAL can't open it.
     """
+    if is_local(name):
+        require_regular(Path(name), folders=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(name, **options)
-    except RasterioError as error:
+    except _OF_DAMAGE as error:
         raise _not_opened(name, error) from error
     except UnicodeEncodeError as error:
         printable = name.encode("utf-8", "replace").decode()
@@ -110,8 +142,8 @@ def unified_gdal_errors() -> Iterator[None]:
         raise RasterioError(str(error)) from error
 
 
-def require_mosaic_files(dataset: Any, where: str) -> None:
-    """Raise unless the files of a mosaic, and of the mosaics in it, are there.
+def require_mosaic_files(dataset: Any, where: str) -> list[str]:
+    """Return the files of a mosaic, and of the mosaics in it; all that are local are there.
 
     Args:
         dataset: An open VRT.
@@ -137,6 +169,69 @@ def require_mosaic_files(dataset: Any, where: str) -> None:
             where=where,
             fix="check that file, and map this scene in a new process",
         )
+    return files
+
+
+def file_states(names: Iterable[str | Path]) -> dict[str, tuple[int, int]]:
+    """Return size and time of change, in ns, of those files that are on this machine.
+
+    Args:
+        names: Files as GDAL opens them; of one within an archive, the archive counts.
+    """
+    states = {}
+    for name in names:
+        file = _file_on_disk(str(name))
+        with suppress(OSError, ValueError):
+            status = os.stat(file)
+            states[file] = (status.st_size, status.st_mtime_ns)
+    return states
+
+
+def changed_files(before: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Return the files that are not as `file_states` found them, or gone."""
+    now = file_states(before)
+    return [name for name, state in before.items() if now.get(name) != state]
+
+
+def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise where a file is not as `file_states` found it.
+
+    Raises:
+        InputError: It was changed, or is gone.
+    """
+    for name in changed_files(before):
+        raise InputError(
+            "was changed while it was read",
+            where=name,
+            fix="wait until nothing writes to it, then run this again",
+        )
+
+
+@contextmanager
+def unchanged(names: Iterable[str | Path]) -> Iterator[None]:
+    """Raise at the end of the block where one of the files was changed meanwhile.
+
+    Args:
+        names: As for `file_states`.
+
+    Raises:
+        InputError: One was.
+    """
+    before = file_states(names)
+    yield
+    refuse_changed(before)
+
+
+def _file_on_disk(name: str) -> str:
+    """Return the file in which a name of GDAL's lies: itself, or the archive around it."""
+    archive = re.fullmatch(r"/vsi(?:zip|tar|gzip|7z|rar)/(.*)", name)
+    if archive is None:
+        return name
+    braced = re.match(r"\{(.*?)\}", archive[1])
+    file = braced[1] if braced else archive[1]
+    while not os.path.isfile(file) and len(parent := os.path.dirname(file)) < len(file):
+        file = parent
+    return file
 
 
 def remember_failure(dataset: Any, cause: str) -> None:
@@ -171,7 +266,12 @@ def _files(dataset: Any, mosaics: set[str]) -> list[str]:
     return files
 
 
-def _not_opened(name: str, error: RasterioError) -> InputError:
+def _cause(error: Exception) -> str:
+    text = " ".join(str(getattr(error, "errmsg", None) or error).split())
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _not_opened(name: str, error: Exception) -> InputError:
     if not is_local(name):
         return InputError(
             f"cannot be opened ({' '.join(str(error).split())})",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError
+from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
@@ -138,6 +139,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     scenes: list[_Scene] = []
     for part, names in split.parts.items():
         for name in names:
+            stop_if_requested()
             first = scenes[0] if scenes else None
             scenes.append(_scene(by_name[name], part, scheme, options, first))
     bands, dtype = scenes[0].bands, scenes[0].dtype

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from hrrsi.errors import DeviceError, InputError, OutputError
-from hrrsi.files import refuse_existing, replacing
-from hrrsi.hardware import available_cores
+from hrrsi.files import locked, refuse_existing, replacing
+from hrrsi.hardware import available_cores, memory_limit
+from hrrsi.interruption import (
+    heeding_signals,
+    interrupt_kept_from_children,
+    stop_if_requested,
+)
 from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
+from hrrsi.scenes.raster_opening import unchanged
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import EstimatedScale, SceneSample, estimated_scale, scene_sample
 from hrrsi.tiling.dataset import (
@@ -47,8 +53,10 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _SCENE_PIXELS = 1 << 17  # so many of each scene have a say
+_HEED_SECONDS = 0.2  # how long a request to stop may wait
 
 
+@heeding_signals()
 def tile(
     raw: str | Path | Sequence[str | Path],
     scheme: str | Path | Scheme,
@@ -86,14 +94,10 @@ def tile(
     """
     out = Path(out)
     sources = tiling_sources(raw, scheme, options)
-    refuse_existing(out, overwrite=overwrite)
-    if out.exists() and not (out / DESCRIPTION).is_file():
-        raise OutputError(
-            f"is not a tiled dataset (no {DESCRIPTION}), so it is not replaced",
-            where=out,
-            fix="choose another `out`",
-        )
-    with replacing(out) as folder:
+    _check_out(out, overwrite=overwrite)
+    files = {path for file in sources.files for path in file.paths}
+    with locked(out), replacing(out) as folder, unchanged(files):
+        _check_out(out, overwrite=overwrite)  # another run may have ended meanwhile
         plan = planned_tiling(sources, options)
         estimate = None
         if plan.scale is None:
@@ -106,6 +110,16 @@ def tile(
         result = _result(plan, estimate, contents)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
     return result
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    refuse_existing(out, overwrite=overwrite)
+    if out.exists() and not (out / DESCRIPTION).is_file():
+        raise OutputError(
+            f"is not a tiled dataset (no {DESCRIPTION}), so it is not replaced",
+            where=out,
+            fix="choose another `out`",
+        )
 
 
 def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> EstimatedScale:
@@ -121,6 +135,7 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
     images = dict.fromkeys(r.image for r in rows if r.part == "train")
     samples = []
     for image in images:
+        stop_if_requested()
         with open_scene(
             image,
             bands=tiling.bands,
@@ -149,6 +164,7 @@ def results_as_completed(
     """
     if min(workers, len(jobs)) <= 1:
         for position, job in enumerate(jobs):
+            stop_if_requested()
             yield position, function(job)
         return
     processes_before = set(multiprocessing.active_children())
@@ -158,11 +174,16 @@ def results_as_completed(
         initializer=_end_with_parent,
     ) as pool:
         try:
-            with _interrupt_kept_from_children():
+            with interrupt_kept_from_children():
                 futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            pending = set(futures)
+            while pending:
+                done, pending = wait_for(pending, _HEED_SECONDS, FIRST_COMPLETED)
+                stop_if_requested()
+                for future in done:
+                    yield futures[future], future.result()
         except BrokenProcessPool as error:
+            stop_if_requested()  # a signal to the whole group has ended them
             raise DeviceError(
                 "a worker process died (out of memory?)", fix="give fewer `workers`"
             ) from error
@@ -177,7 +198,7 @@ def _contents(plan: TilingPlan, folder: Path, *, show_progress: bool) -> list[Ro
     """Write all patches, and return what each piece of the work holds, in the plan's order."""
     contents: dict[int, RowsContent] = {}
     total = sum(rows.pixels for rows in plan.rows) / 1e6
-    workers = plan.tiling.options.workers or available_cores()
+    workers = plan.tiling.options.workers or _default_workers()
     with progress("tiling", total, " Mpx", scale=True, enabled=show_progress) as bar:
         jobs = [(folder, plan.tiling, rows) for rows in plan.rows]
         with closing(results_as_completed(write_rows, jobs, workers)) as results:
@@ -185,6 +206,12 @@ def _contents(plan: TilingPlan, folder: Path, *, show_progress: bool) -> list[Ro
                 contents[position] = content
                 bar.update(plan.rows[position].pixels / 1e6)
     return [contents[position] for position in range(len(plan.rows))]
+
+
+def _default_workers() -> int:
+    """Return as many processes as there are cores, and memory for."""
+    limit = memory_limit()
+    return available_cores() if limit is None else min(available_cores(), max(1, limit >> 29))
 
 
 def _result(
@@ -331,19 +358,6 @@ def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOv
     prints = {scene: np.unique(np.concatenate(parts)) for scene, parts in pieces.items() if parts}
     by_pixels = overlaps_by_pixels(plan.footprints, prints)
     return overlaps_by_georeference(plan.footprints) + by_pixels
-
-
-@contextmanager
-def _interrupt_kept_from_children() -> Iterator[None]:
-    """Block Ctrl-C while processes start: they inherit that, and only the parent reports it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

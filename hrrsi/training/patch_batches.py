@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
@@ -416,6 +416,10 @@ def _loading(workers: int) -> dict[str, Any]:
 def _collated(items: list[Batch]) -> Batch:
     """Return a batch; its images are (N, bands, H, W) as views of (N, H, W, bands)."""
     image, *rest = (torch.stack(parts) for parts in zip(*items, strict=True))
+    if get_worker_info() is not None:
+        # here a full /dev/shm is an error; where torch does it, a batch is lost without a word
+        for tensor in (image, *rest):
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
     return (image.permute(0, 3, 1, 2), *rest)
 
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from hrrsi.extras import requiring
 from hrrsi.files import content_digest
+from hrrsi.interruption import heeding_signals
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.progress import progress
 from hrrsi.runs.environment import file_source, run_environment
-from hrrsi.runs.options import CHECKPOINT_SECONDS
+from hrrsi.runs.options import CHECKPOINT_SECONDS, ENVIRONMENT
+from hrrsi.scenes.raster_opening import changed_files, file_states
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
 
@@ -78,6 +80,12 @@ def dataset_digest(dataset: TiledDataset, *, quiet: bool = False) -> str:
     return whole.hexdigest()
 
 
+def _patch_files(data: RunData, options: TrainOptions) -> list[Path]:
+    splits = ("train",) if options.overfit else _SPLITS
+    patches = (p for split in splits for p in data.patches(split, options.overfit))
+    return [path for patch in patches for path in (patch.image, patch.label)]
+
+
 def _present_splits(dataset: TiledDataset) -> list[str]:
     return [split for split in _SPLITS if split in dataset.description.splits]
 
@@ -133,6 +141,7 @@ class TrainedRun:
 
 
 @requiring("train", "training")
+@heeding_signals()
 def train(
     options: TrainOptions,
     *,
@@ -193,6 +202,7 @@ def train(
         report, warn, quiet = say_nothing, say_nothing, True
     for warning in training_warnings(options, data):
         warn(warning)
+    before = file_states(_patch_files(data, options))
     with (
         held_folder(options, processes, resume=resume, overwrite=overwrite),
         ExitStack() as open_files,
@@ -233,6 +243,13 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             quiet=quiet,
         )
+    changed = changed_files(before)
+    if changed:
+        warn(
+            f"{changed[0]} was changed while the run read it"
+            + (f", as were {len(changed) - 1} more" if changed[1:] else "")
+            + f": what {ENVIRONMENT} says of the data is not all that was trained on"
+        )
     best, folder = record.best, options.run_folder
     run = TrainedRun(
         folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], record.is_over
@@ -242,6 +259,7 @@ def train(
 
 
 @requiring("train", "training")
+@heeding_signals()
 def train_all(
     runs: Sequence[TrainOptions], *, resume: bool = False, overwrite: bool = False, **named: Any
 ) -> list[TrainedRun]:

@@ -65,7 +65,8 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
     elif kind == "other encoder":
         described(made_weights, path, model="ued_bes_sfm-resnet18")
     elif kind == "other classes":
-        described(made_weights, path, classes=["one", "two"])
+        two = {"classes": ["one", "two"], "colours": [(1, 1, 1), (2, 2, 2)]}
+        described(made_weights, path, **two)
     elif kind == "pth with code":
         path.write_bytes(pickle.dumps(Attack(tmp_path / "attacked")))
     elif kind == "torch pth with code":

@@ -1,0 +1,125 @@
+"""Ctrl-C and SIGTERM as a request to stop, which long work sees where it can stop cleanly.
+
+Python's own KeyboardInterrupt comes between any two instructions: within a callback of GDAL,
+which swallows it, or while a queue's lock is held, which then nobody gives back. Here a signal only
+leaves a mark. `stop_if_requested` raises between windows, strips, files and jobs, and so does every
+step of a progress bar (`hrrsi.progress`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+# a terminal, a shell and a cluster's scheduler may all pass the same signal on
+_SAME_REQUEST_SECONDS = 0.2
+_HINT = b"\nstopping where nothing is lost; Ctrl-C again ends it at once\n"
+
+
+class _Request:
+    """What signals of this process have asked for."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.handlers: dict[int, Any] = {}  # those that were in place before
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Note a request; let a second one do what the first would have done without this."""
+        now = time.monotonic()
+        if self.since is None:
+            self.since = now
+            if number == signal.SIGINT and sys.stderr is not None:
+                with suppress(OSError, ValueError, AttributeError):
+                    if os.isatty(2):
+                        os.write(2, _HINT)
+        elif number in _STOPPING and now - self.since > _SAME_REQUEST_SECONDS:
+            before = self.handlers.get(number)
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+
+_request = _Request()
+
+
+def stop_requested() -> bool:
+    """Return whether a signal has asked this process to stop."""
+    return _request.since is not None
+
+
+def stop_if_requested() -> None:
+    """Stop here if a signal has asked for it.
+
+    Raises:
+        KeyboardInterrupt: It has.
+    """
+    if stop_requested():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def heeding_signals(*, also: Sequence[signal.Signals] = ()) -> Iterator[None]:
+    """Take the first SIGINT or SIGTERM as a request until the block ends; also a decorator.
+
+    The second one does what it would do otherwise. What ignores a signal goes on doing so, as a
+    shell's background jobs do. Within another such block, and in other threads than the main one,
+    which alone get signals, nothing changes but for `also`.
+
+    Args:
+        also: Further signals that are requests, however often they come.
+
+    Raises:
+        KeyboardInterrupt: A request came before the block.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stop_if_requested()
+    is_outermost = not _request.handlers
+    taken = {}
+    for number in (*_STOPPING, *also):
+        before = signal.getsignal(number)
+        # None: of a handler that is not Python's, which can't be put back
+        if number not in _request.handlers and before not in (signal.SIG_IGN, None):
+            taken[number] = before
+            _request.handlers[number] = before
+            signal.signal(number, _request.take)
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
+            del _request.handlers[number]
+        if is_outermost:
+            _request.since = None
+
+
+def heed_signals_for_good() -> None:
+    """Take the first SIGINT or SIGTERM of this process as a request; the second one ends it."""
+    for number in _STOPPING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, _request.take):
+            _request.handlers[number] = signal.SIG_DFL
+            signal.signal(number, _request.take)
+
+
+@contextmanager
+def interrupt_kept_from_children() -> Iterator[None]:
+    """Block Ctrl-C while processes start: they inherit that, and only the parent reports it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,313 @@
+"""Nothing is lost, overtaken or told to anybody: what docs/reliability.md promises."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio.transform import from_origin
+from samples.predicted_scenes import SMALL, save_scene
+from samples.raw_layouts import own_folder, own_scheme
+from typer.testing import CliRunner, Result
+
+import hrrsi
+from hrrsi import hardware
+from hrrsi.cli import app
+from hrrsi.cli.messages import error_line
+from hrrsi.errors import InputError, OutputError, OutputExistsError, printable
+from hrrsi.files import locked, remove
+from hrrsi.maps.partial_map import open_partial_map, partial_map_folder
+from hrrsi.maps.zones import ZoneAreas
+from hrrsi.prediction import predict as predict_module
+from hrrsi.runs.failures import run_error
+from hrrsi.runs.folder import check_folder
+from hrrsi.scenes.raster_opening import file_states, open_raster, refuse_changed
+from hrrsi.tiling import tile as tile_module
+from hrrsi.training.options import TrainOptions
+
+# Written into a start of Python: whoever looks up a name or connects leaves a line.
+OBSERVER = """
+import os, socket
+
+def observed(name, function):
+    def call(*arguments, **named):
+        with open(os.environ["OBSERVED"], "a") as file:
+            file.write(f"{name} {arguments[:2]}\\n")
+        return function(*arguments, **named)
+    return call
+
+for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
+    setattr(socket, name, observed(name, getattr(socket, name)))
+socket.socket.connect = observed("connect", socket.socket.connect)
+"""
+
+
+@pytest.fixture
+def predicted(made_weights: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Maps a small scene with further arguments."""
+    place = {"crs": "EPSG:4326", "transform": from_origin(0, 0, 1e-5, 1e-5)}
+    scene = save_scene(tmp_path / "scene.tif", **place)
+    line = ["predict", str(scene), "--weights", str(made_weights), "-o", str(tmp_path), *SMALL]
+    return lambda *more: CliRunner().invoke(app, [*line, *more])
+
+
+@pytest.mark.long
+def test_no_name_is_looked_up_and_nothing_is_written_at_home(
+    made_weights: Path, tmp_path: Path
+) -> None:
+    home, start, observed = tmp_path / "home", tmp_path / "start", tmp_path / "observed"
+    home.mkdir()
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(OBSERVER)
+    scene = save_scene(tmp_path / "scene.tif")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
+    environment |= {"HOME": str(home), "HRRSI_CACHE": str(tmp_path / "cache")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(start), *sys.path]),
+        "OBSERVED": str(observed),
+    }
+    check = "import socket; socket.getaddrinfo('localhost', 1)"
+    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
+    assert observed.read_text().startswith("getaddrinfo"), "what observes is there"
+    observed.unlink()
+    line = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--weights", str(made_weights)]
+    done = subprocess.run(
+        [*line, "-o", str(tmp_path), *SMALL], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scene_classes.tif").exists()
+    assert not observed.exists(), observed.read_text()
+    assert list(home.iterdir()) == []
+
+
+def test_a_run_killed_in_its_first_moments_leaves_no_obstacle(tmp_path: Path) -> None:
+    options = TrainOptions(data=(tmp_path,), out=tmp_path / "runs", model="ued")
+    options.run_folder.mkdir(parents=True)
+    (options.run_folder / ".config.partial-4194304.yaml").write_text("epochs")
+    check_folder(options, resume=False, overwrite=False)
+    check_folder(options, resume=True, overwrite=False)
+    (options.run_folder / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not a run folder"):
+        check_folder(options, resume=False, overwrite=True)
+
+
+def test_nothing_is_deleted_through_a_link(
+    predicted: Callable[..., Result], tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "labels.raw").write_text("mine")
+    link = partial_map_folder(tmp_path / "scene_classes.tif")
+    link.symlink_to(precious)
+    for more in ([], ["--resume"], ["--overwrite"]):
+        result = predicted(*more)
+        assert result.exit_code == 1
+        assert "is a link, where hrrsi keeps what it writes and removes" in result.stderr
+    remove(link)
+    assert not link.is_symlink()
+    assert (precious / "labels.raw").read_text() == "mine"
+
+
+def test_only_files_of_hrrsi_leave_a_partial_maps_folder(
+    predicted: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = partial_map_folder(tmp_path / "scene_classes.tif")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    assert predicted().exit_code == 0
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_scene_that_changes_while_it_is_mapped_has_no_map(
+    predicted: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, strips = tmp_path / "scene.tif", predict_module.predict_strips
+
+    def touched(*arguments: object, **named: object) -> object:
+        for strip in strips(*arguments, **named):  # type: ignore[arg-type]
+            os.utime(scene, ns=(1, 1))
+            yield strip
+
+    monkeypatch.setattr(predict_module, "predict_strips", touched)
+    result = predicted()
+    assert result.exit_code == 1
+    assert "scene.tif: was changed while it was mapped" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_whatever_reads_a_raster_notices_a_change(tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    with open_raster(scene):
+        pass
+    with pytest.raises(InputError, match="was changed while it was read"), open_raster(scene):
+        os.utime(scene, ns=(1, 1))
+
+
+def test_of_a_file_within_an_archive_the_archive_counts(tmp_path: Path) -> None:
+    archive = tmp_path / "scenes.zip"
+    archive.write_bytes(b"PK")
+    before = file_states(
+        [f"/vsizip/{{{archive}}}/a/b.tif", f"/vsizip/{archive}/c.tif", "/vsimem/x"]
+    )
+    assert list(before) == [str(archive)]
+    refuse_changed(before)
+    archive.write_bytes(b"PK2")
+    with pytest.raises(InputError, match=r"scenes.zip: was changed while it was read"):
+        refuse_changed(before)
+
+
+@pytest.mark.parametrize("damage", ["class", "zeros", "journal", "list"])
+def test_a_damaged_partial_map_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
+    named = {"height": 8, "width": 600, "num_classes": 3, "fingerprint": {"scene": "a"}}
+    path = tmp_path / "map.tif"
+    with open_partial_map(path, **named) as partial:
+        partial.append(0, np.full((4, 600), 2, dtype=np.uint8))
+        raw = partial.labels.levels[0].file
+        journal = partial.folder / "journal.json"
+    with open_partial_map(path, **named, resume=True) as partial:
+        assert partial.rows_done == 4
+    if damage in ("class", "zeros"):  # zeros: what a file system leaves after a loss of power
+        with raw.open("r+b") as file:
+            file.write(bytes([7 if damage == "class" else 0]) * 10)
+    else:
+        journal.write_text("{" if damage == "journal" else "[1]")
+    with open_partial_map(path, **named, resume=True) as partial:
+        assert partial.rows_done == 0
+        assert partial.labels.class_pixels == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["vector", "zones", "preview"])
+def test_resume_keeps_no_file_that_is_not_of_the_map(
+    predicted: Callable[..., Result], tmp_path: Path, kind: str
+) -> None:
+    assert predicted().exit_code == 0
+    zones = tmp_path / "zones.geojson"
+    square = [[[0, 0], [5e-4, 0], [5e-4, -5e-4], [0, -5e-4], [0, 0]]]
+    feature = {"type": "Feature", "properties": {"name": "a"}}
+    feature["geometry"] = {"type": "Polygon", "coordinates": square}
+    zones.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    name, more = {
+        "vector": ("scene_classes.gpkg", ["--vector", "gpkg"]),
+        "zones": ("scene_zones.csv", ["--zones", str(zones)]),
+        "preview": ("scene_classes.png", ["--preview", "png"]),
+    }[kind]
+    (tmp_path / name).write_text("somebody else's")
+    result = predicted("--resume", *more)
+    assert result.exit_code == 1, result.output
+    assert "is not what was made from this map" in result.stderr
+    assert (tmp_path / name).read_text() == "somebody else's"
+    (tmp_path / name).unlink()
+    assert predicted("--resume", *more).exit_code == 0
+    made = (tmp_path / name).read_bytes()
+    result = predicted("--resume", *more)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / name).read_bytes() == made
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> Callable[[], object]:
+    """Tiles two small scenes into ``d``."""
+    own_folder(tmp_path / "raw", ["a", "b"])
+    scheme = own_scheme(tmp_path)
+    options = hrrsi.TileOptions(val_scenes=("b",), size=32, workers=1)
+    return lambda: hrrsi.tile(tmp_path / "raw", scheme, tmp_path / "d", options=options)
+
+
+def test_a_second_tiling_into_the_same_folder_is_refused(
+    tiled: Callable[[], object], tmp_path: Path
+) -> None:
+    with locked(tmp_path / "d"), pytest.raises(OutputError, match="is working on this"):
+        tiled()
+    tiled()
+    with pytest.raises(OutputExistsError):
+        tiled()
+
+
+def test_a_scene_that_changes_while_it_is_tiled_makes_no_dataset(
+    tiled: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows = tile_module.write_rows
+
+    def touched(job: object) -> object:
+        content = write_rows(job)  # type: ignore[arg-type]
+        os.utime(tmp_path / "raw" / "labels" / "a.tif", ns=(1, 1))
+        return content
+
+    monkeypatch.setattr(tile_module, "write_rows", touched)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        tiled()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own.yaml", "raw"]
+
+
+def test_names_from_files_cannot_steer_the_terminal() -> None:
+    assert error_line(InputError("is \x1b[31mred\x07", where="a\x9b.tif")) == (
+        "a\\x9b.tif: is \\x1b[31mred\\x07"
+    )
+    assert printable("a → b\tm²\n") == "a → b\tm²\n"
+    assert "\u202e" not in printable("\u202egnp.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"), ("@x", "'@x"), ("-3", "-3"), ("a=b", "a=b")],
+)
+def test_a_zones_name_is_no_formula(tmp_path: Path, name: str, cell: str) -> None:
+    ones = np.ones((1, 1), dtype=np.int64)
+    ZoneAreas([1], [name], ["roof"], ones, ones[0], None).write_csv(tmp_path / "zones.csv")
+    with (tmp_path / "zones.csv").open(newline="", encoding="utf-8") as file:
+        _, row = csv.reader(file)
+    assert row[1:4] == [cell, "roof", "1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "memory"),
+    [
+        ({"cpu.max": "100000 100000", "memory.max": "536870912"}, 1, 1 << 29),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, 64, None),
+        ({"cpu.cfs_quota_us": "150000", "cpu.cfs_period_us": "100000"}, 2, None),
+        ({"cpu.cfs_quota_us": "-1", "memory.limit_in_bytes": "9223372036854771712"}, 64, None),
+    ],
+)
+def test_threads_and_memory_follow_the_containers_quota(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    cores: int,
+    memory: int | None,
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(hardware, "_control_groups", lambda _: [tmp_path])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert hardware.available_cores() == cores
+    assert hardware.memory_limit() == memory
+
+
+@pytest.mark.long
+def test_foreign_variables_change_no_map() -> None:
+    script = (
+        "import os, rasterio, hrrsi.scenes.raster_opening\n"
+        "print(os.environ['GDAL_PAM_ENABLED'], os.environ['GDAL_DISABLE_READDIR_ON_OPEN'])\n"
+        "print(rasterio.crs.CRS.from_epsg(32640).linear_units)\n"
+    )
+    foreign = {"PROJ_LIB": "/", "PROJ_DATA": "/", "GDAL_PAM_ENABLED": "NO"}
+    foreign["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | foreign, capture_output=True, text=True
+    )
+    assert done.stdout == "YES TRUE\nmetre\n", done.stderr
+
+
+def test_a_batch_that_shared_memory_does_not_hold_is_said() -> None:
+    options = TrainOptions(data=(Path(),), workers=2)
+    text = (
+        "Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to write to "
+        "file </torch_12_3_0>: No space left on device (28)"
+    )
+    line = str(run_error(RuntimeError(text), options))
+    assert line.startswith("/dev/shm: the processes that read patches are out of shared memory")
