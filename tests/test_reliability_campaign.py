@@ -1,0 +1,33 @@
+"""A short slice of `python tools/reliability`: faults, broken inputs, and kills in each phase."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples.repository import REPOSITORY
+
+pytestmark = pytest.mark.long
+
+
+def campaign(made_weights: Path, tmp_path: Path, *arguments: str) -> str:
+    command = [sys.executable, str(REPOSITORY / "tools" / "reliability"), *arguments]
+    command += ["--weights", str(made_weights), "--keep", str(tmp_path / "kept")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_faults_and_broken_inputs_end_in_one_line(made_weights: Path, tmp_path: Path) -> None:
+    parts = ("faults", "rasters", "weights", "yaml", "archives")
+    said = campaign(made_weights, tmp_path, *parts, "--rounds", "8")
+    assert "0 not as they should be" in said
+    for kind in parts[1:]:
+        assert f"{kind}: 8: " in said
+    assert "refused" in said
+
+
+def test_kills_damage_nothing_and_can_be_resumed(made_weights: Path, tmp_path: Path) -> None:
+    phases = ("--phases", "windows", "class map", "polygons")
+    said = campaign(made_weights, tmp_path, "kills", "--kills", "1", *phases)
+    assert said.count("signals") == 9 - said.count("ended before")
