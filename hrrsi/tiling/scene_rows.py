@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rasterio import Affine
 
 from hrrsi.classes import IGNORE_INDEX
+from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.scene_labels import Labels
 from hrrsi.labels.scheme import MergedClasses, Scheme
@@ -218,6 +219,7 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
             strip = _read_strip(tiling, opened, grid[number][0], rows_end, content)
             columns_end = 0
             for window in grid[number]:
+                stop_if_requested()
                 patch = _patch(options.size, strip, window, has_height=scene.has_height)
                 if rows.part != "train":
                     patch.indices[: max(0, rows_end - window.row)] = IGNORE_INDEX
