@@ -27,7 +27,7 @@ from hrrsi.networks.weights_file import (
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
-from hrrsi.scenes.pixel_reader import alpha_bands
+from hrrsi.scenes.bands import alpha_bands
 from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts

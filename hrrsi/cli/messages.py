@@ -108,7 +108,7 @@ def print_default_weights(meta: ModelMeta | None = None) -> None:
 @contextmanager
 def scene_warnings_in_one_line() -> Iterator[None]:
     """Print each warning about a scene as a line for the user, above any progress bar."""
-    from hrrsi.prediction.scene_checks import ResolutionNotice, SceneWarning
+    from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
         show = warnings.showwarning
@@ -116,7 +116,7 @@ def scene_warnings_in_one_line() -> Iterator[None]:
         def show_in_one_line(
             message: Warning | str, category: type[Warning], *place: Any, **more: Any
         ) -> None:
-            if issubclass(category, ResolutionNotice):
+            if issubclass(category, SceneNotice):
                 print_warning(message, "note")
             elif issubclass(category, SceneWarning):
                 print_warning(message)

@@ -22,8 +22,8 @@ from hrrsi.labels.label_reading import ColourLabels, IndexLabels
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.maps.rasters import read_class_raster
+from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.georeference import MapCoordinates, map_coordinates
-from hrrsi.scenes.pixel_reader import colour_bands
 from hrrsi.scenes.raster_opening import open_raster, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

@@ -89,8 +89,7 @@ def evaluate_scenes(
         with ExitStack() as stack:
             scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)  # scores rest on no estimate
-            if mapping.bands is None:
-                checks.compare_bands(scene)
+            checks.compare_bands(scene, unasked=mapping.bands is None)
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
@@ -198,6 +197,7 @@ def _open_labelled_scene(
             bands=mapping.bands,
             expected_bands=engine.meta.image_bands,
             trained_bands=engine.meta.bands,
+            meanings=engine.meta.known_meanings,
             nodata=mapping.nodata,
             height_model=files.height,
         )

@@ -23,7 +23,8 @@ from hrrsi.labels.scene_labels import (
 )
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
-from hrrsi.scenes.pixel_reader import PixelReader, colour_bands, rasterio_window
+from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

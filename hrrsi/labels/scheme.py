@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -100,6 +101,8 @@ class Scheme(_Strict):
         attribute: The polygons' attribute that holds a class' name, code or index.
         splits: Known splits by name.
         resolution: Ground sampling distance in metres per pixel, where it is known.
+        band_meanings: What the first bands of scenes show, as `hrrsi.scenes.bands.band_meanings`
+            calls it; without it, scenes say it themselves.
         mean: Mean of each band of uint8 scenes, divided by 255. It counts where these are read so
             and just the first bands; statistics of other scenes and bands are measured.
         std: Standard deviation of each band, likewise.
@@ -120,6 +123,7 @@ class Scheme(_Strict):
     attribute: str = "class"
     splits: dict[str, Split] = {}
     resolution: float | None = Field(default=None, gt=0)
+    band_meanings: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -239,6 +243,19 @@ def scheme_names() -> list[str]:
     """Return the names of the built-in schemes."""
     folder = resources.files("hrrsi.labels") / "schemes"
     return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+@cache
+def built_in_meanings(name: str, bands: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Return what bands of scenes show by the word of a built-in scheme, or None.
+
+    Args:
+        name: The scheme's name, which may be of none that is built in.
+        bands: The 1-based bands.
+    """
+    meanings = load_scheme(name).band_meanings if name in scheme_names() else ()
+    within = meanings and max(bands) <= len(meanings)
+    return tuple(meanings[band - 1] for band in bands) if within else None
 
 
 def match_scene(scheme: Scheme, patterns: Sequence[str], path: str) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import OptionError, WeightsError
+from hrrsi.labels.scheme import built_in_meanings
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted, share_text, time_text
 from hrrsi.scenes.likeness import Likeness
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 _FORMAT_KEY = "hrrsi_format"
-_OPTIONAL = ("height", "resolutions", "purpose", "likeness")
+_OPTIONAL = ("height", "resolutions", "purpose", "likeness", "band_meanings")
 
 Floats = npt.NDArray[np.float32]
 _OF_TEACHERS = ("distillation", "temperature", "features")
@@ -57,6 +58,8 @@ class ModelMeta(Mapping[str, Any]):
             Europe``, or None.
         likeness: What patches of the training look like, by which scenes that are unlike all of
             them are known (`hrrsi.scenes.likeness.Likeness.from_plain`), or None.
+        band_meanings: What each of `bands` shows, as `hrrsi.scenes.bands.band_meanings` calls it,
+            where training knew it; None: `known_meanings` may know it by the scheme.
 
     Of those from `resolutions` on, and of `height`, the mapping has no name where there is nothing
     to say.
@@ -84,6 +87,7 @@ class ModelMeta(Mapping[str, Any]):
     resolutions: tuple[float, float] | None = None
     purpose: str | None = None
     likeness: dict[str, Any] | None = None
+    band_meanings: list[str | None] | None = None
 
     def __post_init__(self) -> None:
         if self.resolutions is not None and not (
@@ -169,6 +173,13 @@ class ModelMeta(Mapping[str, Any]):
             f"for {self.purpose}" if self.purpose else "",
         ]
         return "; ".join(part for part in parts if part)
+
+    @property
+    def known_meanings(self) -> tuple[str | None, ...] | None:
+        """What each of `bands` shows, by the weights' own word, else their built-in scheme's."""
+        if self.band_meanings is not None:
+            return tuple(self.band_meanings)
+        return built_in_meanings(self.scheme, tuple(self.bands))
 
     @property
     def band_count(self) -> int:

@@ -277,6 +277,7 @@ class SceneMapper:
                 bands=options.bands,
                 expected_bands=meta.image_bands,
                 trained_bands=meta.bands,
+                meanings=meta.known_meanings,
                 nodata=options.nodata,
                 height_model=None if self._heights is None else self._heights.of(name),
             ) as scene,
@@ -308,8 +309,7 @@ class SceneMapper:
         start = time.perf_counter()
         with self.open(name) as source:
             scene = source.scene
-            if self._options.bands is None:
-                self._checks.compare_bands(scene)
+            self._checks.compare_bands(scene, unasked=self._options.bands is None)
             scale = self._checks.scale(scene, self._options.scale)
             self._checks.compare_likeness(source, scale)
             if self._outputs.zones is not None:  # before hours of work

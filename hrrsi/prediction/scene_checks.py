@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
@@ -33,7 +34,11 @@ class ResolutionWarning(SceneWarning):
     """A scene's ground resolution is far from the one that the weights were trained on."""
 
 
-class ResolutionNotice(SceneWarning):
+class SceneNotice(SceneWarning):
+    """Something that was decided for a scene, as it should be."""
+
+
+class ResolutionNotice(SceneNotice):
     """A scene is read at another ground resolution than its own, or at an unknown one."""
 
 
@@ -43,6 +48,10 @@ class ScaleWarning(SceneWarning):
 
 class BandWarning(SceneWarning):
     """The bands that the network sees may not be those that it was trained on."""
+
+
+class BandNotice(SceneNotice):
+    """A scene's own word on its bands decided which are read."""
 
 
 class UnlikeTrainingWarning(SceneWarning):
@@ -62,11 +71,10 @@ class SceneChecks:
 
     def __init__(self, meta: ModelMeta) -> None:
         self._meta = meta
-        self._warned: set[object] = set()
+        self._said: dict[object, _Said] = {}
+        self._is_silent = False
         likeness = meta.likeness
         self._likeness = None if likeness is None else Likeness.from_plain(likeness)
-        self._resampled = 0
-        self._unlike = 0
 
     def scale(self, scene: Scene, user_scale: float | None) -> float:
         """Return the value of full brightness, and warn where values look out of place.
@@ -90,14 +98,20 @@ class SceneChecks:
             scale, reason = estimated_scale(sample)
             self._warn(
                 ScaleWarning,
-                f"{scene.path}: holds {scene.dtype} where the weights were trained on "
+                scene.path,
+                f"holds {scene.dtype} where the weights were trained on "
                 f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
                 "unless `scale` says otherwise",
                 once_for=scale,  # another estimate is news
             )
         unlike = unlike_training(sample, scale, meta.mean, meta.std)
         if unlike is not None:
-            self._warn(UnlikeTrainingWarning, f"{scene.path}: {unlike}")
+            self._warn(
+                UnlikeTrainingWarning,
+                scene.path,
+                unlike,
+                counted="values unlike those that the weights were trained on",
+            )
         if scene.height_model is not None:
             self._compare_heights(scene.height_model.path, sample)
         return scale
@@ -123,25 +137,87 @@ class SceneChecks:
             return None
         distance, threshold = self._likeness.distance(squares), self._likeness.threshold
         if distance > threshold:
-            self._unlike += 1
             self._warn(
                 UnlikeTrainingWarning,
-                f"{source.path}: looks unlike anything the weights were trained on (distance "
+                source.path,
+                f"looks unlike anything the weights were trained on (distance "
                 f"{distance:.2g}, {QUANTILE:.0%} of training patches are below {threshold:.2g}); "
                 "check the map before you use it",
                 once_for="likeness",
+                counted="unlike anything the weights were trained on",
             )
         return distance / threshold
 
-    def compare_bands(self, scene: Scene) -> None:
-        """Warn where the bands that are read unasked may be others than those of training."""
+    def compare_bands(self, scene: Scene, *, unasked: bool = True) -> None:
+        """Say which bands are read by a scene's own word, or may be others than those of training.
+
+        Args:
+            scene: The scene.
+            unasked: Whether nobody has chosen its bands.
+        """
+        if scene.has_imagery_alpha:
+            band = scene.reader.alpha_bands[0]
+            self._warn(
+                BandWarning,
+                scene.path,
+                f"calls band {band} alpha, but it holds as many values as imagery does (near "
+                "infrared?), so it masks nothing; if it does, give it as a mask "
+                f"(`gdal_translate -mask {band}`)",
+                once_for="alpha",
+                counted="an alpha with values of imagery masks nothing",
+            )
+        if not unasked:
+            return
+        if scene.is_palette_picture:
+            self._warn(
+                BandNotice,
+                scene.path,
+                "is a picture with a palette, read as its colours",
+                once_for="palette",
+                counted="read as the colours of a palette",
+            )
+        elif not self._compare_meanings(scene):
+            self._compare_numbers(scene)
+
+    def _compare_meanings(self, scene: Scene) -> bool:
+        """Return whether a scene says what its bands show and the weights know what they want."""
+        wanted, bands = self._meta.known_meanings, list(scene.bands)
+        if wanted is None or not names_bands(scene.dataset):
+            return False
+        listed, own = ",".join(map(str, bands)), band_meanings(scene.dataset)
+        shown = [own[band - 1] for band in bands]
+        if None in shown:
+            return False
+        names = ", ".join(map(str, shown))
+        if tuple(shown) != wanted and None not in wanted:
+            self._warn(
+                BandWarning,
+                scene.path,
+                f"calls bands {listed} {names} where the weights were trained on "
+                f"{', '.join(map(str, wanted))}; choose others with `bands`, or expect worse maps",
+                once_for="meanings",
+                counted="bands that the weights were not trained on",
+            )
+        elif bands != list(unnamed_bands(scene.dataset, self._meta.bands)):
+            self._warn(
+                BandNotice,
+                scene.path,
+                f"bands {listed} are read, which it calls {names}, as in training; `bands` "
+                "chooses others",
+                once_for="meanings",
+                counted="bands read in the order that the scenes name",
+            )
+        return True
+
+    def _compare_numbers(self, scene: Scene) -> None:
         alphas, count, bands = scene.reader.alpha_bands, scene.dataset.count, list(scene.bands)
         listed = ",".join(map(str, bands))
         alpha = sorted(set(alphas) & set(bands))
         if alpha:
             self._warn(
                 BandWarning,
-                f"{scene.path}: calls band {alpha[0]} alpha, which is read as imagery since the "
+                scene.path,
+                f"calls band {alpha[0]} alpha, which is read as imagery since the "
                 f"weights were trained on bands {listed}; choose others with `bands` if it marks "
                 "missing data",
             )
@@ -149,7 +225,8 @@ class SceneChecks:
         elif bands == list(range(1, len(bands) + 1)) and count - len(alphas) > len(bands):
             self._warn(
                 BandWarning,
-                f"{scene.path}: bands {listed} of {count} are read, as in training; choose "
+                scene.path,
+                f"bands {listed} of {count} are read, as in training; choose "
                 "others with `bands` if these show something else",
             )
 
@@ -175,33 +252,34 @@ class SceneChecks:
         if own is None:
             self._warn(
                 ResolutionNotice,
-                f"{path}: is read as it is, since its ground resolution is not known; the weights "
+                path,
+                f"is read as it is, since its ground resolution is not known; the weights "
                 f"were trained on {meta.resolutions_text} a pixel",
                 once_for="unknown",
             )
             return None
         nearest = nearest_resolution(own, meta.resolutions)
         if nearest is not None:
-            self._resampled += 1
             self._warn(
                 ResolutionNotice,
-                f"{path}: read at {nearest:.3g} m, since the weights were trained on "
+                path,
+                f"read at {nearest:.3g} m, since the weights were trained on "
                 f"{meta.resolutions_text}; `resample=off` reads the scene's own {own:.3g} m",
+                counted="read at a resolution of the weights' training",
             )
         return nearest
 
     def count_scenes(self, scenes: int) -> None:
-        """Say how many scenes were read at another resolution, and how many are unlike training.
+        """Say of how many scenes things were said, and nothing from now on.
 
         Args:
             scenes: How many were looked at.
         """
-        for count, kind, what in (
-            (self._resampled, ResolutionNotice, "read at a resolution of the weights' training"),
-            (self._unlike, UnlikeTrainingWarning, "unlike anything the weights were trained on"),
-        ):
-            if count > 1:
-                self._warn(kind, f"{count} of {scenes} scenes: {what}", once_for="count")
+        for said in self._said.values():
+            if said.counted is not None and len(said.paths) > 1 and not self._is_silent:
+                line = f"{len(said.paths)} of {scenes} scenes: {said.counted}"
+                warnings.warn(line, said.kind, stacklevel=2)
+        self._is_silent = True
 
     def compare_resolution(self, scene: Scene, reading: float | None = None) -> None:
         """Warn where the ground resolution that a scene is read at is far from that of training.
@@ -232,7 +310,8 @@ class SceneChecks:
         )
         self._warn(
             ResolutionWarning,
-            f"{scene.path}: {verb} {own} a pixel where the weights were trained on {trained_on}; "
+            scene.path,
+            f"{verb} {own} a pixel where the weights were trained on {trained_on}; "
             f"expect worse maps{advice}",
         )
 
@@ -245,7 +324,8 @@ class SceneChecks:
         value, reason = declared
         self._warn(
             ScaleWarning,
-            f"{scene.path}: {value:g} counts as full brightness ({reason}) where the weights were "
+            scene.path,
+            f"{value:g} counts as full brightness ({reason}) where the weights were "
             f"trained with {trained:g}, unless `scale` says otherwise",
             once_for=value,
         )
@@ -264,20 +344,45 @@ class SceneChecks:
             share = max(sample.without_height, 0.0001)
             self._warn(
                 HeightWarning,
-                f"{path}: about {share:.2%} of the scene's pixels have no height, and so no class "
+                path,
+                f"about {share:.2%} of the scene's pixels have no height, and so no class "
                 "in the map",
                 once_for=path,
             )
         unlike = heights_unlike_training(sample, meta.scale, meta.mean[-1], meta.std[-1])
         if unlike is not None:
-            self._warn(UnlikeTrainingWarning, f"{path}: {unlike}", once_for="heights")
+            self._warn(UnlikeTrainingWarning, path, unlike, once_for="heights")
 
     def _warn(
-        self, kind: type[SceneWarning], message: str, once_for: float | str | None = None
+        self,
+        kind: type[SceneWarning],
+        path: str,
+        what: str,
+        *,
+        once_for: float | str | None = None,
+        counted: str | None = None,
     ) -> None:
-        if (kind, once_for) not in self._warned:
-            self._warned.add((kind, once_for))
-            warnings.warn(message, kind, stacklevel=2)
+        """Warn of the first scene of which this is to be said, and remember the others.
+
+        Args:
+            kind: The warning.
+            path: The scene.
+            what: What is to be said of it.
+            once_for: What tells this from other things of the same kind.
+            counted: What `count_scenes` says of several scenes; None: nothing.
+        """
+        said = self._said.setdefault((kind, once_for), _Said(kind, counted, set()))
+        if not said.paths and not self._is_silent:
+            warnings.warn(f"{path}: {what}", kind, stacklevel=3)
+        said.paths.add(path)
+
+
+class _Said(NamedTuple):
+    """Of which scenes something was to be said, and how their number is."""
+
+    kind: type[SceneWarning]
+    counted: str | None
+    paths: set[str]
 
 
 def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:

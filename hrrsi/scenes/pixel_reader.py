@@ -1,4 +1,4 @@
-"""Reads pixels of a raster: the bands that a network sees, by windows, or a picture for people.
+"""Reads pixels of a raster, by windows or as a picture for people.
 
 Of a window also which of its values the file declares to be data.
 """
@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
+from rasterio.enums import Interleaving, MaskFlags, Resampling
 from rasterio.env import get_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster, remember_failure
+from hrrsi.scenes.bands import alpha_bands, colour_bands, open_imagery
+from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, remember_failure
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
@@ -28,73 +28,6 @@ if TYPE_CHECKING:
 
 NO_DATA_COLOUR = (235, 237, 240)  # in pictures for people
 _LARGEST_ROWS = 192 * 2**20
-
-
-def colour_bands(dataset: Any) -> list[int]:
-    """Return the 1-based bands of a rasterio dataset that are not alpha."""
-    return [
-        band
-        for band, meaning in enumerate(dataset.colorinterp, start=1)
-        if meaning != ColorInterp.alpha
-    ]
-
-
-def alpha_bands(dataset: Any) -> list[int]:
-    """Return the 1-based bands of a rasterio dataset that it calls alpha."""
-    colours = colour_bands(dataset)
-    return [band for band in range(1, dataset.count + 1) if band not in colours]
-
-
-def chosen_bands(
-    path: str | Path,
-    dataset: Any,
-    bands: Sequence[int] | None,
-    expected_bands: int,
-    trained_bands: Sequence[int] | None = None,
-) -> tuple[int, ...]:
-    """Return the 1-based bands of a raster that a network sees.
-
-    Args:
-        path: The raster's name, for messages.
-        dataset: Its rasterio dataset.
-        bands: Those that the user names. Without any it is all bands but alpha where
-            `trained_bands` are just the first ones and these are as many; else `trained_bands`
-            where the raster has them all; else all bands but alpha.
-        expected_bands: How many the network sees.
-        trained_bands: Those of the scenes that the network was trained on.
-
-    Raises:
-        InputError: The raster lacks one, they are too many or too few, or of several types.
-    """
-    chosen = list(bands or _unnamed_bands(dataset, trained_bands))
-    wrong = [b for b in chosen if not 1 <= b <= dataset.count]
-    if wrong:
-        raise InputError(
-            f"has no band {wrong[0]} (it has {dataset.count})",
-            where=path,
-            fix="correct `bands`",
-        )
-    if len(chosen) != expected_bands:
-        many = "band" if len(chosen) == 1 else "bands"
-        example = ",".join(str(b) for b in range(1, expected_bands + 1))
-        fix = (
-            f"choose {expected_bands} with `bands`, e.g. `bands={example}`"
-            if dataset.count >= expected_bands
-            else f"use a raster with at least {expected_bands} bands"
-        )
-        raise InputError(
-            f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
-        )
-    types = {dataset.dtypes[b - 1] for b in chosen}
-    if len(types) > 1:
-        raise InputError(
-            f"its bands have different types ({', '.join(sorted(types))})",
-            where=path,
-            fix="convert them to one type",
-        )
-    if "complex" in next(iter(types)):
-        raise InputError("holds complex numbers", where=path, fix="use a raster of real values")
-    return tuple(chosen)
 
 
 @bounded_block_cache()
@@ -116,7 +49,7 @@ def scene_picture(
     Raises:
         InputError: The raster can't be opened.
     """
-    with open_raster(name) as dataset:
+    with open_imagery(name, 3) as dataset:
         candidates = bands or colour_bands(dataset)
         triple = list(candidates[:3]) if len(candidates) >= 3 else [candidates[0]] * 3
         size = (3, height, width)
@@ -144,15 +77,6 @@ def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(resources.files("hrrsi") / "scenes" / "fonts" / name), size)
 
 
-def _unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]:
-    colours = colour_bands(dataset)
-    if not trained or max(trained) > dataset.count:
-        return colours
-    are_first = list(trained) == list(range(1, len(trained) + 1))
-    # an alpha that comes first doesn't make the colours others
-    return colours if are_first and len(colours) == len(trained) else trained
-
-
 def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Return values as uint8, stretched between their 2nd and 98th percentile."""
     if not valid.any():
@@ -176,13 +100,20 @@ class PixelReader:
         bands: The 1-based bands.
         where: Its name, for messages.
         band_datasets: From `open_band_datasets`.
+        reads_alpha: Whether a band that the file calls alpha says which pixels hold data.
 
     Attributes:
         alpha_bands: The 1-based bands that the file calls alpha.
     """
 
     def __init__(
-        self, dataset: Any, bands: Sequence[int], where: str, band_datasets: Sequence[Any] = ()
+        self,
+        dataset: Any,
+        bands: Sequence[int],
+        where: str,
+        band_datasets: Sequence[Any] = (),
+        *,
+        reads_alpha: bool = True,
     ) -> None:
         self._dataset = dataset
         self._bands = list(bands)
@@ -194,22 +125,18 @@ class PixelReader:
         self._band_datasets = band_datasets
         # before the masks: where GDAL looked for one on a server in vain, rasterio raises that here
         self.alpha_bands = alpha_bands(dataset)
-        meanings = [dataset.colorinterp[band - 1] for band in self._bands]
-        flags = dataset.mask_flag_enums
         # GDAL calls the last of four bands alpha unless told otherwise: it is no mask where it
         # is wanted as a band
-        no_mask = MaskFlags.alpha if ColorInterp.alpha in meanings else MaskFlags.all_valid
-        self._masked = [
-            band
-            for band in self._bands
-            if not {MaskFlags.all_valid, no_mask} & set(flags[band - 1])
-        ]
+        reads_alpha = reads_alpha and not set(self.alpha_bands) & set(self._bands)
+        flags = dataset.mask_flag_enums
+        no_masks = {MaskFlags.all_valid} | ({MaskFlags.alpha} if not reads_alpha else set())
+        self._masked = [band for band in self._bands if not no_masks & set(flags[band - 1])]
+        # GDAL makes a mask only of the last of two or four bands, of 8 or 16 bits, and where no
+        # value is declared as no data
+        is_mask = any(MaskFlags.alpha in flags[band - 1] for band in self._masked)
         if self._masked and all(MaskFlags.per_dataset in flags[b - 1] for b in self._masked):
             self._masked = self._masked[:1]  # one mask for all of them
-        # GDAL makes a mask only of the last of two or four bands, and of 8 or 16 bits
-        plain = all(MaskFlags.all_valid in flags[band - 1] for band in self._bands)
-        read_alpha = set(self.alpha_bands) & set(self._bands)
-        self._alpha = self.alpha_bands[:1] if plain and not read_alpha else []
+        self._alpha = self.alpha_bands[:1] if reads_alpha and not is_mask else []
 
     @property
     def declares_nodata(self) -> bool:
@@ -233,15 +160,19 @@ class PixelReader:
         """Return which pixels of a window the file declares to be data, (height, width).
 
         As in `rasterio.DatasetReader.dataset_mask`: with a nodata value a pixel is without data
-        where every band that has one holds it; alpha counts as data from 1 on, unless it is one
-        of the bands that are read.
+        where every band that has one holds it; alpha counts as data from 1 on, beside a nodata
+        value or mask too, unless it is one of the bands that are read.
 
         Raises:
             InputError: The file can't be read there.
         """
         if not self.declares_nodata:
             return np.ones((window.height, window.width), dtype=bool)
-        valid: npt.NDArray[np.bool_] = (self._rows_or_window(window, masks=True) != 0).any(axis=0)
+        masks = self._rows_or_window(window, masks=True) != 0
+        alpha = slice(len(masks) - len(self._alpha), None)
+        valid: npt.NDArray[np.bool_] = masks[alpha].all(axis=0)
+        if self._masked:
+            valid &= masks[: alpha.start].any(axis=0)
         return valid
 
     def _rows_or_window(self, window: Window, *, masks: bool) -> npt.NDArray[Any]:
@@ -296,10 +227,8 @@ class PixelReader:
     ) -> npt.NDArray[Any]:
         place = rasterio_window(window)
         try:
-            if masks and self._alpha:
-                array: npt.NDArray[Any] = self._dataset.read(self._alpha, window=place, out=out)
-            elif masks:
-                array = self._dataset.read_masks(self._masked, window=place, out=out)
+            if masks:
+                array: npt.NDArray[Any] = self._read_masks(place, out)
             elif not self._band_datasets:
                 array = self._dataset.read(self._bands, window=place, out=out)
             else:
@@ -314,6 +243,29 @@ class PixelReader:
         except RasterioError as error:
             raise _unreadable(self._dataset, self._where, window, error) from error
         return array
+
+    def _read_masks(
+        self, place: RasterioWindow, out: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.uint8]:
+        """Return the masks of bands, then alpha, above 0 where there is data."""
+        layers = []
+        dataset, masked = self._dataset, self._masked
+        by_value = all(MaskFlags.nodata in dataset.mask_flag_enums[b - 1] for b in masked)
+        if masked and self._alpha and by_value:
+            # `read_masks` would warn that it leaves out the alpha
+            values = dataset.read(masked, window=place)
+            nodata = [np.array(dataset.nodatavals[b - 1]).astype(values.dtype) for b in masked]
+            own = np.reshape(nodata, (-1, 1, 1))
+            layers.append((values != own) & ~(np.isnan(values) & np.isnan(own)))
+        elif masked:
+            layers.append(dataset.read_masks(masked, window=place))
+        if self._alpha:
+            layers.append(dataset.read(self._alpha, window=place) != 0)
+        array = np.concatenate(layers, dtype=np.uint8) if len(layers) > 1 else layers[0]
+        if out is None:
+            return array.astype(np.uint8, copy=False)
+        out[:] = array
+        return out
 
 
 def rasterio_window(window: Window) -> RasterioWindow:

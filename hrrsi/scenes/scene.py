@@ -23,13 +23,20 @@ from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
 from hrrsi.errors import InputError
+from hrrsi.scenes.bands import (
+    alpha_bands,
+    alpha_is_imagery,
+    chosen_bands,
+    colour_bands,
+    open_imagery,
+)
 from hrrsi.scenes.georeference import (
     ground_resolution,
     has_transform,
     is_same_grid,
     map_coordinates,
 )
-from hrrsi.scenes.pixel_reader import PixelReader, chosen_bands, colour_bands, open_band_datasets
+from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
 from hrrsi.scenes.raster_opening import open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
 
@@ -227,6 +234,8 @@ class Scene:
         height_model: Heights of the pixels, which are one more band after `bands`, or None. With
             it, all that is read is float32.
         band_datasets: From `open_band_datasets`.
+        has_imagery_alpha: Whether the band that the file calls alpha holds values as imagery does,
+            and masks nothing (`hrrsi.scenes.bands.alpha_is_imagery`).
     """
 
     path: str
@@ -235,6 +244,7 @@ class Scene:
     nodata: float | None = None
     height_model: HeightModel | None = None
     band_datasets: tuple[Any, ...] = ()
+    has_imagery_alpha: bool = False
 
     @property
     def height(self) -> int:
@@ -257,6 +267,11 @@ class Scene:
         return str(self.dataset.dtypes[self.bands[0] - 1])
 
     @property
+    def is_palette_picture(self) -> bool:
+        """Whether the raster has a palette, and its colours are read."""
+        return self.dataset.name.startswith("vrt://") and "?expand=rgb" in self.dataset.name
+
+    @property
     def has_height(self) -> bool:
         """Whether the last band is a height."""
         return self.height_model is not None
@@ -269,7 +284,13 @@ class Scene:
     @cached_property
     def reader(self) -> PixelReader:
         """Reads windows of the bands."""
-        return PixelReader(self.dataset, self.bands, self.path, self.band_datasets)
+        return PixelReader(
+            self.dataset,
+            self.bands,
+            self.path,
+            self.band_datasets,
+            reads_alpha=not self.has_imagery_alpha,
+        )
 
     @cached_property
     def declares_nodata(self) -> bool:
@@ -364,6 +385,7 @@ def open_scene(
     bands: Sequence[int] | None = None,
     expected_bands: int = 3,
     trained_bands: Sequence[int] | None = None,
+    meanings: Sequence[str | None] | None = None,
     nodata: float | None = None,
     height_model: str | Path | None = None,
 ) -> Iterator[Scene]:
@@ -375,6 +397,8 @@ def open_scene(
             named is imagery, also where the file calls it alpha.
         expected_bands: How many bands the network sees, without the height model's.
         trained_bands: The bands of the scenes that the network was trained on.
+        meanings: What these show, where it is known: bands that the raster itself calls so are
+            read in their place.
         nodata: A value that marks pixels without data beside what the file declares.
         height_model: A raster of heights, the last band that the network sees, laid over the
             scene as `height_model.open_height_model` says.
@@ -383,14 +407,16 @@ def open_scene(
         InputError: Not a readable raster, not the right bands, or a height model that is none or
             doesn't fit.
     """
-    with open_raster(path) as dataset, ExitStack() as stack:
-        chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands)
+    with open_imagery(path, expected_bands) as dataset, ExitStack() as stack:
+        chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands, meanings)
         heights = None
         if height_model is not None:
             opened = stack.enter_context(open_raster(height_model))
             heights = open_height_model(stack, height_model, dataset, str(path), opened)
         by_band = open_band_datasets(stack, dataset, chosen, lambda: opened_raster(str(path)))
-        yield Scene(str(path), dataset, chosen, nodata, heights, by_band)
+        wanted = set(alpha_bands(dataset)) & set(chosen)
+        no_mask = not wanted and alpha_is_imagery(dataset)
+        yield Scene(str(path), dataset, chosen, nodata, heights, by_band, no_mask)
 
 
 def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
@@ -405,7 +431,10 @@ def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
         return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
+    if scene.is_palette_picture:  # its overviews may have mixed numbers of the palette
+        return None
     dataset = stack.enter_context(opened_raster(scene.path, overview_level=level))
     if dataset.mask_flag_enums != scene.dataset.mask_flag_enums:
         return None
-    return Scene(scene.path, dataset, scene.bands)
+    no_mask = scene.has_imagery_alpha
+    return Scene(scene.path, dataset, scene.bands, has_imagery_alpha=no_mask)

@@ -80,7 +80,9 @@ class DatasetDescription(BaseModel):
         colours: Class colours, likewise.
         partial: Labels that stand for several classes, in the order of their indices, which follow
             those of the classes; not in the file where there are none.
-        bands: The 1-based bands of the scenes that the patches hold.
+        bands: The 1-based bands that the patches hold of scenes that don't name theirs.
+        band_meanings: What each of these shows, as `hrrsi.scenes.bands.band_meanings` calls it;
+            None (and not in the file) where that is not known.
         height: Where the heights of the patches' last band come from, as `TileOptions.height`
             says it; None (and not in the file) where patches hold the scenes' bands alone.
         dtype: NumPy name of the scenes' type, which patches have too (`patch_dtype`), unless they
@@ -109,6 +111,7 @@ class DatasetDescription(BaseModel):
     colours: list[ValidatedColour]
     partial: list[PartialLabel] = []
     bands: list[int]
+    band_meanings: tuple[str | None, ...] | None = None
     height: str | None = None
     dtype: str
     scale: float = Field(gt=0)
@@ -126,6 +129,10 @@ class DatasetDescription(BaseModel):
     def _check(self) -> DatasetDescription:
         check_statistics(self.mean, self.std)
         bands, classes = len(self.band_names), len(self.classes)
+        if self.band_meanings is not None and len(self.band_meanings) != len(self.bands):
+            raise ValueError(
+                f"band_meanings has {len(self.band_meanings)} entries for {len(self.bands)} bands"
+            )
         if len(self.mean) != bands:
             raise ValueError(f"mean and std have {len(self.mean)} entries for {bands} bands")
         of_classes = {
@@ -185,8 +192,9 @@ class DatasetDescription(BaseModel):
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
         values = self.model_dump(mode="json")
-        if self.height is None:
-            del values["height"]
+        for name in ("height", "band_meanings"):
+            if values[name] is None:
+                del values[name]
         if self.partial:
             for label in values["partial"]:
                 del label["code"], label["index"]

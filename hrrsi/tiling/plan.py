@@ -14,14 +14,21 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.labels.splits import Part, SceneSplit, scene_split
-from hrrsi.scenes.pixel_reader import colour_bands
-from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.bands import (
+    NATURAL_ORDER,
+    band_meanings,
+    bands_showing,
+    colour_bands,
+    names_bands,
+    open_imagery,
+    unnamed_bands,
+)
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
 from hrrsi.scenes.value_scale import nominal_scale
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.dataset import band_names, patch_format
 from hrrsi.tiling.options import TileOptions
-from hrrsi.tiling.result import overlap_notes, planned_table, split_notes
+from hrrsi.tiling.result import SceneBands, overlap_notes, planned_table, split_notes
 from hrrsi.tiling.scene_overlap import Footprint, footprint, overlaps_by_georeference
 from hrrsi.tiling.scene_rows import SceneRows, Tiling, patch_area
 
@@ -56,7 +63,7 @@ class TilingPlan:
         dtype: NumPy name of the scenes' type.
         scale: The value that counts as 1, or None where it has to be estimated.
         resolution: Ground sampling distance in metres per pixel, or None where unknown.
-        alpha_band: The first band that the scenes call alpha, left out unasked; or None.
+        scene_bands: What is known of the scenes' bands.
     """
 
     tiling: Tiling
@@ -67,12 +74,16 @@ class TilingPlan:
     dtype: str
     scale: float | None
     resolution: float | None
-    alpha_band: int | None
+    scene_bands: SceneBands
 
     @property
     def notes(self) -> list[str]:
         """What a person should know before the run: lines that start with what they are."""
-        return split_notes(self.split) + overlap_notes(overlaps_by_georeference(self.footprints))
+        return [
+            *split_notes(self.split),
+            *overlap_notes(overlaps_by_georeference(self.footprints)),
+            *self.scene_bands.notes,
+        ]
 
     @property
     def table(self) -> str:
@@ -137,12 +148,15 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     files, scheme, split = sources
     by_name = {file.name: file for file in files}
     scenes: list[_Scene] = []
+    ordered = [by_name[name] for names in split.parts.values() for name in names]
+    meanings = None if options.bands else _wanted_meanings(ordered, scheme)
     for part, names in split.parts.items():
         for name in names:
             stop_if_requested()
             first = scenes[0] if scenes else None
-            scenes.append(_scene(by_name[name], part, scheme, options, first))
-    bands, dtype = scenes[0].bands, scenes[0].dtype
+            scenes.append(_scene(by_name[name], part, scheme, options, first, meanings))
+    scene_bands = _scene_bands(scenes, scheme, options, meanings)
+    bands, dtype = scene_bands.bands, scenes[0].dtype
     patches: dict[Part, int] = {}
     for scene in scenes:
         part = scene.footprint.part
@@ -170,7 +184,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         dtype,
         scale,
         _resolution([scene.resolution for scene in scenes], scheme),
-        next((s.alpha_band for s in scenes if s.alpha_band is not None), None),
+        scene_bands,
     )
 
 
@@ -189,9 +203,13 @@ def scheme_statistics(
 class _Scene:
     """What a look at a scene and its label tells, without reading pixels."""
 
+    name: str
     image: str
     bands: tuple[int, ...]
+    is_named: bool
+    meanings: tuple[str | None, ...]
     alpha_band: int | None
+    has_imagery_alpha: bool
     dtype: str
     scale: float | None
     resolution: float | None
@@ -201,33 +219,123 @@ class _Scene:
 
 
 def _scene(
-    file: SceneFiles, part: Part, scheme: Scheme, options: TileOptions, first: _Scene | None
+    file: SceneFiles,
+    part: Part,
+    scheme: Scheme,
+    options: TileOptions,
+    first: _Scene | None,
+    meanings: Sequence[str] | None,
 ) -> _Scene:
     label = _label(file, part, options)
     height = _height(file, options)
     bands = options.bands or (first.bands if first else ())
-    band_count = len(bands) or _band_count(file.image, scheme)
+    band_count = len(bands) or len(meanings or ()) or _band_count(file.image, scheme)
     with open_scene(
-        file.image, bands=options.bands, expected_bands=band_count, height_model=height
+        file.image,
+        bands=options.bands,
+        expected_bands=band_count,
+        meanings=meanings,
+        height_model=height,
     ) as scene:
         dtype = _patch_type(scene)
         if first is not None:
             _require_alike(scene, dtype, first)
+            if options.bands is None:
+                _require_same_bands(scene, first, meanings)
+        if meanings is not None:
+            _require_meanings(scene, meanings)
         scale = nominal_scale(scene)
         patch_area(options.aoi, scene)
         with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown):
             grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
-        unread = set(range(1, scene.dataset.count + 1)) - set(scene.bands)
+        unread = set(scene.reader.alpha_bands) - set(scene.bands)
+        own = band_meanings(scene.dataset)
         return _Scene(
+            name=file.name,
             image=file.image,
             bands=scene.bands,
+            is_named=bands_showing(scene.dataset, meanings) == list(scene.bands)
+            and list(unnamed_bands(scene.dataset, None)) != list(scene.bands),
+            meanings=tuple(own[band - 1] for band in scene.bands),
             alpha_band=min(unread, default=None) if options.bands is None else None,
+            has_imagery_alpha=scene.has_imagery_alpha,
             dtype=dtype,
             scale=scale and scale.value,
             resolution=scene.resolution,
             footprint=footprint(file.name, part, scene.dataset),
-            rows=_scene_rows(SceneRows(file.name, part, file.image, label, height, 0, 0, 0), grid),
+            rows=_scene_rows(
+                SceneRows(file.name, part, file.image, scene.bands, label, height, 0, 0, 0),
+                grid,
+            ),
             patches=len(grid) * len(grid[0]),
+        )
+
+
+def _wanted_meanings(files: Sequence[SceneFiles], scheme: Scheme) -> tuple[str, ...] | None:
+    """Return what the bands of patches are to show, or None where that is not known.
+
+    By the scheme's word, else that of the first scene that names all of its bands: red, green,
+    blue and near infrared then come in this order.
+    """
+    if not scheme.band_meanings and scheme.mean is not None:
+        return None  # the scheme knows its bands by their numbers alone
+    for file in files:
+        with open_imagery(file.image, 3) as dataset:
+            if scheme.band_meanings:
+                found = bands_showing(dataset, scheme.band_meanings) is not None
+                if found or len(colour_bands(dataset)) == len(scheme.band_meanings):
+                    return scheme.band_meanings
+                return None
+            own = band_meanings(dataset)
+            names = [own[band - 1] for band in colour_bands(dataset)]
+        known = [name for name in names if name is not None]
+        if len(known) == len(names) == len(set(names)):
+            rank = {name: number for number, name in enumerate(NATURAL_ORDER)}
+            return tuple(sorted(known, key=lambda name: rank.get(name, len(rank))))
+    return None
+
+
+def _scene_bands(
+    scenes: Sequence[_Scene],
+    scheme: Scheme,
+    options: TileOptions,
+    meanings: Sequence[str] | None,
+) -> SceneBands:
+    """Return what is known of the bands of all scenes."""
+    alphas = (scene.alpha_band for scene in scenes if scene.alpha_band is not None)
+    unnamed = next((scene.bands for scene in scenes if not scene.is_named), None)
+    # bands of scenes that name them come in the order that is wanted, as if they lay so
+    bands = unnamed or tuple(range(1, len(scenes[0].bands) + 1))
+    known: Sequence[str | None] | None = meanings
+    if known is None and options.bands and max(bands) <= len(scheme.band_meanings):
+        known = [scheme.band_meanings[band - 1] for band in bands]
+    elif known is None and None not in scenes[0].meanings:
+        known = scenes[0].meanings
+    return SceneBands(
+        bands=bands,
+        meanings=None if known is None else tuple(known),
+        alpha_band=next(alphas, None),
+        imagery_alphas=tuple(scene.name for scene in scenes if scene.has_imagery_alpha),
+        named={scene.name: scene.bands for scene in scenes if scene.is_named},
+    )
+
+
+def _require_meanings(scene: Scene, meanings: Sequence[str]) -> None:
+    """Raise where a scene says that its bands show something else than is wanted.
+
+    Raises:
+        InputError: It does.
+    """
+    if not names_bands(scene.dataset):
+        return
+    own = band_meanings(scene.dataset)
+    shown = [own[band - 1] for band in scene.bands]
+    if None not in shown and shown != list(meanings):
+        raise InputError(
+            f"calls bands {_listed(scene.bands)} {_shown(shown)} where patches hold "
+            f"{', '.join(meanings)}",
+            where=scene.path,
+            fix="choose with `bands`, or leave the scene out of the split",
         )
 
 
@@ -238,17 +346,38 @@ def _require_alike(scene: Scene, dtype: str, first: _Scene) -> None:
             where=scene.path,
             fix="convert the scenes to one type",
         )
-    if scene.bands != first.bands:  # an alpha that doesn't come last in all
+
+
+def _require_same_bands(scene: Scene, first: _Scene, meanings: Sequence[str] | None) -> None:
+    own = band_meanings(scene.dataset)
+    pairs = [(own[b - 1], other) for b, other in zip(scene.bands, first.meanings, strict=False)]
+    if meanings is None and any(None not in pair and pair[0] != pair[1] for pair in pairs):
         raise InputError(
-            f"its bands but alpha are {_listed(scene.bands)} where those of the scenes before it "
-            f"are {_listed(first.bands)}",
+            f"calls bands {_listed(scene.bands)} {_shown([pair[0] for pair in pairs])} where "
+            f"{first.name} calls them {_shown(first.meanings)}",
+            where=scene.path,
+            fix="choose with `bands`, bring them into one order, or leave one out of the split",
+        )
+    is_named = bands_showing(scene.dataset, meanings) is not None or first.is_named
+    if scene.bands != first.bands and not is_named:  # an alpha that doesn't come last in all
+        raise InputError(
+            f"its bands but alpha are {_spaced(scene.bands)} where those of the scenes before it "
+            f"are {_spaced(first.bands)}",
             where=scene.path,
             fix="choose with `bands`, or bring them into one order",
         )
 
 
-def _listed(bands: Sequence[int]) -> str:
+def _shown(meanings: Sequence[str | None]) -> str:
+    return ", ".join(meaning or "unknown" for meaning in meanings)
+
+
+def _spaced(bands: Sequence[int]) -> str:
     return ", ".join(map(str, bands))
+
+
+def _listed(bands: Sequence[int]) -> str:
+    return ",".join(map(str, bands))
 
 
 def _label(file: SceneFiles, part: Part, options: TileOptions) -> str | None:
@@ -269,7 +398,7 @@ def _band_count(image: str, scheme: Scheme) -> int:
     """Return how many bands patches hold: as many as the scheme's mean, else as the image."""
     if scheme.mean is not None:
         return len(scheme.mean)
-    with open_raster(image) as dataset:
+    with open_imagery(image, 3) as dataset:
         return len(colour_bands(dataset))
 
 

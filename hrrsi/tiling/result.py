@@ -18,6 +18,48 @@ _MOST_LINES = 10  # of one kind, before the rest is only counted
 
 
 @dataclass(frozen=True)
+class SceneBands:
+    """What is known of the bands of scenes.
+
+    Attributes:
+        bands: The 1-based bands that patches hold of scenes that don't name theirs.
+        meanings: What they show, as `hrrsi.scenes.bands.band_meanings` calls it, or None.
+        alpha_band: The first band that the scenes call alpha, which was left out unasked; or None.
+        imagery_alphas: Scenes whose alpha holds values of imagery, and masks nothing.
+        named: The bands of scenes that name them in another order.
+    """
+
+    bands: tuple[int, ...]
+    meanings: tuple[str | None, ...] | None
+    alpha_band: int | None
+    imagery_alphas: tuple[str, ...]
+    named: dict[str, tuple[int, ...]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of them: lines that start with what they are."""
+        notes = []
+        if self.alpha_band is not None:
+            listed = ",".join(map(str, sorted([*self.bands, self.alpha_band])))
+            notes.append(
+                f"note: the scenes call band {self.alpha_band} alpha, so it is no band of the "
+                f"patches; `bands={listed}` takes it as imagery"
+            )
+        if self.imagery_alphas:
+            notes.append(
+                "warning: what they call alpha holds as many values as imagery does (near "
+                f"infrared?), so it masks nothing: {counted_names(self.imagery_alphas)}"
+            )
+        if self.named:
+            names = [f"{scene} ({','.join(map(str, b))})" for scene, b in self.named.items()]
+            notes.append(
+                f"note: bands are read as {', '.join(map(str, self.meanings or ()))}, which scenes "
+                f"name in another order: {counted_names(names)}; `bands` chooses others"
+            )
+        return notes
+
+
+@dataclass(frozen=True)
 class TilingResult:
     """What a tiling run made.
 
@@ -30,7 +72,7 @@ class TilingResult:
         estimated_scale: Which value was taken for full brightness, and why, where neither the
             scenes nor the caller said it; else None.
         without_height: Pixels by scene that are ignored because they have no height.
-        alpha_band: The first band that the scenes call alpha, which was left out unasked; or None.
+        scene_bands: What is known of the scenes' bands.
         unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
@@ -41,7 +83,7 @@ class TilingResult:
     overlaps: list[SceneOverlap]
     estimated_scale: EstimatedScale | None
     without_height: dict[str, int]
-    alpha_band: int | None
+    scene_bands: SceneBands
     unused_statistics: bool
 
     @property
@@ -75,13 +117,7 @@ class TilingResult:
         ]
 
     def _band_notes(self) -> list[str]:
-        notes = []
-        if self.alpha_band is not None:
-            listed = ",".join(map(str, sorted([*self.description.bands, self.alpha_band])))
-            notes.append(
-                f"note: the scenes call band {self.alpha_band} alpha, so it is no band of the "
-                f"patches; `bands={listed}` takes it as imagery"
-            )
+        notes = self.scene_bands.notes
         if self.unused_statistics:
             notes.append(
                 "note: mean and std were measured, since those of the scheme "

@@ -84,7 +84,7 @@ class Tiling:
         options: How scenes are cut.
         scheme: Says what labels mean.
         merged: The classes of the patches.
-        bands: The 1-based bands of the scenes.
+        bands: The 1-based bands of scenes that don't name them.
         dtype: NumPy name of the patches' type.
         band_names: What the bands of patches are, where heights come after those of the scenes;
             otherwise empty.
@@ -112,6 +112,7 @@ class SceneRows:
         scene: The scene's name.
         part: train, val or test.
         image: Path of its image.
+        bands: The 1-based bands of it.
         label: Path of its label, or None.
         height: Path of its height model, or None.
         first: First row of windows.
@@ -122,6 +123,7 @@ class SceneRows:
     scene: str
     part: Part
     image: str
+    bands: tuple[int, ...]
     label: str | None
     height: str | None
     first: int
@@ -202,8 +204,8 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
         scene = stack.enter_context(
             open_scene(
                 rows.image,
-                bands=tiling.bands,
-                expected_bands=len(tiling.bands),
+                bands=rows.bands,
+                expected_bands=len(rows.bands),
                 nodata=options.nodata,
                 height_model=rows.height,
             )

@@ -132,14 +132,14 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
     Raises:
         InputError: A scene can't be read somewhere.
     """
-    images = dict.fromkeys(r.image for r in rows if r.part == "train")
+    images = {r.image: r.bands for r in rows if r.part == "train"}
     samples = []
-    for image in images:
+    for image, bands in images.items():
         stop_if_requested()
         with open_scene(
             image,
-            bands=tiling.bands,
-            expected_bands=len(tiling.bands),
+            bands=bands,
+            expected_bands=len(bands),
             nodata=tiling.options.nodata,
         ) as scene:
             samples.append(scene_sample(scene))
@@ -246,6 +246,7 @@ def _result(
         colours=list(tiling.merged.colours),
         partial=list(tiling.merged.partial),
         bands=list(tiling.bands),
+        band_meanings=plan.scene_bands.meanings,
         height=tiling.options.height,
         dtype=plan.dtype,
         scale=scale,
@@ -267,7 +268,7 @@ def _result(
         overlaps=_overlaps(plan, contents),
         estimated_scale=estimate,
         without_height=without_height,
-        alpha_band=plan.alpha_band,
+        scene_bands=plan.scene_bands,
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 

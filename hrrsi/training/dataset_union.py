@@ -98,6 +98,9 @@ class DatasetUnion:
                 "classes": [name for name, _ in self.classes.values()],
                 "colours": [colour for _, colour in self.classes.values()],
                 "partial": list(self._partial.values()),
+                "band_meanings": first.band_meanings
+                if len({p.band_meanings for p in about}) == 1
+                else None,
                 "mean": mean.tolist(),
                 "std": std.tolist(),
                 "statistics": "measured",
@@ -174,6 +177,14 @@ def _check_alike(datasets: Sequence[TiledDataset]) -> None:
                 f"has {len(about.bands)} bands, where {datasets[0].folder} has {len(first.bands)}",
                 where=dataset.folder,
                 fix="tile them with the same number of `bands`",
+            )
+        of_both = first.band_meanings, about.band_meanings
+        orders = [",".join(map(str, meanings or ())) for meanings in of_both]
+        if orders[0] != orders[1] and len({tuple(sorted(map(str, m or ()))) for m in of_both}) == 1:
+            raise InputError(
+                f"its bands are {orders[1]}, where those of {datasets[0].folder} are {orders[0]}",
+                where=dataset.folder,
+                fix="tile them with the same order of `bands`",
             )
     for dataset in datasets:
         own = {name.casefold() for name in dataset.description.classes}

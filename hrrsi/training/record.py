@@ -213,6 +213,7 @@ class RunRecord(EpochRecord):
         resolutions = self._resolutions()
         if options.recipe.resolutions and resolutions is not None:
             resolution = middle_resolution(*resolutions)
+        meanings = description.band_meanings
         validated: Part = "train" if options.overfit else "val"
         protocol = ("training patches, " if options.overfit else "patches, ") + _PROTOCOL
         return ModelMeta(
@@ -220,6 +221,7 @@ class RunRecord(EpochRecord):
             classes=description.classes,
             colours=description.colours,
             bands=description.bands,
+            band_meanings=None if meanings is None else list(meanings),
             dtype=description.dtype,
             scale=description.scale,
             mean=description.mean,

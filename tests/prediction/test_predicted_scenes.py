@@ -280,8 +280,9 @@ def test_imagery_unlike_the_training_data_is_said_once(run: Run, tmp_path: Path)
     scenes = [save_scene(tmp_path / f"{i}.tif", dark) for i in range(2)]
     result = run(*scenes)
     assert result.exit_code == 0
-    (line,) = result.stderr.splitlines()
+    line, count = result.stderr.splitlines()
     assert line.startswith(f"warning: {scenes[0]}: imagery unlike what the weights were trained on")
+    assert count == ("warning: 2 of 2 scenes: values unlike those that the weights were trained on")
 
 
 def test_a_georeference_that_makes_no_sense_is_none(run: Run, tmp_path: Path) -> None:
