@@ -6,7 +6,7 @@ import errno
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,25 @@ def error_line(error: BaseException) -> str:
 def print_line(line: str, *, err: bool = False) -> None:
     """Print a line of a result, or several; what files say in it can't steer the terminal."""
     typer.echo(printable(in_flags(line)), err=err)
+
+
+def print_note(note: str) -> None:
+    """Print a note of the library, which starts with what it is (``warning: ``)."""
+    print_line(note, err=True)
+
+
+def said_early(said: list[str]) -> Callable[[str], None]:
+    """Return what prints a note at once, and remembers it.
+
+    Args:
+        said: Gets the notes.
+    """
+
+    def say(note: str) -> None:
+        said.append(note)
+        print_note(note)
+
+    return say
 
 
 def print_warning(message: object, kind: str = "warning") -> None:

@@ -216,6 +216,22 @@ def _resolution(text: str) -> float | str:
         ) from None
 
 
+def _nodata(text: str) -> float | str:
+    """Return the value of ``--nodata``.
+
+    Raises:
+        typer.BadParameter: The text is neither auto nor a number.
+    """
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither auto nor a number", param_hint="--nodata"
+        ) from None
+
+
 # Flags of `MapOptions` that several commands have.
 READING_FLAGS: Flags = {
     "bands": Flag(
@@ -226,9 +242,14 @@ READING_FLAGS: Flags = {
     "nodata": Flag(
         typer.Option(
             "--nodata",
+            metavar="VALUE|auto",
             help="Value of pixels without data, where the raster does not say so itself "
-            "(all bands must hold it), e.g. 0 for black corners. Exact: lossy JPEG leaves a rim.",
-        )
+            "(all bands must hold it), e.g. 0 for black corners. auto: the one that collars, empty "
+            "blocks and marks such as -9999 hold. Where compression is lossy, a rim of nearly that "
+            "value goes too.",
+        ),
+        str | None,
+        _nodata,
     ),
     "resample": Flag(
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrrsi.cli.messages import print_line
+from hrrsi.cli.messages import print_line, print_note, said_early
 from hrrsi.cli.options import (
     READING_FLAGS,
     Flag,
@@ -169,14 +169,23 @@ def tile(
     from hrrsi.tiling.plan import tiling_plan
     from hrrsi.tiling.tile import tile as tile_scenes
 
+    said: list[str] = []
+
     result: TilingPlan | TilingResult
     if dry_run:
         result, outcome = tiling_plan(raw, scheme, options), "nothing written"
     else:
         result = tile_scenes(
-            raw, scheme, out, options=options, overwrite=overwrite, show_progress=not quiet
+            raw,
+            scheme,
+            out,
+            options=options,
+            overwrite=overwrite,
+            show_progress=not quiet,
+            on_note=said_early(said),
         )
         outcome = f"wrote {out}"
     for note in result.notes:
-        print_line((note), err=True)
+        if note not in said:
+            print_note(note)
     print_line(f"{result.table}\nsplit {result.split.name}; {outcome}")

@@ -219,7 +219,11 @@ def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
     m = mapping
     return (
         *([f"bands {','.join(map(str, m.bands))}"] if m.bands else []),
-        *([f"no data = {m.nodata:g}"] if m.nodata is not None else []),
+        *(
+            [f"no data = {m.nodata if m.nodata == 'auto' else format(m.nodata, 'g')}"]
+            if m.nodata is not None
+            else []
+        ),
         *([f"full brightness = {m.scale:g}"] if m.scale is not None else []),
         *(["read at their own resolution"] if m.resample == "off" else []),
         *([f"heights {m.height}"] if m.height is not None else []),

@@ -90,6 +90,8 @@ def evaluate_scenes(
             scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)  # scores rest on no estimate
             checks.compare_bands(scene, unasked=mapping.bands is None)
+            if mapping.nodata == "auto":
+                checks.say_found_nodata(scene)
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None

@@ -26,7 +26,8 @@ class MapOptions:
     Attributes:
         bands: The 1-based bands to read; None: those that the weights were trained on, which may
             be all but alpha (`hrrsi.scenes.pixel_reader.chosen_bands` says when).
-        nodata: A value that marks pixels without data, beside what the file declares.
+        nodata: A value that marks pixels without data, beside what the file declares; ``auto``: the
+            one that collars, empty blocks and marks such as -9999 hold, if there are any.
         scale: The rasters' value that counts as full brightness, above 0; None: what they declare,
             else the weights' own, or an estimate where their type differs from the one that the
             weights were trained on. All but the weights' own comes with a warning.
@@ -48,7 +49,7 @@ class MapOptions:
     """
 
     bands: Sequence[int] | None = None
-    nodata: float | None = None
+    nodata: float | Literal["auto"] | None = None
     scale: float | None = None
     height: str | Path | None = None
     aoi: str | Path | None = None
@@ -61,6 +62,10 @@ class MapOptions:
     def __post_init__(self) -> None:
         if self.bands is not None:  # so that options are equal, and hashed, by their values
             object.__setattr__(self, "bands", tuple(self.bands))
+        if isinstance(self.nodata, str) and self.nodata != "auto":
+            raise OptionError(
+                f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
+            )
         if self.window > LARGEST_WINDOW:
             raise OptionError(
                 f"windows of {self.window} px take more memory than machines have",

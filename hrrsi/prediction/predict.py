@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,12 +37,22 @@ from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips, symmetries
 from hrrsi.progress import progress
 from hrrsi.scenes.height_files import height_files
+from hrrsi.scenes.missing_data import undeclared_gap
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster
 from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.value_scale import (
+    EstimatedScale,
+    SceneSample,
+    common_scale,
+    scene_sample,
+    thinned_sample,
+)
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
+
+_LOOKED_AT = 1 << 22  # pixels of all scenes together that a common estimate rests on
 
 
 class ScenesFailedError(HrrsiError):
@@ -127,6 +137,8 @@ def predict(
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
     with bounded_block_cache():
+        if len(names) > 1:
+            mapper.look(names)
         for name, written in zip(names, files, strict=True):
             try:
                 scene = mapper.map(name, written)
@@ -142,7 +154,6 @@ def predict(
             mapped.append(scene)
             if on_mapped:
                 on_mapped(scene)
-    mapper.count_scenes(len(names))
     if failures:
         raise ScenesFailedError(mapped, failures)
     return mapped
@@ -260,6 +271,7 @@ class SceneMapper:
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
+        self._scales: dict[str, float] = {}  # of scenes that were looked at
         self._provenance = run_provenance(engine, weights, options)
         self._writer = MapWriter(engine.meta, options, outputs, show_progress=show_progress)
 
@@ -295,6 +307,44 @@ class SceneMapper:
         """Say of how many scenes something was said."""
         self._checks.count_scenes(scenes)
 
+    def look(self, names: Sequence[str]) -> None:
+        """Look at all scenes before the first is mapped, and say what there is to say of them.
+
+        Where full brightness has to be estimated, scenes of one type have one estimate. What can't
+        be opened is passed over: `map` says why.
+
+        Args:
+            names: The scenes.
+        """
+        samples: dict[str, list[SceneSample]] = {}
+        waiting: dict[str, str] = {}
+        for name in names:
+            with suppress(HrrsiError), self.open(name) as source:
+                scene = source.scene
+                if not self._checks.needs_estimate(scene, self._options.scale):
+                    self._scales[name] = self._look_at(source)
+                    continue
+                waiting[name] = scene.dtype
+                gap = undeclared_gap(scene)
+                sample = scene_sample(scene, None if gap is None else gap.value)
+                most = max(1, _LOOKED_AT // len(names))
+                samples.setdefault(scene.dtype, []).append(thinned_sample(sample, most))
+        estimates = {dtype: common_scale(own) for dtype, own in samples.items()}
+        for name, dtype in waiting.items():
+            with suppress(HrrsiError), self.open(name) as source:
+                self._scales[name] = self._look_at(source, estimates[dtype])
+        self._checks.count_scenes(len(names))
+
+    def _look_at(self, source: SceneWindows, estimate: EstimatedScale | None = None) -> float:
+        """Say what there is to say of a scene, and return its value of full brightness."""
+        scene = source.scene
+        self._checks.compare_bands(scene, unasked=self._options.bands is None)
+        if self._options.nodata == "auto":
+            self._checks.say_found_nodata(scene)
+        scale = self._checks.scale(scene, self._options.scale, estimate)
+        self._checks.compare_likeness(source, scale)
+        return scale
+
     def map(self, name: str, outputs: Outputs) -> MappedScene:
         """Write the files of a scene.
 
@@ -309,9 +359,7 @@ class SceneMapper:
         start = time.perf_counter()
         with self.open(name) as source:
             scene = source.scene
-            self._checks.compare_bands(scene, unasked=self._options.bands is None)
-            scale = self._checks.scale(scene, self._options.scale)
-            self._checks.compare_likeness(source, scale)
+            scale = self._scales.get(name) or self._look_at(source)
             if self._outputs.zones is not None:  # before hours of work
                 # polygons' libraries, seldom asked for
                 from hrrsi.maps.zones import check_zones

@@ -10,12 +10,15 @@ from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
+from hrrsi.scenes.missing_data import undeclared_gap
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
+    EstimatedScale,
     SceneSample,
     declared_scale,
     estimated_scale,
     heights_unlike_training,
+    nominal_scale,
     same_values,
     scene_sample,
     unlike_training,
@@ -54,6 +57,14 @@ class BandNotice(SceneNotice):
     """A scene's own word on its bands decided which are read."""
 
 
+class MissingDataWarning(SceneWarning):
+    """Pixels that seem to hold no data get a class, since nothing says so."""
+
+
+class MissingDataNotice(SceneNotice):
+    """A value was found to mark pixels without data."""
+
+
 class UnlikeTrainingWarning(SceneWarning):
     """A scene's bands or heights are unlike those that the weights were trained on."""
 
@@ -76,7 +87,14 @@ class SceneChecks:
         likeness = meta.likeness
         self._likeness = None if likeness is None else Likeness.from_plain(likeness)
 
-    def scale(self, scene: Scene, user_scale: float | None) -> float:
+    def needs_estimate(self, scene: Scene, user_scale: float | None) -> bool:
+        """Return whether only a look at a scene's values tells which is full brightness."""
+        is_known = user_scale is not None or same_values(scene.dtype, self._meta.dtype)
+        return not is_known and nominal_scale(scene) is None
+
+    def scale(
+        self, scene: Scene, user_scale: float | None, estimate: EstimatedScale | None = None
+    ) -> float:
         """Return the value of full brightness, and warn where values look out of place.
 
         It is what the user says; for scenes of the weights' type what the scene declares, else the
@@ -85,22 +103,24 @@ class SceneChecks:
         Args:
             scene: The scene; nobody else may read it meanwhile.
             user_scale: The value that the user says, or None.
+            estimate: The estimate of all scenes of its type, which counts instead of its own.
 
         Raises:
             InputError: The scene can't be read somewhere, or no pixel of it has a height.
         """
         meta = self._meta
-        sample = scene_sample(scene)
+        sample = scene_sample(scene, self._missing_value(scene))
         scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
         if scale is None:
-            scale, reason = estimated_scale(sample)
+            scale, reason = estimate or estimated_scale(sample)
+            whose = "" if estimate is None else " in all scenes of this type"
             self._warn(
                 ScaleWarning,
                 scene.path,
                 f"holds {scene.dtype} where the weights were trained on "
-                f"{meta['dtype']}; {scale:g} counts as full brightness ({reason}), "
+                f"{meta['dtype']}; {scale:g} counts as full brightness{whose} ({reason}), "
                 "unless `scale` says otherwise",
                 once_for=scale,  # another estimate is news
             )
@@ -178,6 +198,38 @@ class SceneChecks:
             )
         elif not self._compare_meanings(scene):
             self._compare_numbers(scene)
+
+    def _missing_value(self, scene: Scene) -> float | None:
+        """Return the value of pixels that seem to hold no data, though nothing says so."""
+        gap = undeclared_gap(scene)
+        if gap is None:
+            return None
+        self._warn(
+            MissingDataWarning,
+            scene.path,
+            f"{gap.share:.1%} of its pixels hold {gap.value:g} in all bands, at the rim or in "
+            f"empty blocks, as if they had no data; they get a class unless `nodata={gap.value:g}` "
+            "or `nodata=auto` is given",
+            once_for="gap",
+            counted="pixels that seem to hold no data get a class",
+        )
+        return gap.value
+
+    def say_found_nodata(self, scene: Scene) -> None:
+        """Say which value was found to mark pixels without data.
+
+        Args:
+            scene: The scene, opened with ``nodata="auto"``.
+        """
+        if scene.nodata is not None:
+            self._warn(
+                MissingDataNotice,
+                scene.path,
+                f"pixels of {scene.nodata:g} in all bands count as missing data, as `nodata=auto` "
+                "found",
+                once_for="found",
+                counted="a value found that marks missing data",
+            )
 
     def _compare_meanings(self, scene: Scene) -> bool:
         """Return whether a scene says what its bands show and the weights know what they want."""

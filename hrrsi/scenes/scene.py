@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ from hrrsi.scenes.georeference import (
     is_same_grid,
     map_coordinates,
 )
+from hrrsi.scenes.missing_data import RIM_MARGIN, is_lossy, lossy_rim, without_undeclared_gap
 from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
 from hrrsi.scenes.raster_opening import open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
@@ -324,6 +325,7 @@ class Scene:
         A pixel holds no data where the file's mask or alpha says so (alpha from 1 on is data),
         where every band that has a nodata value holds it, where every band holds `nodata`, where
         any band is NaN or infinite, and where there is no height in a scene with a height model.
+        Where compression is lossy, also beside missing data where it has nearly its value.
 
         Args:
             window: The window.
@@ -369,10 +371,29 @@ class Scene:
         with ExitStack() as stack:
             yield open_overview(stack, self, fitting[max(fitting)]) if fitting else None
 
+    @cached_property
+    def _blurred_nodata(self) -> float | None:
+        """The value of missing data whose edge lossy compression has blurred, or None."""
+        declared = {self.dataset.nodatavals[band - 1] for band in self.bands}
+        value = self.nodata
+        if value is None and len(declared) == 1:
+            (value,) = declared
+        return value if value is not None and is_lossy(self.dataset) else None
+
+    def _rim(self, window: Window, nodata: float) -> npt.NDArray[np.bool_]:
+        row, col = max(0, window.row - RIM_MARGIN), max(0, window.col - RIM_MARGIN)
+        stop_row = min(self.height, window.row + window.height + RIM_MARGIN)
+        stop_col = min(self.width, window.col + window.width + RIM_MARGIN)
+        values = self.reader.values(Window(row, col, stop_row - row, stop_col - col))
+        rim = lossy_rim(values, nodata)[window.row - row :, window.col - col :]
+        return rim[: window.height, : window.width]
+
     def _image_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         valid = self.reader.valid(window)
         if self.nodata is not None:
             valid &= ~(pixels == self.nodata).all(axis=0)
+        if self._blurred_nodata is not None:
+            valid &= ~self._rim(window, self._blurred_nodata)
         if np.issubdtype(pixels.dtype, np.floating):
             valid &= np.isfinite(pixels).all(axis=0)
         return valid
@@ -386,7 +407,7 @@ def open_scene(
     expected_bands: int = 3,
     trained_bands: Sequence[int] | None = None,
     meanings: Sequence[str | None] | None = None,
-    nodata: float | None = None,
+    nodata: float | Literal["auto"] | None = None,
     height_model: str | Path | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene.
@@ -399,7 +420,8 @@ def open_scene(
         trained_bands: The bands of the scenes that the network was trained on.
         meanings: What these show, where it is known: bands that the raster itself calls so are
             read in their place.
-        nodata: A value that marks pixels without data beside what the file declares.
+        nodata: A value that marks pixels without data beside what the file declares; ``auto``:
+            the one that `missing_data.undeclared_gap` finds, if any.
         height_model: A raster of heights, the last band that the network sees, laid over the
             scene as `height_model.open_height_model` says.
 
@@ -416,7 +438,9 @@ def open_scene(
         by_band = open_band_datasets(stack, dataset, chosen, lambda: opened_raster(str(path)))
         wanted = set(alpha_bands(dataset)) & set(chosen)
         no_mask = not wanted and alpha_is_imagery(dataset)
-        yield Scene(str(path), dataset, chosen, nodata, heights, by_band, no_mask)
+        value = None if nodata == "auto" else nodata
+        scene = Scene(str(path), dataset, chosen, value, heights, by_band, no_mask)
+        yield without_undeclared_gap(scene) if nodata == "auto" else scene
 
 
 def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,8 @@ _BEYOND = 1.05
 _HIGH_PERCENTILE = 99.9
 _BRIGHT_PERCENTILE = 99.5
 _FAR = 1.5
+_SCENE_PIXELS = 1 << 17  # so many of each of several scenes have a say
+_ONE_KIND = 20  # times that estimates of scenes of one kind may differ: some are dark
 _TINTED = 0.5
 
 
@@ -69,7 +71,7 @@ class EstimatedScale(NamedTuple):
     reason: str
 
 
-def scene_sample(scene: Scene) -> SceneSample:
+def scene_sample(scene: Scene, missing: float | None = None) -> SceneSample:
     """Return some values of a scene, spread over it, without reading all of it.
 
     A scene of at most 2048 px a side is taken whole (every other row and column of it above 1024),
@@ -77,6 +79,7 @@ def scene_sample(scene: Scene) -> SceneSample:
 
     Args:
         scene: The scene; nobody else may read it meanwhile.
+        missing: A value of pixels to leave out, where all bands hold it.
 
     Raises:
         InputError: The file can't be read somewhere.
@@ -101,6 +104,8 @@ def scene_sample(scene: Scene) -> SceneSample:
         ]
         pieces_read = [_values(scene, window) for window in windows]
     values = np.concatenate([part.values for part in pieces_read], axis=1)
+    if missing is not None:
+        values = values[:, (values[: len(scene.bands)] != missing).any(axis=0)]
     heightless = sum(part.without_height for part in pieces_read)
     return SceneSample(
         values[: len(scene.bands)],
@@ -185,6 +190,32 @@ def estimated_scale(sample: SceneSample) -> EstimatedScale:
             return EstimatedScale(end, f"{reason}, as in {name}")
     bright = float(np.percentile(lit, _BRIGHT_PERCENTILE))
     return EstimatedScale(bright, f"{reason}, like no known range; this is the 99.5th percentile")
+
+
+def common_scale(samples: Sequence[SceneSample]) -> EstimatedScale | None:
+    """Return which value is likely to be full brightness in all of several scenes, or None.
+
+    None where estimates of single scenes are so far apart that they are no imagery of one kind.
+
+    Args:
+        samples: From `scene_sample`, of one type.
+    """
+    own = [estimated_scale(sample).value for sample in samples if sample.values.size]
+    if not own or max(own) > _ONE_KIND * min(own):
+        return None
+    return estimated_scale(joined_sample(samples))
+
+
+def joined_sample(samples: Sequence[SceneSample]) -> SceneSample:
+    """Return the values of several scenes of one type together, at most 2**17 pixels of each."""
+    thinned = [thinned_sample(sample).values for sample in samples]
+    return SceneSample(np.concatenate(thinned, axis=1), samples[0].dtype, None)
+
+
+def thinned_sample(sample: SceneSample, most: int = _SCENE_PIXELS) -> SceneSample:
+    """Return a sample of at most so many pixels, without its heights."""
+    step = max(1, -(-sample.values.shape[1] // most))
+    return replace(sample, values=sample.values[:, ::step].copy(), heights=None)
 
 
 def unlike_training(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from hrrsi.classes import LabelFormat, UnknownLabels
 from hrrsi.errors import OptionError
@@ -33,7 +33,8 @@ class TileOptions:
         merges: Classes to join, e.g. ``"tree+low vegetation=vegetation"``.
         aoi: Vector file of polygons; pixels outside are ignored, patches wholly outside left out.
         bands: The 1-based bands to keep, each once; None: all but alpha.
-        nodata: Value of pixels without data, beside what the scenes declare.
+        nodata: Value of pixels without data, beside what the scenes declare; ``auto``: the one that
+            collars, empty blocks and marks such as -9999 hold, if there are any.
         scale: The scenes' value that counts as full brightness, above 0; None: what the scenes
             declare, else an estimate.
         height: Height models as one more band: a raster for all scenes, a folder, a template
@@ -60,7 +61,7 @@ class TileOptions:
     merges: Sequence[str] = ()
     aoi: str | Path | None = None
     bands: Sequence[int] | None = None
-    nodata: float | None = None
+    nodata: float | Literal["auto"] | None = None
     scale: float | None = None
     height: str | None = None
     unknown: UnknownLabels = "error"
@@ -72,6 +73,10 @@ class TileOptions:
             value = getattr(self, name)
             if value is not None:  # so that options are equal, and hashed, by their values
                 object.__setattr__(self, name, tuple(value))
+        if isinstance(self.nodata, str) and self.nodata != "auto":
+            raise OptionError(
+                f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
+            )
         if self.size < SMALLEST_PATCH:
             raise OptionError(
                 f"patches of {self.size} px are too small",

@@ -28,7 +28,13 @@ from hrrsi.scenes.value_scale import nominal_scale
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.dataset import band_names, patch_format
 from hrrsi.tiling.options import TileOptions
-from hrrsi.tiling.result import SceneBands, overlap_notes, planned_table, split_notes
+from hrrsi.tiling.result import (
+    SceneBands,
+    overlap_notes,
+    planned_table,
+    resolution_notes,
+    split_notes,
+)
 from hrrsi.tiling.scene_overlap import Footprint, footprint, overlaps_by_georeference
 from hrrsi.tiling.scene_rows import SceneRows, Tiling, patch_area
 
@@ -64,6 +70,7 @@ class TilingPlan:
         scale: The value that counts as 1, or None where it has to be estimated.
         resolution: Ground sampling distance in metres per pixel, or None where unknown.
         scene_bands: What is known of the scenes' bands.
+        resolutions: Ground sampling distance of each scene that has a known one.
     """
 
     tiling: Tiling
@@ -75,6 +82,7 @@ class TilingPlan:
     scale: float | None
     resolution: float | None
     scene_bands: SceneBands
+    resolutions: dict[str, float]
 
     @property
     def notes(self) -> list[str]:
@@ -82,8 +90,13 @@ class TilingPlan:
         return [
             *split_notes(self.split),
             *overlap_notes(overlaps_by_georeference(self.footprints)),
-            *self.scene_bands.notes,
+            *self.scene_notes,
         ]
+
+    @property
+    def scene_notes(self) -> list[str]:
+        """What a person should know of bands and resolutions: lines likewise."""
+        return self.scene_bands.notes + resolution_notes(self.resolutions)
 
     @property
     def table(self) -> str:
@@ -185,6 +198,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         scale,
         _resolution([scene.resolution for scene in scenes], scheme),
         scene_bands,
+        {s.name: s.resolution for s in scenes if s.resolution is not None},
     )
 
 
@@ -467,7 +481,8 @@ def _common_scale(scales: Mapping[str, float | None]) -> float | None:
 def _resolution(resolutions: Sequence[float | None], scheme: Scheme) -> float | None:
     """Return the scenes' ground sampling distance, else the scheme's.
 
-    Scenes may differ by a little (a geographic CRS); the median stands for them.
+    Scenes may differ by a little (a geographic CRS); the median stands for them, one that a scene
+    has.
     """
     georeferenced = [r for r in resolutions if r is not None]
-    return round(statistics.median(georeferenced), 6) if georeferenced else scheme.resolution
+    return round(statistics.median_low(georeferenced), 6) if georeferenced else scheme.resolution

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from prettytable import PrettyTable
 
 from hrrsi.labels.splits import NO_LABELS, Part, SceneSplit
-from hrrsi.quantities import counted_names
+from hrrsi.quantities import counted_names, length_text
+from hrrsi.scenes.missing_data import UndeclaredGap
 from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.tiling.scene_overlap import SceneOverlap
 
 _LABELS = {"eroded": "eroded labels", "none": "no labels"}
+_SAME_RESOLUTION = 1.1  # a geographic CRS makes them differ by a little
 _MOST_LINES = 10  # of one kind, before the rest is only counted
 
 
@@ -72,7 +74,8 @@ class TilingResult:
         estimated_scale: Which value was taken for full brightness, and why, where neither the
             scenes nor the caller said it; else None.
         without_height: Pixels by scene that are ignored because they have no height.
-        scene_bands: What is known of the scenes' bands.
+        scene_notes: What a person should know of the scenes, known before they are cut: lines that
+            start with what they are.
         unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
@@ -83,7 +86,7 @@ class TilingResult:
     overlaps: list[SceneOverlap]
     estimated_scale: EstimatedScale | None
     without_height: dict[str, int]
-    scene_bands: SceneBands
+    scene_notes: list[str]
     unused_statistics: bool
 
     @property
@@ -117,18 +120,14 @@ class TilingResult:
         ]
 
     def _band_notes(self) -> list[str]:
-        notes = self.scene_bands.notes
+        notes = [*self.scene_notes]
         if self.unused_statistics:
             notes.append(
                 "note: mean and std were measured, since those of the scheme "
                 f"{self.description.scheme} are of its first bands as uint8 at 255"
             )
         if self.estimated_scale is not None:
-            value, reason = self.estimated_scale
-            notes.append(
-                f"note: {value:g} counts as full brightness ({reason}), unless `scale` says "
-                "otherwise"
-            )
+            notes.append(scale_note(self.estimated_scale))
         return notes
 
     def _pixel_notes(self) -> list[str]:
@@ -169,6 +168,55 @@ class TilingResult:
         elif absent:
             notes.append(f"warning: no training pixel is labelled {', '.join(absent)}")
         return notes
+
+
+def scale_note(estimate: EstimatedScale) -> str:
+    """Return the line that says which value was taken for full brightness."""
+    return (
+        f"note: {estimate.value:g} counts as full brightness ({estimate.reason}), unless `scale` "
+        "says otherwise"
+    )
+
+
+def resolution_notes(resolutions: Mapping[str, float]) -> list[str]:
+    """Return a warning where scenes of a dataset differ in their ground resolution."""
+    if not resolutions:
+        return []
+    fine, coarse = (choose(resolutions, key=resolutions.__getitem__) for choose in (min, max))
+    if resolutions[coarse] <= _SAME_RESOLUTION * resolutions[fine]:
+        return []
+    most = sum(length > _SAME_RESOLUTION * resolutions[fine] for length in resolutions.values())
+    return [
+        f"warning: scenes differ in their ground resolution: {fine} has "
+        f"{length_text(resolutions[fine])} a pixel, {coarse} {length_text(resolutions[coarse])} "
+        f"({most} of {len(resolutions)} scenes are coarser than {fine}); patches keep them: tile "
+        "them apart and train on both (`hrrsi.train(mix)`), or bring them to one with "
+        "`gdalwarp -tr`"
+    ]
+
+
+def gap_notes(gaps: Mapping[str, UndeclaredGap], *, are_missing: bool) -> list[str]:
+    """Return a line on scenes of which pixels seem to hold no data, though nothing says so.
+
+    Args:
+        gaps: What was found, by scene.
+        are_missing: Whether it counts as missing data.
+    """
+    if not gaps:
+        return []
+    scene, gap = max(gaps.items(), key=lambda item: item[1].share)
+    values = ",".join(sorted({f"{found.value:g}" for found in gaps.values()}))
+    rest = f", {len(gaps)} scenes in all" if len(gaps) > 1 else ""
+    if are_missing:
+        return [
+            f"note: pixels of {values} in all bands count as missing data, as `nodata=auto` found "
+            f"({gap.share:.1%} of {scene}{rest})"
+        ]
+    return [
+        f"warning: {gap.share:.1%} of the pixels of {scene} hold {gap.value:g} in all bands, at "
+        f"the rim or in empty blocks, as if they had no data{rest}; they keep their labels, and "
+        f"count in mean and std, unless `nodata={gap.value:g}` or `nodata=auto` is given"
+    ]
 
 
 def planned_table(split: SceneSplit, patches: Mapping[Part, int]) -> str:

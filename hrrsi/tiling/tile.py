@@ -28,9 +28,16 @@ from hrrsi.interruption import (
 from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
+from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap
 from hrrsi.scenes.raster_opening import unchanged
 from hrrsi.scenes.scene import open_scene
-from hrrsi.scenes.value_scale import EstimatedScale, SceneSample, estimated_scale, scene_sample
+from hrrsi.scenes.value_scale import (
+    EstimatedScale,
+    estimated_scale,
+    joined_sample,
+    scene_sample,
+    thinned_sample,
+)
 from hrrsi.tiling.dataset import (
     DESCRIPTION,
     DatasetDescription,
@@ -40,7 +47,7 @@ from hrrsi.tiling.dataset import (
 )
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.plan import TilingPlan, planned_tiling, scheme_statistics, tiling_sources
-from hrrsi.tiling.result import TilingResult
+from hrrsi.tiling.result import TilingResult, gap_notes, scale_note
 from hrrsi.tiling.scene_overlap import (
     Fingerprints,
     SceneOverlap,
@@ -52,7 +59,6 @@ from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling,
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_SCENE_PIXELS = 1 << 17  # so many of each scene have a say
 _HEED_SECONDS = 0.2  # how long a request to stop may wait
 
 
@@ -65,6 +71,7 @@ def tile(
     options: TileOptions = TileOptions(),
     overwrite: bool = False,
     show_progress: bool = False,
+    on_note: Callable[[str], None] | None = None,
 ) -> TilingResult:
     """Cut raw scenes and their labels into a tiled dataset.
 
@@ -84,6 +91,7 @@ def tile(
         options: How scenes are split, read and cut.
         overwrite: Whether `out` may be replaced where it is a tiled dataset.
         show_progress: Whether a terminal shows a progress bar.
+        on_note: Called with those of the result's notes that are known before scenes are cut.
 
     Raises:
         InputError: There are no scenes, a label is missing, image and label differ in size, scenes
@@ -103,11 +111,14 @@ def tile(
         if plan.scale is None:
             estimate = estimated_training_scale(plan.tiling, plan.rows)
             plan = replace(plan, scale=estimate.value)
+        notes = plan.scene_notes + _gap_notes(plan)
+        for note in [*notes, *([scale_note(estimate)] if estimate else [])] if on_note else []:
+            on_note(note)
         for part in {rows.part for rows in plan.rows}:
             for kind in ("image", "label"):
                 (folder / part / kind).mkdir(parents=True)
         contents = _contents(plan, folder, show_progress=show_progress)
-        result = _result(plan, estimate, contents)
+        result = replace(_result(plan, estimate, contents), scene_notes=notes)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
     return result
 
@@ -142,9 +153,22 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
             expected_bands=len(bands),
             nodata=tiling.options.nodata,
         ) as scene:
-            samples.append(scene_sample(scene))
-    thinned = [s.values[:, :: -(-s.values.shape[1] // _SCENE_PIXELS) or 1] for s in samples]
-    return estimated_scale(SceneSample(np.concatenate(thinned, axis=1), samples[0].dtype, None))
+            samples.append(thinned_sample(scene_sample(scene)))
+    return estimated_scale(joined_sample(samples))
+
+
+def _gap_notes(plan: TilingPlan) -> list[str]:
+    """Return a line on what seems to hold no data, found by a look at every scene."""
+    are_missing = plan.tiling.options.nodata == "auto"
+    gaps: dict[str, UndeclaredGap] = {}
+    for rows in {rows.scene: rows for rows in plan.rows}.values():
+        nodata = None if are_missing else plan.tiling.options.nodata
+        bands = rows.bands
+        with open_scene(rows.image, bands=bands, expected_bands=len(bands), nodata=nodata) as scene:
+            gap = undeclared_gap(scene)
+        if gap is not None:
+            gaps[rows.scene] = gap
+    return gap_notes(gaps, are_missing=are_missing)
 
 
 def results_as_completed(
@@ -268,7 +292,7 @@ def _result(
         overlaps=_overlaps(plan, contents),
         estimated_scale=estimate,
         without_height=without_height,
-        scene_bands=plan.scene_bands,
+        scene_notes=plan.scene_notes,
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 
