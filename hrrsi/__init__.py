@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         RunError,
         WeightsError,
     )
-    from hrrsi.evaluation.evaluate import EvaluationWarning, compare, evaluate
+    from hrrsi.evaluation.evaluate import compare, evaluate
+    from hrrsi.evaluation.evaluation import EvaluationWarning
     from hrrsi.evaluation.options import EvaluationOptions, MapReading
     from hrrsi.evaluation.result import Comparison, EvaluationResult
     from hrrsi.file_info import FileInfo, info
@@ -50,7 +51,7 @@ _HOMES = {
     "EngineOptions": "hrrsi.prediction.options",
     "EvaluationOptions": "hrrsi.evaluation.options",
     "EvaluationResult": "hrrsi.evaluation.result",
-    "EvaluationWarning": "hrrsi.evaluation.evaluate",
+    "EvaluationWarning": "hrrsi.evaluation.evaluation",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
     "InputError": "hrrsi.errors",

@@ -14,6 +14,7 @@ from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
+    EvaluationWarning,
     MapFiles,
     MapSource,
     inference_with,
@@ -42,17 +43,13 @@ from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import EngineOptions, MapOptions
-from hrrsi.prediction.scene_checks import SceneWarning, require_height_as_trained
+from hrrsi.prediction.scene_checks import require_height_as_trained
 from hrrsi.progress import progress
 from hrrsi.quantities import counted_names
 from hrrsi.scenes.raster_opening import file_states, refuse_changed, unchanged
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
 Paths = str | Path | Sequence[str | Path]
-
-
-class EvaluationWarning(SceneWarning):
-    """Something about what is evaluated that a reader of its scores has to know."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ class Truth:
         self._eroded = eroded
         self.unknown_pixels = 0
 
+    @property
+    def placement(self) -> str | None:
+        """How the labels lie on the scene, where that is to be said; else None."""
+        of_eroded = None if self._eroded is None else self._eroded.placement
+        return self._labels.placement or of_eroded
+
     def read(self, window: Window) -> tuple[Indices, Indices | None]:
         """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
         indices, unknown = self._labels.read_with_unknown(window)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,22 @@ from hrrsi.files import content_digest
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import is_packaged_name, weights_path
 from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.scene_checks import SceneWarning
+from hrrsi.tiling.result import placement_notes
+
+
+class EvaluationWarning(SceneWarning):
+    """Something about what is evaluated that a reader of its scores has to know."""
+
+
+def warn_of_placements(placements: Mapping[str, str]) -> None:
+    """Warn of labels that don't lie on their scenes pixel by pixel.
+
+    Args:
+        placements: How they lie, by scene.
+    """
+    for line in placement_notes(placements):
+        warnings.warn(line.removeprefix("warning: "), EvaluationWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

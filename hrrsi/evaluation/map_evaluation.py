@@ -13,12 +13,13 @@ import numpy as np
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
-from hrrsi.evaluation.evaluation import Evaluation, require_labels
-from hrrsi.evaluation.map_reading import GridClasses, MapClasses, on_grid, open_map
+from hrrsi.evaluation.evaluation import Evaluation, require_labels, warn_of_placements
+from hrrsi.evaluation.map_reading import MapClasses, open_map
 from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.laid_classes import GridClasses, on_grid, unsaid_place
 from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
 from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
@@ -46,7 +47,7 @@ def evaluate_maps(
     """Evaluate maps against labels, strip by strip.
 
     What is compared lies on the labels' grid, on which maps are laid by their georeference
-    (`hrrsi.evaluation.map_reading.on_grid`); polygons are burned onto the map's grid. Labels in
+    (`hrrsi.labels.laid_classes.on_grid`); polygons are burned onto the map's grid. Labels in
     a vector file are polygons, whatever the scheme says. Where a map predicts nothing, the label
     counts in no score (`ConfusionMatrix.unpredicted` says how many pixels there are).
 
@@ -137,10 +138,16 @@ def map_pixels(
     opener = _Opener(scheme, merged_classes(scheme, options.merges), options, reading)
     labels_read(files)
     pixels = 0
+    placements: dict[str, str] = {}
     for file in files:
         with ExitStack() as stack:
-            grid = opener.labelled_map(stack, file).grid
+            pair = opener.labelled_map(stack, file)
+            grid, own = pair.grid, pair.classes.scene
             pixels += grid.height * grid.width
+            if pair.prediction is pair.classes and own is not grid:
+                words = unsaid_place(grid, own)
+                placements.update({file.name: words} if words else {})
+    warn_of_placements(placements)
     return pixels
 
 

@@ -14,6 +14,7 @@ from hrrsi.evaluation.evaluation import (
     class_lookup,
     require_labels,
     scenes_seen_in_training,
+    warn_of_placements,
 )
 from hrrsi.evaluation.options import EvaluationOptions, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
@@ -164,11 +165,15 @@ def scene_pixels(
     """
     labels_read(files)
     pixels = 0
+    placements: dict[str, str] = {}
     for file in files:
         with ExitStack() as stack:
-            scene, _ = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
+            scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)
             pixels += scene.height * scene.width
+            if truth.placement is not None:
+                placements[file.name] = truth.placement
+    warn_of_placements(placements)
     return pixels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
 from hrrsi.errors import InputError
+from hrrsi.labels.laid_classes import LaidMap, has_place, on_grid, placement, unsaid_place
 from hrrsi.labels.scene_labels import (
     UNKNOWN_LABEL,
     AbsentLabels,
@@ -32,6 +34,7 @@ from hrrsi.scenes.windows import Window
 _NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it
 _BAND_PIXELS = 1 << 20  # values take eight bytes a pixel, so only so many at a time
 _LARGEST_INDEX = 2**31
+_LEAST_COVERED = 0.5  # of a scene, by a label on another grid
 _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy compression
 
 
@@ -88,6 +91,10 @@ class _RasterLabels(Labels):
         for row, values in self._values_by_rows(window):
             indices[row - window.row :][: len(values)] = self._indices_of(values)
         return indices
+
+    def decoded(self, window: Window) -> Indices:
+        """Return class indices, 255 where ignored, 254 where the label is unknown."""
+        return self._decode(window)
 
     def _values_by_rows(self, window: Window) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield a window's values some rows at a time, with the first row of each piece."""
@@ -308,6 +315,9 @@ def open_labels(
 ) -> Iterator[Labels]:
     """Open the labels of a scene.
 
+    A raster on another grid than the scene's is laid over it by georeference
+    (`hrrsi.labels.laid_classes.on_grid`); `Labels.placement` says so.
+
     `scheme.label_format` says what they hold. Class indices in what `Labels.read` returns are
     positions in `scheme.all_labels`.
 
@@ -321,8 +331,9 @@ def open_labels(
             pixels 255.
 
     Raises:
-        InputError: Not readable, not of the scene's size, not of the scheme's format, or a raster
-            whose value for missing data is a class too.
+        InputError: Not readable, of another size without a place on the map, on hardly any of the
+            scene, not of the scheme's format, or a raster whose value for missing data is a class
+            too.
     """
     if path is None:
         yield AbsentLabels(scene, name)
@@ -331,7 +342,9 @@ def open_labels(
         yield PolygonLabels(path, scene, scheme, name, unknown)
         return
     with open_raster(path) as dataset:
-        if (dataset.height, dataset.width) != (scene.height, scene.width):
+        own = Scene(path, dataset, (1,))
+        have_place = all(has_place(raster) for raster in (own, scene))
+        if own.shape != scene.shape and not have_place:
             raise InputError(
                 f"the label has {dataset.height} rows and {dataset.width} columns, "
                 f"its image {scene.height} and {scene.width}",
@@ -339,7 +352,61 @@ def open_labels(
                 fix="put the label on the image's grid without resampling its colours",
             )
         kind = ColourLabels if scheme.label_format == "colours" else IndexLabels
-        yield kind(path, dataset, scene, scheme, name, unknown)
+        labels = _OwnGrid(kind(path, dataset, own, scheme, name, unknown))
+        laid = on_grid(labels, scene, "image")
+        if isinstance(laid, LaidMap):
+            yield LaidLabels(labels, laid, scene)
+        else:
+            labels.labels.placement = unsaid_place(own, scene)
+            yield labels.labels
+
+
+@dataclass(frozen=True)
+class _OwnGrid:
+    """Labels on the grid of their own raster, with unknown ones among the classes."""
+
+    labels: ColourLabels | IndexLabels
+
+    @property
+    def scene(self) -> Scene:
+        return self.labels.scene
+
+    def read(self, window: Window) -> Indices:
+        return self.labels.decoded(window)
+
+
+class LaidLabels(Labels):
+    """Labels of a raster on another grid than the scene's, laid over it by nearest pixel.
+
+    Args:
+        own: They on their own grid.
+        laid: They on the scene's.
+        scene: The scene.
+
+    Raises:
+        InputError: They cover less than half of the scene.
+    """
+
+    def __init__(self, own: _OwnGrid, laid: LaidMap, scene: Scene) -> None:
+        labels = own.labels
+        super().__init__(scene, labels.name, labels.path, labels.unknown)
+        self._own, self._laid = labels, laid
+        words = placement(labels.scene, scene)
+        share = laid.covered_share(*scene.shape)
+        if share < _LEAST_COVERED:
+            raise InputError(
+                f"the label {words}, and covers {share:.0%} of it",
+                where=labels.path,
+                fix=f"check the CRS and the transform of both, or cut {scene.path} to the label",
+            )
+        rest = "" if share == 1 else f"; {1 - share:.1%} of the image has no label"
+        self.placement = f"{words}: laid over it by nearest pixel{rest}"
+
+    def _decode(self, window: Window) -> Indices:
+        return self._laid.read(window)
+
+    def _unknown_error(self) -> InputError:
+        return self._own._unknown_error()
 
 
 def _packed(red: int, green: int, blue: int) -> int:

@@ -29,7 +29,12 @@ class Labels(ABC):
         name: The scene's name, for messages.
         path: The label's file, for messages.
         unknown: What to do about labels that the scheme doesn't know: fail, or ignore them.
+
+    Attributes:
+        placement: In words, how the label lies on the scene, where that is to be said; else None.
     """
+
+    placement: str | None = None
 
     def __init__(self, scene: Scene, name: str, path: str, unknown: UnknownLabels) -> None:
         self.scene = scene

@@ -14,8 +14,9 @@ from PIL import Image
 
 from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
-from hrrsi.evaluation.evaluate import EvaluationWarning, SceneSet
+from hrrsi.evaluation.evaluate import SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.evaluation import EvaluationWarning
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import Scheme, match_scene
 from hrrsi.prediction.mapped_scene import scene_files

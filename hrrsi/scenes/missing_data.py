@@ -102,12 +102,13 @@ def lossy_rim(values: npt.NDArray[Any], nodata: float) -> npt.NDArray[np.bool_]:
     Returns:
         (height, width) bool.
     """
-    exact = (values == nodata).all(axis=0)
+    exact: npt.NDArray[np.bool_] = (values == nodata).all(axis=0)
     if not exact.any():
         return exact
     near = (np.abs(values.astype(np.float32) - np.float32(nodata)) <= _NEAR).all(axis=0)
     solid = ~_widened(~exact, _SOLID)
-    return near & _widened(solid, RIM)
+    rim: npt.NDArray[np.bool_] = near & _widened(solid, RIM)
+    return rim
 
 
 def _widened(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:

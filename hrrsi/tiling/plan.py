@@ -31,6 +31,7 @@ from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.result import (
     SceneBands,
     overlap_notes,
+    placement_notes,
     planned_table,
     resolution_notes,
     split_notes,
@@ -71,6 +72,7 @@ class TilingPlan:
         resolution: Ground sampling distance in metres per pixel, or None where unknown.
         scene_bands: What is known of the scenes' bands.
         resolutions: Ground sampling distance of each scene that has a known one.
+        placements: How labels lie on their scenes, where that is to be said.
     """
 
     tiling: Tiling
@@ -83,6 +85,7 @@ class TilingPlan:
     resolution: float | None
     scene_bands: SceneBands
     resolutions: dict[str, float]
+    placements: dict[str, str]
 
     @property
     def notes(self) -> list[str]:
@@ -96,7 +99,11 @@ class TilingPlan:
     @property
     def scene_notes(self) -> list[str]:
         """What a person should know of bands and resolutions: lines likewise."""
-        return self.scene_bands.notes + resolution_notes(self.resolutions)
+        return [
+            *self.scene_bands.notes,
+            *resolution_notes(self.resolutions),
+            *placement_notes(self.placements),
+        ]
 
     @property
     def table(self) -> str:
@@ -199,6 +206,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         _resolution([scene.resolution for scene in scenes], scheme),
         scene_bands,
         {s.name: s.resolution for s in scenes if s.resolution is not None},
+        {s.name: s.placement for s in scenes if s.placement is not None},
     )
 
 
@@ -224,6 +232,7 @@ class _Scene:
     meanings: tuple[str | None, ...]
     alpha_band: int | None
     has_imagery_alpha: bool
+    placement: str | None
     dtype: str
     scale: float | None
     resolution: float | None
@@ -260,7 +269,7 @@ def _scene(
             _require_meanings(scene, meanings)
         scale = nominal_scale(scene)
         patch_area(options.aoi, scene)
-        with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown):
+        with open_labels(label, scene, scheme, name=file.name, unknown=options.unknown) as labels:
             grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
         unread = set(scene.reader.alpha_bands) - set(scene.bands)
         own = band_meanings(scene.dataset)
@@ -273,6 +282,7 @@ def _scene(
             meanings=tuple(own[band - 1] for band in scene.bands),
             alpha_band=min(unread, default=None) if options.bands is None else None,
             has_imagery_alpha=scene.has_imagery_alpha,
+            placement=labels.placement,
             dtype=dtype,
             scale=scale and scale.value,
             resolution=scene.resolution,

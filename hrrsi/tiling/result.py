@@ -195,6 +195,19 @@ def resolution_notes(resolutions: Mapping[str, float]) -> list[str]:
     ]
 
 
+def placement_notes(placements: Mapping[str, str]) -> list[str]:
+    """Return a line on labels that don't lie on their scenes pixel by pixel.
+
+    Args:
+        placements: How they lie, by scene.
+    """
+    if not placements:
+        return []
+    scene, words = next(iter(placements.items()))
+    rest = f" (so do, or nearly, {len(placements)} labels in all)" if len(placements) > 1 else ""
+    return [f"warning: the label of {scene} {words}{rest}"]
+
+
 def gap_notes(gaps: Mapping[str, UndeclaredGap], *, are_missing: bool) -> list[str]:
     """Return a line on scenes of which pixels seem to hold no data, though nothing says so.
 

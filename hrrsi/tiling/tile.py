@@ -112,8 +112,9 @@ def tile(
             estimate = estimated_training_scale(plan.tiling, plan.rows)
             plan = replace(plan, scale=estimate.value)
         notes = plan.scene_notes + _gap_notes(plan)
-        for note in [*notes, *([scale_note(estimate)] if estimate else [])] if on_note else []:
-            on_note(note)
+        if on_note is not None:
+            for note in [*notes, *([scale_note(estimate)] if estimate else [])]:
+                on_note(note)
         for part in {rows.part for rows in plan.rows}:
             for kind in ("image", "label"):
                 (folder / part / kind).mkdir(parents=True)

@@ -1,0 +1,155 @@
+"""Where labels lie: georeference decides, in datasets and in evaluations of scenes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, reproject
+from samples.made_weights import scene_pixels
+from samples.predicted_scenes import save_scene
+from typer.testing import CliRunner
+
+from hrrsi.cli import app
+from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.scheme import Scheme
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window
+
+SIDE = 96
+PLACE = {"crs": "EPSG:32640", "transform": from_origin(500000, 2790000, 0.3, 0.3)}
+PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :SIDE, :SIDE]
+TRUTH = np.random.default_rng(0).integers(0, 2, (1, SIDE, SIDE)).astype(np.uint8)
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+SCHEME = Scheme.model_validate(
+    {
+        "name": "s",
+        "label_format": "indices",
+        "classes": [{"name": n, "colour": (i, i, i)} for i, n in enumerate("ab")],
+    }
+)
+
+
+def read(image: Path, label: Path) -> tuple[np.ndarray, str | None]:
+    with (
+        open_scene(image) as scene,
+        open_labels(str(label), scene, SCHEME, name="a") as labels,
+    ):
+        whole = labels.read(Window(0, 0, SIDE, SIDE))
+        part = labels.read(Window(10, 20, 30, 40))
+        np.testing.assert_array_equal(part, whole[10:40, 20:60])
+        return whole, labels.placement
+
+
+def saved(folder: Path, truth: np.ndarray = TRUTH, **place: Any) -> tuple[Path, Path]:
+    image = save_scene(folder / "raw/images/a.tif", PIXELS, **PLACE)
+    return image, save_scene(folder / "raw/labels/a.tif", truth, **{**PLACE, **place})
+
+
+@pytest.mark.parametrize(
+    ("east", "south", "words"),
+    [
+        (1, 0, "lies 1 px east of its image: laid over it by nearest pixel"),
+        (-3, 5, "lies 3 px west and 5 px south of its image: laid over it by nearest pixel"),
+    ],
+)
+def test_a_label_beside_its_image_is_laid_where_it_says(
+    tmp_path: Path, east: int, south: int, words: str
+) -> None:
+    place = from_origin(500000 + 0.3 * east, 2790000 - 0.3 * south, 0.3, 0.3)
+    found, said = read(*saved(tmp_path, transform=place))
+    expected = np.full((SIDE, SIDE), 255, np.uint8)
+    rows = slice(max(0, south), SIDE + min(0, south))
+    columns = slice(max(0, east), SIDE + min(0, east))
+    expected[rows, columns] = TRUTH[
+        0,
+        max(0, -south) : SIDE - max(0, south),
+        max(0, -east) : SIDE - max(0, east),
+    ]
+    np.testing.assert_array_equal(found, expected)
+    assert said is not None
+    assert said.startswith(words)
+
+
+def test_a_label_of_another_resolution_and_extent_is_laid_over_its_image(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(1).integers(0, 2, (1, 60, 60)).astype(np.uint8)
+    place = from_origin(500000 - 0.9, 2790000 + 0.9, 0.6, 0.6)
+    found, said = read(*saved(tmp_path, coarse, transform=place))
+    places = (np.arange(SIDE) + 0.5) * 0.3 + 0.9
+    index = (places / 0.6).astype(int)
+    np.testing.assert_array_equal(found, coarse[0][np.ix_(index, index)])
+    assert said == "has pixels 2 times as wide as its image: laid over it by nearest pixel"
+
+
+def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
+    with rasterio.open(saved(tmp_path)[0]) as dataset:
+        bounds = rasterio.warp.transform_bounds(dataset.crs, "EPSG:32639", *dataset.bounds)
+    place = from_origin(bounds[0] - 3, bounds[3] + 3, 0.1, 0.1)
+    blocks = np.kron(np.arange(64).reshape(8, 8) % 3 == 0, np.ones((60, 60))).astype(np.uint8)
+    image, label = saved(tmp_path, blocks[None], crs="EPSG:32639", transform=place)
+    found, said = read(image, label)
+    expected = np.full((SIDE, SIDE), 255, np.uint8)
+    reproject(
+        rasterio.band(rasterio.open(label), 1),
+        expected,
+        dst_transform=PLACE["transform"],
+        dst_crs=PLACE["crs"],
+        dst_nodata=255,
+        resampling=Resampling.nearest,
+    )
+    assert (found == expected).mean() > 0.99  # GDAL approximates places
+    assert said is not None
+    assert said.startswith("is in EPSG:32639 where its image is in EPSG:32640: laid over it")
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ({"transform": from_origin(500100, 2790000, 0.3, 0.3)}, "does not lie on its image"),
+        ({"crs": "EPSG:32639"}, "does not lie on its image"),
+        (
+            {"transform": from_origin(500020, 2790000, 0.3, 0.3)},
+            "the label lies 66.7 px east of its image, and covers 30% of it; check the CRS",
+        ),
+    ],
+)
+def test_a_label_of_another_place_is_refused(tmp_path: Path, place: Any, line: str) -> None:
+    image, label = saved(tmp_path, **place)
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text(
+        "{name: s, label_format: indices, classes: [{name: a, colour: [0, 0, 0]}, "
+        "{name: b, colour: [9, 9, 9]}]}"
+    )
+    flags = ["--scheme", str(scheme), "--size", "32", "--workers", "1", "-q"]
+    out = ["--out", str(tmp_path / "out"), "--val-scenes", "b"]
+    save_scene(tmp_path / "raw/images/b.tif", PIXELS)
+    save_scene(tmp_path / "raw/labels/b.tif", TRUTH)
+    result = CliRunner().invoke(app, ["tile", str(image.parents[1]), *flags, *out])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {label}: {line}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("crs", "reason"),
+    [(CRS.from_wkt(LOCAL), "a CRS without place on the Earth"), (None, "no CRS")],
+)
+def test_a_label_without_place_on_the_earth_lies_where_its_transform_says(
+    tmp_path: Path, crs: Any, reason: str
+) -> None:
+    found, said = read(*saved(tmp_path, crs=crs))
+    np.testing.assert_array_equal(found, TRUTH[0])
+    assert said == (
+        f"has its image's transform and size, and counts as lying on it (its: {reason})"
+    )
+
+
+def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) -> None:
+    image = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
+    found, said = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))
+    np.testing.assert_array_equal(found, TRUTH[0])
+    assert said is None
+    assert read(*saved(tmp_path))[1] is None
