@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -9,11 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
-from hrrsi.evaluation.evaluation import Evaluation, require_labels, warn_of_placements
+from hrrsi.evaluation.evaluation import (
+    Evaluation,
+    EvaluationWarning,
+    require_labels,
+    warn_of_placements,
+)
 from hrrsi.evaluation.map_reading import MapClasses, open_map
 from hrrsi.evaluation.options import EvaluationOptions, MapReading
 from hrrsi.evaluation.scene_choice import labels_read
@@ -100,6 +107,7 @@ def evaluate_maps(
             where=reading.aoi,
             fix="check its CRS",
         )
+    _warn_of_counting_from_one(PooledCounts(tuple(counts)).matrix(kind).counts, files)
     names = tuple(file.name for file in files)
     laid = f"{aligned} of {len(files)} laid on the labels' grid by nearest pixel"
     pooled = PooledCounts(tuple(counts))
@@ -122,6 +130,25 @@ def evaluate_maps(
         outside_pixels=outside,
         uncompared_pixels=uncompared if compared_with else None,
     )
+
+
+def _warn_of_counting_from_one(matrix: npt.NDArray[np.int64], files: Sequence[SceneFiles]) -> None:
+    """Warn where the indices of maps seem to be those of labels, plus one.
+
+    Args:
+        matrix: Pixels by predicted and true class.
+        files: The maps.
+    """
+    shifted = int(np.trace(matrix, offset=-1))
+    if not matrix[0].sum() and shifted > max(np.trace(matrix), matrix.sum() // 2):
+        share = shifted / matrix.sum()
+        warnings.warn(
+            f"{files[0].image}: predicts no pixel of the first class, and {share:.0%} "
+            "of the labelled pixels as the class after theirs: its indices seem to count from 1; "
+            "subtract 1 from them",
+            EvaluationWarning,
+            stacklevel=3,
+        )
 
 
 def map_pixels(

@@ -14,7 +14,7 @@ from rasterio.warp import transform_bounds
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.scenes.georeference import MapCoordinates, map_coordinates
+from hrrsi.scenes.georeference import MapCoordinates, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -251,11 +251,6 @@ def unsaid_place(raster: Scene, grid: Scene) -> str | None:
     whose = "its" if lacking is raster else "its image's"
     crs = "no CRS" if lacking.dataset.crs is None else "a CRS without place on the Earth"
     return f"has its image's transform and size, and counts as lying on it ({whose}: {crs})"
-
-
-def is_on_earth(crs: CRS | None) -> bool:
-    """Return whether a CRS has a place on the Earth: an engineering or local one has none."""
-    return crs is not None and bool(crs.is_geographic or crs.is_projected)
 
 
 def has_place(scene: Scene) -> bool:

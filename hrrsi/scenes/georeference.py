@@ -73,16 +73,22 @@ def has_transform(dataset: Any) -> bool:
     return not dataset.transform.is_identity
 
 
+def is_on_earth(crs: CRS | None) -> bool:
+    """Return whether a CRS has a place on the Earth: an engineering or local one has none."""
+    return crs is not None and bool(crs.is_geographic or crs.is_projected)
+
+
 def is_same_grid(first: Any, second: Any) -> bool:
     """Return whether two rasterio datasets lie on each other, pixel by pixel.
 
-    Of those of one size, that is taken for granted where not both have a transform.
+    Of those of one size, that is taken for granted where not both have a transform. A CRS without
+    place on the Earth counts as none.
     """
     if first.shape != second.shape:
         return False
     if not (has_transform(first) and has_transform(second)):
         return True
-    if first.crs and second.crs and first.crs != second.crs:
+    if is_on_earth(first.crs) and is_on_earth(second.crs) and first.crs != second.crs:
         return False
     corners = [(0, 0), (second.width, 0), (0, second.height)]
     places = [~second.transform @ (first.transform @ corner) for corner in corners]
@@ -114,6 +120,7 @@ def ground_resolution(dataset: Any) -> float | None:
             longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
     except RasterioError:  # the CRS does not reach there
         return None
+    longitudes = _around(np.asarray(longitudes), longitudes[0])
     east, north = _metres_per_degree(np.asarray(latitudes[0]))
     across, down = (
         float(
@@ -213,6 +220,12 @@ class _ByControlPoints:
         column, row = self._width / 2, self._height / 2
         x, y = self.of_pixels(np.array([0, 1, 0]) + column, np.array([0, 0, 1]) + row)
         return abs(float((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+
+
+def _around(longitudes: Numbers, middle: float) -> Numbers:
+    """Return longitudes within 180 degrees of one, across the antimeridian where need be."""
+    turned: Numbers = middle + (longitudes - middle + 180) % 360 - 180
+    return turned
 
 
 def _ground_areas(places: MapCoordinates, width: int, rows: Numbers) -> Numbers | None:

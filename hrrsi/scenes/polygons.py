@@ -22,8 +22,8 @@ from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import require_regular
-from hrrsi.scenes.georeference import map_coordinates
-from hrrsi.scenes.raster_opening import is_local
+from hrrsi.scenes.georeference import is_on_earth, map_coordinates
+from hrrsi.scenes.raster_opening import is_local, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -171,7 +171,8 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     same = crs == places.crs
     if not same:
         try:
-            box = transform_bounds(places.crs, crs, *box)
+            with unified_gdal_errors():
+                box = transform_bounds(places.crs, crs, *box)
         except RasterioError as error:
             raise InputError(
                 f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
@@ -188,6 +189,10 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         geometries = shapely.from_wkb(wkb)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    # spatial indices (GeoPackage, FlatGeobuf) give features in an order of their own
+    order = np.argsort(fids, kind="stable")
+    geometries, fids = geometries[order], fids[order]
+    columns = [column[order] for column in columns]
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
     not_polygons = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
     if not_polygons.any():
@@ -239,11 +244,21 @@ def _reprojected(
     spans = np.maximum(extents[:, 2] - extents[:, 0], extents[:, 3] - extents[:, 1])
     near = np.flatnonzero((spans > piece) & (spans < 100 * _EDGE_PIECES * piece))
     geometries = geometries.copy()
+    # corners between those of rings that cross themselves would lose parts of them
+    crossing = near[~shapely.is_valid(geometries[near])]
+    geometries[crossing] = [_untangled(shape) for shape in geometries[crossing]]
     geometries[near] = shapely.segmentize(geometries[near], piece)
     moved: npt.NDArray[Any] = shapely.transform(
         geometries, lambda xy: np.column_stack(transform(crs, scene_crs, xy[:, 0], xy[:, 1]))
     )
     return moved
+
+
+def _untangled(shape: Any) -> Any:
+    """Return a polygon whose rings cross themselves as those parts that are burned of it."""
+    parts = shapely.get_parts(shapely.make_valid(shape))
+    areas = parts[np.isin(shapely.get_type_id(parts), _POLYGON_TYPES)]
+    return shapely.multipolygons(shapely.get_parts(areas))
 
 
 def _layer(path: str | Path) -> str:
@@ -277,9 +292,17 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
     if text is None:
         return None
     try:
-        return CRS.from_user_input(text)
+        crs = CRS.from_user_input(text)
     except CRSError as error:
         raise InputError("has a CRS that is not known", where=path, fix="assign one") from error
+    if crs != scene_crs and is_on_earth(crs) != is_on_earth(scene_crs):
+        local, other = (scene.path, path) if is_on_earth(crs) else (path, scene.path)
+        raise InputError(
+            f"is in a local CRS without place on the Earth, so {other} can't be put on it",
+            where=local,
+            fix="assign the CRS in which its coordinates are",
+        )
+    return crs
 
 
 def _plain(value: object) -> object:

@@ -16,6 +16,7 @@ from hrrsi.tiling.scene_overlap import SceneOverlap
 
 _LABELS = {"eroded": "eroded labels", "none": "no labels"}
 _SAME_RESOLUTION = 1.1  # a geographic CRS makes them differ by a little
+_MUCH_IGNORED = 0.3  # of the training pixels
 _MOST_LINES = 10  # of one kind, before the rest is only counted
 
 
@@ -76,6 +77,7 @@ class TilingResult:
         without_height: Pixels by scene that are ignored because they have no height.
         scene_notes: What a person should know of the scenes, known before they are cut: lines that
             start with what they are.
+        ignores_255: Whether labels are class indices, of which 255 is ignored unasked.
         unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
@@ -87,6 +89,7 @@ class TilingResult:
     estimated_scale: EstimatedScale | None
     without_height: dict[str, int]
     scene_notes: list[str]
+    ignores_255: bool
     unused_statistics: bool
 
     @property
@@ -141,6 +144,15 @@ class TilingResult:
             notes.append(
                 f"warning: {sum(self.unknown_pixels.values())} pixels of unknown label ignored, "
                 f"by scene: {_by_scene(self.unknown_pixels)}"
+            )
+        train = self.description.splits["train"]
+        pixels = train.ignored_pixels + sum(train.label_pixels)
+        if self.ignores_255 and train.ignored_pixels > _MUCH_IGNORED * pixels:
+            share = train.ignored_pixels / pixels
+            notes.append(
+                f"warning: {share:.0%} of the training pixels have no class: "
+                "255 in labels of class indices is ignored; if it stands for a class (0 and 255 in "
+                "a mask), give that `index: 255` in the scheme"
             )
         if self.empty_patches:
             lacking = "data" if self.description.is_unlabelled else "labelled pixel"

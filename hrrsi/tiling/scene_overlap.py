@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from hrrsi.labels.splits import Part
+from hrrsi.scenes.georeference import is_on_earth
 
 _BLOCK = (8, 32)  # rows and columns of a fingerprinted block, powers of two
 _SAMPLE = 1024  # one block in so many is kept, chosen by its content alone
@@ -48,7 +49,9 @@ class Footprint:
     def comparable(self, other: Footprint) -> bool:
         """Return whether the georeference of both tells whether they overlap."""
         placed = self.outline is not None and other.outline is not None
-        return placed and (self.crs is None) == (other.crs is None)
+        if not placed or self.crs is None or other.crs is None or self.crs == other.crs:
+            return placed and self.crs == other.crs
+        return all(is_on_earth(CRS.from_wkt(crs)) for crs in (self.crs, other.crs))
 
 
 class SceneOverlap(NamedTuple):

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import DeviceError, InputError, OutputError
 from hrrsi.files import locked, refuse_existing, replacing
 from hrrsi.hardware import available_cores, memory_limit
@@ -294,6 +295,10 @@ def _result(
         estimated_scale=estimate,
         without_height=without_height,
         scene_notes=plan.scene_notes,
+        ignores_255=tiling.scheme.label_format == "indices"
+        and all(
+            c.index != IGNORE_INDEX for c in (*tiling.scheme.all_labels, *tiling.scheme.ignored)
+        ),
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 

@@ -32,9 +32,9 @@ from samples.scored_rasters import (
 )
 
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation import map_reading
 from hrrsi.evaluation.map_evaluation import map_pixels
 from hrrsi.evaluation.options import MapReading
+from hrrsi.labels import laid_classes
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import load_scheme
 
@@ -170,8 +170,8 @@ def test_maps_in_another_crs(tmp_path: Path, crs: str) -> None:
 
 
 def test_a_map_that_is_much_finer_is_read_in_pieces(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(map_reading, "_MOST_PIXELS", 900)
-    monkeypatch.setattr(map_reading, "_TILE", 100)
+    monkeypatch.setattr(laid_classes, "_MOST_PIXELS", 900)
+    monkeypatch.setattr(laid_classes, "_TILE", 100)
     grid = PLACE @ Affine.translation(-3.3017, 2.6031) @ Affine.scale(0.13)
     indices = class_map(4, 700, 500, 3)
     path = write_raster(tmp_path / "map.tif", indices, crs="EPSG:32632", transform=grid)

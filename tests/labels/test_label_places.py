@@ -147,6 +147,39 @@ def test_a_label_without_place_on_the_earth_lies_where_its_transform_says(
     )
 
 
+def test_masks_of_0_and_255_are_told_of(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    mask = np.where(TRUTH, 255, 0).astype(np.uint8)
+    mask[0, :4] = 1
+    for name in "ab":
+        save_scene(root / "images" / f"{name}.tif", PIXELS)
+        save_scene(root / "labels" / f"{name}.tif", mask)
+    classes = "[{name: a, colour: [0, 0, 0]}, {name: b, colour: [9, 9, 9]INDEX}]"
+    for index, is_told in (("", True), (", index: 255", False)):
+        scheme = tmp_path / "s.yaml"
+        text = f"{{name: s, label_format: indices, classes: {classes}}}"
+        scheme.write_text(text.replace("INDEX", index))
+        flags = ["--scheme", str(scheme), "--size", "32", "--workers", "1", "-q", "--overwrite"]
+        more = ["--out", str(tmp_path / "out"), "--val-scenes", "b", "--unknown", "ignore"]
+        result = CliRunner().invoke(app, ["tile", str(root), *flags, *more])
+        assert result.exit_code == 0, result.output
+        assert ("give that `index: 255` in the scheme" in result.stderr) == is_told
+
+
+def test_a_map_that_counts_from_1_is_told_of(tmp_path: Path) -> None:
+    truth = np.random.default_rng(2).choice([0, 1, 2], (1, SIDE, SIDE)).astype(np.uint8)
+    label = save_scene(tmp_path / "label.tif", truth, **PLACE)
+    scheme = tmp_path / "s.yaml"
+    names = ", ".join(f"{{name: c{n}, colour: [{n}, 0, 0]}}" for n in range(4))
+    scheme.write_text(f"{{name: s, label_format: indices, classes: [{names}]}}")
+    for shift in (1, 0):
+        path = save_scene(tmp_path / "map.tif", truth + np.uint8(shift), **PLACE)
+        flags = ["--pred", str(path), "--label", str(label), "--scheme", str(scheme), "-q"]
+        result = CliRunner().invoke(app, ["eval", *flags])
+        assert result.exit_code == 0, result.output
+        assert ("100% of the labelled pixels as the class after theirs" in result.stderr) == shift
+
+
 def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) -> None:
     image = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
     found, said = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))

@@ -1,0 +1,99 @@
+"""Scenes and polygons around the world: the antimeridian, local CRS, orders of features."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+from rasterio.warp import transform
+from samples.predicted_scenes import save_scene
+
+from hrrsi.errors import InputError
+from hrrsi.scenes.polygons import scene_polygons
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window
+
+SIDE = 64
+PLACE = {"crs": "EPSG:32640", "transform": from_origin(500000, 2790000, 0.3, 0.3)}
+PIXELS = np.ones((3, SIDE, SIDE), np.uint8)
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+
+
+def write_polygons(
+    path: Path, shapes: list[Any], values: list[int], crs: str, **options: Any
+) -> Path:
+    pyogrio.raw.write(
+        path,
+        np.array([shapely.to_wkb(shape) for shape in shapes], dtype=object),
+        [np.array(values)],
+        ["class"],
+        geometry_type="Polygon",
+        crs=crs,
+        **options,
+    )
+    return path
+
+
+def burned(scene_path: Path, polygons: Path) -> np.ndarray:
+    with open_scene(scene_path) as scene:
+        found = scene_polygons(polygons, scene, "class")
+        codes = [int(str(value)) for value in found.values]
+        return found.burned(Window(0, 0, SIDE, SIDE), codes, 255)
+
+
+def test_pixels_across_the_antimeridian_have_their_size(tmp_path: Path) -> None:
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32760", [180], [-17])
+    place = from_origin(x - 32.05 * 0.2, y + 6.4, 0.2, 0.2)
+    path = save_scene(tmp_path / "a.tif", PIXELS, crs="EPSG:32760", transform=place)
+    with open_scene(path) as scene:
+        assert scene.resolution == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_local_crs_is_named(tmp_path: Path, is_local: bool) -> None:
+    crs = CRS.from_wkt(LOCAL) if is_local else PLACE["crs"]
+    path = save_scene(tmp_path / "a.tif", PIXELS, crs=crs, transform=from_origin(9, 9, 0.3, 0.3))
+    shape = [shapely.box(0, 0, 99, 99)]
+    own = "EPSG:32640" if is_local else LOCAL
+    areas = write_polygons(tmp_path / "areas.gpkg", shape, [1], own)
+    with (
+        open_scene(path) as scene,
+        pytest.raises(
+            InputError, match="is in a local CRS without place on the Earth, so"
+        ) as error,
+    ):
+        scene_polygons(areas, scene)
+    assert str(error.value).startswith(str(path if is_local else areas))
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson"])
+def test_the_last_polygon_of_the_file_counts(tmp_path: Path, suffix: str) -> None:
+    path = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
+    random = np.random.default_rng(0)
+    corners = random.uniform((500000, 2789980), (500018, 2789998), (300, 2))
+    shapes = [shapely.box(x, y, x + 3, y + 3) for x, y in corners]
+    values = random.integers(0, 5, 300).tolist()
+    options = {"SPATIAL_INDEX": "YES"} if suffix == "gpkg" else {}
+    file = write_polygons(tmp_path / f"p.{suffix}", shapes, values, PLACE["crs"], **options)
+    expected = np.full((SIDE, SIDE), 255)
+    columns, rows = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5)
+    xs, ys = 500000 + 0.3 * columns, 2790000 - 0.3 * rows
+    for (x, y), value in zip(corners, values, strict=True):
+        expected[(xs > x) & (xs < x + 3) & (ys > y) & (ys < y + 3)] = value
+    np.testing.assert_array_equal(burned(path, file), expected)
+
+
+def test_rings_that_cross_themselves_keep_their_area_in_another_crs(tmp_path: Path) -> None:
+    path = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
+    ring = [(500002, 2789998), (500017, 2789983), (500017, 2789998), (500002, 2789983)]
+    same = write_polygons(tmp_path / "same.gpkg", [shapely.Polygon(ring)], [1], PLACE["crs"])
+    xs, ys = transform(PLACE["crs"], "EPSG:32639", *zip(*ring, strict=True))
+    other = shapely.Polygon(list(zip(xs, ys, strict=True)))
+    moved = write_polygons(tmp_path / "moved.gpkg", [other], [1], "EPSG:32639")
+    expected = burned(path, same)
+    assert (expected == 1).sum() == pytest.approx(15 * 15 / 2 / 0.09, rel=0.03)
+    assert (burned(path, moved) != expected).mean() < 0.01
