@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hrrsi.errors import HrrsiError, InputError, MissingInputError, OptionError
 from hrrsi.files import prepare_folder
-from hrrsi.interruption import heeding_signals
+from hrrsi.interruption import heeding_signals, stop_if_requested
 from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
 from hrrsi.networks.model_meta import ModelMeta
@@ -319,7 +319,8 @@ class SceneMapper:
         samples: dict[str, list[SceneSample]] = {}
         waiting: dict[str, str] = {}
         for name in names:
-            with suppress(HrrsiError), self.open(name) as source:
+            stop_if_requested()
+            with suppress(Exception), self.open(name) as source:
                 scene = source.scene
                 if not self._checks.needs_estimate(scene, self._options.scale):
                     self._scales[name] = self._look_at(source)
@@ -331,7 +332,8 @@ class SceneMapper:
                 samples.setdefault(scene.dtype, []).append(thinned_sample(sample, most))
         estimates = {dtype: common_scale(own) for dtype, own in samples.items()}
         for name, dtype in waiting.items():
-            with suppress(HrrsiError), self.open(name) as source:
+            stop_if_requested()
+            with suppress(Exception), self.open(name) as source:
                 self._scales[name] = self._look_at(source, estimates[dtype])
         self._checks.count_scenes(len(names))
 

@@ -164,6 +164,7 @@ def _gap_notes(plan: TilingPlan) -> list[str]:
     are_missing = plan.tiling.options.nodata == "auto"
     gaps: dict[str, UndeclaredGap] = {}
     for rows in {rows.scene: rows for rows in plan.rows}.values():
+        stop_if_requested()
         nodata = None if are_missing else plan.tiling.options.nodata
         bands = rows.bands
         with open_scene(rows.image, bands=bands, expected_bands=len(bands), nodata=nodata) as scene:
