@@ -200,9 +200,14 @@ def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     with rasterio.open(manila) as source, rasterio.open("manila_classes.tif") as written:
-        black = (source.read() == 0).all(0)
+        pixels = source.read()
+        black = (pixels == 0).all(0)
         assert black.mean() > 0.1
-        np.testing.assert_array_equal(written.read(1) == 255, black)
+        missing = written.read(1) == 255
+        assert missing[black].all()
+        rim = missing & ~black  # of JPEG, beside what is black
+        assert 0 < rim.mean() < 0.01
+        assert pixels[:, rim].max() <= 16
         assert written.transform == source.transform
         assert written.overviews(1) == [2, 4, 8]
     with rasterio.open("gorinchem_classes.tif") as written:
