@@ -82,10 +82,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
     parser.add_argument("--light", action="store_true", help="train the light network, too")
+    parser.add_argument("--light-init", type=Path, help="weights that the light one starts from")
     arguments = parser.parse_args()
     scenes = arguments.out / "scenes"
     if not scenes.is_dir():
-        training_imagery.write_sets(arguments.imagery, scenes)
+        unfinished = scenes.with_name("scenes.unfinished")
+        training_imagery.write_sets(arguments.imagery, unfinished)
+        unfinished.rename(scenes)
     held_out = [place for place in arguments.hold_out.split(",") if place]
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)
@@ -95,7 +98,8 @@ def main() -> None:
         write_encoder(arguments.encoder, encoder)
     default = train(datasets, DEFAULT, runs, encoder_weights=str(encoder))
     if arguments.light:
-        train(datasets, LIGHT, runs, encoder_weights="none", teachers=(default.weights,))
+        init = arguments.light_init
+        train(datasets, LIGHT, runs, encoder_weights="none", init=init, teachers=(default.weights,))
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
@@ -116,8 +120,7 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
             hrrsi.tile(imagery / "dubai", scheme, folder, options=options)
             continue
         names = sorted(p.stem for p in (scenes / source.folder / "images").glob(source.scenes))
-        val = [each for each in names if each.split("_")[0] in place_prefixes(held_out)]
-        val = val or names[:1]
+        val = [each for each in names if each.startswith(tuple(held_out))] or names[:1]
         split = {"train": [each for each in names if each not in val], "val": val, "test": []}
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.yaml").write_text(yaml.safe_dump(split))
@@ -126,11 +129,6 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
             scenes / source.folder, scenes / source.folder / "scheme.yaml", folder, options=options
         )
     return folders
-
-
-def place_prefixes(places: Sequence[str]) -> set[str]:
-    """Return the first words of places, which scenes' names begin with."""
-    return {place.split("_")[0] for place in places}
 
 
 def train(datasets: Sequence[Path], model: str, out: Path, **options: object) -> hrrsi.TrainedRun:
