@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("scores", type=Path)
     parser.add_argument("--name", choices=list(PACKAGED_FILES), default="default")
+    parser.add_argument("--places", help="instead of thousands of scenes, e.g. 'Dubai, Uganda'")
     parser.add_argument("--purpose", help="e.g. 'buildings and vegetation at 0.1 to 0.6 m'")
     arguments = parser.parse_args()
     network = load_model(arguments.weights)
@@ -46,7 +47,12 @@ def main() -> None:
             "IoU": {c["name"]: c["IoU"] for c in evaluated["classes"]},
         },
     }
-    meta = replace(network.meta, scores=scores, licence=LICENCE, purpose=arguments.purpose)
+    training = dict(network.meta.training)
+    if arguments.places:
+        training |= {"places": arguments.places.split(", "), "scenes": []}
+    meta = replace(
+        network.meta, training=training, scores=scores, licence=LICENCE, purpose=arguments.purpose
+    )
     path = PACKAGED_FOLDER / PACKAGED_FILES[arguments.name]
     save_weights(network.state_dict(), meta, path, half=True)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

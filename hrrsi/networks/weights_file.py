@@ -15,7 +15,10 @@ from hrrsi.files import require_regular
 from hrrsi.networks.model_meta import ModelMeta, metadata_value
 
 # Files of the package by the names that `weights` takes for them; a version may lack some.
-PACKAGED_FILES = {"default": "ued_bes_sfm-dubai.safetensors", "light": "light.safetensors"}
+PACKAGED_FILES = {
+    "default": "ued-efficientnet_lite0.safetensors",
+    "light": "ued_bes_sfm.safetensors",
+}
 PACKAGED_FOLDER = Path(str(resources.files("hrrsi") / "pretrained"))
 ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 # what runs of `hrrsi train` and `hrrsi pretrain` keep

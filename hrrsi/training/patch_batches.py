@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
-from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.scenes.window_source import nearest_resolution
+from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.augmentation import (
     Augmentation,
     CameraChanges,
@@ -195,9 +196,11 @@ def validation_batches(
 ) -> EpochBatches:
     """Return (image, label) batches of the validation split, as the patches are.
 
-    Every patch is in one batch of one process. All processes have equally many: the last ones
-    are filled up with patches whose labels are all ignored. Of several datasets, a batch has
-    patches of one, and that one's number (N,) int64 beside them.
+    Patches whose ground resolution is outside of those trained at (``recipe.resolutions``) are read
+    at the nearest of these, as `hrrsi.predict` does. Every patch is in one batch of one process.
+    All processes have equally many: the last ones are filled up with patches whose labels are all
+    ignored. Of several datasets, a batch has patches of one, and that one's number (N,) int64
+    beside them.
 
     Args:
         dataset: A tiled dataset, or several as one.
@@ -205,7 +208,12 @@ def validation_batches(
         rank: This process.
         processes: How many processes share the patches.
     """
-    data = PlainPatches(dataset, "train" if options.overfit else "val", options.overfit)
+    data = PlainPatches(
+        dataset,
+        "train" if options.overfit else "val",
+        options.overfit,
+        None if options.overfit else options.recipe.resolutions,
+    )
     share = max(1, options.recipe.batch // processes)
     batches: list[list[int]] = []
     for source, indices in enumerate(data.indices):
@@ -282,17 +290,28 @@ class PlainPatches(Dataset[Batch]):
         dataset: A tiled dataset, or several as one.
         split: ``train``, ``val`` or ``test``.
         first: Only this many patches; 0: all.
+        resolutions: The finest and the coarsest ground resolution that patches are read at, in
+            metres per pixel; None: each at its own.
 
     Attributes:
         indices: Those of each dataset's patches.
     """
 
-    def __init__(self, dataset: TiledDataset | RunData, split: str, first: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: TiledDataset | RunData,
+        split: str,
+        first: int = 0,
+        resolutions: tuple[float, float] | None = None,
+    ) -> None:
         self._data = as_run_data(dataset)
         self._patches = self._data.patches(split, first)
         self.indices: list[list[int]] = [[] for _ in self._data.sources]
         for index, patch in enumerate(self._patches):
             self.indices[self._data.source_index(patch)].append(index)
+        self._sizes = [
+            _size_at_nearest(source.description, resolutions) for source in self._data.sources
+        ]
 
     def __len__(self) -> int:
         return len(self._patches)
@@ -310,14 +329,29 @@ class PlainPatches(Dataset[Batch]):
             source = self._data.source_index(patch)
             image, label = self._data.sources[source].read(patch)
             image = np.ascontiguousarray(image.transpose(1, 2, 0))
+            size = self._sizes[source]
+            if size != len(label):
+                none = np.random.default_rng(0)  # the whole patch lies nowhere else
+                image, label = scaled_crop(image, label, size / len(label), size, none)
         pixels = torch.from_numpy(image), torch.from_numpy(label)
         return (*pixels, torch.tensor(source)) if self._data.is_mixed else pixels
 
     def _blank(self, source: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        size = self._data.sources[source].description.patch_size
+        size = self._sizes[source]
         bands = len(self._data.description.band_names)
         image = np.zeros((size, size, bands), dtype=self._data.pixel_dtype)
         return image, np.full((size, size), IGNORE_INDEX, dtype=np.uint8)
+
+
+def _size_at_nearest(
+    description: DatasetDescription, resolutions: tuple[float, float] | None
+) -> int:
+    """Return rows and columns of a dataset's patches at the nearest of ground resolutions."""
+    own = None if description.resolution == "unknown" else description.resolution
+    nearest = nearest_resolution(own, resolutions)
+    if own is None or nearest is None:
+        return description.patch_size
+    return max(1, round(description.patch_size * own / nearest))
 
 
 def blank_index(source: int) -> int:

@@ -18,7 +18,12 @@ from hrrsi.evaluation.options import is_weights_file
 from hrrsi.networks import weights_file
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_file import packaged_names, packaged_weights, weights_path
+from hrrsi.networks.weights_file import (
+    PACKAGED_FILES,
+    packaged_names,
+    packaged_weights,
+    weights_path,
+)
 from hrrsi.networks.weights_reading import load_model, read_meta
 
 
@@ -37,10 +42,10 @@ def two_packaged(
         purpose="buildings in hot places",
         training={"places": ["Dubai", "Nepal"]},
     )
-    save_weights(network.state_dict(), meta, folder / "light.safetensors")
+    save_weights(network.state_dict(), meta, folder / PACKAGED_FILES["light"])
     monkeypatch.setattr(weights_file, "PACKAGED_FOLDER", folder)
     monkeypatch.chdir(tmp_path)
-    return packaged_weights(), folder / "light.safetensors"
+    return packaged_weights(), folder / PACKAGED_FILES["light"]
 
 
 def run(*arguments: object) -> Any:
@@ -85,7 +90,7 @@ def test_commands_take_names(two_packaged: tuple[Path, Path], tmp_path: Path) ->
     assert "unknown; saw 0.25 to 0.8 m" in lines
     assert "buildings in hot places" in lines
     profile = json.loads(run("profile", "--weights", "light", "--format", "json").stdout)
-    assert profile[0]["weights"] == "light.safetensors"
+    assert profile[0]["weights"] == PACKAGED_FILES["light"]
     failed = run("predict", scene, "--weights", "heavy", "--out", "x.tif")
     assert failed.exit_code == 1
     assert "name one of default, light" in failed.stderr

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 
@@ -197,7 +198,7 @@ def test_the_map_is_a_valid_cloud_optimised_geotiff(run: Run, tmp_path: Path) ->
     with rasterio.open("map.tif") as dataset:
         tags = dataset.tags()
         assert dataset.overviews(1) == [2, 4]
-    assert tags["HRRSI_WEIGHTS"] == "ued_bes_sfm-dubai.safetensors"
+    assert tags["HRRSI_WEIGHTS"] == packaged_weights().name
     assert tags["HRRSI_VERSION"] == hrrsi.__version__
     assert json.loads(tags["HRRSI_OPTIONS"]) == {"window": 512, "overlap": 96}
     assert tags["HRRSI_MIN_AREA"] == "9"

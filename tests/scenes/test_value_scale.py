@@ -185,7 +185,7 @@ def test_imagery_unlike_the_training_data_is_told(change: Any, words: str) -> No
     assert line is not None
     assert "\n" not in line
     assert words in line
-    assert ", ".join(f"{value:.2f}" for value in meta["mean"]) in line
+    assert ", ".join(f"{value:.2g}" for value in meta["mean"]) in line
 
 
 def test_inverted_imagery_is_told_where_training_was_not_of_medium_brightness() -> None:

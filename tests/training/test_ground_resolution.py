@@ -16,7 +16,7 @@ from hrrsi.training.augmentation import (
     scaled_crop,
 )
 from hrrsi.training.options import recipe_named
-from hrrsi.training.patch_batches import seen_resolutions, training_batches
+from hrrsi.training.patch_batches import seen_resolutions, training_batches, validation_batches
 from hrrsi.training.run_checks import check_run, planned_run, training_warnings
 from hrrsi.training.run_data import run_data
 
@@ -153,3 +153,20 @@ def test_a_dataset_outside_of_the_range_is_warned_of(tmp_path: Path) -> None:
 def test_ranges_that_are_none(ends: tuple[float, float]) -> None:
     with pytest.raises(OptionError, match=r"`resolutions`: .* is no range; give the finest"):
         recipe_named("default", resolutions=ends)
+
+
+def test_validation_patches_are_read_at_the_nearest_resolution_trained_at(tmp_path: Path) -> None:
+    fine = save_drawn_dataset(tmp_path / "fine", CLASSES, size=96, resolution=0.2, val=1)
+    inside = save_drawn_dataset(tmp_path / "inside", CLASSES, size=64, resolution=0.5, val=1)
+    options = quick((fine, inside), Path("unused"), resolutions=(0.4, 0.8))
+    data = run_data(options)
+    (finer, finer_label, _), (other, other_label, _) = validation_batches(data, options)
+    image, label = data.read(data.patches("val")[0])
+    means = image.reshape(3, 48, 2, 48, 2).astype(float).mean(axis=(2, 4))
+    np.testing.assert_allclose(finer.numpy()[0], means, atol=0.5)
+    # of four pixels, the nearest is one of those that meet in the middle
+    of_four = label.reshape(48, 2, 48, 2).transpose(0, 2, 1, 3).reshape(48, 48, 4)
+    assert (of_four == finer_label.numpy()[0][..., None]).any(axis=-1).all()
+    whole, whole_label = data.read(data.patches("val")[1])
+    np.testing.assert_array_equal(other.numpy()[0], whole)
+    np.testing.assert_array_equal(other_label.numpy()[0], whole_label)
