@@ -83,7 +83,7 @@ def test_the_wheel_carries_licence_and_executable(wheel: zipfile.ZipFile) -> Non
     info = f"hrrsi-{PROJECT['version']}.dist-info"
     assert b"MIT License" in wheel.read(f"{info}/licenses/LICENSE")
     assert b"Bitstream" in wheel.read(f"{info}/licenses/hrrsi/scenes/fonts/LICENSE_DEJAVU")
-    assert b"hrrsi = hrrsi.cli:main" in wheel.read(f"{info}/entry_points.txt")
+    assert b"hrrsi = hrrsi.__main__:main" in wheel.read(f"{info}/entry_points.txt")
     assert b"License-Expression: MIT AND Bitstream-Vera" in wheel.read(f"{info}/METADATA")
 
 
