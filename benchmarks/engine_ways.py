@@ -22,7 +22,7 @@ from exported_graph import Logits, export
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrrsi.graphs import encoders, segmentation
+from hrrsi.graphs import segmentation
 from hrrsi.graphs.graph import PRECISE, Graph, Map
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores
@@ -173,7 +173,7 @@ def all_heads() -> Iterator[None]:
 
 # as they are before a way replaces them
 output = Graph.output
-score_fused, ghost_module = segmentation._score_fused, encoders._ghost_module
+score_fused, ghost_module = segmentation._score_fused, segmentation._ghost_module
 replaced = partial(partial, mock.patch.object)
 PATCHES: dict[str, Callable[[], Any]] = {
     "all heads": all_heads,
@@ -181,7 +181,7 @@ PATCHES: dict[str, Callable[[], Any]] = {
         segmentation, "_mean_of_convolution", mean_after_convolution
     ),
     "logits resized": replaced(Graph, "output", resized_output),
-    "ghost halves in one map": replaced(encoders, "_ghost_module", ghost_module_in_one),
+    "ghost halves in one map": replaced(segmentation, "_ghost_module", ghost_module_in_one),
     "all of it in bf16": replaced(graph_engines, "PRECISE", "no such name"),
 }
 

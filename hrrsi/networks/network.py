@@ -1,13 +1,19 @@
-"""What every segmentation network is, whatever it is made of, at any size and with any bands."""
+"""What every segmentation network is, at any size and with any bands; and the encoders of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 import torch.nn.functional as F
+from timm.models.ghostnet import GhostNet
 from torch import nn
+
+from hrrsi.errors import OptionError
+from hrrsi.networks.architecture import MAP_STAGES, STAGES, STRIDES
 
 if TYPE_CHECKING:
     from hrrsi.networks.model_meta import ModelMeta
@@ -127,3 +133,193 @@ class SegmentationNetwork(nn.Module, ABC):
         if self.logit_stride == 1:
             return coarse
         return F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def ghostnet_classifier(width: float, bands: int, classes: int) -> GhostNet:
+    """Return timm's GhostNet at any width, with timm's names and its own first weights.
+
+    Args:
+        width: Channel multiplier.
+        bands: Number of input bands.
+        classes: Number of classes; 0: without the classifier.
+    """
+    stages = [[list(bottleneck) for bottleneck in stage] for stage in STAGES]
+    return GhostNet(cfgs=stages, width=width, in_chans=bands, num_classes=classes)
+
+
+class GhostNetEncoder(nn.Module):
+    """timm's GhostNet, cut after the last stage that the decoder uses.
+
+    The modules keep timm's names, so timm's and the published checkpoints' keys load as they are
+    (those of ``blocks.9``, ``conv_head`` and ``classifier`` have no place here).
+
+    Args:
+        width: Channel multiplier; 1.0, 1.3 and 1.5 are the published ones.
+        bands: Number of input bands.
+    """
+
+    def __init__(self, width: float = 1.0, bands: int = 3) -> None:
+        super().__init__()
+        ghostnet = ghostnet_classifier(width, bands, 0)
+        self.conv_stem = ghostnet.conv_stem
+        self.bn1 = ghostnet.bn1
+        self.act1 = ghostnet.act1
+        self.blocks = ghostnet.blocks[: len(STAGES)]
+        bottlenecks: Any = ghostnet.blocks
+        self.channels: tuple[int, ...] = tuple(
+            bottlenecks[stage][-1].ghost2.out_chs for stage in MAP_STAGES
+        )
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps at strides 4, 8, 16 and 32.
+
+        Args:
+            image: (N, bands, H, W), float, normalised.
+
+        Returns:
+            Four float tensors (N, channels[i], ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
+        """
+        x = self.act1(self.bn1(self.conv_stem(image)))
+        maps = []
+        for stage, block in enumerate(self.blocks):
+            x = block(x)
+            if stage in MAP_STAGES:
+                maps.append(x)
+        return maps
+
+
+_PROBE = (96, 160)  # multiples of 32, and of no encoder's own size
+
+
+class TimmEncoder(nn.Module):
+    """The maps of a timm encoder: of each stride the last one that timm offers.
+
+    Images whose sizes are no multiples of 32 are padded by repeating their edges, and the maps cut
+    to what the image covers, since some encoders take multiples only and others round down.
+
+    Args:
+        name: timm's name, e.g. ``resnet18`` or ``mobilenetv4_conv_small``. A tag of weights behind
+            it makes no difference.
+        bands: Number of input bands.
+
+    Attributes:
+        features: timm's ``features_only`` module.
+        channels: Channels of the maps.
+
+    Raises:
+        OptionError: timm has no such encoder, or it lacks a stride, or takes images of one size
+            only.
+    """
+
+    def __init__(self, name: str, bands: int = 3) -> None:
+        super().__init__()
+        # finished weights must load where timm has dropped or renamed those they started from
+        name = name.partition(".")[0]
+        check_timm_name(name)
+        self.features = _features(name, bands)
+        info = self.features.feature_info
+        strides = info.reduction()
+        positions = {stride: position for position, stride in enumerate(strides)}
+        if not positions.keys() >= set(STRIDES):
+            raise OptionError(
+                f"the encoder {name} has maps at strides {', '.join(map(str, strides))}, and the "
+                f"decoder joins those at {', '.join(map(str, STRIDES))}",
+                fix="choose another encoder, e.g. resnet18",
+            )
+        self._positions = [positions[stride] for stride in STRIDES]
+        self._channels_last = str(getattr(self.features, "output_fmt", "")).endswith("NHWC")
+        self.channels: tuple[int, ...] = tuple(info.channels()[p] for p in self._positions)
+        _check_maps(self, name, bands)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps at strides 4, 8, 16 and 32.
+
+        Args:
+            image: (N, bands, H, W), float, normalised.
+
+        Returns:
+            Four float tensors (N, channels[i], ceil(H / s), ceil(W / s)) for s = 4, 8, 16, 32.
+        """
+        features = self.features(padded_to_multiples(image, STRIDES[-1]))
+        maps = [features[position] for position in self._positions]
+        if self._channels_last:
+            maps = [each.permute(0, 3, 1, 2) for each in maps]
+        height, width = image.shape[-2:]
+        return [
+            each[..., : -(-height // stride), : -(-width // stride)]
+            for stride, each in zip(STRIDES, maps, strict=True)
+        ]
+
+
+def check_timm_name(name: str) -> None:
+    """Raise unless timm knows an encoder, and the weights that a tag behind its name stands for.
+
+    Raises:
+        OptionError: It does not; names those that are spelt alike.
+    """
+    base, _, tag = name.partition(".")
+    if timm.is_model(base):
+        tags = timm.models.get_arch_pretrained_cfgs(base)
+        if tag and name not in tags:
+            raise OptionError(
+                f"timm {timm.__version__} has no weights {tag!r} of {base}",
+                fix=f"choose from {', '.join(each.partition('.')[2] for each in tags)}, or none",
+            )
+        return
+    encoders = timm.list_models()
+    longer = [each for each in encoders if each.startswith(f"{base}_")]
+    close = longer[:3] or get_close_matches(base, encoders, n=3)
+    raise OptionError(
+        f"timm {timm.__version__} has no encoder {base!r}",
+        fix=f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() in Python",
+    )
+
+
+def _features(name: str, bands: int) -> Any:
+    options: dict[str, Any] = {"features_only": True, "pretrained": False, "in_chans": bands}
+    try:
+        try:
+            # windowed attention can take any size, but asks to be told
+            return timm.create_model(name, strict_img_size=False, **options)
+        except TypeError:  # all others do not know the option
+            return timm.create_model(name, **options)
+    except Exception as error:  # whatever a model's own constructor raises
+        raise OptionError(
+            f"timm can't give the maps of the encoder {name} ({_first_line(error)})",
+            fix="choose another encoder, e.g. resnet18",
+        ) from error
+
+
+def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
+    """Raise unless the maps of an image of some size are as large as their strides say.
+
+    Raises:
+        OptionError: They are not, or the encoder does not take such an image.
+    """
+    training = encoder.training
+    height, width = _PROBE
+    try:
+        with torch.no_grad():
+            maps = encoder.eval()(torch.zeros(1, bands, height, width))
+    except Exception as error:  # encoders that take one size say so in many ways
+        own = timm.get_pretrained_cfg(name)
+        size = "x".join(map(str, own.input_size[1:])) if own else "one size"
+        raise OptionError(
+            f"the encoder {name} takes images of {size} px only ({_first_line(error)})",
+            fix="choose one that takes any size, e.g. resnet18",
+        ) from error
+    finally:
+        encoder.train(training)
+    expected = [
+        (channels, height // stride, width // stride)
+        for channels, stride in zip(encoder.channels, STRIDES, strict=True)
+    ]
+    if [tuple(each.shape[1:]) for each in maps] != expected:
+        raise OptionError(
+            f"the maps of the encoder {name} lack the borders of the image",
+            fix="choose another encoder, e.g. resnet18",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,8 +8,7 @@ from torch import nn
 
 from hrrsi.extras import requiring
 from hrrsi.networks.architecture import FEATURES, HEADS, parsed_model
-from hrrsi.networks.encoders import GhostNetEncoder, TimmEncoder
-from hrrsi.networks.network import SegmentationNetwork
+from hrrsi.networks.network import GhostNetEncoder, SegmentationNetwork, TimmEncoder
 
 
 class ConvNorm(nn.Module):

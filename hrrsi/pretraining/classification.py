@@ -19,7 +19,7 @@ from torch import nn
 
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.files import replacing
-from hrrsi.networks.encoders import check_timm_name, ghostnet_classifier
+from hrrsi.networks.network import check_timm_name, ghostnet_classifier
 from hrrsi.networks.weights_file import ENCODER_METADATA, ENCODER_WEIGHTS
 from hrrsi.pretraining.epoch_images import ImageBatch
 from hrrsi.pretraining.images import ImageFolders

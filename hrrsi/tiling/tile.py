@@ -297,9 +297,8 @@ def _result(
         without_height=without_height,
         scene_notes=plan.scene_notes,
         ignores_255=tiling.scheme.label_format == "indices"
-        and all(
-            c.index != IGNORE_INDEX for c in (*tiling.scheme.all_labels, *tiling.scheme.ignored)
-        ),
+        and all(label.index != IGNORE_INDEX for label in tiling.scheme.all_labels)
+        and all(colour.index != IGNORE_INDEX for colour in tiling.scheme.ignored),
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 

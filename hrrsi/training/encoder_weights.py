@@ -15,8 +15,7 @@ from huggingface_hub import constants
 
 from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError
 from hrrsi.networks.architecture import NETWORKS, parsed_model
-from hrrsi.networks.encoders import check_timm_name
-from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
+from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands, check_timm_name
 from hrrsi.networks.weights import read_tensor_file
 from hrrsi.networks.weights_file import (
     BEST_WEIGHTS,

@@ -14,7 +14,7 @@ from samples.made_weights import meta
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.graphs import encoders
+from hrrsi.graphs import segmentation
 from hrrsi.graphs.graph import Map
 from hrrsi.graphs.segmentation import logits_graph
 from hrrsi.networks.architecture import GHOSTNET_MODELS, LITE_SIZES
@@ -76,12 +76,12 @@ def test_logits_of_maps_that_are_computed_in_parts(monkeypatch: pytest.MonkeyPat
         counts.append(parts(image, channels))
         return counts[-1]
 
-    parts = encoders._parts
-    monkeypatch.setattr(encoders, "_parts", counted)
+    parts = segmentation._parts
+    monkeypatch.setattr(segmentation, "_parts", counted)
     network = random_network(LITE)
     assert_equal_logits(network, LITE, (256, 224), 1e-5)
     assert counts[:3] == [2, 1, 1]
-    monkeypatch.setattr(encoders, "_PART_BYTES", 1e4)
+    monkeypatch.setattr(segmentation, "_PART_BYTES", 1e4)
     assert_equal_logits(network, LITE, (90, 64), 1e-5)
     assert max(counts) > 8
 

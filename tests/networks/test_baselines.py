@@ -22,7 +22,7 @@ from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.weights_evaluation import evaluate_dataset
 from hrrsi.networks.architecture import BASELINE_MODELS
-from hrrsi.networks.encoders import TimmEncoder
+from hrrsi.networks.network import TimmEncoder
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from hrrsi.errors import HrrsiError
-from hrrsi.networks.encoders import GhostNetEncoder, TimmEncoder
-from hrrsi.networks.network import adapted_to_bands
+from hrrsi.networks.network import GhostNetEncoder, TimmEncoder, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
 from hrrsi.training.encoder_weights import check_encoder_source, load_encoder_weights
 
