@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._env import set_proj_data_search_path
 from rasterio._err import CPLE_BaseError
 from rasterio.env import get_gdal_config
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
@@ -41,9 +42,11 @@ if os.environ.get("GDAL_PAM_ENABLED", "YES").upper() in ("NO", "OFF", "FALSE", "
 
 # The database of coordinate systems that comes with rasterio fits it; one of PostGIS, conda or QGIS
 # that these name may be of another version, or none.
-if (Path(rasterio.__file__).parent / "proj_data" / "proj.db").is_file():
+_own_proj = Path(rasterio.__file__).parent / "proj_data"
+if {"PROJ_LIB", "PROJ_DATA"} & os.environ.keys() and (_own_proj / "proj.db").is_file():
     for _name in ("PROJ_LIB", "PROJ_DATA"):
         os.environ.pop(_name, None)
+    set_proj_data_search_path(str(_own_proj))  # it may have been looked for already
 
 # What rasterio raises of a file that is damaged or not UTF-8, some of it past its public classes.
 _OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
