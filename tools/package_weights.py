@@ -51,7 +51,12 @@ def main() -> None:
     if arguments.places:
         training |= {"places": arguments.places.split(", "), "scenes": []}
     meta = replace(
-        network.meta, training=training, scores=scores, licence=LICENCE, purpose=arguments.purpose
+        network.meta,
+        band_meanings=["red", "green", "blue"],
+        training=training,
+        scores=scores,
+        licence=LICENCE,
+        purpose=arguments.purpose,
     )
     path = PACKAGED_FOLDER / PACKAGED_FILES[arguments.name]
     save_weights(network.state_dict(), meta, path, half=True)
