@@ -147,7 +147,8 @@ class TilingResult:
             )
         train = self.description.splits["train"]
         pixels = train.ignored_pixels + sum(train.label_pixels)
-        if self.ignores_255 and train.ignored_pixels > _MUCH_IGNORED * pixels:
+        is_labelled = not self.description.is_unlabelled
+        if self.ignores_255 and is_labelled and train.ignored_pixels > _MUCH_IGNORED * pixels:
             share = train.ignored_pixels / pixels
             notes.append(
                 f"warning: {share:.0%} of the training pixels have no class: "

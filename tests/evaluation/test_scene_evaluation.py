@@ -170,9 +170,10 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
     result = evaluated(scenes["folder"], *scenes["options"], "--weights", fine)
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
-    assert [line.startswith("warning: ") for line in lines] == [True, True]  # for three scenes
+    assert [line.startswith("warning: ") for line in lines] == [True, True, True]
     assert "imagery unlike what the weights were trained on" in lines[0]
     assert "has 50 cm a pixel where the weights were trained on 10 cm" in lines[1]
+    assert lines[2].startswith("warning: 3 of 3 scenes: values unlike those")
 
 
 def test_scenes_are_read_at_the_nearest_resolution_as_by_predict(scenes, tmp_path):

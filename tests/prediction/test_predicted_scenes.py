@@ -281,7 +281,7 @@ def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Pa
 
 
 def test_imagery_unlike_the_training_data_is_said_once(run: Run, tmp_path: Path) -> None:
-    dark = np.moveaxis(scene_pixels(), -1, 0) // 12
+    dark = np.moveaxis(scene_pixels(), -1, 0) // 40
     scenes = [save_scene(tmp_path / f"{i}.tif", dark) for i in range(2)]
     result = run(*scenes)
     assert result.exit_code == 0

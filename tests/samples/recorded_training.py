@@ -5,6 +5,7 @@ A checkpoint is written after each step, so that a run can be killed after any.
 python recorded_training.py FOLDER "train DATA --devices 2" "train ..."
 """
 
+import inspect
 import shlex
 import sys
 from collections.abc import Callable
@@ -60,6 +61,6 @@ def recording_methods(folder: Path) -> dict[str, Callable[..., Any]]:
 if __name__ == "__main__":
     for method, recording in recording_methods(Path(sys.argv[1])).items():
         setattr(SegmentationTraining, method, recording)
-    run.train.__wrapped__.__kwdefaults__["checkpoint_seconds"] = 0
+    inspect.unwrap(run.train).__kwdefaults__["checkpoint_seconds"] = 0
     for line in sys.argv[2:]:
         app(shlex.split(line), standalone_mode=False)

@@ -381,10 +381,13 @@ def test_a_bad_file_is_one_line(content: str, words: tuple[str, ...], tmp_path: 
 def test_only_a_text_file_is_a_config(tmp_path: Path) -> None:
     picture = tmp_path / "batches.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n")
-    for path, words in ((tmp_path, "is a folder"), (picture, "is not a text file")):
+    for path, words in (
+        (tmp_path, "is a folder, not a file; name a file"),
+        (picture, "is not a text file; name a YAML file"),
+    ):
         result = invoke(DATA, "--config", path)
         assert result.exit_code == 1
-        assert result.stderr.splitlines() == [f"error: {path}: {words}; name a YAML file"]
+        assert result.stderr.splitlines() == [f"error: {path}: {words}"]
 
 
 @pytest.mark.parametrize(
