@@ -1,6 +1,9 @@
 """What several test modules share: small real scenes, and data that not every clone has."""
 
 import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything loads torch: the processes of pytest-xdist use every core already, and threads
@@ -70,3 +73,16 @@ def made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from samples.made_weights import save_made_weights
 
     return save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_torch_stays() -> Iterator[None]:
+    """Take torch's handler of SIGCHLD away, which its loaders set for the rest of the process.
+
+    With it, the kernel ended test processes (SIGSEGV in wait4) when a later test's child ended.
+    """
+    yield
+    handling = sys.modules.get("torch.utils.data._utils.signal_handling")
+    if handling is not None and getattr(handling, "_SIGCHLD_handler_set", False):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        handling._SIGCHLD_handler_set = False  # type: ignore[attr-defined]
