@@ -354,4 +354,5 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
         )
         peaks.append(Peak(*map(int, done.stdout.split())))
     small, large = (peak.after - peak.before for peak in peaks)
-    assert large - small < 30e6, peaks  # the larger map has 126 MB more
+    # The larger map has 126 MB more; blocks kept by GDAL differ by up to 40 MB between two runs.
+    assert large - small < 63e6, peaks
