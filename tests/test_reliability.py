@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,20 +32,32 @@ from hrrsi.scenes.raster_opening import file_states, open_raster, refuse_changed
 from hrrsi.tiling import tile as tile_module
 from hrrsi.training.options import TrainOptions
 
-# Written into a start of Python: whoever looks up a name or connects leaves a line.
-OBSERVER = """
-import os, socket
+# Runs commands one after the other, and writes what they ask the network and where they write.
+OBSERVED_COMMANDS = """
+import json, os, sys
 
-def observed(name, function):
-    def call(*arguments, **named):
-        with open(os.environ["OBSERVED"], "a") as file:
-            file.write(f"{name} {arguments[:2]}\\n")
-        return function(*arguments, **named)
-    return call
+out, *lines = map(json.loads, sys.argv[1:])
+asking = ("socket.getaddrinfo", "socket.gethostbyname", "socket.connect", "socket.sendto")
 
-for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
-    setattr(socket, name, observed(name, getattr(socket, name)))
-socket.socket.connect = observed("connect", socket.socket.connect)
+def observe(event, arguments):
+    if event in asking:
+        print(event, arguments[1:], file=events)
+    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        if not isinstance(arguments[0], int):  # of a file that is open
+            print("write", os.path.abspath(os.fsdecode(arguments[0])), file=events)
+    elif event == "os.mkdir":
+        print("write", os.path.abspath(os.fsdecode(arguments[0])), file=events)
+
+events = open(out, "w", buffering=1)
+sys.addaudithook(observe)
+from hrrsi.__main__ import main
+for line in lines:
+    sys.argv = ["hrrsi", *line]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 
 
@@ -56,33 +70,66 @@ def predicted(made_weights: Path, tmp_path: Path) -> Callable[..., Result]:
     return lambda *more: CliRunner().invoke(app, [*line, *more])
 
 
+def traced(file: Path) -> list[str]:
+    """Return a command that writes which connections another one makes, where there is one."""
+    trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=connect,sendto"]
+    is_there = shutil.which("strace") and not subprocess.run([*trace, "true"]).returncode
+    return [*trace, "-o", str(file)] if is_there else []
+
+
+def assert_keeps_to_itself(commands: Sequence[Sequence[str]], out: Path, root: Path) -> None:
+    """Run commands with a home of their own: all they write is below `out` or in the cache."""
+    home, events, trace = root / "home", root / "events.txt", root / "trace.txt"
+    home.mkdir()
+    own = ("XDG_", "MPL", "TORCH")  # this process has loaded torch, which sets some
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+    environment |= {"HOME": str(home), "HRRSI_CACHE": str(root / "cache")}
+    line = [*traced(trace), sys.executable, "-c", OBSERVED_COMMANDS]
+    line += map(json.dumps, [str(events), *commands])
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    seen = events.read_text().splitlines()
+    written = [Path(event.partition(" ")[2]) for event in seen if event.startswith("write ")]
+    assert any(path.is_relative_to(out) for path in written), "what observes is there"
+    assert [event for event in seen if not event.startswith("write ")] == []
+    allowed = (out, root / "cache", Path(tempfile.gettempdir()) / "pymp-", Path("/dev"))
+    strays = [path for path in written if not str(path).startswith(tuple(map(str, allowed)))]
+    assert [path for path in strays if "__pycache__" not in path.parts] == []
+    assert list(home.iterdir()) == []
+    if trace.exists():
+        assert [each for each in trace.read_text().splitlines() if "AF_INET" in each] == []
+
+
 @pytest.mark.long
-def test_no_name_is_looked_up_and_nothing_is_written_at_home(
+def test_a_prediction_asks_nobody_and_writes_nowhere_else(
     made_weights: Path, tmp_path: Path
 ) -> None:
-    home, start, observed = tmp_path / "home", tmp_path / "start", tmp_path / "observed"
-    home.mkdir()
-    start.mkdir()
-    (start / "sitecustomize.py").write_text(OBSERVER)
-    scene = save_scene(tmp_path / "scene.tif")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
-    environment |= {"HOME": str(home), "HRRSI_CACHE": str(tmp_path / "cache")}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join([str(start), *sys.path]),
-        "OBSERVED": str(observed),
-    }
-    check = "import socket; socket.getaddrinfo('localhost', 1)"
-    subprocess.run([sys.executable, "-c", check], env=environment, check=True)
-    assert observed.read_text().startswith("getaddrinfo"), "what observes is there"
-    observed.unlink()
-    line = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--weights", str(made_weights)]
-    done = subprocess.run(
-        [*line, "-o", str(tmp_path), *SMALL], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "scene_classes.tif").exists()
-    assert not observed.exists(), observed.read_text()
-    assert list(home.iterdir()) == []
+    scene, out = str(save_scene(tmp_path / "scene.tif")), tmp_path / "out"
+    line = ["predict", scene, "--weights", str(made_weights), "--out", f"{out}/", *SMALL]
+    assert_keeps_to_itself([line, ["info", str(out / "scene_classes.tif")]], out, tmp_path)
+
+
+@pytest.mark.slow
+def test_no_command_asks_anybody_or_writes_elsewhere(tmp_path: Path) -> None:
+    out, raw = tmp_path / "out", tmp_path / "raw"
+    out.mkdir()
+    raw.mkdir()
+    own_folder(raw, ["a", "b"], (64, 64), georeferenced=True)
+    (tmp_path / "split.yaml").write_text("{train: [a], val: [b], test: []}")
+    scheme = ["--scheme", str(own_scheme(tmp_path))]
+    tiling = [*scheme, "--split", str(tmp_path / "split.yaml"), "--size", "64"]
+    training = ["--model", "ued", "--encoder-weights", "none", "--epochs", "1", "--batch", "1"]
+    training += ["--workers", "0"]
+    weights = ["--weights", str(out / "runs" / "ued" / "best.safetensors")]
+    commands = [
+        ["tile", str(raw), *tiling, "--out", str(out / "data")],
+        ["train", str(out / "data"), *training, "--out", str(out / "runs")],
+        ["eval", str(raw), *scheme, *weights, *SMALL, "--report", str(out / "report.html")],
+        ["predict", str(raw / "images" / "a.tif"), *weights, *SMALL, "--out", f"{out}/"],
+    ]
+    commands[-1] += ["--vector", "gpkg", "--preview", "png"]
+    assert_keeps_to_itself(commands, out, tmp_path)
+    assert (out / "report.html").exists()
 
 
 def test_a_run_killed_in_its_first_moments_leaves_no_obstacle(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class OneLineErrors(TyperGroup):
         """Return the command that is asked for; messages name its flags."""
         name, command, rest = super().resolve_command(ctx, args)
         RUNNING_COMMAND.set(command)
+        _keep_caches_of_libraries()
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -53,6 +54,15 @@ class OneLineErrors(TyperGroup):
             line = error_line(error)
         typer.echo(f"error: {line}", err=True)
         raise typer.Exit(1)
+
+
+def _keep_caches_of_libraries() -> None:
+    """Give libraries a place in hrrsi's cache for what they would write at home or in ``/tmp``."""
+    import platformdirs  # not needed for a program's own help
+
+    own = os.environ.get("HRRSI_CACHE") or platformdirs.user_cache_dir("hrrsi", appauthor=False)
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(own, "matplotlib"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(own, "torchinductor"))
 
 
 app = typer.Typer(
