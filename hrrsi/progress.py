@@ -1,13 +1,18 @@
 """Progress of long work: bars on a terminal, and only there; steps that heed a request to stop."""
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from hrrsi.errors import printable
 from hrrsi.interruption import stop_if_requested
+
+_REFRESH_SECONDS = 0.5  # a GPU's losses are not waited for after each step
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # without hints
@@ -62,3 +67,111 @@ def progress(
         + ("[{remaining} left, {rate_fmt}{postfix}]" if brief else figures),
     ) as bar:
         yield bar
+
+
+class EpochProgress:
+    """A bar of images for the training and one for the validation of each epoch.
+
+    The first shows images a second, the losses of the epoch so far and the last validation's
+    score, as many of them as fit into the terminal. One of an epoch that is resumed starts where
+    the epoch was. It is a context, whose end closes whatever bar is open, so that an error starts
+    on a line of its own.
+
+    Args:
+        training: Images that an epoch trains on.
+        validation: Images that it validates.
+        batch: Images in a batch.
+        epochs: How many there are.
+        enabled: False shows nothing.
+
+    Attributes:
+        last_score: The last validation's score in words, or None.
+    """
+
+    def __init__(
+        self,
+        training: int,
+        validation: int,
+        *,
+        batch: int,
+        epochs: int,
+        enabled: bool,
+    ) -> None:
+        self._training = training
+        self._validation = validation
+        self._batch = batch
+        self._epochs = epochs
+        self._enabled = enabled
+        self._context: Any = None
+        self._bar: Any = None
+        self._refresh_at = 0.0
+        self.last_score: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether losses can be seen, and were not for a while."""
+        return not self._bar.disable and time.monotonic() >= self._refresh_at
+
+    def start_training(self, epoch: int, batches: int) -> None:
+        """Open an epoch's bar.
+
+        Args:
+            epoch: The epoch, from 0.
+            batches: Batches of it that are done.
+        """
+        done = min(batches * self._batch, self._training)
+        self._start(f"epoch {epoch + 1}/{self._epochs}", self._training, done)
+
+    def start_validation(self) -> None:
+        """Open the validation's bar."""
+        self._start("validation", self._validation)
+
+    def advance(self, losses: Mapping[str, float] | None = None) -> None:
+        """Advance the bar by a batch.
+
+        Args:
+            losses: Losses of the epoch so far, their sum first; None leaves those that are shown.
+        """
+        self._bar.update(min(self._batch, self._bar.total - self._bar.n))
+        if losses is None:
+            return
+        words = [f"{k.removesuffix('_loss')} {v:.3f}" for k, v in losses.items()]
+        score = [] if self.last_score is None else [self.last_score]
+        shown = _fitting(self._bar, [*words[:1], *score, *words[1:]])
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)
+        self._refresh_at = time.monotonic() + _REFRESH_SECONDS
+
+    def stop(self) -> None:
+        """Close whatever bar is open."""
+        if self._context is not None:
+            self._context.__exit__(None, None, None)
+            self._context = None
+
+    def _start(self, what: str, total: int, done: int = 0) -> None:
+        self.stop()
+        self._context = progress(
+            what, total, " images", enabled=self._enabled, done=done, brief=True, heeds=False
+        )
+        self._bar = self._context.__enter__()
+
+
+def _fitting(bar: Any, words: list[str]) -> list[str]:
+    """Return the first ones of what is to be shown, as many as fit into a bar's line whole."""
+    if not bar.ncols:
+        return words
+    # a line that may have any length draws a bar of ten columns, of which one is enough
+    bare = bar.format_meter(**{**bar.format_dict, "ncols": None, "postfix": None})
+    room = bar.ncols - len(bare) + 9
+    ends = itertools.accumulate(len(f", {each}") for each in words)
+    return [each for each, end in zip(words, ends, strict=True) if end <= room]

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from hrrsi.errors import HrrsiError
 from hrrsi.interruption import heeding_signals, stop_requested
+from hrrsi.progress import EpochProgress
 from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
 from hrrsi.runs.folder import (
     Position,
@@ -36,7 +37,6 @@ from hrrsi.runs.processes import (
     broadcast_from,
     gathered,
 )
-from hrrsi.runs.progress import EpochProgress
 from hrrsi.runs.record import EpochRecord
 from hrrsi.runs.steps import Steps, run_fabric
 from hrrsi.runs.task import EpochBatches, Task
@@ -99,7 +99,14 @@ def fit(
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             fabric.launch()
             steps = Steps(fabric, task, len(training))
-        bars = EpochProgress(training, validation, options, enabled=not quiet)
+        recipe = options.recipe
+        bars = EpochProgress(
+            training.images,
+            validation.images,
+            batch=recipe.batch,
+            epochs=recipe.epochs,
+            enabled=not quiet,
+        )
         loop = Loop(steps, training, validation, record, bars, options, processes)
         loop.run(checkpoint, checkpoint_seconds)
     except BaseException as error:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from samples.picture_panels import pixels_of
 
-from hrrsi.runs import progress as epoch_progress
-from hrrsi.runs.progress import EpochProgress
+from hrrsi import progress as progress_bars
+from hrrsi.progress import EpochProgress
 from hrrsi.runs.record import CurvePanels
-from hrrsi.runs.task import EpochBatches
 from hrrsi.training.record import write_curves
 from hrrsi.training.sample_pictures import dropped_epochs
 
@@ -106,17 +105,14 @@ class Bars:
 
 def shown_progress(images: int, validated: int, epochs: int) -> EpochProgress:
     """Return the bars of a run with batches of six."""
-    options: Any = SimpleNamespace(recipe=SimpleNamespace(batch=6, epochs=epochs))
-    return EpochProgress(
-        EpochBatches([], images), EpochBatches([], validated), options, enabled=True
-    )
+    return EpochProgress(images, validated, batch=6, epochs=epochs, enabled=True)
 
 
 def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bars = Bars()
-    monkeypatch.setattr(epoch_progress, "progress", bars)
+    monkeypatch.setattr(progress_bars, "progress", bars)
     losses = {"loss": 1.5, "edge_loss": 0.25}
     first = shown_progress(28, 11, epochs=9)
     first.start_training(4, 3)
@@ -128,7 +124,7 @@ def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
     for _ in range(2):
         first.advance()
     first.stop()
-    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    monkeypatch.setattr(progress_bars, "_REFRESH_SECONDS", 0)
     with suppress(KeyboardInterrupt), shown_progress(28, 11, epochs=9) as resumed:
         resumed.last_score = "mIoU 43.21"
         resumed.start_training(4, 0)
@@ -160,7 +156,7 @@ def test_a_bar_shows_what_its_line_holds_whole(
 
     monkeypatch.setattr("sys.stderr", Terminal())
     monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 40)))
-    monkeypatch.setattr(epoch_progress, "_REFRESH_SECONDS", 0)
+    monkeypatch.setattr(progress_bars, "_REFRESH_SECONDS", 0)
     losses = {"loss": 1.5, "segmentation_loss": 1.25, "edge_loss": 0.25}
     with shown_progress(1920, 11, epochs=100) as progress:
         progress.last_score = "mIoU 43.21"
