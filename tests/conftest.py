@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from samples.compiled_graphs import share_compiled_graphs
 from samples.repository import REPOSITORY
+from samples.undrawn_curves import leave_curves_undrawn
 
 SHARED = REPOSITORY.parent / "shared"
 
@@ -41,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup() -> None:
     share_compiled_graphs()
+    leave_curves_undrawn()
 
 
 @pytest.fixture(scope="session")

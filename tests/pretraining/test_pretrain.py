@@ -22,18 +22,25 @@ import torch
 import yaml
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from samples.class_folders import CLASSES, EXAMPLES
 from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
+from samples.undrawn_curves import drawn_curves
 from timm.models.ghostnet import GhostNet
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.pretraining.batches import training_batches
-from hrrsi.pretraining.classification import PretrainRecord, classifier, write_pretraining_curves
+from hrrsi.pretraining.classification import (
+    ClassifierTraining,
+    PretrainRecord,
+    classifier,
+    write_pretraining_curves,
+)
 from hrrsi.pretraining.images import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
+from hrrsi.pretraining.run import pretrain
 from hrrsi.training.encoder_weights import load_encoder_weights
 
 
@@ -41,7 +48,8 @@ from hrrsi.training.encoder_weights import load_encoder_weights
 def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run of two epochs: the folder it is in, and what it said."""
     out = tmp_path_factory.mktemp("runs")
-    return out, run(folder, "--epochs", 2, "--out", out, *QUICK)
+    with drawn_curves():
+        return out, run(folder, "--epochs", 2, "--out", out, *QUICK)
 
 
 def without_time(folder: Path) -> list[dict[str, str]]:
@@ -179,28 +187,25 @@ def test_same_seed_same_run_for_any_number_of_workers(
 
 
 def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
-    folder: Path, finished: tuple[Path, Result], tmp_path: Path
+    folder: Path, finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe\n"
-        "from hrrsi.pretraining import classification, run\n"
-        "steps = []\n"
-        "step = classification.ClassifierTraining.forward\n"
-        "def killed_at_the_seventh(*arguments):\n"
-        "    steps.append(1)\n"
-        "    if len(steps) == 7:\n"  # the third of the second epoch
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return step(*arguments)\n"
-        "classification.ClassifierTraining.forward = killed_at_the_seventh\n"
-        "recipe = PretrainRecipe(epochs=2, batch=8, lr=0.02, size=32, val_size=64)\n"
-        "options = PretrainOptions(data=Path(sys.argv[1]), out=Path(sys.argv[2]), recipe=recipe,\n"
-        "    device='cpu', workers=0, loader='torchvision')\n"
-        "run.pretrain(options, quiet=True, checkpoint_seconds=0)\n"
+    steps: list[object] = []
+    step = ClassifierTraining.forward
+
+    def killed_at_the_seventh(*arguments: Any) -> torch.Tensor:
+        steps.append(arguments)
+        if len(steps) == 7:  # the third of the second epoch
+            raise RuntimeError("killed")
+        return step(*arguments)
+
+    recipe = PretrainRecipe(epochs=2, batch=8, lr=0.02, size=32, val_size=64)
+    options = PretrainOptions(
+        data=folder, out=tmp_path, recipe=recipe, device="cpu", workers=0, loader="torchvision"
     )
-    killed = subprocess.run([sys.executable, "-c", script, folder, tmp_path], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTraining, "forward", killed_at_the_seventh)
+        with pytest.raises(RuntimeError, match="killed"):
+            pretrain(options, quiet=True, checkpoint_seconds=0)
     run_folder = tmp_path / "ghostnet_100"
     assert len(rows_of(run_folder)) == 1
     kept = torch.load(run_folder / "last.ckpt", weights_only=True)
@@ -369,25 +374,36 @@ def test_two_processes_validate_every_image_once(folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("model", "encoder"),
-    [
-        ("ued", "ghostnet_100"),
-        ("ued_1p3", "ghostnet_130"),
-        ("ued_bes_sfm_1p5", "ghostnet_150"),
-        ("ued-mobilenetv4_conv_small", "mobilenetv4_conv_small"),
-    ],
+    ("model", "encoder"), [("ued_1p3", "ghostnet_130"), ("ued_bes_sfm_1p5", "ghostnet_150")]
 )
-def test_the_encoder_starts_a_segmentation_network(
-    folder: Path, tmp_path: Path, model: str, encoder: str
+def test_an_encoder_of_any_width_starts_a_segmentation_network(
+    finished: tuple[Path, Result], tmp_path: Path, model: str, encoder: str
 ) -> None:
+    of_run = finished[0] / "ghostnet_100" / "encoder.safetensors"
+    path = tmp_path / "encoder.safetensors"
+    described = {**about(of_run), "encoder": encoder, "width": int(encoder[-3:]) / 100}
+    tensors = classifier(encoder, len(CLASSES)).state_dict()
+    save_file(tensors, path, {"hrrsi_encoder": json.dumps(described)})
+    assert_starts(model, path)
+
+
+def test_the_encoder_of_a_run_starts_a_segmentation_network(
+    folder: Path, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    assert_starts("ued", finished[0] / "ghostnet_100" / "encoder.safetensors")
+    encoder = "mobilenetv4_conv_small"
     result = run(folder, "--encoder", encoder, "--epochs", 1, "--out", tmp_path, *QUICK)
     assert result.exit_code == 0, result.output
     path = tmp_path / encoder / "encoder.safetensors"
-    network = build_network(model, 5)
-    load_encoder_weights(network, model, str(path))
-    kernels = load_file(path)["conv_stem.weight"]
-    assert [t for t in network.state_dict().values() if torch.equal(t, kernels)]
     assert about(path)["encoder"] == encoder
+    assert_starts(f"ued-{encoder}", path)
+
+
+def assert_starts(model: str, encoder: Path) -> None:
+    network = build_network(model, 5)
+    load_encoder_weights(network, model, str(encoder))
+    kernels = load_file(encoder)["conv_stem.weight"]
+    assert [t for t in network.state_dict().values() if torch.equal(t, kernels)]
 
 
 def test_ghostnet_of_any_width_is_timms_class() -> None:

@@ -100,32 +100,31 @@ from hrrsi.training.options import RECIPE_FIELDS, recipe_named
 from hrrsi.training.run import train
 options = TrainOptions(
     data=Path(sys.argv[1]), out=Path(sys.argv[2]), model="ued", encoder_weights="none",
-    recipe=recipe_named("default", epochs=int(sys.argv[3]), batch=2), workers=1, device="cpu",
+    recipe=recipe_named("default", epochs=3, batch=2), workers=1, device="cpu",
 )
-save, killed_in, saved = loop.write_checkpoint, int(sys.argv[5]), 0
+try:
+    train(options, quiet=True, checkpoint_seconds=1000)
+except KeyboardInterrupt as interruption:
+    print(interruption, file=sys.stderr)
 
-def save_or_die(*arguments, **named):
-    global saved
-    saved += 1
-    if saved == killed_in:
+save, saved = loop.write_checkpoint, []
+
+def save_or_die(position, *arguments):
+    if saved:
         os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-    save(*arguments, **named)
+    saved.append(position)
+    save(position, *arguments)
+    print(position.epoch, position.batches, file=sys.stderr, flush=True)
 
 loop.write_checkpoint = save_or_die
-try:
-    train(options, quiet=True, checkpoint_seconds=float(sys.argv[4]))
-except KeyboardInterrupt as interruption:
-    sys.exit(str(interruption))
+train(options, quiet=True, resume=True, checkpoint_seconds=0)
 """
 
 
-def started(
-    dataset: Path, out: Path, *, epochs: int, checkpoint_seconds: float, killed_in: int = 0
-) -> Any:
-    """Start a run, which may kill itself in the middle of a checkpoint, counted from 1."""
-    numbers = map(str, (epochs, checkpoint_seconds, killed_in))
+def started(dataset: Path, out: Path) -> Any:
+    """Start a run that goes on once it is stopped, and kills itself in its second checkpoint."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, dataset, out, *numbers],
+        [sys.executable, "-c", PROGRAM, dataset, out],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -146,67 +145,54 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return quietly(quick(dataset, out, epochs=3, workers=1))[0].folder
 
 
-def test_killed_while_it_writes_a_checkpoint(
+def test_stopped_in_a_step_and_killed_while_it_writes_a_checkpoint(
     dataset: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    process = started(dataset, tmp_path, epochs=3, checkpoint_seconds=0, killed_in=6)
-    process.communicate(timeout=240)
+    process = started(dataset, tmp_path)
+    wait_for((tmp_path / "ued" / LAST_CHECKPOINT).exists, process)
+    # as a terminal and SLURM do it: the loading processes, too
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL
+    stopped, saved = errors.strip().splitlines()
+    assert "continue it with `resume=True`" in stopped
     folder = tmp_path / "ued"
     position = torch.load(folder / LAST_CHECKPOINT, weights_only=True)["position"]
-    assert position == {"epoch": 1, "batches": 1}
+    assert f"{position['epoch']} {position['batches']}" == saved
     assert [p for p in folder.iterdir() if "partial" in p.name]
     resumed, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
     assert_same_run(resumed.folder, undisturbed)
     assert not [p for p in folder.iterdir() if "partial" in p.name]
 
 
-def test_a_signal_saves_the_step_that_is_running(
-    dataset: Path, undisturbed: Path, tmp_path: Path
+def test_early_stopping_is_remembered_and_counts_on_after_a_resume(
+    dataset: Path, tmp_path: Path
 ) -> None:
-    process = started(dataset, tmp_path, epochs=3, checkpoint_seconds=1000)
-    wait_for((tmp_path / "ued" / LAST_CHECKPOINT).exists, process)
-    # as a terminal and SLURM do it: the loading processes, too
-    os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert len(errors.strip().splitlines()) == 1, errors
-    assert "continue it with `resume=True`" in errors
-    resumed, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
-    assert_same_run(resumed.folder, undisturbed)
+    def options(out: Path) -> TrainOptions:
+        return quick(dataset, out, recipe="published", epochs=50, lr=0.0, patience=2)
 
-
-def test_early_stopping_is_remembered(dataset: Path, tmp_path: Path) -> None:
-    options = quick(dataset, tmp_path, recipe="published", epochs=50, lr=0.0, patience=2)
-    run, lines = quietly(options)
+    run, lines = quietly(options(tmp_path))
     epochs = len(rows_of(run.folder))
     assert run.stopped_early
     assert 3 <= epochs < 50
     assert "stopped early" in lines[-1]
     assert f"best epoch {epochs - 2}" in lines[-1]
     before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.suffix in (".ckpt", ".csv")}
-    again, lines = quietly(options, resume=True)
+    again, lines = quietly(options(tmp_path), resume=True)
     assert again == run
     assert "stopped early" in lines[-1]
     assert {name: (run.folder / name).read_bytes() for name in before} == before
 
-
-def test_early_stopping_counts_on_after_a_resume(dataset: Path, tmp_path: Path) -> None:
-    def options(out: Path) -> TrainOptions:
-        return quick(dataset, out, recipe="published", epochs=50, lr=0.0, patience=2)
-
-    run, _ = quietly(options(tmp_path / "whole"))
-    stop = tmp_path / "stopped"
-    lines: list[str] = []
+    said: list[str] = []
 
     def report(line: str) -> None:
-        lines.append(line)
-        if len(lines) == 2:
+        said.append(line)
+        if len(said) == 2:
             os.kill(os.getpid(), signal.SIGUSR1)  # which SLURM sends some time before it kills
 
     with pytest.raises(KeyboardInterrupt):
-        train(options(stop), quiet=True, report=report, warn=say_nothing)
-    resumed, _ = quietly(options(stop), resume=True)
+        train(options(tmp_path / "stopped"), quiet=True, report=report, warn=say_nothing)
+    resumed, _ = quietly(options(tmp_path / "stopped"), resume=True)
     assert rows_of(resumed.folder) == rows_of(run.folder)
 
 

@@ -1,5 +1,9 @@
 """A small tiled dataset of real patches, as training tests need it."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -13,18 +17,29 @@ EXAMPLES = REPOSITORY / "examples" / "dubai"
 
 def save_made_dataset(folder: Path, *, train: int = 16, val: int = 7) -> Path:
     """Tile the examples into patches of 64 px, and keep some of each split, spread over it."""
+    whole = _tiled_examples()
+    content = yaml.safe_load((whole / "dataset.yaml").read_text())
+    for split, keep in (("train", train), ("val", val)):
+        images = sorted((whole / split / "image").iterdir())
+        kept = images[:: len(images) // keep][:keep]
+        for part in ("image", "label"):
+            (folder / split / part).mkdir(parents=True)
+            for image in kept:
+                shutil.copy(whole / split / part / image.name, folder / split / part)
+        content["splits"][split]["patches"] = len(kept)
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@functools.cache
+def _tiled_examples() -> Path:
+    """Return the folder of all patches of the examples, tiled once for all tests of a process."""
+    temporary = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    folder = temporary / "dubai64"
     result = CliRunner().invoke(
         app,
         f"tile {EXAMPLES} --scheme dubai --out {folder} --size 64 --workers 1 --quiet".split(),
     )
     assert result.exit_code == 0, result.output
-    content = yaml.safe_load((folder / "dataset.yaml").read_text())
-    for split, keep in (("train", train), ("val", val)):
-        images = sorted((folder / split / "image").iterdir())
-        kept = images[:: len(images) // keep][:keep]
-        for image in set(images) - set(kept):
-            image.unlink()
-            (folder / split / "label" / image.name).unlink()
-        content["splits"][split]["patches"] = len(kept)
-    (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
     return folder

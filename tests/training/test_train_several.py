@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from samples.drawn_dataset import save_drawn_dataset
 from samples.training_runs import assert_same_run, quick, quietly, rows_of
+from samples.undrawn_curves import drawn_curves
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
@@ -65,11 +66,12 @@ def command_line(
 ) -> tuple[Path, str]:
     """A run of the command line: its folder, and what it printed."""
     out = tmp_path_factory.mktemp("runs")
-    result = invoke(
-        *("train", *folders, "--mix", "2,1", "--resolutions", RANGE, "--crop", 40),
-        *("--model", "ued_bes", "--encoder-weights", "none", "--epochs", 2, "--batch", 4),
-        *("--lr", 0.01, "--device", "cpu", "--workers", 1, "--out", out, "--quiet"),
-    )
+    with drawn_curves():
+        result = invoke(
+            *("train", *folders, "--mix", "2,1", "--resolutions", RANGE, "--crop", 40),
+            *("--model", "ued_bes", "--encoder-weights", "none", "--epochs", 2, "--batch", 4),
+            *("--lr", 0.01, "--device", "cpu", "--workers", 1, "--out", out, "--quiet"),
+        )
     assert result.exit_code == 0, result.output
     return out / "ued_bes", result.output
 
