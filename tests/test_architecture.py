@@ -85,6 +85,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "hrrsi"
 
 
+@cache
 def reachable(module: str) -> set[str]:
     seen: set[str] = set()
     waiting = [module]

@@ -120,14 +120,17 @@ def test_maps_are_the_same_bytes(light: LightInstall, tmp_path: Path) -> None:
         assert (tmp_path / "light" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
 
 
-def test_scores_of_scenes_patches_and_maps(light: LightInstall, tmp_path: Path) -> None:
+def test_scores_of_scenes_patches_and_maps(
+    light: LightInstall, made_weights: Path, tmp_path: Path
+) -> None:
     scored = f"{EXAMPLES} --scheme dubai --split standard:test --window 256 --block 64 --quiet"
+    scored += f" --weights {made_weights}"
     truth = EXAMPLES / "tile1" / "masks" / f"{SCENE.stem}.png"
     commands = (
         f"eval {scored} --json {tmp_path}/scenes.json --report {tmp_path}/report.html",
         f"tile {EXAMPLES} --scheme dubai --size 128 --out {tmp_path}/tiled --workers 1 --quiet",
         f"eval {tmp_path}/tiled --json {tmp_path}/patches.json --quiet",
-        f"predict {SCENE} --out {tmp_path}/map.tif --quiet",
+        f"predict {SCENE} --out {tmp_path}/map.tif --weights {made_weights} --window 256 --quiet",
         f"eval --pred {tmp_path}/map.tif --label {truth} --scheme dubai "
         f"--json {tmp_path}/map.json --quiet",
         f"eval {scored} --confusion-matrix {tmp_path}/matrix.png",
@@ -156,17 +159,15 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_efficientnet_lite_maps_and_scores(light: LightInstall, tmp_path: Path) -> None:
+def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     weights = tmp_path / "lite.safetensors"
     described = replace(meta(), model="ued-tf_efficientnet_lite0")
     save_weights(build_network(described.model, 5).state_dict(), described, weights)
     given = f"--weights {weights} --window 256 --quiet"
-    mapped, scored, about = light.run(
-        f"predict {SCENE} --out {tmp_path}/light.tif {given}",
-        f"eval {EXAMPLES} --scheme dubai --split standard:test {given}",
-        f"info {weights}",
+    mapped, about = light.run(
+        f"predict {SCENE} --out {tmp_path}/light.tif {given}", f"info {weights}"
     )
-    assert [x.exit_code for x in (mapped, scored, about)] == [0, 0, 0], (mapped, scored, about)
+    assert [x.exit_code for x in (mapped, about)] == [0, 0], (mapped, about)
     assert "3,371,448 parameters" in about.stdout
     command = f"predict {SCENE} --out {tmp_path}/full.tif {given}"
     assert CliRunner().invoke(app, shlex.split(command)).exit_code == 0

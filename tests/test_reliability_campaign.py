@@ -20,13 +20,16 @@ def campaign(made_weights: Path, tmp_path: Path, *arguments: str) -> str:
 
 def test_faults_and_broken_inputs_end_in_one_line(made_weights: Path, tmp_path: Path) -> None:
     parts = ("faults", "rasters", "weights", "yaml", "archives")
-    said = campaign(made_weights, tmp_path, *parts, "--rounds", "8")
+    said = campaign(made_weights, tmp_path, *parts, "--rounds", "2")
     assert "0 not as they should be" in said
     for kind in parts[1:]:
-        assert f"{kind}: 8: " in said
+        assert f"{kind}: 2: " in said
     assert "refused" in said
 
 
+# a campaign: prediction/test_resume.py stops runs by either signal, maps/test_partial_map.py at
+# any moment
+@pytest.mark.slow
 def test_kills_damage_nothing_and_can_be_resumed(made_weights: Path, tmp_path: Path) -> None:
     chosen = ("--phases", "class map", "polygons", "--signals", "int", "kill")
     said = campaign(made_weights, tmp_path, "kills", "--kills", "1", *chosen)

@@ -453,7 +453,7 @@ def _collated(items: list[Batch]) -> Batch:
     if get_worker_info() is not None:
         # here a full /dev/shm is an error; where torch does it, a batch is lost without a word
         for tensor in (image, *rest):
-            tensor.share_memory_()  # type: ignore[no-untyped-call]
+            tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types for it
     return (image.permute(0, 3, 1, 2), *rest)
 
 

@@ -56,7 +56,7 @@ def test_what_a_wide_strip_takes_is_hardly_more_than_itself():
     counts = SceneCounts("scene", NAMES)
     tracemalloc.start()
     try:
-        counts.add(EvaluatedStrip(row, labels, labels) for row in range(0, 4 * rows, rows))
+        counts.add(EvaluatedStrip(row, labels, labels) for row in range(0, 3 * rows, rows))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

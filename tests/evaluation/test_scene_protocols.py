@@ -27,6 +27,8 @@ from samples.evaluated_data import (
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from hrrsi.profiling.figures import Latency
+
 
 @pytest.mark.long
 def test_one_run_gives_every_protocol_of_the_pool_and_of_each_scene(
@@ -238,7 +240,12 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(labelled_scenes, wei
 
 
 @pytest.mark.long
-def test_the_report_of_two_weights_holds_their_differences(labelled_scenes, weights, tmp_path):
+def test_the_report_of_two_weights_holds_their_differences(
+    labelled_scenes, weights, tmp_path, monkeypatch
+):
+    # (the report of one, above, measures it)
+    latency = Latency("a board", "openvino", 1, 2.0, 3.0, 10**8)
+    monkeypatch.setattr("hrrsi.profiling.profile.weights_latency", lambda *_, **__: latency)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)
     page = tmp_path / "report.html"
     options = [*labelled_scenes["options"], "--window", 64, "--block", 32, "--report", page]

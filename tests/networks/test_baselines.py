@@ -42,6 +42,7 @@ class TestUEDResNet34(TestUEDResNet18):
     model = "ued-resnet34"
 
 
+@pytest.mark.slow  # ResNet-50's blocks are those of DeepLabV3+, FCN and PSPNet
 class TestUEDResNet50(TestUEDResNet18):
     model = "ued-resnet50"
 

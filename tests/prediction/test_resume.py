@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import rasterio
 from samples.made_weights import scene_pixels
 from samples.predicted_scenes import one_error_line, save_scene
 from typer.testing import CliRunner
@@ -31,15 +33,35 @@ class Stopped(NamedTuple):
     errors: str
 
 
-def stopped_run(folder: Path, weights: Path, how: signal.Signals, *more: str) -> Stopped:
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 5, 3))
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    save_scene(path, values, compress="jpeg", tiled=True)
+    return path
+
+
+def command(scene: Path, weights: Path, out: Path) -> list[str]:
+    line = ["predict", str(scene), "--out", str(out), "--weights", str(weights)]
+    line += ["--vector", "gpkg", "--confidence", "uint8", "--min-area", "30"]
+    return [*line, "--window", "128", "--overlap", "16"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    scene: Path, made_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The files of a run that was not stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    result = CliRunner().invoke(app, command(scene, made_weights, out))
+    assert result.exit_code == 0, result.output
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "scene_classes.gpkg" in files
+    return files
+
+
+def stopped_run(line: list[str], maps: Path, how: signal.Signals) -> Stopped:
     """Start `hrrsi predict`, and stop it once it has written a few strips."""
-    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 8, 3))
-    scene = folder / "scene.tif"
-    if not scene.exists():
-        save_scene(scene, values, compress="jpeg", tiled=True)
-    maps = folder / f"maps{how.name}"
-    line = ["predict", str(scene), "--out", str(maps), "--weights", str(weights), *more]
-    line += ["--window", "128", "--overlap", "16"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hrrsi", *line],
         stdout=subprocess.DEVNULL,
@@ -61,13 +83,18 @@ def stopped_run(folder: Path, weights: Path, how: signal.Signals, *more: str) ->
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    tmp_path: Path, made_weights: Path, how: signal.Signals
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    undisturbed: dict[str, bytes],
+    how: signal.Signals,
 ) -> None:
-    more = ["--vector", "gpkg", "--confidence", "uint8", "--min-area", "30"]
-    stopped = stopped_run(tmp_path, made_weights, how, *more)
-    assert [p.name for p in stopped.maps.iterdir()] == [".scene_classes.tif.unfinished"]
-    rows = json.loads(next(stopped.maps.rglob("journal.json")).read_text())["rows_done"]
-    assert 0 < rows < 2048
+    maps = tmp_path / "maps"
+    stopped = stopped_run(command(scene, made_weights, maps), maps, how)
+    assert [p.name for p in maps.iterdir()] == [".scene_classes.tif.unfinished"]
+    rows = json.loads(next(maps.rglob("journal.json")).read_text())["rows_done"]
+    with rasterio.open(scene) as dataset:
+        assert 0 < rows < dataset.height
     if how == signal.SIGINT:
         assert stopped.code == 1
         (message,) = stopped.errors.splitlines()
@@ -75,33 +102,25 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         assert "of the map is kept for --resume: run the same command with it" in message
     else:
         assert stopped.code == -signal.SIGKILL
-    other = CliRunner().invoke(app, [*stopped.line, "--resume", "--tta", "flip"])
-    assert "was begun otherwise: options" in one_error_line(other)
+        other = Path(shutil.copytree(maps, tmp_path / "started over"))
+        line = [*command(scene, made_weights, other), "--nodata", "1"]  # without --resume
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 0, result.output
+        assert not [p for p in other.iterdir() if p.name.startswith(".")]
+    result = CliRunner().invoke(app, [*stopped.line, "--resume", "--tta", "flip"])
+    assert "was begun otherwise: options" in one_error_line(result)
     result = CliRunner().invoke(app, [*stopped.line, "--resume"])
     assert result.exit_code == 0, result.output
-    whole = [w if w != str(stopped.maps) else str(tmp_path / "whole") for w in stopped.line]
-    assert CliRunner().invoke(app, whole).exit_code == 0
-    names = sorted(p.name for p in (tmp_path / "whole").iterdir())
-    assert names == sorted(p.name for p in stopped.maps.iterdir())  # nothing hidden is left
-    assert "scene_classes.gpkg" in names
-    for name in names:
-        assert (stopped.maps / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    # nothing hidden is left
+    assert {path.name: path.read_bytes() for path in maps.iterdir()} == undisturbed
     # finished scenes stay as they are
-    before = {p: p.stat().st_mtime_ns for p in stopped.maps.iterdir()}
+    before = {p: p.stat().st_mtime_ns for p in maps.iterdir()}
     result = CliRunner().invoke(app, [*stopped.line, "--resume"])
     assert result.exit_code == 0, result.output
     assert "was finished already" in result.stdout
-    assert {p: p.stat().st_mtime_ns for p in stopped.maps.iterdir()} == before
+    assert {p: p.stat().st_mtime_ns for p in maps.iterdir()} == before
     line = [*stopped.line, "--resume", "--nodata", "1"]
     assert "was made otherwise" in one_error_line(CliRunner().invoke(app, line))
-
-
-@pytest.mark.long
-def test_without_resume_a_stopped_run_starts_over(tmp_path: Path, made_weights: Path) -> None:
-    stopped = stopped_run(tmp_path, made_weights, signal.SIGKILL)
-    result = CliRunner().invoke(app, [*stopped.line, "--tta", "flip"])
-    assert result.exit_code == 0, result.output
-    assert not [p for p in stopped.maps.iterdir() if p.name.startswith(".")]
 
 
 def test_resume_never_takes_one_scene_for_another(run: Run, tmp_path: Path) -> None:

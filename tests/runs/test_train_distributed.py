@@ -1,6 +1,7 @@
 """Two processes on the CPU train as one would, and validate every patch once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,12 +65,17 @@ def finished(program: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 class TwoProcesses(NamedTuple):
-    """What two processes left: runs, what was recorded of them, and what was printed."""
+    """What two processes left: runs, what was recorded of them, and what was printed.
+
+    Attributes:
+        truncated: The patch that the second process alone could not read, in the last run.
+    """
 
     published: Path
     default: Path
     records: Path
     printed: subprocess.CompletedProcess[str]
+    truncated: Path
 
     def counts(self, model: str, recipe: str, rank: int, epoch: int) -> npt.NDArray[np.int64]:
         counts: npt.NDArray[np.int64] = np.load(
@@ -80,15 +86,23 @@ class TwoProcesses(NamedTuple):
 
 @pytest.fixture(scope="module")
 def two_processes(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TwoProcesses:
-    """Three networks trained one after the other by two processes: starting them takes longest."""
+    """Three networks trained one after the other by two processes: starting them takes longest.
+
+    A fourth training fails.
+    """
     folder = tmp_path_factory.mktemp("runs")
+    data = shutil.copytree(dataset, folder / "data")
+    # validated by the second process: the first has the patches before and after it
+    truncated = sorted((data / "val" / "image").iterdir())[1]
+    truncated.write_bytes(truncated.read_bytes()[:700])
     lines = [
         command(dataset, folder / "published", "published", model="ued,ued_bes_sfm", **PUBLISHED),
         command(dataset, folder / "default", "default", model="ued", **DEFAULT),
+        command(data, folder / "failed", "default", model="ued", epochs=1),
     ]
     result = finished([sys.executable, *recorded(folder, *lines)])
-    assert result.returncode == 0, result.stderr
-    return TwoProcesses(folder / "published", folder / "default", folder, result)
+    assert (folder / "default" / "ued" / "best.safetensors").is_file(), result.stderr
+    return TwoProcesses(folder / "published", folder / "default", folder, result, truncated)
 
 
 RUNS = [("ued", "published"), ("ued_bes_sfm", "published"), ("ued", "default")]
@@ -162,11 +176,19 @@ def test_two_processes_learn_what_one_does(
 
 def test_only_the_first_process_speaks(two_processes: TwoProcesses) -> None:
     result = two_processes.printed
-    warned = [line for line in result.stderr.splitlines() if line]
+    warned = [line for line in result.stderr.splitlines() if line and "error: " not in line]
     assert len(warned) == len(set(warned)) == result.stderr.count("--freeze-encoder"), warned
     for words in ("ued epoch 1/1", "ued_bes_sfm epoch 1/1", "ued epoch 1/2", "ued epoch 2/2"):
         assert result.stdout.count(words) == 1, result.stdout
     assert result.stdout.count("weights in") == 3
+
+
+def test_what_one_process_finds_alone_is_said_once(two_processes: TwoProcesses) -> None:
+    result = two_processes.printed
+    assert result.returncode == 1
+    (error,) = (line for line in result.stderr.splitlines() if "error: " in line)
+    assert result.stderr.splitlines()[-1] == error
+    assert two_processes.truncated.name in error
 
 
 def test_images_seen_are_those_of_all_processes(two_processes: TwoProcesses) -> None:
@@ -182,7 +204,7 @@ def test_a_run_that_exists_is_refused_before_others_are_started(
         check_run(quick(dataset, two_processes.published, devices=2, batch=4))
 
 
-@pytest.mark.slow  # test_train_failures.py has errors of one process alone
+@pytest.mark.slow  # errors of one process alone: above
 def test_an_error_in_training_is_one_line(dataset: Path, tmp_path: Path) -> None:
     line = command(dataset, tmp_path, "published", model="ued", lr=1e30, epochs=50)
     result = finished([sys.executable, "-m", "hrrsi", *line.split()])

@@ -119,11 +119,12 @@ def test_compiled_weights_have_the_same_names(
 ) -> None:
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f: compile_(f, backend="eager"))
-    plain, _ = quietly(quick(dataset, tmp_path / "plain", epochs=1))
-    compiled, _ = quietly(quick(dataset, tmp_path / "compiled", epochs=1, compile=True))
-    expected = weights_of(plain.folder / LAST_CHECKPOINT)
-    found = weights_of(compiled.folder / LAST_CHECKPOINT)
-    assert found.keys() == expected.keys()
+    options = quick(dataset, tmp_path, epochs=1, overfit=2, compile=True)
+    network = first_network(options, TiledDataset(dataset), resume=True, report=print)
+    expected = {f"network.{key}" for key in network.state_dict()}
+    found = set(weights_of(quietly(options)[0].folder / LAST_CHECKPOINT))
+    assert {key for key in found if key.startswith("network.")} == expected
+    assert {key.replace("averaged_network.", "network.") for key in found} == expected
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_is_released(dataset: Path, tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def in_two_processes(
     )
 
 
-@pytest.mark.slow  # the next one starts two processes too
+@pytest.mark.slow  # test_train_distributed.py has an error of one process alone
 def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> None:
     """Under torchrun, where no process ends the others before they speak."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hrrsi"]
@@ -224,17 +225,6 @@ def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> 
     assert len(errors) == 1, result.stderr
     assert "the loss is" in errors[0]
     assert (tmp_path / "ued" / "nan_batch.safetensors").is_file()
-
-
-def test_what_one_process_finds_alone_is_said_once(dataset: Path, tmp_path: Path) -> None:
-    data = shutil.copytree(dataset, tmp_path / "data")
-    # validated by the second process: the first has the patches before and after it
-    patch = sorted((data / "val" / "image").iterdir())[1]
-    patch.write_bytes(patch.read_bytes()[:700])
-    result = in_two_processes(["hrrsi"], data, tmp_path, "--epochs", "1")
-    assert result.returncode != 0
-    (error,) = result.stderr.splitlines()
-    assert patch.name in error
 
 
 @pytest.mark.parametrize(("split", "workers"), [("train", 1), ("train", 0), ("val", 1), ("val", 0)])

@@ -62,5 +62,9 @@ if __name__ == "__main__":
     for method, recording in recording_methods(Path(sys.argv[1])).items():
         setattr(SegmentationTraining, method, recording)
     inspect.unwrap(run.train).__kwdefaults__["checkpoint_seconds"] = 0
+    code = 0
     for line in sys.argv[2:]:
-        app(shlex.split(line), standalone_mode=False)
+        code = app(shlex.split(line), standalone_mode=False) or 0
+        if code:
+            break
+    sys.exit(code)

@@ -156,7 +156,7 @@ def test_no_false_alarm_on_imagery_like_the_training_data() -> None:
             assert unlike_training(scene_sample(scene), 255, meta["mean"], meta["std"]) is None
 
 
-@pytest.mark.long
+@pytest.mark.slow  # the examples, above, are eight crops of these
 def test_no_false_alarm_on_real_scenes(imagery: Path) -> None:
     meta = read_meta(packaged_weights())
     scenes = [*(imagery / "dubai").glob("*/images/*.jpg"), *(imagery / "geotiff").glob("*.tif")]

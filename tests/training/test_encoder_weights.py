@@ -36,13 +36,14 @@ def changed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "efficientnet_b0",
         "convnext_atto",
         "mobilevit_xxs",
-        "densenet121",
         "efficientvit_b0",
-        "hrnet_w18_small",
-        "swin_tiny_patch4_window7_224",
         "twins_svt_small",
         "repvgg_a0",
-        "xception41",
+        # renamed as one of those above
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        pytest.param("hrnet_w18_small", marks=pytest.mark.slow),
+        pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
+        pytest.param("xception41", marks=pytest.mark.slow),
     ],
 )
 def test_a_classifiers_weights_fill_its_encoder(encoder: str, tmp_path: Path) -> None:
@@ -103,8 +104,13 @@ def test_ghostnets_weights_come_in_several_files(
     ],
 )
 def test_baselines_take_their_encoders_weights(model: str, encoder: str, tmp_path: Path) -> None:
-    classifier = timm.create_model(encoder, num_classes=0)
-    donor = changed(classifier.state_dict())
+    with torch.device("meta"):  # numbers are made below
+        classifier = timm.create_model(encoder, num_classes=0)
+    donor = {
+        # the layers of a classifier alone are of no interest, and large
+        key: torch.randn(1 if key.startswith("pre_logits") else value.shape).to(value.dtype)
+        for key, value in classifier.state_dict().items()
+    }
     path = tmp_path / "timm.pth"
     torch.save(donor, path)
     network = build_network(model, 3)
@@ -144,8 +150,10 @@ def test_kernels_adapt_from_any_number_of_bands() -> None:
         assert float(weight @ grey[0, :bands]) == pytest.approx(4 * 0.7)
 
 
-@pytest.mark.parametrize("model", ["ued", "ued-resnet18", "unet", "segnet", "fcn"])
-@pytest.mark.parametrize(("given", "bands"), [(3, 5), (4, 3)])
+@pytest.mark.parametrize(
+    ("model", "given", "bands"),
+    [("ued", 4, 3), *((name, 3, 5) for name in ("ued", "ued-resnet18", "unet", "segnet", "fcn"))],
+)
 def test_a_first_layer_adapts_to_the_bands(
     model: str, given: int, bands: int, tmp_path: Path
 ) -> None:
@@ -185,6 +193,7 @@ def test_a_file_that_does_not_fit_says_what_it_holds(tmp_path: Path) -> None:
     for folder, file in (("pretrained", "encoder"), ("trained", "best"), ("neither", "other")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{file}.safetensors").touch()
+    networks = {name: build_network(name, 6) for name in ("ued", "ued-resnet18", "ued-resnet34")}
     for model, name, words in (
         ("ued", "pretrained", f"is a folder; give {tmp_path / 'pretrained/encoder.safetensors'}"),
         ("ued", "trained", f"is a folder; give {tmp_path / 'trained/best.safetensors'}"),
@@ -200,7 +209,7 @@ def test_a_file_that_does_not_fit_says_what_it_holds(tmp_path: Path) -> None:
         ("ued-resnet18", "network.safetensors", "it holds ued; give weights of resnet18"),
         ("ued-resnet34", "pretrained.safetensors", "lacks"),
     ):
-        network = build_network(model, 6)
+        network = networks[model]
         before = {k: v.clone() for k, v in network.state_dict().items()}
         with pytest.raises(HrrsiError) as error:
             load_encoder_weights(network, model, str(tmp_path / name))
@@ -242,7 +251,7 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_encoder(tmp_path: Path) -
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,  # its client alone would try for minutes
+        timeout=240,  # it does not hang
         env={
             **os.environ,
             "HF_ENDPOINT": "http://127.0.0.1:9",  # nothing listens there
