@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 from rasterio.transform import from_origin
 from samples.predicted_scenes import SMALL, save_scene
@@ -335,6 +336,20 @@ def test_threads_and_memory_follow_the_containers_quota(
     assert hardware.memory_limit() == memory
 
 
+def test_too_little_memory_ends_in_a_line_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predicted: Callable[..., Result]
+) -> None:
+    (tmp_path / "memory.max").write_text("209715200\n")
+    monkeypatch.setattr(hardware, "_control_groups", lambda _: [tmp_path])
+    result = predicted()
+    assert result.exit_code == 1
+    assert "may use 210 MB of memory, and a network takes at least 300 MB; give" in result.stderr
+    for line in (["train", str(tmp_path)], ["pretrain", "--data", str(tmp_path)]):
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 1
+        assert "takes at least 1,000 MB" in result.stderr
+
+
 @pytest.mark.long
 def test_foreign_variables_change_no_map() -> None:
     script = (
@@ -358,3 +373,21 @@ def test_a_batch_that_shared_memory_does_not_hold_is_said() -> None:
     )
     line = str(run_error(RuntimeError(text), options))
     assert line.startswith("/dev/shm: the processes that read patches are out of shared memory")
+
+
+def test_names_that_no_terminal_or_vector_file_can_have(made_weights: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "scenes", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a\tb.tif", "c\nd.tif", "e;f!g.tif"):
+        save_scene(folder / name)
+    line = ["predict", str(folder), "--weights", str(made_weights), *SMALL, "--vector", "gpkg"]
+    result = CliRunner().invoke(app, [*line, "--out", f"{out}/"])
+    assert result.exit_code == 0, result.output
+    assert "\t" not in result.output
+    assert all(f"{name}_classes.gpkg" in result.output for name in ("a_b", "c_d", "e_f_g"))
+    for name in ("a_b", "c_d", "e_f_g"):
+        assert pyogrio.read_info(out / f"{name}_classes.gpkg", layer="classes")["features"] > 0
+    result = CliRunner().invoke(app, [*line, "--out", f"{tmp_path}/x;y/"])
+    assert result.exit_code == 1
+    assert "rename the file or its folder" in result.stderr
+    assert not (tmp_path / "x;y").exists()

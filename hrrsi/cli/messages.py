@@ -74,7 +74,12 @@ def error_line(error: BaseException) -> str:
         line = OUT_OF_MEMORY  # torch's, which takes seconds to import; others' RuntimeErrors
     else:
         line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
-    return printable(" ".join(line.split()))
+    return printable(one_line(line))
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks and tabs, which names of files may have."""
+    return " ".join(text.split())
 
 
 def print_line(line: str, *, err: bool = False) -> None:

@@ -10,6 +10,7 @@ import typer
 from hrrsi.cli.messages import (
     error_line,
     in_flags,
+    one_line,
     print_default_weights,
     print_line,
     scene_warnings_in_one_line,
@@ -216,7 +217,8 @@ def _print_failures(failed: ScenesFailedError) -> None:
     print_line(f"mapped {len(failed.mapped)} scenes; failed:", err=True)
     for scene, error in failed.failures.items():
         line = error_line(error)
-        print_line(f"  {line if scene in line else f'{scene}: {line}'}", err=True)
+        name = one_line(scene)
+        print_line(f"  {line if name in line else f'{name}: {line}'}", err=True)
 
 
 def _print_failure(scene: str, error: Exception) -> None:
@@ -234,7 +236,8 @@ def _print_mapped(mapped: MappedScene) -> None:
         if mapped.earlier
         else f"{mapped.seconds:.1f} s, {total / 1e6 / mapped.seconds:.1f} Mpx/s"
     )
-    print_line(f"{mapped.scene} → {mapped.path}  ({mapped.width} x {mapped.height} px, {speed})")
+    size = f"{mapped.width} x {mapped.height} px"
+    print_line(f"{one_line(f'{mapped.scene} → {mapped.path}')}  ({size}, {speed})")
     if mapped.height_model is not None:
         print_line(f"heights: {mapped.height_model}")
     columns = ["class", "pixels", "share"]

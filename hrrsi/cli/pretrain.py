@@ -25,6 +25,7 @@ from hrrsi.cli.training_options import (
     take_config,
 )
 from hrrsi.extras import requiring
+from hrrsi.hardware import LEAST_TO_TRAIN, require_memory
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
 from hrrsi.runs.options import LARGEST_SEED
 
@@ -178,6 +179,7 @@ def pretrain(
     """
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
+    require_memory(LEAST_TO_TRAIN, "pre-training")
     with naming_config(ctx, config):
         options = PretrainOptions(data=data, recipe=recipe, **settings)
         if dry_run:

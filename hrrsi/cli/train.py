@@ -31,6 +31,7 @@ from hrrsi.cli.training_options import (
     take_recipe_config,
 )
 from hrrsi.extras import requiring
+from hrrsi.hardware import LEAST_TO_TRAIN, require_memory
 from hrrsi.runs.options import LARGEST_SEED
 from hrrsi.training.options import Recipe, TrainOptions, recipe_named
 
@@ -225,6 +226,7 @@ def train(
 
     - `hrrsi train --config runs/ued/config.yaml --seed 1 --out runs_seed1`: again, but for a seed
     """
+    require_memory(LEAST_TO_TRAIN, "training")
     if not data:
         raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
     if resume and overwrite:

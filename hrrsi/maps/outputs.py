@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
+from hrrsi.scenes.polygons import require_vector_path
 from hrrsi.scenes.raster_opening import is_local
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
 _MEANWHILE = 40  # bytes that are added to a name until the file is whole
+# what can't stand in a terminal's line or a vector file's path: a map's name has _ instead
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")
 _MAP_SUFFIX = f"{_MAP_ENDING}.tif"
 
 
@@ -105,12 +109,14 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
 
 
 def _map_names(scenes: Sequence[str]) -> list[str]:
-    names = [PurePosixPath(s).stem for s in scenes]
+    names = [_UNSAFE.sub("_", PurePosixPath(s).stem) for s in scenes]
     parents = [PurePosixPath(_absolute(s)).parent.parts[1:] for s in scenes]
     for depth in range(1, 1 + max(len(p) for p in parents)):
         twice = {name for name, count in Counter(names).items() if count > 1}
         names = [
-            "_".join((*folders[-depth:], PurePosixPath(scene).stem)) if name in twice else name
+            _UNSAFE.sub("_", "_".join((*folders[-depth:], PurePosixPath(scene).stem)))
+            if name in twice
+            else name
             for scene, folders, name in zip(scenes, parents, names, strict=True)
         ]
     for name, count in Counter(names).items():
@@ -196,6 +202,7 @@ def check_outputs(
 
     Raises:
         OutputError: An output exists, or is a folder or an input.
+        InputError: A path that a vector file can't have.
     """
     input_paths = {path.resolve() for path in inputs}
     for output in (path for files in outputs for path in (*files.files, *files.sidecars)):
@@ -207,6 +214,8 @@ def check_outputs(
                 "is read, and would be replaced", where=output, fix="choose another output"
             )
     for files in outputs:
+        if files.vector is not None:
+            require_vector_path(files.vector)
         # what a run that was stopped has left is its own; a finished map says whose it is
         is_begun = files.classes.exists() or partial_map_folder(files.classes).exists()
         for output in (*files.files, *files.sidecars):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")  # pyogrio takes these for parts of an address
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
@@ -261,7 +263,22 @@ def _untangled(shape: Any) -> Any:
     return shapely.multipolygons(shapely.get_parts(areas))
 
 
+def require_vector_path(path: str | Path) -> None:
+    """Raise where pyogrio would open another file, or none: at ``!``, ``;`` and line breaks.
+
+    Raises:
+        InputError: Such a path.
+    """
+    if is_local(str(path)) and _UNSAFE.search(str(path)):
+        raise InputError(
+            "has a !, a ; or a control character in its path, which vector files can't have",
+            where=path,
+            fix="rename the file or its folder",
+        )
+
+
 def _layer(path: str | Path) -> str:
+    require_vector_path(path)
     if is_local(str(path)) and not Path(path).exists():
         raise MissingInputError("no such file", where=path, fix="check the path")
     if is_local(str(path)):

@@ -7,7 +7,12 @@ import os
 from pathlib import Path
 
 from hrrsi.extras import requiring
-from hrrsi.hardware import available_cores, chosen_device
+from hrrsi.hardware import (
+    LEAST_TO_PREDICT,
+    available_cores,
+    chosen_device,
+    require_memory,
+)
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
@@ -33,9 +38,11 @@ def open_engine(
 
     Raises:
         WeightsError: The weights can't be read.
-        DeviceError: The device is not to be had, or does not calculate in that precision.
+        DeviceError: The device is not to be had, or does not calculate in that precision; or
+            the container allows too little memory.
         DependencyError: The engine is not installed.
     """
+    require_memory(LEAST_TO_PREDICT, "a network")
     path = weights_path(weights)
     name = options.engine
     device = "cpu" if name in ("openvino", "onnxruntime") else _chosen_device(options.device)
