@@ -14,9 +14,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from samples.compiled_graphs import share_compiled_graphs
 from samples.repository import REPOSITORY
+from samples.shared_commands import share_commands
 from samples.undrawn_curves import leave_curves_undrawn
 
 SHARED = REPOSITORY.parent / "shared"
+
+share_commands()
 
 
 # Most tests of these train, or start programs: they are long, whatever each takes.

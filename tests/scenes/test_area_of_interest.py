@@ -146,7 +146,7 @@ def test_large_and_many_polygons(tmp_path: Path) -> None:
         np.column_stack([85 + radii * np.cos(angles), 65 + radii * np.sin(angles)])
     )
     random = np.random.default_rng(0)
-    small = [shapely.Point(x, y).buffer(0.8) for x, y in random.random((3000, 2)) * (WIDTH, HEIGHT)]
+    small = [shapely.Point(x, y).buffer(0.8) for x, y in random.random((600, 2)) * (WIDTH, HEIGHT)]
     shapes = [star, *small]
     aoi = polygon_file(tmp_path / "aoi.gpkg", shapes)
     with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi) as source:

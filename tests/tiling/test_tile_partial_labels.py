@@ -164,7 +164,7 @@ def test_schemes_that_say_nothing_clear_are_refused(
 @pytest.mark.long
 def test_outlines_train_and_score(raw: Path, tmp_path: Path) -> None:
     dataset = tiled(raw)
-    run, _ = quietly(quick(dataset, tmp_path / "runs", model="ued_bes"))
+    run, _ = quietly(quick(dataset, tmp_path / "runs", model="ued_bes", epochs=1))
     weights = ["--weights", str(run.weights)]
     patches = ["eval", str(dataset), *weights, "--split", "val", "--format", "json"]
     result = CliRunner().invoke(app, patches)
@@ -173,7 +173,17 @@ def test_outlines_train_and_score(raw: Path, tmp_path: Path) -> None:
     counted = np.sum(matrix["counts"]) + np.sum(list(matrix["partial"].values()))
     assert counted == SIZE**2
     scheme = str(raw.parent / "scheme.yaml")
-    scenes = ["eval", str(raw), "--scheme", scheme, *weights, "--scenes", "village"]
+    scenes = [
+        "eval",
+        str(raw),
+        "--scheme",
+        scheme,
+        *weights,
+        "--scenes",
+        "village",
+        "--window",
+        "64",
+    ]
     table = CliRunner().invoke(app, scenes)
     assert table.exit_code == 0, table.output
     assert "Partial labels: " in " ".join(table.stdout.split())
