@@ -208,6 +208,31 @@ def require_regular(path: Path, *, folders: bool = False) -> None:
         raise InputError(f"is {what}, not a file", where=path, fix="name a file")
 
 
+def named_layer(name: str | Path) -> tuple[str, str | None]:
+    """Return a vector file and the layer of it that a name such as QGIS shows it chooses.
+
+    Args:
+        name: A file, or ``areas.gpkg|layername=parcels``.
+
+    Returns:
+        The file, and the layer's name or None.
+
+    Raises:
+        InputError: What follows the first ``|`` is anything else.
+    """
+    file, bar, rest = str(name).partition("|")
+    if not bar or Path(str(name)).exists():
+        return str(name), None
+    key, _, layer = rest.partition("=")
+    if key.strip().lower() != "layername" or not layer or "|" in layer:
+        raise InputError(
+            f"what follows its name, {bar + rest!r}, is not understood",
+            where=file,
+            fix="choose a layer with '|layername=NAME' alone",
+        )
+    return file, layer
+
+
 def content_digest(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits.
 

@@ -52,7 +52,9 @@ _FLAGS: Flags = {
     ),
     "label_file": Flag(
         typer.Option(
-            "--label-file", help="One vector file with the polygons of all scenes, e.g. a .gpkg."
+            "--label-file",
+            help="One vector file with the polygons of all scenes: a .gpkg, or one layer of it "
+            "as 'areas.gpkg|layername=parcels'.",
         ),
         kind=Path | None,
     ),

@@ -44,6 +44,11 @@ class Truth:
         of_eroded = None if self._eroded is None else self._eroded.placement
         return self._labels.placement or of_eroded
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether no label lies on the scene."""
+        return self._labels.is_blank
+
     def read(self, window: Window) -> tuple[Indices, Indices | None]:
         """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
         indices, unknown = self._labels.read_with_unknown(window)

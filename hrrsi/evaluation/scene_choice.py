@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.evaluation.options import LabelKind
+from hrrsi.files import named_layer
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import VECTOR_SUFFIXES, Scheme, match_scene, scenes_matching
+from hrrsi.labels.scheme import Scheme, match_scene, scenes_matching
 from hrrsi.maps.rasters import is_product, read_class_raster
 from hrrsi.quantities import names_text
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
@@ -144,8 +145,10 @@ def paired_maps(
     files = _map_files(maps)
     _refuse_repeated(files)
     _refuse_repeated(labels)
-    if all(path.is_file() and path.suffix.lower() != ".zip" for path in labels):
-        if len(labels) == 1 and labels[0].suffix.lower() in VECTOR_SUFFIXES:
+    if all(
+        Path(named_layer(path)[0]).is_file() and path.suffix.lower() != ".zip" for path in labels
+    ):
+        if len(labels) == 1 and scheme.reads_polygons(str(labels[0])):
             return _with_one_label(files, labels[0], scheme, split, scenes)
         labelled = _label_files(labels, scheme)
         if len(files) == len(labelled) and not any(path.is_dir() for path in maps):

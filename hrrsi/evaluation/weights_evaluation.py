@@ -166,13 +166,22 @@ def scene_pixels(
     labels_read(files)
     pixels = 0
     placements: dict[str, str] = {}
+    blank = 0
     for file in files:
         with ExitStack() as stack:
             scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
             value_scale(scene, engine.meta, mapping.scale)
             pixels += scene.height * scene.width
+            blank += truth.is_blank
             if truth.placement is not None:
                 placements[file.name] = truth.placement
+    if blank == len(files):
+        raise InputError(
+            f"no polygon lies on {files[0].image}"
+            + (f", nor on the other {len(files) - 1} scenes" if len(files) > 1 else ""),
+            where=files[0].label,
+            fix="check the CRS of polygons and scenes, or choose other scenes",
+        )
     warn_of_placements(placements)
     return pixels
 

@@ -32,9 +32,11 @@ class Labels(ABC):
 
     Attributes:
         placement: In words, how the label lies on the scene, where that is to be said; else None.
+        is_blank: Whether no label lies on the scene: all of it is ignored, or outside polygons.
     """
 
     placement: str | None = None
+    is_blank: bool = False
 
     def __init__(self, scene: Scene, name: str, path: str, unknown: UnknownLabels) -> None:
         self.scene = scene
@@ -111,12 +113,11 @@ class PolygonLabels(Labels):
         self._polygons = scene_polygons(path, scene, scheme.attribute)
         outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
         self._outside = IGNORE_INDEX if outside is None else outside
-        if not len(self._polygons.geometries) and outside is None:
-            raise InputError(
-                f"no polygon lies on scene {name} ({scene.path})",
-                where=path,
-                fix="check its CRS, or leave the scene out of the split",
-            )
+        whole = Window(0, 0, *scene.shape)
+        if not self._polygons.near(whole).size:
+            self.is_blank = True
+            counts = "is ignored" if scheme.outside is None else f"counts as {scheme.outside}"
+            self.placement = f"has no polygon there: all of the scene {counts}"
         ignored = {i.name.casefold() for i in scheme.ignored}
         ignored |= {str(i.index) for i in scheme.ignored if i.index is not None}
         self._codes = np.full(len(self._polygons.values), UNKNOWN_LABEL, dtype=np.uint8)
@@ -126,6 +127,11 @@ class PolygonLabels(Labels):
                 self._codes[number] = index
             elif value is not None and str(value).strip().casefold() in ignored:
                 self._codes[number] = IGNORE_INDEX
+        if not self._polygons.is_ordered and self._polygons.overlap_of_others(self._codes):
+            self.placement = (
+                "has polygons of different classes that overlap, and FlatGeobuf with a spatial "
+                "index doesn't keep which one came last: write it as GeoPackage"
+            )
         if unknown == "error" and (self._codes == UNKNOWN_LABEL).any():
             raise self._unknown_error()
 

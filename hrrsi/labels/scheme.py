@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
-from hrrsi.files import read_yaml
+from hrrsi.files import named_layer, read_yaml
 
 VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
 
@@ -199,8 +199,12 @@ class Scheme(_Strict):
         Args:
             label: The label's file.
         """
-        is_vector = PurePosixPath(label).suffix.lower() in VECTOR_SUFFIXES
-        return self.read_as("polygons" if is_vector else None)
+        return self.read_as("polygons" if self.reads_polygons(label) else None)
+
+    @staticmethod
+    def reads_polygons(label: str) -> bool:
+        """Return whether a label is a vector file, by its suffix."""
+        return PurePosixPath(named_layer(label)[0]).suffix.lower() in VECTOR_SUFFIXES
 
     def index_of(self, value: object) -> int | None:
         """Return the index that a name, code or value of a label stands for, or None.

@@ -24,7 +24,7 @@ from hrrsi.files import replacing
 from hrrsi.maps.components import Integers, Labels, even_strips
 from hrrsi.quantities import area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
-from hrrsi.scenes.polygons import scene_polygons
+from hrrsi.scenes.polygons import chosen_layer, scene_polygons
 from hrrsi.scenes.scene import Scene
 
 _STRIP_PIXELS = 2**21  # times 2**30 units of area stays below 2**53, where floats are exact
@@ -280,7 +280,7 @@ def _layers(zones: npt.NDArray[Any], tree: Any) -> Integers:
 
 def _features(path: str | Path, attribute: str | None) -> tuple[list[int], list[str]]:
     """Return the numbers and the names of all features of a file."""
-    layer = next(str(name) for name, kind in pyogrio.list_layers(path) if kind is not None)
+    path, layer = chosen_layer(path)
     fields = [str(f) for f in pyogrio.read_info(path, layer=layer)["fields"]]
     if attribute is not None and attribute not in fields:
         raise InputError(

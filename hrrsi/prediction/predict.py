@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrrsi.errors import HrrsiError, InputError, MissingInputError, OptionError
-from hrrsi.files import prepare_folder
+from hrrsi.files import named_layer, prepare_folder
 from hrrsi.interruption import heeding_signals, stop_if_requested
 from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
@@ -205,7 +205,8 @@ def _scenes_and_files(
     Raises:
         HrrsiError: There are none, one is missing, or outputs collide or exist.
     """
-    polygons = [Path(path) for path in (options.aoi, outputs.zones) if path is not None]
+    named = [path for path in (options.aoi, outputs.zones) if path is not None]
+    polygons = [Path(named_layer(path)[0]) for path in named]
     for path in polygons:
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")

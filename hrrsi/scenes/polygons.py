@@ -22,7 +22,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError, MissingInputError
-from hrrsi.files import require_regular
+from hrrsi.files import named_layer, require_regular
 from hrrsi.scenes.georeference import is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import is_local, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
@@ -30,6 +30,7 @@ from hrrsi.scenes.windows import Window
 
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")  # pyogrio takes these for parts of an address
+_COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
@@ -44,12 +45,15 @@ class ScenePolygons:
             own grid: x is the column, y the row, (0, 0) the first pixel's outer corner.
         values: The attribute of each, empty where none was asked for.
         fids: (polygons,) the numbers of their features in the file.
+        is_ordered: Whether these numbers are in the order in which the features were written.
+            FlatGeobuf with a spatial index keeps them in the index's order alone.
     """
 
     path: str
     geometries: npt.NDArray[Any]
     values: list[object]
     fids: npt.NDArray[np.int64]
+    is_ordered: bool = True
 
     @cached_property
     def _tree(self) -> Any:
@@ -67,6 +71,18 @@ class ScenePolygons:
         """Return the numbers of the polygons that touch a window, in the file's order."""
         numbers: npt.NDArray[np.int64] = self._tree.query(_box(window), predicate="intersects")
         return np.sort(numbers)
+
+    def overlap_of_others(self, codes: npt.NDArray[np.uint8]) -> bool:
+        """Return whether two polygons of different codes share an area.
+
+        Args:
+            codes: (polygons,) the code of each.
+        """
+        shapes = shapely.make_valid(self.geometries)
+        first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+        differ = (first < second) & (codes[first] != codes[second])
+        pairs = shapes[first[differ]], shapes[second[differ]]
+        return bool(shapely.relate_pattern(*pairs, "T********").any())
 
     def burned(
         self, window: Window, codes: Sequence[int] | npt.NDArray[np.uint8], fill: int
@@ -144,7 +160,8 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     columns and rows where it has none.
 
     Args:
-        path: Any vector file that GDAL reads, with one layer of polygons.
+        path: Any vector file that GDAL reads, with one layer of shapes, or with
+            ``|layername=NAME`` after it. Collections count as the polygons in them.
         scene: The open scene; polygons in another CRS are reprojected to its.
         attribute: The attribute to read along.
 
@@ -152,7 +169,7 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         InputError: Not a readable vector file, not polygons, no such attribute, or file and scene
             can't be put on one another for want of a CRS.
     """
-    layer = _layer(path)
+    path, layer = chosen_layer(path)
     info = pyogrio.read_info(path, layer=layer)
     fields = [str(f) for f in info["fields"]]
     if not info["features"]:
@@ -195,6 +212,8 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     order = np.argsort(fids, kind="stable")
     geometries, fids = geometries[order], fids[order]
     columns = [column[order] for column in columns]
+    in_collections = np.flatnonzero(shapely.get_type_id(geometries) == _COLLECTION)
+    geometries[in_collections] = [_areas_or_all(shape) for shape in geometries[in_collections]]
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
     not_polygons = present & ~np.isin(shapely.get_type_id(geometries), _POLYGON_TYPES)
     if not_polygons.any():
@@ -210,14 +229,15 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
     )
     values = [_plain(v) for v in columns[0][present]] if attribute is not None else []
-    return ScenePolygons(str(path), geometries, values, fids[present])
+    is_ordered = info["driver"] != "FlatGeobuf" or not info["capabilities"]["fast_spatial_filter"]
+    return ScenePolygons(path, geometries, values, fids[present], is_ordered)
 
 
 def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
     """Return the polygons of a vector file as a scene's area of interest.
 
     Args:
-        path: Any vector file that GDAL reads, with one layer of polygons.
+        path: As for `scene_polygons`.
         scene: The open scene; polygons in another CRS are reprojected to its.
 
     Raises:
@@ -258,9 +278,7 @@ def _reprojected(
 
 def _untangled(shape: Any) -> Any:
     """Return a polygon whose rings cross themselves as those parts that are burned of it."""
-    parts = shapely.get_parts(shapely.make_valid(shape))
-    areas = parts[np.isin(shapely.get_type_id(parts), _POLYGON_TYPES)]
-    return shapely.multipolygons(shapely.get_parts(areas))
+    return shapely.multipolygons(_areas(shapely.make_valid(shape)))
 
 
 def require_vector_path(path: str | Path) -> None:
@@ -277,7 +295,31 @@ def require_vector_path(path: str | Path) -> None:
         )
 
 
-def _layer(path: str | Path) -> str:
+def _areas_or_all(collection: Any) -> Any:
+    """Return the polygons of a collection, or itself where it has none."""
+    areas = _areas(collection)
+    return shapely.multipolygons(areas) if len(areas) else collection
+
+
+def _areas(shape: Any) -> npt.NDArray[Any]:
+    """Return the single polygons in a shape, also in collections of collections."""
+    parts = shapely.get_parts(shape)
+    while np.isin(shapely.get_type_id(parts), (*_POLYGON_TYPES[1:], _COLLECTION)).any():
+        parts = shapely.get_parts(parts)
+    polygons: npt.NDArray[Any] = parts[shapely.get_type_id(parts) == _POLYGON_TYPES[0]]
+    return polygons
+
+
+def chosen_layer(source: str | Path) -> tuple[str, str]:
+    """Return a vector file and the name of the layer that is to be read.
+
+    Args:
+        source: A file with one layer of shapes, or with ``|layername=NAME`` after it.
+
+    Raises:
+        InputError: Not a readable vector file, no such layer, or several and none is chosen.
+    """
+    path, named = named_layer(source)
     require_vector_path(path)
     if is_local(str(path)) and not Path(path).exists():
         raise MissingInputError("no such file", where=path, fix="check the path")
@@ -290,15 +332,23 @@ def _layer(path: str | Path) -> str:
             "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
         ) from error
     spatial = [str(name) for name, geometry in layers if geometry is not None]
-    if len(spatial) != 1:
+    if named is not None and named not in spatial:
+        raise InputError(
+            f"has no layer of shapes named {named!r}",
+            where=path,
+            fix=f"choose from {', '.join(spatial) or 'none: it holds no shapes'}",
+        )
+    if named is None and len(spatial) != 1:
         raise InputError(
             f"holds {len(spatial)} layers of shapes ({', '.join(spatial)})"
             if spatial
             else "holds no shapes",
             where=path,
-            fix="give a file with one layer of polygons",
+            fix=f"choose one: '{path}|layername={spatial[0]}'"
+            if spatial
+            else "give a file with a layer of polygons",
         )
-    return spatial[0]
+    return path, named or spatial[0]
 
 
 def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None) -> CRS | None:

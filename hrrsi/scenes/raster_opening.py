@@ -229,7 +229,7 @@ def _file_on_disk(name: str) -> str:
     """Return the file in which a name of GDAL's lies: itself, or the archive around it."""
     archive = re.fullmatch(r"/vsi(?:zip|tar|gzip|7z|rar)/(.*)", name)
     if archive is None:
-        return name
+        return name if os.path.isfile(name) else name.partition("|")[0]  # a layer may be named
     braced = re.match(r"\{(.*?)\}", archive[1])
     file = braced[1] if braced else archive[1]
     while not os.path.isfile(file) and len(parent := os.path.dirname(file)) < len(file):

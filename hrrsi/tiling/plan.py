@@ -14,6 +14,7 @@ from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
 from hrrsi.labels.splits import Part, SceneSplit, scene_split
+from hrrsi.quantities import counted, names_text
 from hrrsi.scenes.bands import (
     NATURAL_ORDER,
     band_meanings,
@@ -175,6 +176,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
             stop_if_requested()
             first = scenes[0] if scenes else None
             scenes.append(_scene(by_name[name], part, scheme, options, first, meanings))
+    _require_polygons(scenes, scheme, options)
     scene_bands = _scene_bands(scenes, scheme, options, meanings)
     bands, dtype = scene_bands.bands, scenes[0].dtype
     patches: dict[Part, int] = {}
@@ -210,6 +212,20 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     )
 
 
+def _require_polygons(scenes: Sequence[_Scene], scheme: Scheme, options: TileOptions) -> None:
+    """Raise where polygons lie on no scene at all, or without an outside on none that trains."""
+    of_training = [scene for scene in scenes if scene.footprint.part == "train"]
+    for among, what in ((scenes, "scenes"), (of_training, "training scenes")):
+        needed = among is scenes or scheme.outside is None
+        if needed and among and all(scene.is_blank for scene in among):
+            raise InputError(
+                f"no polygon lies on any of the {counted(len(among), what.removesuffix('s'))}"
+                f" ({names_text([scene.name for scene in among], most=3)})",
+                where=options.label_file or f"the labels of scheme {scheme.name}",
+                fix="check the CRS of polygons and scenes, or choose other scenes",
+            )
+
+
 def scheme_statistics(
     scheme: Scheme, bands: Sequence[int], dtype: str, scale: float | None
 ) -> tuple[list[float], list[float]] | None:
@@ -233,6 +249,7 @@ class _Scene:
     alpha_band: int | None
     has_imagery_alpha: bool
     placement: str | None
+    is_blank: bool
     dtype: str
     scale: float | None
     resolution: float | None
@@ -283,6 +300,7 @@ def _scene(
             alpha_band=min(unread, default=None) if options.bands is None else None,
             has_imagery_alpha=scene.has_imagery_alpha,
             placement=labels.placement,
+            is_blank=labels.is_blank,
             dtype=dtype,
             scale=scale and scale.value,
             resolution=scene.resolution,

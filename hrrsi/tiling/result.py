@@ -214,11 +214,15 @@ def placement_notes(placements: Mapping[str, str]) -> list[str]:
     Args:
         placements: How they lie, by scene.
     """
-    if not placements:
-        return []
-    scene, words = next(iter(placements.items()))
-    rest = f" (so do, or nearly, {len(placements)} labels in all)" if len(placements) > 1 else ""
-    return [f"warning: the label of {scene} {words}{rest}"]
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for scene, words in placements.items():
+        kinds.setdefault(words.partition(":")[0].partition(" (")[0], []).append((scene, words))
+    lines = []
+    for alike in kinds.values():
+        scene, words = alike[0]
+        rest = f" (so do, or nearly, {len(alike)} labels in all)" if len(alike) > 1 else ""
+        lines.append(f"warning: the label of {scene} {words}{rest}")
+    return lines
 
 
 def gap_notes(gaps: Mapping[str, UndeclaredGap], *, are_missing: bool) -> list[str]:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
@@ -186,3 +188,83 @@ def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) 
     np.testing.assert_array_equal(found, TRUTH[0])
     assert said is None
     assert read(*saved(tmp_path))[1] is None
+
+
+def polygon_labels(folder: Path, suffix: str, scenes: str = "ab") -> tuple[Path, list[str]]:
+    """Write scenes 1 km apart, and overlapping polygons on the first ones; return flags too."""
+    for number, name in enumerate("abc"):
+        place = from_origin(500_000 + 1000 * number, 2_790_000, 0.3, 0.3)
+        crs = "EPSG:32640"
+        save_scene(folder / "raw/images" / f"{name}.tif", PIXELS, crs=crs, transform=place)
+    corners = np.random.default_rng(0).uniform(0, 12, (20, 2))
+    boxes = [
+        shapely.box(500_000 + 1000 * n + x, 2_789_982 + y, 500_005 + 1000 * n + x, 2_789_987 + y)
+        for n in range(len(scenes))
+        for x, y in corners
+    ]
+    path = folder / f"areas{suffix}"
+    pyogrio.raw.write(
+        path,
+        np.array(shapely.to_wkb(boxes), dtype=object),
+        [np.arange(len(boxes)) % 2],
+        ["class"],
+        geometry_type="Polygon",
+        crs="EPSG:32640",
+    )
+    scheme = folder / "s.yaml"
+    classes = "[{name: a, colour: [0, 0, 0]}, {name: b, colour: [9, 9, 9]}]"
+    scheme.write_text(f"{{name: s, label_format: polygons, classes: {classes}OUTSIDE}}")
+    more = ["--size", "32", "--workers", "1", "--overwrite", "--out", str(folder / "out")]
+    flags = ["tile", str(folder / "raw"), "--scheme", str(scheme), "--label-file", str(path)]
+    return scheme, [*flags, *more, "--val-scenes", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb"])
+def test_polygons_of_every_format_are_burned_in_their_order_or_told_of(
+    tmp_path: Path, suffix: str
+) -> None:
+    scheme, flags = polygon_labels(tmp_path, suffix, "abc")
+    scheme.write_text(scheme.read_text().replace("OUTSIDE", ""))
+    result = CliRunner().invoke(app, flags)
+    assert result.exit_code == 0, result.output
+    is_told = "FlatGeobuf with a spatial index doesn't keep which one came last" in result.stderr
+    assert is_told == (suffix == ".fgb")
+    corners = np.random.default_rng(0).uniform(0, 12, (20, 2))
+    y, x = 18 - 0.3 * (np.mgrid[:SIDE, :SIDE][0] + 0.5), 0.3 * (np.mgrid[:SIDE, :SIDE][1] + 0.5)
+    truth = np.full((SIDE, SIDE), 255)
+    for number, (left, low) in enumerate(corners):
+        truth[(x > left) & (x < left + 5) & (y > low) & (y < low + 5)] = number % 2
+    found = np.full((SIDE, SIDE), 255)
+    for path in (tmp_path / "out/train/label").glob("a_*.png"):
+        row, column = (int(part) for part in path.stem.split("_")[1:])
+        with rasterio.open(path) as dataset:
+            found[row : row + 32, column : column + 32] = dataset.read(1)
+    assert (found != truth).mean() < 0.01 or suffix == ".fgb"
+    np.testing.assert_array_equal(found == 255, truth == 255)
+
+
+@pytest.mark.parametrize("outside", [None, "b"])
+def test_scenes_without_polygons_are_no_end(tmp_path: Path, outside: str | None) -> None:
+    scheme, flags = polygon_labels(tmp_path, ".gpkg")
+    text = scheme.read_text()
+    scheme.write_text(text.replace("OUTSIDE", f", outside: {outside}" if outside else ""))
+    result = CliRunner().invoke(app, flags)
+    assert result.exit_code == 0, result.output
+    counts = f"counts as {outside}" if outside else "is ignored"
+    assert f"the label of c has no polygon there: all of the scene {counts}" in result.stderr
+    patches = list((tmp_path / "out/train/label").glob("c_*.png"))
+    assert len(patches) == (9 if outside else 0)
+    for path in patches:
+        with rasterio.open(path) as dataset:
+            assert (dataset.read(1) == 1).all()
+
+
+@pytest.mark.parametrize("outside", [None, "b"])
+def test_polygons_on_no_scene_are_refused(tmp_path: Path, outside: str | None) -> None:
+    scheme, flags = polygon_labels(tmp_path, ".gpkg", "")
+    text = scheme.read_text()
+    scheme.write_text(text.replace("OUTSIDE", f", outside: {outside}" if outside else ""))
+    result = CliRunner().invoke(app, flags)
+    assert result.exit_code == 1
+    assert "areas.gpkg: no polygon lies on any of the 3 scenes" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -290,7 +290,7 @@ def test_an_area_of_interest_limits_labels_and_patches(tmp_path: Path) -> None:
         (["roof", "wather", "RF"], "EPSG:32632", (), ["'wather'", "nearest class is water"]),
         (["roof"] * 3, "EPSG:32632", ("--attribute", "kind"), ["no attribute 'kind'", "class"]),
         (["roof"] * 3, None, (), ["has no CRS"]),
-        (["roof"] * 3, "EPSG:32633", (), ["no polygon lies on scene a"]),
+        (["roof"] * 3, "EPSG:32633", (), ["no polygon lies on any of the 2 scenes (a, b)"]),
     ],
 )
 def test_polygons_that_do_not_fit(

@@ -194,3 +194,31 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         opened_windows(path, aoi=tmp_path / "b.gpkg"),
     ):
         pass
+
+
+def test_a_layer_is_chosen_by_name(tmp_path: Path) -> None:
+    path = scene_file(tmp_path / "a.tif")
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES[:1])
+    more = polygon_file(tmp_path / "more.gpkg", SHAPES[1:])
+    meta, _, shapes, _ = pyogrio.raw.read(more)
+    crs, kind = meta["crs"], "Unknown"
+    pyogrio.raw.write(aoi, shapes, [], [], geometry_type=kind, crs=crs, layer="parcels")
+    with opened_windows(path, aoi=f"{aoi}|layername=parcels") as source:
+        assert_is(source.area, expected(SHAPES[1:]))
+    for name, line in (
+        ("", r"holds 2 layers of shapes \(aoi, parcels\); choose one: '.*aoi.gpkg\|layername=aoi'"),
+        ("|layername=roads", "no layer of shapes named 'roads'; choose from aoi, parcels"),
+        ("|subset=x > 3", r"'\|subset=x > 3', is not understood; choose a layer with"),
+    ):
+        with pytest.raises(InputError, match=line), opened_windows(path, aoi=f"{aoi}{name}"):
+            pass
+
+
+def test_collections_count_as_the_polygons_in_them(tmp_path: Path) -> None:
+    line = shapely.LineString([(0, 0), (90, 90)])
+    inner = shapely.GeometryCollection([line, *SHAPES[1:]])
+    aoi = polygon_file(
+        tmp_path / "aoi.gpkg", [shapely.GeometryCollection([line, inner, SHAPES[0]])]
+    )
+    with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi) as source:
+        assert_is(source.area, expected(SHAPES))
