@@ -65,6 +65,13 @@ _FLAGS: Flags = {
             "Default: the scheme's.",
         )
     ),
+    "background": Flag(
+        typer.Option(
+            "--background",
+            help="Class of what lies outside of all polygons: one of the scheme, or a new name. "
+            "Default: the scheme's `outside`, else it is ignored.",
+        )
+    ),
     "eroded": Flag(
         typer.Option(
             "--eroded",

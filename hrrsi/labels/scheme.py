@@ -193,6 +193,40 @@ class Scheme(_Strict):
         changed = {"label_format": label_format, "attribute": attribute}
         return self.model_copy(update={k: v for k, v in changed.items() if v is not None})
 
+    def with_outside(self, name: str) -> Scheme:
+        """Return the scheme with a class for what lies outside of all polygons.
+
+        Args:
+            name: The name or code of a class or partial label; any other is a class of its own, the
+                last, in the lightest grey that is free.
+
+        Raises:
+            OptionError: There is no room for it, or partial labels would not know it.
+        """
+        known = self.index_of(name)
+        if known is not None:
+            return self.model_copy(update={"outside": self.all_labels[known].name})
+        if self.partial or len(self.classes) >= _MOST_LABELS:
+            raise OptionError(
+                f"the scheme {self.name} has no class {name!r}, and none can be added "
+                + ("beside its partial labels" if self.partial else "to so many"),
+                parameter="background",
+                fix="choose one of its classes or partial labels, or add it to the scheme",
+            )
+        used = {label.colour for label in self.all_labels} | {i.colour for i in self.ignored}
+        grey = next(g for g in range(220, -1, -1) if (g, g, g) not in used)
+        try:
+            added = SchemeClass(name=name, colour=(grey, grey, grey))
+            changed = {"classes": (*self.classes, added), "outside": name}
+            return Scheme.model_validate(dict(self) | changed)
+        except ValidationError as error:
+            raise OptionError(
+                f"{name!r} can't be a class of the scheme {self.name} "
+                f"({error.errors(include_url=False)[0]['msg']})",
+                parameter="background",
+                fix="choose another name",
+            ) from error
+
     def reading(self, label: str) -> Scheme:
         """Return the scheme that a label is read with: a vector file holds polygons, whatever else.
 

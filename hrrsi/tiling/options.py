@@ -29,6 +29,8 @@ class TileOptions:
             `label_file`.
         label_file: One vector file with the polygons of all scenes, instead of a label a scene.
         attribute: The polygons' attribute that holds the class; None: the scheme's.
+        background: The class of what lies outside of all polygons: one of the scheme, or another
+            name, which becomes its last class; None: the scheme's `outside`, else it is ignored.
         eroded: Whether val and test take labels with eroded class borders; train never does.
         merges: Classes to join, e.g. ``"tree+low vegetation=vegetation"``.
         aoi: Vector file of polygons; pixels outside are ignored, patches wholly outside left out.
@@ -57,6 +59,7 @@ class TileOptions:
     label_format: LabelFormat | None = None
     label_file: str | Path | None = None
     attribute: str | None = None
+    background: str | None = None
     eroded: bool = False
     merges: Sequence[str] = ()
     aoi: str | Path | None = None
@@ -77,6 +80,8 @@ class TileOptions:
             raise OptionError(
                 f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
             )
+        if self.background is not None and not self.background.strip():
+            raise OptionError("is empty", parameter="background", fix="give a class' name")
         if self.size < SMALLEST_PATCH:
             raise OptionError(
                 f"patches of {self.size} px are too small",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from hrrsi.errors import InputError, MissingInputError
+from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
@@ -137,10 +137,19 @@ def tiling_sources(
 
     Raises:
         InputError: As `load_scheme`, `labelled_scenes` and `scene_split`.
+        OptionError: `options.background` is none for this scheme.
     """
     folders = [raw] if isinstance(raw, str | Path) else raw
     scheme = scheme if isinstance(scheme, Scheme) else load_scheme(scheme)
     scheme = scheme.read_as(options.effective_label_format, options.attribute)
+    if options.background is not None:
+        if scheme.label_format != "polygons":
+            raise OptionError(
+                f"is for polygons, and the labels hold {scheme.label_format}",
+                parameter="background",
+                fix="leave it out, or give `label_file` or `label_format=polygons`",
+            )
+        scheme = scheme.with_outside(options.background.strip())
     files = labelled_scenes(
         [Path(folder) for folder in folders],
         scheme,

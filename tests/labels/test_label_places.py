@@ -268,3 +268,38 @@ def test_polygons_on_no_scene_are_refused(tmp_path: Path, outside: str | None) -
     assert result.exit_code == 1
     assert "areas.gpkg: no polygon lies on any of the 3 scenes" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb"])
+@pytest.mark.parametrize("name", ["b", "ground"])
+def test_what_lies_outside_of_polygons_is_a_class_of_choice(
+    tmp_path: Path, suffix: str, name: str
+) -> None:
+    scheme, flags = polygon_labels(tmp_path, suffix, "abc")
+    scheme.write_text(scheme.read_text().replace("OUTSIDE", ""))
+    found = []
+    for more in ([], ["--background", name]):
+        result = CliRunner().invoke(app, [*flags, "--unknown", "ignore", *more])
+        assert result.exit_code == 0, result.output
+        with rasterio.open(tmp_path / "out/train/label/a_00032_00032.png") as dataset:
+            found.append(dataset.read(1))
+    ignored, classed = found
+    assert (ignored == 255).any()
+    assert (ignored != 255).any()
+    expected = np.where(ignored == 255, 1 if name == "b" else 2, ignored)
+    np.testing.assert_array_equal(classed, expected)
+    text = (tmp_path / "out/dataset.yaml").read_text()
+    assert ("ground" in text) == (name == "ground")
+
+
+def test_a_background_needs_polygons_and_a_name(tmp_path: Path) -> None:
+    scheme, flags = polygon_labels(tmp_path, ".gpkg")
+    scheme.write_text(scheme.read_text().replace("OUTSIDE", ""))
+    for more, line in (
+        (["--background", "ground", "--label-format", "indices"], "--background: is for polygons"),
+        (["--background", " "], "--background: is empty"),
+    ):
+        result = CliRunner().invoke(app, [*flags, *more])
+        assert result.exit_code == 1, result.output
+        assert line in result.stderr
+        assert result.stderr.count("\n") == 1
