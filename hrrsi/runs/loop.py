@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from traceback import clear_frames
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -307,6 +308,7 @@ def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Proc
 
     That is the first one, but for an error that another process has alone.
     """
+    _let_go_of_loaders(error)
     if isinstance(error, RunStoppedError | KeyboardInterrupt):
         if not processes.is_first:
             raise SystemExit(0) from None
@@ -331,6 +333,22 @@ def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Proc
     if reason is None:
         raise error
     raise reason from error
+
+
+def _let_go_of_loaders(error: BaseException) -> None:
+    """Drop what the frames of an error hold, and of those that led to it.
+
+    Where loading failed, loaders are among it. Their processes end with them, and the program waits
+    for these processes when it ends, so it would wait forever.
+    """
+    errors: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while errors:
+        each = errors.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            clear_frames(each.__traceback__)
+            errors += [each.__cause__, each.__context__]
 
 
 def _another_has_said_why(processes: Processes) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a_compiler_that_fails_is_one_line(
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f: compile_(f, backend=broken))
     with pytest.raises(HrrsiError, match="`compile`: the network could not be compiled"):
-        quietly(quick(dataset, tmp_path, compile=True))
+        quietly(quick(dataset, tmp_path, model="ued-resnet18", compile=True))
 
 
 def test_compiled_weights_have_the_same_names(
@@ -119,7 +120,8 @@ def test_compiled_weights_have_the_same_names(
 ) -> None:
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f: compile_(f, backend="eager"))
-    options = quick(dataset, tmp_path, epochs=1, overfit=2, compile=True)
+    # a network of few layers: to look into each takes a while
+    options = quick(dataset, tmp_path, model="ued-resnet18", epochs=1, overfit=2, compile=True)
     network = first_network(options, TiledDataset(dataset), resume=True, report=print)
     expected = {f"network.{key}" for key in network.state_dict()}
     found = set(weights_of(quietly(options)[0].folder / LAST_CHECKPOINT))
@@ -236,8 +238,10 @@ def test_a_truncated_patch_is_named(
     patch.write_bytes(patch.read_bytes()[:700])
     arguments = f"train {data} --out {tmp_path} --model ued --encoder-weights none --epochs 1 -q"
     arguments += f" --batch 3 --device cpu --workers {workers}"
+    before = set(active_children())
     result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 1
+    assert not set(active_children()) - before, "the program would wait for it forever"
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {patch}: cannot be read")
     assert line.endswith("; copy the dataset again, or tile it again: `hrrsi tile --overwrite`")
