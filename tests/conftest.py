@@ -25,13 +25,20 @@ share_commands()
 # Most tests of these train, or start programs: they are long, whatever each takes.
 LONG = (
     "tests/networks/test_baselines.py",
+    "tests/networks/test_packaged_weights.py",
     "tests/pretraining",
+    "tests/profiling",
     "tests/runs",
+    "tests/scenes/test_any_raster.py",
     "tests/test_light_install.py",
+    "tests/test_packaging.py",
     "tests/test_readme.py",
+    "tests/training/test_distillation.py",
     "tests/training/test_encoder_weights.py",
+    "tests/training/test_initial_weights.py",
     "tests/training/test_recipes.py",
     "tests/training/test_train.py",
+    "tests/training/test_train_several.py",
     "tests/training/test_train_validation.py",
 )
 

@@ -285,6 +285,7 @@ def test_each_subcommand_is_a_command() -> None:
     assert {"hrrsi.cli.tile.tile", "hrrsi.cli.predict.predict"} <= {name for name, _ in commands()}
 
 
+@pytest.mark.long
 def test_no_test_module_imports_another() -> None:
     trees = {
         path.stem: ast.parse(path.read_text(encoding="utf-8"))

@@ -92,6 +92,7 @@ def test_every_copied_file_exists_and_is_sent_to_the_engine() -> None:
         assert f"!{source.removeprefix('./')}" in rules
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["cpu", "train", "cuda"])
 def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
     user = last("USER", target)

@@ -122,6 +122,7 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
     assert facts(tmp_path / "map.tif")["class_pixels"] == [315000, 315000]
 
 
+@pytest.mark.long
 def test_weights(tmp_path: Path) -> None:
     path = save_made_weights(tmp_path / "made.safetensors", resolution=0.09)
     found = lines(path)

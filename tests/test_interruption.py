@@ -229,6 +229,7 @@ def test_a_map_that_is_not_what_was_written_gets_no_name(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_resume_and_info_notice_a_damaged_map(made_weights: Path, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     line = ["predict", str(scene), "--weights", str(made_weights), "-o", str(tmp_path), *SMALL]

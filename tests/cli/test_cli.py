@@ -167,6 +167,7 @@ def test_debug_prints_a_traceback(arguments: list[str], tmp_path: Path) -> None:
     assert "missing.tif: no such file" in done.stderr
 
 
+@pytest.mark.long
 def test_a_file_called_debug_after_two_dashes_is_a_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [EXECUTABLE, "info", "--", "--debug"], capture_output=True, text=True, cwd=tmp_path

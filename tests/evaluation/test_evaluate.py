@@ -21,6 +21,7 @@ def scene_options(raw: dict, **options: object) -> hrrsi.EvaluationOptions:
     return hrrsi.EvaluationOptions(scheme=raw["options"][1], block=32, **options)
 
 
+@pytest.mark.long
 def test_patches_are_scored_as_on_the_command_line(dataset, weights):
     options = hrrsi.EvaluationOptions(split="val", protocol="published")
     result = hrrsi.evaluate(dataset, weights=weights, options=options, engine=CPU)
@@ -41,6 +42,7 @@ def test_whole_scenes_are_scored_as_on_the_command_line(labelled_scenes, weights
     assert result.augmented.augmentation == "flip"
 
 
+@pytest.mark.long
 def test_two_weights_are_compared_as_on_the_command_line(labelled_scenes, weights, tmp_path):
     folder, options = labelled_scenes["folder"], scene_options(labelled_scenes)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)

@@ -56,6 +56,7 @@ def test_split_is_test_where_there_is_one_else_val(dataset, weights, tmp_path):
     assert scored(without_test, "--weights", weights)["scores"] == report["scores"]
 
 
+@pytest.mark.long
 def test_batches_do_not_change_the_matrix(dataset, weights):
     one, all_at_once = (
         scored(dataset, "--weights", weights, "--batch", n)["confusion_matrix"] for n in (1, 5)
@@ -63,6 +64,7 @@ def test_batches_do_not_change_the_matrix(dataset, weights):
     assert one == all_at_once
 
 
+@pytest.mark.long
 def test_published_protocol_drops_clutter_from_the_means_alone(dataset, weights):
     reports = {
         p: scored(dataset, "--weights", weights, "--protocol", p)
@@ -125,6 +127,7 @@ def test_dataset_says_its_split_and_whether_its_labels_were_eroded(dataset, weig
     assert "; eroded labels (as given); " in protocol["sentence"]
 
 
+@pytest.mark.long
 def test_files_hold_what_is_printed_and_are_not_replaced_unasked(dataset, weights, tmp_path):
     json_file, picture = tmp_path / "out" / "scores.json", tmp_path / "out" / "matrix.png"
     arguments = [

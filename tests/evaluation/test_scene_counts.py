@@ -26,6 +26,7 @@ def counted(prediction, truth, confidence, rows):
     return counts
 
 
+@pytest.mark.long
 def test_a_wide_scene_counts_as_it_does_when_turned():
     truth, prediction = classes_of(0, (90, 4500)), classes_of(1, (90, 4500))
     prediction[:, 1900:2200] = truth[:, 1900:2200]  # where the parts of strips meet

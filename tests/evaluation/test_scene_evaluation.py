@@ -94,6 +94,7 @@ def test_splits_of_the_scheme_choose_scenes(scenes, weights, split, name, chosen
     assert (report["protocol"]["split"], report["protocol"]["scenes"]) == (name, chosen)
 
 
+@pytest.mark.long
 def test_missing_labels_and_scenes_are_told(scenes, weights):
     (scenes["folder"] / "b_label.png").unlink()
     (scenes["folder"] / "d.tif").unlink()
@@ -176,6 +177,7 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
     assert lines[2].startswith("warning: 3 of 3 scenes: values unlike those")
 
 
+@pytest.mark.long
 def test_scenes_are_read_at_the_nearest_resolution_as_by_predict(scenes, tmp_path):
     ranged = write_weights(tmp_path / "r.safetensors", CLASSES, resolutions=(1.0, 2.0))
     line = [scenes["folder"], *scenes["options"], "--weights", ranged]
@@ -204,6 +206,7 @@ def test_label_of_another_size_than_its_scene_fails_before_any_prediction(scenes
     assert "the label has 40 rows and 99 columns" in line
 
 
+@pytest.mark.long
 def test_unknown_colours_fail_or_are_counted(scenes, weights):
     path = scenes["folder"] / "d_label.png"
     label = np.array(Image.open(path))

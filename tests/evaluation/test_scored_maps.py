@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 
 
+@pytest.mark.long
 def test_maps_that_are_there_score_as_the_weights_that_made_them(
     labelled_scenes, weights, tmp_path
 ):

@@ -291,6 +291,7 @@ def test_is_a_cloud_optimised_geotiff(tmp_path: Path, name: str) -> None:
             np.testing.assert_array_equal(written.read(1), labels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("height", "width"), [(1031, 777), (3, 1300), (1300, 1)])
 def test_overviews_hold_the_most_frequent_class_of_four_pixels(
     tmp_path: Path, height: int, width: int

@@ -143,6 +143,7 @@ def test_probabilities_have_a_band_for_each_class(
             np.testing.assert_allclose(half, mean_of_four(shares), atol=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_are_cloud_optimised_geotiffs(tmp_path: Path, kind: ScoreType) -> None:
     with mapped(tmp_path, kind) as (scene, partial, _):

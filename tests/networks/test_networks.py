@@ -118,6 +118,7 @@ def _subclasses(parent: type) -> list[type[PublishedContract]]:
     return [c for child in parent.__subclasses__() for c in (child, *_subclasses(child))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", published_models())
 def test_published_checkpoint_loads_and_gives_the_published_maps(
     model: str, tmp_path: Path
@@ -143,6 +144,7 @@ def test_published_checkpoint_loads_and_gives_the_published_maps(
     assert compared == {"argmax", *network_maps(network, 32, 32)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", published_models())
 def test_every_published_number_agrees(model: str, legacy: Path, tmp_path: Path) -> None:
     sys.path.insert(0, str(legacy))
@@ -168,6 +170,7 @@ def test_every_published_number_agrees(model: str, legacy: Path, tmp_path: Path)
             assert largest_difference(actual, reference[key]) <= TOLERANCE, key
 
 
+@pytest.mark.long
 def test_encoder_equals_timms() -> None:
     import timm
 

@@ -88,6 +88,7 @@ def bad_weights(tmp_path: Path, made_weights: Path, request: pytest.FixtureReque
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("bad_weights", "words"),
     [
@@ -199,6 +200,7 @@ def test_a_score_that_is_not_defined_is_none(made_weights: Path, tmp_path: Path)
     assert "mIoU 50.00%, mF1 - (patches)" in text
 
 
+@pytest.mark.long
 def test_finished_weights_do_not_need_what_their_encoder_started_from(tmp_path: Path) -> None:
     network = build_network("ued-resnet18", 2)
     path = tmp_path / "tagged.safetensors"

@@ -63,6 +63,7 @@ def load_colours() -> list[tuple[int, int, int]]:
     return [(60, 16, 152), (132, 41, 246), (110, 193, 228), (254, 221, 58), (226, 169, 41)]
 
 
+@pytest.mark.long
 def test_an_area_of_interest_bounds_the_map(run: Run, tmp_path: Path) -> None:
     scene = save_scene(
         tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 1, 1)
@@ -204,6 +205,7 @@ def test_the_map_is_a_valid_cloud_optimised_geotiff(run: Run, tmp_path: Path) ->
     assert tags["HRRSI_MIN_AREA"] == "9"
 
 
+@pytest.mark.long
 def test_resampled_maps_keep_holes_to_the_pixel(run: Run, tmp_path: Path) -> None:
     weights = save_made_weights(tmp_path / "coarse.safetensors", resolution=0.6)
     values = np.maximum(np.moveaxis(scene_pixels(), -1, 0), 1)

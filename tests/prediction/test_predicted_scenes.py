@@ -22,6 +22,7 @@ from hrrsi.errors import HrrsiError
 Run = Callable[..., Any]
 
 
+@pytest.mark.long
 def test_a_scene_without_crs_makes_no_noise(run: Run, tmp_path: Path) -> None:
     Image.fromarray(scene_pixels()[:90, :110]).save(tmp_path / "photo.jpg")
     result = run(tmp_path / "photo.jpg")
@@ -43,6 +44,7 @@ def test_a_map_never_replaces_a_scene(run: Run, tmp_path: Path) -> None:
     assert scene.read_bytes() == before
 
 
+@pytest.mark.long
 def test_maps_patterns_and_folders_but_not_its_own_maps(run: Run, tmp_path: Path) -> None:
     for name in ("a.tif", "b.TIF"):
         save_scene(tmp_path / "scenes" / name)
@@ -58,6 +60,7 @@ def test_maps_patterns_and_folders_but_not_its_own_maps(run: Run, tmp_path: Path
     assert "holds no rasters" in one_error_line(run(tmp_path / "empty"))
 
 
+@pytest.mark.long
 def test_equal_names_do_not_collide(run: Run, tmp_path: Path) -> None:
     for folder in ("may", "june", "2024/july", "2025/july"):
         save_scene(tmp_path / folder / "scene.tif")
@@ -177,6 +180,7 @@ def test_weights_for_one_band_map_one_band(run: Run, tmp_path: Path) -> None:
     assert rasterio.open("grey_classes.tif").shape == (100, 120)
 
 
+@pytest.mark.long
 def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None:
     weights = save_made_weights(tmp_path / "vaihingen.safetensors", resolution=0.09)
     scenes = [
@@ -243,6 +247,7 @@ def test_a_scale_is_a_positive_number(tmp_path: Path, made_weights: Path, scale:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_pattern_leaves_out_maps_of_the_run_before(run: Run, tmp_path: Path) -> None:
     save_scene(tmp_path / "here" / "flight.tif")
     for _ in range(2):
@@ -304,6 +309,7 @@ def test_a_georeference_that_makes_no_sense_is_none(run: Run, tmp_path: Path) ->
     assert result.stdout.count("all with data") == 3
 
 
+@pytest.mark.long
 def test_pictures_are_not_taken_for_scenes(run: Run, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "here" / "scene.tif")
     assert run(scene, "--preview", "png", "--confidence", "uint8").exit_code == 0

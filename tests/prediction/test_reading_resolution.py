@@ -67,6 +67,7 @@ def test_what_is_no_resolution(value: Any) -> None:
         hrrsi.MapOptions(resample=value)
 
 
+@pytest.mark.long
 def test_a_fine_scene_is_read_at_the_nearest_resolution(
     ranged_weights: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_fine_scene_is_read_at_the_nearest_resolution(
     assert [tag for _, tag in maps.values()] == ["0.25", "0.25", None]
 
 
+@pytest.mark.long
 def test_a_folder_is_said_once_with_a_count(ranged_weights: Path, tmp_path: Path) -> None:
     for number, resolution in enumerate((0.1, 0.3, 0.1, 0.2)):
         scene_of(tmp_path, resolution, f"{number}.tif")
@@ -166,6 +168,7 @@ def test_an_array_is_resampled_like_a_scene(tmp_path: Path, step: float) -> None
         )
 
 
+@pytest.mark.long
 def test_a_segmenter_reads_arrays_of_known_resolution(ranged_weights: Path, tmp_path: Path) -> None:
     scene = scene_of(tmp_path, 0.1)
     options = hrrsi.MapOptions(window=64, overlap=16)

@@ -123,6 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert "was made otherwise" in one_error_line(CliRunner().invoke(app, line))
 
 
+@pytest.mark.long
 def test_resume_never_takes_one_scene_for_another(run: Run, tmp_path: Path) -> None:
     one = save_scene(tmp_path / "one" / "scene.tif")
     other = save_scene(tmp_path / "other" / "scene.tif")
@@ -146,6 +147,7 @@ def test_resume_never_replaces_what_is_not_its_own(run: Run, tmp_path: Path) -> 
         Path(name).unlink()
 
 
+@pytest.mark.long
 def test_resume_makes_what_is_missing_from_a_finished_map(run: Run, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     assert run(scene, "--vector", "gpkg", "--preview", "png").exit_code == 0
@@ -160,6 +162,7 @@ def test_resume_makes_what_is_missing_from_a_finished_map(run: Run, tmp_path: Pa
     assert Path("scene_classes.tif").stat().st_mtime_ns == made
 
 
+@pytest.mark.long
 def test_resume_makes_polygons_of_an_earlier_map_again(run: Run, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     assert run(scene, "--vector", "gpkg").exit_code == 0

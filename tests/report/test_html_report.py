@@ -201,6 +201,7 @@ def test_two_maps_are_compared_over_the_same_blocks(one_map, other_map) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_comparison_says_what_follows_from_it(one_map, other_map, monkeypatch) -> None:
     said = verdict(Comparison(one_map.result, other_map.result))
     assert "B is better" in said
@@ -252,6 +253,7 @@ def test_maps_of_other_scenes_are_refused(tmp_path: Path, one_map) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
+@pytest.mark.long
 def test_it_is_the_same_each_time(scenes: list, one_map) -> None:
     again = evaluated_map(
         "weights A", scenes, 1, augmented=True, card=one_map.card, training=one_map.training

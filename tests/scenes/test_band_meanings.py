@@ -72,6 +72,7 @@ def test_descriptions_say_what_bands_show(
         assert band_meanings(dataset) == meanings
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("order", "interpretation", "descriptions"),
     [
@@ -117,6 +118,7 @@ def test_bands_that_are_others_than_in_training_are_told(
     )
 
 
+@pytest.mark.long
 def test_near_infrared_that_gdal_calls_alpha_masks_nothing(
     tmp_path: Path, made_weights: Path
 ) -> None:
@@ -157,6 +159,7 @@ def test_alpha_counts_beside_another_declaration(tmp_path: Path, declared: str) 
         np.testing.assert_array_equal(scene.read_valid(WHOLE, scene.read(WHOLE)), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nodata", [None, 3])
 def test_palette_pictures_are_mapped_as_their_colours(
     tmp_path: Path, made_weights: Path, nodata: int | None

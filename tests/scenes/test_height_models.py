@@ -251,6 +251,7 @@ def test_eval_of_scenes_and_of_patches_with_heights(
     assert sum("of the scene's pixels have no height" in line for line in lines) == 3
 
 
+@pytest.mark.long
 def test_resume_knows_the_height_model(tmp_path: Path, height_weights: Path) -> None:
     scene = write_raster(tmp_path / "scene.tif", PIXELS[:, :64, :64], **utm())
     dsm = write_raster(tmp_path / "dsm.tif", hills((64, 64)), **utm())
@@ -273,6 +274,7 @@ def test_resume_knows_the_height_model(tmp_path: Path, height_weights: Path) -> 
     assert "was made otherwise" in refusal(*command, "--resume")
 
 
+@pytest.mark.long
 def test_patches_without_heights_are_no_data_for_such_weights(
     towns: Path, tmp_path: Path, height_weights: Path, made_weights: Path
 ) -> None:

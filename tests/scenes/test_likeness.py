@@ -130,6 +130,7 @@ def test_info_says_it_in_short(likeness: Likeness, knowing_weights: Path) -> Non
     assert content["likeness"] == {"squares": squares, "threshold": threshold}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
@@ -211,6 +212,7 @@ def test_reading_goes_from_top_to_bottom(examples: Path) -> None:
     assert rows == sorted(rows)
 
 
+@pytest.mark.long
 def test_predict_warns_once_and_counts(
     knowing_weights: Path, likeness: Likeness, tmp_path: Path, examples: Path
 ) -> None:

@@ -131,6 +131,7 @@ def labels(tmp_path: Path, name: str) -> np.ndarray:
         return dataset.read(1)
 
 
+@pytest.mark.long
 def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
     tmp_path: Path, made_weights: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
     np.testing.assert_array_equal(labels(tmp_path, "0") == 255, (small == 0).all(axis=0))
 
 
+@pytest.mark.long
 def test_scenes_of_a_call_have_one_estimate_of_full_brightness(
     tmp_path: Path, made_weights: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_no_false_alarm_on_real_scenes(imagery: Path) -> None:
             assert unlike_training(scene_sample(scene), 255, meta["mean"], meta["std"]) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "words"),
     [

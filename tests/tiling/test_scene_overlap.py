@@ -71,6 +71,7 @@ def test_flat_areas_are_no_overlap(tmp_path: Path) -> None:
     assert warnings_of(tmp_path) == []
 
 
+@pytest.mark.long
 def test_real_scenes_that_do_not_overlap(examples: Path, tmp_path: Path) -> None:
     arguments = ["tile", str(examples / "dubai"), "--scheme", "dubai", "--workers", "1"]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "d")])

@@ -185,6 +185,7 @@ def test_scenes_smaller_than_a_patch_are_padded(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset.description.std, stored.std(axis=1), atol=1e-7)
 
 
+@pytest.mark.long
 def test_archives_give_what_folders_give(tmp_path: Path) -> None:
     raw, zips = tmp_path / "raw", tmp_path / "zips"
     vaihingen_folder(raw, [1, 3, 11])

@@ -220,6 +220,7 @@ def test_coarser_windows_are_means_of_image_and_heights(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, valid], expected[:, valid], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_vaihingen_keeps_its_statistics_beside_measured_heights(tmp_path: Path) -> None:
     raw = tmp_path / "Vaihingen"
     vaihingen_folder(raw, [1, 11], (96, 64))
@@ -292,6 +293,7 @@ def test_one_raster_may_cover_all_scenes(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, heights[128:], atol=1e-4)
 
 
+@pytest.mark.long
 def test_what_can_be_no_height_model(tmp_path: Path) -> None:
     scheme = own_scenes(tmp_path, georeferenced=True)
     dsm = tmp_path / "dsm"

@@ -123,6 +123,7 @@ def test_options_are_equal_by_their_values() -> None:
     assert len({TileOptions(val_scenes=["b"]), TileOptions(val_scenes=("b",))}) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [("options", "{'numpy', 'pydantic', 'rasterio'}"), ("tile", "{'pyogrio', 'torch'}")],

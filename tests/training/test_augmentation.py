@@ -65,6 +65,7 @@ def test_ignored_pixels_stay_ignored(augmentation: Augmentation) -> None:
     assert (augmentation(image, nothing, 1)[1] == 255).all()
 
 
+@pytest.mark.long
 def test_statistics_are_the_published_ones(augmentation: Augmentation) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
     padded, flipped, upside_down, sizes = [], [], [], []
@@ -115,6 +116,7 @@ def test_default_shows_the_label_s_class_wherever_it_is_mirrored_to() -> None:
     assert np.mean(agreeing) > 0.85
 
 
+@pytest.mark.long
 def test_default_turns_flips_and_scales_evenly() -> None:
     ramp = np.mgrid[0:SIZE, 0:SIZE][0]
     image = np.repeat((ramp + 100.0)[..., None], 2, -1).astype(np.float32)

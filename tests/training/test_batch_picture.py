@@ -235,6 +235,7 @@ def test_small_patches_are_magnified_evenly_and_large_ones_shrunk(size: int, sid
     assert panel_side(size) == side
 
 
+@pytest.mark.long
 def test_an_existing_picture_is_only_replaced_with_overwrite(
     dataset: TiledDataset, tmp_path: Path
 ) -> None:

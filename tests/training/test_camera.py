@@ -155,6 +155,7 @@ def test_both_recipes_leave_the_camera_alone_and_names_are_checked() -> None:
         assert raised.value.parameter == "camera"
 
 
+@pytest.mark.long
 def test_batches_change_pixels_and_no_label(made_dataset: Path, tmp_path: Path) -> None:
     dataset = TiledDataset(made_dataset)
     plain, changed = (

@@ -136,6 +136,7 @@ def test_a_dataset_whose_resolution_is_unknown(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_dataset_outside_of_the_range_is_warned_of(tmp_path: Path) -> None:
     data = save_drawn_dataset(tmp_path / "data", CLASSES, resolution=2.0)
     options = quick(data, tmp_path / "runs", resolutions=(0.2, 0.4))

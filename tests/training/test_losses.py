@@ -125,6 +125,7 @@ def assert_gradients_close(
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.long
 def test_body_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
     count, height, width = labels.shape
     expected = torch.zeros((), dtype=torch.float64)

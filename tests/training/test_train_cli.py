@@ -145,6 +145,7 @@ def test_every_key_reaches_the_run_from_the_command_line(key: str, asked: Asked)
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
     key: str, asked: Asked, tmp_path: Path
@@ -433,6 +434,7 @@ def test_a_dry_run_says_what_each_run_would_be(monkeypatch: pytest.MonkeyPatch) 
     assert result.stdout == "plan of ued True False\nplan of unet True False\n"
 
 
+@pytest.mark.long
 def test_pretrain_s_help_says_nothing_of_train_s_recipe() -> None:
     environment = os.environ | {"TERMINAL_WIDTH": "900"}
     said = {}
