@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import DeviceError, InputError, OutputError
@@ -30,7 +31,7 @@ from hrrsi.labels.scheme import MergedClasses, Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
 from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap
-from hrrsi.scenes.raster_opening import unchanged
+from hrrsi.scenes.raster_opening import open_raster, unchanged
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
@@ -60,6 +61,8 @@ from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling,
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_MASKS_LOOKED_AT = 20  # labels of class indices
+_MASK_SIDE = 512  # about so many rows and columns of each
 _HEED_SECONDS = 0.2  # how long a request to stop may wait
 
 
@@ -112,7 +115,8 @@ def tile(
         if plan.scale is None:
             estimate = estimated_training_scale(plan.tiling, plan.rows)
             plan = replace(plan, scale=estimate.value)
-        notes = plan.scene_notes + _gap_notes(plan)
+        mask_notes = _mask_notes(plan)
+        notes = plan.scene_notes + _gap_notes(plan) + mask_notes
         if on_note is not None:
             for note in [*notes, *([scale_note(estimate)] if estimate else [])]:
                 on_note(note)
@@ -121,6 +125,8 @@ def tile(
                 (folder / part / kind).mkdir(parents=True)
         contents = _contents(plan, folder, show_progress=show_progress)
         result = replace(_result(plan, estimate, contents), scene_notes=notes)
+        if mask_notes:  # which say it already
+            result = replace(result, ignores_255=False)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
     return result
 
@@ -172,6 +178,42 @@ def _gap_notes(plan: TilingPlan) -> list[str]:
         if gap is not None:
             gaps[rows.scene] = gap
     return gap_notes(gaps, are_missing=are_missing)
+
+
+def _ignores_255(scheme: Scheme) -> bool:
+    """Return whether labels are class indices, of which 255 is ignored unasked."""
+    values = {label.index for label in scheme.all_labels} | {i.index for i in scheme.ignored}
+    return scheme.label_format == "indices" and IGNORE_INDEX not in values
+
+
+def _mask_notes(plan: TilingPlan) -> list[str]:
+    """Return a line where a look at training labels finds 0 and 255 alone, of which 255 counts not.
+
+    They are read at some hundred rows and columns each.
+    """
+    if not _ignores_255(plan.tiling.scheme):
+        return []
+    paths = sorted({r.label for r in plan.rows if r.part == "train" and r.label is not None})
+    counts = np.zeros(256, dtype=np.int64)
+    for path in paths[:_MASKS_LOOKED_AT]:
+        stop_if_requested()
+        with open_raster(path) as dataset:
+            if dataset.dtypes[0] != "uint8" or dataset.nodata == IGNORE_INDEX:
+                return []
+            step = max(1, max(dataset.shape) // _MASK_SIDE)
+            shape = (max(1, dataset.height // step), max(1, dataset.width // step))
+            try:
+                values = dataset.read(1, out_shape=shape)
+            except RasterioError:
+                return []  # cutting says what is wrong with it
+        counts += np.bincount(values.ravel(), minlength=256)
+    if np.flatnonzero(counts).tolist() != [0, IGNORE_INDEX]:
+        return []
+    return [
+        f"warning: the training labels seem to hold 0 and 255 alone, and 255 "
+        f"({counts[IGNORE_INDEX] / counts.sum():.0%}) is ignored; if it stands for a class, give "
+        "that `index: 255` in the scheme"
+    ]
 
 
 def results_as_completed(
@@ -296,9 +338,7 @@ def _result(
         estimated_scale=estimate,
         without_height=without_height,
         scene_notes=plan.scene_notes,
-        ignores_255=tiling.scheme.label_format == "indices"
-        and all(label.index != IGNORE_INDEX for label in tiling.scheme.all_labels)
-        and all(colour.index != IGNORE_INDEX for colour in tiling.scheme.ignored),
+        ignores_255=_ignores_255(tiling.scheme),
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 

@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.labels.label_reading import open_labels
-from hrrsi.labels.scheme import Scheme
+from hrrsi.labels.scheme import Scheme, SchemeClass
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
+from hrrsi.tiling.options import TileOptions
+from hrrsi.tiling.tile import tile
 
 SIDE = 96
 PLACE = {"crs": "EPSG:32640", "transform": from_origin(500000, 2790000, 0.3, 0.3)}
@@ -166,6 +168,25 @@ def test_masks_of_0_and_255_are_told_of(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["tile", str(root), *flags, *more])
         assert result.exit_code == 0, result.output
         assert ("give that `index: 255` in the scheme" in result.stderr) == is_told
+
+
+def test_masks_of_0_and_255_alone_are_told_of_before_they_are_cut(tmp_path: Path) -> None:
+    root, out = tmp_path / "raw", tmp_path / "out"
+    for name in "ab":
+        save_scene(root / "images" / f"{name}.tif", PIXELS)
+        save_scene(root / "labels" / f"{name}.tif", TRUTH * np.uint8(255))
+    classes = [SchemeClass(name=n, colour=(i, 0, 0)) for i, n in enumerate("xy")]
+    options = TileOptions(size=32, val_scenes=["b"], workers=1)
+    for index in (None, 255):
+        classes[1] = classes[1].model_copy(update={"index": index})
+        scheme = Scheme(name="s", classes=tuple(classes), label_format="indices")
+        said: list[str] = []
+        result = tile(root, scheme, out, options=options, on_note=said.append, overwrite=True)
+        early = [note for note in said if "seem to hold 0 and 255 alone" in note]
+        assert len(early) == (1 if index is None else 0)
+        assert [note for note in result.notes if "index: 255" in note] == early
+        share = (TRUTH == 1).mean()
+        assert all(f"255 ({share:.0%}) is ignored" in note for note in early)
 
 
 def test_a_map_that_counts_from_1_is_told_of(tmp_path: Path) -> None:
