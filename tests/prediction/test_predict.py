@@ -111,6 +111,7 @@ def test_an_existing_map_is_only_replaced_with_overwrite(run: Run, tmp_path: Pat
     assert rasterio.open("scene_classes.tif").count == 1
 
 
+@pytest.mark.long
 def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     options: dict[str, Any] = {
@@ -230,6 +231,7 @@ def test_engines_refuse_what_they_cannot_do(
     assert os.listdir() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
 def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) -> None:
     scene = save_scene(tmp_path / "scene.tif")
@@ -282,6 +284,7 @@ def test_a_published_checkpoint_is_kept_in_the_cache(
     np.testing.assert_array_equal(maps[0], maps[2])
 
 
+@pytest.mark.long
 def test_arrays_in_arrays_out(run: Run, tmp_path: Path, made_weights: Path) -> None:
     image = scene_pixels()[:150, :200]
     scene = save_scene(tmp_path / "scene.tif", np.moveaxis(image, -1, 0))
@@ -315,6 +318,7 @@ def test_a_window_larger_than_memory_is_one_line(run: Run, tmp_path: Path) -> No
     assert "choose --window up to 4096" in one_error_line(CliRunner().invoke(app, line))
 
 
+@pytest.mark.long
 def test_threads_do_not_disturb_each_other(made_weights: Path) -> None:
     image = scene_pixels()
     images = [image, np.ascontiguousarray(image[::-1])]
@@ -339,6 +343,7 @@ def test_threads_do_not_disturb_each_other(made_weights: Path) -> None:
     assert sum(wrong) == 0
 
 
+@pytest.mark.long
 def test_an_engine_survives_scenes_that_fail_and_change_type(run: Run, tmp_path: Path) -> None:
     values = np.moveaxis(scene_pixels(), -1, 0)
     good = save_scene(tmp_path / "good.tif", values)

@@ -99,6 +99,7 @@ def test_equals_the_naive_implementation(
     assert (labels != expected).sum() <= 1  # float32 sums may tie where the naive ones do not
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["mask", "nodata tag", "alpha", "option"])
 def test_pixels_without_data_have_no_class_and_mirror_the_rest(
     write: Write, made_weights: Path, kind: str
@@ -125,6 +126,7 @@ def test_pixels_without_data_have_no_class_and_mirror_the_rest(
     assert (labels != expected).sum() <= 1
 
 
+@pytest.mark.long
 def test_nan_is_no_data(write: Write, made_weights: Path) -> None:
     values = pixels(100, 120)
     floats = values.astype(np.float32) / 255
@@ -200,6 +202,7 @@ def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weight
                 np.testing.assert_array_equal(one.labels, other.labels)
 
 
+@pytest.mark.long
 def test_probabilities_are_the_softmax_of_the_blended_logits(
     write: Write, made_weights: Path
 ) -> None:
@@ -235,6 +238,7 @@ def test_probabilities_are_the_softmax_of_the_blended_logits(
     np.testing.assert_allclose(strip.probabilities, expected, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("augmentation", ["flip", "d4"])
 def test_test_time_augmentation_is_the_mean_over_symmetries(
     write: Write, made_weights: Path, augmentation: str

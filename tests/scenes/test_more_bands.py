@@ -127,6 +127,7 @@ def test_full_brightness_is_what_the_user_says(tmp_path: Path) -> None:
         assert re.fullmatch(r"error: --scale: full brightness can't be .+\n", line)
 
 
+@pytest.mark.long
 def test_full_brightness_is_what_the_scenes_declare(tmp_path: Path) -> None:
     dark = [(five_bands(n) * 3).astype(np.uint16) for n in range(3)]  # looks like 10 bits
     raw = save_scenes(tmp_path, dark, nbits=12)
@@ -163,6 +164,7 @@ def test_predict_takes_what_a_scene_declares(tmp_path: Path, made_weights: Path)
     assert (labels == again).mean() > 0.995
 
 
+@pytest.mark.long
 def test_what_a_scene_declares_comes_before_what_weights_say(
     tmp_path: Path, made_weights: Path
 ) -> None:
@@ -195,6 +197,7 @@ def test_what_a_scene_declares_comes_before_what_weights_say(
     assert told["scores"]["OA"] == pytest.approx(right, abs=1e-6)
 
 
+@pytest.mark.long
 def test_a_fourth_band_that_gdal_calls_alpha_is_imagery_when_asked_for(tmp_path: Path) -> None:
     scenes = [five_bands(n)[:4].astype(np.uint8) for n in range(3)]
     for pixels in scenes:
@@ -217,6 +220,7 @@ def test_a_fourth_band_that_gdal_calls_alpha_is_imagery_when_asked_for(tmp_path:
     np.testing.assert_array_equal(found, read(tmp_path / "raw/images/a.tif"))
 
 
+@pytest.mark.long
 def test_weights_know_which_bands_they_see(tmp_path: Path, made_weights: Path) -> None:
     weights = tmp_path / "nrg.safetensors"
     save_weights(load_file(made_weights), replace(meta(), bands=[4, 1, 2]), weights)

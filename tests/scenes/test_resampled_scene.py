@@ -113,6 +113,7 @@ def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, s
     np.testing.assert_allclose(np.where(found_valid, found, 0), expected, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resolution", [0.063, 0.137, 0.2, 0.55])
 @pytest.mark.parametrize("overviews", [False, True])
 def test_windows_agree_where_they_overlap(
