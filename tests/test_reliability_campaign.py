@@ -31,6 +31,15 @@ def test_faults_and_broken_inputs_end_in_one_line(made_weights: Path, tmp_path: 
 # any moment
 @pytest.mark.slow
 def test_kills_damage_nothing_and_can_be_resumed(made_weights: Path, tmp_path: Path) -> None:
-    chosen = ("--phases", "class map", "polygons", "--signals", "int", "kill")
+    chosen = (
+        "--commands",
+        "predict",
+        "--phases",
+        "class map",
+        "polygons",
+        "--signals",
+        "int",
+        "kill",
+    )
     said = campaign(made_weights, tmp_path, "kills", "--kills", "1", *chosen)
     assert said.count("signals") == 4 - said.count("ended before")

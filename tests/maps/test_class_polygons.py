@@ -4,6 +4,7 @@ import json
 import sqlite3
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -220,7 +221,7 @@ def test_styles_show_class_colours(tmp_path: Path):
     labels = np.arange(5, dtype=np.uint8).repeat(20).reshape(10, 10)
     scene = scene_file(tmp_path / "scene.tif", labels.shape)
     written(tmp_path / "map.gpkg", scene, labels)
-    with sqlite3.connect(tmp_path / "map.gpkg") as database:
+    with closing(sqlite3.connect(tmp_path / "map.gpkg")) as database:
         query = "SELECT styleQML FROM layer_styles WHERE f_table_name = 'classes' AND useAsDefault"
         ((inside,),) = database.execute(query).fetchall()
         ((check,),) = database.execute("PRAGMA integrity_check").fetchall()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from faults import FAULTS, failed_faults
-from kills import PHASES, SIGNALS, KilledRuns, Kills
+from kills import COMMANDS, SIGNALS, KilledRuns, Kills
 from mutations import KINDS, broken_inputs
 
 from hrrsi.networks.weights_file import packaged_weights
@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=["faults", *KINDS, "kills"])
     parser.add_argument("--rounds", type=int, default=100, help="broken inputs of each kind")
     parser.add_argument("--kills", type=int, default=5, help="of each phase by each signal")
-    parser.add_argument("--phases", nargs="*", default=list(PHASES))
+    parser.add_argument("--commands", nargs="*", default=list(COMMANDS))
+    parser.add_argument("--phases", nargs="*", help="of these commands; all by default")
     parser.add_argument("--signals", nargs="*", default=list(SIGNALS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("kept"))
@@ -59,19 +60,23 @@ def _broken(kind: str, options: argparse.Namespace) -> int:
 def _kills(options: argparse.Namespace) -> int:
     rng, failures = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as folder:
-        runs = KilledRuns(Path(folder), options.weights)
-        print(f"kills: an undisturbed run takes {runs.seconds:.1f} s", flush=True)
-        for phase in options.phases:
-            for name in options.signals:
-                kills, start = Kills(), time.monotonic()
-                for _ in range(options.kills):
-                    runs.kill(phase, SIGNALS[name], rng, kills)
-                counts = ", ".join(f"{number} {what}" for what, number in kills.counts.items())
-                seconds = time.monotonic() - start
-                print(f"  {phase}, {name}: {counts} ({seconds:.0f} s)", flush=True)
-                print("".join(f"    {note}\n" for note in kills.notes), end="", flush=True)
-                failures += len(kills.notes)
+        for command in options.commands:
+            runs = KilledRuns(command, Path(folder), options.weights)
+            print(f"kills: an undisturbed {command} takes {runs.seconds:.1f} s", flush=True)
+            for phase in options.phases or COMMANDS[command].phases:
+                for name in options.signals:
+                    failures += _kills_in(runs, phase, name, options.kills, rng)
     return failures
+
+
+def _kills_in(runs: KilledRuns, phase: str, name: str, number: int, rng: random.Random) -> int:
+    kills, start = Kills(), time.monotonic()
+    for _ in range(number):
+        runs.kill(phase, SIGNALS[name], rng, kills)
+    counts = ", ".join(f"{number} {what}" for what, number in kills.counts.items())
+    print(f"  {phase}, {name}: {counts} ({time.monotonic() - start:.0f} s)", flush=True)
+    print("".join(f"    {note}\n" for note in kills.notes), end="", flush=True)
+    return len(kills.notes)
 
 
 if __name__ == "__main__":
