@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
-from hrrsi.scenes.polygons import require_vector_path
-from hrrsi.scenes.raster_opening import is_local
+from hrrsi.scenes.raster_opening import is_local, require_vector_path
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +23,11 @@ from rasterio.warp import transform, transform_bounds
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import named_layer, require_regular
 from hrrsi.scenes.georeference import is_on_earth, map_coordinates
-from hrrsi.scenes.raster_opening import is_local, unified_gdal_errors
+from hrrsi.scenes.raster_opening import is_local, require_vector_path, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")  # pyogrio takes these for parts of an address
 _COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
@@ -279,20 +277,6 @@ def _reprojected(
 def _untangled(shape: Any) -> Any:
     """Return a polygon whose rings cross themselves as those parts that are burned of it."""
     return shapely.multipolygons(_areas(shapely.make_valid(shape)))
-
-
-def require_vector_path(path: str | Path) -> None:
-    """Raise where pyogrio would open another file, or none: at ``!``, ``;`` and line breaks.
-
-    Raises:
-        InputError: Such a path.
-    """
-    if is_local(str(path)) and _UNSAFE.search(str(path)):
-        raise InputError(
-            "has a !, a ; or a control character in its path, which vector files can't have",
-            where=path,
-            fix="rename the file or its folder",
-        )
 
 
 def _areas_or_all(collection: Any) -> Any:

@@ -52,6 +52,7 @@ if {"PROJ_LIB", "PROJ_DATA"} & os.environ.keys() and (_own_proj / "proj.db").is_
 _OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")  # pyogrio takes these for parts of an address
 _BLOCK_CACHE = 256 * 2**20
 
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
@@ -247,6 +248,20 @@ def remember_failure(dataset: Any, cause: str) -> None:
 def is_local(name: str) -> bool:
     """Return whether a name is a path on this machine, not ``/vsi...`` or a URL."""
     return not name.startswith("/vsi") and "://" not in name
+
+
+def require_vector_path(path: str | Path) -> None:
+    """Raise where pyogrio would open another file, or none: at ``!``, ``;`` and line breaks.
+
+    Raises:
+        InputError: Such a path.
+    """
+    if is_local(str(path)) and _UNSAFE.search(str(path)):
+        raise InputError(
+            "has a !, a ; or a control character in its path, which vector files can't have",
+            where=path,
+            fix="rename the file or its folder",
+        )
 
 
 def _files(dataset: Any, mosaics: set[str]) -> list[str]:
