@@ -44,7 +44,7 @@ class Command(NamedTuple):
         line: Returns its arguments, but for ``--out``, in a folder with a scene and a dataset.
         out: The argument that names its outputs, below a folder for them.
         phases: Its phases, by name.
-        going_on: What goes on after a kill.
+        going_on: What goes on after a kill, or starts again.
         compared: Pattern of the files under final names that have to be the same in the end.
         grows: Whether files under final names change while it runs, as a run's do.
     """
@@ -52,7 +52,7 @@ class Command(NamedTuple):
     line: Callable[[Path, Path], list[str]]
     out: tuple[str, str]
     phases: Phases
-    going_on: tuple[str, ...] = ()
+    going_on: tuple[str, ...]
     compared: str = "**/*"
     grows: bool = False
 
@@ -100,11 +100,13 @@ COMMANDS: dict[str, Command] = {
             "patches": (_exists(".data.partial-*/train/image/*"), 0.3),
             "end": (_exists("data/dataset.yaml"), 0.1),
         },
+        ("--overwrite",),
     ),
     "eval": Command(
         _evaluate,
         ("--json", "scores.json"),
         {"start": (lambda _: True, 1.0), "scores": (_exists(".scores*partial*"), 0.01)},
+        ("--overwrite",),
     ),
     "train": Command(
         _train,
@@ -163,9 +165,10 @@ def write_inputs(folder: Path, side: int = 700) -> None:
     from hrrsi import TileOptions, tile
 
     rng = np.random.default_rng(0)
-    place = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.3, 0, 500000, 0, -0.3, 2790000)}
     scenes = {"scene": side, "raw/images/a": 192, "raw/images/b": 128}
-    for name, length in scenes.items():
+    for number, (name, length) in enumerate(scenes.items()):
+        corner = rasterio.Affine(0.3, 0, 500000 + 1000 * number, 0, -0.3, 2790000)
+        place = {"crs": "EPSG:32640", "transform": corner}
         coarse = rng.integers(30, 220, (3, length // 20 + 1, length // 20 + 1), dtype=np.uint8)
         pixels = coarse.repeat(20, axis=1).repeat(20, axis=2)[:, :length, :length]
         _write(folder / f"{name}.tif", pixels, **place)
@@ -228,9 +231,6 @@ class KilledRuns:
             status = self._awaited(child, kills)
             kills.counts["signals"] += 1
         self._look(out, status, errors.read_text(), f"{phase}, {number.name}", kills)
-        finished = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-        if finished and not self._command.going_on:
-            return  # it would refuse what is there
         code, said, files = self._run("out", *self._command.going_on)
         if code:
             kills.wrong("going on failed", said)
@@ -240,7 +240,8 @@ class KilledRuns:
 
     def _look(self, out: Path, status: int, errors: str, where: str, kills: Kills) -> None:
         """Look at what a run has left."""
-        if "Traceback" in errors or len(errors.splitlines()) > 1:
+        lines = [line for line in errors.splitlines() if not line.startswith(("warning:", "note:"))]
+        if "Traceback" in errors or len(lines) > 1:
             kills.wrong("not one line", f"{where}: {errors}")
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGTERM):
             kills.wrong("crashed", f"{where}: signal {os.WTERMSIG(status)}")
