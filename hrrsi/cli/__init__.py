@@ -58,7 +58,7 @@ class OneLineErrors(TyperGroup):
 
 def _keep_caches_of_libraries() -> None:
     """Give libraries a place in hrrsi's cache for what they would write at home or in ``/tmp``."""
-    import platformdirs  # not needed for a program's own help
+    import platformdirs  # `files.cache_folder` would bring YAML into every --help
 
     own = os.environ.get("HRRSI_CACHE") or platformdirs.user_cache_dir("hrrsi", appauthor=False)
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(own, "matplotlib"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
-from hrrsi.scenes.raster_opening import is_local, require_vector_path
+from hrrsi.scenes.raster_opening import NOT_IN_VECTOR_PATHS, is_local, require_vector_path
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
 _MEANWHILE = 40  # bytes that are added to a name until the file is whole
-# what can't stand in a terminal's line or a vector file's path: a map's name has _ instead
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")
 _MAP_SUFFIX = f"{_MAP_ENDING}.tif"
 
 
@@ -108,12 +105,12 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
 
 
 def _map_names(scenes: Sequence[str]) -> list[str]:
-    names = [_UNSAFE.sub("_", PurePosixPath(s).stem) for s in scenes]
+    names = [NOT_IN_VECTOR_PATHS.sub("_", PurePosixPath(s).stem) for s in scenes]
     parents = [PurePosixPath(_absolute(s)).parent.parts[1:] for s in scenes]
     for depth in range(1, 1 + max(len(p) for p in parents)):
         twice = {name for name, count in Counter(names).items() if count > 1}
         names = [
-            _UNSAFE.sub("_", "_".join((*folders[-depth:], PurePosixPath(scene).stem)))
+            NOT_IN_VECTOR_PATHS.sub("_", "_".join((*folders[-depth:], PurePosixPath(scene).stem)))
             if name in twice
             else name
             for scene, folders, name in zip(scenes, parents, names, strict=True)

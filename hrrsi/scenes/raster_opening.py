@@ -51,8 +51,10 @@ if {"PROJ_LIB", "PROJ_DATA"} & os.environ.keys() and (_own_proj / "proj.db").is_
 # What rasterio raises of a file that is damaged or not UTF-8, some of it past its public classes.
 _OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 
+# pyogrio takes these for parts of an address
+NOT_IN_VECTOR_PATHS = re.compile(r"[\x00-\x1f\x7f!;]")
+
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f!;]")  # pyogrio takes these for parts of an address
 _BLOCK_CACHE = 256 * 2**20
 
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
@@ -256,7 +258,7 @@ def require_vector_path(path: str | Path) -> None:
     Raises:
         InputError: Such a path.
     """
-    if is_local(str(path)) and _UNSAFE.search(str(path)):
+    if is_local(str(path)) and NOT_IN_VECTOR_PATHS.search(str(path)):
         raise InputError(
             "has a !, a ; or a control character in its path, which vector files can't have",
             where=path,
