@@ -10,16 +10,20 @@ from pathlib import Path
 # that wait by spinning take it from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No test outlives a power failure, and waiting for the disk takes longer than writing (fsync is
+# left out below, too).
+os.environ.setdefault("OGR_SQLITE_SYNCHRONOUS", "OFF")
 
 import pytest
 from samples.compiled_graphs import share_compiled_graphs
 from samples.repository import REPOSITORY
 from samples.shared_commands import share_commands
-from samples.undrawn_curves import leave_curves_undrawn
+from samples.undrawn_pictures import leave_pictures_undrawn
 
 SHARED = REPOSITORY.parent / "shared"
 
 share_commands()
+os.fsync = lambda _descriptor: None
 
 
 # Most tests of these train, or start programs: they are long, whatever each takes.
@@ -52,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup() -> None:
     share_compiled_graphs()
-    leave_curves_undrawn()
+    leave_pictures_undrawn()
 
 
 @pytest.fixture(scope="session")

@@ -343,7 +343,7 @@ print(before, peak())
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow  # that of a prediction, of which it is a part: test_predict.py
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     peaks = []

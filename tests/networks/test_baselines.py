@@ -217,7 +217,7 @@ def test_a_window_has_the_labels_that_its_network_gives(
     assert (found == expected).mean() > 0.999
 
 
-@pytest.mark.parametrize("model", ["unet", "ued-resnet18"])
+@pytest.mark.parametrize("model", [pytest.param("unet", marks=pytest.mark.slow), "ued-resnet18"])
 def test_predict_maps_with_them(weights: dict[str, Path], model: str, tmp_path: Path) -> None:
     pixels = scene_pixels()[:256, :256]
     scene, out = tmp_path / "scene.png", tmp_path / "map.tif"

@@ -81,7 +81,14 @@ def stopped_run(line: list[str], maps: Path, how: signal.Signals) -> Stopped:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        # (stops on request: test_interruption.py)
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     tmp_path: Path,
     scene: Path,

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from samples.class_folders import CLASSES, EXAMPLES
 from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
-from samples.undrawn_curves import drawn_curves
+from samples.undrawn_pictures import drawn_pictures
 from timm.models.ghostnet import GhostNet
 from typer.testing import CliRunner, Result
 
@@ -48,7 +48,7 @@ from hrrsi.training.encoder_weights import load_encoder_weights
 def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run of two epochs: the folder it is in, and what it said."""
     out = tmp_path_factory.mktemp("runs")
-    with drawn_curves():
+    with drawn_pictures():
         return out, run(folder, "--epochs", 2, "--out", out, *QUICK)
 
 

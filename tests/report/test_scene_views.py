@@ -119,7 +119,7 @@ def test_worst_regions_are_the_blocks_with_most_wrong_pixels(scenes: list, one_m
         assert region.share_of_wrong == pytest.approx(max(pairs) / region.wrong)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_page_of_five_large_scenes_stays_below_15_mb(tmp_path: Path) -> None:
     names = [f"area{n}" for n in (11, 15, 28, 30, 34)]
     small = [made_scene(tmp_path, name, 64, 96, seed) for seed, name in enumerate(names)]

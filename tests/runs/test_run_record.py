@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from samples.made_dataset import save_made_dataset
 from samples.picture_panels import assert_striped, magnified, pixels_of, place_of, row_of_panels
+from samples.undrawn_pictures import drawn_pictures
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner, Result
 
@@ -43,6 +44,7 @@ QUICK = [
 UNTRAINED = ("--encoder-weights", "none")
 MACHINE = "a-machine-with-a-name"
 IGNORED = 255
+SAMPLES = "_picture"  # what draws sample patches
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("socket.gethostname", "platform.node"):
             patch.setattr(name, lambda: MACHINE)
-        result = train(dataset, "--out", out, "--epochs", 3)
+        with drawn_pictures(SAMPLES):
+            result = train(dataset, "--out", out, "--epochs", 3)
     assert result.exit_code == 0, result.output
     (out / "said.txt").write_text(result.stdout)
     return out / "ued_bes_sfm"
@@ -227,14 +230,15 @@ def test_a_run_killed_after_an_epochs_record_has_one_curve(
         write_checkpoint(position, content, path)
 
     arguments = ("--out", tmp_path, "--epochs", 3)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, drawn_pictures(SAMPLES):
         patch.setattr(loop, "write_checkpoint", fail_in_the_second_epoch)
         assert train(dataset, *arguments).exit_code == 1
     folder = tmp_path / "ued_bes_sfm"
     # nothing that is read says more than the checkpoint, which knows of one epoch
     assert [row["epoch"] for row in rows_of(folder)] == [1]
     assert load_model(folder / "best.safetensors").meta["training"]["epoch"] == 1
-    result = train(dataset, *arguments, "--resume")
+    with drawn_pictures(SAMPLES):
+        result = train(dataset, *arguments, "--resume")
     assert result.exit_code == 0, result.output
     for row, undisturbed in zip(rows_of(folder), rows_of(run), strict=True):
         for name in set(row) - {"seconds", "images_per_second"}:
@@ -364,7 +368,8 @@ def assert_brighter_where_higher(
 
 
 def test_networks_without_edges_have_fewer_panels(dataset: Path, tmp_path: Path) -> None:
-    result = train(dataset, "--out", tmp_path, "--epochs", 1, "--model", "ued")
+    with drawn_pictures(SAMPLES):
+        result = train(dataset, "--out", tmp_path, "--epochs", 1, "--model", "ued")
     assert result.exit_code == 0, result.output
     picture = pixels_of(tmp_path / "ued" / "samples" / "epoch_0001.png")
     data = TiledDataset(dataset)

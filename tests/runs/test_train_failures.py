@@ -115,6 +115,7 @@ def test_a_compiler_that_fails_is_one_line(
         quietly(quick(dataset, tmp_path, model="ued-resnet18", compile=True))
 
 
+@pytest.mark.slow  # compiling takes longest; a compiler that fails is tried above
 def test_compiled_weights_have_the_same_names(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return quietly(quick(dataset, out, epochs=3, workers=1))[0].folder
 
 
+@pytest.mark.slow  # resuming from any step is tested above, stopping in test_train.py
 def test_stopped_in_a_step_and_killed_while_it_writes_a_checkpoint(
     dataset: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -411,6 +411,7 @@ def test_a_crop_fits_the_patches(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow  # what bf16 rounds: test_train_validation.py
 def test_mixed_precision_trains_on_the_cpu(dataset: Path, tmp_path: Path) -> None:
     result = run(
         dataset, "--model", "ued_bes_sfm", "--epochs", 1, "--out", tmp_path, *QUICK,

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from samples.drawn_dataset import save_drawn_dataset
 from samples.training_runs import assert_same_run, quick, quietly, rows_of
-from samples.undrawn_curves import drawn_curves
+from samples.undrawn_pictures import drawn_pictures
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
@@ -66,7 +66,7 @@ def command_line(
 ) -> tuple[Path, str]:
     """A run of the command line: its folder, and what it printed."""
     out = tmp_path_factory.mktemp("runs")
-    with drawn_curves():
+    with drawn_pictures():
         result = invoke(
             *("train", *folders, "--mix", "2,1", "--resolutions", RANGE, "--crop", 40),
             *("--model", "ued_bes", "--encoder-weights", "none", "--epochs", 2, "--batch", 4),

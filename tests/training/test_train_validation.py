@@ -77,6 +77,7 @@ def test_the_validation_loss_is_that_of_the_recipe(dataset: Path, class_weights:
         assert module.validation_loss == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+@pytest.mark.slow  # what bf16 rounds is tested below
 def test_a_bf16_run_s_scores_are_those_of_eval(dataset: Path, tmp_path: Path) -> None:
     learnt = "--epochs 2 --batch 4 --lr 0.01 --average 0.5 --seed 1"
     run = f"train {dataset} --model ued_bes_sfm --precision bf16 {learnt} --out {tmp_path}"
