@@ -39,7 +39,8 @@ from hrrsi.evaluation.weights_evaluation import (
 )
 from hrrsi.interruption import heeding_signals
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
+from hrrsi.labels.merged_classes import merged_classes
+from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import EngineOptions, MapOptions

@@ -30,8 +30,9 @@ from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.label_reading import ColourLabels, IndexLabels
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.laid_classes import GridClasses, on_grid, unsaid_place
+from hrrsi.labels.merged_classes import MergedClasses, merged_classes
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
+from hrrsi.labels.scheme import Scheme
 from hrrsi.maps.rasters import read_class_raster
 from hrrsi.quantities import names_text
 from hrrsi.scenes.bands import colour_bands

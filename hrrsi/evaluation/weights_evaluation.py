@@ -20,8 +20,9 @@ from hrrsi.evaluation.options import EvaluationOptions, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
+from hrrsi.labels.merged_classes import MergedClasses, merged_classes
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.labels.scheme import MergedClasses, Scheme, merged_classes
+from hrrsi.labels.scheme import Scheme
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip, window_labels
 from hrrsi.prediction.engines.engine import Engine

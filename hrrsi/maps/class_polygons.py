@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +27,9 @@ from hrrsi.maps.components import (
     strip_components,
 )
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
-from hrrsi.maps.styles import add_default_style, polygon_style
+from hrrsi.qgis_styles import add_default_style, polygon_style
 from hrrsi.scenes.georeference import MapCoordinates, exact_areas, map_coordinates, pixel_areas
+from hrrsi.scenes.polygons import undated_vector_files
 
 _DRIVERS = dict(zip(VECTOR_SUFFIXES, ("GPKG", "GeoJSON", "FlatGeobuf"), strict=True))
 _LAYER = "classes"
@@ -38,7 +37,6 @@ _FIELDS = ("class", "class_index", "pixels", "area_m2")
 _STRIP_PIXELS = 2**19  # at a time; what a strip takes beside its pixels stays in the CPU's cache
 _BATCH = 20_000  # polygons that are written at once
 _LONGEST_EDGE = 256  # pixels, where edges are curves in the coordinates written
-_FIXED_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 
 
 class ClassPolygons(NamedTuple):
@@ -121,7 +119,7 @@ def write_class_polygons(
         for part in polygons
     )
     qml = polygon_style(classes, colours, _FIELDS[0])
-    with scratch_folder(path) as folder, _quiet_and_undated(), replacing(path) as partial:
+    with scratch_folder(path) as folder, undated_vector_files(), replacing(path) as partial:
         try:
             crs_text = None if crs is None else crs.to_wkt()
             count = _append_all(folder / "all.gpkg", placed, classes, crs_text)
@@ -354,16 +352,3 @@ def _convert(source: Path, target: Path, crs: str | None, *, lonlat: bool) -> No
             crs=crs,
             layer_options=options,
         )
-
-
-@contextmanager
-def _quiet_and_undated() -> Iterator[None]:
-    """Keep the time of writing out of files, and warnings about a missing CRS off the screen."""
-    before = {key: pyogrio.get_gdal_config_option(key) for key in _FIXED_DATE}
-    pyogrio.set_gdal_config_options(_FIXED_DATE)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            yield
-    finally:
-        pyogrio.set_gdal_config_options(before)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,7 @@ from hrrsi.scenes.windows import Window
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 _COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
+_FIXED_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
 
@@ -292,6 +295,19 @@ def _areas(shape: Any) -> npt.NDArray[Any]:
         parts = shapely.get_parts(parts)
     polygons: npt.NDArray[Any] = parts[shapely.get_type_id(parts) == _POLYGON_TYPES[0]]
     return polygons
+
+
+@contextmanager
+def undated_vector_files() -> Iterator[None]:
+    """Keep the time of writing out of vector files, and warnings of no CRS off the screen."""
+    before = {key: pyogrio.get_gdal_config_option(key) for key in _FIXED_DATE}
+    pyogrio.set_gdal_config_options(_FIXED_DATE)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
 
 
 def chosen_layer(source: str | Path) -> tuple[str, str]:

@@ -23,12 +23,12 @@ from rasterio.io import MemoryFile
 from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.files import dump_yaml, read_yaml
+from hrrsi.labels.merged_classes import label_candidates
 from hrrsi.labels.scheme import (
     PartialLabel,
     ValidatedColour,
     check_statistics,
     invalid_file,
-    label_candidates,
 )
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import open_raster

@@ -12,7 +12,8 @@ from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
-from hrrsi.labels.scheme import Scheme, load_scheme, merged_classes
+from hrrsi.labels.merged_classes import merged_classes
+from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.labels.splits import Part, SceneSplit, scene_split
 from hrrsi.quantities import counted, names_text
 from hrrsi.scenes.bands import (

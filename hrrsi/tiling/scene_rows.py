@@ -14,8 +14,9 @@ from rasterio import Affine
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.merged_classes import MergedClasses
 from hrrsi.labels.scene_labels import Labels
-from hrrsi.labels.scheme import MergedClasses, Scheme
+from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene

@@ -27,7 +27,8 @@ from hrrsi.interruption import (
     interrupt_kept_from_children,
     stop_if_requested,
 )
-from hrrsi.labels.scheme import MergedClasses, Scheme
+from hrrsi.labels.merged_classes import MergedClasses
+from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.progress import progress
 from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap

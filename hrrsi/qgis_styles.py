@@ -1,0 +1,219 @@
+"""QGIS styles of labels and polygons: classes' names and colours, read and written."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+from hrrsi.classes import Colour
+
+_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+# As QGIS makes it when it saves a style to a GeoPackage.
+_STYLES_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
+    f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
+    styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT,
+    owner TEXT(30), ui TEXT(30), update_time DATETIME
+)
+"""
+_ALWAYS = "1970-01-01T00:00:00.000Z"  # a time of writing would make every file another
+_LARGEST_STYLE = 8 << 20  # bytes
+
+
+class Category(NamedTuple):
+    """What a style shows a value as.
+
+    Attributes:
+        value: The value, as text.
+        label: What legends call it; empty where they don't.
+        colour: Its colour, or None where it has none of its own (a picture, a hatching).
+    """
+
+    value: str
+    label: str
+    colour: Colour | None
+
+
+class PolygonCategories(NamedTuple):
+    """A categorised style of polygons.
+
+    Attributes:
+        attribute: The attribute that tells categories apart.
+        categories: In the order of the legend, without the one for all other values.
+    """
+
+    attribute: str
+    categories: list[Category]
+
+
+def polygon_style(
+    classes: Sequence[str], colours: Sequence[Colour], attribute: str, *, opacity: float = 1
+) -> str:
+    """Return a QGIS style (QML): polygons filled by class, without outlines.
+
+    Args:
+        classes: Class names, which `attribute` holds.
+        colours: Their colours.
+        attribute: The attribute that tells classes apart.
+        opacity: 0 to 1.
+    """
+    root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    renderer = ET.SubElement(
+        root, "renderer-v2", type="categorizedSymbol", attr=attribute, enableorderby="0"
+    )
+    categories = ET.SubElement(renderer, "categories")
+    symbols = ET.SubElement(renderer, "symbols")
+    for index, (name, colour) in enumerate(zip(classes, colours, strict=True)):
+        ET.SubElement(
+            categories, "category", symbol=str(index), value=name, label=name, render="true"
+        )
+        symbol = ET.SubElement(
+            symbols, "symbol", type="fill", name=str(index), alpha=f"{opacity:g}"
+        )
+        layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1"})
+        properties = {"color": ",".join(map(str, (*colour, 255))), "outline_style": "no"}
+        options = ET.SubElement(layer, "Option", type="Map")
+        for key, value in {**properties, "style": "solid"}.items():
+            ET.SubElement(options, "Option", type="QString", name=key, value=value)
+    return qml_text(root)
+
+
+def qml_text(root: ET.Element) -> str:
+    """Return a QGIS style as the content of a ``.qml``."""
+    ET.indent(root)
+    return _DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def add_default_style(geopackage: Path, layer: str, geometry_column: str, style: str) -> None:
+    """Write a style into a GeoPackage as the one with which QGIS opens a layer."""
+    with closing(sqlite3.connect(geopackage)) as database, database:
+        database.execute(_STYLES_TABLE)
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, "
+            "last_change) VALUES ('layer_styles', 'attributes', 'layer_styles', '', ?)",
+            (_ALWAYS,),
+        )
+        database.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
+            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+            "update_time) VALUES ('', '', ?, ?, 'classes', ?, '', 1, '', '', ?)",
+            (layer, geometry_column, style, _ALWAYS),
+        )
+
+
+def polygon_categories(path: str | Path, layer: str) -> PolygonCategories | None:
+    """Return the categories in which QGIS shows a layer of polygons, or None without such a style.
+
+    A GeoPackage's own default style counts, then one of its others, the newest first; else the
+    ``.qml`` beside the file.
+
+    Args:
+        path: The vector file.
+        layer: The layer's name.
+    """
+    for text in (*_stored_styles(Path(path), layer), _style_beside(Path(path))):
+        found = _polygon_categories(text)
+        if found is not None:
+            return found
+    return None
+
+
+def raster_categories(path: str | Path) -> list[Category]:
+    """Return the values that the style beside a raster names and colours, none without one."""
+    root = _parsed(_style_beside(Path(path)))
+    if root is None:
+        return []
+    return [
+        Category(entry.get("value", ""), entry.get("label", "").strip(), _hex(entry.get("color")))
+        for entry in root.iterfind(".//rasterrenderer[@type='paletted']//paletteEntry")
+    ]
+
+
+def _stored_styles(path: Path, layer: str) -> Iterator[str]:
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return
+    try:
+        # immutable: a file that can only be read is no reason to fail
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            rows = database.execute(
+                "SELECT styleQML FROM layer_styles WHERE f_table_name = ? "
+                "ORDER BY useAsDefault DESC, update_time DESC, id DESC",
+                (layer,),
+            ).fetchall()
+    except sqlite3.Error:  # no such table
+        return
+    yield from (row[0] for row in rows if isinstance(row[0], str))
+
+
+def _style_beside(path: Path) -> str:
+    style = path.with_suffix(".qml")
+    try:
+        return (
+            style.read_text(encoding="utf-8", errors="replace")
+            if style.is_file() and style.stat().st_size <= _LARGEST_STYLE
+            else ""
+        )
+    except OSError:
+        return ""
+
+
+def _parsed(text: str) -> ET.Element | None:
+    try:
+        return ET.fromstring(text)
+    except (ET.ParseError, ValueError):
+        return None
+
+
+def _polygon_categories(text: str) -> PolygonCategories | None:
+    root = _parsed(text)
+    renderer = None if root is None else root.find(".//renderer-v2[@type='categorizedSymbol']")
+    if renderer is None:
+        return None
+    colours = {
+        symbol.get("name"): _symbol_colour(symbol) for symbol in renderer.iterfind("symbols/symbol")
+    }
+    categories = []
+    for category in renderer.iterfind("categories/category"):
+        several = [value.get("value", "") for value in category.iterfind("val")]
+        for value in several or [category.get("value", "")]:
+            if value and value != "NULL":
+                label = category.get("label", "").strip()
+                categories.append(Category(value, label, colours.get(category.get("symbol"))))
+    return PolygonCategories(renderer.get("attr", "").strip().strip('"'), categories)
+
+
+def _symbol_colour(symbol: ET.Element) -> Colour | None:
+    """Return the colour with which the first plain layer of a symbol fills polygons, or None."""
+    for layer in symbol.iterfind("layer"):
+        if layer.get("class") != "SimpleFill" or layer.get("enabled", "1") == "0":
+            continue
+        for entry in layer.iter():  # of QGIS 3.16 and newer, then of older ones
+            named = (entry.get("name"), entry.get("value")) if entry.tag == "Option" else ()
+            if entry.tag == "prop":
+                named = (entry.get("k"), entry.get("v"))
+            if named and named[0] == "color":
+                return _triple(named[1] or "")
+    return None
+
+
+def _triple(text: str) -> Colour | None:
+    match = re.match(r"(\d{1,3}),(\d{1,3}),(\d{1,3})(?:,|$)", text)
+    if match is None:
+        return None
+    red, green, blue = (min(int(part), 255) for part in match.groups())
+    return red, green, blue
+
+
+def _hex(text: str | None) -> Colour | None:
+    match = re.fullmatch(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text or "")
+    if match is None:
+        return None
+    red, green, blue = (int(part, 16) for part in match.groups())
+    return red, green, blue
