@@ -22,6 +22,21 @@ if TYPE_CHECKING:
     from hrrsi.tiling.plan import TilingPlan
     from hrrsi.tiling.result import TilingResult
 
+
+def _shares(text: str) -> list[float]:
+    """Return the shares of ``--split-blocks``.
+
+    Raises:
+        typer.BadParameter: The text is no list of numbers.
+    """
+    try:
+        return [float(part.strip().removesuffix("%")) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list such as 70,15,15", param_hint="--split-blocks"
+        ) from None
+
+
 _FLAGS: Flags = {
     "split": Flag(
         typer.Option(
@@ -47,14 +62,41 @@ _FLAGS: Flags = {
         typer.Option("--stride", min=1, help="Pixels from one patch to the next. Default: --size."),
         is_usage=True,
     ),
+    "split_blocks": Flag(
+        typer.Option(
+            "--split-blocks",
+            metavar="TRAIN,VAL,TEST",
+            help="Split scenes into spatial blocks of these shares, e.g. 70,15,15, with a guard "
+            "band between them and classes balanced; split.gpkg and split.png show them.",
+        ),
+        kind=str | None,
+        value=_shares,
+    ),
+    "block_size": Flag(
+        typer.Option(
+            "--block-size",
+            min=32,
+            help="Rows and columns of a block, in pixels, of which whole patches count. Default: "
+            "so many that there are about 64 blocks.",
+        )
+    ),
+    "guard": Flag(
+        typer.Option(
+            "--guard",
+            min=0,
+            help="Pixels at least between patches of different blocks. Default: 3/16 of --size.",
+        )
+    ),
+    "seed": Flag(typer.Option("--seed", help="Another one deals out blocks otherwise.")),
     "label_format": Flag(
         typer.Option("--label-format", help="What labels hold. Default: the scheme's.")
     ),
-    "label_file": Flag(
+    "labels": Flag(
         typer.Option(
-            "--label-file",
-            help="One vector file with the polygons of all scenes: a .gpkg, or one layer of it "
-            "as 'areas.gpkg|layername=parcels'.",
+            "--labels",
+            help="One file with the labels of all scenes: polygons (.gpkg or another vector file, "
+            "or one layer of it as 'areas.gpkg|layername=parcels'), or a raster. Without --scheme "
+            "its classes make one.",
         ),
         kind=Path | None,
     ),
@@ -119,21 +161,25 @@ _FLAGS: Flags = {
 }
 
 
+_Scheme = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme",
+        help="dubai, potsdam, vaihingen, or your own .yaml file. Default: one made of --labels, "
+        "and written to the dataset as scheme.yaml.",
+        show_default=False,
+    ),
+]
+
+
 @takes_option_classes
 def tile(
     raw: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of scenes and labels, or the official ISPRS zips (read in place).",
+            help="Folders of scenes and labels, the official ISPRS zips (read in place), or "
+            "rasters with --labels.",
             metavar="RAW",
-            show_default=False,
-        ),
-    ],
-    scheme: Annotated[
-        str,
-        typer.Option(
-            "--scheme",
-            help="dubai, potsdam, vaihingen, or your own .yaml file.",
             show_default=False,
         ),
     ],
@@ -141,13 +187,14 @@ def tile(
         Path, typer.Option("--out", "-o", help="The dataset's folder.", show_default=False)
     ],
     options: Annotated[TileOptions, _FLAGS],
+    scheme: _Scheme = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Check the split, and that scenes and labels open and fit; pixels are not read, "
-            "nothing is written.",
+            help="Check the split, and that scenes and labels open and fit; pixels are not read "
+            "(of labels they are, to make a scheme or to split blocks), nothing is written.",
         ),
     ] = False,
     quiet: Quiet = False,
@@ -170,6 +217,10 @@ def tile(
     `--height` in `hrrsi predict` and `hrrsi eval` too:
 
     `hrrsi tile Vaihingen/ --scheme vaihingen --height scheme --out vaihingen512_dsm`
+
+    One orthophoto with one file of labels needs no scheme, and is split into spatial blocks:
+
+    `hrrsi tile ortho.tif --labels areas.gpkg --attribute class --split-blocks 70,15,15 --out data`
 
     Scenes without labels can be learned from, too, by what other networks say of them:
 

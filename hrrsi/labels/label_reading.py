@@ -312,6 +312,7 @@ def open_labels(
     *,
     name: str,
     unknown: UnknownLabels = "error",
+    within: Window | None = None,
 ) -> Iterator[Labels]:
     """Open the labels of a scene.
 
@@ -329,6 +330,7 @@ def open_labels(
         name: The scene's name, for messages.
         unknown: ``"error"`` fails on a label that the scheme doesn't know, ``"ignore"`` makes its
             pixels 255.
+        within: The window of the scene that is going to be read, where it isn't all of it.
 
     Raises:
         InputError: Not readable, of another size without a place on the map, on hardly any of the
@@ -339,7 +341,7 @@ def open_labels(
         yield AbsentLabels(scene, name)
         return
     if scheme.label_format == "polygons":
-        yield PolygonLabels(path, scene, scheme, name, unknown)
+        yield PolygonLabels(path, scene, scheme, name, unknown, within)
         return
     with open_raster(path) as dataset:
         own = Scene(path, dataset, (1,))

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError
-from hrrsi.files import require_regular
-from hrrsi.labels.scheme import Scheme, match_scene
+from hrrsi.files import named_layer, require_regular
+from hrrsi.labels.scheme import VECTOR_SUFFIXES, Scheme, match_scene
 from hrrsi.scenes.height_files import (
     HeightFile,
     HeightFiles,
@@ -57,35 +57,44 @@ def labelled_scenes(
     raw: Sequence[Path],
     scheme: Scheme,
     *,
-    label_file: str | Path | None = None,
+    labels: str | Path | None = None,
     heights: str | None = None,
 ) -> list[SceneFiles]:
     """Return the scenes in folders and zip archives, in the natural order of their names.
 
-    Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several files fit one
-    scene, the scheme's earlier pattern wins, then a plain file over one in an archive.
+    A raster that is given by itself is a scene too, named after its file where the scheme does not
+    say otherwise. Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several
+    files fit one scene, the scheme's earlier pattern wins, then a plain file over one in an
+    archive.
 
     Args:
-        raw: Folders (searched with their subfolders, and the archives in them) and zip archives.
+        raw: Folders (searched with their subfolders, and the archives in them), zip archives and
+            rasters.
         scheme: Says how images and labels are named.
-        label_file: One vector file that holds the labels of all scenes, instead of one a scene.
+        labels: One file that holds the labels of all scenes, instead of one a scene.
         heights: Where height models are looked for too, as `scene_heights` takes them.
 
     Raises:
-        InputError: A path is missing or neither folder nor archive, an archive is damaged or
+        InputError: A path is missing or a vector file, an archive is damaged or
             holds a member that leaves it, no scene was found, two files claim one scene, or there
             are no such height models.
     """
     candidates = [c for path in raw for c in _candidates(path)]
     candidates = list({c.path: c for c in candidates}.values())
+    if labels is not None:
+        own = Path(named_layer(labels)[0]).absolute()
+        candidates = [c for c in candidates if Path(c.path).absolute() != own]
     images = _matches(candidates, scheme, scheme.images)
+    for candidate in candidates:
+        if candidate.is_chosen and candidate.path not in images.values():
+            _add_chosen(images, candidate.path)
     if not images:
         raise _no_scenes(raw, scheme, candidates)
     ordered = sorted(images, key=natural_key)
-    if label_file is not None:
-        labels, eroded = dict.fromkeys(images, str(label_file)), {}
+    if labels is not None:
+        full, eroded = dict.fromkeys(images, str(labels)), {}
     else:
-        labels = _matches(candidates, scheme, scheme.labels)
+        full = _matches(candidates, scheme, scheme.labels)
         eroded = _matches(candidates, scheme, scheme.eroded_labels)
     models: dict[str, str | None] = {}
     if heights is not None:
@@ -95,7 +104,7 @@ def labelled_scenes(
         height_models.require_own([(images[name], name) for name in ordered])
         models = {name: height_models.matching(images[name], name) for name in ordered}
     return [
-        SceneFiles(name, images[name], labels.get(name), eroded.get(name), models.get(name))
+        SceneFiles(name, images[name], full.get(name), eroded.get(name), models.get(name))
         for name in ordered
     ]
 
@@ -173,6 +182,23 @@ class _Candidate(NamedTuple):
     virtual: str  # a zip archive counts as a folder
     path: str
     zipped: bool
+    is_chosen: bool = False  # given by itself, not found in a folder
+
+
+def _add_chosen(images: dict[str, str], path: str) -> None:
+    """Add a raster that was given by itself to the images by scene.
+
+    Raises:
+        InputError: Another one has its name.
+    """
+    name = Path(path).stem
+    if name in images:
+        raise InputError(
+            f"the files {images[name]} and {path} claim the same scene",
+            where=f"scene {name}",
+            fix="rename one of them",
+        )
+    images[name] = path
 
 
 def _matches(
@@ -205,12 +231,15 @@ def _candidates(raw: Path) -> Iterator[_Candidate]:
         raise MissingInputError("no such file or folder", where=raw, fix="check the path")
     elif raw.suffix.lower() == ".zip":
         yield from _zip_candidates(raw)
-    else:
+    elif raw.suffix.lower() in VECTOR_SUFFIXES:
         raise InputError(
-            "is neither a folder nor a .zip archive",
+            "is a vector file, not imagery",
             where=raw,
-            fix="name the folder that holds the scenes",
+            fix=f"give the scenes, and it as `labels={raw}`",
         )
+    else:
+        require_regular(raw)
+        yield _Candidate(raw.absolute().as_posix(), str(raw), zipped=False, is_chosen=True)
 
 
 def _folder_candidates(raw: Path) -> Iterator[_Candidate]:

@@ -104,13 +104,19 @@ class PolygonLabels(Labels):
     """
 
     def __init__(
-        self, path: str, scene: Scene, scheme: Scheme, name: str, unknown: UnknownLabels
+        self,
+        path: str,
+        scene: Scene,
+        scheme: Scheme,
+        name: str,
+        unknown: UnknownLabels,
+        within: Window | None = None,
     ) -> None:
         from hrrsi.scenes.polygons import scene_polygons  # 40 MB that other labels do without
 
         super().__init__(scene, name, path, unknown)
         self._scheme = scheme
-        self._polygons = scene_polygons(path, scene, scheme.attribute)
+        self._polygons = scene_polygons(path, scene, scheme.attribute, within)
         outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
         self._outside = IGNORE_INDEX if outside is None else outside
         whole = Window(0, 0, *scene.shape)
@@ -121,13 +127,18 @@ class PolygonLabels(Labels):
         ignored = {i.name.casefold() for i in scheme.ignored}
         ignored |= {str(i.index) for i in scheme.ignored if i.index is not None}
         self._codes = np.full(len(self._polygons.values), UNKNOWN_LABEL, dtype=np.uint8)
+        known: dict[object, int | None] = {}
         for number, value in enumerate(self._polygons.values):
-            index = None if value is None else scheme.index_of(value)
+            if value not in known:
+                known[value] = None if value is None else scheme.index_of(value)
+            index = known[value]
             if index is not None:
                 self._codes[number] = index
-            elif value is not None and str(value).strip().casefold() in ignored:
+            elif ("" if value is None else str(value).strip().casefold()) in ignored:
                 self._codes[number] = IGNORE_INDEX
-        if not self._polygons.is_ordered and self._polygons.overlap_of_others(self._codes):
+        # where it isn't all of the scene, whoever looked at that has told
+        order_matters = within is None and not self._polygons.is_ordered
+        if order_matters and self._polygons.overlap_of_others(self._codes):
             self.placement = (
                 "has polygons of different classes that overlap, and FlatGeobuf with a spatial "
                 "index doesn't keep which one came last: write it as GeoPackage"

@@ -16,6 +16,7 @@ from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
 from hrrsi.quantities import names_text
 
 NO_LABELS = "no labels"  # the name of a split of scenes that have none
+ALL_TRAIN = "none"  # and of a split that was not asked for
 
 Part = Literal["train", "val", "test"]
 
@@ -27,7 +28,8 @@ class SceneSplit:
     """The scenes of each part of a split, in natural order.
 
     Attributes:
-        name: The split's name, its file, ``"chosen scenes"``, or ``"no labels"``.
+        name: The split's name, its file, ``"chosen scenes"``, ``"no labels"``, ``"none"`` where all
+            scenes train, or ``"blocks 70,15,15"``.
         train: Names of the training scenes.
         val: Names of the validation scenes.
         test: Names of the test scenes.
@@ -140,7 +142,8 @@ def _named_split(
             raise InputError(
                 "knows no split",
                 where=f"scheme {scheme.name}",
-                fix="give `split=FILE.yaml`, or `val_scenes` and `test_scenes`",
+                fix="give `split_blocks=70,15,15`, `split=FILE.yaml`, or `val_scenes` and "
+                "`test_scenes`",
             )
         split = next(iter(scheme.splits))
     if test_scenes:

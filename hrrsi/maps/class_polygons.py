@@ -14,6 +14,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
+from hrrsi.class_styles import add_default_style, polygon_style
 from hrrsi.classes import Colour
 from hrrsi.errors import OutputError
 from hrrsi.files import replacing, scratch_folder
@@ -27,7 +28,6 @@ from hrrsi.maps.components import (
     strip_components,
 )
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
-from hrrsi.qgis_styles import add_default_style, polygon_style
 from hrrsi.scenes.georeference import MapCoordinates, exact_areas, map_coordinates, pixel_areas
 from hrrsi.scenes.polygons import undated_vector_files
 

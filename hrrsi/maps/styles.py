@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
+from hrrsi.class_styles import qml_text
 from hrrsi.classes import Colour
 from hrrsi.files import content_digest, replacing
 from hrrsi.maps.raw_pyramid import write_errors
-from hrrsi.qgis_styles import qml_text
 
 # Field types and usages of GDAL's raster attribute tables (GDALRATFieldType, GDALRATFieldUsage).
 _INTEGER, _REAL, _STRING = "0", "1", "2"

@@ -24,7 +24,7 @@ from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import named_layer, require_regular
-from hrrsi.scenes.georeference import is_on_earth, map_coordinates
+from hrrsi.scenes.georeference import MapCoordinates, has_transform, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import is_local, require_vector_path, unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -32,6 +32,7 @@ from hrrsi.scenes.windows import Window
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 _COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
+_WINDOW_MARGIN = 8  # pixels around a window in which polygons are read
 _FIXED_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
@@ -154,7 +155,9 @@ class AreaOfInterest:
         return self._polygons.burned(window, self._codes, 0).view(np.bool_)
 
 
-def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None) -> ScenePolygons:
+def scene_polygons(
+    path: str | Path, scene: Scene, attribute: str | None = None, within: Window | None = None
+) -> ScenePolygons:
     """Return the polygons of a vector file that lie on a scene.
 
     Where neither file nor scene has a CRS, the coordinates are those of the scene's transform:
@@ -165,6 +168,7 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
             ``|layername=NAME`` after it. Collections count as the polygons in them.
         scene: The open scene; polygons in another CRS are reprojected to its.
         attribute: The attribute to read along.
+        within: A window of the scene; polygons that don't reach it may be left out.
 
     Raises:
         InputError: Not a readable vector file, not polygons, no such attribute, or file and scene
@@ -187,12 +191,13 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
             "has a transform that puts all pixels on a line", where=scene.path, fix="correct it"
         )
     crs = _crs(path, info["crs"], scene, places.crs)
-    box = places.bounds()
+    box, read_box = places.bounds(), _bounds(places, scene, within)
     same = crs == places.crs
     if not same:
         try:
             with unified_gdal_errors():
                 box = transform_bounds(places.crs, crs, *box)
+                read_box = transform_bounds(places.crs, crs, *read_box)
         except RasterioError as error:
             raise InputError(
                 f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
@@ -202,7 +207,7 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
             path,
             layer=layer,
             columns=[] if attribute is None else [attribute],
-            bbox=box,
+            bbox=read_box,
             force_2d=True,
             return_fids=True,
         )
@@ -232,6 +237,25 @@ def scene_polygons(path: str | Path, scene: Scene, attribute: str | None = None)
     values = [_plain(v) for v in columns[0][present]] if attribute is not None else []
     is_ordered = info["driver"] != "FlatGeobuf" or not info["capabilities"]["fast_spatial_filter"]
     return ScenePolygons(path, geometries, values, fids[present], is_ordered)
+
+
+def _bounds(
+    places: MapCoordinates, scene: Scene, within: Window | None
+) -> tuple[float, float, float, float]:
+    """Return the bounds of a window on the map and a bit more; of the scene where it has none."""
+    whole = places.bounds()
+    if within is None or not has_transform(scene.dataset):
+        return whole
+    margin = _WINDOW_MARGIN + max(within.height, within.width) // 50
+    columns = np.array([within.col - margin, within.col + within.width + margin], dtype=float)
+    rows = np.array([within.row - margin, within.row + within.height + margin], dtype=float)
+    x, y = places.of_pixels(columns[[0, 1, 1, 0]], rows[[0, 0, 1, 1]])
+    return (
+        max(whole[0], float(x.min())),
+        max(whole[1], float(y.min())),
+        min(whole[2], float(x.max())),
+        min(whole[3], float(y.max())),
+    )
 
 
 def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
@@ -295,6 +319,26 @@ def _areas(shape: Any) -> npt.NDArray[Any]:
         parts = shapely.get_parts(parts)
     polygons: npt.NDArray[Any] = parts[shapely.get_type_id(parts) == _POLYGON_TYPES[0]]
     return polygons
+
+
+def attribute_values(source: str | Path) -> dict[str, list[object]]:
+    """Return the attributes of a vector file, with the value of each feature.
+
+    Args:
+        source: As for `scene_polygons`.
+
+    Raises:
+        InputError: Not a readable vector file.
+    """
+    path, layer = chosen_layer(source)
+    try:
+        meta, _, _, columns = pyogrio.raw.read(path, layer=layer, read_geometry=False)
+    except (DataSourceError, DataLayerError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    return {
+        str(name): [_plain(value) for value in column]
+        for name, column in zip(meta["fields"], columns, strict=True)
+    }
 
 
 @contextmanager
@@ -375,6 +419,8 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
 def _plain(value: object) -> object:
     """Return a number without needless decimals: whole numbers beside nulls come as floats."""
     if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return None  # a null among them
         return int(value) if float(value).is_integer() else float(value)
     return value
 

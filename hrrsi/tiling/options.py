@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from hrrsi.classes import LabelFormat, UnknownLabels
 from hrrsi.errors import OptionError
+from hrrsi.scenes.windows import default_overlap
 
 SMALLEST_PATCH = 32  # rows and columns; networks halve a patch five times
 
@@ -25,9 +26,16 @@ class TileOptions:
         val_scenes: Names or patterns of validation scenes; beside a `split` that names none they
             are taken from its training scenes.
         test_scenes: Names or patterns of test scenes, not beside `split`.
-        label_format: What labels hold; None: what the scheme says, or ``polygons`` with a
-            `label_file`.
-        label_file: One vector file with the polygons of all scenes, instead of a label a scene.
+        split_blocks: Shares of train, val and test, such as ``(70, 15, 15)``: scenes are split into
+            spatial blocks (`hrrsi.tiling.blocks`), not as wholes. Not beside other splits.
+        block_size: Rows and columns of a block, in pixels, of which whole patches count; None: so
+            many that there are about 64 blocks.
+        guard: Pixels at least between patches of different blocks; None: 3/16 of `size`, as far as
+            windows of `hrrsi.predict` overlap.
+        seed: Another one deals out blocks otherwise.
+        label_format: What labels hold; None: what the scheme says, or what `labels` shows.
+        labels: One file with the labels of all scenes, polygons or a raster, instead of a label a
+            scene. Without a scheme, its classes make one.
         attribute: The polygons' attribute that holds the class; None: the scheme's.
         background: The class of what lies outside of all polygons: one of the scheme, or another
             name, which becomes its last class; None: the scheme's `outside`, else it is ignored.
@@ -56,8 +64,12 @@ class TileOptions:
     split: str | None = None
     val_scenes: Sequence[str] = ()
     test_scenes: Sequence[str] = ()
+    split_blocks: Sequence[float] | None = None
+    block_size: int | None = None
+    guard: int | None = None
+    seed: int = 0
     label_format: LabelFormat | None = None
-    label_file: str | Path | None = None
+    labels: str | Path | None = None
     attribute: str | None = None
     background: str | None = None
     eroded: bool = False
@@ -72,7 +84,7 @@ class TileOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("val_scenes", "test_scenes", "merges", "bands"):
+        for name in ("val_scenes", "test_scenes", "split_blocks", "merges", "bands"):
             value = getattr(self, name)
             if value is not None:  # so that options are equal, and hashed, by their values
                 object.__setattr__(self, name, tuple(value))
@@ -95,6 +107,7 @@ class TileOptions:
                 f"{self.stride} would leave gaps between patches of {self.size}",
                 parameter="stride",
             )
+        self._check_blocks()
         if self.bands is not None and len(set(self.bands)) < len(self.bands):
             raise OptionError("name each band once", parameter="bands")
         if self.workers is not None and self.workers < 1:
@@ -112,11 +125,59 @@ class TileOptions:
         return self.size if self.stride is None else self.stride
 
     @property
-    def effective_label_format(self) -> LabelFormat | None:
-        """What labels hold, or None where the scheme says it."""
-        if self.label_format is None and self.label_file is not None:
-            return "polygons"
-        return self.label_format
+    def effective_guard(self) -> int:
+        """Pixels between patches of different parts of blocks: `guard`, or 3/16 of `size`."""
+        return default_overlap(self.size) if self.guard is None else self.guard
+
+    def _check_blocks(self) -> None:
+        if self.split_blocks is None:
+            for name in ("block_size", "guard"):
+                if getattr(self, name) is not None:
+                    raise OptionError(
+                        "is of blocks", parameter=name, fix="give `split_blocks=70,15,15` too"
+                    )
+            return
+        for name in ("split", "val_scenes", "test_scenes"):
+            if getattr(self, name):
+                raise OptionError(
+                    f"is a split already, beside `{name}`",
+                    parameter="split_blocks",
+                    fix="leave one of them out",
+                )
+        shares = self.split_blocks
+        if len(shares) != 3 or not all(0 <= share <= 100 for share in shares):
+            raise OptionError(
+                f"is no list of three shares (train, val, test): {_listed(shares)}",
+                parameter="split_blocks",
+                fix="give percents such as 70,15,15",
+            )
+        if self.unlabelled:
+            raise OptionError(
+                "is by labels, so not beside `unlabelled`",
+                parameter="split_blocks",
+                fix="tile the scenes without labels as a dataset of their own",
+            )
+        total = round(sum(shares), 6)
+        if total not in (1, 100):
+            raise OptionError(
+                f"{_listed(shares)} make {total:g}, not 100",
+                parameter="split_blocks",
+                fix="give the shares of train, val and test in percent, such as 70,15,15",
+            )
+        if not shares[0]:
+            raise OptionError("leaves nothing to train on", parameter="split_blocks")
+        if self.effective_guard < 0:
+            raise OptionError("must be 0 or more", parameter="guard")
+        if self.block_size is not None and self.block_size < self.size:
+            raise OptionError(
+                f"{self.block_size} px don't hold a patch of {self.size} px",
+                parameter="block_size",
+                fix=f"give {self.size} or more, or a smaller `size`",
+            )
+
+
+def _listed(shares: Sequence[float]) -> str:
+    return ",".join(f"{share:g}" for share in shares)
 
 
 def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:

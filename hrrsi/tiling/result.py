@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prettytable import PrettyTable
 
-from hrrsi.labels.splits import NO_LABELS, Part, SceneSplit
+from hrrsi.labels.splits import ALL_TRAIN, NO_LABELS, Part, SceneSplit
 from hrrsi.quantities import counted_names, length_text
 from hrrsi.scenes.missing_data import UndeclaredGap
 from hrrsi.scenes.value_scale import EstimatedScale
@@ -271,6 +271,11 @@ def split_notes(split: SceneSplit) -> list[str]:
         notes.append(
             "note: no scene has a label: all of them train, by teachers, and beside data with "
             "labels to validate on"
+        )
+    elif split.name == ALL_TRAIN:
+        notes.append(
+            "note: everything trains, and nothing validates or tests; `split_blocks=70,15,15` "
+            "splits it into spatial blocks"
         )
     elif not split.val:
         notes.append("warning: no scene is left for validation; training needs some to choose by")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from rasterio.warp import transform
 
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.georeference import is_on_earth
+from hrrsi.scenes.windows import Window
 
 _BLOCK = (8, 32)  # rows and columns of a fingerprinted block, powers of two
 _SAMPLE = 1024  # one block in so many is kept, chosen by its content alone
@@ -33,8 +34,9 @@ class Footprint:
     """Where a scene lies on the ground.
 
     Attributes:
-        scene: The scene's name.
+        scene: The scene's name, or that of a block of it.
         part: The part of the split that it belongs to.
+        image: Path of its image; blocks of one image never overlap.
         crs: Its CRS as WKT, or None.
         outline: Its corners in that CRS, or None where it has no georeference at all.
         pixel: The size of a pixel, in units of the CRS.
@@ -42,12 +44,37 @@ class Footprint:
 
     scene: str
     part: Part
+    image: str
     crs: str | None
     outline: tuple[tuple[float, float], ...] | None
     pixel: float
 
+    def of_window(
+        self, name: str, part: Part, window: Window | None, shape: tuple[int, int]
+    ) -> Footprint:
+        """Return the footprint of a window of the scene, as one of another name and part.
+
+        Args:
+            name: The name.
+            part: The part.
+            window: The window; None: the whole scene.
+            shape: Rows and columns of the scene.
+        """
+        outline = self.outline
+        if outline is not None and window is not None:
+            start, right, _, down = (np.array(corner) for corner in outline)
+            across, along = (right - start) / shape[1], (down - start) / shape[0]
+            rows = (window.row, window.row + window.height)
+            columns = (window.col, window.col + window.width)
+            corners = ((0, 0), (1, 0), (1, 1), (0, 1))
+            placed = [start + columns[i] * across + rows[j] * along for i, j in corners]
+            outline = tuple((float(x), float(y)) for x, y in placed)
+        return replace(self, scene=name, part=part, outline=outline)
+
     def comparable(self, other: Footprint) -> bool:
-        """Return whether the georeference of both tells whether they overlap."""
+        """Return whether it is known by the files or their georeference if they overlap."""
+        if self.image == other.image:
+            return True
         placed = self.outline is not None and other.outline is not None
         if not placed or self.crs is None or other.crs is None or self.crs == other.crs:
             return placed and self.crs == other.crs
@@ -81,12 +108,13 @@ def footprint(scene: str, part: Part, dataset: Any) -> Footprint:
     """Return the footprint of an open rasterio dataset."""
     place = dataset.transform
     if place == Affine.identity():
-        return Footprint(scene, part, None, None, 1.0)
+        return Footprint(scene, part, dataset.name, None, None, 1.0)
     width, height = dataset.width, dataset.height
     corners = ((0, 0), (width, 0), (width, height), (0, height))
     return Footprint(
         scene,
         part,
+        dataset.name,
         dataset.crs.to_wkt() if dataset.crs else None,
         tuple(tuple(place @ corner) for corner in corners),
         float(np.sqrt(abs(place.determinant))),
@@ -97,7 +125,8 @@ def overlaps_by_georeference(footprints: Sequence[Footprint]) -> list[SceneOverl
     """Return the overlaps, wider than a pixel, of scenes of different parts."""
     overlaps = []
     for first, second in combinations(footprints, 2):
-        if first.part == second.part or not first.comparable(second):
+        is_one = first.part == second.part or first.image == second.image
+        if is_one or not first.comparable(second):
             continue
         outline = shapely.Polygon(second.outline)
         common = shapely.intersection(_outline_in(first, second.crs), outline)

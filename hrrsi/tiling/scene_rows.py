@@ -107,29 +107,41 @@ class Tiling:
 
 @dataclass(frozen=True)
 class SceneRows:
-    """Some rows of windows of one scene: what one process works on at a time.
+    """Some rows of windows of one scene, or of a block of it: what one process works on at a time.
 
     Attributes:
+        name: The name that patches have: the scene's, or the block's.
         scene: The scene's name.
         part: train, val or test.
         image: Path of its image.
         bands: The 1-based bands of it.
         label: Path of its label, or None.
         height: Path of its height model, or None.
+        area: The part of the scene that windows cover.
         first: First row of windows.
         stop: The row of windows after the last.
         pixels: Pixels in them, for progress.
+        patches: How many they are.
     """
 
+    name: str
     scene: str
     part: Part
     image: str
     bands: tuple[int, ...]
     label: str | None
     height: str | None
-    first: int
-    stop: int
-    pixels: int
+    area: Window
+    first: int = 0
+    stop: int = 0
+    pixels: int = 0
+    patches: int = 0
+
+    def grid(self, options: TileOptions) -> list[list[Window]]:
+        """Return the windows that cover the whole area, on the scene's grid, row by row."""
+        row, col, height, width = self.area
+        grid = window_grid(height, width, options.size, options.effective_stride)
+        return [[w._replace(row=w.row + row, col=w.col + col) for w in windows] for windows in grid]
 
 
 @dataclass
@@ -170,7 +182,7 @@ class _OpenScene(NamedTuple):
 
 
 class _LabelledPixels(NamedTuple):
-    """A row of windows over the scene's whole width, or one patch of it.
+    """A row of windows over the whole width of the area, or one patch of it.
 
     Attributes:
         pixels: (bands, height, width).
@@ -211,24 +223,36 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
                 height_model=rows.height,
             )
         )
+        grid = rows.grid(options)
+        top, bottom = grid[rows.first][0], grid[rows.stop - 1][0]
+        within = rows.area._replace(row=top.row, height=bottom.row + bottom.height - top.row)
         labels = stack.enter_context(
-            open_labels(rows.label, scene, tiling.scheme, name=rows.scene, unknown=options.unknown)
+            open_labels(
+                rows.label,
+                scene,
+                tiling.scheme,
+                name=rows.scene,
+                unknown=options.unknown,
+                within=within,
+            )
         )
         opened = _OpenScene(scene, labels, patch_area(options.aoi, scene))
-        grid = window_grid(scene.height, scene.width, options.size, options.effective_stride)
         for number in range(rows.first, rows.stop):
             above = grid[number - 1][0] if number else Window(0, 0, 0, 0)
             rows_end = above.row + above.height  # what the row of windows above holds, too
-            strip = _read_strip(tiling, opened, grid[number][0], rows_end, content)
+            left, right = grid[number][0], grid[number][-1]
+            strip_window = left._replace(width=right.col + right.width - left.col)
+            strip = _read_strip(tiling, opened, strip_window, rows_end, content)
             columns_end = 0
             for window in grid[number]:
                 stop_if_requested()
-                patch = _patch(options.size, strip, window, has_height=scene.has_height)
+                inside = window._replace(col=window.col - left.col)
+                patch = _patch(options.size, strip, inside, has_height=scene.has_height)
                 if rows.part != "train":
                     patch.indices[: max(0, rows_end - window.row)] = IGNORE_INDEX
                     patch.indices[:, : max(0, columns_end - window.col)] = IGNORE_INDEX
                 if _count(patch, tiling, rows.part, content):
-                    name = f"{rows.scene}_{window.row:05d}_{window.col:05d}"
+                    name = f"{rows.name}_{window.row:05d}_{window.col:05d}"
                     _write(patch, tiling, folder / rows.part, name, _georeference(scene, window))
                 columns_end = window.col + window.width
     return content
@@ -248,14 +272,13 @@ def patch_area(aoi: str | Path | None, scene: Scene) -> AreaOfInterest | None:
 
 
 def _read_strip(
-    tiling: Tiling, opened: _OpenScene, first: Window, rows_end: int, content: RowsContent
+    tiling: Tiling, opened: _OpenScene, window: Window, rows_end: int, content: RowsContent
 ) -> _LabelledPixels:
     """Return a row of windows, and count its unknown labels below the end of the row above."""
     scene, labels, area = opened
-    window = Window(first.row, 0, first.height, scene.width)
     pixels = scene.read(window)
     valid = scene.read_valid(window, pixels)
-    overlap = max(0, rows_end - first.row)
+    overlap = max(0, rows_end - window.row)
     without_height = scene.without_height(window, pixels)
     if without_height is not None:
         content.without_height += int(without_height[overlap:].sum())
@@ -265,11 +288,11 @@ def _read_strip(
     if without_height is not None:
         pixels[-1, ~valid] = np.nan
     indices, unknown = labels.read_with_unknown(
-        Window(first.row + overlap, 0, first.height - overlap, scene.width)
+        window._replace(row=window.row + overlap, height=window.height - overlap)
     )
     content.unknown_pixels += unknown
     if overlap:
-        above = labels.read(Window(first.row, 0, overlap, scene.width))
+        above = labels.read(window._replace(height=overlap))
         indices = np.concatenate([above, indices])
     indices = tiling.merged.new_index[indices]
     if area is not None:
@@ -281,7 +304,10 @@ def _read_strip(
 def _patch(
     size: int, strip: _LabelledPixels, window: Window, *, has_height: bool
 ) -> _LabelledPixels:
-    """Return one window of a row of windows, padded to a whole patch."""
+    """Return one window of a row of windows, padded to a whole patch.
+
+    Its columns are counted from the first of the row.
+    """
     columns = slice(window.col, window.col + window.width)
     patch = _LabelledPixels(
         np.zeros((len(strip.pixels), size, size), dtype=strip.pixels.dtype),

@@ -27,6 +27,7 @@ from hrrsi.interruption import (
     interrupt_kept_from_children,
     stop_if_requested,
 )
+from hrrsi.labels.file_scheme import scheme_yaml
 from hrrsi.labels.merged_classes import MergedClasses
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part
@@ -62,6 +63,7 @@ from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling,
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+SCHEME = "scheme.yaml"  # in a dataset whose scheme was made of its labels
 _MASKS_LOOKED_AT = 20  # labels of class indices
 _MASK_SIDE = 512  # about so many rows and columns of each
 _HEED_SECONDS = 0.2  # how long a request to stop may wait
@@ -70,7 +72,7 @@ _HEED_SECONDS = 0.2  # how long a request to stop may wait
 @heeding_signals()
 def tile(
     raw: str | Path | Sequence[str | Path],
-    scheme: str | Path | Scheme,
+    scheme: str | Path | Scheme | None,
     out: str | Path,
     *,
     options: TileOptions = TileOptions(),
@@ -89,9 +91,10 @@ def tile(
         ['warning: no training pixel is labelled clutter']
 
     Args:
-        raw: Folders of scenes and labels (searched with their subfolders), and zip archives, which
-            are read in place.
-        scheme: A built-in scheme by name, a YAML file, or a scheme.
+        raw: Folders of scenes and labels (searched with their subfolders), zip archives, which
+            are read in place, and rasters, each of which is a scene.
+        scheme: A built-in scheme by name, a YAML file, or a scheme; None: one is made of
+            `options.labels`, and written as ``scheme.yaml`` into the dataset.
         out: The dataset's folder.
         options: How scenes are split, read and cut.
         overwrite: Whether `out` may be replaced where it is a tiled dataset.
@@ -129,6 +132,8 @@ def tile(
         if mask_notes:  # which say it already
             result = replace(result, ignores_255=False)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
+        if sources.scheme_notes:
+            (folder / SCHEME).write_text(scheme_yaml(sources.scheme), encoding="utf-8")
     return result
 
 
@@ -349,7 +354,10 @@ def _split_contents(
 ) -> dict[Part, SplitContent]:
     classes = len(plan.tiling.merged.names)
     contents = {}
-    for part, pieces in by_part.items():
+    for part in plan.split.parts:
+        if part not in by_part:
+            continue
+        pieces = by_part[part]
         pixels = np.sum([c.label_pixels for c in pieces], axis=0).tolist()
         kind: SplitLabels = "full"
         if plan.tiling.options.eroded and part != "train":
@@ -426,7 +434,7 @@ def _measured_statistics(
 def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOverlap]:
     pieces: dict[str, list[Fingerprints]] = {}
     for rows, content in zip(plan.rows, contents, strict=True):
-        pieces.setdefault(rows.scene, []).extend(content.fingerprints)
+        pieces.setdefault(rows.name, []).extend(content.fingerprints)
     prints = {scene: np.unique(np.concatenate(parts)) for scene, parts in pieces.items() if parts}
     by_pixels = overlaps_by_pixels(plan.footprints, prints)
     return overlaps_by_georeference(plan.footprints) + by_pixels

@@ -236,7 +236,7 @@ def polygon_labels(folder: Path, suffix: str, scenes: str = "ab") -> tuple[Path,
     classes = "[{name: a, colour: [0, 0, 0]}, {name: b, colour: [9, 9, 9]}]"
     scheme.write_text(f"{{name: s, label_format: polygons, classes: {classes}OUTSIDE}}")
     more = ["--size", "32", "--workers", "1", "--overwrite", "--out", str(folder / "out")]
-    flags = ["tile", str(folder / "raw"), "--scheme", str(scheme), "--label-file", str(path)]
+    flags = ["tile", str(folder / "raw"), "--scheme", str(scheme), "--labels", str(path)]
     return scheme, [*flags, *more, "--val-scenes", "b"]
 
 

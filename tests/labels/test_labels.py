@@ -255,7 +255,7 @@ def test_one_vector_file_labels_all_scenes(tmp_path: Path) -> None:
         rings += [ground(ring, utm(col=1000 * number)) for _, ring in POLYGONS]
     path = write_polygons(tmp_path / "all.gpkg", rings, [0, 2, 0, 0, 2, 0], "EPSG:32632")
     (tmp_path / "raw/labels/a.tif").unlink()
-    options = ("--val-scenes", "b", "--size", "80", "--label-file", path, "--attribute", "class")
+    options = ("--val-scenes", "b", "--size", "80", "--labels", path, "--attribute", "class")
     result = run(
         tmp_path / "raw", "--scheme", own_scheme(tmp_path), *options, "--out", tmp_path / "d"
     )
@@ -303,7 +303,7 @@ def test_polygons_that_do_not_fit(
     own_folder(tmp_path / "raw", ["a", "b"], SHAPE, georeferenced=True)
     rings = [ground(ring, utm()) for _, ring in POLYGONS]
     path = write_polygons(tmp_path / "p.gpkg", rings, values, crs)
-    options = ("--val-scenes", "b", "--label-file", str(path), *options)
+    options = ("--val-scenes", "b", "--labels", str(path), *options)
     result = run(
         tmp_path / "raw", "--scheme", own_scheme(tmp_path), *options, "--out", tmp_path / "d"
     )

@@ -1,4 +1,4 @@
-"""QGIS styles of labels and polygons: classes' names and colours, read and written."""
+"""Names and colours of classes in files: QGIS' styles, read and written, and GDAL's sidecars."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def polygon_categories(path: str | Path, layer: str) -> PolygonCategories | None
         path: The vector file.
         layer: The layer's name.
     """
-    for text in (*_stored_styles(Path(path), layer), _style_beside(Path(path))):
+    for text in (*_stored_styles(Path(path), layer), _text_of(Path(path).with_suffix(".qml"))):
         found = _polygon_categories(text)
         if found is not None:
             return found
@@ -125,14 +125,22 @@ def polygon_categories(path: str | Path, layer: str) -> PolygonCategories | None
 
 
 def raster_categories(path: str | Path) -> list[Category]:
-    """Return the values that the style beside a raster names and colours, none without one."""
-    root = _parsed(_style_beside(Path(path)))
-    if root is None:
-        return []
-    return [
+    """Return the values of a raster that files beside it name or colour.
+
+    Those of GDAL's sidecar (``NAME.tif.aux.xml``) come first, then those of a QGIS style.
+
+    Args:
+        path: The raster.
+    """
+    root = _parsed(_text_of(Path(path).with_suffix(".qml")))
+    entries = (
+        () if root is None else root.iterfind(".//rasterrenderer[@type='paletted']//paletteEntry")
+    )
+    styled = [
         Category(entry.get("value", ""), entry.get("label", "").strip(), _hex(entry.get("color")))
-        for entry in root.iterfind(".//rasterrenderer[@type='paletted']//paletteEntry")
+        for entry in entries
     ]
+    return [*_sidecar_categories(Path(path)), *styled]
 
 
 def _stored_styles(path: Path, layer: str) -> Iterator[str]:
@@ -152,16 +160,14 @@ def _stored_styles(path: Path, layer: str) -> Iterator[str]:
     yield from (row[0] for row in rows if isinstance(row[0], str))
 
 
-def _style_beside(path: Path) -> str:
-    style = path.with_suffix(".qml")
+def _text_of(path: Path) -> str:
+    """Return the content of a style or sidecar, empty where there is none that can be read."""
     try:
-        return (
-            style.read_text(encoding="utf-8", errors="replace")
-            if style.is_file() and style.stat().st_size <= _LARGEST_STYLE
-            else ""
-        )
+        if path.is_file() and path.stat().st_size <= _LARGEST_STYLE:
+            return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        pass
+    return ""
 
 
 def _parsed(text: str) -> ET.Element | None:
@@ -187,6 +193,48 @@ def _polygon_categories(text: str) -> PolygonCategories | None:
                 label = category.get("label", "").strip()
                 categories.append(Category(value, label, colours.get(category.get("symbol"))))
     return PolygonCategories(renderer.get("attr", "").strip().strip('"'), categories)
+
+
+def _sidecar_categories(path: Path) -> list[Category]:
+    """Return the names and colours in GDAL's sidecar of a raster, ``NAME.tif.aux.xml``."""
+    root = _parsed(_text_of(path.with_name(path.name + ".aux.xml")))
+    if root is None:
+        return []
+    names = root.iterfind("PAMRasterBand[@band='1']/CategoryNames/Category")
+    found = {}
+    for number, name in enumerate(names):
+        found[str(number)] = Category(str(number), (name.text or "").strip(), None)
+    table = root.find("PAMRasterBand[@band='1']/GDALRasterAttributeTable")
+    if table is None:
+        return [category for category in found.values() if category.label]
+    columns = {
+        field.findtext("Usage", ""): int(field.get("index", "0"))
+        for field in reversed(table.findall("FieldDefn"))
+    }
+    for row in table.iterfind("Row"):
+        cells = [cell.text or "" for cell in row.iterfind("F")]
+        category = _table_row(cells, columns)
+        if category is not None:
+            found[category.value] = category
+    return [category for category in found.values() if category.label or category.colour]
+
+
+def _table_row(cells: Sequence[str], columns: dict[str, int]) -> Category | None:
+    """Return a row of GDAL's raster attribute table, whose usages are numbered as there."""
+
+    def cell(usage: str) -> str:
+        place = columns.get(usage, len(cells))
+        return cells[place].strip() if place < len(cells) else ""
+
+    try:
+        value = str(int(float(cell("5"))))
+    except ValueError:
+        return None
+    try:
+        red, green, blue = (int(float(cell(usage))) for usage in ("6", "7", "8"))
+    except ValueError:
+        return Category(value, cell("2"), None)
+    return Category(value, cell("2"), (red, green, blue))
 
 
 def _symbol_colour(symbol: ET.Element) -> Colour | None:
