@@ -27,7 +27,7 @@ from hrrsi.networks.weights_file import (
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
-from hrrsi.scenes.bands import alpha_bands
+from hrrsi.scenes.bands import alpha_bands, open_imagery
 from hrrsi.scenes.raster_opening import is_local, open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
@@ -258,8 +258,9 @@ def _start_lines(starts: list[dict[str, Any]], seconds: float) -> list[tuple[str
 
 
 def _raster_info(path: str) -> FileInfo:
-    with open_raster(path) as dataset:
-        scene = Scene(path, dataset, tuple(range(1, dataset.count + 1)))
+    # one as it is stored, one with the CRS that stands beside it
+    with open_raster(path) as dataset, open_imagery(path, 1) as placed:
+        scene = Scene(path, placed, tuple(range(1, dataset.count + 1)))
         resolution = scene.resolution
         meanings = [meaning.name for meaning in dataset.colorinterp]
         types = sorted(set(dataset.dtypes))
@@ -274,8 +275,8 @@ def _raster_info(path: str) -> FileInfo:
             "bands": dataset.count,
             "band_meanings": meanings,
             "dtypes": list(dataset.dtypes),
-            "crs": _crs_name(dataset),
-            "bounds": None if dataset.crs is None else list(dataset.bounds),
+            "crs": _crs_name(placed),
+            "bounds": None if placed.crs is None else list(placed.bounds),
             "resolution": resolution,
             "nodata": _nodata_sources(dataset),
             "compression": compression,

@@ -165,6 +165,7 @@ _MAPPING_FLAGS: Flags = {
     **WINDOW_FLAGS,
     "bands": READING_FLAGS["bands"],
     "nodata": READING_FLAGS["nodata"],
+    "crs": READING_FLAGS["crs"],
     "resample": READING_FLAGS["resample"],
     "scale": Flag(
         typer.Option(

@@ -251,6 +251,14 @@ READING_FLAGS: Flags = {
         str | None,
         _nodata,
     ),
+    "crs": Flag(
+        typer.Option(
+            "--crs",
+            help="Coordinate system of scenes that hold none, e.g. EPSG:25832. Without it, a .prj "
+            "file beside a scene with a world file counts.",
+        ),
+        str | None,
+    ),
     "resample": Flag(
         typer.Option(
             "--resample",

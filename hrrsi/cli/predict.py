@@ -40,6 +40,7 @@ _RUN = "Running"
 _MAP_FLAGS: Flags = {
     "bands": READING_FLAGS["bands"],
     "nodata": READING_FLAGS["nodata"],
+    "crs": READING_FLAGS["crs"],
     "scale": Flag(
         typer.Option(
             "--scale",

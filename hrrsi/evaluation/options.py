@@ -26,7 +26,7 @@ SINGLE_PRECISION = EngineOptions(precision="32")
 _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _OF_SCENES = ("scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block")
 _OF_MAPPING = (
-    *("window", "overlap", "bands", "nodata", "scale", "height", "resample", "augmentation"),
+    *("window", "overlap", "bands", "nodata", "crs", "scale", "height", "resample", "augmentation"),
 )
 
 
@@ -224,6 +224,7 @@ def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
             if m.nodata is not None
             else []
         ),
+        *([f"placed in {m.crs}"] if m.crs else []),
         *([f"full brightness = {m.scale:g}"] if m.scale is not None else []),
         *(["read at their own resolution"] if m.resample == "off" else []),
         *([f"heights {m.height}"] if m.height is not None else []),

@@ -216,6 +216,7 @@ def _open_labelled_scene(
             trained_bands=engine.meta.bands,
             meanings=engine.meta.known_meanings,
             nodata=mapping.nodata,
+            crs=mapping.crs,
             height_model=files.height,
         )
     )

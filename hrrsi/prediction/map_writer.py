@@ -224,6 +224,7 @@ def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[s
         "tta": options.augmentation if options.augmentation != "none" else None,
         "bands": options.bands,
         "nodata": options.nodata,
+        "crs": options.crs,
         "scale": options.scale,
         "height": None if options.height is None else PurePosixPath(str(options.height)).name,
         "aoi": None if options.aoi is None else Path(options.aoi).name,

@@ -28,6 +28,8 @@ class MapOptions:
             be all but alpha (`hrrsi.scenes.pixel_reader.chosen_bands` says when).
         nodata: A value that marks pixels without data, beside what the file declares; ``auto``: the
             one that collars, empty blocks and marks such as -9999 hold, if there are any.
+        crs: The CRS of scenes that hold none, e.g. ``EPSG:25832``; None: that of a ``.prj`` file
+            beside them, if any.
         scale: The rasters' value that counts as full brightness, above 0; None: what they declare,
             else the weights' own, or an estimate where their type differs from the one that the
             weights were trained on. All but the weights' own comes with a warning.
@@ -50,6 +52,7 @@ class MapOptions:
 
     bands: Sequence[int] | None = None
     nodata: float | Literal["auto"] | None = None
+    crs: str | None = None
     scale: float | None = None
     height: str | Path | None = None
     aoi: str | Path | None = None
@@ -94,8 +97,12 @@ class MapOptions:
             raise OptionError(
                 f"{self.min_area:g} is no area", parameter="min_area", fix="give 0 or more"
             )
+        if self.crs is not None:
+            from hrrsi.scenes.georeference import crs_named  # rasterio, which --help does without
+
+            crs_named(self.crs)
         if self.scale is not None:
-            from hrrsi.scenes.value_scale import check_scale  # numpy, which --help does without
+            from hrrsi.scenes.value_scale import check_scale  # numpy, likewise
 
             check_scale(self.scale)
 

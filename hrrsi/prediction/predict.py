@@ -292,6 +292,7 @@ class SceneMapper:
                 trained_bands=meta.bands,
                 meanings=meta.known_meanings,
                 nodata=options.nodata,
+                crs=options.crs,
                 height_model=None if self._heights is None else self._heights.of(name),
             ) as scene,
             self._windows(scene) as source,

@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from hrrsi.errors import InputError
+from hrrsi.scenes.georeference import crs_to_assign
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
 
 RED, GREEN, BLUE, NEAR_INFRARED = "red", "green", "blue", "near infrared"
@@ -130,24 +131,30 @@ def alpha_is_imagery(dataset: Any) -> bool:
 
 
 @contextmanager
-def open_imagery(path: str | Path, expected_bands: int) -> Iterator[Any]:
+def open_imagery(path: str | Path, expected_bands: int, crs: str | None = None) -> Iterator[Any]:
     """Open a raster as `open_raster`, a palette picture as its colours where three are wanted.
 
     Args:
         path: As for `open_raster`.
         expected_bands: How many bands are wanted.
+        crs: The CRS of a raster that holds none, as `crs_to_assign` says.
 
     Raises:
-        InputError: As `open_raster`.
+        InputError: As `open_raster` and `crs_to_assign`.
     """
     with open_raster(path) as dataset, ExitStack() as stack:
-        if expected_bands < 3 or not is_palette(dataset):
+        changes = []
+        if expected_bands >= 3 and is_palette(dataset):
+            entries = dataset.colormap(1).values()
+            is_whole = dataset.nodata is None and all(opacity for *_, opacity in entries)
+            changes.append(f"expand={'rgb' if is_whole else 'rgba'}")
+        assigned = crs_to_assign(dataset, path, crs)
+        if assigned is not None:
+            changes.append(f"a_srs={assigned.to_string()}")
+        if not changes:
             yield dataset
             return
-        entries = dataset.colormap(1).values()
-        is_whole = dataset.nodata is None and all(opacity for *_, opacity in entries)
-        kind = "rgb" if is_whole else "rgba"
-        yield stack.enter_context(opened_raster(f"vrt://{path}?expand={kind}"))
+        yield stack.enter_context(opened_raster(f"vrt://{path}?{'&'.join(changes)}"))
 
 
 def is_palette(dataset: Any) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import GCPTransformer
 from rasterio.transform import array_bounds as bounds_of_transform
 from rasterio.warp import transform as transform_coordinates
 
-from hrrsi.scenes.raster_opening import unified_gdal_errors
+from hrrsi.errors import InputError, OptionError
+from hrrsi.scenes.raster_opening import is_local, unified_gdal_errors
 
 Numbers = npt.NDArray[np.float64]
 _SAME_PLACE = 1e-3  # of a pixel
@@ -71,6 +73,72 @@ def map_coordinates(dataset: Any) -> MapCoordinates:
 def has_transform(dataset: Any) -> bool:
     """Return whether a rasterio dataset has a place on the map by its transform."""
     return not dataset.transform.is_identity
+
+
+def crs_named(text: str) -> CRS:
+    """Return the CRS that a user names, e.g. ``EPSG:25832``.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except (CRSError, ValueError) as error:  # EPSG:nine
+        raise OptionError(
+            f"{text!r} is no coordinate reference system",
+            parameter="crs",
+            fix="give a code such as EPSG:25832, or WKT",
+        ) from error
+
+
+def crs_to_assign(dataset: Any, path: str | Path, crs: str | None = None) -> CRS | None:
+    """Return the CRS that a raster has but does not hold itself, or None.
+
+    Args:
+        dataset: Its rasterio dataset.
+        path: Its name. Where it has a world file, a ``.prj`` file of its name counts.
+        crs: What the user says of rasters without one, as `crs_named` takes it.
+
+    Raises:
+        InputError: It is in another CRS than the user says, or has no place that a CRS could
+            stand for, or its ``.prj`` holds no CRS.
+    """
+    own = dataset.crs or dataset.gcps[1]
+    if own is None and not has_transform(dataset):
+        if crs is None:
+            return None
+        raise InputError(
+            "has neither a transform nor a world file, so a CRS gives it no place",
+            where=path,
+            fix=f"leave `crs={crs}` out for it, or put its world file beside it",
+        )
+    if own is None:
+        return _crs_beside(path) if crs is None else crs_named(crs)
+    if crs is not None and crs_named(crs) != own:
+        raise InputError(
+            f"is in {own.to_string() if own.to_epsg() else 'a CRS of its own'}, not in {crs}",
+            where=path,
+            fix="leave `crs` out, which is for rasters that hold none; if the file is wrong, "
+            f"`gdal_edit.py -a_srs {crs}` corrects it",
+        )
+    return None
+
+
+def _crs_beside(path: str | Path) -> CRS | None:
+    if not is_local(str(path)):
+        return None
+    name = Path(path)
+    beside = next(
+        (f for f in (name.with_suffix(".prj"), name.with_suffix(".PRJ")) if f.is_file()), None
+    )
+    if beside is None:
+        return None
+    try:
+        return CRS.from_user_input(beside.read_text(encoding="utf-8", errors="replace").strip())
+    except (CRSError, OSError, ValueError) as error:
+        raise InputError(
+            "holds no coordinate reference system", where=beside, fix="correct or remove it"
+        ) from error
 
 
 def is_on_earth(crs: CRS | None) -> bool:

@@ -399,7 +399,8 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
     """Return the file's CRS, or None where neither file nor scene has one."""
     if (text is None) != (scene_crs is None):
         without_crs, other = (path, scene.path) if text is None else (scene.path, path)
-        raise InputError(f"has no CRS, but {other} has", where=without_crs, fix="assign one")
+        fix = "assign one" if text is None else "name it with `crs`"
+        raise InputError(f"has no CRS, but {other} has", where=without_crs, fix=fix)
     if text is None:
         return None
     try:

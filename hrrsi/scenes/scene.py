@@ -409,6 +409,7 @@ def open_scene(
     meanings: Sequence[str | None] | None = None,
     nodata: float | Literal["auto"] | None = None,
     height_model: str | Path | None = None,
+    crs: str | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene.
 
@@ -424,12 +425,13 @@ def open_scene(
             the one that `missing_data.undeclared_gap` finds, if any.
         height_model: A raster of heights, the last band that the network sees, laid over the
             scene as `height_model.open_height_model` says.
+        crs: The CRS of a raster that holds none, by default that of a ``.prj`` file beside it.
 
     Raises:
         InputError: Not a readable raster, not the right bands, or a height model that is none or
             doesn't fit.
     """
-    with open_imagery(path, expected_bands) as dataset, ExitStack() as stack:
+    with open_imagery(path, expected_bands, crs) as dataset, ExitStack() as stack:
         chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands, meanings)
         heights = None
         if height_model is not None:

@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
+from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 from samples.predicted_scenes import save_scene
+from typer.testing import CliRunner
 
-from hrrsi.errors import InputError
+from hrrsi.cli import app
+from hrrsi.errors import InputError, OptionError
+from hrrsi.prediction.options import MapOptions
 from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
@@ -97,3 +102,62 @@ def test_rings_that_cross_themselves_keep_their_area_in_another_crs(tmp_path: Pa
     expected = burned(path, same)
     assert (expected == 1).sum() == pytest.approx(15 * 15 / 2 / 0.09, rel=0.03)
     assert (burned(path, moved) != expected).mean() < 0.01
+
+
+def save_world_file_scene(folder: Path, prj: str | None) -> Path:
+    """Write a picture whose place a world file says, and perhaps its CRS in another file."""
+    path = folder / "a.png"
+    Image.fromarray(np.moveaxis(PIXELS * 90, 0, -1)).save(path)
+    (folder / "a.pgw").write_text("0.3\n0\n0\n-0.3\n500000.15\n2789999.85\n")
+    if prj is not None:
+        (folder / "a.prj").write_text(prj)
+    return path
+
+
+@pytest.mark.parametrize("version", ["WKT1_ESRI", "WKT2_2019"])
+def test_the_prj_file_beside_a_world_file_counts(tmp_path: Path, version: str) -> None:
+    text = CRS.from_epsg(32640).to_wkt(version=version)
+    with open_scene(save_world_file_scene(tmp_path, text)) as scene:
+        assert scene.dataset.crs.to_epsg() == 32640
+        assert scene.resolution == pytest.approx(0.3)
+        assert scene.dataset.transform.almost_equals(PLACE["transform"])
+        np.testing.assert_array_equal(scene.read(Window(0, 0, SIDE, SIDE)), PIXELS * 90)
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "a.png")]).stdout
+    assert "EPSG:32640" in shown
+    assert "PNG" in shown
+
+
+def test_the_crs_of_scenes_without_one_can_be_named(tmp_path: Path, made_weights: Path) -> None:
+    path = save_world_file_scene(tmp_path, None)
+    inside = shapely.box(500003, 2789985, 500012, 2789997)  # 30 x 40 px
+    aoi = write_polygons(tmp_path / "aoi.gpkg", [inside], [1], "EPSG:32640")
+    line = ["predict", path, "--weights", made_weights, "--aoi", aoi, "--out", tmp_path / "map.tif"]
+    refused = CliRunner().invoke(app, list(map(str, line)))
+    assert refused.exit_code == 1
+    assert "a.png: has no CRS, but" in refused.stderr
+    assert "name it with --crs" in refused.stderr
+    result = CliRunner().invoke(app, [*map(str, line), "--crs", "EPSG:32640"])
+    assert result.exit_code == 0, result.output
+    with rasterio.open(tmp_path / "map.tif") as written:
+        assert written.crs.to_epsg() == 32640
+        assert written.transform.almost_equals(PLACE["transform"])
+        assert int((written.read(1) != written.nodata).sum()) == 30 * 40
+        assert '"crs": "EPSG:32640"' in written.tags()["HRRSI_OPTIONS"]
+
+
+def test_a_crs_that_can_not_be_assigned_is_one_line(tmp_path: Path) -> None:
+    placed = save_scene(tmp_path / "placed.tif", PIXELS, **PLACE)
+    with open_scene(placed, crs="EPSG:32640"):
+        pass  # what it says of itself
+    with pytest.raises(InputError, match="is in EPSG:32640, not in EPSG:25832; leave `crs` out"):
+        open_scene(placed, crs="EPSG:25832").__enter__()
+    placeless = tmp_path / "b.png"
+    Image.fromarray(np.moveaxis(PIXELS, 0, -1)).save(placeless)
+    with open_scene(placeless) as scene:
+        assert scene.dataset.crs is None
+    with pytest.raises(InputError, match=r"b\.png: has neither a transform nor a world file"):
+        open_scene(placeless, crs="EPSG:25832").__enter__()
+    with pytest.raises(InputError, match=r"a\.prj: holds no coordinate reference system"):
+        open_scene(save_world_file_scene(tmp_path, "nonsense")).__enter__()
+    with pytest.raises(OptionError, match="`crs`: 'EPSG:nine' is no coordinate reference system"):
+        MapOptions(crs="EPSG:nine")
