@@ -11,7 +11,12 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
-from hrrsi.scenes.raster_opening import NOT_IN_VECTOR_PATHS, is_local, require_vector_path
+from hrrsi.scenes.raster_opening import (
+    NOT_IN_VECTOR_PATHS,
+    is_local,
+    require_vector_path,
+    subdataset_parts,
+)
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
 _MAP_ENDING = "_classes"
@@ -105,15 +110,16 @@ def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
 
 
 def _map_names(scenes: Sequence[str]) -> list[str]:
-    names = [NOT_IN_VECTOR_PATHS.sub("_", PurePosixPath(s).stem) for s in scenes]
+    stems = [_stem(s) for s in scenes]
+    names = [NOT_IN_VECTOR_PATHS.sub("_", stem) for stem in stems]
     parents = [PurePosixPath(_absolute(s)).parent.parts[1:] for s in scenes]
     for depth in range(1, 1 + max(len(p) for p in parents)):
         twice = {name for name, count in Counter(names).items() if count > 1}
         names = [
-            NOT_IN_VECTOR_PATHS.sub("_", "_".join((*folders[-depth:], PurePosixPath(scene).stem)))
+            NOT_IN_VECTOR_PATHS.sub("_", "_".join((*folders[-depth:], stem)))
             if name in twice
             else name
-            for scene, folders, name in zip(scenes, parents, names, strict=True)
+            for stem, folders, name in zip(stems, parents, names, strict=True)
         ]
     for name, count in Counter(names).items():
         if count > 1:
@@ -126,8 +132,15 @@ def _map_names(scenes: Sequence[str]) -> list[str]:
     return [name + _MAP_SUFFIX for name in names]
 
 
+def _stem(scene: str) -> str:
+    """Return the name that a scene's maps begin with: of a part of a file, that of both."""
+    file, *part = subdataset_parts(scene) or (scene,)
+    return "_".join((PurePosixPath(file).stem, *(p.strip("/").replace("/", "_") for p in part)))
+
+
 def _absolute(scene: str) -> str:
-    return str(Path(scene).resolve()) if is_local(scene) else scene
+    file = (subdataset_parts(scene) or (scene,))[0]
+    return str(Path(file).resolve()) if is_local(file) else file
 
 
 def scene_outputs(

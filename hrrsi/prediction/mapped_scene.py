@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
-from hrrsi.scenes.raster_opening import is_local
+from hrrsi.scenes.raster_opening import is_local, opened_raster, raster_parts
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
 
+_GEOPACKAGE = ".gpkg"
 _TIMED_WINDOWS = 8
 _SECONDS_A_PIXEL = 2.5e-8  # for all but the network: 2.5 s in 100 Mpx
 
@@ -81,9 +83,9 @@ def scene_files(inputs: Sequence[str | Path]) -> list[str]:
     """Return the rasters that inputs name, each once, in the order given.
 
     Args:
-        inputs: Files, folders (every raster in them but what hrrsi wrote, by name),
-            patterns such as ``scenes/*.tif`` (likewise), or whatever GDAL opens
-            (``/vsizip/...``).
+        inputs: Files, folders (every raster in them, by name, but what hrrsi wrote and the files
+            of a mosaic that lies beside them), patterns such as ``scenes/*.tif`` (likewise), or
+            whatever GDAL opens (``/vsizip/...``). Of a GeoPackage each raster in it counts.
 
     Raises:
         InputError: A pattern matches nothing, or a folder holds no raster.
@@ -164,26 +166,38 @@ def planned_scene(
 
 def _expanded(name: str) -> list[str]:
     path = Path(name)
+    if is_local(name) and path.is_file() and path.suffix.lower() == _GEOPACKAGE:
+        return raster_parts(name) or [name]
     if not is_local(name) or path.is_file():
         return [name]
     if path.is_dir():
-        rasters = sorted(
-            str(p)
-            for p in path.iterdir()
-            if p.suffix.lower() in RASTER_SUFFIXES and p.is_file() and not p.name.startswith(".")
-        )
-        scenes = [raster for raster in rasters if not _is_product(raster)]
+        files = sorted(str(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        rasters = [f for f in files if Path(f).suffix.lower() in RASTER_SUFFIXES]
+        rasters += [
+            part for f in files if Path(f).suffix.lower() == _GEOPACKAGE for part in raster_parts(f)
+        ]
+        scenes = _without_tiles([raster for raster in rasters if not _is_product(raster)])
         if not scenes:
             raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(name):
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
-        scenes = [match for match in matches if not _is_product(match)]
+        scenes = _without_tiles([match for match in matches if not _is_product(match)])
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
             raise InputError(what, where=name, fix="check the pattern")
         return scenes
     return [name]
+
+
+def _without_tiles(scenes: Sequence[str]) -> list[str]:
+    """Return scenes without those that a mosaic among them is made of."""
+    tiles: set[Path] = set()
+    for scene in scenes:
+        if scene.lower().endswith(".vrt"):
+            with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
+                tiles |= {Path(f).resolve() for f in mosaic.files} - {Path(scene).resolve()}
+    return [scene for scene in scenes if Path(scene).resolve() not in tiles]
 
 
 def _is_product(name: str) -> bool:

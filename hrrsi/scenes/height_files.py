@@ -14,6 +14,7 @@ from hrrsi.scenes.raster_opening import is_local
 
 RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}
+    | {".mbtiles"}
 )
 _HEIGHT_SUFFIXES = RASTER_SUFFIXES | {".asc", ".dem", ".bil"}
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")

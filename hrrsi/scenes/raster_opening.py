@@ -57,6 +57,9 @@ NOT_IN_VECTOR_PATHS = re.compile(r"[\x00-\x1f\x7f!;]")
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
 
+# What needs libraries of their makers.
+_CLOSED_FORMATS = {".ecw": "an ECW", ".sid": "a MrSID"}
+
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
 # then reads zeros in its place without a word. So mosaics of such files are not read again.
 _failed: set[str] = set()
@@ -247,6 +250,32 @@ def remember_failure(dataset: Any, cause: str) -> None:
     _failed.update(named or files)
 
 
+def subdataset_parts(name: str) -> tuple[str, str] | None:
+    """Return file and part of a name such as ``GPKG:folder/file.gpkg:part``, or None of others."""
+    parts = re.fullmatch(r'[A-Za-z0-9_]{2,}:"?([^"]+?)"?:(?://)?([^:]+)', name)
+    return None if parts is None or parts[1].startswith("//") else (parts[1], parts[2])
+
+
+def raster_parts(path: str) -> list[str]:
+    """Return the rasters in a GeoPackage as GDAL opens them, none where it holds only vectors.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        with opened_raster(path, driver="GPKG") as dataset:
+            return list(dataset.subdatasets) or [path]
+    except InputError:
+        import pyogrio  # seconds that those who map files don't wait for
+
+        require_vector_path(path)
+        try:
+            pyogrio.list_layers(path)
+        except pyogrio.errors.DataSourceError as error:
+            raise _not_opened(path, error) from error
+        return []
+
+
 def is_local(name: str) -> bool:
     """Return whether a name is a path on this machine, not ``/vsi...`` or a URL."""
     return not name.startswith("/vsi") and "://" not in name
@@ -305,6 +334,13 @@ def _not_opened(name: str, error: Exception) -> InputError:
         return InputError("is a folder, not a raster", where=name, fix="name a file in it")
     if file.stat().st_size == 0:
         return InputError("is empty (0 bytes)", where=name, fix="copy the file again")
+    own_format = _CLOSED_FORMATS.get(file.suffix.lower())
+    if own_format is not None:
+        return InputError(
+            f"is {own_format} file, a closed format that the GDAL here can't read",
+            where=name,
+            fix="convert it to GeoTIFF with a program that can, e.g. QGIS (Export > Save As)",
+        )
     return InputError(
         "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
     )

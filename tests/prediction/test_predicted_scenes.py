@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import rasterio.shutil
+import shapely
 from PIL import Image
 from rasterio.transform import from_origin
 from samples.made_weights import REPOSITORY, save_made_weights, scene_pixels
@@ -58,6 +61,63 @@ def test_maps_patterns_and_folders_but_not_its_own_maps(run: Run, tmp_path: Path
     assert "matches no file" in one_error_line(run(str(tmp_path / "*.xyz")))
     (tmp_path / "empty").mkdir()
     assert "holds no rasters" in one_error_line(run(tmp_path / "empty"))
+
+
+def save_geopackage(path: Path, tables: list[str]) -> Path:
+    """Write a GeoPackage with a raster in each table."""
+    pixels = np.moveaxis(scene_pixels()[:64, :64], -1, 0)
+    for number, table in enumerate(tables):
+        options = {"RASTER_TABLE": table, "APPEND_SUBDATASET": "YES" if number else "NO"}
+        place = {"crs": "EPSG:32640", "transform": from_origin(500000, 2790000, 0.3, 0.3)}
+        with rasterio.open(
+            *(path, "w"), driver="GPKG", width=64, height=64, count=3, dtype="uint8",
+            **place, **options,
+        ) as dataset:  # fmt: skip
+            dataset.write(pixels)
+    return path
+
+
+def test_rasters_of_geopackages_are_scenes(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    save_geopackage(folder / "g.gpkg", ["may", "june"])
+    save_geopackage(folder / "single.gpkg", ["ortho"])
+    box = shapely.to_wkb(shapely.box(0, 0, 1, 1))
+    pyogrio.raw.write(
+        folder / "areas.gpkg", np.array([box], object), [], [], geometry_type="Polygon",
+        crs="EPSG:32640",
+    )  # fmt: skip
+    result = run(folder, "--out", "maps")
+    assert result.exit_code == 0, result.output
+    expected = ["g_june_classes.tif", "g_may_classes.tif", "single_classes.tif"]
+    assert sorted(p.name for p in Path("maps").glob("*.tif")) == expected
+    assert run(folder / "g.gpkg", "--out", "again").exit_code == 0
+    for name in expected[:2]:
+        assert (Path("again") / name).read_bytes() == (Path("maps") / name).read_bytes()
+    assert run(f"GPKG:{folder}/g.gpkg:may", "--out", "part").exit_code == 0
+    assert os.listdir("part")[0].startswith("g_may_classes.")
+
+
+def test_a_mosaic_beside_its_tiles_is_mapped_once(run: Run, tmp_path: Path) -> None:
+    tile = save_scene(tmp_path / "scenes" / "tile.tif", crs="EPSG:32640")
+    save_scene(tmp_path / "scenes" / "other.tif", crs="EPSG:32640")
+    rasterio.shutil.copy(tile, tmp_path / "scenes" / "mosaic.vrt", driver="VRT")
+    expected = ["mosaic_classes.tif", "other_classes.tif"]
+    for named in (tmp_path / "scenes", tmp_path / "scenes" / "*"):
+        assert run(named, "--out", "maps", "--overwrite").exit_code == 0
+        assert sorted(p.name for p in Path("maps").glob("*.tif")) == expected
+    # named one by one, each is wanted
+    assert run(*(tmp_path / "scenes").iterdir(), "--out", "all").exit_code == 0
+    assert len(list(Path("all").glob("*.tif"))) == 3
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("ecw", "an ECW"), ("sid", "a MrSID")])
+def test_closed_formats_are_named(run: Run, tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"\0" * 99)
+    line = one_error_line(run(path))
+    assert f"is {kind} file, a closed format" in line
+    assert "convert it to GeoTIFF" in line
 
 
 @pytest.mark.long
