@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import Resampling
 
@@ -15,7 +15,7 @@ from hrrsi.classes import class_palette
 from hrrsi.files import replacing
 from hrrsi.maps.rasters import TAG, MapSummary
 from hrrsi.quantities import area_text
-from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, scene_picture, text_font
+from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, fitting_text, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
@@ -82,7 +82,9 @@ def _layout(summary: MapSummary, scene: Image.Image, class_map: Image.Image) -> 
     )
     draw = ImageDraw.Draw(picture)
     legend_right = legend + _LEGEND_WIDTH
-    title = _fitting(draw, Path(summary.scene).name, text_font(30, bold=True), legend_right - left)
+    title = fitting_text(
+        draw, Path(summary.scene).name, text_font(30, bold=True), legend_right - left
+    )
     draw.text((left, _MARGIN), title, _INK, text_font(30, bold=True), anchor="lt")
     draw.text((left, _MARGIN + 40), _size_line(summary), _FAINT, text_font(19), anchor="lt")
     for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
@@ -111,7 +113,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, summary: MapSummary, left: int, top:
         draw.rounded_rectangle((left, y, left + 30, y + 30), 5, summary.colours[index], _RULE)
         figure = f"{share:.1%}"
         figure_left = right - draw.textlength(figure, text_font(20))
-        label = _fitting(draw, name, text_font(20), int(figure_left) - left - 56)
+        label = fitting_text(draw, name, text_font(20), int(figure_left) - left - 56)
         draw.text((left + 44, y + 15), label, _INK, text_font(20), anchor="lm")
         draw.text((right, y + 15), figure, _INK, text_font(20), anchor="rm")
         bar_left, bar_right = left + 44, right
@@ -130,12 +132,3 @@ def _draw_legend(draw: ImageDraw.ImageDraw, summary: MapSummary, left: int, top:
         draw.rounded_rectangle((left, y, left + 30, y + 30), 5, NO_DATA_COLOUR, _RULE)
         draw.text((left + 44, y + 15), "no data", _FAINT, text_font(20), anchor="lm")
         draw.text((right, y + 15), f"{share:.1%} of scene", _FAINT, text_font(20), anchor="rm")
-
-
-def _fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return a text, shortened so that it is at most `width` pixels wide."""
-    if draw.textlength(text, font) <= width:
-        return text
-    while text and draw.textlength(text + "…", font) > width:
-        text = text[:-1]
-    return text + "…"

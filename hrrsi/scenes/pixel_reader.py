@@ -24,7 +24,7 @@ from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, remember_
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
-    from PIL import ImageFont
+    from PIL import ImageDraw, ImageFont
 
 NO_DATA_COLOUR = (235, 237, 240)  # in pictures for people
 _LARGEST_ROWS = 192 * 2**20
@@ -75,6 +75,17 @@ def text_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(resources.files("hrrsi") / "scenes" / "fonts" / name), size)
+
+
+def fitting_text(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int
+) -> str:
+    """Return a text, shortened so that it is at most `width` pixels wide."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"
 
 
 def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

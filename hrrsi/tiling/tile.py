@@ -59,6 +59,7 @@ from hrrsi.tiling.scene_overlap import (
     overlaps_by_pixels,
 )
 from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling, write_rows
+from hrrsi.tiling.split_map import BlockScene, write_split_map
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -132,6 +133,11 @@ def tile(
         if mask_notes:  # which say it already
             result = replace(result, ignores_255=False)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
+        if plan.blocks is not None:
+            scenes = {r.scene: BlockScene(r.scene, r.image, r.bands) for r in plan.rows}
+            write_split_map(
+                folder, plan.blocks, list(scenes.values()), plan.tiling.merged.label_colours
+            )
         if sources.scheme_notes:
             (folder / SCHEME).write_text(scheme_yaml(sources.scheme), encoding="utf-8")
     return result

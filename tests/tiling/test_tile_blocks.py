@@ -3,15 +3,20 @@
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 import yaml
+from PIL import Image
 from samples.one_ortho import NAMES, error_of, tile, write_areas, write_ortho, write_polygons
 from samples.raw_layouts import own_scheme, textured, utm, write_raster
 
 import hrrsi
+from hrrsi.class_styles import polygon_categories
 from hrrsi.tiling.block_dealing import dealt_parts
 from hrrsi.tiling.plan import tiling_plan
 
@@ -52,6 +57,23 @@ def covered(corners: list[tuple[int, int]], shape: tuple[int, int], margin: int)
     return mask
 
 
+class Made(NamedTuple):
+    """A dataset of blocks, the class of each pixel, and the orthophoto."""
+
+    dataset: Path
+    labels: np.ndarray
+    ortho: Path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    ortho = write_ortho(folder)
+    labels = write_areas(folder)
+    return Made(tiled(folder), labels, ortho)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("guard", "stride"), [(GUARD, SIZE), (0, SIZE), (7, 20)])
 def test_no_pixel_within_the_guard_band_is_in_two_splits(
     tmp_path: Path, ortho: Path, guard: int, stride: int
@@ -70,9 +92,8 @@ def test_no_pixel_within_the_guard_band_is_in_two_splits(
     assert (near & covered(corners["val"] + corners["test"], shape, 0)).any()
 
 
-def test_patches_hold_the_pixels_and_classes_of_their_place(tmp_path: Path, ortho: Path) -> None:
-    labels = write_areas(tmp_path)
-    dataset = tiled(tmp_path)
+def test_patches_hold_the_pixels_and_classes_of_their_place(made: Made) -> None:
+    dataset, labels, ortho = made
     with rasterio.open(ortho) as opened:
         image = opened.read()
     kept = np.zeros((400, 500), dtype=int)
@@ -91,9 +112,8 @@ def test_patches_hold_the_pixels_and_classes_of_their_place(tmp_path: Path, orth
     assert kept.max() == 1  # each pixel counts once in val and test
 
 
-def test_shares_of_pixels_and_classes_are_those_asked_for(tmp_path: Path, ortho: Path) -> None:
-    write_areas(tmp_path)
-    dataset = tiled(tmp_path)
+def test_shares_of_pixels_and_classes_are_those_asked_for(made: Made) -> None:
+    dataset = made.dataset
     description = yaml.safe_load((dataset / "dataset.yaml").read_text())
     assert description["classes"] == list(NAMES)
     assert description["split"] == "blocks 70,15,15"
@@ -107,6 +127,7 @@ def test_shares_of_pixels_and_classes_are_those_asked_for(tmp_path: Path, ortho:
         np.testing.assert_allclose(pixels / pixels.sum(), 1 / 3, atol=0.05)
 
 
+@pytest.mark.long
 def test_a_rare_class_is_in_every_split(tmp_path: Path, ortho: Path) -> None:
     squares = [(r, c, 20) for r in range(0, 400, 20) for c in range(0, 500, 20)]
     rare = {(40, 40), (40, 440), (300, 60), (340, 400), (200, 240), (120, 300), (260, 460)}
@@ -117,10 +138,9 @@ def test_a_rare_class_is_in_every_split(tmp_path: Path, ortho: Path) -> None:
         assert min(content["class_pixels"]) > 0
 
 
-def test_same_bytes_for_any_number_of_processes_and_other_blocks_for_another_seed(
-    tmp_path: Path, ortho: Path
-) -> None:
-    write_areas(tmp_path)
+@pytest.mark.long
+def test_same_bytes_again_and_other_blocks_for_another_seed(made: Made) -> None:
+    folder = made.ortho.parent
 
     def digests(folder: Path) -> dict[str, str]:
         return {
@@ -129,11 +149,11 @@ def test_same_bytes_for_any_number_of_processes_and_other_blocks_for_another_see
             if path.is_file()
         }
 
-    first, again = digests(tiled(tmp_path)), digests(tiled(tmp_path, out="again"))
-    assert first == again
-    assert windows(tiled(tmp_path, "--seed", 3, out="other")) != windows(tmp_path / "d")
+    assert digests(tiled(folder, out="again")) == digests(made.dataset)
+    assert windows(tiled(folder, "--seed", 3, out="other")) != windows(made.dataset)
 
 
+@pytest.mark.long
 def test_neighbouring_orthophotos_share_one_grid_of_blocks(tmp_path: Path) -> None:
     write_areas(tmp_path, 400, 500)
     # b lies right of a, over its last 60 columns
@@ -156,6 +176,7 @@ def test_neighbouring_orthophotos_share_one_grid_of_blocks(tmp_path: Path) -> No
             assert not (masks[split][1] & masks[other][0]).any()
 
 
+@pytest.mark.long
 def test_collars_and_bare_ground_are_in_no_block(tmp_path: Path) -> None:
     pixels = textured(1, (3, 400, 500))
     pixels[:, :, 300:] = 0
@@ -171,6 +192,32 @@ def test_collars_and_bare_ground_are_in_no_block(tmp_path: Path) -> None:
     assert val / (train + val + test) == pytest.approx(0.15, abs=0.04)
 
 
+def test_the_map_of_the_split_shows_what_patches_are_cut_from(made: Made) -> None:
+    dataset, labels, _ = made
+    meta, _, shapes, columns = pyogrio.raw.read(dataset / "split.gpkg", layer="split")
+    assert meta["crs"] == "EPSG:32632"
+    table = dict(zip(meta["fields"], columns, strict=True))
+    place = ~utm()["transform"]
+    corners = windows(dataset)
+    for number, shape in enumerate(shapely.from_wkb(shapes)):
+        left, top = place @ (shape.bounds[0], shape.bounds[3])
+        right, bottom = place @ (shape.bounds[2], shape.bounds[1])
+        inside = np.s_[round(top) : round(bottom), round(left) : round(right)]
+        patches = covered(corners[table["split"][number]], labels.shape, 0)
+        assert patches[inside].all()
+        counts = [table[f"px_{name}"][number] for name in NAMES]
+        assert counts == np.bincount(labels[inside].ravel(), minlength=3).tolist()
+        assert table["pixels"][number] == sum(counts)
+    held = polygon_categories(dataset / "split.gpkg", "split")
+    assert held is not None
+    assert held.attribute == "split"
+    assert [category.value for category in held.categories][:3] == ["train", "val", "test"]
+    with Image.open(dataset / "split.png") as picture:
+        assert picture.width > 900
+        assert picture.height > 500
+
+
+@pytest.mark.long
 def test_says_what_it_splits(tmp_path: Path, ortho: Path) -> None:
     squares = [(r, c, 20) for r in range(0, 400, 20) for c in range(0, 500, 20)]
     names = ["silo" if (r, c) == (200, 240) else "grass" for r, c, _ in squares]
@@ -216,6 +263,7 @@ def test_contradictions_are_refused(
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.long
 def test_too_few_blocks_name_what_would_do(tmp_path: Path, ortho: Path) -> None:
     write_areas(tmp_path, side=100)
     arguments = ["--labels", tmp_path / "areas.gpkg", "--split-blocks", "70,15,15"]
@@ -242,6 +290,7 @@ def test_a_scheme_with_splits_of_its_own_is_refused(tmp_path: Path, ortho: Path)
     assert "beside those of the scheme own (first)" in line
 
 
+@pytest.mark.long
 def test_folders_of_scenes_are_split_by_blocks_too(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         write_raster(tmp_path / "raw/images" / f"{name}.tif", textured(number, (3, 200, 260)))
