@@ -1,21 +1,26 @@
 """Kills of commands in each of their phases, and what they leave.
 
-A run is a process forked once everything is imported, so that a kill costs a second and not ten.
-Its signal is aimed: it comes a moment after the phase shows in the folder of outputs. Then nothing
-under a final name may differ from what an undisturbed run writes, standard error may hold one line,
-and going on has to end with the same bytes.
+Most runs are processes forked once everything is imported, so that a kill costs a second and not
+ten; those that are killed at their start and at their end are programs of their own, with their
+imports and their last moments. Its signal is aimed: it comes a moment after the phase shows in the
+folder of outputs, and the phase that shows when it comes is the one that counts. Then nothing under
+a final name may differ from what an undisturbed run writes, standard error may hold one line, no
+process may be left, and going on has to end with the same bytes and without hidden files.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import importlib
 import os
 import random
 import shutil
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,123 +28,183 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import yaml
+from rounds import Rounds
 
 SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "kill": signal.SIGKILL}
 SECONDS = 300.0
-_BEGINNING = 0.05  # until a process that was forked has its own handlers
-
-
-def _exists(pattern: str) -> Callable[[Path], bool]:
-    return lambda folder: next(iter(folder.glob(pattern)), None) is not None
-
-
-# what shows that a phase has begun; and for how many seconds after that the signal may come
-Phases = dict[str, tuple[Callable[[Path], bool], float]]
+START, END = "start", "end"
+_LOOKS = 0.0003  # between looks at the folder of outputs
+_GONE_SECONDS = 20.0  # that processes of a run may take to end after it
+# as many as the rounds that were wanted, for those that came in another phase
+_MOST_AIMS = 4
 
 
 class Command(NamedTuple):
     """A command that is killed.
 
     Attributes:
-        line: Returns its arguments, but for ``--out``, in a folder with a scene and a dataset.
-        out: The argument that names its outputs, below a folder for them.
-        phases: Its phases, by name.
+        line: Returns its arguments in a folder with inputs and a folder of outputs.
+        phases: Its phases in their order, each with the patterns of files any of which shows that
+            it has begun, or is there; of those that show, the last one counts.
         going_on: What goes on after a kill, or starts again.
-        compared: Pattern of the files under final names that have to be the same in the end.
-        grows: Whether files under final names change while it runs, as a run's do.
+        imports: Modules that are imported before a run is forked.
+        content: Returns what has to be the same in the end, of files by their names.
+        grows: Whether files under final names change while it runs, as a run's do: then each only
+            has to be whole.
     """
 
-    line: Callable[[Path, Path], list[str]]
-    out: tuple[str, str]
-    phases: Phases
+    line: Callable[[Path, Path, Path], list[str]]
+    phases: Mapping[str, tuple[str, ...]]
     going_on: tuple[str, ...]
-    compared: str = "**/*"
+    imports: str
+    content: Callable[[dict[str, Path]], dict[str, bytes]]
     grows: bool = False
 
 
-def _predict(folder: Path, weights: Path) -> list[str]:
+def _predict(folder: Path, out: Path, weights: Path) -> list[str]:
     line = ["predict", str(folder / "scene.tif"), "--weights", str(weights), "--threads", "1"]
-    line += ["--window", "256", "--overlap", "32", "--confidence", "uint8"]
+    line += ["--window", "128", "--overlap", "32", "--confidence", "uint8", "--out", f"{out}/"]
     return [*line, "--vector", "gpkg", "--preview", "png"]
 
 
-def _tile(folder: Path, _: Path) -> list[str]:
-    return ["tile", str(folder / "raw"), "--scheme", str(folder / "own.yaml"), "--size", "64"]
+def _tile(folder: Path, out: Path, _: Path) -> list[str]:
+    line = ["tile", str(folder / "raw"), "--scheme", str(folder / "own.yaml"), "--size", "64"]
+    return [*line, "--stride", "16", "--workers", "2", "--out", str(out / "data")]
 
 
-def _evaluate(folder: Path, weights: Path) -> list[str]:
+def _evaluate(folder: Path, out: Path, weights: Path) -> list[str]:
     line = ["eval", str(folder / "raw"), "--scheme", str(folder / "own.yaml"), "--split", "all"]
-    return [*line, "--weights", str(weights), "--window", "256", "--overlap", "32"]
+    line += ["--weights", str(weights), "--window", "128", "--overlap", "32", "--threads", "1"]
+    return [*line, "--json", str(out / "scores.json"), "--confusion-matrix", str(out / "c.png")]
 
 
-def _train(folder: Path, _: Path) -> list[str]:
+def _train(folder: Path, out: Path, _: Path) -> list[str]:
     line = ["train", str(folder / "dataset"), "--model", "ued", "--encoder-weights", "none"]
-    return [*line, "--epochs", "3", "--batch", "2", "--crop", "32", "--workers", "0"]
+    line += ["--epochs", "3", "--batch", "2", "--crop", "32", "--workers", "0"]
+    return [*line, "--device", "cpu", "--precision", "32", "--out", str(out)]
+
+
+def _all_files(files: dict[str, Path]) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
+def _of_run(files: dict[str, Path]) -> dict[str, bytes]:
+    """Return what a run leaves, but for times; raises where a file is not whole."""
+    import torch
+    from PIL import Image
+
+    content = {}
+    for name, path in files.items():
+        if path.suffix == ".safetensors":
+            content[name] = path.read_bytes()
+        elif path.suffix == ".ckpt":
+            checkpoint = torch.load(path, weights_only=True)
+            parts = [checkpoint["position"], checkpoint["state_dict"], checkpoint["optimizer"]]
+            content[name] = _digest(parts)
+        elif path.suffix == ".csv":
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            content[name] = repr(
+                [{**row, "seconds": 0, "images_per_second": 0} for row in rows]
+            ).encode()
+        elif path.suffix == ".yaml":
+            keys = sorted(yaml.safe_load(path.read_text()))
+            content[name] = repr(keys).encode()
+        elif path.suffix == ".png":
+            Image.open(path).load()
+            content[name] = b"a picture"  # with times
+    return content
+
+
+def _digest(value: Any) -> bytes:
+    import torch
+
+    whole = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, Mapping):
+            for key, each in part.items():
+                whole.update(repr(key).encode())
+                add(each)
+        elif isinstance(part, list | tuple):
+            for each in part:
+                add(each)
+        elif isinstance(part, torch.Tensor):
+            whole.update(part.contiguous().numpy().tobytes())
+        else:
+            whole.update(repr(part).encode())
+
+    add(value)
+    return whole.hexdigest().encode()
 
 
 COMMANDS: dict[str, Command] = {
     "predict": Command(
         _predict,
-        ("--out", ""),
         {
-            "start": (lambda _: True, 1.0),
-            "windows": (_exists(".*.unfinished/journal.json"), 0.5),
-            "scores": (_exists(".*_confidence.partial-*"), 0.1),
-            "class map": (_exists(".*_classes.partial-*.tif"), 0.1),
-            "polygons": (_exists("scene_classes.tif"), 0.3),
-            "end": (_exists("scene_classes.png"), 0.3),
+            START: (),
+            "windows": (".*.unfinished/journal.json",),
+            "scores": (".*_confidence.partial-*", "scene_confidence.tif"),
+            "class map": (".*_classes.partial-*.tif", "scene_classes.tif"),
+            "polygons": (".*_classes.partial-*.gpkg", "scene_classes.gpkg"),
+            "picture": (".*_classes.partial-*.png", "scene_classes.png"),
+            END: ("scene_classes.png",),
         },
         ("--resume",),
-        "*",
+        "hrrsi.prediction.predict hrrsi.prediction.engines.graph_engines openvino "
+        "hrrsi.maps.class_polygons hrrsi.maps.preview",
+        _all_files,
     ),
     "tile": Command(
         _tile,
-        ("--out", "data"),
-        {
-            "start": (lambda _: True, 0.5),
-            "patches": (_exists(".data.partial-*/train/image/*"), 0.3),
-            "end": (_exists("data/dataset.yaml"), 0.1),
-        },
+        {START: (), "patches": (".data.partial-*/train/image/*",), END: ("data/dataset.yaml",)},
         ("--overwrite",),
+        "hrrsi.tiling.tile",
+        _all_files,
     ),
     "eval": Command(
         _evaluate,
-        ("--json", "scores.json"),
-        {"start": (lambda _: True, 1.0), "scores": (_exists(".scores*partial*"), 0.01)},
+        {
+            START: (),
+            "files": (".*.partial-*", "scores.json", "c.png"),
+        },
         ("--overwrite",),
+        "hrrsi.evaluation.evaluate hrrsi.prediction.engines.graph_engines openvino "
+        "matplotlib.figure",
+        _all_files,
     ),
     "train": Command(
         _train,
-        ("--out", ""),
         {
-            "start": (lambda _: True, 2.0),
-            "first epoch": (_exists("ued/config.yaml"), 1.0),
-            "later": (_exists("ued/last.ckpt"), 1.5),
-            "end": (_exists("ued/curves.png"), 0.5),
+            START: (),
+            "steps": ("ued/config.yaml",),
+            END: ("ued/samples/epoch_003*",),
+            "weights and record": ("ued/.*.partial-*", "ued/*/.*.partial-*"),
+            "checkpoint": ("ued/.last.partial-*",),
         },
         ("--resume",),
-        "ued/best.safetensors",
+        "hrrsi.training.run hrrsi.training.run_checks hrrsi.training.record hrrsi.runs.loop "
+        "matplotlib.figure tensorboard.compat.proto.event_pb2",
+        _of_run,
         grows=True,
     ),
 }
 
 
 @dataclass
-class Kills:
-    """What became of runs that were killed in one phase by one signal.
+class Kill:
+    """What became of a run that was killed.
 
     Attributes:
-        counts: How many runs ended before the signal, were stopped, and what was wrong with them.
-        notes: A line for each that was wrong.
+        hit: The phase that it was killed in; ``ended before`` where it was not.
+        wrong: A line for each thing that was wrong.
+        resumed: Whether it was gone on with.
     """
 
-    counts: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    def wrong(self, what: str, note: str) -> None:
-        """Count something that must not be."""
-        self.counts[what] += 1
-        self.notes.append(f"{what}: {note}")
+    hit: str = "ended before"
+    wrong: list[str] = field(default_factory=list)
+    resumed: bool = False
 
 
 # the packaged weights' classes, which `eval` needs
@@ -160,7 +225,7 @@ splits:
 """
 
 
-def write_inputs(folder: Path, side: int = 700) -> None:
+def write_inputs(folder: Path, side: int = 450) -> None:
     """Write a scene that takes a network a moment, two labelled ones, and a tiled dataset."""
     from hrrsi import TileOptions, tile
 
@@ -195,102 +260,213 @@ class KilledRuns:
         name: Of the command.
         folder: Where inputs and outputs are.
         weights: A weights file.
+
+    Attributes:
+        seconds: How long an undisturbed run takes.
+        lengths: The seconds that each phase takes, in a program or in what is forked.
+        whole: What an undisturbed run leaves.
     """
 
     def __init__(self, name: str, folder: Path, weights: Path) -> None:
+        self._name = name
         self._command = COMMANDS[name]
         self._folder = folder
         if not (folder / "scene.tif").exists():
             write_inputs(folder)
-        self._line = [*self._command.line(folder, weights), "--quiet"]
-        shutil.rmtree(folder / "whole", ignore_errors=True)
-        self.seconds = time.monotonic()
-        code, errors, self.whole = self._run("whole")
-        self.seconds = time.monotonic() - self.seconds
-        if code:
-            raise RuntimeError(errors)
+        whole = folder / "whole"
+        self._weights = weights
+        for module in self._command.imports.split():
+            importlib.import_module(module)
+        self.lengths: dict[tuple[str, bool], float] = {}
+        for is_program in (True, False):
+            shutil.rmtree(whole, ignore_errors=True)
+            self.seconds = self._measured(whole, is_program=is_program)
+        self.whole = self._command.content(_final_files(whole))
 
-    def kill(self, phase: str, number: signal.Signals, rng: random.Random, kills: Kills) -> None:
+    def kill_in(
+        self, phase: str, name: str, number: int, seed: int, rounds: Rounds
+    ) -> list[dict[str, Any]]:
+        """Kill runs until so many were killed in a phase by a signal, and return what became."""
+        start = f"kills/{self._name}/{phase}/{name}/"
+        for aim in range(_MOST_AIMS * number):
+            key = f"{start}{seed + aim}"
+            known = [r for r in rounds.of(f"kills/{self._name}/") if f"/{name}/" in r["round"]]
+            if sum(r["hit"] == phase for r in known) >= number:
+                break
+            if key not in rounds:
+                begun = time.monotonic()
+                kill = self.kill(phase, SIGNALS[name], random.Random(key))
+                seconds = round(time.monotonic() - begun, 2)
+                rounds.add(
+                    key, hit=kill.hit, wrong=kill.wrong, resumed=kill.resumed, seconds=seconds
+                )
+        return list(rounds.of(start))
+
+    def kill(self, phase: str, number: signal.Signals, rng: random.Random) -> Kill:
         """Kill one run, look at what it leaves, and go on with it."""
-        out = self._folder / "out"
+        kill, out = Kill(), self._folder / "out"
         shutil.rmtree(out, ignore_errors=True)
-        child, errors = self._started(out)
-        is_there, moment = self._command.phases[phase]
-        deadline = time.monotonic() + SECONDS
-        ended = 0
-        while not ended and not is_there(out) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        is_program = phase in (START, END)
+        child, errors = self._started(out, is_program=is_program)
+        length = self.lengths.get((phase, is_program), 0.01)
+        ended, status = self._until(lambda: self._shows(phase, out, child), child)
+        if not ended:
+            time.sleep(rng.random() * length)
             ended, status = os.waitpid(child, os.WNOHANG)
         if not ended:
-            time.sleep(_BEGINNING * (phase == "start") + rng.random() * moment)
-            ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            kills.counts["ended before"] += 1
-        else:
-            os.kill(child, number)
-            status = self._awaited(child, kills)
-            kills.counts["signals"] += 1
-        self._look(out, status, errors.read_text(), f"{phase}, {number.name}", kills)
-        code, said, files = self._run("out", *self._command.going_on)
-        if code:
-            kills.wrong("going on failed", said)
-        elif files != self.whole:
-            different = [n for n in files.keys() | self.whole if files.get(n) != self.whole.get(n)]
-            kills.wrong("went on otherwise", f"{phase}, {number.name}: {sorted(different)}")
+            kill.hit = self._phase(out)
+            # a terminal's Ctrl-C reaches every process of the command
+            (os.killpg if number == signal.SIGINT else os.kill)(child, number)
+            ended, status = self._until(lambda: False, child)
+            if not ended:
+                kill.wrong.append("hung")
+                os.killpg(child, signal.SIGKILL)
+                _, status = os.waitpid(child, 0)
+        if kill.hit != phase:  # other runs on this machine make phases longer and shorter
+            self.lengths[phase, is_program] = 0.8 * length
+        self._look_at_processes(child, kill)
+        self._look(out, status, number, errors.read_text(), kill)
+        if not out.exists() or not any(out.iterdir()):
+            return kill  # it would be a first run
+        child, errors = self._started(out, *self._command.going_on)
+        _, status = os.waitpid(child, 0)
+        kill.resumed = True
+        if status:
+            kill.wrong.append(f"going on failed: {errors.read_text()}")
+            return kill
+        different = self._different(out)
+        if different:
+            kill.wrong.append(f"went on otherwise: {sorted(different)}")
+        left = sorted(p.name for p in out.rglob("*") if p.name.startswith("."))
+        if left:
+            kill.wrong.append(f"left {left}")
+        return kill
 
-    def _look(self, out: Path, status: int, errors: str, where: str, kills: Kills) -> None:
+    def _look(self, out: Path, status: int, number: int, errors: str, kill: Kill) -> None:
         """Look at what a run has left."""
-        lines = [line for line in errors.splitlines() if not line.startswith(("warning:", "note:"))]
-        if "Traceback" in errors or len(lines) > 1:
-            kills.wrong("not one line", f"{where}: {errors}")
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGTERM):
-            kills.wrong("crashed", f"{where}: signal {os.WTERMSIG(status)}")
+        said = [line for line in errors.splitlines() if not line.startswith(("warning:", "note:"))]
+        ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        # after a kill, Python's own process that looks after semaphores says that it does
+        if "Traceback" in errors or (len(said) > 1 and ended_by != signal.SIGKILL):
+            kill.wrong.append(f"not one line: {errors}")
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 1):
+            kill.wrong.append(f"exit code {os.WEXITSTATUS(status)}")
+        try:
+            files = self._command.content(_final_files(out))
+        except Exception as error:
+            kill.wrong.append(f"damaged: {error!r}")
+            return
+        # Python gives signals back when it ends, and all is done then
+        at_the_end = kill.hit == END and ended_by == number and files == self.whole
+        if ended_by not in (None, signal.SIGKILL) and not at_the_end:
+            kill.wrong.append(f"ended by signal {ended_by}")
         finished = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-        files = self._content(out)
         sidecar = "scene_classes.tif.aux.xml"  # it also says which files were made later
         damaged = [n for n, b in files.items() if n != sidecar and self.whole.get(n) != b]
         if damaged and not self._command.grows:
-            kills.wrong("damaged", f"{where}: {damaged}")
+            kill.wrong.append(f"damaged: {damaged}")
         if finished and files != self.whole:
-            kills.wrong("finished, but not whole", where)
+            kill.wrong.append("finished, but not whole")
 
-    def _awaited(self, child: int, kills: Kills) -> int:
+    def _look_at_processes(self, group: int, kill: Kill) -> None:
+        deadline = time.monotonic() + _GONE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        kill.wrong.append("left processes")
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+    def _different(self, out: Path) -> list[str]:
+        files = self._command.content(_final_files(out))
+        return [n for n in files.keys() | self.whole if files.get(n) != self.whole.get(n)]
+
+    def _measured(self, out: Path, *, is_program: bool) -> float:
+        """Run once undisturbed, and return its seconds; how long its phases last is kept."""
+        begun = time.monotonic()
+        child, errors = self._started(out, is_program=is_program)
+        starts: dict[str, float] = {}
+
+        def look() -> bool:
+            for phase in self._command.phases:
+                if phase not in starts and self._shows(phase, out, child):
+                    starts[phase] = time.monotonic()
+            return False
+
+        _, status = self._until(look, child)
+        end = time.monotonic()
+        if status:
+            raise RuntimeError(errors.read_text())
+        for phase, at in starts.items():
+            later = [each for each in starts.values() if each > at]
+            self.lengths[phase, is_program] = min([*later, end]) - at
+        return end - begun
+
+    def _phase(self, out: Path) -> str:
+        shown = [phase for phase in self._command.phases if self._shows(phase, out, None)]
+        return shown[-1]
+
+    def _shows(self, phase: str, out: Path, child: int | None) -> bool:
+        if phase == START:
+            return child is None or _heeds_signals(child)
+        with suppress(OSError):  # what is hidden comes and goes
+            return any(
+                next(iter(out.glob(pattern)), None) is not None
+                for pattern in self._command.phases[phase]
+            )
+        return False
+
+    def _until(self, is_there: Callable[[], bool], child: int) -> tuple[int, int]:
+        """Wait for something, or until the child ends; return what `os.waitpid` does."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return status
-            time.sleep(0.002)
-        kills.wrong("hung", str(child))
-        os.kill(child, signal.SIGKILL)
-        return os.waitpid(child, 0)[1]
+            if ended or is_there():
+                return ended, status
+            time.sleep(_LOOKS)
+        return 0, 0
 
-    def _run(self, out: str, *more: str) -> tuple[int, str, dict[str, bytes]]:
-        child, errors = self._started(self._folder / out, *more)
-        _, status = os.waitpid(child, 0)
-        return status, errors.read_text(), self._content(self._folder / out)
-
-    def _started(self, out: Path, *more: str) -> tuple[int, Path]:
+    def _started(self, out: Path, *more: str, is_program: bool = False) -> tuple[int, Path]:
+        """Start a run in a group of its own, and return it and the file of what it says."""
         errors = self._folder / "errors.txt"
-        flag, name = self._command.out
+        line = [*self._command.line(self._folder, out, self._weights), "--quiet", *more]
+        out.mkdir(exist_ok=True)
         child = os.fork()
         if child:
+            with suppress(OSError):
+                os.setpgid(child, child)
             return child, errors
+        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _command([*self._line, flag, f"{out}/{name}", *more])
+        if is_program:
+            os.execv(sys.executable, [sys.executable, "-m", "hrrsi", *line])
+        _command(line)
         raise AssertionError
 
-    def _content(self, folder: Path) -> dict[str, bytes]:
-        """Return what stands under final names."""
-        paths = {path.relative_to(folder): path for path in folder.glob(self._command.compared)}
-        return {
-            str(name): path.read_bytes()
-            for name, path in paths.items()
-            if path.is_file() and not any(part.startswith(".") for part in name.parts)
-        }
+
+def _heeds_signals(process: int) -> bool:
+    """Return whether a process has a handler of SIGTERM, as commands have from their start."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def _final_files(folder: Path) -> dict[str, Path]:
+    """Return what stands under final names."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*")}
+    return {
+        str(name): path
+        for name, path in paths.items()
+        if path.is_file() and not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def _command(line: Sequence[str]) -> None:

@@ -15,15 +15,14 @@ import signal
 import struct
 import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import yaml
 from PIL import Image
 from rasterio.io import MemoryFile
+from rounds import Rounds, is_wrong
 
 from hrrsi.errors import HrrsiError
 from hrrsi.file_info import info
@@ -60,49 +59,32 @@ _NASTY_JSON = (
 )
 
 
-@dataclass
-class Outcome:
-    """What became of the inputs of one kind.
-
-    Attributes:
-        counts: How many were read, refused, failed otherwise, ran too long, took too much memory.
-        kept: The files that failed.
-        most_bytes: The largest memory of a process, above that of the one that all fork from.
-        longest: The longest time, in seconds.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    kept: list[Path] = field(default_factory=list)
-    most_bytes: int = 0
-    longest: float = 0.0
-
-
-def broken_inputs(kind: str, rounds: int, seed: int, keep: Path, weights: Path) -> Outcome:
+def broken_inputs(
+    kind: str, number: int, seed: int, keep: Path, weights: Path, rounds: Rounds
+) -> None:
     """Read so many broken inputs of a kind, and keep those that fail.
 
     Args:
         kind: One of `KINDS`.
-        rounds: How many.
+        number: How many.
         seed: The first one's seed; each has the next.
         keep: Folder of those that fail, with the error beside them.
         weights: A weights file to break.
+        rounds: Gets what became of each; what it holds is not read again.
     """
-    outcome = Outcome()
     make, read = KINDS[kind]
-    for number in range(seed, seed + rounds):
+    for each in range(seed, seed + number):
+        if f"{kind}/{each}" in rounds:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            path = make(random.Random(number), Path(folder), weights)
+            path = make(random.Random(each), Path(folder), weights)
             verdict, text, seconds, size = _verdict(read, path)
-            outcome.counts[verdict] += 1
-            outcome.longest = max(outcome.longest, seconds)
-            outcome.most_bytes = max(outcome.most_bytes, size)
-            if verdict not in ("read", "refused"):
+            what = {"verdict": verdict, "text": text[:2000], "seconds": round(seconds, 2)}
+            if is_wrong(rounds.add(f"{kind}/{each}", **what, bytes=size)):
                 keep.mkdir(parents=True, exist_ok=True)
-                kept = keep / f"{kind}-{number}{path.suffix}"
+                kept = keep / f"{kind}-{each}{path.suffix}"
                 kept.write_bytes(path.read_bytes())
                 kept.with_name(kept.name + ".txt").write_text(f"{verdict}\n{text}")
-                outcome.kept.append(kept)
-    return outcome
 
 
 def _verdict(read: Callable[[Path], None], path: Path) -> tuple[str, str, float, int]:
@@ -139,7 +121,7 @@ def _read_and_say(read: Callable[[Path], None], path: Path, sending: int) -> Non
         read(path)
         said = "read"
     except HrrsiError as error:
-        said = "refused" if "\n" not in str(error) else f"several lines\n{error}"
+        said = ("several lines" if "\n" in str(error) else "refused") + f"\n{error}"
     except BaseException as error:  # what the campaign looks for
         import traceback
 
