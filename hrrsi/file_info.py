@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrrsi.errors import InputError
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.extras import requiring
 from hrrsi.files import read_yaml
 from hrrsi.graphs.segmentation import NetworkGraph
@@ -26,6 +27,7 @@ from hrrsi.networks.weights_file import (
 )
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
+from hrrsi.runs.environment import read_environment
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
 from hrrsi.scenes.bands import alpha_bands, open_imagery
 from hrrsi.scenes.raster_opening import is_local, open_raster
@@ -78,7 +80,8 @@ def info(path: str | Path) -> FileInfo:
     if local.is_dir():
         if (local / DESCRIPTION).is_file():
             return _dataset_info(local)
-        run = _run_info(local)
+        with _of_its_shape(path):
+            run = _run_info(local)
         if run is None:
             raise InputError(
                 f"is a folder without {DESCRIPTION}, and none of a run",
@@ -87,8 +90,26 @@ def info(path: str | Path) -> FileInfo:
             )
         return run
     if local.suffix.lower() in _WEIGHTS_SUFFIXES:
-        return _weights_info(local)
+        with _of_its_shape(path):
+            return _weights_info(local)
     return _raster_info(str(path))
+
+
+@contextmanager
+def _of_its_shape(path: str | Path) -> Iterator[None]:
+    """Raise where a free part of a description, such as the recipe's, is of another shape.
+
+    Raises:
+        InputError: It is.
+    """
+    try:
+        yield
+    except HrrsiError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            "what it says of itself is damaged", where=path, fix="copy it again"
+        ) from error
 
 
 def _weights_info(path: Path) -> FileInfo:
@@ -197,10 +218,10 @@ def _run_info(folder: Path) -> FileInfo | None:
     """Return what the folder of a run holds, or None where a folder is none."""
     if not ((folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()):
         return None
-    config, environment = read_yaml(folder / CONFIG), read_yaml(folder / ENVIRONMENT)
+    config, environment = read_yaml(folder / CONFIG), read_environment(folder)
     epochs = _metrics(folder / METRICS)
     network = config.get("model", config.get("encoder"))
-    dataset, starts = environment.get("dataset", {}), environment.get("starts", [])
+    dataset, starts = environment["dataset"], environment.get("starts", [])
     items = [f"{number:,} {what}" for what, number in dataset.items() if isinstance(number, int)]
     data = config.get("data")
     folders = data if isinstance(data, list) else [data]

@@ -27,6 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from hrrsi import __version__
 from hrrsi.errors import InputError
 from hrrsi.files import content_digest, dump_yaml, read_yaml, replacing
@@ -38,6 +40,51 @@ _LIBRARIES = (
     *("rasterio", "pillow", "nvidia-dali-cuda130"),
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+class _Source(BaseModel):
+    """A file that was read for a run."""
+
+    name: str
+    sha256: str
+
+
+class _Start(BaseModel):
+    """What the run was started or resumed with."""
+
+    model_config = ConfigDict(extra="allow")
+    time: str | None = None
+    hrrsi: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+
+
+class _Environment(BaseModel):
+    """The content of ``environment.yaml``."""
+
+    model_config = ConfigDict(extra="allow")
+    dataset: dict[str, Any]
+    teachers: list[_Source] = []
+    starts: list[_Start] = []
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return what ``environment.yaml`` of a run's folder holds.
+
+    Raises:
+        InputError: There is none, or it has another shape.
+    """
+    path = folder / ENVIRONMENT
+    content = read_yaml(path)
+    try:
+        _Environment.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{place}: {first['msg']}", where=path, fix="copy the run again, or start another one"
+        ) from error
+    return content
 
 
 def run_environment(
@@ -65,7 +112,7 @@ def run_environment(
     if teachers:
         content["teachers"] = list(teachers)
     if resume and path.is_file():
-        content = read_yaml(path)
+        content = read_environment(options.run_folder)
         _check_same_data(content, data["sha256"], options)
         _check_same_teachers(content, teachers, options)
     content["starts"] = [*content.get("starts", []), {"resumed": resume, **environment()}]
@@ -137,8 +184,8 @@ def _processor() -> str:
 
 
 def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) -> None:
-    before = content.get("dataset")
-    if not isinstance(before, dict) or "sha256" not in before:
+    before = content["dataset"]
+    if "sha256" not in before:
         raise InputError(
             "does not say which data the run was started with",
             where=options.run_folder / ENVIRONMENT,

@@ -291,10 +291,18 @@ class Position:
     Attributes:
         epoch: Epochs trained and validated.
         batches: Batches trained of the next one.
+
+    Raises:
+        ValueError: One is no number of things.
     """
 
     epoch: int = 0
     batches: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = (self.epoch, self.batches)
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"{numbers} is no place in a run")
 
     @property
     def is_start(self) -> bool:
@@ -338,10 +346,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: The file is no checkpoint of a run, or one of another version of hrrsi.
     """
     checkpoint = read_tensor_file(path)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(_POSITION), dict):
-        raise InputError(
-            "is not a checkpoint", where=path, fix="start the run again with `overwrite=True`"
-        )
+    try:
+        checkpoint_position(checkpoint)  # type: ignore[arg-type]  # it may be anything
+    except (TypeError, KeyError, ValueError) as error:
+        raise unfit_checkpoint(path) from error
+    assert isinstance(checkpoint, dict)
     number = checkpoint.get(RUN_CHECKPOINT)
     if number != FORMAT:
         raise InputError(
@@ -352,6 +361,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "again with `overwrite=True`",
         )
     return checkpoint
+
+
+def unfit_checkpoint(path: Path) -> InputError:
+    """Return the error of a checkpoint that can be read, and is none of this run."""
+    return InputError(
+        "is not a checkpoint of this run",
+        where=path,
+        fix="start the run again with `overwrite=True`",
+    )
 
 
 def checkpoint_position(checkpoint: Mapping[str, Any] | None) -> Position:

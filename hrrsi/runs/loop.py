@@ -28,6 +28,7 @@ from hrrsi.runs.folder import (
     random_state,
     replaced_run,
     set_random_state,
+    unfit_checkpoint,
     write_checkpoint,
 )
 from hrrsi.runs.options import LAST_CHECKPOINT, RunOptions
@@ -166,14 +167,12 @@ class Loop:
 
         Raises:
             RunStoppedError: The run was told to stop.
-            HrrsiError: A loss is not a number.
+            HrrsiError: A loss is not a number, or the checkpoint is none of this run.
         """
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_due = time.monotonic() + checkpoint_seconds
         with heeding_signals(also=_ALSO_STOPPING), self._bars:
             self._begin(checkpoint)
-            if self._position.epoch == self._options.recipe.epochs:
-                return
             while self._position.epoch < self._options.recipe.epochs and not self._record.is_over:
                 self._train()
                 self._validate()
@@ -185,12 +184,33 @@ class Loop:
         if checkpoint is None:
             torch.manual_seed(self._options.seed + self._processes.rank)
             return
+        try:
+            self._restore(checkpoint)
+        except Exception as error:  # whatever torch says of tensors of other shapes, and Python
+            unfit = unfit_checkpoint(self._options.run_folder / LAST_CHECKPOINT)
+            raise SharedError(unfit.what, where=unfit.where, fix=unfit.fix) from error
+        if not self._position.batches and self._processes.is_first:
+            self._record.write(self._task)  # what a run that was killed did not come to
+
+    def _restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take back what a checkpoint holds.
+
+        Raises:
+            Exception: It is not what this run would have written.
+        """
+        epochs, batches = self._options.recipe.epochs, len(self._training)
+        if self._position.epoch > epochs or self._position.batches > batches:
+            raise ValueError(f"{self._position} is past {epochs} epochs of {batches} batches")
         self._steps.load_state(checkpoint)
         self._task.load_counts(checkpoint["counts"])
         self._record.load_state(checkpoint["record"])
+        if len(self._record.rows) != self._position.epoch:
+            raise ValueError(f"{len(self._record.rows)} rows of metrics at {self._position}")
+        if not isinstance(checkpoint["score"], str | None):
+            raise ValueError("the score is no text")
         self._bars.last_score = checkpoint["score"]
-        if not self._position.batches and self._processes.is_first:
-            self._record.write(self._task)  # what a run that was killed did not come to
+        if len(checkpoint["random"]) != self._processes.count:
+            raise ValueError("it is of another number of processes")
         set_random_state(checkpoint["random"][self._processes.rank])
 
     def _train(self) -> None:

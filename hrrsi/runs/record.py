@@ -70,7 +70,16 @@ class EpochRecord(ABC):
         return {"rows": self._rows, **self._clock.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Take back what `state` returned.
+
+        Raises:
+            Exception: It is none.
+        """
+        for row in state["rows"]:
+            if any(type(value) not in (int, float) for value in row.values()):
+                raise ValueError("a metric is no number")
+            if row.keys() != state["rows"][0].keys() or self._score not in row:
+                raise ValueError("metrics are missing")
         self._rows = state["rows"]
         self._clock.load_state(state)
 
@@ -191,7 +200,7 @@ class EpochClock:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned; the time since then does not count."""
         self._started = time.monotonic() - state["seconds"]
-        self._trained = state["trained"]
+        self._trained = None if state["trained"] is None else float(state["trained"])
 
 
 def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:

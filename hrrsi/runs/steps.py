@@ -157,11 +157,40 @@ class Steps:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Take back what `state` returned.
+
+        Raises:
+            Exception: It is of another task.
+        """
         self.task.load_state_dict(state["state_dict"])
         self._optimizer.load_state_dict(state["optimizer"])
+        for parameter, own in self._optimizer.state.items():  # torch does not look at these
+            for value in own.values():
+                if isinstance(value, torch.Tensor) and value.numel() not in (1, parameter.numel()):
+                    raise ValueError("the optimiser's state has other shapes than the weights")
+        _require_alike(state["schedule"], self._schedule.state_dict())
         self._schedule.load_state_dict(state["schedule"])
         self._fabric.strategy.precision.load_state_dict(state["precision"])
+
+
+def _require_alike(given: Any, own: Any) -> None:
+    """Raise where plain data has other names or types than what it takes the place of.
+
+    Raises:
+        ValueError: It has.
+    """
+    if isinstance(own, Mapping):
+        if not isinstance(given, Mapping) or given.keys() != own.keys():
+            raise ValueError("other names are there")
+        for name, value in own.items():
+            _require_alike(given[name], value)
+    elif isinstance(own, list):
+        if not isinstance(given, list) or len(given) != len(own):
+            raise ValueError("a list is another one")
+        for one, other in zip(given, own, strict=True):
+            _require_alike(one, other)
+    elif isinstance(own, int | float) and not isinstance(given, int | float):
+        raise ValueError(f"{given!r} is no number")
 
 
 def keep_freed_memory() -> None:

@@ -275,8 +275,10 @@ class SegmentationTraining(Task):
 
     def load_counts(self, counts: dict[str, Any]) -> None:
         """Take back what `counts` returned."""
-        self._names, self._steps = tuple(counts["names"]), counts["steps"]
+        self._names, self._steps = tuple(counts["names"]), int(counts["steps"])
         sums = counts["sums"][rank()]
+        if sums is not None and sums.shape != (len(self._names),):
+            raise ValueError("there are not as many sums as losses")
         self._sums = None if sums is None else sums.to(self.device)
 
     def optimizer_and_schedule(

@@ -87,8 +87,8 @@ class SamplePictures:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned, and forget pictures of epochs after it."""
-        self._best, self._best_epoch = state["best"], state["best_epoch"]
-        self._epoch, drawn = state["epoch"], state["drawn"]
+        self._best, self._best_epoch = float(state["best"]), int(state["best_epoch"])
+        self._epoch, drawn = int(state["epoch"]), int(state["drawn"])
         self.latest = SamplePicture(drawn, self._path(drawn)) if drawn else None
 
     def draw_best(self, task: SegmentationTraining) -> None:
@@ -100,8 +100,9 @@ class SamplePictures:
             self._draw(task)
 
     def draw_last(self, task: SegmentationTraining) -> None:
-        """Draw the patches as the run leaves them."""
-        if self.latest is None or self.latest.epoch != self._epoch:
+        """Draw the patches as the run leaves them, unless that was done already."""
+        is_drawn = self.latest is not None and self.latest.epoch == self._epoch
+        if not is_drawn and not self._path(self._epoch).exists():
             task.kept_network.eval()
             self._draw(task)
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,7 +47,8 @@ class Command(NamedTuple):
     Attributes:
         line: Returns its arguments in a folder with inputs and a folder of outputs.
         phases: Its phases in their order, each with the patterns of files any of which shows that
-            it has begun, or is there; of those that show, the last one counts.
+            it has begun, or is there, and after a ``!`` those that must not be there; of those that
+            show, the last one counts.
         going_on: What goes on after a kill, or starts again.
         imports: Modules that are imported before a run is forked.
         content: Returns what has to be the same in the end, of files by their names.
@@ -81,7 +83,7 @@ def _evaluate(folder: Path, out: Path, weights: Path) -> list[str]:
 
 def _train(folder: Path, out: Path, _: Path) -> list[str]:
     line = ["train", str(folder / "dataset"), "--model", "ued", "--encoder-weights", "none"]
-    line += ["--epochs", "3", "--batch", "2", "--crop", "32", "--workers", "0"]
+    line += ["--epochs", "2", "--batch", "2", "--crop", "32", "--workers", "0"]
     return [*line, "--device", "cpu", "--precision", "32", "--out", str(out)]
 
 
@@ -179,9 +181,9 @@ COMMANDS: dict[str, Command] = {
         {
             START: (),
             "steps": ("ued/config.yaml",),
-            END: ("ued/samples/epoch_003*",),
             "weights and record": ("ued/.*.partial-*", "ued/*/.*.partial-*"),
             "checkpoint": ("ued/.last.partial-*",),
+            END: ("ued/metrics.csv", "!.ued.lock"),
         },
         ("--resume",),
         "hrrsi.training.run hrrsi.training.run_checks hrrsi.training.record hrrsi.runs.loop "
@@ -275,6 +277,7 @@ class KilledRuns:
             write_inputs(folder)
         whole = folder / "whole"
         self._weights = weights
+        self._times: Counter[str] = Counter()
         for module in self._command.imports.split():
             importlib.import_module(module)
         self.lengths: dict[tuple[str, bool], float] = {}
@@ -310,11 +313,16 @@ class KilledRuns:
         child, errors = self._started(out, is_program=is_program)
         length = self.lengths.get((phase, is_program), 0.01)
         ended, status = self._until(lambda: self._shows(phase, out, child), child)
+        for _ in range(rng.randrange(self._times[phase] or 1)):  # not always in the first epoch
+            if not ended:
+                ended, status = self._until(lambda: self._phase(out, child) != phase, child)
+            if not ended:
+                ended, status = self._until(lambda: self._phase(out, child) == phase, child)
         if not ended:
             time.sleep(rng.random() * length)
             ended, status = os.waitpid(child, os.WNOHANG)
         if not ended:
-            kill.hit = self._phase(out)
+            kill.hit = self._phase(out, child) or START
             # a terminal's Ctrl-C reaches every process of the command
             (os.killpg if number == signal.SIGINT else os.kill)(child, number)
             ended, status = self._until(lambda: False, child)
@@ -388,35 +396,40 @@ class KilledRuns:
         """Run once undisturbed, and return its seconds; how long its phases last is kept."""
         begun = time.monotonic()
         child, errors = self._started(out, is_program=is_program)
-        starts: dict[str, float] = {}
+        shown: list[tuple[str, float]] = []
 
         def look() -> bool:
-            for phase in self._command.phases:
-                if phase not in starts and self._shows(phase, out, child):
-                    starts[phase] = time.monotonic()
+            phase = self._phase(out, child)
+            if phase is not None and (not shown or shown[-1][0] != phase):
+                shown.append((phase, time.monotonic()))
             return False
 
         _, status = self._until(look, child)
         end = time.monotonic()
         if status:
             raise RuntimeError(errors.read_text())
-        for phase, at in starts.items():
-            later = [each for each in starts.values() if each > at]
-            self.lengths[phase, is_program] = min([*later, end]) - at
+        ends = [at for _, at in shown[1:]] + [end]
+        for (phase, at), until in zip(shown, ends, strict=True):
+            before = self.lengths.get((phase, is_program), 0.0)
+            self.lengths[phase, is_program] = max(before, until - at)
+        self._times |= Counter(phase for phase, _ in shown)
         return end - begun
 
-    def _phase(self, out: Path) -> str:
-        shown = [phase for phase in self._command.phases if self._shows(phase, out, None)]
-        return shown[-1]
+    def _phase(self, out: Path, child: int) -> str | None:
+        phases = reversed(self._command.phases)
+        return next((phase for phase in phases if self._shows(phase, out, child)), None)
 
-    def _shows(self, phase: str, out: Path, child: int | None) -> bool:
+    def _shows(self, phase: str, out: Path, child: int) -> bool:
         if phase == START:
-            return child is None or _heeds_signals(child)
+            return _heeds_signals(child)
         with suppress(OSError):  # what is hidden comes and goes
-            return any(
-                next(iter(out.glob(pattern)), None) is not None
+            seen = {
+                pattern: next(iter(out.glob(pattern.removeprefix("!"))), None) is not None
                 for pattern in self._command.phases[phase]
-            )
+            }
+            hindered = [there for pattern, there in seen.items() if pattern[0] == "!"]
+            showing = [there for pattern, there in seen.items() if pattern[0] != "!"]
+            return any(showing) and not any(hindered)
         return False
 
     def _until(self, is_there: Callable[[], bool], child: int) -> tuple[int, int]:
@@ -444,10 +457,27 @@ class KilledRuns:
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if is_program:
+        if not is_program:
+            leave_curves_undrawn()
+        else:
             os.execv(sys.executable, [sys.executable, "-m", "hrrsi", *line])
         _command(line)
         raise AssertionError
+
+
+def leave_curves_undrawn() -> None:
+    """Write a pixel in place of a run's curves, which take longer to draw than it trains."""
+    from PIL import Image
+
+    from hrrsi.files import replacing
+
+    def write(_: object, __: object, path: Path, ___: object = ()) -> None:
+        with replacing(path) as temporary:
+            Image.new("RGB", (1, 1)).save(temporary)
+
+    record = sys.modules.get("hrrsi.training.record")
+    if record is not None:
+        record.write_curves = write  # type: ignore[attr-defined]
 
 
 def _heeds_signals(process: int) -> bool:

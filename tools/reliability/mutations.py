@@ -11,15 +11,25 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
+from broken_runs import (
+    broken_checkpoint,
+    broken_map,
+    broken_run,
+    read_checkpoint,
+    read_map,
+    read_run,
+)
 from PIL import Image
 from rasterio.io import MemoryFile
 from rounds import Rounds, is_wrong
@@ -83,7 +93,10 @@ def broken_inputs(
             if is_wrong(rounds.add(f"{kind}/{each}", **what, bytes=size)):
                 keep.mkdir(parents=True, exist_ok=True)
                 kept = keep / f"{kind}-{each}{path.suffix}"
-                kept.write_bytes(path.read_bytes())
+                if path.is_dir():
+                    shutil.copytree(path, kept, dirs_exist_ok=True)
+                else:
+                    kept.write_bytes(path.read_bytes())
                 kept.with_name(kept.name + ".txt").write_text(f"{verdict}\n{text}")
 
 
@@ -365,4 +378,7 @@ KINDS: dict[str, tuple[Callable[[random.Random, Path, Path], Path], Callable[[Pa
     "weights": (broken_weights, read_all_weights),
     "yaml": (broken_yaml, read_yaml_file),
     "archives": (broken_archive, read_archive),
+    "runs": (partial(broken_run, _broken), read_run),
+    "checkpoints": (partial(broken_checkpoint, _broken), read_checkpoint),
+    "partial maps": (partial(broken_map, _broken), read_map),
 }
