@@ -23,6 +23,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 
+from hrrsi.hardware import available_cores
 from hrrsi.quantities import byte_text, counted, time_text
 from hrrsi.runs.failures import bad_loss_error, run_error
 from hrrsi.runs.options import RunOptions
@@ -46,6 +47,8 @@ def run_fabric(options: RunOptions, processes: Processes | None = None) -> Any:
     accelerator, devices = accelerator_and_devices(options)
     if accelerator == "cpu":
         keep_freed_memory()
+        # torch knows the processor's cores, and not what a container may use of them
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     torch.backends.cudnn.benchmark = accelerator == "gpu"  # every batch has one size
     strategy: Any = "auto"
     plugins: list[Any] = []

@@ -321,6 +321,13 @@ def _cause(error: Exception) -> str:
 
 
 def _not_opened(name: str, error: Exception) -> InputError:
+    archive = _file_on_disk(name)
+    if not is_local(name) and os.path.isfile(archive):
+        return InputError(
+            f"is missing in {archive}, or damaged ({_cause(error)})",
+            where=name,
+            fix="copy the archive again",
+        )
     if not is_local(name):
         return InputError(
             f"cannot be opened ({' '.join(str(error).split())})",

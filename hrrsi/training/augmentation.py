@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2  # comes with imgaug
@@ -181,18 +182,9 @@ def _published(size: int, crop: int, *, scales: bool) -> list[iaa.Augmenter]:
 
 
 def _default(crop: int, *, scales: bool) -> list[iaa.Augmenter]:
-    def mirrored(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        missing = [max(crop - length, 0) for length in values.shape[:2]]
-        sides = [(length // 2, length - length // 2) for length in missing]
-        return np.pad(values, [*sides, (0, 0)], mode="reflect")
-
-    def mirrored_images(images: Any, *_: Any) -> Any:
-        return [mirrored(image) for image in images]
-
-    def mirrored_labels(labels: Any, *_: Any) -> Any:
-        padded = [mirrored(label.get_arr()) for label in labels]
-        return [SegmentationMapsOnImage(label, shape=label.shape) for label in padded]
-
+    # loading processes that are no forks are sent what they call
+    mirrored_images = partial(_mirrored_images, crop)
+    mirrored_labels = partial(_mirrored_labels, crop)
     return [
         iaa.Fliplr(0.5),
         iaa.Rot90((0, 3)),
@@ -201,6 +193,22 @@ def _default(crop: int, *, scales: bool) -> list[iaa.Augmenter]:
         iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
     ]
+
+
+def _mirrored_images(crop: int, images: Any, *_: Any) -> Any:
+    return [_mirrored(crop, image) for image in images]
+
+
+def _mirrored_labels(crop: int, labels: Any, *_: Any) -> Any:
+    padded = [_mirrored(crop, label.get_arr()) for label in labels]
+    return [SegmentationMapsOnImage(label, shape=label.shape) for label in padded]
+
+
+def _mirrored(crop: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values (H, W, bands) that mirror images make as large as a crop."""
+    missing = [max(crop - length, 0) for length in values.shape[:2]]
+    sides = [(length // 2, length - length // 2) for length in missing]
+    return np.pad(values, [*sides, (0, 0)], mode="reflect")
 
 
 class _CameraChange(NamedTuple):

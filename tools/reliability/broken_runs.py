@@ -65,7 +65,7 @@ def _predict(folder: Path, weights: Path, out: Path, *more: str) -> list[str]:
 
 
 @cache
-def _prepared(weights: Path) -> Path:
+def prepared(weights: Path) -> Path:
     """Return a folder of inputs, and of runs and maps, stopped and whole."""
     holder = tempfile.TemporaryDirectory()
     _kept.append(holder)
@@ -137,7 +137,7 @@ def broken_run(
 ) -> Path:
     """Copy the folder of a stopped run, with one of its files damaged."""
     run = folder / "runs" / _MODEL
-    shutil.copytree(_prepared(weights) / "stopped" / _MODEL, run)
+    shutil.copytree(prepared(weights) / "stopped" / _MODEL, run)
     texts = ("config.yaml", "environment.yaml", "metrics.csv")
     file = run / rng.choice((*texts, *texts, "best.safetensors"))
     content = file.read_bytes()
@@ -171,15 +171,15 @@ def read_run(path: Path) -> None:
         partial(load_network, path / "best.safetensors"),
         partial(_went_on, ["train", *config, "--resume", "--quiet"]),
     ]
-    _look(looks)
+    look(looks)
 
 
-def _look(looks: Sequence[Callable[[], object]]) -> None:
+def look(looks: Sequence[Callable[[], object]]) -> None:
     """Do all of it, and raise the last refusal."""
     refusal = None
-    for look in looks:
+    for each in looks:
         try:
-            look()
+            each()
         except HrrsiError as error:
             refusal = error
     if refusal is not None:
@@ -194,7 +194,7 @@ def broken_checkpoint(
 ) -> Path:
     """Copy the folder of a stopped run, with its checkpoint damaged or of another shape."""
     run = folder / "runs" / _MODEL
-    shutil.copytree(_prepared(weights) / "stopped" / _MODEL, run)
+    shutil.copytree(prepared(weights) / "stopped" / _MODEL, run)
     file = run / "last.ckpt"
     change = rng.randrange(4)
     if change < 2:
@@ -235,7 +235,7 @@ def read_checkpoint(path: Path) -> None:
     resumed = [*_train(stopped, path.parent, "--resume")]
     os.chdir(path)
     with suppress(HrrsiError):  # it is none of weights in any case
-        _look([partial(info, checkpoint), partial(load_network, checkpoint)])
+        look([partial(info, checkpoint), partial(load_network, checkpoint)])
     try:
         _went_on(resumed)
     finally:
@@ -252,7 +252,7 @@ def broken_map(
 ) -> Path:
     """Copy a partial map, with its journal or its rows damaged."""
     maps = folder / "maps"
-    shutil.copytree(_prepared(weights) / "stopped_map", maps)
+    shutil.copytree(prepared(weights) / "stopped_map", maps)
     (partial_map,) = maps.glob(".*.unfinished")
     journal = partial_map / "journal.json"
     change = rng.randrange(4)

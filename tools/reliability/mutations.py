@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,8 +18,10 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -26,17 +29,19 @@ from broken_runs import (
     broken_checkpoint,
     broken_map,
     broken_run,
+    look,
+    prepared,
     read_checkpoint,
     read_map,
     read_run,
 )
 from PIL import Image
 from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
 from rounds import Rounds, is_wrong
 
 from hrrsi.errors import HrrsiError
 from hrrsi.file_info import info
-from hrrsi.files import read_yaml
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.maps.rasters import is_product, read_class_raster
@@ -44,8 +49,11 @@ from hrrsi.networks.weights_reading import read_weights
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.options import TileOptions
+from hrrsi.tiling.tile import tile
 
 SECONDS = 30
+_PLACE = from_origin(500000, 2790000, 0.3, 0.3)
 BYTES = 2 << 30
 _NASTY = (
     "null", "true", "-1", "1e999", "9" * 5000, "''", "[]", "{}", "[[[]]]", "2001-99-99", "0x", "*a",
@@ -102,7 +110,6 @@ def broken_inputs(
 
 def _verdict(read: Callable[[Path], None], path: Path) -> tuple[str, str, float, int]:
     """Return what became of an input in a process of its own: words, text, seconds, bytes."""
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     receiving, sending = os.pipe()
     child = os.fork()
     if not child:
@@ -111,7 +118,7 @@ def _verdict(read: Callable[[Path], None], path: Path) -> tuple[str, str, float,
     with os.fdopen(receiving, "rb") as pipe:
         said = pipe.read().decode("utf-8", "replace")
     _, status, usage = os.wait4(child, 0)
-    size = max(0, usage.ru_maxrss - start) * 1024
+    size = usage.ru_maxrss * 1024
     seconds = usage.ru_utime + usage.ru_stime
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
@@ -174,6 +181,15 @@ def _broken(rng: random.Random, content: bytes) -> bytes:
 def _pixels(rng: random.Random, bands: int, dtype: str) -> np.ndarray:
     values = np.random.default_rng(rng.randrange(2**32)).integers(0, 200, (bands, 40, 48))
     return values.astype(dtype)
+
+
+def _geotiff(pixels: np.ndarray, **options: Any) -> bytes:
+    bands, height, width = pixels.shape
+    shape = {"width": width, "height": height, "count": bands, "dtype": pixels.dtype.name}
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", transform=_PLACE, **shape, **options) as dataset:
+            dataset.write(pixels)
+        return memory.read()
 
 
 def broken_raster(rng: random.Random, folder: Path, _: Path) -> Path:
@@ -292,16 +308,18 @@ _BOMB = "a0: &a0 [x, x, x]\n" + "".join(
 )
 
 
-def broken_yaml(rng: random.Random, folder: Path, _: Path) -> Path:
-    """Write a scheme, a dataset's description or a run's configuration that was damaged."""
-    name = rng.choice(("own.yaml", "own.yaml", "dataset.yaml", "config.yaml"))
-    text = _SCHEME
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        change = rng.randrange(6)
-        words = text.split(" ")
-        if change < 3:
-            words[rng.randrange(len(words))] = rng.choice(_NASTY)
-            text = " ".join(words)
+def broken_yaml(rng: random.Random, folder: Path, weights: Path) -> Path:
+    """Write a scheme or a dataset's description that was damaged."""
+    name = rng.choice(("own.yaml", "dataset.yaml"))
+    whole = prepared(weights) / "dataset" / name
+    text = whole.read_text() if whole.is_file() else _SCHEME
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        change = rng.choice((0, 0, 0, 0, 0, 0, 3, 4, 5))
+        if change == 0:
+            place = rng.choice(list(re.finditer(r"[\w.]+", text)) or [None])
+            if place is not None:
+                value = rng.choice((*_NASTY, "0", "1", "7", "0.5", "a"))
+                text = text[: place.start()] + value + text[place.end() :]
         elif change == 3:
             text = _broken(rng, text.encode()).decode("latin-1")
         elif change == 4:
@@ -323,10 +341,6 @@ def read_yaml_file(path: Path) -> None:
     """Read a YAML file as what its name says that it is."""
     if path.name == "dataset.yaml":
         _ = TiledDataset(path.parent).description
-    elif path.name == "config.yaml":
-        (path.parent / "environment.yaml").write_bytes(path.read_bytes())
-        read_yaml(path)
-        info(path.parent)
     else:
         load_scheme(path)
 
@@ -350,14 +364,15 @@ def broken_archive(rng: random.Random, folder: Path, _: Path) -> Path:
                 "a" * 300,
             )
             names[rng.randrange(4)] = rng.choice(odd)
+        pixels = {True: _pixels(rng, 3, "uint8"), False: _pixels(rng, 1, "uint8") % 2}
         for name in names:
-            raster = folder / "raster.tif"
-            if not raster.exists():
-                raster = broken_raster(random.Random(7), folder, raster)
-            file.writestr(name, raster.read_bytes())
+            content = _geotiff(pixels["images" in name], crs="EPSG:32640")
+            if rng.random() < 0.15:
+                content = _broken(rng, content)
+            file.writestr(name, content)
     content = buffer.getvalue()
-    data = bytearray(_broken(rng, content) if rng.random() < 0.5 else content)
-    for _ in range(rng.choice((0, 1, 4))):  # the list of members, at the end
+    data = bytearray(_broken(rng, content) if rng.random() < 0.3 else content)
+    for _ in range(rng.choice((0, 0, 1, 4))):  # the list of members, at the end
         place = max(0, len(data) - 1 - rng.randrange(300))
         if data:
             data[place] = rng.randrange(256)
@@ -369,8 +384,13 @@ def broken_archive(rng: random.Random, folder: Path, _: Path) -> Path:
 def read_archive(path: Path) -> None:
     """Look for scenes in an archive, and read them."""
     scheme = Scheme.model_validate(yaml.safe_load(_SCHEME))
-    for scene in labelled_scenes([path], scheme):
-        read_raster(Path(scene.image))
+    scenes = labelled_scenes([path], scheme)
+    with suppress(HrrsiError):
+        look([partial(read_raster, Path(scene.image)) for scene in scenes])
+    written = path.with_name("own.yaml")
+    written.write_text(_SCHEME)
+    options = TileOptions(val_scenes=("b",), size=32, workers=1)
+    tile(path, written, path.with_name("dataset"), options=options)
 
 
 KINDS: dict[str, tuple[Callable[[random.Random, Path, Path], Path], Callable[[Path], None]]] = {
