@@ -242,3 +242,29 @@ def test_bad_files_end_in_one_line(
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("environment.yaml", "dataset: []", "environment.yaml: dataset: Input should be a valid"),
+        (
+            "environment.yaml",
+            "dataset: {}\nstarts: [3]",
+            "environment.yaml: starts.0: Input should",
+        ),
+        ("environment.yaml", "dataset: {}\nstarts: [{hardware: {cores: a}}]", "itself is damaged"),
+        ("config.yaml", "epochs: [1]", "what it says of itself is damaged; copy it again"),
+        ("config.yaml", "teachers: [3]", "what it says of itself is damaged; copy it again"),
+    ],
+)
+def test_a_run_that_says_something_else_ends_in_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    whole = {"config.yaml": "epochs: 1\nmodel: ued", "environment.yaml": "dataset: {patches: 3}"}
+    for file, content in {**whole, name: text}.items():
+        (tmp_path / file).write_text(content)
+    result = info(tmp_path)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr

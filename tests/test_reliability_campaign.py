@@ -42,4 +42,17 @@ def test_kills_damage_nothing_and_can_be_resumed(made_weights: Path, tmp_path: P
         "kill",
     )
     said = campaign(made_weights, tmp_path, "kills", "--kills", "1", *chosen)
-    assert said.count("signals") == 4 - said.count("ended before")
+    for phase in ("class map", "polygons"):
+        for name in ("int", "kill"):
+            assert f"  {phase}, {name}: " in said
+    assert said.count("; 0 wrong") == 4
+
+
+@pytest.mark.slow
+def test_what_commands_go_on_with_may_be_broken(made_weights: Path, tmp_path: Path) -> None:
+    parts, record = ("runs", "checkpoints", "partial maps"), tmp_path / "rounds.jsonl"
+    arguments = (*parts, "--rounds", "3", "--record", str(record))
+    said = campaign(made_weights, tmp_path, *arguments)
+    assert all(f"{kind}: 3: " in said for kind in parts)
+    campaign(made_weights, tmp_path, "table", *arguments)
+    assert len(record.read_text().splitlines()) == 9, "no round is run twice"

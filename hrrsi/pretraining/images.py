@@ -149,6 +149,32 @@ def image_digest(folders: ImageFolders, *, quiet: bool = True) -> str:
     return whole.hexdigest()
 
 
+def image_states(folders: ImageFolders) -> npt.NDArray[np.int64]:
+    """Return size and time of change, in ns, of each image: (images, 2), -1 where it is gone.
+
+    Those of ``train`` come first, then those of ``val``, as `changed_images` takes them.
+    """
+    rows = []
+    for split in folders.splits.values():
+        for index in range(len(split)):
+            try:
+                status = os.stat(split.path(index))
+                rows.append((status.st_size, status.st_mtime_ns))
+            except OSError:
+                rows.append((-1, -1))
+    return np.array(rows, dtype=np.int64)
+
+
+def changed_images(folders: ImageFolders, before: npt.NDArray[np.int64]) -> list[Path]:
+    """Return the images that are not as `image_states` found them, or gone."""
+    changed = np.flatnonzero((image_states(folders) != before).any(axis=1))
+    train, val = (folders.splits[name] for name in SPLITS)
+    return [
+        train.path(index) if index < len(train) else val.path(index - len(train))
+        for index in map(int, changed)
+    ]
+
+
 class CorruptImage(Exception):  # noqa: N818 (a finding about a file, which is no error of the run)
     """An image that no pixels can be had from; says why."""
 

@@ -22,8 +22,10 @@ from hrrsi.networks.weights_file import ENCODER_WEIGHTS
 from hrrsi.pretraining.images import (
     ImageFolders,
     ImageSplit,
+    changed_images,
     image_digest,
     image_folders,
+    image_states,
 )
 from hrrsi.pretraining.options import PretrainOptions, require_dali
 from hrrsi.runs.options import CHECKPOINT_SECONDS, CONFIG, LAST_CHECKPOINT, run_warnings
@@ -94,7 +96,7 @@ def pretrain(
     # what only training needs, and what takes seconds to import
     from hrrsi.pretraining.batches import training_batches, validation_batches
     from hrrsi.pretraining.classification import ClassifierTraining, PretrainRecord
-    from hrrsi.runs.environment import run_environment, write_environment
+    from hrrsi.runs.environment import changed_data_text, run_environment, write_environment
     from hrrsi.runs.folder import (
         checkpoint_position,
         held_folder,
@@ -132,6 +134,7 @@ def pretrain(
         validation = loading.enter_context(validation_batches(folders, options, device, **share))
         if processes.is_first:
             images = len(splits["train"]) + len(splits["val"])
+            before = image_states(folders)
             data = {"sha256": image_digest(folders, quiet=quiet), "images": images}
             goes_on = checkpoint is not None
             environment = run_environment(options, data, {}, resume=goes_on)
@@ -152,6 +155,9 @@ def pretrain(
             checkpoint_seconds=checkpoint_seconds,
             quiet=quiet,
         )
+    changed = changed_images(folders, before) if processes.is_first else []
+    if changed:
+        warn(changed_data_text(changed[0], len(changed)))
     best, folder = record.best, options.run_folder
     run = PretrainedRun(folder, folder / ENCODER_WEIGHTS, int(best["epoch"]), best["val_top1"])
     report(

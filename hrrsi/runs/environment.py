@@ -119,6 +119,20 @@ def run_environment(
     return content
 
 
+def changed_data_text(first: str | Path, number: int) -> str:
+    """Return the warning of data that were changed while a run read them.
+
+    Args:
+        first: A file that was changed.
+        number: How many were.
+    """
+    more = f", as were {number - 1:,} more" if number > 1 else ""
+    return (
+        f"{first} was changed while the run read it{more}: what {ENVIRONMENT} says of the data is "
+        "not all that was trained on"
+    )
+
+
 def file_source(path: Path) -> dict[str, Any]:
     """Return name and SHA-256 of a file that a run reads weights from."""
     return {"name": path.name, "sha256": content_digest(path)}

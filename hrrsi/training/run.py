@@ -20,8 +20,8 @@ from hrrsi.interruption import heeding_signals
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.weights_file import BEST_WEIGHTS
 from hrrsi.progress import progress
-from hrrsi.runs.environment import file_source, run_environment
-from hrrsi.runs.options import CHECKPOINT_SECONDS, ENVIRONMENT
+from hrrsi.runs.environment import changed_data_text, file_source, run_environment
+from hrrsi.runs.options import CHECKPOINT_SECONDS
 from hrrsi.scenes.raster_opening import changed_files, file_states
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 from hrrsi.training.options import TrainOptions
@@ -245,11 +245,7 @@ def train(
         )
     changed = changed_files(before)
     if changed:
-        warn(
-            f"{changed[0]} was changed while the run read it"
-            + (f", as were {len(changed) - 1} more" if changed[1:] else "")
-            + f": what {ENVIRONMENT} says of the data is not all that was trained on"
-        )
+        warn(changed_data_text(changed[0], len(changed)))
     best, folder = record.best, options.run_folder
     run = TrainedRun(
         folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], record.is_over

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -423,6 +424,26 @@ def test_mixed_precision_trains_on_the_cpu(folder: Path, tmp_path: Path) -> None
     assert run(folder, "--encoder", "resnet10t", *arguments).exit_code == 0
     stored = load_file(tmp_path / "resnet10t" / "encoder.safetensors")
     assert {t.dtype for t in stored.values()} == {torch.float32, torch.int64}
+
+
+def test_an_image_that_changes_meanwhile_is_told_of(folder: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(folder, tmp_path / "images")
+    changed, gone = sorted((images / "val").rglob("*.JPEG"))[1:3]
+
+    def change(_line: str) -> None:
+        os.utime(changed, ns=(1, 1))
+        gone.unlink(missing_ok=True)
+
+    recipe = PretrainRecipe(epochs=1, batch=8, size=32, val_size=32)
+    options = PretrainOptions(
+        images, "mobilenetv3_small_050", tmp_path, recipe, loader="torchvision", device="cpu"
+    )
+    said: list[str] = []
+    pretrain(replace(options, workers=0), quiet=True, report=change, warn=said.append)
+    assert said == [
+        f"{changed} was changed while the run read it, as were 1 more: what environment.yaml says "
+        "of the data is not all that was trained on"
+    ]
 
 
 def test_a_run_repeats_from_its_configuration(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from samples.class_folders import make_class_folders
 from samples.full_disk import largest_file
 from samples.made_dataset import save_made_dataset
 from samples.training_runs import assert_same_run, quick, quietly, rows_of, say_nothing
@@ -222,6 +223,99 @@ def test_a_checkpoint_of_another_version_is_not_continued(
     with pytest.raises(HrrsiError, match=words):
         quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
     assert rows_of(folder) == rows_of(undisturbed)
+
+
+def _with_code(content: dict[str, Any]) -> None:
+    content["score"] = Path  # a class, which torch's reader of tensors does not build
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["position"].update(epoch=-1),
+        lambda c: c["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
+        lambda c: c["record"]["rows"][0].update(val_mIoU="high"),
+        lambda c: c["schedule"].update(step=3),
+        lambda c: c["state_dict"].popitem(),
+        _with_code,
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_not_continued(
+    dataset: Path, undisturbed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / "ued")
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    words = (
+        f"{folder / LAST_CHECKPOINT}: is (not a checkpoint of this run|a pickle that .* not run)"
+    )
+    with pytest.raises(HrrsiError, match=words):
+        quietly(quick(dataset, tmp_path, epochs=3, workers=0), resume=True)
+    assert rows_of(folder) == rows_of(undisturbed)
+
+
+def test_a_bit_of_a_checkpoint_that_was_flipped_is_noticed(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / "ued")
+    content = bytearray((folder / LAST_CHECKPOINT).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / LAST_CHECKPOINT).write_bytes(content)
+    with pytest.raises(HrrsiError, match=r"last.ckpt: is not a whole weights file"):
+        quietly(quick(dataset, tmp_path, epochs=3, workers=0), resume=True)
+
+
+def test_a_run_killed_after_its_last_checkpoint_gets_its_last_picture(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / "ued")
+    picture = sorted((folder / "samples").iterdir())[-1]
+    drawn = picture.read_bytes()
+    picture.unlink()
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    samples = checkpoint["record"]["samples"]
+    if samples["drawn"] == 3:  # the last epoch was the best, so it was drawn before
+        samples["drawn"] = 0
+        torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    quietly(quick(dataset, tmp_path, epochs=3, workers=0), resume=True)
+    assert picture.read_bytes() == drawn
+
+
+STARTED_OTHERWISE = """
+import multiprocessing, sys
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    from hrrsi.__main__ import main
+
+    for line in sys.argv[2:]:
+        sys.argv = ["hrrsi", *line.split(), "--epochs=1", "--workers=1", "--device=cpu", "--quiet"]
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+"""
+
+
+@pytest.mark.slow  # each process loads torch; test_augmentation.py sends them what they run
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])  # of Python 3.14, and of Windows
+def test_loading_processes_start_by_any_method(dataset: Path, tmp_path: Path, method: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STARTED_OTHERWISE)
+    images = make_class_folders(tmp_path / "images", train=2, val=1)
+    lines = (
+        f"train {dataset} --model ued --encoder-weights none --batch 2 --out {tmp_path}/runs",
+        f"pretrain --data {images} --encoder mobilenetv3_small_050 --batch 8 --size 32 "
+        f"--val-size 32 --loader torchvision --out {tmp_path}/encoders",
+    )
+    done = subprocess.run(
+        [sys.executable, program, method, *lines], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "ued" / "best.safetensors").is_file()
+    assert list((tmp_path / "encoders").rglob("encoder.safetensors"))
 
 
 def test_a_run_from_before_an_option_had_its_default(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Augmentation: geometry acts on image and label alike, and nothing is invented."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,16 @@ def test_result_does_not_depend_on_what_was_drawn_before() -> None:
     for seed in range(5):
         used(image, label, seed)
     assert np.array_equal(used(image, label, 9)[0], fresh(image, label, 9)[0])
+
+
+# what a loading process is sent that is no fork of the run's
+@pytest.mark.parametrize("name", ["published", "default", "none"])
+def test_sent_to_another_process_it_augments_alike(name: Name) -> None:
+    image, label = pair_that_shows_where_pixels_come_from()
+    augmentation = Augmentation(name, SIZE, 48)
+    sent = pickle.loads(pickle.dumps(augmentation))
+    for one, other in zip(augmentation(image, label, 3), sent(image, label, 3), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_label_moves_with_the_image_and_padding_is_ignored(

@@ -65,12 +65,18 @@ def _predict(folder: Path, weights: Path, out: Path, *more: str) -> list[str]:
 
 
 @cache
-def prepared(weights: Path) -> Path:
-    """Return a folder of inputs, and of runs and maps, stopped and whole."""
-    holder = tempfile.TemporaryDirectory()
-    _kept.append(holder)
-    folder = Path(holder.name)
+def inputs() -> Path:
+    """Return a folder of a scene, labelled ones and a dataset."""
+    _kept.append(tempfile.TemporaryDirectory())
+    folder = Path(_kept[0].name)
     write_inputs(folder, side=320)
+    return folder
+
+
+@cache
+def prepared(weights: Path) -> Path:
+    """Return the folder of inputs, with runs and maps in it, stopped and whole."""
+    folder = inputs()
     for name in ("stopped", "whole"):
         stopping = mock.patch("hrrsi.cli.train.print_line", _stop) if name == "stopped" else None
         _in_a_child(_train(folder, folder / name), stopping)
@@ -80,7 +86,7 @@ def prepared(weights: Path) -> Path:
     return folder
 
 
-_kept: list[Any] = []
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed at the end
 _append = PartialMap.append
 
 
@@ -230,7 +236,7 @@ def broken_checkpoint(
 
 def read_checkpoint(path: Path) -> None:
     """Read all that hrrsi reads of a checkpoint, and go on with it."""
-    (stopped,) = (Path(each.name) for each in _kept)
+    stopped = inputs()
     checkpoint, best = path / "last.ckpt", path / "best.safetensors"
     resumed = [*_train(stopped, path.parent, "--resume")]
     os.chdir(path)
@@ -274,7 +280,7 @@ def broken_map(
 
 def read_map(path: Path) -> None:
     """Go on with a partial map."""
-    (stopped,) = (Path(each.name) for each in _kept)
+    stopped = inputs()
     weights = Path((path / "weights.txt").read_text())
     _went_on(_predict(stopped, weights, path, "--resume"))
     for name in ("scene_classes.tif", "scene_confidence.tif"):

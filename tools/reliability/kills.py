@@ -243,7 +243,12 @@ def write_inputs(folder: Path, side: int = 450) -> None:
             labels = (pixels[:1] > 120).astype(np.uint8)
             _write(folder / f"{name}.tif".replace("images", "labels"), labels, **place)
     (folder / "own.yaml").write_text(SCHEME)
-    tile(folder / "raw", folder / "own.yaml", folder / "dataset", options=TileOptions(size=64))
+    tile(
+        folder / "raw",
+        folder / "own.yaml",
+        folder / "dataset",
+        options=TileOptions(size=64, workers=1),
+    )
 
 
 def _write(path: Path, pixels: npt.NDArray[np.uint8], **place: Any) -> None:

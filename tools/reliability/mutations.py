@@ -29,8 +29,8 @@ from broken_runs import (
     broken_checkpoint,
     broken_map,
     broken_run,
+    inputs,
     look,
-    prepared,
     read_checkpoint,
     read_map,
     read_run,
@@ -308,10 +308,10 @@ _BOMB = "a0: &a0 [x, x, x]\n" + "".join(
 )
 
 
-def broken_yaml(rng: random.Random, folder: Path, weights: Path) -> Path:
+def broken_yaml(rng: random.Random, folder: Path, _: Path) -> Path:
     """Write a scheme or a dataset's description that was damaged."""
     name = rng.choice(("own.yaml", "dataset.yaml"))
-    whole = prepared(weights) / "dataset" / name
+    whole = inputs() / "dataset" / name
     text = whole.read_text() if whole.is_file() else _SCHEME
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         change = rng.choice((0, 0, 0, 0, 0, 0, 3, 4, 5))
