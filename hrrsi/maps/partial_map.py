@@ -192,7 +192,9 @@ class PartialMap:
                 return 0, []
             begun_with, rows = dict(journal["fingerprint"]), int(journal["rows_done"])
             checksums = [[int(number) for number in band] for band in journal["checksums"]]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            if not 0 <= rows <= self.labels.height:
+                return 0, []
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return 0, []  # damaged: what it counted is mapped again
         differences = _differences(begun_with, self._fingerprint)
         if differences:
