@@ -59,6 +59,14 @@ _MAP_FLAGS: Flags = {
         ),
         Path | None,
     ),
+    "crop": Flag(
+        typer.Option(
+            "--crop",
+            help="Let maps be as large as the --aoi, not as their scenes: of a part of a huge "
+            "mosaic, or of a map service (XYZ, WMS).",
+            rich_help_panel=_READING,
+        )
+    ),
     "resample": READING_FLAGS["resample"],
     **WINDOW_FLAGS,
     "augmentation": Flag(

@@ -285,7 +285,7 @@ class _Opener:
         truth = stack.enter_context(open_truth(file, grid, scheme, unknown=self.options.unknown))
         aoi, area = self.reading.aoi, None
         if aoi is not None:  # may lie on other scenes only
-            area = AreaOfInterest(scene_polygons(Path(aoi), grid))
+            area = AreaOfInterest(scene_polygons(Path(aoi), grid), Window(0, 0, *grid.shape))
         return _LabelledMap(grid, truth, classes, on_grid(classes, grid), self.merged, area)
 
 

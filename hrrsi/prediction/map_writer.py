@@ -228,6 +228,7 @@ def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[s
         "scale": options.scale,
         "height": None if options.height is None else PurePosixPath(str(options.height)).name,
         "aoi": None if options.aoi is None else Path(options.aoi).name,
+        "crop": options.crop or None,
         "resample": None if options.resample == "auto" else options.resample,
     }
     return {

@@ -142,12 +142,15 @@ def planned_scene(
     ]
     windows = len(starts[0]) * len(starts[1])
     if source.area is not None:
+        extent = source.area.extent
+        rows = _reaching(starts[0], options.window, source.step, extent.row, extent.height)
+        cols = _reaching(starts[1], options.window, source.step, extent.col, extent.width)
         windows = sum(
             source.area.touches(
                 source.raster_window(Window(row, col, options.window, options.window))
             )
-            for row in starts[0]
-            for col in starts[1]
+            for row in rows
+            for col in cols
         )
     height, width = source.raster_grid
     itemsize = {None: 0, "uint8": 1, "float32": 4}
@@ -162,6 +165,14 @@ def planned_scene(
         seconds=windows * seconds + height * width * _SECONDS_A_PIXEL,
         disk_bytes=height * width * bytes_a_pixel * 4 // 3,  # overviews make a third more
     )
+
+
+def _reaching(
+    starts: Sequence[int], window: int, step: float, first: int, length: int
+) -> list[int]:
+    """Return the starts of windows that reach some pixels of the raster along an axis."""
+    stop = first + length
+    return [s for s in starts if s * step <= stop and (s + window) * step >= first]
 
 
 def _expanded(name: str) -> list[str]:

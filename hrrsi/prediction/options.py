@@ -36,6 +36,7 @@ class MapOptions:
         height: The scenes' height models, for weights that see one as their last band: a raster
             for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
         aoi: A file of polygons: what lies outside them has no class.
+        crop: Whether maps are as large as the area of interest, instead of as their scenes.
         resample: The ground resolution that scenes are read at, in metres per pixel; maps are on
             the scenes' own grids all the same. ``auto``: a scene's own, or the nearest of those
             that the weights were trained on where it lies outside of them. ``off``: its own.
@@ -56,6 +57,7 @@ class MapOptions:
     scale: float | None = None
     height: str | Path | None = None
     aoi: str | Path | None = None
+    crop: bool = False
     resample: float | Literal["auto", "off"] = "auto"
     window: int = DEFAULT_WINDOW
     overlap: int | None = None
@@ -68,6 +70,10 @@ class MapOptions:
         if isinstance(self.nodata, str) and self.nodata != "auto":
             raise OptionError(
                 f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
+            )
+        if self.crop and self.aoi is None:
+            raise OptionError(
+                "there is no area of interest", parameter="crop", fix="name one with `aoi`"
             )
         if self.window > LARGEST_WINDOW:
             raise OptionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -48,10 +49,12 @@ from hrrsi.scenes.value_scale import (
     thinned_sample,
 )
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
+from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
 
+_MOST_PIXELS = 10**12  # a map of so many takes a day and a terabyte
 _LOOKED_AT = 1 << 22  # pixels of all scenes together that a common estimate rests on
 
 
@@ -293,11 +296,26 @@ class SceneMapper:
                 meanings=meta.known_meanings,
                 nodata=options.nodata,
                 crs=options.crs,
+                part=self._part(name) if options.crop else None,
                 height_model=None if self._heights is None else self._heights.of(name),
             ) as scene,
             self._windows(scene) as source,
         ):
+            if math.prod(source.raster_grid) > _MOST_PIXELS:
+                raise InputError(
+                    f"has {scene.width} x {scene.height} px, too many for one map",
+                    where=name,
+                    fix="name a part of it with `aoi`, and give `crop`",
+                )
             yield source
+
+    def _part(self, name: str) -> Window:
+        """Return the window of a scene that the area of interest takes."""
+        assert self._options.aoi is not None
+        with open_scene(name, bands=(1,), expected_bands=1, crs=self._options.crs) as scene:
+            from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
+
+            return area_of_interest(self._options.aoi, scene).extent
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
         resample, aoi = self._options.resample, self._options.aoi

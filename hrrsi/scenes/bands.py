@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
+from rasterio.windows import Window as RasterWindow
 
 from hrrsi.errors import InputError
 from hrrsi.scenes.georeference import crs_to_assign
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
+from hrrsi.scenes.windows import Window
 
 RED, GREEN, BLUE, NEAR_INFRARED = "red", "green", "blue", "near infrared"
 # The order that networks see known bands in, where nobody says another.
@@ -120,7 +121,7 @@ def alpha_is_imagery(dataset: Any) -> bool:
     counts: dict[float, int] = {}
     for row in _spread(height):
         for column in _spread(width):
-            window = Window(column, row, min(_PIECE, width), min(_PIECE, height))
+            window = RasterWindow(column, row, min(_PIECE, width), min(_PIECE, height))
             try:
                 piece = dataset.read(alphas[0], window=window)
             except RasterioError:  # whoever reads the pixels says so
@@ -131,13 +132,16 @@ def alpha_is_imagery(dataset: Any) -> bool:
 
 
 @contextmanager
-def open_imagery(path: str | Path, expected_bands: int, crs: str | None = None) -> Iterator[Any]:
+def open_imagery(
+    path: str | Path, expected_bands: int, crs: str | None = None, part: Window | None = None
+) -> Iterator[Any]:
     """Open a raster as `open_raster`, a palette picture as its colours where three are wanted.
 
     Args:
         path: As for `open_raster`.
         expected_bands: How many bands are wanted.
         crs: The CRS of a raster that holds none, as `crs_to_assign` says.
+        part: A window of it to open as if it were the raster; by default the whole.
 
     Raises:
         InputError: As `open_raster` and `crs_to_assign`.
@@ -151,6 +155,8 @@ def open_imagery(path: str | Path, expected_bands: int, crs: str | None = None) 
         assigned = crs_to_assign(dataset, path, crs)
         if assigned is not None:
             changes.append(f"a_srs={assigned.to_string()}")
+        if part is not None:
+            changes.append(f"srcwin={part.col},{part.row},{part.width},{part.height}")
         if not changes:
             yield dataset
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -127,10 +128,12 @@ class AreaOfInterest:
 
     Args:
         polygons: The polygons; without any, no pixel lies in it.
+        whole: The scene's window.
     """
 
-    def __init__(self, polygons: ScenePolygons) -> None:
+    def __init__(self, polygons: ScenePolygons, whole: Window) -> None:
         self._polygons = polygons
+        self._whole = whole
         self._codes = np.ones(len(polygons.geometries), dtype=np.uint8)
 
     @cached_property
@@ -138,6 +141,19 @@ class AreaOfInterest:
         """A digest of the polygons' corners on the scene, by which two areas are told apart."""
         content = b"".join(shapely.to_wkb(self._polygons.geometries))
         return hashlib.sha256(content).hexdigest()
+
+    @property
+    def extent(self) -> Window:
+        """The smallest window of the scene that holds the polygons' parts on it."""
+        near = self._polygons.near(self._whole)
+        left, top, right, bottom = shapely.total_bounds(self._polygons.geometries[near])
+        col, row = max(0, math.floor(left)), max(0, math.floor(top))
+        return Window(
+            row,
+            col,
+            min(self._whole.height, math.ceil(bottom)) - row,
+            min(self._whole.width, math.ceil(right)) - col,
+        )
 
     def touches(self, window: Window) -> bool:
         """Return whether a polygon touches a window of the raster's own grid."""
@@ -276,7 +292,7 @@ def area_of_interest(path: str | Path, scene: Scene) -> AreaOfInterest:
             where=path,
             fix="check its CRS, or leave the scene out",
         )
-    return AreaOfInterest(polygons)
+    return AreaOfInterest(polygons, whole)
 
 
 def _reprojected(

@@ -273,6 +273,11 @@ class Scene:
         return self.dataset.name.startswith("vrt://") and "?expand=rgb" in self.dataset.name
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is a window of a larger raster."""
+        return self.dataset.name.startswith("vrt://") and "srcwin=" in self.dataset.name
+
+    @property
     def has_height(self) -> bool:
         """Whether the last band is a height."""
         return self.height_model is not None
@@ -410,6 +415,7 @@ def open_scene(
     nodata: float | Literal["auto"] | None = None,
     height_model: str | Path | None = None,
     crs: str | None = None,
+    part: Window | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene.
 
@@ -426,12 +432,13 @@ def open_scene(
         height_model: A raster of heights, the last band that the network sees, laid over the
             scene as `height_model.open_height_model` says.
         crs: The CRS of a raster that holds none, by default that of a ``.prj`` file beside it.
+        part: A window of the raster to open as if it were the scene; by default the whole.
 
     Raises:
         InputError: Not a readable raster, not the right bands, or a height model that is none or
             doesn't fit.
     """
-    with open_imagery(path, expected_bands, crs) as dataset, ExitStack() as stack:
+    with open_imagery(path, expected_bands, crs, part) as dataset, ExitStack() as stack:
         chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands, meanings)
         heights = None
         if height_model is not None:
@@ -456,6 +463,8 @@ def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
     if scene.has_height or scene.reader.has_unmasked_alpha:
         return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
+        return None
+    if scene.is_part:  # its overviews are of the whole
         return None
     if scene.is_palette_picture:  # its overviews may have mixed numbers of the palette
         return None

@@ -268,7 +268,7 @@ def patch_area(aoi: str | Path | None, scene: Scene) -> AreaOfInterest | None:
         return None
     from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons  # 40 MB, seldom needed
 
-    return AreaOfInterest(scene_polygons(aoi, scene))
+    return AreaOfInterest(scene_polygons(aoi, scene), Window(0, 0, *scene.shape))
 
 
 def _read_strip(
