@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,28 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise OutputExistsError(
             "exists already", where=path, fix="give `overwrite` to replace it, or another path"
+        )
+
+
+def refuse_foreign(folder: Path, own: Collection[str]) -> None:
+    """Raise where a folder that is to be replaced holds what hrrsi has not put there.
+
+    Args:
+        folder: The folder.
+        own: Names of the files and folders that it may hold.
+
+    Raises:
+        OutputError: It holds another one; what desktops and killed runs leave doesn't count.
+    """
+    passed_over = {*own, ".DS_Store", "Thumbs.db", "desktop.ini"}
+    names = sorted(p.name for p in folder.iterdir() if not is_leftover(p))
+    foreign = [name for name in names if name not in passed_over]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
+        raise OutputError(
+            f"holds {foreign[0]}{more}, which would go with what is replaced",
+            where=folder,
+            fix="move it elsewhere, or give another `out`",
         )
 
 

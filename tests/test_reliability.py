@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,20 @@ def test_a_run_killed_in_its_first_moments_leaves_no_obstacle(tmp_path: Path) ->
         check_folder(options, resume=False, overwrite=True)
 
 
+@pytest.mark.parametrize("files", [["config.yaml"], ["config.yaml", "last.ckpt", "samples"]])
+def test_a_run_that_is_replaced_takes_nothing_else_with_it(
+    tmp_path: Path, files: list[str]
+) -> None:
+    options = TrainOptions(data=(tmp_path,), out=tmp_path / "runs", model="ued")
+    options.run_folder.mkdir(parents=True)
+    for name in files:
+        (options.run_folder / name).touch()
+    check_folder(options, resume=False, overwrite=True)
+    (options.run_folder / "scores.json").write_text("mine")
+    with pytest.raises(OutputError, match=r"ued: holds scores.json, which would go with what is"):
+        check_folder(options, resume=False, overwrite=True)
+
+
 def test_nothing_is_deleted_through_a_link(
     predicted: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -265,7 +280,7 @@ def tiled(tmp_path: Path) -> Callable[[], object]:
     own_folder(tmp_path / "raw", ["a", "b"])
     scheme = own_scheme(tmp_path)
     options = hrrsi.TileOptions(val_scenes=("b",), size=32, workers=1)
-    return lambda: hrrsi.tile(tmp_path / "raw", scheme, tmp_path / "d", options=options)
+    return partial(hrrsi.tile, tmp_path / "raw", scheme, tmp_path / "d", options=options)
 
 
 def test_a_second_tiling_into_the_same_folder_is_refused(
@@ -276,6 +291,17 @@ def test_a_second_tiling_into_the_same_folder_is_refused(
     tiled()
     with pytest.raises(OutputExistsError):
         tiled()
+
+
+def test_a_dataset_that_is_replaced_takes_nothing_else_with_it(
+    tiled: Callable[..., object], tmp_path: Path
+) -> None:
+    tiled()
+    tiled(overwrite=True)
+    (tmp_path / "d" / "notes.txt").write_text("mine")
+    (tmp_path / "d" / "report.html").write_text("mine")
+    with pytest.raises(OutputError, match=r"d: holds notes.txt and 1 more, which would go"):
+        tiled(overwrite=True)
 
 
 def test_a_scene_that_changes_while_it_is_tiled_makes_no_dataset(

@@ -25,17 +25,22 @@ from hrrsi.files import (
     locked,
     prepare_folder,
     read_yaml,
+    refuse_foreign,
     remove,
     replacing,
 )
 from hrrsi.networks.weights import read_tensor_file
-from hrrsi.networks.weights_file import BEST_WEIGHTS, RUN_CHECKPOINT
+from hrrsi.networks.weights_file import BEST_WEIGHTS, ENCODER_WEIGHTS, RUN_CHECKPOINT
 from hrrsi.quantities import counted
 from hrrsi.runs.options import (
     CONFIG,
+    CURVES,
     ENVIRONMENT,
     LAST_CHECKPOINT,
+    METRICS,
     NAN_BATCH,
+    SAMPLES,
+    TENSORBOARD,
     RunOptions,
     plain_value,
 )
@@ -49,6 +54,11 @@ _FREE_ON_RESUME = ("data", "teachers", "out", "device", "workers", "patience")
 FORMAT = 2
 
 _POSITION = "position"
+# of `train`, of `pretrain`, or of both
+_OWN_NAMES = (
+    *(CONFIG, LAST_CHECKPOINT, ENVIRONMENT, METRICS, NAN_BATCH, BEST_WEIGHTS, ENCODER_WEIGHTS),
+    *(CURVES, SAMPLES, TENSORBOARD),
+)
 
 
 def check_folder(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
@@ -205,7 +215,8 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
     if not (run / CONFIG).is_file():
         raise OutputError("is not a run folder", where=folder, fix="give another `out`")
     if not (run / LAST_CHECKPOINT).is_file():
-        return  # a run that never came to its first checkpoint
+        refuse_foreign(run, _OWN_NAMES)  # a run that never came to its first checkpoint
+        return
     if resume:
         _check_same_run(options, run)
     elif not overwrite:
@@ -215,6 +226,8 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
             fix=f"continue it with `config={folder / CONFIG}` `resume=True`, replace it with "
             "`overwrite=True`, or give another `out`",
         )
+    else:
+        refuse_foreign(run, _OWN_NAMES)
 
 
 def _check_same_run(options: RunOptions, run: Path) -> None:

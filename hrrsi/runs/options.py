@@ -15,6 +15,9 @@ CONFIG = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 ENVIRONMENT = "environment.yaml"
 METRICS = "metrics.csv"
+CURVES = "curves.png"
+TENSORBOARD = "tensorboard"
+SAMPLES = "samples"
 NAN_BATCH = "nan_batch.safetensors"
 
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch

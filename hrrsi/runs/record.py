@@ -14,10 +14,8 @@ from typing import Any
 from PIL import Image
 
 from hrrsi.files import replacing
-from hrrsi.runs.options import METRICS, RunOptions
+from hrrsi.runs.options import CURVES, METRICS, TENSORBOARD, RunOptions
 
-CURVES = "curves.png"
-TENSORBOARD = "tensorboard"
 SAMPLES_TAG = "samples"
 
 _MARKED_EPOCHS = 30  # up to so many, each has a marker

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import DeviceError, InputError, OutputError
-from hrrsi.files import locked, refuse_existing, replacing
+from hrrsi.files import locked, refuse_existing, refuse_foreign, replacing
 from hrrsi.hardware import available_cores, memory_limit
 from hrrsi.interruption import (
     heeding_signals,
@@ -44,6 +44,7 @@ from hrrsi.scenes.value_scale import (
 )
 from hrrsi.tiling.dataset import (
     DESCRIPTION,
+    SPLITS,
     DatasetDescription,
     SplitContent,
     SplitLabels,
@@ -151,6 +152,8 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
             where=out,
             fix="choose another `out`",
         )
+    if out.exists():
+        refuse_foreign(out, (DESCRIPTION, SCHEME, *SPLITS))
 
 
 def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> EstimatedScale:

@@ -13,6 +13,7 @@ import torch
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.files import replacing
+from hrrsi.runs.options import SAMPLES
 from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
@@ -34,8 +35,6 @@ from hrrsi.training.patch_pictures import (
     with_stripes,
 )
 from hrrsi.training.run_data import RunData, as_run_data
-
-SAMPLES = "samples"
 
 _PATCHES = 6
 _LOOKED_AT = 200  # patches among which the shown ones are chosen, spread over all
