@@ -176,6 +176,7 @@ def test_top_5_counts_the_best_five(tmp_path: Path) -> None:
     assert float(row["val_top5"]) == 5 / 8
 
 
+@pytest.mark.slow  # batches of any number of workers: test_pretrain_loaders.py
 def test_same_seed_same_run_for_any_number_of_workers(
     folder: Path, finished: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -419,6 +420,7 @@ def test_ghostnet_of_any_width_is_timms_class() -> None:
         assert {k: v.shape for k, v in actual.items()} == {k: v.shape for k, v in expected.items()}
 
 
+@pytest.mark.slow  # the loop is that of `train`
 def test_mixed_precision_trains_on_the_cpu(folder: Path, tmp_path: Path) -> None:
     arguments = ["--epochs", 1, "--out", tmp_path, *QUICK, "--precision", "bf16"]
     assert run(folder, "--encoder", "resnet10t", *arguments).exit_code == 0

@@ -298,8 +298,7 @@ def large(tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
 def test_a_stopped_run_leaves_nothing_that_looks_complete(
     large: Path, workers: int, sent: signal.Signals
 ) -> None:
