@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -517,4 +518,5 @@ def _command(line: Sequence[str]) -> None:
     finally:
         sys.stderr.flush()
         sys.stdout.flush()
+        util._run_finalizers()  # of semaphores, as a program does at its end
     os._exit(int(code or 0) if isinstance(code, int | None) else 1)
