@@ -224,7 +224,7 @@ def test_of_a_file_within_an_archive_the_archive_counts(tmp_path: Path) -> None:
         refuse_changed(before)
 
 
-@pytest.mark.parametrize("damage", ["class", "zeros", "journal", "list", "rows"])
+@pytest.mark.parametrize("damage", ["class", "zeros", "journal", "list", "rows", "pipe"])
 def test_a_damaged_partial_map_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
     named = {"height": 8, "width": 600, "num_classes": 3, "fingerprint": {"scene": "a"}}
     path = tmp_path / "map.tif"
@@ -237,6 +237,9 @@ def test_a_damaged_partial_map_is_not_gone_on_with(tmp_path: Path, damage: str) 
     if damage in ("class", "zeros"):  # zeros: what a file system leaves after a loss of power
         with raw.open("r+b") as file:
             file.write(bytes([7 if damage == "class" else 0]) * 10)
+    elif damage == "pipe":
+        journal.unlink()
+        os.mkfifo(journal)
     elif damage == "rows":
         journal.write_text(json.dumps({**json.loads(journal.read_text()), "rows_done": -1}))
     else:

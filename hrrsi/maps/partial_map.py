@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import ScoreType
 from hrrsi.errors import OutputError
-from hrrsi.files import lock_held, prepare_folder
+from hrrsi.files import lock_held, prepare_folder, require_regular
 from hrrsi.maps.rasters import stored_scores
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
 from hrrsi.quantities import byte_text
@@ -187,6 +187,7 @@ class PartialMap:
     def _journalled(self) -> tuple[int, list[list[int]]]:
         """Return the rows that are there, and the checksums of each band's files."""
         try:
+            require_regular(self.folder / _JOURNAL)
             journal = json.loads((self.folder / _JOURNAL).read_text(encoding="utf-8"))
             if journal["format"] != _FORMAT:
                 return 0, []

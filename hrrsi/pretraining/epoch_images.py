@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Sampler
 
 from hrrsi.errors import InputError
+from hrrsi.files import require_regular
 from hrrsi.pretraining.images import CorruptImage, ImageSplit, image_header
 
 # Szegedy et al. 2015, "Going Deeper with Convolutions", section 6: crops of 8 to 100 % of the
@@ -253,9 +254,11 @@ class EpochImages:
             index: The image.
 
         Raises:
-            HrrsiError: The file can't be read at all, which is the disk's fault, not its.
+            HrrsiError: The file can't be read at all, which is the disk's fault, not its, or it
+                is a pipe or a device.
         """
         path = self._split.path(index)
+        require_regular(path)
         try:
             content = path.read_bytes()
         except OSError as error:

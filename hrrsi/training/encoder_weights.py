@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError
+from hrrsi.files import require_regular
 from hrrsi.networks.architecture import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands, check_timm_name
 from hrrsi.networks.weights import read_tensor_file
@@ -111,6 +112,7 @@ def _check_file(path: Path) -> None:
         of_run = [path / name for name in (ENCODER_WEIGHTS, BEST_WEIGHTS)]
         present = next((str(file) for file in of_run if file.is_file()), "a weights file in it")
         raise InputError("is a folder", where=where, fix=f"give {present}")
+    require_regular(path)
     if not path.is_file():
         raise MissingInputError(
             "no such file", where=where, fix="give imagenet, none or a weights file"

@@ -7,6 +7,7 @@ from functools import partial
 from typing import cast
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
+from hrrsi.files import require_regular
 from hrrsi.labels.splits import Part
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted
@@ -59,7 +60,9 @@ def check_run(options: TrainOptions, *, resume: bool = False, overwrite: bool = 
         return data  # what the network started from is not read again
     if options.init_file is None:
         check_encoder_source(options.model, options.encoder_weights)
-    elif not options.init_file.is_file():
+        return data
+    require_regular(options.init_file)
+    if not options.init_file.is_file():
         raise MissingInputError(
             "no such file", where=f"`init={options.init}`", fix="give a weights file of hrrsi"
         )

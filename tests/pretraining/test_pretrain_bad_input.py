@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import yaml
@@ -13,6 +15,9 @@ from safetensors.torch import load_file
 from samples.class_folders import CLASSES
 from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
 
+from hrrsi.errors import InputError
+from hrrsi.pretraining.epoch_images import EpochImages
+from hrrsi.pretraining.images import ImageSplit
 from hrrsi.pretraining.options import has_dali
 
 LOADERS = [
@@ -152,6 +157,13 @@ def test_dali_that_is_not_installed_is_named(
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path, tmp_path: Path) -> None:
     result = run(folder, "--epochs", 9, "--out", tmp_path, *QUICK, "--lr", "1e30")
     assert_one_line_error(result, "the loss is", "lower --lr", "broken pixels in those images")
+
+
+def test_an_image_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    split = ImageSplit(tmp_path, np.array([b"pipe.jpg"]), np.array([0]))
+    with pytest.raises(InputError, match=r"pipe.jpg: is a pipe or device, not a file"):
+        EpochImages(split, 32, None).encoded(0, 0)
 
 
 @pytest.mark.parametrize("loader", LOADERS)
