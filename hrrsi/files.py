@@ -403,13 +403,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot be read ({error.strerror})", where=path) from error
     try:
         data = _plain_data(text)
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(
-            f"holds a tag that is not plain data ({error.problem})",
-            where=_position(path, error),
-            fix="use only mappings, lists, text and numbers",
-        ) from error
     except yaml.MarkedYAMLError as error:
+        if isinstance(error, yaml.constructor.ConstructorError) and "tag" in str(error.problem):
+            raise InputError(
+                f"holds a tag that is not plain data ({error.problem})",
+                where=_position(path, error),
+                fix="use only mappings, lists, text and numbers",
+            ) from error
         raise InputError(
             f"is not valid YAML ({error.problem})", where=_position(path, error), fix="correct it"
         ) from error

@@ -226,6 +226,7 @@ def test_a_tiled_dataset(tmp_path: Path) -> None:
         ("cut.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{", "not a whole safetensors file"),
         ("cut.pth", b"PK\x03\x04", "not a whole weights file"),
         ("dataset.yaml", b"!!python/object:os.system {}", "tag that is not plain data"),
+        ("dataset.yaml", b"a: {[1]: 2}", "is not valid YAML (found unhashable key); correct it"),
         ("folder", None, "is a folder without dataset.yaml"),
     ],
 )
