@@ -16,6 +16,7 @@ from hrrsi.errors import InputError
 from hrrsi.evaluation.options import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.files import content_digest
+from hrrsi.labels.splits import scene_of_block
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import is_packaged_name, weights_path
 from hrrsi.prediction.engines.engine import Engine
@@ -204,13 +205,18 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
 def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -> tuple[str, ...]:
     """Return those of some scenes that weights were trained on, as far as they say so.
 
+    A scene of which they saw a block is one of them.
+
     Args:
         meta: What the weights say of themselves (`hrrsi.networks.model_meta.ModelMeta`).
         data: Name of the scenes' label scheme; scenes of another scheme are other scenes.
         scenes: Names of scenes.
     """
     trained = meta.training.get("scenes") if meta.scheme == data else None
-    return tuple(s for s in scenes if s in trained) if isinstance(trained, list) else ()
+    if not isinstance(trained, list):
+        return ()
+    seen = {*trained, *(scene_of_block(str(name)) for name in trained)}
+    return tuple(scene for scene in scenes if scene in seen)
 
 
 def require_labels(counts: PooledCounts, labels: LabelKind, where: str) -> None:

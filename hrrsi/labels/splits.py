@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,16 @@ class SceneSplit:
     def parts(self) -> dict[Part, tuple[str, ...]]:
         """The scenes by part, in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def block_name(scene: str, row: int, column: int, digits: int = 1) -> str:
+    """Return the name of a block of a scene, by its row and column among the blocks."""
+    return f"{scene}_r{row:0{digits}d}c{column:0{digits}d}"
+
+
+def scene_of_block(name: str) -> str:
+    """Return the scene of a block by its name; what is no block's name stays as it is."""
+    return re.sub(r"_r\d+c\d+$", "", name)
 
 
 def scene_split(

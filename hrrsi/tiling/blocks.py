@@ -22,7 +22,7 @@ from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.merged_classes import MergedClasses
 from hrrsi.labels.scheme import Scheme
-from hrrsi.labels.splits import Part, SceneSplit
+from hrrsi.labels.splits import Part, SceneSplit, block_name
 from hrrsi.quantities import counted, names_text
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import open_scene
@@ -460,7 +460,7 @@ def _blocks(
                 key = (look.name, place.grid, row, column)
                 pixels = found.within[key]
                 part = parts.get(key[1:]) if pixels.any() else None
-                name = f"{look.name}_r{row:0{digits}d}c{column:0{digits}d}"
+                name = block_name(look.name, row, column, digits)
                 window = Window(top, left, stop - top, right - left)
                 if run is not None and part is not None and run.part == part:
                     between = found.after[(*key[:3], column - 1)]

@@ -146,7 +146,7 @@ def _picture(
     height = sum(max(p.height for p in row) for row in rows) + _GAP * (len(rows) - 1)
     top = _MARGIN + 70
     classes = min(len(split.labels), _MOST_CLASSES)
-    height = max(height, _ROW * (classes + len(_COLOURS) + 5))
+    height = max(height, _ROW * (classes + len(_COLOURS) + 2))
     left = _MARGIN + width + _MARGIN
     size = left + _LEGEND + _MARGIN, top + height + _MARGIN
     picture = Image.new("RGB", size, (255, 255, 255))

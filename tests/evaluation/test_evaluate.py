@@ -71,8 +71,9 @@ def test_maps_are_scored_and_compared_where_both_predict(labelled_scenes, weight
     assert comparison.first.evaluation.is_compared
 
 
-def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path):
-    seen = write_weights(tmp_path / "seen.safetensors", CLASSES, training={"scenes": ["b"]})
+@pytest.mark.parametrize("trained", ["b", "b_r02c11"])  # the scene, or a block of it
+def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path, trained):
+    seen = write_weights(tmp_path / "seen.safetensors", CLASSES, training={"scenes": [trained]})
     options = scene_options(labelled_scenes, split="first:test")
     with pytest.warns(EvaluationWarning, match="first:test also names d, not found here"):
         hrrsi.evaluate(

@@ -1,0 +1,67 @@
+"""Commands that documents show with what they print, run as they stand."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from samples.repository import REPOSITORY
+from typer.testing import CliRunner
+
+from hrrsi.cli import app
+
+_BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n")
+
+
+class Step(NamedTuple):
+    """A command: how exactly its output is shown, the command, and that.
+
+    ``exact``, ``runs`` (all but figures), or ``head`` (the first lines, but for figures).
+    """
+
+    kind: str
+    command: str
+    shown: str
+
+
+def tour(paper: str) -> list[Step]:
+    """Return the commands of a document in their order."""
+    text = (REPOSITORY / paper).read_text(encoding="utf-8")
+    return [Step(m[1], m[2], m[3]) for m in _BLOCK.finditer(text)]
+
+
+def clone(folder: Path) -> Path:
+    """Make a folder look like a clone of the repository."""
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    return folder
+
+
+def without_figures(text: str) -> str:
+    """The words of an output: figures, widths and rules differ from machine to machine."""
+    text = text.replace("| best so far", "")  # which epoch is the best is chance
+    return " ".join(re.sub(r"[-+|\d.,:%]+", " ", text).split())
+
+
+def follow(steps: list[Step], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the commands in a folder: each takes what the one before made."""
+    monkeypatch.chdir(folder)
+    # without a GPU: the report says what predicted
+    for name, value in {"COLUMNS": "100", "CUDA_VISIBLE_DEVICES": ""}.items():
+        monkeypatch.setenv(name, value)
+    for kind, command, shown in steps:
+        program, *arguments = shlex.split(command)
+        if program == "python":
+            monkeypatch.setattr("sys.argv", arguments)
+            runpy.run_path(arguments[0], run_name="__main__")
+            continue
+        assert program == "hrrsi"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        if kind == "exact":
+            assert result.stdout.strip() == shown.strip(), command
+        elif kind == "head":
+            assert without_figures(result.stdout).startswith(without_figures(shown)), command
+        elif kind == "runs":
+            assert without_figures(result.stdout) == without_figures(shown), command
