@@ -140,7 +140,7 @@ def file_scheme(
             fix="rename its classes, or write a scheme",
         ) from error
     listed = [f"{c.name} ({','.join(map(str, c.colour))})" for c in classes]
-    by = f"the attribute {found.attribute!r}" if found.attribute else f"its {found.label_format}"
+    by = f"the attribute {found.attribute!r}" if found.attribute else "the values"
     first = (
         f"note: {len(listed)} {'class' if len(listed) == 1 else 'classes'} by {by} of {labels}"
         f"{found.source}: {', '.join(listed)}"

@@ -152,6 +152,12 @@ def tiling_sources(
         OptionError: `options.background` is none for this scheme, it has splits beside
             `options.split_blocks`, or there are neither a scheme nor labels to make one of.
     """
+    if options.attribute is not None and options.labels and is_label_raster(options.labels):
+        raise OptionError(
+            f"is of polygons, and {options.labels} is a raster",
+            parameter="attribute",
+            fix="leave it out",
+        )
     paths = [Path(path) for path in ([raw] if isinstance(raw, str | Path) else raw)]
     if scheme is None:
         if options.labels is None:

@@ -221,6 +221,8 @@ def test_labels_that_lie_elsewhere(tmp_path: Path, ortho: Path) -> None:
     assert "no polygon lies on" in error_of(ortho, "--labels", labels, "--out", tmp_path / "d")
     bare = write_raster(tmp_path / "bare.tif", textured(1, (3, 96, 128)))
     assert "no CRS" in error_of(bare, "--labels", labels, "--out", tmp_path / "d")
+    line = error_of(ortho, "--labels", bare, "--attribute", "kind", "--out", tmp_path / "d")
+    assert "--attribute: is of polygons" in line
     photograph = write_raster(tmp_path / "photo.tif", textured(4, (3, 96, 128)), **utm())
     line = error_of(ortho, "--labels", photograph, "--out", tmp_path / "d")
     assert "more than 100 colours" in line
