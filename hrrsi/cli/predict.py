@@ -25,6 +25,7 @@ from hrrsi.cli.options import (
     Flags,
     Quiet,
     Weights,
+    names,
     takes_option_classes,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
@@ -108,6 +109,24 @@ _OUTPUT_FLAGS: Flags = {
             rich_help_panel=_MORE,
         ),
         str | None,
+    ),
+    "vector_classes": Flag(
+        typer.Option(
+            "--classes",
+            help="Write polygons of these classes alone, e.g. Building,Road.",
+            rich_help_panel=_MORE,
+        ),
+        str | None,
+        names,
+    ),
+    "simplify": Flag(
+        typer.Option(
+            "--simplify",
+            metavar="METRES",
+            help="Leave out the steps that polygons have along pixels, up to this size (pixels "
+            "without CRS); neighbours keep one border. Try one or two pixels.",
+            rich_help_panel=_MORE,
+        )
     ),
     "zones": Flag(
         typer.Option(

@@ -28,7 +28,13 @@ from hrrsi.maps.components import (
     strip_components,
 )
 from hrrsi.maps.outputs import VECTOR_SUFFIXES
-from hrrsi.scenes.georeference import MapCoordinates, exact_areas, map_coordinates, pixel_areas
+from hrrsi.scenes.georeference import (
+    MapCoordinates,
+    exact_areas,
+    ground_resolution,
+    map_coordinates,
+    pixel_areas,
+)
 from hrrsi.scenes.polygons import undated_vector_files
 
 _DRIVERS = dict(zip(VECTOR_SUFFIXES, ("GPKG", "GeoJSON", "FlatGeobuf"), strict=True))
@@ -63,6 +69,8 @@ def write_class_polygons(
     classes: Sequence[str],
     colours: Sequence[Colour],
     style: bool = True,
+    simplify: float = 0,
+    only: Sequence[str] | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> int:
     """Write the polygons of a class map, one for each 4-connected component of a class.
@@ -73,8 +81,8 @@ def write_class_polygons(
     scene's own: columns and rows where it has no transform either. Where a scene has ground
     control points instead, coordinates follow GDAL's polynomial through them.
 
-    Memory holds a strip, and the corners of the polygons that are still open at its end. What is
-    written doesn't depend on the heights of the strips.
+    Memory holds a strip, and the corners of the polygons that are still open at its end; all of
+    them where they are simplified. What is written doesn't depend on the heights of the strips.
 
     Args:
         path: A file that ends in ``.gpkg``, ``.geojson`` or ``.fgb``; what is there is replaced.
@@ -85,6 +93,12 @@ def write_class_polygons(
         colours: Class colours, likewise.
         style: Whether to write a style for QGIS: into a GeoPackage, or as ``NAME.qml`` beside the
             others.
+        simplify: Size of the steps along pixels that polygons leave out, in metres on the ground
+            (pixels without CRS): corners whose triangle with the ones beside them is smaller than
+            its square go, the smallest first (Visvalingam and Whyatt, 1993). Neighbours keep one
+            border, no polygon crosses another, and none goes. `pixels` and `area_m2` stay the
+            map's.
+        only: Names of the classes to write; by default all.
         on_rows: Called with the number of rows that have been dealt with since the last call.
 
     Returns:
@@ -114,9 +128,12 @@ def write_class_polygons(
         pixel_areas(dataset),
         clockwise=_keeps_orientation(places, dataset),
     )
+    if simplify:
+        polygons = _simplified(polygons, simplify / (ground_resolution(dataset) or 1))
+    wanted = [index for index, name in enumerate(classes) if only is None or name in only]
     placed = (
         part._replace(geometries=_placed(part.geometries, places, curved=curved))
-        for part in polygons
+        for part in (_of_classes(part, wanted) for part in polygons)
     )
     qml = polygon_style(classes, colours, _FIELDS[0])
     with scratch_folder(path) as folder, undated_vector_files(), replacing(path) as partial:
@@ -285,6 +302,27 @@ def _keeps_orientation(places: MapCoordinates, dataset: Any) -> bool:
         dataset.height / 2 + np.array([0.0, 0.0, 1.0]),
     )
     return bool((x[1] - x[0]) * (y[2] - y[0]) > (x[2] - x[0]) * (y[1] - y[0]))
+
+
+def _of_classes(polygons: ClassPolygons, wanted: Sequence[int]) -> ClassPolygons:
+    chosen = np.isin(polygons.class_indices, wanted)
+    geometries, indices, pixels, areas = polygons
+    return ClassPolygons(geometries[chosen], indices[chosen], pixels[chosen], areas[chosen])
+
+
+def _simplified(polygons: Iterable[ClassPolygons], tolerance: float) -> Iterator[ClassPolygons]:
+    """Yield polygons without the steps along their pixels, all at once.
+
+    Args:
+        polygons: Those of a whole map.
+        tolerance: The size of steps, in pixels.
+    """
+    geometries, indices, pixels, areas = (
+        np.concatenate(parts) for parts in zip(*polygons, strict=True)
+    )
+    # a corner at each pixel: those of neighbours are the same only then
+    geometries = shapely.coverage_simplify(shapely.segmentize(geometries, 1.0), tolerance)
+    yield ClassPolygons(geometries, indices, pixels, areas)
 
 
 def _placed(

@@ -23,6 +23,7 @@ _RAT_FIELDS = (
     ("Green", _INTEGER, "7"),
     ("Blue", _INTEGER, "8"),
 )
+_MADE_WITH = ": made with"
 _CHECK = "free space on the disk"
 _RECORD = "Metadata[@domain='HRRSI']"
 
@@ -140,18 +141,32 @@ def files_beside(path: Path) -> dict[str, str | None]:
     return files if isinstance(files, dict) else {}
 
 
-def record_beside(path: Path, file: Path, *, finished: bool) -> None:
+def record_beside(path: Path, file: Path, *, finished: bool, made_with: str = "") -> None:
     """Keep in a map's sidecar that a file was begun, or what it holds once it is finished.
+
+    Args:
+        path: The map.
+        file: The file, which is made from it or with it.
+        finished: Whether it is.
+        made_with: The options that it is made with, as `options_beside` returns them.
 
     Raises:
         OutputError: The sidecar can't be written.
     """
     sidecar, record = sidecar_path(path), _sidecar_record(path)
     files = {**files_beside(path), file.name: content_digest(file) if finished else None}
+    files.pop(file.name + _MADE_WITH, None)
+    if made_with:
+        files[file.name + _MADE_WITH] = made_with
     record = map_record(record.get("RUN"), record.get("SHA256"), files)
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
         temporary.write_text(content, encoding="utf-8")
+
+
+def options_beside(path: Path, file: Path) -> str:
+    """Return the options that a file was made with from a map."""
+    return files_beside(path).get(file.name + _MADE_WITH) or ""
 
 
 def sidecar_path(path: Path) -> Path:

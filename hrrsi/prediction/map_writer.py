@@ -25,7 +25,13 @@ from hrrsi.maps.rasters import (
     write_probability_raster,
 )
 from hrrsi.maps.sieve import sieved_strips, smallest_component
-from hrrsi.maps.styles import files_beside, is_as_written, record_beside, run_of
+from hrrsi.maps.styles import (
+    files_beside,
+    is_as_written,
+    options_beside,
+    record_beside,
+    run_of,
+)
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -150,8 +156,9 @@ class MapWriter:
         Raises:
             OutputError: A file can't be written.
         """
-        if files.vector is not None and (again or not _is_made(files.vector, files)):
-            with _recorded(files.vector, files):
+        made_with = self._outputs.of_polygons
+        if files.vector is not None and (again or not _is_made(files.vector, files, made_with)):
+            with _recorded(files.vector, files, made_with):
                 self._write_polygons(scene, files, files.vector)
         zones = None if self._outputs.zones is None else self._zones(scene, files)
         if zones is not None and files.zones is not None:
@@ -196,6 +203,8 @@ class MapWriter:
                 map_strips(files.classes),
                 classes=self._meta.classes,
                 colours=self._meta.colours,
+                simplify=self._outputs.simplify or 0,
+                only=self._outputs.vector_classes,
                 on_rows=bar.update,
             )
 
@@ -311,8 +320,8 @@ def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
     return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
 
 
-def _is_made(path: Path, files: Outputs) -> bool:
-    """Return whether a file was made from the class map, and is as it was then.
+def _is_made(path: Path, files: Outputs, made_with: str = "") -> bool:
+    """Return whether a file was made from the class map with some options, and is as it was then.
 
     Raises:
         OutputExistsError: Nothing says that a run of ours made it, or it was changed since.
@@ -328,12 +337,12 @@ def _is_made(path: Path, files: Outputs) -> bool:
             where=path,
             fix="give it another name, or `overwrite` instead of `resume`",
         )
-    return True
+    return options_beside(files.classes, path) == made_with
 
 
 @contextmanager
-def _recorded(path: Path, files: Outputs) -> Iterator[None]:
+def _recorded(path: Path, files: Outputs, made_with: str = "") -> Iterator[None]:
     """Say beside the class map that a file is being made from it, and what it holds at the end."""
     record_beside(files.classes, path, finished=False)
     yield
-    record_beside(files.classes, path, finished=True)
+    record_beside(files.classes, path, finished=True, made_with=made_with)

@@ -173,6 +173,9 @@ class OutputOptions:
         probabilities: Also write the probability of every class, in this type.
         vector: Also write polygons: a file for one scene; or ``gpkg``, ``geojson`` or ``fgb`` for
             one beside each map.
+        vector_classes: Names of the classes that polygons are written of; None: all.
+        simplify: Size of the steps along pixels that polygons leave out, in metres on the ground
+            (pixels for scenes without CRS), 0 or more; borders stay shared. None: none.
         zones: A file of polygons: also write the area of each class in each of them, as CSV.
         zone_name: The attribute that names zones.
         preview: Also write a PNG of scene, map and legend: a file for one scene; or ``png`` for
@@ -188,6 +191,8 @@ class OutputOptions:
     confidence: ScoreType | None = None
     probabilities: ScoreType | None = None
     vector: str | Path | None = None
+    vector_classes: Sequence[str] | None = None
+    simplify: float | None = None
     zones: str | Path | None = None
     zone_name: str | None = None
     preview: str | Path | None = None
@@ -195,9 +200,30 @@ class OutputOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        if self.vector_classes is not None:  # so that options are equal by their values
+            object.__setattr__(self, "vector_classes", tuple(self.vector_classes))
+        for name in ("vector_classes", "simplify"):
+            if getattr(self, name) is not None and self.vector is None:
+                raise OptionError(
+                    "is of polygons, and none are written", parameter=name, fix="give `vector`"
+                )
+        if self.simplify is not None and not 0 <= self.simplify < math.inf:
+            raise OptionError(
+                f"{self.simplify:g} is no length", parameter="simplify", fix="give 0 or more"
+            )
         if self.resume and self.overwrite:
             raise OptionError("`resume` keeps what `overwrite` replaces", fix="give one of them")
         if self.zone_name is not None and self.zones is None:
             raise OptionError(
                 "names zones, and there are none", parameter="zone_name", fix="give `zones`"
             )
+
+    @property
+    def of_polygons(self) -> str:
+        """What polygons differ by from those of the map as it is, in words for a record."""
+        return ", ".join(
+            [
+                *([f"classes {','.join(self.vector_classes)}"] if self.vector_classes else []),
+                *([f"simplified by {self.simplify:g}"] if self.simplify else []),
+            ]
+        )

@@ -240,6 +240,16 @@ def _scenes_and_files(
     return scenes, files
 
 
+def _require_classes(names: Sequence[str], meta: ModelMeta) -> None:
+    for name in names:
+        if name not in meta.classes:
+            raise OptionError(
+                f"the weights know no class {name!r}",
+                parameter="vector_classes",
+                fix=f"choose from {', '.join(meta.classes)}",
+            )
+
+
 class SceneMapper:
     """Maps one scene after the other with the same engine and options.
 
@@ -271,6 +281,7 @@ class SceneMapper:
         self._outputs = outputs
         height = None if options.height is None else str(options.height)
         require_height_as_trained(engine.meta, height)
+        _require_classes(outputs.vector_classes or (), engine.meta)
         self._heights = None if height is None else height_files(height)
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress

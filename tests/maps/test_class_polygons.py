@@ -277,3 +277,55 @@ def test_closed_polygons_are_not_held(textured: np.ndarray):
 
     peak(1)
     assert peak(6) < 1.2 * peak(2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("metres", [0.1, 0.2, 0.4])
+def test_simplified_polygons_share_their_borders(
+    tmp_path: Path, textured: np.ndarray, metres: float
+):
+    scene = scene_file(tmp_path / "scene.tif", textured.shape)
+    stepped, _, _ = written(tmp_path / "stepped.gpkg", scene, textured)
+    geometries, fields, _ = written(tmp_path / "map.gpkg", scene, textured, simplify=metres)
+    assert len(geometries) == len(stepped)
+    assert shapely.is_valid(geometries).all()
+    # the map's own, whatever the outlines
+    np.testing.assert_array_equal(fields["pixels"], np.rint(shapely.area(stepped) / 0.01))
+    corners = shapely.get_num_coordinates(geometries).sum()
+    assert corners < (0.75 if metres > 0.1 else 0.95) * shapely.get_num_coordinates(stepped).sum()
+    # no polygon lies on another, and none leaves a gap: they cover what they did
+    assert shapely.area(geometries).sum() == pytest.approx(
+        shapely.area(shapely.union_all(geometries)), rel=1e-9
+    )
+    moved = shapely.area(
+        shapely.symmetric_difference(shapely.union_all(geometries), shapely.union_all(stepped))
+    )
+    assert moved <= 0.02 * shapely.area(stepped).sum()
+    # and each stays where it was, for most of its area
+    changed = shapely.area(shapely.symmetric_difference(geometries, stepped))
+    large = shapely.area(stepped) > 100 * metres**2
+    assert (changed[large] < 0.5 * shapely.area(stepped)[large]).all()
+
+
+def test_a_stair_becomes_a_line(tmp_path: Path):
+    labels = np.tri(64, dtype=np.uint8)  # two triangles along a stair of single pixels
+    scene = scene_file(tmp_path / "scene.tif", labels.shape)
+    geometries, _, _ = written(tmp_path / "map.gpkg", scene, labels, simplify=0.1)
+    assert max(shapely.get_num_coordinates(geometries)) < 10
+    assert max(shapely.get_num_coordinates(written(tmp_path / "s.gpkg", scene, labels)[0])) > 100
+
+
+def test_only_some_classes(tmp_path: Path, textured: np.ndarray):
+    part = textured[:100, :100]
+    scene = scene_file(tmp_path / "scene.tif", part.shape)
+    for options in ({}, {"simplify": 0.2}):
+        every, fields, _ = written(tmp_path / "all.gpkg", scene, part, **options)
+        some, chosen, _ = written(
+            tmp_path / "some.gpkg", scene, part, only=["Road", "Land"], **options
+        )
+        kept = np.isin(fields["class"], ["Road", "Land"])
+        assert 0 < kept.sum() < len(every)
+        assert list(chosen["class"]) == list(fields["class"][kept])
+        assert shapely.equals_exact(some, every[kept]).all()
+    none, _, _ = written(tmp_path / "none.gpkg", scene, np.minimum(part, 3), only=["Water"])
+    assert not len(none)

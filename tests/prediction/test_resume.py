@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from samples.made_weights import scene_pixels
@@ -177,3 +178,28 @@ def test_resume_makes_polygons_of_an_earlier_map_again(run: Run, tmp_path: Path)
     assert run(scene, "--overwrite", "--tta", "d4").exit_code == 0
     assert run(scene, "--resume", "--tta", "d4", "--vector", "gpkg").exit_code == 0
     assert Path("scene_classes.gpkg").read_bytes() != before
+
+
+@pytest.mark.long
+def test_resume_makes_polygons_again_that_are_asked_for_otherwise(run: Run, tmp_path: Path) -> None:
+    scene, path = save_scene(tmp_path / "scene.tif"), Path("scene_classes.gpkg")
+    assert run(scene, "--vector", "gpkg").exit_code == 0
+    whole, names = (
+        path.read_bytes(),
+        set(pyogrio.raw.read(path, layer="classes", columns=["class"])[3][0]),
+    )
+    kept, left_out = sorted(names)[0], sorted(names)[1]
+    some = ("--vector", "gpkg", "--classes", kept, "--simplify", "2")
+    assert run(scene, "--resume", *some).exit_code == 0
+    assert set(pyogrio.raw.read(path, layer="classes", columns=["class"])[3][0]) == {kept}
+    changed, moment = path.read_bytes(), path.stat().st_mtime_ns
+    assert run(scene, "--resume", *some).exit_code == 0
+    assert path.stat().st_mtime_ns == moment  # there already
+    assert run(scene, "--resume", "--vector", "gpkg").exit_code == 0
+    assert path.read_bytes() == whole != changed
+    line = one_error_line(
+        run(scene, "--vector", "gpkg", "--classes", f"{left_out},Sea", "--out", "x/")
+    )
+    assert "--classes: the weights know no class 'Sea'; choose from Building, Land," in line
+    line = one_error_line(run(scene, "--simplify", "2"))
+    assert "--simplify: is of polygons, and none are written; give --vector" in line
