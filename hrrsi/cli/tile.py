@@ -137,6 +137,7 @@ _FLAGS: Flags = {
     ),
     "bands": replace(READING_FLAGS["bands"], is_usage=True),
     "nodata": READING_FLAGS["nodata"],
+    "crs": READING_FLAGS["crs"],
     "scale": Flag(
         typer.Option(
             "--scale",

@@ -85,6 +85,7 @@ def file_scheme(
     *,
     attribute: str | None = None,
     label_format: LabelFormat | None = None,
+    crs: str | None = None,
 ) -> FileScheme:
     """Return the scheme of one file with the labels of some scenes: polygons, or a raster.
 
@@ -99,15 +100,16 @@ def file_scheme(
         attribute: The polygons' attribute that holds classes; None: that of the style, ``class``,
             or the only one.
         label_format: ``colours`` or ``indices`` for a raster whose look deceives.
+        crs: The CRS of images that hold none.
 
     Raises:
         InputError: The file can't be read, or holds no classes on the scenes.
         OptionError: Which attribute holds classes is not clear, or there is none of this name.
     """
     if is_label_raster(labels):
-        found = _raster_values(str(labels), images, label_format)
+        found = _raster_values(str(labels), images, label_format, crs)
     else:
-        found = _polygon_values(labels, images, attribute)
+        found = _polygon_values(labels, images, attribute, crs)
     names = _distinct_names(found)
     given = [category.colour for category in found.categories]
     # those of values that are no class come after, so that classes keep theirs
@@ -197,7 +199,9 @@ def _scheme_class(name: str, value: str, colour: Colour, *, are_colours: bool) -
     return SchemeClass(name=name, colour=colour, code=code, index=index)
 
 
-def _polygon_values(labels: str | Path, images: Sequence[str], attribute: str | None) -> _Found:
+def _polygon_values(
+    labels: str | Path, images: Sequence[str], attribute: str | None, crs: str | None
+) -> _Found:
     from hrrsi.scenes.polygons import (  # 40 MB that rasters do without
         attribute_values,
         chosen_layer,
@@ -218,7 +222,7 @@ def _polygon_values(labels: str | Path, images: Sequence[str], attribute: str | 
     spellings: dict[str, Counter[str]] = {}
     empty = 0
     for image in images:
-        with open_imagery(image, 3) as dataset:
+        with open_imagery(image, 3, crs) as dataset:
             scene = Scene(image, dataset, (1,))
             polygons = scene_polygons(labels, scene, attribute)
             for number in polygons.near(Window(0, 0, *scene.shape)):
@@ -401,7 +405,9 @@ class _ValuesRead:
             )
 
 
-def _raster_values(path: str, images: Sequence[str], label_format: LabelFormat | None) -> _Found:
+def _raster_values(
+    path: str, images: Sequence[str], label_format: LabelFormat | None, crs: str | None
+) -> _Found:
     with open_raster(path) as dataset:
         bands = colour_bands(dataset)
         own = Scene(path, dataset, (1,))
@@ -414,7 +420,7 @@ def _raster_values(path: str, images: Sequence[str], label_format: LabelFormat |
             )
         read = _ValuesRead(own, bands)
         for image in images:
-            with open_imagery(image, 3) as opened:
+            with open_imagery(image, 3, crs) as opened:
                 scene = Scene(image, opened, (1,))
                 laid = on_grid(read, scene, "image")
                 step = max(1, _STRIP // scene.width)

@@ -367,6 +367,7 @@ class _Counting:
                 bands=look.bands,
                 expected_bands=len(look.bands),
                 nodata=options.nodata,
+                crs=options.crs,
                 height_model=look.height_model,
             ) as scene,
             open_labels(

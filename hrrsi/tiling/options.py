@@ -45,6 +45,8 @@ class TileOptions:
         bands: The 1-based bands to keep, each once; None: all but alpha.
         nodata: Value of pixels without data, beside what the scenes declare; ``auto``: the one that
             collars, empty blocks and marks such as -9999 hold, if there are any.
+        crs: The CRS of scenes that hold none, e.g. ``EPSG:25832``; None: that of a ``.prj`` file
+            beside them, if any.
         scale: The scenes' value that counts as full brightness, above 0; None: what the scenes
             declare, else an estimate.
         height: Height models as one more band: a raster for all scenes, a folder, a template
@@ -77,6 +79,7 @@ class TileOptions:
     aoi: str | Path | None = None
     bands: Sequence[int] | None = None
     nodata: float | Literal["auto"] | None = None
+    crs: str | None = None
     scale: float | None = None
     height: str | None = None
     unknown: UnknownLabels = "error"
@@ -92,6 +95,10 @@ class TileOptions:
             raise OptionError(
                 f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
             )
+        if self.crs is not None:
+            from hrrsi.scenes.georeference import crs_named  # rasterio, which --help does without
+
+            crs_named(self.crs)
         if self.background is not None and not self.background.strip():
             raise OptionError("is empty", parameter="background", fix="give a class' name")
         if self.size < SMALLEST_PATCH:

@@ -172,6 +172,7 @@ def tiling_sources(
             [file.image for file in files],
             attribute=options.attribute,
             label_format=options.label_format,
+            crs=options.crs,
         )
         scheme, notes = made.scheme, made.notes
     else:

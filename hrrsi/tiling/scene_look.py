@@ -149,6 +149,7 @@ def scene_look(
         bands=options.bands,
         expected_bands=band_count,
         meanings=meanings,
+        crs=options.crs,
         height_model=height,
     ) as scene:
         dtype = _patch_type(scene)

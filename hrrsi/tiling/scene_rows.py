@@ -220,6 +220,7 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
                 bands=rows.bands,
                 expected_bands=len(rows.bands),
                 nodata=options.nodata,
+                crs=options.crs,
                 height_model=rows.height,
             )
         )

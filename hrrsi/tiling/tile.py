@@ -175,6 +175,7 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
             bands=bands,
             expected_bands=len(bands),
             nodata=tiling.options.nodata,
+            crs=tiling.options.crs,
         ) as scene:
             samples.append(thinned_sample(scene_sample(scene)))
     return estimated_scale(joined_sample(samples))
@@ -187,8 +188,13 @@ def _gap_notes(plan: TilingPlan) -> list[str]:
     for rows in {rows.scene: rows for rows in plan.rows}.values():
         stop_if_requested()
         nodata = None if are_missing else plan.tiling.options.nodata
-        bands = rows.bands
-        with open_scene(rows.image, bands=bands, expected_bands=len(bands), nodata=nodata) as scene:
+        with open_scene(
+            rows.image,
+            bands=rows.bands,
+            expected_bands=len(rows.bands),
+            nodata=nodata,
+            crs=plan.tiling.options.crs,
+        ) as scene:
             gap = undeclared_gap(scene)
         if gap is not None:
             gaps[rows.scene] = gap

@@ -254,3 +254,30 @@ def test_a_scheme_made_of_a_file_is_a_scheme(tmp_path: Path, ortho: Path) -> Non
     scheme = load_scheme(tmp_path / "d" / "scheme.yaml")
     assert scheme.class_names == ["a", "b", "c"]
     assert scheme.label_format == "polygons"
+
+
+@pytest.mark.parametrize("split", [(), ("--split-blocks", "50,50,0", "--guard", 0)])
+def test_an_orthophoto_whose_crs_is_named_has_the_same_labels(
+    tmp_path: Path, ortho: Path, split: tuple[object, ...]
+) -> None:
+    labels = write_polygons(tmp_path / "areas.gpkg", SQUARES, {"class": list("abca")})
+    options = ("--labels", labels, "--size", 32, *split)
+    assert tile(ortho, *options, "--out", tmp_path / "placed").exit_code == 0
+    with rasterio.open(ortho) as dataset:
+        pixels, place = dataset.read(), dataset.transform
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    write_raster(bare / "ortho.png", pixels)
+    x, y = place @ (0.5, 0.5)
+    (bare / "ortho.pgw").write_text(f"{place.a}\n0\n0\n{place.e}\n{x}\n{y}\n")
+    picture = bare / "ortho.png"
+    line = error_of(picture, *options, "--out", tmp_path / "refused")
+    assert "ortho.png: has no CRS, but" in line
+    assert "name it with --crs" in line
+    result = tile(picture, *options, "--crs", "EPSG:32632", "--out", tmp_path / "named")
+    assert result.exit_code == 0, result.output
+    found = sorted((tmp_path / "named").rglob("label/*.png"))
+    assert found
+    for path in found:
+        expected = tmp_path / "placed" / path.relative_to(tmp_path / "named")
+        assert path.read_bytes() == expected.read_bytes()
