@@ -123,3 +123,32 @@ def interrupt_kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Keep the memory that signals of this thread run on, whatever a library puts in its place.
+
+    OpenVINO's plugin for processors with AMX brings memory of its own, and frees it with itself. Of
+    several plugins that end in another order than they began, signals are left with what is freed:
+    the next Ctrl-C, or the end of a child, is a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import ctypes  # which `hrrsi --help` does without
+
+    class Stack(ctypes.Structure):
+        _fields_ = (
+            ("pointer", ctypes.c_void_p),
+            ("flags", ctypes.c_int),
+            ("size", ctypes.c_size_t),
+        )
+
+    exchange = ctypes.CDLL(None).sigaltstack
+    before = Stack()
+    exchange(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        exchange(ctypes.byref(before), None)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from samples.compiled_graphs import share_compiled_graphs
 from samples.repository import REPOSITORY
 from samples.shared_commands import share_commands
 from samples.undrawn_pictures import leave_pictures_undrawn
+
+from hrrsi import interruption
 
 SHARED = REPOSITORY.parent / "shared"
 
@@ -92,13 +93,13 @@ def made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_handler_of_torch_stays() -> Iterator[None]:
-    """Take torch's handler of SIGCHLD away, which its loaders set for the rest of the process.
-
-    With it, the kernel ended test processes (SIGSEGV in wait4) when a later test's child ended.
-    """
+def _no_request_to_stop_stays() -> Iterator[None]:
+    """Put back what a test's own call of the program has done to signals, for good there."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    handling = sys.modules.get("torch.utils.data._utils.signal_handling")
-    if handling is not None and getattr(handling, "_SIGCHLD_handler_set", False):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        handling._SIGCHLD_handler_set = False  # type: ignore[attr-defined]
+    request = interruption._request
+    if request.handlers:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        request.handlers.clear()
+    request.since = None

@@ -247,3 +247,29 @@ def test_resume_and_info_notice_a_damaged_map(made_weights: Path, tmp_path: Path
     assert "scene_classes.tif: is damaged, or was changed since" in result.stderr
     shutil.copy(whole, path)
     assert CliRunner().invoke(app, [*line, "--resume"]).exit_code == 0
+
+
+SEVERAL_ENGINES = """
+import gc, os, signal, sys
+from pathlib import Path
+from hrrsi.prediction.engines import open_engine
+from hrrsi.prediction.options import EngineOptions
+
+signals = []
+signal.signal(signal.SIGUSR1, lambda *_: signals.append(1))
+engines = [
+    open_engine(Path(sys.argv[1]), EngineOptions("openvino", precision="32")) for _ in range(3)
+]
+for last in (1, 1, 0):  # they end in another order than they began
+    del engines[last]
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(signals))
+"""
+
+
+@pytest.mark.long
+def test_signals_come_after_engines_have_ended_in_any_order(made_weights: Path) -> None:
+    program = [sys.executable, "-c", SEVERAL_ENGINES, str(made_weights)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

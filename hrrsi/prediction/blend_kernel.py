@@ -21,6 +21,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
+from hrrsi.interruption import signal_stack_kept
+
 Floats = npt.NDArray[np.float32]
 _TAPS = 4  # two of the window itself, two of the window before it
 _ROWS_AT_ONCE = 512  # bounds memory where a network pixel covers many pixels of the scene
@@ -319,16 +321,14 @@ def _compiled(
         stacked = op.concat(blended, axis=0)
         results.append(op.softmax(stacked, axis=0))
     model = ov.Model(results, [values, across, taps, weights])
-    return ov.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": "1",  # the network has the cores
-            "ENABLE_CPU_PINNING": "NO",
-        },
-    )
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": "1",  # the network has the cores
+        "ENABLE_CPU_PINNING": "NO",
+    }
+    with signal_stack_kept():
+        return ov.Core().compile_model(model, "CPU", options)
 
 
 def _weighted_rows(plane: Any, taps: Any, weights: Any, count: int) -> Any:

@@ -16,6 +16,7 @@ import openvino as ov
 from hrrsi.errors import DependencyError, DeviceError
 from hrrsi.graphs.graph import PRECISE, Floats
 from hrrsi.graphs.segmentation import NetworkGraph
+from hrrsi.interruption import signal_stack_kept
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
 
 _MOST_STREAMS = 8  # each holds the maps of a window
@@ -65,8 +66,9 @@ class OpenVinoEngine:
         self._graph = NetworkGraph(weights)
         self.meta = self._graph.meta
         self.logit_stride = self._graph.logit_stride
-        self._core = ov.Core()
-        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        with signal_stack_kept():
+            self._core = ov.Core()
+            capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision in ("auto", "fast") and "BF16" not in capabilities:
             precision = "32"
         elif precision == "auto":
