@@ -27,17 +27,27 @@ share_commands()
 os.fsync = lambda _descriptor: None
 
 
-# Most tests of these train, or start programs: they are long, whatever each takes.
+# Most tests of these train, map or start programs: they are long, whatever each takes.
 LONG = (
+    "tests/benchmarks/test_window_seams.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/evaluation/test_scene_protocols.py",
+    "tests/evaluation/test_scored_maps.py",
     "tests/networks/test_baselines.py",
     "tests/networks/test_packaged_weights.py",
+    "tests/prediction/test_cropped_maps.py",
     "tests/pretraining",
     "tests/profiling",
+    "tests/report/test_html_report.py",
+    "tests/report/test_report_images.py",
+    "tests/report/test_scene_views.py",
     "tests/runs",
     "tests/scenes/test_any_raster.py",
     "tests/test_light_install.py",
     "tests/test_packaging.py",
     "tests/test_readme.py",
+    "tests/tiling/test_tile_blocks.py",
+    "tests/training/test_batch_picture.py",
     "tests/training/test_distillation.py",
     "tests/training/test_encoder_weights.py",
     "tests/training/test_initial_weights.py",
