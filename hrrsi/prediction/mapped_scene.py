@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
+from hrrsi.prediction.scene_checks import SceneNotice
+from hrrsi.quantities import counted
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 from hrrsi.scenes.raster_opening import is_local, opened_raster, raster_parts
 from hrrsi.scenes.window_source import SceneWindows
@@ -202,13 +205,39 @@ def _expanded(name: str) -> list[str]:
 
 
 def _without_tiles(scenes: Sequence[str]) -> list[str]:
-    """Return scenes without those that a mosaic among them is made of."""
-    tiles: set[Path] = set()
+    """Return scenes without those that a mosaic among them shows whole, and say so."""
+    others = {Path(scene).resolve(): scene for scene in scenes}
+    shown: set[str] = set()
     for scene in scenes:
-        if scene.lower().endswith(".vrt"):
-            with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
-                tiles |= {Path(f).resolve() for f in mosaic.files} - {Path(scene).resolve()}
-    return [scene for scene in scenes if Path(scene).resolve() not in tiles]
+        if not scene.lower().endswith(".vrt"):
+            continue
+        whole: set[str] = set()
+        with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
+            files = {Path(file).resolve() for file in mosaic.files} - {Path(scene).resolve()}
+            tiles = [others[file] for file in files & others.keys()]
+            whole = {tile for tile in tiles if _is_within(tile, mosaic)}
+        if whole - shown:
+            shown |= whole
+            warnings.warn(
+                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which "
+                f"{'is' if len(whole) == 1 else 'are'} left out; name files one by one to have all",
+                SceneNotice,
+                stacklevel=2,
+            )
+    return [scene for scene in scenes if scene not in shown]
+
+
+def _is_within(path: str, mosaic: Any) -> bool:
+    """Return whether all of a raster lies on a mosaic, to a pixel."""
+    with opened_raster(path) as tile:
+        pixel = max(map(abs, mosaic.res))
+        inner, outer = tile.bounds, mosaic.bounds
+        return tile.crs == mosaic.crs and bool(
+            inner.left >= outer.left - pixel
+            and inner.right <= outer.right + pixel
+            and inner.bottom >= outer.bottom - pixel
+            and inner.top <= outer.top + pixel
+        )
 
 
 def _is_product(name: str) -> bool:

@@ -104,11 +104,24 @@ def test_a_mosaic_beside_its_tiles_is_mapped_once(run: Run, tmp_path: Path) -> N
     rasterio.shutil.copy(tile, tmp_path / "scenes" / "mosaic.vrt", driver="VRT")
     expected = ["mosaic_classes.tif", "other_classes.tif"]
     for named in (tmp_path / "scenes", tmp_path / "scenes" / "*"):
-        assert run(named, "--out", "maps", "--overwrite").exit_code == 0
+        result = run(named, "--out", "maps", "--overwrite")
+        assert result.exit_code == 0
+        assert "mosaic.vrt: shows 1 raster beside it, which is left out" in result.stderr
         assert sorted(p.name for p in Path("maps").glob("*.tif")) == expected
     # named one by one, each is wanted
     assert run(*(tmp_path / "scenes").iterdir(), "--out", "all").exit_code == 0
     assert len(list(Path("all").glob("*.tif"))) == 3
+
+
+def test_a_part_of_a_scene_leaves_the_scene_in(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    scene = save_scene(folder / "whole.tif", crs="EPSG:32640")
+    with rasterio.open(f"vrt://{scene}?srcwin=0,0,90,80") as part:
+        rasterio.shutil.copy(part, folder / "part.vrt", driver="VRT")
+    result = run(folder, "--out", "maps")
+    assert result.exit_code == 0, result.output
+    expected = ["part_classes.tif", "whole_classes.tif"]
+    assert sorted(p.name for p in Path("maps").glob("*.tif")) == expected
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("ecw", "an ECW"), ("sid", "a MrSID")])
