@@ -25,12 +25,11 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, SceneSplit, block_name
 from hrrsi.quantities import counted, names_text
 from hrrsi.scenes.raster_opening import bounded_block_cache
-from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.block_dealing import PARTS, Counts, dealt_parts
 from hrrsi.tiling.options import SMALLEST_PATCH, TileOptions
 from hrrsi.tiling.scene_look import Piece, SceneLook
-from hrrsi.tiling.scene_rows import patch_area
+from hrrsi.tiling.scene_rows import open_tiled, patch_area
 
 _USUAL_BLOCKS = 64
 _BLOCKS_FOR_CHOICE = 3  # so many times as many as the least share needs
@@ -362,14 +361,7 @@ class _Counting:
             if number + 1 < len(columns):
                 segment[stop : columns[number + 1][1]] = 2 * number + 2
         with (
-            open_scene(
-                look.image,
-                bands=look.bands,
-                expected_bands=len(look.bands),
-                nodata=options.nodata,
-                crs=options.crs,
-                height_model=look.height_model,
-            ) as scene,
+            open_tiled(look.image, look.bands, options, look.height_model) as scene,
             open_labels(
                 look.labels["train"], scene, self.scheme, name=look.name, unknown=options.unknown
             ) as opened,

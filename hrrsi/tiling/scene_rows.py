@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -214,16 +215,7 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
     options = tiling.options
     content = RowsContent(np.zeros(len(tiling.merged.label_colours), dtype=np.int64))
     with ExitStack() as stack:
-        scene = stack.enter_context(
-            open_scene(
-                rows.image,
-                bands=rows.bands,
-                expected_bands=len(rows.bands),
-                nodata=options.nodata,
-                crs=options.crs,
-                height_model=rows.height,
-            )
-        )
+        scene = stack.enter_context(open_tiled(rows.image, rows.bands, options, rows.height))
         grid = rows.grid(options)
         top, bottom = grid[rows.first][0], grid[rows.stop - 1][0]
         within = rows.area._replace(row=top.row, height=bottom.row + bottom.height - top.row)
@@ -257,6 +249,27 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
                     _write(patch, tiling, folder / rows.part, name, _georeference(scene, window))
                 columns_end = window.col + window.width
     return content
+
+
+def open_tiled(
+    image: str, bands: Sequence[int], options: TileOptions, height_model: str | None = None
+) -> AbstractContextManager[Scene]:
+    """Open a scene as its patches are cut from it; as `open_scene`.
+
+    Args:
+        image: The scene.
+        bands: The 1-based bands of the patches.
+        options: How scenes are read.
+        height_model: A raster of heights as one more band, or None.
+    """
+    return open_scene(
+        image,
+        bands=bands,
+        expected_bands=len(bands),
+        nodata=options.nodata,
+        crs=options.crs,
+        height_model=height_model,
+    )
 
 
 def patch_area(aoi: str | Path | None, scene: Scene) -> AreaOfInterest | None:

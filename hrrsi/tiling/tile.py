@@ -30,11 +30,10 @@ from hrrsi.interruption import (
 from hrrsi.labels.file_scheme import scheme_yaml
 from hrrsi.labels.merged_classes import MergedClasses
 from hrrsi.labels.scheme import Scheme
-from hrrsi.labels.splits import Part
+from hrrsi.labels.splits import Part, scene_of_block
 from hrrsi.progress import progress
 from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap
 from hrrsi.scenes.raster_opening import open_raster, unchanged
-from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
     estimated_scale,
@@ -59,7 +58,14 @@ from hrrsi.tiling.scene_overlap import (
     overlaps_by_georeference,
     overlaps_by_pixels,
 )
-from hrrsi.tiling.scene_rows import BandMoments, RowsContent, SceneRows, Tiling, write_rows
+from hrrsi.tiling.scene_rows import (
+    BandMoments,
+    RowsContent,
+    SceneRows,
+    Tiling,
+    open_tiled,
+    write_rows,
+)
 from hrrsi.tiling.split_map import BlockScene, write_split_map
 
 Job = TypeVar("Job")
@@ -170,34 +176,25 @@ def estimated_training_scale(tiling: Tiling, rows: Iterable[SceneRows]) -> Estim
     samples = []
     for image, bands in images.items():
         stop_if_requested()
-        with open_scene(
-            image,
-            bands=bands,
-            expected_bands=len(bands),
-            nodata=tiling.options.nodata,
-            crs=tiling.options.crs,
-        ) as scene:
+        with open_tiled(image, bands, tiling.options) as scene:
             samples.append(thinned_sample(scene_sample(scene)))
     return estimated_scale(joined_sample(samples))
 
 
 def _gap_notes(plan: TilingPlan) -> list[str]:
     """Return a line on what seems to hold no data, found by a look at every scene."""
-    are_missing = plan.tiling.options.nodata == "auto"
+    options = plan.tiling.options
+    are_missing = options.nodata == "auto"
     gaps: dict[str, UndeclaredGap] = {}
-    for rows in {rows.scene: rows for rows in plan.rows}.values():
+    # a scene that is split into blocks has many rows, and is looked at once
+    for rows in {rows.image: rows for rows in plan.rows}.values():
         stop_if_requested()
-        nodata = None if are_missing else plan.tiling.options.nodata
-        with open_scene(
-            rows.image,
-            bands=rows.bands,
-            expected_bands=len(rows.bands),
-            nodata=nodata,
-            crs=plan.tiling.options.crs,
-        ) as scene:
+        as_declared = replace(options, nodata=None) if are_missing else options
+        with open_tiled(rows.image, rows.bands, as_declared) as scene:
             gap = undeclared_gap(scene)
         if gap is not None:
-            gaps[rows.scene] = gap
+            name = rows.scene if plan.blocks is None else scene_of_block(rows.scene)
+            gaps[name] = gap
     return gap_notes(gaps, are_missing=are_missing)
 
 

@@ -322,3 +322,17 @@ def test_blocks_are_dealt_out_as_well_as_by_trying_all_ways() -> None:
     dealt = [("train", "val", "test").index(part) for part in dealt_parts(counts, shares, 0)]
     assert distance(dealt) <= 2 * best + 0.002
     assert Counter(dealt)[0] >= 3
+
+
+def test_missing_data_is_told_once_of_an_orthophoto(tmp_path: Path) -> None:
+    ortho, labels = write_ortho(tmp_path), tmp_path / "areas.gpkg"
+    write_areas(tmp_path)
+    with rasterio.open(ortho, "r+") as dataset:
+        black = np.zeros((dataset.count, dataset.height, 100), dtype=dataset.dtypes[0])
+        dataset.write(black, window=rasterio.windows.Window(0, 0, 100, dataset.height))
+    split = ("--split-blocks", "70,15,15", "--size", 32)
+    result = tile(ortho, "--labels", labels, *split, "--out", tmp_path / "d")
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stderr.splitlines() if "--nodata" in line)
+    assert "of the pixels of ortho hold 0 in all bands" in line
+    assert "scenes in all" not in line
