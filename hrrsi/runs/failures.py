@@ -73,6 +73,13 @@ def bad_loss_error(
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the machine or the GPU is out of memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in str(error)
+    )
+
+
 def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
     """Return what ended a run in words of its own, or None where it has none.
 
@@ -94,7 +101,7 @@ def run_error(error: BaseException, options: RunOptions) -> HrrsiError | None:
                 else f"or make the {options.items} smaller"
             ),
         )
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return RunError(
             "the machine is out of memory",
             where=options.run_folder,

@@ -21,7 +21,13 @@ import torch.distributed as dist
 from hrrsi.errors import HrrsiError
 from hrrsi.interruption import heeding_signals, stop_requested
 from hrrsi.progress import EpochProgress
-from hrrsi.runs.failures import PeerEndedError, SharedError, bad_loss_error, run_error
+from hrrsi.runs.failures import (
+    PeerEndedError,
+    SharedError,
+    bad_loss_error,
+    is_out_of_memory,
+    run_error,
+)
 from hrrsi.runs.folder import (
     Position,
     checkpoint_position,
@@ -187,6 +193,8 @@ class Loop:
         try:
             self._restore(checkpoint)
         except Exception as error:  # whatever torch says of tensors of other shapes, and Python
+            if is_out_of_memory(error):  # which is no fault of the checkpoint's
+                raise
             unfit = unfit_checkpoint(self._options.run_folder / LAST_CHECKPOINT)
             raise SharedError(unfit.what, where=unfit.where, fix=unfit.fix) from error
         if not self._position.batches and self._processes.is_first:

@@ -198,6 +198,20 @@ def test_early_stopping_is_remembered_and_counts_on_after_a_resume(
     assert rows_of(resumed.folder) == rows_of(run.folder)
 
 
+def test_want_of_memory_is_no_fault_of_the_checkpoint(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = quietly(quick(dataset, tmp_path, epochs=1))
+
+    def too_large(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(loop.Loop, "_restore", too_large)
+    with pytest.raises(HrrsiError, match="out of memory"):
+        quietly(quick(dataset, tmp_path, epochs=1), resume=True)
+    assert (run.folder / LAST_CHECKPOINT).is_file()
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
     dataset: Path, tmp_path: Path
 ) -> None:
