@@ -17,7 +17,7 @@ from hrrsi.labels.scheme import Scheme, Split, invalid_file, scenes_matching
 from hrrsi.quantities import names_text
 
 NO_LABELS = "no labels"  # the name of a split of scenes that have none
-ALL_TRAIN = "none"  # and of a split that was not asked for
+ALL_TRAIN = "none"  # the name of no split: every scene trains
 
 Part = Literal["train", "val", "test"]
 

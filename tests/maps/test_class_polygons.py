@@ -329,3 +329,9 @@ def test_only_some_classes(tmp_path: Path, textured: np.ndarray):
         assert shapely.equals_exact(some, every[kept]).all()
     none, _, _ = written(tmp_path / "none.gpkg", scene, np.minimum(part, 3), only=["Water"])
     assert not len(none)
+
+
+def test_a_map_without_any_data_has_no_polygons_to_simplify(tmp_path: Path):
+    empty = np.full((8, 9), NODATA, dtype=np.uint8)
+    scene = scene_file(tmp_path / "scene.tif", empty.shape)
+    assert not len(written(tmp_path / "map.gpkg", scene, empty, simplify=1.0)[0])

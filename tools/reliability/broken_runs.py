@@ -135,6 +135,12 @@ def _same(made: Path, whole: Path) -> None:
         raise OtherwiseError(str(made))
 
 
+def _copied_run(folder: Path, weights: Path) -> Path:
+    run = folder / "runs" / _MODEL
+    shutil.copytree(prepared(weights) / "stopped" / _MODEL, run)
+    return run
+
+
 def broken_run(
     broken: Callable[[random.Random, bytes], bytes],
     rng: random.Random,
@@ -142,8 +148,7 @@ def broken_run(
     weights: Path,
 ) -> Path:
     """Copy the folder of a stopped run, with one of its files damaged."""
-    run = folder / "runs" / _MODEL
-    shutil.copytree(prepared(weights) / "stopped" / _MODEL, run)
+    run = _copied_run(folder, weights)
     texts = ("config.yaml", "environment.yaml", "metrics.csv")
     file = run / rng.choice((*texts, *texts, "best.safetensors"))
     content = file.read_bytes()
@@ -199,8 +204,7 @@ def broken_checkpoint(
     weights: Path,
 ) -> Path:
     """Copy the folder of a stopped run, with its checkpoint damaged or of another shape."""
-    run = folder / "runs" / _MODEL
-    shutil.copytree(prepared(weights) / "stopped" / _MODEL, run)
+    run = _copied_run(folder, weights)
     file = run / "last.ckpt"
     change = rng.randrange(4)
     if change < 2:

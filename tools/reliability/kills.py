@@ -483,7 +483,7 @@ def leave_curves_undrawn() -> None:
 
     record = sys.modules.get("hrrsi.training.record")
     if record is not None:
-        record.write_curves = write  # type: ignore[attr-defined]
+        record.write_curves = write  # type: ignore[attr-defined]  # a module, to mypy
 
 
 def _heeds_signals(process: int) -> bool:
