@@ -62,6 +62,14 @@ _FLAGS: Flags = {
         typer.Option("--stride", min=1, help="Pixels from one patch to the next. Default: --size."),
         is_usage=True,
     ),
+    "resolution": Flag(
+        typer.Option(
+            "--resolution",
+            metavar="METRES",
+            help="Bring all scenes to this ground resolution, e.g. 0.1: means by area on a coarser "
+            "grid than their own, interpolated on a finer one. Default: their own.",
+        )
+    ),
     "split_blocks": Flag(
         typer.Option(
             "--split-blocks",

@@ -15,7 +15,14 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
 from hrrsi.errors import InputError
-from hrrsi.labels.laid_classes import LaidMap, has_place, on_grid, placement, unsaid_place
+from hrrsi.labels.laid_classes import (
+    GridClasses,
+    LaidMap,
+    has_place,
+    on_grid,
+    placement,
+    unsaid_place,
+)
 from hrrsi.labels.scene_labels import (
     UNKNOWN_LABEL,
     AbsentLabels,
@@ -26,9 +33,11 @@ from hrrsi.labels.scene_labels import (
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.georeference import pixel_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.window_source import ResampledScene
 from hrrsi.scenes.windows import Window
 
 _NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it
@@ -344,20 +353,26 @@ def open_labels(
         yield PolygonLabels(path, scene, scheme, name, unknown, within)
         return
     with open_raster(path) as dataset:
-        own = Scene(path, dataset, (1,))
-        have_place = all(has_place(raster) for raster in (own, scene))
-        if own.shape != scene.shape and not have_place:
+        own, image = Scene(path, dataset, (1,)), scene.own_grid
+        have_place = all(has_place(raster) for raster in (own, image))
+        if own.shape != image.shape and not have_place:
             raise InputError(
                 f"the label has {dataset.height} rows and {dataset.width} columns, "
-                f"its image {scene.height} and {scene.width}",
+                f"its image {image.height} and {image.width}",
                 where=path,
                 fix="put the label on the image's grid without resampling its colours",
             )
         kind = ColourLabels if scheme.label_format == "colours" else IndexLabels
         labels = _OwnGrid(kind(path, dataset, own, scheme, name, unknown))
-        laid = on_grid(labels, scene, "image")
+        laid = on_grid(labels, image, "image")
         if isinstance(laid, LaidMap):
-            yield LaidLabels(labels, laid, scene)
+            words = _laid_placement(own, laid, image)
+            laid = laid if image is scene else on_grid(labels, scene, "image")
+            yield LaidLabels(labels, laid, scene, words)
+        elif isinstance(scene, ResampledScene):
+            places = pixel_coordinates(dataset), pixel_coordinates(dataset, scene.step)
+            laid = LaidMap(labels, *places, None, "image")
+            yield LaidLabels(labels, laid, scene, unsaid_place(own, image))
         else:
             labels.labels.placement = unsaid_place(own, scene)
             yield labels.labels
@@ -384,31 +399,40 @@ class LaidLabels(Labels):
         own: They on their own grid.
         laid: They on the scene's.
         scene: The scene.
-
-    Raises:
-        InputError: They cover less than half of the scene.
+        placement: As `Labels.placement`.
     """
 
-    def __init__(self, own: _OwnGrid, laid: LaidMap, scene: Scene) -> None:
+    def __init__(
+        self, own: _OwnGrid, laid: GridClasses, scene: Scene, placement: str | None
+    ) -> None:
         labels = own.labels
         super().__init__(scene, labels.name, labels.path, labels.unknown)
         self._own, self._laid = labels, laid
-        words = placement(labels.scene, scene)
-        share = laid.covered_share(*scene.shape)
-        if share < _LEAST_COVERED:
-            raise InputError(
-                f"the label {words}, and covers {share:.0%} of it",
-                where=labels.path,
-                fix=f"check the CRS and the transform of both, or cut {scene.path} to the label",
-            )
-        rest = "" if share == 1 else f"; {1 - share:.1%} of the image has no label"
-        self.placement = f"{words}: laid over it by nearest pixel{rest}"
+        self.placement = placement
 
     def _decode(self, window: Window) -> Indices:
         return self._laid.read(window)
 
     def _unknown_error(self) -> InputError:
         return self._own._unknown_error()
+
+
+def _laid_placement(own: Scene, laid: LaidMap, image: Scene) -> str:
+    """Return in words how a label lies on its image.
+
+    Raises:
+        InputError: It covers less than half of it.
+    """
+    words = placement(own, image)
+    share = laid.covered_share(*image.shape)
+    if share < _LEAST_COVERED:
+        raise InputError(
+            f"the label {words}, and covers {share:.0%} of it",
+            where=own.path,
+            fix=f"check the CRS and the transform of both, or cut {image.path} to the label",
+        )
+    rest = "" if share == 1 else f"; {1 - share:.1%} of the image has no label"
+    return f"{words}: laid over it by nearest pixel{rest}"
 
 
 def _packed(red: int, green: int, blue: int) -> int:

@@ -11,6 +11,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.missing_data import undeclared_gap
+from hrrsi.scenes.resampling import nearest_resolution
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
@@ -23,7 +24,7 @@ from hrrsi.scenes.value_scale import (
     scene_sample,
     unlike_training,
 )
-from hrrsi.scenes.window_source import WindowSource, nearest_resolution
+from hrrsi.scenes.window_source import WindowSource
 
 _RESOLUTION_FACTOR = 1.5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some

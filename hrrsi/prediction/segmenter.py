@@ -17,7 +17,8 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.window_source import ArrayWindows, resolution_step
+from hrrsi.scenes.resampling import resolution_step
+from hrrsi.scenes.window_source import ArrayWindows
 from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import GCPTransformer
@@ -45,6 +49,32 @@ class MapCoordinates(Protocol):
         """Return the area of the pixel at the centre, in square map units; 0 without a place."""
 
 
+@dataclass(frozen=True)
+class RasterGrid:
+    """Where pixels lie, as rasterio datasets say it of theirs.
+
+    Attributes:
+        name: As GDAL opens the raster.
+        crs: The CRS, or None.
+        transform: From columns and rows to the map.
+        gcps: Ground control points, and their CRS.
+        height: Rows.
+        width: Columns.
+    """
+
+    name: str
+    crs: CRS | None
+    transform: Affine
+    gcps: tuple[list[GroundControlPoint], CRS | None]
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
+
 class ExactAreas(NamedTuple):
     """Areas of rows as whole numbers of a unit, whose sums are the same in any order.
 
@@ -68,6 +98,41 @@ def map_coordinates(dataset: Any) -> MapCoordinates:
         with suppress(RasterioError), unified_gdal_errors():
             return _ByControlPoints(dataset)
     return _ByTransform(dataset)
+
+
+def scaled_grid(dataset: Any, step: float) -> RasterGrid:
+    """Return the grid that covers a rasterio dataset with pixels of another size.
+
+    Both begin at one corner. Where the dataset has no place on the map, its columns and rows
+    stand for one.
+
+    Args:
+        dataset: The dataset.
+        step: How many of its pixels one of the grid is wide.
+    """
+    points, crs = dataset.gcps
+    are_used = dataset.transform.is_identity and len(points) >= 3
+    scaled = [
+        GroundControlPoint(p.row / step, p.col / step, p.x, p.y, p.z, p.id, p.info) for p in points
+    ]
+    return RasterGrid(
+        dataset.name,
+        dataset.crs,
+        dataset.transform if are_used else dataset.transform @ Affine.scale(step),
+        (scaled, crs),
+        *(max(1, math.ceil(n / step - 1e-6)) for n in dataset.shape),
+    )
+
+
+def pixel_coordinates(dataset: Any, step: float = 1.0) -> MapCoordinates:
+    """Return where the pixels of `scaled_grid` lie in columns and rows of a rasterio dataset.
+
+    Args:
+        dataset: The dataset.
+        step: As for `scaled_grid`.
+    """
+    grid = RasterGrid(dataset.name, None, Affine.identity(), ([], None), *dataset.shape)
+    return _ByTransform(scaled_grid(grid, step))
 
 
 def has_transform(dataset: Any) -> bool:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from hrrsi.scenes.windows import Window
 Valid = npt.NDArray[np.bool_] | None
 _SOURCE_PIXELS = 1 << 23  # so many are read at a time
 _WHOLE_STEP = 0.01
+_SAME_RESOLUTION = 0.01
+_FINEST_STEP = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -196,3 +198,36 @@ def _along_columns(values: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[Any]:
     # whole rows are gathered several times as fast as columns
     turned = np.ascontiguousarray(values.transpose(0, 2, 1))
     return np.ascontiguousarray(_along_rows(turned, taps).transpose(0, 2, 1))
+
+
+def resolution_step(own: float, wanted: float) -> float | None:
+    """Return how many pixels one of another ground resolution is wide.
+
+    Args:
+        own: Metres per pixel.
+        wanted: Those at which they are to be read.
+
+    Returns:
+        1 where the two differ by less than 1 %; None where the pixels are too coarse for it.
+    """
+    step = wanted / own
+    if not (math.isfinite(step) and step >= _FINEST_STEP):
+        return None
+    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def nearest_resolution(own: float | None, trained: Sequence[float] | None) -> float | None:
+    """Return the ground resolution at which pixels are most like those of a training.
+
+    Args:
+        own: Metres per pixel, or None where they are not known.
+        trained: The lowest and the highest number of metres per pixel of the training, or None.
+
+    Returns:
+        The nearest of these, or None where the pixels had better be read as they are: within the
+        range, or not known to be outside of it, or too coarse to be read at it.
+    """
+    if own is None or trained is None:
+        return None
+    nearest = min(max(own, trained[0]), trained[1])
+    return None if resolution_step(own, nearest) in (None, 1.0) else nearest

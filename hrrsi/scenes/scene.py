@@ -248,6 +248,11 @@ class Scene:
     has_imagery_alpha: bool = False
 
     @property
+    def own_grid(self) -> Scene:
+        """The scene on its raster's grid: itself, unless it is read at another resolution."""
+        return self
+
+    @property
     def height(self) -> int:
         """Rows of pixels."""
         return int(self.dataset.height)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window
+from hrrsi.scenes.georeference import scaled_grid
+from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window, resolution_step
 from hrrsi.scenes.scene import Scene, open_overview
 from hrrsi.scenes.windows import Grid, Window
 
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
-
-_SAME_RESOLUTION = 0.01
-_FINEST_STEP = 1 / 16
 
 
 class WindowSource(Protocol):
@@ -224,7 +223,7 @@ def open_scene_windows(
             its own to start from.
     """
     with ExitStack() as stack:
-        step = 1.0 if resolution is None else _step(scene, resolution)
+        step = 1.0 if resolution is None else _step(scene, resolution, scene.resolution)
         overview = None if resolution is None else _coarsest_overview(stack, scene, step)
         area = None
         if aoi is not None:
@@ -234,56 +233,137 @@ def open_scene_windows(
         yield SceneWindows(scene, step, area, overview)
 
 
-def resolution_step(own: float, wanted: float) -> float | None:
-    """Return how many pixels one of another ground resolution is wide.
-
-    Args:
-        own: Metres per pixel.
-        wanted: Those at which they are to be read.
-
-    Returns:
-        1 where the two differ by less than 1 %; None where the pixels are too coarse for it.
-    """
-    step = wanted / own
-    if not (math.isfinite(step) and step >= _FINEST_STEP):
-        return None
-    return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
-
-
-def nearest_resolution(own: float | None, trained: Sequence[float] | None) -> float | None:
-    """Return the ground resolution at which pixels are most like those of a training.
-
-    Args:
-        own: Metres per pixel, or None where they are not known.
-        trained: The lowest and the highest number of metres per pixel of the training, or None.
-
-    Returns:
-        The nearest of these, or None where the pixels had better be read as they are: within the
-        range, or not known to be outside of it, or too coarse to be read at it.
-    """
-    if own is None or trained is None:
-        return None
-    nearest = min(max(own, trained[0]), trained[1])
-    return None if resolution_step(own, nearest) in (None, 1.0) else nearest
-
-
-def _step(scene: Scene, resolution: float) -> float:
+def _step(scene: Scene, resolution: float, own: float | None, parameter: str = "resample") -> float:
     """Return how many of the raster's pixels one of the wanted resolution is wide."""
-    own = scene.resolution
     if own is None:
         raise InputError(
             "its ground resolution is not known, so it can't be read at another one",
             where=scene.path,
-            fix="give it a CRS and a transform, or leave out `resample`",
+            fix=f"give it a CRS and a transform, or leave out `{parameter}`",
         )
     step = resolution_step(own, resolution)
     if step is None:
+        other = "use weights for that resolution, or leave out `resample`"
         raise InputError(
             f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
             where=scene.path,
-            fix="use weights for that resolution, or leave out `resample`",
+            fix=other if parameter == "resample" else f"give a coarser `{parameter}`",
         )
     return step
+
+
+@dataclass(frozen=True)
+class ResampledScene(Scene):
+    """A scene on a coarser or finer grid, read as `SceneWindows` reads it. Use `scene_at`.
+
+    Its `dataset` says where the pixels of that grid lie, and is asked for nothing else.
+
+    Attributes:
+        original: The scene on its raster's grid.
+        step: The raster's pixels in one of these, along each axis.
+        metres: The ground sampling distance.
+    """
+
+    original: Scene = field(kw_only=True)
+    step: float = field(kw_only=True)
+    metres: float = field(kw_only=True)
+
+    @property
+    def own_grid(self) -> Scene:
+        """The scene on its raster's grid."""
+        return self.original
+
+    @property
+    def resolution(self) -> float:
+        """Ground sampling distance in metres per pixel."""
+        return self.metres
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the type of the raster's bands."""
+        return self.original.dtype
+
+    @cached_property
+    def declares_nodata(self) -> bool:
+        """Whether some pixels may hold no data."""
+        return self.original.declares_nodata
+
+    @cached_property
+    def _windows(self) -> SceneWindows:
+        # without overviews: these may be of the nearest pixel, or blurred
+        return SceneWindows(self.original, self.step)
+
+    @cached_property
+    def _valid_of(self) -> dict[Window, Valid]:
+        """Which pixels of the window that was read last hold data."""
+        return {}
+
+    def read(self, window: Window) -> npt.NDArray[Any]:
+        """Return the bands of a window, as `Scene.read`."""
+        values, valid = self._windows.read(window)
+        self._valid_of.clear()
+        self._valid_of[window] = valid
+        return values
+
+    def read_valid(self, window: Window, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window hold data: those that cover one that does.
+
+        Args:
+            window: The window.
+            pixels: What `read` returned for it.
+        """
+        if window not in self._valid_of:
+            self.read(window)
+        valid = self._valid_of[window]
+        return np.ones(pixels.shape[1:], dtype=bool) if valid is None else valid.copy()
+
+    def without_height(
+        self, window: Window, pixels: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which pixels hold data but for their height, as `Scene.without_height`."""
+        if not self.has_height:
+            return None
+        scene, step = self.original, self.step
+
+        def read(place: Window) -> tuple[npt.NDArray[Any], Valid]:
+            heightless = scene.without_height(place, scene.read(place))
+            assert heightless is not None
+            return heightless[np.newaxis].astype(np.uint8), heightless
+
+        rows, columns = (GridAxis(step, length, averages=step > 1) for length in scene.shape)
+        covers = resampled_window(window, rows, columns, read)[1]
+        without: npt.NDArray[np.bool_] = ~self.read_valid(window, pixels)
+        return without if covers is None else without & covers
+
+
+def scene_at(scene: Scene, resolution: float | None, known: float | None = None) -> Scene:
+    """Return a scene at a ground resolution, as a scene of its own; itself where it has that.
+
+    Args:
+        scene: The scene; nobody else may read it meanwhile.
+        resolution: Metres a pixel, within 1 %; None: the scene's own.
+        known: Its own where the raster doesn't tell; None: not known.
+
+    Raises:
+        InputError: Its own is not known, or over 16 times as coarse.
+    """
+    if resolution is None:
+        return scene
+    own = scene.resolution or known
+    step = _step(scene, resolution, own, "resolution")
+    if step == 1:
+        return scene
+    return ResampledScene(
+        scene.path,
+        scaled_grid(scene.dataset, step),
+        scene.bands,
+        scene.nodata,
+        scene.height_model,
+        has_imagery_alpha=scene.has_imagery_alpha,
+        original=scene,
+        step=step,
+        metres=resolution,
+    )
 
 
 def _coarsest_overview(stack: ExitStack, scene: Scene, step: float) -> Scene | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from hrrsi.scenes.windows import Window
 from hrrsi.tiling.block_dealing import PARTS, Counts, dealt_parts
 from hrrsi.tiling.options import SMALLEST_PATCH, TileOptions
 from hrrsi.tiling.scene_look import Piece, SceneLook
-from hrrsi.tiling.scene_rows import open_tiled, patch_area
+from hrrsi.tiling.scene_rows import on_patch_grid, open_tiled, patch_area
 
 _USUAL_BLOCKS = 64
 _BLOCKS_FOR_CHOICE = 3  # so many times as many as the least share needs
@@ -360,12 +361,13 @@ class _Counting:
             segment[start:stop] = 2 * number + 1
             if number + 1 < len(columns):
                 segment[stop : columns[number + 1][1]] = 2 * number + 2
-        with (
-            open_tiled(look.image, look.bands, options, look.height_model) as scene,
-            open_labels(
-                look.labels["train"], scene, self.scheme, name=look.name, unknown=options.unknown
-            ) as opened,
-        ):
+        with ExitStack() as stack:
+            own = open_tiled(look.image, look.bands, options, look.height_model)
+            scene = on_patch_grid(stack.enter_context(own), options, self.scheme)
+            label, unknown = look.labels["train"], options.unknown
+            opened = stack.enter_context(
+                open_labels(label, scene, self.scheme, name=look.name, unknown=unknown)
+            )
             area = patch_area(options.aoi, scene)
             for row, start, stop in _on_scene(layout.rows, place.row, height):
                 counts: Counts = np.zeros((2 * len(columns) + 1, 256), dtype=np.int64)

@@ -97,6 +97,8 @@ class DatasetDescription(BaseModel):
             which a partial label counts in equal parts for its classes; zeros where none has a
             label.
         resolution: Ground sampling distance in metres per pixel.
+        resampled_from: The finest and the coarsest that scenes had before they were brought to it;
+            None (and not in the file) where patches hold the scenes' own pixels.
         patch_size: Rows and columns of a patch.
         stride: Pixels from one patch to the next.
         patch_format: Suffix of the patches' files.
@@ -120,6 +122,7 @@ class DatasetDescription(BaseModel):
     statistics: Literal["scheme", "measured"]
     class_frequencies: list[float]
     resolution: float | Literal["unknown"]
+    resampled_from: tuple[float, float] | None = None
     patch_size: int = Field(gt=0)
     stride: int = Field(gt=0)
     patch_format: Literal["png", "tif"]
@@ -192,7 +195,7 @@ class DatasetDescription(BaseModel):
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
         values = self.model_dump(mode="json")
-        for name in ("height", "band_meanings"):
+        for name in ("height", "band_meanings", "resampled_from"):
             if values[name] is None:
                 del values[name]
         if self.partial:

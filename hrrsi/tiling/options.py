@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ class TileOptions:
     Attributes:
         size: Rows and columns of a patch, in pixels, 32 or more.
         stride: Pixels from one patch to the next, 1 to `size`; None: `size`.
+        resolution: Metres a pixel to which scenes are brought, above 0: means by area on a coarser
+            grid than their own, interpolated on a finer one; labels by nearest pixel, polygons as
+            they are burned there. Sizes in pixels are then of that grid. None: their own.
         split: A split of the scheme by name, or a YAML file with lists ``train``, ``val`` and
             ``test`` of scene names; None: the scheme's first, unless scenes are chosen.
         val_scenes: Names or patterns of validation scenes; beside a `split` that names none they
@@ -63,6 +67,7 @@ class TileOptions:
 
     size: int = 512
     stride: int | None = None
+    resolution: float | None = None
     split: str | None = None
     val_scenes: Sequence[str] = ()
     test_scenes: Sequence[str] = ()
@@ -113,6 +118,12 @@ class TileOptions:
             raise OptionError(
                 f"{self.stride} would leave gaps between patches of {self.size}",
                 parameter="stride",
+            )
+        if self.resolution is not None and not 0 < self.resolution < math.inf:
+            raise OptionError(
+                f"{self.resolution:g} is no ground resolution",
+                parameter="resolution",
+                fix="give metres a pixel above 0, e.g. 0.1",
             )
         self._check_blocks()
         if self.bands is not None and len(set(self.bands)) < len(self.bands):

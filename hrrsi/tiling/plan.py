@@ -69,7 +69,9 @@ class TilingPlan:
         scale: The value that counts as 1, or None where it has to be estimated.
         resolution: Ground sampling distance in metres per pixel, or None where unknown.
         scene_bands: What is known of the scenes' bands.
-        resolutions: Ground sampling distance of each scene that has a known one.
+        resolutions: Ground sampling distance of each scene that has a known one, before it is
+            brought to another.
+        steps: How many of each scene's pixels one of the patches is wide.
         placements: How labels lie on their scenes, where that is to be said.
         scheme_notes: Lines on the scheme, where it was made of the labels; else none.
         blocks: The blocks of scenes, where they are split so; else None.
@@ -84,6 +86,7 @@ class TilingPlan:
     resolution: float | None
     scene_bands: SceneBands
     resolutions: dict[str, float]
+    steps: dict[str, float]
     placements: dict[str, str]
     scheme_notes: tuple[str, ...] = ()
     blocks: BlockSplit | None = None
@@ -95,6 +98,14 @@ class TilingPlan:
         for rows in self.rows:
             patches[rows.part] = patches.get(rows.part, 0) + rows.patches
         return patches
+
+    @property
+    def resampled_from(self) -> tuple[float, float] | None:
+        """The finest and the coarsest ground resolution of scenes that are read at another."""
+        if all(step == 1 for step in self.steps.values()):
+            return None
+        own = [round(resolution, 6) for resolution in self.resolutions.values()]
+        return min(own), max(own)
 
     @property
     def notes(self) -> list[str]:
@@ -112,7 +123,7 @@ class TilingPlan:
             *self.scheme_notes,
             *(self.blocks.notes if self.blocks else ()),
             *self.scene_bands.notes,
-            *resolution_notes(self.resolutions),
+            *resolution_notes(self.resolutions, self.tiling.options.resolution),
             *placement_notes(self.placements),
         ]
 
@@ -292,9 +303,10 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         footprints,
         dtype,
         scale,
-        _resolution([look.resolution for look in looks], scheme),
+        options.resolution or _resolution([look.resolution for look in looks], scheme),
         scene_bands,
-        {look.name: look.resolution for look in looks if look.resolution is not None},
+        {look.name: look.own_resolution for look in looks if look.own_resolution is not None},
+        {look.name: look.step for look in looks},
         {look.name: look.placement for look in looks if look.placement is not None},
         scheme_notes,
         blocks,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from prettytable import PrettyTable
 
 from hrrsi.labels.splits import ALL_TRAIN, NO_LABELS, Part, SceneSplit
-from hrrsi.quantities import counted_names, length_text
+from hrrsi.quantities import counted, counted_names, length_text
 from hrrsi.scenes.missing_data import UndeclaredGap
+from hrrsi.scenes.resampling import resolution_step
 from hrrsi.scenes.value_scale import EstimatedScale
 from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.tiling.scene_overlap import SceneOverlap
@@ -191,21 +192,45 @@ def scale_note(estimate: EstimatedScale) -> str:
     )
 
 
-def resolution_notes(resolutions: Mapping[str, float]) -> list[str]:
-    """Return a warning where scenes of a dataset differ in their ground resolution."""
+def resolution_notes(resolutions: Mapping[str, float], wanted: float | None) -> list[str]:
+    """Return a line where scenes differ in their ground resolution, or are brought to another.
+
+    Args:
+        resolutions: Metres a pixel of each scene that has a known resolution.
+        wanted: Those to which they are brought, or None.
+    """
     if not resolutions:
         return []
     fine, coarse = (choose(resolutions, key=resolutions.__getitem__) for choose in (min, max))
+    if wanted is not None:
+        return _resampling_notes(resolutions, wanted)
     if resolutions[coarse] <= _SAME_RESOLUTION * resolutions[fine]:
         return []
     most = sum(length > _SAME_RESOLUTION * resolutions[fine] for length in resolutions.values())
     return [
         f"warning: scenes differ in their ground resolution: {fine} has "
         f"{length_text(resolutions[fine])} a pixel, {coarse} {length_text(resolutions[coarse])} "
-        f"({most} of {len(resolutions)} scenes are coarser than {fine}); patches keep them: tile "
-        "them apart and train on both (`hrrsi.train(mix)`), or bring them to one with "
-        "`gdalwarp -tr`"
+        f"({most} of {len(resolutions)} scenes are coarser than {fine}); patches keep them: bring "
+        f"them to one with `resolution={resolutions[coarse]:.3g}`, or tile them apart and train on "
+        "both (`hrrsi.train(mix)`)"
     ]
+
+
+def _resampling_notes(resolutions: Mapping[str, float], wanted: float) -> list[str]:
+    steps = {scene: resolution_step(own, wanted) or 1.0 for scene, own in resolutions.items()}
+    kinds = (
+        ("means by area", {scene for scene, step in steps.items() if step > 1}),
+        ("interpolated, so no sharper", {scene for scene, step in steps.items() if step < 1}),
+    )
+    parts = []
+    for how, scenes in kinds:
+        if scenes:
+            lengths = sorted(resolutions[scene] for scene in scenes)
+            texts = dict.fromkeys(length_text(length) for length in (lengths[0], lengths[-1]))
+            parts.append(f"{counted(len(scenes), 'scene')} of {' to '.join(texts)} ({how})")
+    if not parts:
+        return []
+    return [f"note: brought to {length_text(wanted)} a pixel: {' and '.join(parts)}"]
 
 
 def placement_notes(placements: Mapping[str, str]) -> list[str]:

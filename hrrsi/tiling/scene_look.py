@@ -21,10 +21,11 @@ from hrrsi.scenes.bands import (
 )
 from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
 from hrrsi.scenes.value_scale import nominal_scale
+from hrrsi.scenes.window_source import ResampledScene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.scene_overlap import Footprint, footprint
-from hrrsi.tiling.scene_rows import SceneRows, patch_area
+from hrrsi.tiling.scene_rows import SceneRows, on_patch_grid, patch_area
 
 _ROWS_PIXELS = 1 << 24  # about how many pixels of a scene one process works on at a time
 _MOST_PIECES = 8  # of a scene whose file is read from its start each time
@@ -53,7 +54,8 @@ class SceneLook:
         image: Path of its image.
         labels: Path of its label for each part that it may be in, or None.
         height_model: Path of its height model, or None.
-        shape: Rows and columns of pixels.
+        shape: Rows and columns of pixels, on the grid of patches.
+        step: The image's pixels in one of these, along each axis.
         bands: The 1-based bands of it that patches hold.
         is_named: Whether the image names them, and in another order than they lie in.
         meanings: What each shows by the image's own word, or None.
@@ -63,7 +65,8 @@ class SceneLook:
         is_blank: Whether no polygon lies on it.
         dtype: NumPy name of the patches' type.
         scale: The value that it declares as full brightness, or None.
-        resolution: Ground sampling distance in metres per pixel, or None.
+        resolution: Ground sampling distance of patches in metres per pixel, or None.
+        own_resolution: That of the image.
         ground: Where it lies.
     """
 
@@ -72,6 +75,7 @@ class SceneLook:
     labels: dict[Part, str | None]
     height_model: str | None
     shape: tuple[int, int]
+    step: float
     bands: tuple[int, ...]
     is_named: bool
     meanings: tuple[str | None, ...]
@@ -82,6 +86,7 @@ class SceneLook:
     dtype: str
     scale: float | None
     resolution: float | None
+    own_resolution: float | None
     ground: Footprint
 
     def footprint(self, piece: Piece) -> Footprint:
@@ -103,7 +108,7 @@ class SceneLook:
         )
         grid = scene.grid(options)
         row_pixels = sum(window.height * window.width for window in grid[0])
-        step = max(1, _ROWS_PIXELS // row_pixels)
+        step = max(1, int(_ROWS_PIXELS / (row_pixels * max(1.0, self.step) ** 2)))
         if self.image.startswith("/vsi") or not self.image.lower().endswith((".tif", ".tiff")):
             step = max(step, -(-len(grid) // _MOST_PIECES))
         return [
@@ -160,10 +165,11 @@ def scene_look(
         if meanings is not None:
             _require_meanings(scene, meanings)
         scale = nominal_scale(scene)
-        patch_area(options.aoi, scene)
+        brought = on_patch_grid(scene, options, scheme)
+        patch_area(options.aoi, brought)
         for label in dict.fromkeys(own_labels.values()):
             with open_labels(
-                label, scene, scheme, name=file.name, unknown=options.unknown
+                label, brought, scheme, name=file.name, unknown=options.unknown
             ) as labels:
                 pass
         unread = set(scene.reader.alpha_bands) - set(scene.bands)
@@ -173,7 +179,8 @@ def scene_look(
             image=file.image,
             labels=own_labels,
             height_model=height,
-            shape=scene.shape,
+            shape=brought.shape,
+            step=brought.step if isinstance(brought, ResampledScene) else 1.0,
             bands=scene.bands,
             is_named=bands_showing(scene.dataset, meanings) == list(scene.bands)
             and list(unnamed_bands(scene.dataset, None)) != list(scene.bands),
@@ -184,8 +191,13 @@ def scene_look(
             is_blank=labels.is_blank,
             dtype=dtype,
             scale=scale and scale.value,
-            resolution=scene.resolution,
-            ground=footprint(file.name, parts[0], scene.dataset),
+            resolution=brought.resolution,
+            own_resolution=scene.resolution or (options.resolution and scheme.resolution),
+            ground=footprint(
+                file.name,
+                parts[0],
+                (scene if scene.dataset.transform.is_identity else brought).dataset,
+            ),
         )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rasterio import Affine
 
 from hrrsi.classes import IGNORE_INDEX
+from hrrsi.errors import InputError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.label_reading import open_labels
 from hrrsi.labels.merged_classes import MergedClasses
@@ -21,9 +22,10 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.window_source import scene_at
 from hrrsi.scenes.windows import Window, window_grid
 from hrrsi.tiling.dataset import Georeference, PatchFormat, image_bytes, label_bytes
-from hrrsi.tiling.options import TileOptions
+from hrrsi.tiling.options import SMALLEST_PATCH, TileOptions
 from hrrsi.tiling.scene_overlap import Fingerprints, fingerprints
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class SceneRows:
         bands: The 1-based bands of it.
         label: Path of its label, or None.
         height: Path of its height model, or None.
-        area: The part of the scene that windows cover.
+        area: The part of the scene that windows cover, on the grid of patches.
         first: First row of windows.
         stop: The row of windows after the last.
         pixels: Pixels in them, for progress.
@@ -215,7 +217,8 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
     options = tiling.options
     content = RowsContent(np.zeros(len(tiling.merged.label_colours), dtype=np.int64))
     with ExitStack() as stack:
-        scene = stack.enter_context(open_tiled(rows.image, rows.bands, options, rows.height))
+        opened_scene = open_tiled(rows.image, rows.bands, options, rows.height)
+        scene = on_patch_grid(stack.enter_context(opened_scene), options, tiling.scheme)
         grid = rows.grid(options)
         top, bottom = grid[rows.first][0], grid[rows.stop - 1][0]
         within = rows.area._replace(row=top.row, height=bottom.row + bottom.height - top.row)
@@ -270,6 +273,28 @@ def open_tiled(
         crs=options.crs,
         height_model=height_model,
     )
+
+
+def on_patch_grid(scene: Scene, options: TileOptions, scheme: Scheme) -> Scene:
+    """Return a scene at the ground resolution of patches, where that is asked for.
+
+    Args:
+        scene: As `open_tiled` opens it.
+        options: How scenes are read.
+        scheme: Says at which resolution they are, where they don't.
+
+    Raises:
+        InputError: As `scene_at`, or it would be smaller than the smallest patch.
+    """
+    brought = scene_at(scene, options.resolution, scheme.resolution)
+    if brought is not scene and min(brought.shape) < min(SMALLEST_PATCH, *scene.shape):
+        raise InputError(
+            f"would have {brought.height} rows and {brought.width} columns at "
+            f"{options.resolution:g} m a pixel",
+            where=scene.path,
+            fix="give a finer `resolution`, in metres a pixel",
+        )
+    return brought
 
 
 def patch_area(aoi: str | Path | None, scene: Scene) -> AreaOfInterest | None:
@@ -367,10 +392,9 @@ def _write(
 
 
 def _georeference(scene: Scene, window: Window) -> Georeference | None:
-    place = scene.dataset.transform
-    if place == Affine.identity():
+    if scene.own_grid.dataset.transform.is_identity:
         return None
-    crs = scene.dataset.crs
+    place, crs = scene.dataset.transform, scene.dataset.crs
     return Georeference(
         crs.to_wkt() if crs else None, place @ Affine.translation(window.col, window.row)
     )

@@ -48,11 +48,13 @@ class BlockScene(NamedTuple):
         name: Its name.
         image: Path of its image.
         bands: The 1-based bands that patches hold.
+        step: The image's pixels in one of the grid of patches.
     """
 
     name: str
     image: str
     bands: tuple[int, ...]
+    step: float = 1.0
 
 
 def write_split_map(
@@ -93,7 +95,7 @@ def _write_polygons(path: Path, split: BlockSplit, scenes: Sequence[BlockScene])
             places = map_coordinates(dataset)
         crs = places.crs if not number else crs
         for block in (block for block in split.blocks if block.scene == scene.name):
-            corners = np.array(_corners(block.window), dtype=float)
+            corners = np.array(_corners(block.window), dtype=float) * scene.step
             x, y = places.of_pixels(corners[:, 0], corners[:, 1])
             if places.crs != crs and is_on_earth(places.crs) and is_on_earth(crs):
                 x, y = map(np.asarray, transform(places.crs, crs, x, y))
@@ -183,6 +185,7 @@ def _panel(scene: BlockScene, split: BlockSplit, side: int) -> Image.Image:
     with open_raster(scene.image) as dataset:
         rows, columns = dataset.shape
     factor = side / max(rows, columns)
+    drawn = factor * scene.step
     height, width = max(1, round(rows * factor)), max(1, round(columns * factor))
     picture = Image.fromarray(scene_picture(scene.image, scene.bands, height, width))
     faint = Image.blend(picture, Image.new("RGB", picture.size, (255, 255, 255)), 0.15)
@@ -191,7 +194,7 @@ def _panel(scene: BlockScene, split: BlockSplit, side: int) -> Image.Image:
     boxes = []
     for block in (block for block in split.blocks if block.scene == scene.name):
         (left, top), _, (right, bottom), _ = _corners(block.window)
-        box = (left * factor, top * factor, right * factor - 1, bottom * factor - 1)
+        box = (left * drawn, top * drawn, right * drawn - 1, bottom * drawn - 1)
         colour = _COLOURS[block.part or _LEFT_OUT]
         draw.rectangle(box, fill=colour)
         boxes.append((box, colour))

@@ -141,7 +141,10 @@ def tile(
             result = replace(result, ignores_255=False)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
         if plan.blocks is not None:
-            scenes = {r.scene: BlockScene(r.scene, r.image, r.bands) for r in plan.rows}
+            scenes = {
+                r.scene: BlockScene(r.scene, r.image, r.bands, plan.steps[r.scene])
+                for r in plan.rows
+            }
             write_split_map(
                 folder, plan.blocks, list(scenes.values()), plan.tiling.merged.label_colours
             )
@@ -342,6 +345,7 @@ def _result(
         statistics="scheme" if of_scheme else "measured",
         class_frequencies=frequencies or [0.0] * len(tiling.merged.names),
         resolution="unknown" if plan.resolution is None else plan.resolution,
+        resampled_from=plan.resampled_from,
         patch_size=tiling.options.size,
         stride=tiling.options.effective_stride,
         patch_format=tiling.file_format,

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
-from hrrsi.scenes.window_source import nearest_resolution
+from hrrsi.scenes.resampling import nearest_resolution
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.augmentation import (
     Augmentation,

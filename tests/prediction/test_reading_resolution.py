@@ -20,7 +20,8 @@ from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.scene_checks import ResolutionNotice
-from hrrsi.scenes.window_source import ArrayWindows, nearest_resolution, resolution_step
+from hrrsi.scenes.resampling import nearest_resolution, resolution_step
+from hrrsi.scenes.window_source import ArrayWindows
 from hrrsi.scenes.windows import Window
 
 VALUES = np.moveaxis(scene_pixels(), -1, 0)[:, :96, :128]
