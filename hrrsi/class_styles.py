@@ -64,8 +64,16 @@ def polygon_style(
         opacity: 0 to 1.
     """
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
-    renderer = ET.SubElement(
-        root, "renderer-v2", type="categorizedSymbol", attr=attribute, enableorderby="0"
+    root.append(polygon_renderer(classes, colours, attribute, opacity=opacity))
+    return qml_text(root)
+
+
+def polygon_renderer(
+    classes: Sequence[str], colours: Sequence[Colour], attribute: str, *, opacity: float = 1
+) -> ET.Element:
+    """Return the part of a QGIS style that shows polygons, as `polygon_style` has it."""
+    renderer = ET.Element(
+        "renderer-v2", type="categorizedSymbol", attr=attribute, enableorderby="0"
     )
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")
@@ -81,7 +89,7 @@ def polygon_style(
         options = ET.SubElement(layer, "Option", type="Map")
         for key, value in {**properties, "style": "solid"}.items():
             ET.SubElement(options, "Option", type="QString", name=key, value=value)
-    return qml_text(root)
+    return renderer
 
 
 def qml_text(root: ET.Element) -> str:

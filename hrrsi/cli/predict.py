@@ -104,8 +104,8 @@ _OUTPUT_FLAGS: Flags = {
     "vector": Flag(
         typer.Option(
             "--vector",
-            help="Also write polygons: a .gpkg, .geojson or .fgb for one scene; or gpkg, geojson "
-            "or fgb for one beside each map.",
+            help="Also write polygons: a .gpkg, .geojson, .fgb or .shp for one scene; or gpkg, "
+            "geojson, fgb or shp for one beside each map.",
             rich_help_panel=_MORE,
         ),
         str | None,

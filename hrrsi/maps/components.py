@@ -1,14 +1,16 @@
-"""Connected components of class maps that come in strips: runs, what touches, and outlines."""
+"""Connected components of class maps that come in strips: runs, what touches, and polygons."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
+from hrrsi.scenes.georeference import exact_areas
 
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.uint8]
@@ -16,6 +18,7 @@ Labels = npt.NDArray[np.uint8]
 # who walks around the component clockwise, as seen on the screen, leaves it horizontally.
 _RIGHT, _DOWN, _LEAVES_HORIZONTALLY = 4, 2, 1
 _BITS = 3
+_STRIP_PIXELS = 2**19  # at a time; what a strip takes beside its pixels stays in the CPU's cache
 
 
 class StripRuns:
@@ -299,3 +302,149 @@ def _cycles(following: Integers) -> tuple[Integers, Integers]:
             filled += 1
             node = successor[node]
     return order, np.array(starts, dtype=np.int64)
+
+
+class ClassPolygons(NamedTuple):
+    """Some polygons of a class map.
+
+    Attributes:
+        geometries: (polygons,) shapely polygons whose coordinates are columns and rows.
+        class_indices: (polygons,) their classes.
+        pixels: (polygons,) how many pixels each covers.
+        areas: (polygons,) square metres on the ground, NaN where they are not known.
+    """
+
+    geometries: npt.NDArray[Any]
+    class_indices: npt.NDArray[np.uint8]
+    pixels: Integers
+    areas: npt.NDArray[np.float64]
+
+
+def class_polygons(
+    strips: Iterable[Labels],
+    height: int,
+    width: int,
+    areas: npt.NDArray[np.float64] | None = None,
+    *,
+    clockwise: bool = True,
+    rows: int | None = None,
+) -> Iterator[ClassPolygons]:
+    """Yield the polygons of a class map as they are complete, in an order of their own.
+
+    Args:
+        strips: (any, width) uint8 class indices each, 255 where there is no data.
+        height: Rows of all strips together.
+        width: Columns.
+        areas: (height,) square metres of a pixel in each row, None where they are not known.
+        clockwise: How exterior rings run, as seen on the screen; holes run the other way.
+        rows: Rows to deal with at once, which changes nothing but the order; by default so many
+            that memory stays small.
+
+    Raises:
+        ValueError: The strips don't make up `height` rows of `width`.
+    """
+    rows = rows or max(1, _STRIP_PIXELS // width)
+    tracer = _Tracer(height, width, areas, clockwise=clockwise)
+    for strip in even_strips(strips, height, width, rows):
+        yield tracer.closed_by(strip)
+    yield tracer.closed_by(np.full((1, width), 255, dtype=np.uint8))
+
+
+class _Tracer:
+    """Follows components from strip to strip, and returns those that end."""
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        areas: npt.NDArray[np.float64] | None,
+        *,
+        clockwise: bool,
+    ) -> None:
+        self._clockwise = clockwise
+        self._height = height
+        self._width = width
+        self._exact = None if areas is None else exact_areas(areas)
+        self._row = 0
+        self._last_row: Labels | None = None
+        # of components that touch the last row: the one of each of its runs, their sums, corners
+        self._open: Integers = np.zeros(0, dtype=np.int64)
+        self._open_pixels = np.zeros(0, dtype=np.int64)
+        self._open_units = np.zeros(0, dtype=np.int64)
+        self._open_corners: list[list[Integers]] = []
+
+    def closed_by(self, strip: Labels) -> ClassPolygons:
+        """Return the polygons that don't touch the last row of the next strip."""
+        runs = StripRuns(strip, self._last_row)
+        count, component = strip_components(runs, self._open)
+        of_open = np.zeros(len(self._open_corners), dtype=np.int64)
+        of_open[self._open] = component[: runs.above]
+        pixels, units = self._sums(runs, count, component, of_open)
+
+        last = component[runs.last :]
+        stays = np.zeros(count, dtype=bool)
+        stays[last] = True
+        number = np.where(stays, np.cumsum(stays) - 1, np.cumsum(~stays) - 1)
+        corner, corner_run = corners(runs, self._row, self._width)
+        corner_component = component[corner_run]
+
+        kept: list[list[Integers]] = [[] for _ in range(int(stays.sum()))]
+        ended, ended_component = [], []
+        for parts, into in zip(self._open_corners, of_open.tolist(), strict=True):
+            if stays[into]:
+                kept[number[into]] += parts
+            else:
+                ended += parts
+                ended_component += [np.full(len(part), number[into]) for part in parts]
+        going_on = stays[corner_component]
+        ended.append(corner[~going_on])
+        ended_component.append(number[corner_component[~going_on]])
+        for target, part in _grouped(number[corner_component[going_on]], corner[going_on]):
+            kept[target].append(part)
+
+        closing = ~stays
+        classes = np.zeros(count, dtype=np.uint8)
+        classes[component] = runs.labels
+        result = ClassPolygons(
+            outlines(
+                np.concatenate(ended_component),
+                np.concatenate(ended),
+                self._height,
+                self._width,
+                clockwise=self._clockwise,
+            ),
+            classes[closing],
+            pixels[closing],
+            np.full(int(closing.sum()), np.nan)
+            if self._exact is None
+            else units[closing] * self._exact.unit,
+        )
+        self._open, self._open_corners = number[last], kept
+        self._open_pixels, self._open_units = pixels[stays], units[stays]
+        self._last_row = strip[-1].copy()
+        self._row += len(strip)
+        return result
+
+    def _sums(
+        self, runs: StripRuns, count: int, component: Integers, of_open: Integers
+    ) -> tuple[Integers, Integers]:
+        """Return pixels and units of area of each component."""
+        new = slice(runs.above, None)
+        pixels = np.zeros(count, dtype=np.int64)
+        units = np.zeros(count, dtype=np.int64)
+        np.add.at(pixels, of_open, self._open_pixels)
+        np.add.at(pixels, component[new], runs.lengths[new])
+        if self._exact is not None:
+            of_row = self._exact.units[self._row + runs.rows[new]]
+            np.add.at(units, of_open, self._open_units)
+            np.add.at(units, component[new], runs.lengths[new] * of_row)
+        return pixels, units
+
+
+def _grouped(keys: Integers, values: Integers) -> Iterator[tuple[int, Integers]]:
+    """Yield each key with its values."""
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    bounds = [*np.flatnonzero(np.diff(keys, prepend=-1)).tolist(), len(keys)]
+    for start, stop in pairwise(bounds):
+        yield int(keys[start]), values[start:stop].copy()

@@ -18,7 +18,9 @@ from hrrsi.scenes.raster_opening import (
     subdataset_parts,
 )
 
-VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb")
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb", ".shp")
+SHAPEFILE_TEXT_BYTES = 254  # of a value
+_SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg")  # beside the .shp
 _MAP_ENDING = "_classes"
 _MEANWHILE = 40  # bytes that are added to a name until the file is whole
 _MAP_SUFFIX = f"{_MAP_ENDING}.tif"
@@ -65,8 +67,14 @@ class Outputs:
             self.classes.with_name(self.classes.name + ".aux.xml"),
         ]
         if self.vector is not None and self.vector.suffix.lower() != ".gpkg":
-            paths.append(self.vector.with_suffix(".qml"))
+            paths += [*vector_parts(self.vector)[1:], self.vector.with_suffix(".qml")]
         return list(dict.fromkeys(paths))
+
+
+def vector_parts(path: Path) -> list[Path]:
+    """Return the files that make up a vector file, itself first: a shapefile has several."""
+    more = _SHAPEFILE_PARTS if path.suffix.lower() == ".shp" else ()
+    return [path, *map(path.with_suffix, more)]
 
 
 def map_paths(scenes: Sequence[str], out: str | Path | None) -> list[Path]:
@@ -162,8 +170,8 @@ def scene_outputs(
         maps: The class map of each scene.
         confidence: Whether to write confidences.
         probabilities: Whether to write class probabilities.
-        vector: A file of polygons for one scene; or ``gpkg``, ``geojson`` or ``fgb`` for one
-            beside each map.
+        vector: A file of polygons for one scene; or ``gpkg``, ``geojson``, ``fgb`` or ``shp`` for
+            one beside each map.
         zones: Whether to write a table of zones.
         preview: A PNG for one scene; or ``png`` for one beside each map.
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
-from hrrsi.class_styles import qml_text
+from hrrsi.class_styles import polygon_renderer, qml_text
 from hrrsi.classes import Colour
 from hrrsi.files import content_digest, replacing
 from hrrsi.maps.raw_pyramid import write_errors
 
+CLASS_FIELD = "class"  # the attribute of polygons that names their class
 # Field types and usages of GDAL's raster attribute tables (GDALRATFieldType, GDALRATFieldUsage).
 _INTEGER, _REAL, _STRING = "0", "1", "2"
 _RAT_FIELDS = (
@@ -29,9 +30,10 @@ _RECORD = "Metadata[@domain='HRRSI']"
 
 
 def qml_style(classes: Sequence[str], colours: Sequence[Colour]) -> str:
-    """Return a QGIS style: the paletted renderer with a name and a colour for each class.
+    """Return a QGIS style of a class map and of its polygons, a name and a colour for each class.
 
-    QGIS loads ``NAME.qml`` with ``NAME.tif``, so the layer tree shows the classes.
+    QGIS loads ``NAME.qml`` with ``NAME.tif``, and with polygons beside it (``NAME.shp``), so one
+    file has to show both.
     """
     root = ET.Element("qgis", version="3.22.0", styleCategories="AllStyleCategories")
     pipe = ET.SubElement(root, "pipe")
@@ -49,6 +51,7 @@ def qml_style(classes: Sequence[str], colours: Sequence[Colour]) -> str:
             color="#{:02x}{:02x}{:02x}".format(*colour),
             alpha="255",
         )
+    root.append(polygon_renderer(classes, colours, CLASS_FIELD))
     return qml_text(root)
 
 
@@ -141,12 +144,15 @@ def files_beside(path: Path) -> dict[str, str | None]:
     return files if isinstance(files, dict) else {}
 
 
-def record_beside(path: Path, file: Path, *, finished: bool, made_with: str = "") -> None:
+def record_beside(
+    path: Path, parts: Sequence[Path], *, finished: bool, made_with: str = ""
+) -> None:
     """Keep in a map's sidecar that a file was begun, or what it holds once it is finished.
 
     Args:
         path: The map.
-        file: The file, which is made from it or with it.
+        parts: The file, which is made from it or with it, and others that belong to it; those that
+            are not there once it is finished do not.
         finished: Whether it is.
         made_with: The options that it is made with, as `options_beside` returns them.
 
@@ -154,10 +160,14 @@ def record_beside(path: Path, file: Path, *, finished: bool, made_with: str = ""
         OutputError: The sidecar can't be written.
     """
     sidecar, record = sidecar_path(path), _sidecar_record(path)
-    files = {**files_beside(path), file.name: content_digest(file) if finished else None}
-    files.pop(file.name + _MADE_WITH, None)
+    files = files_beside(path)
+    for part in parts:
+        files.pop(part.name, None)
+        if not finished or part.exists():
+            files[part.name] = content_digest(part) if finished else None
+    files.pop(parts[0].name + _MADE_WITH, None)
     if made_with:
-        files[file.name + _MADE_WITH] = made_with
+        files[parts[0].name + _MADE_WITH] = made_with
     record = map_record(record.get("RUN"), record.get("SHA256"), files)
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hrrsi import __version__
 from hrrsi.errors import OutputExistsError
 from hrrsi.files import content_digest
-from hrrsi.maps.outputs import Outputs
+from hrrsi.maps.outputs import Outputs, vector_parts
 from hrrsi.maps.partial_map import PartialMap, partial_map_folder
 from hrrsi.maps.rasters import (
     MapSummary,
@@ -35,7 +36,9 @@ from hrrsi.maps.styles import (
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
+from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.progress import progress
+from hrrsi.quantities import byte_text
 from hrrsi.scenes.raster_opening import is_local
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import same_values
@@ -194,7 +197,7 @@ class MapWriter:
 
     def _write_polygons(self, scene: Scene, files: Outputs, path: Path) -> None:
         # GDAL's vector drivers, seldom asked for
-        from hrrsi.maps.class_polygons import write_class_polygons
+        from hrrsi.maps.vector_files import SHAPEFILE_BYTES, write_class_polygons
 
         with progress("polygons", scene.height, " rows", enabled=self._show_progress) as bar:
             write_class_polygons(
@@ -206,6 +209,14 @@ class MapWriter:
                 simplify=self._outputs.simplify or 0,
                 only=self._outputs.vector_classes,
                 on_rows=bar.update,
+            )
+        size = max(part.stat().st_size for part in vector_parts(path) if part.exists())
+        if path.suffix.lower() == ".shp" and size > SHAPEFILE_BYTES:
+            warnings.warn(
+                f"{path}: takes {byte_text(size)}; many programs read shapefiles up to "
+                f"{byte_text(SHAPEFILE_BYTES)} alone: `vector=gpkg` has no such limit",
+                SceneWarning,
+                stacklevel=2,
             )
 
     def _zones(self, scene: Scene, files: Outputs) -> ZoneAreas:
@@ -327,22 +338,28 @@ def _is_made(path: Path, files: Outputs, made_with: str = "") -> bool:
         OutputExistsError: Nothing says that a run of ours made it, or it was changed since.
     """
     digests = files_beside(files.classes)
-    if not path.exists() or (path.name in digests and digests[path.name] is None):
+    parts = vector_parts(path)
+    there = [part for part in parts if part.exists()]
+    if not there or any(part.name in digests and digests[part.name] is None for part in parts):
         return False
-    if path.name not in digests and path.stat().st_mtime_ns < files.classes.stat().st_mtime_ns:
+    newest = max(part.stat().st_mtime_ns for part in there)
+    if path.name not in digests and newest < files.classes.stat().st_mtime_ns:
         return False  # of an earlier map, which was replaced
-    if digests.get(path.name) != content_digest(path):
-        raise OutputExistsError(
-            "exists already, and is not what was made from this map",
-            where=path,
-            fix="give it another name, or `overwrite` instead of `resume`",
-        )
+    for part in there:
+        if digests.get(part.name) != content_digest(part):
+            raise OutputExistsError(
+                "exists already, and is not what was made from this map",
+                where=part,
+                fix="give it another name, or `overwrite` instead of `resume`",
+            )
+    if any(part.name in digests and part not in there for part in parts):
+        return False
     return options_beside(files.classes, path) == made_with
 
 
 @contextmanager
 def _recorded(path: Path, files: Outputs, made_with: str = "") -> Iterator[None]:
     """Say beside the class map that a file is being made from it, and what it holds at the end."""
-    record_beside(files.classes, path, finished=False)
+    record_beside(files.classes, vector_parts(path), finished=False)
     yield
-    record_beside(files.classes, path, finished=True, made_with=made_with)
+    record_beside(files.classes, vector_parts(path), finished=True, made_with=made_with)

@@ -171,8 +171,8 @@ class OutputOptions:
     Attributes:
         confidence: Also write the probability of each pixel's class, in this type.
         probabilities: Also write the probability of every class, in this type.
-        vector: Also write polygons: a file for one scene; or ``gpkg``, ``geojson`` or ``fgb`` for
-            one beside each map.
+        vector: Also write polygons: a file for one scene; or ``gpkg``, ``geojson``, ``fgb`` or
+            ``shp`` for one beside each map.
         vector_classes: Names of the classes that polygons are written of; None: all.
         simplify: Size of the steps along pixels that polygons leave out, in metres on the ground
             (pixels for scenes without CRS), 0 or more; borders stay shared. None: none.

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 from hrrsi.errors import HrrsiError, InputError, MissingInputError, OptionError
 from hrrsi.files import named_layer, prepare_folder
 from hrrsi.interruption import heeding_signals, stop_if_requested
-from hrrsi.maps.outputs import Outputs, check_outputs, map_paths, scene_outputs
+from hrrsi.maps.outputs import (
+    SHAPEFILE_TEXT_BYTES,
+    Outputs,
+    check_outputs,
+    map_paths,
+    scene_outputs,
+)
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
@@ -233,6 +239,7 @@ def _scenes_and_files(
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass
     read = [Path(s) for s in scenes if is_local(s)]
+    read += [path.with_suffix(".prj") for path in read]
     models = [Path(path) for path in ([] if heights is None else heights.paths)]
     check_outputs(
         files, [*read, *polygons, *models], overwrite=outputs.overwrite, resume=outputs.resume
@@ -240,14 +247,23 @@ def _scenes_and_files(
     return scenes, files
 
 
-def _require_classes(names: Sequence[str], meta: ModelMeta) -> None:
-    for name in names:
+def _require_classes(outputs: OutputOptions, meta: ModelMeta) -> None:
+    for name in outputs.vector_classes or ():
         if name not in meta.classes:
             raise OptionError(
                 f"the weights know no class {name!r}",
                 parameter="vector_classes",
                 fix=f"choose from {', '.join(meta.classes)}",
             )
+    as_shapefile = str(outputs.vector).lower().rpartition(".")[2] == "shp"
+    longest = max(meta.classes, key=lambda name: len(name.encode()))
+    if as_shapefile and len(longest.encode()) > SHAPEFILE_TEXT_BYTES:
+        raise OptionError(
+            f"a shapefile holds names of {SHAPEFILE_TEXT_BYTES} bytes, and the class "
+            f"{longest[:20]!r}... has {len(longest.encode())}",
+            parameter="vector",
+            fix="give `vector=gpkg`",
+        )
 
 
 class SceneMapper:
@@ -281,7 +297,7 @@ class SceneMapper:
         self._outputs = outputs
         height = None if options.height is None else str(options.height)
         require_height_as_trained(engine.meta, height)
-        _require_classes(outputs.vector_classes or (), engine.meta)
+        _require_classes(outputs, engine.meta)
         self._heights = None if height is None else height_files(height)
         engine.prepare(options.window, options.window)  # while the first scene is looked at
         self._show_progress = show_progress

@@ -20,7 +20,10 @@ from rasterio.warp import transform_geom
 from samples.repository import REPOSITORY
 
 from hrrsi.errors import HrrsiError, OutputError
-from hrrsi.maps.class_polygons import class_polygons, write_class_polygons
+from hrrsi.maps import vector_files
+from hrrsi.maps.components import class_polygons
+from hrrsi.maps.outputs import vector_parts
+from hrrsi.maps.vector_files import write_class_polygons
 from hrrsi.scenes.raster_opening import open_raster
 
 NODATA = 255
@@ -55,7 +58,8 @@ def written(path: Path, scene: Path, labels: np.ndarray, rows: int = 64, **optio
         count = write_class_polygons(
             path, dataset, strips(labels, rows), classes=CLASSES, colours=COLOURS, **options
         )
-    meta, _, wkb, columns = pyogrio.raw.read(path, layer="classes")
+    layer = path.stem if path.suffix == ".shp" else "classes"
+    meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer)
     fields = dict(zip(meta["fields"], columns, strict=True))
     geometries = shapely.from_wkb(wkb)
     assert count == len(geometries)
@@ -123,7 +127,12 @@ def test_files_hold_the_same_polygons_and_attributes(tmp_path: Path, textured: n
 @pytest.mark.parametrize(
     ("suffix", "strips"),
     # formats differ in how the same polygons are written
-    [(".gpkg", (1, 7, 64, None)), (".geojson", (7, None)), (".fgb", (7, None))],
+    [
+        (".gpkg", (1, 7, 64, None)),
+        (".geojson", (7, None)),
+        (".fgb", (7, None)),
+        (".shp", (7, None)),
+    ],
 )
 def test_files_are_the_same_bytes_whatever_the_strips(
     tmp_path: Path, textured: np.ndarray, suffix: str, strips: tuple[int | None, ...]
@@ -133,7 +142,7 @@ def test_files_are_the_same_bytes_whatever_the_strips(
     for rows in strips:
         path = tmp_path / f"map{suffix}"
         written(path, scene, textured, rows or len(textured))
-        contents.add(path.read_bytes())
+        contents.add(b"".join(part.read_bytes() for part in vector_parts(path)))
     assert len(contents) == 1
     assert not list(tmp_path.glob(".*"))
 
@@ -209,7 +218,7 @@ def test_areas_are_those_on_the_ground(tmp_path: Path):
     np.testing.assert_allclose(fields["area_m2"], in_utm.area, rtol=2e-3)
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])
 def test_a_map_without_data_has_no_polygons(tmp_path: Path, suffix: str):
     labels = np.full((30, 40), NODATA, dtype=np.uint8)
     scene = scene_file(tmp_path / "scene.tif", labels.shape)
@@ -231,6 +240,10 @@ def test_styles_show_class_colours(tmp_path: Path):
         "layer_styles",
     }
     written(tmp_path / "map.fgb", scene, labels)
+    # one file beside map and polygons shows both
+    style = ET.fromstring((tmp_path / "map.qml").read_text(encoding="utf-8").split("\n", 1)[1])
+    entries = [(e.get("value"), e.get("label")) for e in style.iter("paletteEntry")]
+    assert entries == [(str(index), name) for index, name in enumerate(CLASSES)]
     beside = (tmp_path / "map.qml").read_text(encoding="utf-8")
     for text in (inside, beside):
         root = ET.fromstring(text.split("\n", 1)[1])
@@ -239,6 +252,38 @@ def test_styles_show_class_colours(tmp_path: Path):
         assert fills == [f"{r},{g},{b},255" for r, g, b in COLOURS]
     written(tmp_path / "other.fgb", scene, labels, style=False)
     assert not (tmp_path / "other.qml").exists()
+
+
+def test_a_shapefile_is_read_by_what_knows_no_other_format(
+    tmp_path: Path, textured: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    part = textured[100:200, 300:450]
+    scene = scene_file(tmp_path / "scene.tif", part.shape)
+    path = tmp_path / "map.shp"
+    for ending in ("qix", "sbn", "dbf"):  # of other polygons, which were there before
+        (tmp_path / f"map.{ending}").write_bytes(b"other")
+    geometries, fields, meta = written(path, scene, part)
+    endings = {"cpg", "dbf", "prj", "qml", "shp", "shx"}
+    assert {p.name for p in tmp_path.glob("map.*")} == {f"map.{ending}" for ending in endings}
+    assert as_set(geometries, fields["class_idx"]) == expected(part)
+    assert list(fields) == ["class", "class_idx", "pixels", "area_m2"]
+    assert fields["class"].tolist() == [CLASSES[i] for i in fields["class_idx"]]
+    np.testing.assert_allclose(fields["area_m2"], fields["pixels"] * 0.01, rtol=1e-12)
+    assert meta["crs"] == "EPSG:32632"
+    assert (tmp_path / "map.prj").read_text().startswith('PROJCS["WGS_1984_UTM_Zone_32N"')
+    assert (tmp_path / "map.cpg").read_text() == "UTF-8"
+    assert "Végétation & <co>".encode() in (tmp_path / "map.dbf").read_bytes()
+    # without a CRS, that of before is gone
+    plain = scene_file(tmp_path / "plain.tif", part.shape, crs=None, transform=None)
+    assert written(path, plain, part)[2]["crs"] is None
+    assert not (tmp_path / "map.prj").exists()
+    before = [p.read_bytes() for p in vector_parts(path) if p.exists()]
+    monkeypatch.setattr(vector_files, "_LARGEST_SHAPEFILE", path.stat().st_size - 1)
+    with pytest.raises(OutputError, match=r"map.shp: would take .* `vector=gpkg`"):
+        written(path, scene, part)
+    assert [p.read_bytes() for p in vector_parts(path) if p.exists()] == before
+    monkeypatch.setattr(vector_files, "_LARGEST_SHAPEFILE", path.stat().st_size)
+    written(path, scene, part)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, textured: np.ndarray):
@@ -258,7 +303,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, textured: np.ndarray):
     assert path.read_text() == "before"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
     with open_raster(scene) as dataset, pytest.raises(OutputError, match=r"\.gpkg.*\.geojson"):
-        write_class_polygons(tmp_path / "map.shp", dataset, [], classes=CLASSES, colours=COLOURS)
+        write_class_polygons(tmp_path / "map.kml", dataset, [], classes=CLASSES, colours=COLOURS)
 
 
 @pytest.mark.long

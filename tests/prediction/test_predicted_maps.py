@@ -130,8 +130,8 @@ def test_polygons_zones_and_sieving_agree_with_the_map(run: Run, tmp_path: Path)
         assert float(row["area_m2"]) == pytest.approx((part == index).sum() / 4)
     assert "west" in result.stdout
     assert "also: map.gpkg" in result.stdout
-    line = one_error_line(run(scene, "--vector", "map.shp", "--out", "other.tif"))
-    assert "map.shp: is none of .gpkg" in line
+    line = one_error_line(run(scene, "--vector", "map.kml", "--out", "other.tif"))
+    assert "map.kml: is none of .gpkg, .geojson, .fgb, .shp" in line
     line = one_error_line(run(scene, "--min-area", "-1", "--out", "other.tif"))
     assert "--min-area: -1 is no area" in line
     assert not Path("other.tif").exists()

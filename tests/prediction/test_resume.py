@@ -16,6 +16,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
 from samples.predicted_scenes import one_error_line, save_scene
 from typer.testing import CliRunner
@@ -203,3 +204,31 @@ def test_resume_makes_polygons_again_that_are_asked_for_otherwise(run: Run, tmp_
     assert "--classes: the weights know no class 'Sea'; choose from Building, Land," in line
     line = one_error_line(run(scene, "--simplify", "2"))
     assert "--simplify: is of polygons, and none are written; give --vector" in line
+
+
+@pytest.mark.long
+def test_a_shapefile_is_all_of_its_parts(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(
+        tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 1, 1)
+    )
+    parts = [Path(f"scene_classes.{ending}") for ending in ("shp", "shx", "dbf", "prj", "cpg")]
+    parts[2].write_text("mine")
+    line = one_error_line(run(scene, "--vector", "shp"))
+    assert "scene_classes.dbf: exists already; give --overwrite" in line
+    assert run(scene, "--vector", "shp", "--overwrite").exit_code == 0
+    whole = [part.read_bytes() for part in parts]
+    moments = [part.stat().st_mtime_ns for part in parts]
+    assert run(scene, "--vector", "shp", "--resume").exit_code == 0
+    assert [part.stat().st_mtime_ns for part in parts] == moments
+    parts[1].unlink()
+    assert run(scene, "--vector", "shp", "--resume").exit_code == 0
+    assert [part.read_bytes() for part in parts] == whole
+    parts[2].write_text("edited")
+    line = one_error_line(run(scene, "--vector", "shp", "--resume"))
+    assert "scene_classes.dbf: exists already, and is not what was made from this map" in line
+    # the .prj beside a picture says where that lies
+    picture = save_scene(tmp_path / "here" / "plain.tif", transform=from_origin(1000, 2000, 1, 1))
+    Path("plain.prj").write_bytes(whole[3])
+    line = one_error_line(run(picture, "--vector", "plain.shp", "--overwrite"))
+    assert "plain.prj: is read, and would be replaced" in line
+    assert Path("plain.prj").read_bytes() == whole[3]
