@@ -123,7 +123,7 @@ def test_polygons_are_burned_on_the_new_grid_and_blocks_split_it(tmp_path: Path)
     triangles = [
         shapely.Polygon([(x, -y), (x + 9, -y - 2), (x + 3, -y - 7)]) for x, y in corners.tolist()
     ]
-    shapes = [shapely.transform(t, lambda xy: xy + (400000, 5600000)) for t in triangles]
+    shapes = [shapely.transform(t, lambda xy: xy + np.array([400000, 5600000])) for t in triangles]
     pyogrio.raw.write(
         tmp_path / "areas.gpkg",
         shapely.to_wkb(np.array(shapes)),
