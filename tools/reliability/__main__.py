@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from faults import FAULTS, failed_faults
-from kills import COMMANDS, SIGNALS, KilledRuns
+from killed_commands import COMMANDS
+from kills import SIGNALS, KilledRuns
 from mutations import KINDS, broken_inputs
 from rounds import Rounds, is_wrong
 

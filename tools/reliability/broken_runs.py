@@ -21,7 +21,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from kills import leave_curves_undrawn, write_inputs
+from killed_commands import write_inputs
+from kills import leave_curves_undrawn
 from typer.testing import CliRunner
 
 from hrrsi.cli import app

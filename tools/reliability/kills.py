@@ -10,8 +10,6 @@ process may be left, and going on has to end with the same bytes and without hid
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import importlib
 import os
 import random
@@ -20,179 +18,22 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import rasterio
-import yaml
+from killed_commands import COMMANDS, END, START, write_inputs
 from rounds import Rounds
 
 SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "kill": signal.SIGKILL}
 SECONDS = 300.0
-START, END = "start", "end"
 _LOOKS = 0.0003  # between looks at the folder of outputs
 _GONE_SECONDS = 20.0  # that processes of a run may take to end after it
 # as many as the rounds that were wanted, for those that came in another phase
 _MOST_AIMS = 4
-
-
-class Command(NamedTuple):
-    """A command that is killed.
-
-    Attributes:
-        line: Returns its arguments in a folder with inputs and a folder of outputs.
-        phases: Its phases in their order, each with the patterns of files any of which shows that
-            it has begun, or is there, and after a ``!`` those that must not be there; of those that
-            show, the last one counts.
-        going_on: What goes on after a kill, or starts again.
-        imports: Modules that are imported before a run is forked.
-        content: Returns what has to be the same in the end, of files by their names.
-        grows: Whether files under final names change while it runs, as a run's do: then each only
-            has to be whole.
-    """
-
-    line: Callable[[Path, Path, Path], list[str]]
-    phases: Mapping[str, tuple[str, ...]]
-    going_on: tuple[str, ...]
-    imports: str
-    content: Callable[[dict[str, Path]], dict[str, bytes]]
-    grows: bool = False
-
-
-def _predict(folder: Path, out: Path, weights: Path) -> list[str]:
-    line = ["predict", str(folder / "scene.tif"), "--weights", str(weights), "--threads", "1"]
-    line += ["--window", "128", "--overlap", "32", "--confidence", "uint8", "--out", f"{out}/"]
-    return [*line, "--vector", "gpkg", "--preview", "png"]
-
-
-def _tile(folder: Path, out: Path, _: Path) -> list[str]:
-    line = ["tile", str(folder / "raw"), "--scheme", str(folder / "own.yaml"), "--size", "64"]
-    return [*line, "--stride", "16", "--workers", "2", "--out", str(out / "data")]
-
-
-def _evaluate(folder: Path, out: Path, weights: Path) -> list[str]:
-    line = ["eval", str(folder / "raw"), "--scheme", str(folder / "own.yaml"), "--split", "all"]
-    line += ["--weights", str(weights), "--window", "128", "--overlap", "32", "--threads", "1"]
-    return [*line, "--json", str(out / "scores.json"), "--confusion-matrix", str(out / "c.png")]
-
-
-def _train(folder: Path, out: Path, _: Path) -> list[str]:
-    line = ["train", str(folder / "dataset"), "--model", "ued", "--encoder-weights", "none"]
-    line += ["--epochs", "2", "--batch", "2", "--crop", "32", "--workers", "0"]
-    return [*line, "--device", "cpu", "--precision", "32", "--out", str(out)]
-
-
-def _all_files(files: dict[str, Path]) -> dict[str, bytes]:
-    return {name: path.read_bytes() for name, path in files.items()}
-
-
-def _of_run(files: dict[str, Path]) -> dict[str, bytes]:
-    """Return what a run leaves, but for times; raises where a file is not whole."""
-    import torch
-    from PIL import Image
-
-    content = {}
-    for name, path in files.items():
-        if path.suffix == ".safetensors":
-            content[name] = path.read_bytes()
-        elif path.suffix == ".ckpt":
-            checkpoint = torch.load(path, weights_only=True)
-            parts = [checkpoint["position"], checkpoint["state_dict"], checkpoint["optimizer"]]
-            content[name] = _digest(parts)
-        elif path.suffix == ".csv":
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            content[name] = repr(
-                [{**row, "seconds": 0, "images_per_second": 0} for row in rows]
-            ).encode()
-        elif path.suffix == ".yaml":
-            keys = sorted(yaml.safe_load(path.read_text()))
-            content[name] = repr(keys).encode()
-        elif path.suffix == ".png":
-            Image.open(path).load()
-            content[name] = b"a picture"  # with times
-    return content
-
-
-def _digest(value: Any) -> bytes:
-    import torch
-
-    whole = hashlib.sha256()
-
-    def add(part: Any) -> None:
-        if isinstance(part, Mapping):
-            for key, each in part.items():
-                whole.update(repr(key).encode())
-                add(each)
-        elif isinstance(part, list | tuple):
-            for each in part:
-                add(each)
-        elif isinstance(part, torch.Tensor):
-            whole.update(part.contiguous().numpy().tobytes())
-        else:
-            whole.update(repr(part).encode())
-
-    add(value)
-    return whole.hexdigest().encode()
-
-
-COMMANDS: dict[str, Command] = {
-    "predict": Command(
-        _predict,
-        {
-            START: (),
-            "windows": (".*.unfinished/journal.json",),
-            "scores": (".*_confidence.partial-*", "scene_confidence.tif"),
-            "class map": (".*_classes.partial-*.tif", "scene_classes.tif"),
-            "polygons": (".*_classes.partial-*.gpkg", "scene_classes.gpkg"),
-            "picture": (".*_classes.partial-*.png", "scene_classes.png"),
-            END: ("scene_classes.png",),
-        },
-        ("--resume",),
-        "hrrsi.prediction.predict hrrsi.prediction.engines.graph_engines openvino "
-        "hrrsi.maps.class_polygons hrrsi.maps.preview",
-        _all_files,
-    ),
-    "tile": Command(
-        _tile,
-        {START: (), "patches": (".data.partial-*/train/image/*",), END: ("data/dataset.yaml",)},
-        ("--overwrite",),
-        "hrrsi.tiling.tile",
-        _all_files,
-    ),
-    "eval": Command(
-        _evaluate,
-        {
-            START: (),
-            "files": (".*.partial-*", "scores.json", "c.png"),
-        },
-        ("--overwrite",),
-        "hrrsi.evaluation.evaluate hrrsi.prediction.engines.graph_engines openvino "
-        "matplotlib.figure",
-        _all_files,
-    ),
-    "train": Command(
-        _train,
-        {
-            START: (),
-            "steps": ("ued/config.yaml",),
-            "weights and record": ("ued/.*.partial-*", "ued/*/.*.partial-*"),
-            "checkpoint": ("ued/.last.partial-*",),
-            END: ("ued/metrics.csv", "!.ued.lock"),
-        },
-        ("--resume",),
-        "hrrsi.training.run hrrsi.training.run_checks hrrsi.training.record hrrsi.runs.loop "
-        "matplotlib.figure tensorboard.compat.proto.event_pb2",
-        _of_run,
-        grows=True,
-    ),
-}
 
 
 @dataclass
@@ -208,57 +49,6 @@ class Kill:
     hit: str = "ended before"
     wrong: list[str] = field(default_factory=list)
     resumed: bool = False
-
-
-# the packaged weights' classes, which `eval` needs
-SCHEME = """
-name: own
-classes:
-  - {name: Building, colour: [60, 16, 152]}
-  - {name: Land, colour: [132, 41, 246]}
-  - {name: Road, colour: [110, 193, 228]}
-  - {name: Vegetation, colour: [254, 221, 58]}
-  - {name: Water, colour: [226, 169, 41]}
-images: ["images/{scene}.tif"]
-labels: ["labels/{scene}.tif"]
-label_format: indices
-splits:
-  standard: {train: [a], val: [b], test: []}
-  all: {train: [], val: [], test: ["*"]}
-"""
-
-
-def write_inputs(folder: Path, side: int = 450) -> None:
-    """Write a scene that takes a network a moment, two labelled ones, and a tiled dataset."""
-    from hrrsi import TileOptions, tile
-
-    rng = np.random.default_rng(0)
-    scenes = {"scene": side, "raw/images/a": 192, "raw/images/b": 128}
-    for number, (name, length) in enumerate(scenes.items()):
-        corner = rasterio.Affine(0.3, 0, 500000 + 1000 * number, 0, -0.3, 2790000)
-        place = {"crs": "EPSG:32640", "transform": corner}
-        coarse = rng.integers(30, 220, (3, length // 20 + 1, length // 20 + 1), dtype=np.uint8)
-        pixels = coarse.repeat(20, axis=1).repeat(20, axis=2)[:, :length, :length]
-        _write(folder / f"{name}.tif", pixels, **place)
-        if name != "scene":
-            labels = (pixels[:1] > 120).astype(np.uint8)
-            _write(folder / f"{name}.tif".replace("images", "labels"), labels, **place)
-    (folder / "own.yaml").write_text(SCHEME)
-    tile(
-        folder / "raw",
-        folder / "own.yaml",
-        folder / "dataset",
-        options=TileOptions(size=64, workers=1),
-    )
-
-
-def _write(path: Path, pixels: npt.NDArray[np.uint8], **place: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bands, height, width = pixels.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", width=width, height=height, count=bands, dtype="uint8", **place
-    ) as dataset:
-        dataset.write(pixels)
 
 
 class KilledRuns:
@@ -477,13 +267,18 @@ def leave_curves_undrawn() -> None:
 
     from hrrsi.files import replacing
 
-    def write(_: object, __: object, path: Path, ___: object = ()) -> None:
+    def write(*arguments: object) -> None:
+        path = next(each for each in arguments if isinstance(each, Path))
         with replacing(path) as temporary:
             Image.new("RGB", (1, 1)).save(temporary)
 
-    record = sys.modules.get("hrrsi.training.record")
-    if record is not None:
-        record.write_curves = write  # type: ignore[attr-defined]  # a module, to mypy
+    drawing = {
+        "hrrsi.training.record": "write_curves",
+        "hrrsi.pretraining.classification": "write_pretraining_curves",
+    }
+    for module, function in drawing.items():
+        if module in sys.modules:
+            setattr(sys.modules[module], function, write)
 
 
 def _heeds_signals(process: int) -> bool:
