@@ -53,23 +53,34 @@ class PolygonCategories(NamedTuple):
 
 
 def polygon_style(
-    classes: Sequence[str], colours: Sequence[Colour], attribute: str, *, opacity: float = 1
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    attribute: str,
+    *,
+    opacity: float = 1,
+    outlined: bool = False,
 ) -> str:
-    """Return a QGIS style (QML): polygons filled by class, without outlines.
+    """Return a QGIS style (QML): polygons filled by class.
 
     Args:
         classes: Class names, which `attribute` holds.
         colours: Their colours.
         attribute: The attribute that tells classes apart.
         opacity: 0 to 1.
+        outlined: Whether polygons have outlines, so that neighbours of one class show.
     """
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
-    root.append(polygon_renderer(classes, colours, attribute, opacity=opacity))
+    root.append(polygon_renderer(classes, colours, attribute, opacity=opacity, outlined=outlined))
     return qml_text(root)
 
 
 def polygon_renderer(
-    classes: Sequence[str], colours: Sequence[Colour], attribute: str, *, opacity: float = 1
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    attribute: str,
+    *,
+    opacity: float = 1,
+    outlined: bool = False,
 ) -> ET.Element:
     """Return the part of a QGIS style that shows polygons, as `polygon_style` has it."""
     renderer = ET.Element(
@@ -85,9 +96,15 @@ def polygon_renderer(
             symbols, "symbol", type="fill", name=str(index), alpha=f"{opacity:g}"
         )
         layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1"})
-        properties = {"color": ",".join(map(str, (*colour, 255))), "outline_style": "no"}
+        properties = {
+            "color": ",".join(map(str, (*colour, 255))),
+            "outline_color": "35,35,35,255",
+            "outline_style": "solid" if outlined else "no",
+            "outline_width": "0.26",
+            "style": "solid",
+        }
         options = ET.SubElement(layer, "Option", type="Map")
-        for key, value in {**properties, "style": "solid"}.items():
+        for key, value in properties.items():
             ET.SubElement(options, "Option", type="QString", name=key, value=value)
     return renderer
 

@@ -260,7 +260,7 @@ def test_a_damaged_partial_map_is_not_gone_on_with(tmp_path: Path, damage: str) 
         assert partial.labels.class_pixels == [0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["vector", "zones", "preview"])
+@pytest.mark.parametrize("kind", ["vector", "zones", "zone polygons", "preview"])
 def test_resume_keeps_no_file_that_is_not_of_the_map(
     predicted: Callable[..., Result], tmp_path: Path, kind: str
 ) -> None:
@@ -273,6 +273,7 @@ def test_resume_keeps_no_file_that_is_not_of_the_map(
     name, more = {
         "vector": ("scene_classes.gpkg", ["--vector", "gpkg"]),
         "zones": ("scene_zones.csv", ["--zones", str(zones)]),
+        "zone polygons": ("scene_zones.gpkg", ["--zones", str(zones)]),
         "preview": ("scene_classes.png", ["--preview", "png"]),
     }[kind]
     (tmp_path / name).write_text("somebody else's")

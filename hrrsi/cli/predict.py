@@ -131,7 +131,8 @@ _OUTPUT_FLAGS: Flags = {
     "zones": Flag(
         typer.Option(
             "--zones",
-            help="Polygons: also write SCENE_zones.csv, the area of each class in each of them.",
+            help="Polygons: also write SCENE_zones.csv, the area of each class in each of them, "
+            "and SCENE_zones.gpkg, the polygons with these areas, coloured by the largest.",
             rich_help_panel=_MORE,
         ),
         Path | None,

@@ -36,6 +36,7 @@ class Outputs:
         probabilities: The raster of class probabilities, or None.
         vector: The polygons, or None.
         zones: The table of zones, or None.
+        zone_polygons: The zones with what is in them, a GeoPackage, or None.
         preview: The picture, or None.
     """
 
@@ -44,6 +45,7 @@ class Outputs:
     probabilities: Path | None = None
     vector: Path | None = None
     zones: Path | None = None
+    zone_polygons: Path | None = None
     preview: Path | None = None
 
     @property
@@ -55,6 +57,7 @@ class Outputs:
             self.probabilities,
             self.vector,
             self.zones,
+            self.zone_polygons,
             self.preview,
         )
         return [path for path in every if path is not None]
@@ -163,8 +166,8 @@ def scene_outputs(
     """Return the files of each scene.
 
     What has no name of its own is named after the map: ``SCENE_confidence.tif``,
-    ``SCENE_probabilities.tif``, ``SCENE_classes.gpkg`` and ``SCENE_zones.csv`` beside
-    ``SCENE_classes.tif``.
+    ``SCENE_probabilities.tif``, ``SCENE_classes.gpkg``, ``SCENE_zones.csv`` and
+    ``SCENE_zones.gpkg`` beside ``SCENE_classes.tif``.
 
     Args:
         maps: The class map of each scene.
@@ -172,7 +175,7 @@ def scene_outputs(
         probabilities: Whether to write class probabilities.
         vector: A file of polygons for one scene; or ``gpkg``, ``geojson``, ``fgb`` or ``shp`` for
             one beside each map.
-        zones: Whether to write a table of zones.
+        zones: Whether to write a table of zones, and the zones themselves.
         preview: A PNG for one scene; or ``png`` for one beside each map.
 
     Raises:
@@ -193,6 +196,7 @@ def scene_outputs(
                 beside("probabilities.tif") if probabilities else None,
                 _file_beside(vector, path, VECTOR_SUFFIXES, len(maps)),
                 beside("zones.csv") if zones else None,
+                beside("zones.gpkg") if zones else None,
                 _file_beside(preview, path, (".png",), len(maps)),
             )
         )

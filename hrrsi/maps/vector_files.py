@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy.typing as npt
 import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
-from rasterio.crs import CRS
 
 from hrrsi.class_styles import add_default_style, polygon_style
 from hrrsi.classes import Colour
@@ -121,7 +121,8 @@ def write_class_polygons(
         for part in (_of_classes(part, wanted) for part in polygons)
     )
     in_file = polygon_style(classes, colours, CLASS_FIELD) if style else None
-    with vector_file(path, _LAYER, "Polygon", crs, lonlat=lonlat, style=in_file) as draft:
+    crs_text = None if crs is None else crs.to_wkt()
+    with vector_file(path, _LAYER, "Polygon", crs_text, lonlat=lonlat, style=in_file) as draft:
         names = np.array(classes, dtype=object)
         for geometries, indices, pixels, areas in placed:
             columns = [names[indices], indices.astype(np.int32), pixels, areas]
@@ -154,6 +155,7 @@ class VectorDraft:
         self.layer = layer
         self.geometry_type = geometry_type
         self.crs = crs
+        self.fid_column, self.geometry_column = "fid", "geom"
         self._names = _SHAPEFILE_NAMES if suffix == ".shp" else {}
         self._waiting: list[tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]] = []
         self._shapefile_bytes = 100
@@ -165,7 +167,8 @@ class VectorDraft:
 
         Args:
             geometries: (features,) shapely geometries.
-            attributes: (features,) values of each attribute, the same ones in each call.
+            attributes: (features,) values of each attribute, the same ones in each call; masked
+                where numbers are missing.
         """
         self._waiting.append((geometries, dict(attributes)))
         self.features += len(geometries)
@@ -178,25 +181,35 @@ class VectorDraft:
             return
         geometries = np.concatenate([shapes for shapes, _ in self._waiting])
         columns = {
-            self._names.get(name, name): np.concatenate([part[name] for _, part in self._waiting])
+            self._names.get(name, name): _concatenated([part[name] for _, part in self._waiting])
             for name in self._waiting[0][1]
         }
+        self.fid_column = free_name("fid", columns)
+        self.geometry_column = free_name("geom", columns)
         rings = shapely.get_num_interior_rings(geometries) + 1
         points = shapely.get_num_coordinates(geometries)
         self._shapefile_bytes += int((52 + 4 * rings + 16 * points).sum())
         pyogrio.raw.write(
             self.file,
             shapely.to_wkb(geometries),
-            list(columns.values()),
+            [np.asarray(column) for column in columns.values()],
             list(columns),
+            [getattr(column, "mask", None) for column in columns.values()],
             layer=self.layer,
             driver="GPKG",
             geometry_type=self.geometry_type,
             crs=self.crs,
             append=self.file.exists(),
-            layer_options={} if self.file.exists() else {"SPATIAL_INDEX": "NO"},
+            layer_options={}
+            if self.file.exists()
+            else {"SPATIAL_INDEX": "NO", **self.column_options},
         )
         self._waiting.clear()
+
+    @property
+    def column_options(self) -> dict[str, str]:
+        """GDAL's options of a GeoPackage for columns that no attribute may be called."""
+        return {"FID": self.fid_column, "GEOMETRY_NAME": self.geometry_column}
 
     @property
     def shapefile_bytes(self) -> int:
@@ -209,7 +222,7 @@ def vector_file(
     path: Path,
     layer: str,
     geometry_type: str,
-    crs: CRS | None,
+    crs: str | None,
     *,
     lonlat: bool = False,
     style: str | None = None,
@@ -222,7 +235,7 @@ def vector_file(
         path: A file that ends in one of `VECTOR_SUFFIXES`; what is there is replaced.
         layer: The name of its layer; that of GeoJSON and FlatGeobuf too, not of a shapefile.
         geometry_type: What its geometries are, e.g. ``Polygon``.
-        crs: Their CRS, or None.
+        crs: Their CRS as WKT, or None.
         lonlat: Whether GeoJSON holds longitudes and latitudes, as RFC 7946 has it.
         style: The style with which QGIS opens it, which a GeoPackage alone can hold.
 
@@ -237,9 +250,8 @@ def vector_file(
             where=path,
             fix="choose one by the ending of the name",
         )
-    crs_text = None if crs is None else crs.to_wkt()
     with scratch_folder(path) as folder, undated_vector_files():
-        draft = VectorDraft(folder / "all.gpkg", suffix, layer, geometry_type, crs_text)
+        draft = VectorDraft(folder / "all.gpkg", suffix, layer, geometry_type, crs)
         finished = folder / f"finished{suffix}"
         try:
             yield draft
@@ -255,7 +267,7 @@ def vector_file(
             if pyogrio.read_info(finished, force_feature_count=True)["features"] != draft.features:
                 raise OutputError("cannot be written whole", where=path, fix="free disk space")
             if style is not None and suffix == ".gpkg":
-                add_default_style(finished, layer, "geom", style)
+                add_default_style(finished, layer, draft.geometry_column, style)
         except (DataSourceError, DataLayerError, FeatureError, sqlite3.Error) as error:
             raise OutputError(
                 f"cannot be written ({error})", where=path, fix="free disk space"
@@ -263,9 +275,23 @@ def vector_file(
         _name(finished, path)
 
 
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return a name for a column, with a number where it is taken, in whatever case."""
+    others = {other.casefold() for other in taken}
+    numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
+    return next(candidate for candidate in numbered if candidate.casefold() not in others)
+
+
+def _concatenated(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    masked = any(isinstance(part, np.ma.MaskedArray) for part in parts)
+    joined: npt.NDArray[Any] = (np.ma.concatenate if masked else np.concatenate)(parts)
+    return joined
+
+
 def _convert(draft: VectorDraft, target: Path, options: Mapping[str, str]) -> None:
     """Write the features of a draft to another file, a batch at a time."""
     driver, own_options = _FORMATS[target.suffix]
+    columns = draft.column_options if target.suffix == ".gpkg" else {}
     source = pyogrio.raw.open_arrow(draft.file, layer=draft.layer, batch_size=_BATCH)
     with source as (meta, reader):
         pyogrio.raw.write_arrow(
@@ -276,7 +302,7 @@ def _convert(draft: VectorDraft, target: Path, options: Mapping[str, str]) -> No
             geometry_name=meta["geometry_name"],
             geometry_type=draft.geometry_type,
             crs=draft.crs,
-            layer_options={**own_options, **options},
+            layer_options={**own_options, **options, **columns},
         )
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,16 @@ import numpy.typing as npt
 import pyogrio
 import shapely
 from prettytable import PrettyTable
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio import Affine
 from rasterio.features import rasterize
 
+from hrrsi.class_styles import polygon_style
+from hrrsi.classes import Colour
 from hrrsi.errors import InputError
 from hrrsi.files import replacing
 from hrrsi.maps.components import Integers, Labels, even_strips
+from hrrsi.maps.vector_files import free_name, vector_file
 from hrrsi.quantities import area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.polygons import chosen_layer, scene_polygons
@@ -30,6 +36,8 @@ from hrrsi.scenes.scene import Scene
 _STRIP_PIXELS = 2**21  # times 2**30 units of area stays below 2**53, where floats are exact
 _LARGE = 1000  # zones of more corners are cut to a strip before they are burned
 _NAMES = ("name", "zone", "zone_name", "label", "title")
+_ZONED = re.compile(r"(Z|[+-]\d\d:?\d\d)$")  # times
+_ZONE_OPACITY = 0.7
 _COLUMNS = ("feature", "zone", "class", "pixels", "share", "area_m2")
 
 
@@ -95,6 +103,57 @@ class ZoneAreas:
                 area = "" if row.area is None else f"{row.area:.10g}"
                 texts = (_cell(row.zone), _cell(row.class_name))
                 writer.writerow((row.feature, *texts, row.pixels, f"{row.share:.6f}", area))
+
+    def write_polygons(self, path: Path, source: str | Path, colours: Sequence[Colour]) -> None:
+        """Write a copy of the zones as a GeoPackage, with columns for what is in them.
+
+        Their own attributes come first (but binary ones), then ``feature`` (the number in the file
+        and in the table), ``largest`` (the class of the most pixels, null where none has one),
+        ``mapped_m2``, and for each class ``CLASS_m2`` and ``CLASS_share`` (0 to 1 of what is
+        mapped). Without known areas it is ``mapped_px`` and ``CLASS_px``. A name that is taken gets
+        a number. QGIS shows the zones in the colours of their largest class.
+
+        Args:
+            path: A GeoPackage; what is there is replaced.
+            source: The polygon file.
+            colours: Class colours in the order of `classes`.
+
+        Raises:
+            InputError: The polygon file can't be read.
+            OutputError: The folder is not writable, or the disk is full.
+        """
+        geometries, columns, crs = _zone_features(source)
+        is_plain = np.isin(shapely.get_type_id(geometries), (-1, shapely.GeometryType.MULTIPOLYGON))
+        kind = "MultiPolygon" if is_plain.all() else "Unknown"
+        if is_plain.all() and shapely.has_z(geometries).any():
+            geometries, kind = shapely.force_3d(geometries), "MultiPolygon Z"
+        names = {}
+        for name, values in self._columns().items():
+            names[name] = free_name(name, columns)
+            columns[names[name]] = values
+        style = polygon_style(
+            self.classes, colours, names["largest"], opacity=_ZONE_OPACITY, outlined=True
+        )
+        with vector_file(path, "zones", kind, crs, style=style) as draft:
+            draft.append(geometries, columns)
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what is in the zones by the names of its columns."""
+        totals = self.pixels.sum(axis=1)
+        is_empty = totals == 0
+        largest = np.array(self.classes, dtype=object)[self.pixels.argmax(axis=1)]
+        largest[is_empty] = None
+        unit, sizes = ("px", self.pixels) if self.areas is None else ("m2", self.areas)
+        columns = {
+            "feature": np.array(self.features, dtype=np.int64),
+            "largest": largest,
+            f"mapped_{unit}": sizes.sum(axis=1),
+        }
+        for index, name in enumerate(self.classes):
+            shares = self.pixels[:, index] / np.maximum(totals, 1)
+            columns[f"{name}_{unit}"] = sizes[:, index]
+            columns[f"{name}_share"] = np.where(is_empty, np.nan, shares)
+        return columns
 
     def text(self, most: int = 20) -> str:
         """Return a table of each zone's mapped area and shares for people to read.
@@ -303,6 +362,43 @@ def _features(path: str | Path, attribute: str | None) -> tuple[list[int], list[
         for feature, value in zip(features, values, strict=True)
     ]
     return features, names
+
+
+def _zone_features(
+    source: str | Path,
+) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]], str | None]:
+    """Return the geometries of a polygon file, its attributes, and its CRS as text.
+
+    Single polygons come as ones of several parts, which a layer of both kinds needs.
+    """
+    path, layer = chosen_layer(source)
+    try:
+        meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, datetime_as_string=True)
+        geometries = shapely.from_wkb(wkb)
+    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    single = np.flatnonzero(shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON)
+    geometries[single] = shapely.multipolygons(geometries[single], indices=np.arange(len(single)))
+    attributes: dict[str, npt.NDArray[Any]] = {}
+    for name, kind, values in zip(meta["fields"], meta["dtypes"], columns, strict=True):
+        if not any(isinstance(value, bytes) for value in values):
+            attributes[free_name(str(name), attributes)] = _typed(values, str(kind))
+    return geometries, attributes, meta["crs"]
+
+
+def _typed(values: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
+    """Return the values of an attribute as what its file calls them, masked where none stands."""
+    if kind.startswith(("int", "bool")) and values.dtype.kind == "f":
+        missing = np.isnan(values)
+        masked: Any = np.ma  # has no types of its own
+        found: npt.NDArray[Any] = masked.array(np.where(missing, 0, values), kind, mask=missing)
+        return found
+    if kind.startswith("datetime64") and not any(map(_ZONED.search, filter(None, values))):
+        return values.astype(kind)  # those with a time zone stay texts, which keep it
+    if kind.startswith("list"):
+        texts = (v if v is None else json.dumps(list(v), ensure_ascii=False) for v in values)
+        return np.array([*texts, None], dtype=object)[:-1]
+    return values
 
 
 def _name_field(fields: Sequence[str]) -> str | None:

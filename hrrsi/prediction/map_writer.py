@@ -164,11 +164,15 @@ class MapWriter:
             with _recorded(files.vector, files, made_with):
                 self._write_polygons(scene, files, files.vector)
         zones = None if self._outputs.zones is None else self._zones(scene, files)
-        if zones is not None and files.zones is not None:
-            if not again:
-                _is_made(files.zones, files)  # other zones may be asked for: it is made again
+        if zones is not None and files.zones is not None and files.zone_polygons is not None:
+            if not again:  # other zones may be asked for: they are made again
+                for path in (files.zones, files.zone_polygons):
+                    _is_made(path, files)
             with _recorded(files.zones, files):
                 zones.write_csv(files.zones)
+            with _recorded(files.zone_polygons, files):
+                assert self._outputs.zones is not None
+                zones.write_polygons(files.zone_polygons, self._outputs.zones, self._meta.colours)
         if files.preview is not None and (again or not _is_made(files.preview, files)):
             # fonts and pictures, seldom asked for
             from hrrsi.maps.preview import write_preview

@@ -176,7 +176,8 @@ class OutputOptions:
         vector_classes: Names of the classes that polygons are written of; None: all.
         simplify: Size of the steps along pixels that polygons leave out, in metres on the ground
             (pixels for scenes without CRS), 0 or more; borders stay shared. None: none.
-        zones: A file of polygons: also write the area of each class in each of them, as CSV.
+        zones: A file of polygons: also write the area of each class in each of them, as CSV, and a
+            copy of the polygons with a column for each class, as GeoPackage.
         zone_name: The attribute that names zones.
         preview: Also write a PNG of scene, map and legend: a file for one scene; or ``png`` for
             one beside each map.

@@ -1,7 +1,10 @@
 """Areas of classes, in zones and in all, against one zone after the other on the whole map."""
 
 import csv
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -262,3 +265,73 @@ def test_class_areas_of_a_national_grid_are_pixels_times_area():
     without.add(labels)
     assert without.areas is None
     assert without.pixels == [7, 14, 0]
+
+
+def test_zones_are_copied_with_a_column_for_each_class(tmp_path: Path, labels: np.ndarray):
+    """Attributes keep their values and types, names that are taken get numbers."""
+    first, second = (shapely.box(*(UTM @ (x, 50)), *(UTM @ (x + 20, 4))) for x in (3, 60))
+    away = shapely.box(0, 0, 1, 1)
+    shapes = [first, shapely.MultiPolygon([second, away]), away, None]
+    properties = [
+        {"fid": 7.5, "geom": 1, "Largest": True, "since": "2024-01-02", "tags": ["a", "ü"]},
+        {"fid": None, "geom": 2**53 - 1, "Largest": False, "since": None, "tags": None},
+        {"fid": 1.5, "geom": None, "Largest": None, "since": "2023-03-04", "tags": []},
+        {"fid": 2.5, "geom": 4, "Largest": True, "since": None, "tags": None},
+    ]
+    features = [
+        {"type": "Feature", "properties": p, "geometry": shapely.geometry.mapping(s) if s else None}
+        for p, s in zip(properties, shapes, strict=True)
+    ]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    content = {"type": "FeatureCollection", "crs": crs, "features": features}
+    zones = tmp_path / "zones.geojson"
+    zones.write_text(json.dumps(content), encoding="utf-8")
+    path = tmp_path / "scene_zones.gpkg"
+    areas_of(zones, scene_file(tmp_path / "scene.tif"), labels).write_polygons(
+        path, zones, [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    )
+    info = pyogrio.read_info(path, layer="zones")
+    assert info["crs"] == "EPSG:32632"
+    assert info["geometry_type"] == "MultiPolygon"
+    kinds = dict(zip(info["fields"], info["dtypes"], strict=True))
+    assert [kinds[name] for name in ("fid", "geom", "Largest", "since", "tags")] == [
+        "float64", "int64", "bool", "datetime64[D]", "object"
+    ]  # fmt: skip
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        rows = [dict(row) for row in database.execute("SELECT * FROM zones")]
+        (style,) = database.execute("SELECT styleQML, f_geometry_column FROM layer_styles")
+    assert [row["geom"] for row in rows] == [1, 2**53 - 1, None, 4]
+    assert [row["Largest"] for row in rows] == [1, 0, None, 1]
+    assert [row["since"] for row in rows] == ["2024-01-02", None, "2023-03-04", None]
+    assert [row["tags"] for row in rows] == ['["a", "ü"]', None, "[]", None]
+    for row, zone in zip(rows, (first, second), strict=False):
+        pixels = np.array(counted(labels, zone))
+        assert [row[f"{name}_m2"] for name in CLASSES] == (pixels / 4).tolist()
+        assert [row[f"{name}_share"] for name in CLASSES] == (pixels / pixels.sum()).tolist()
+        assert row["mapped_m2"] == pixels.sum() / 4
+        assert row["largest_2"] == CLASSES[int(pixels.argmax())]
+    for row in rows[2:]:  # beside the scene, or nowhere
+        assert row["mapped_m2"] == 0
+        assert row["largest_2"] is row["Road_share"] is None
+    assert [row["feature"] for row in rows] == [0, 1, 2, 3]
+    assert style["f_geometry_column"] == "geom_2"
+    assert 'attr="largest_2"' in style["styleQML"]
+    # a copy is as good as the zones
+    again = areas_of(Path(f"{path}|layername=zones"), tmp_path / "scene.tif", labels)
+    again.write_polygons(tmp_path / "again.gpkg", path, [(0, 0, 0)] * 3)
+    fields = pyogrio.read_info(tmp_path / "again.gpkg", layer="zones")["fields"]
+    assert {"Road_m2", "Road_m2_2", "largest_3"} <= set(fields)
+
+
+def test_zones_without_crs_are_copied_with_pixels(tmp_path: Path, labels: np.ndarray):
+    scene = scene_file(tmp_path / "plain.tif", crs=None, transform=None)
+    zones = zone_file(tmp_path / "zones.fgb", [shapely.box(3, 4, 33, 44)], None, name=["süd"])
+    areas_of(zones, scene, labels).write_polygons(tmp_path / "z.gpkg", zones, [(0, 0, 0)] * 3)
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "z.gpkg", layer="zones")
+    fields = dict(zip(meta["fields"], columns, strict=True))
+    assert fields["name"][0] == "süd"
+    assert fields["mapped_px"][0] == 1200
+    assert [fields[f"{name}_px"][0] for name in CLASSES] == np.bincount(
+        labels[4:44, 3:33].ravel(), minlength=3
+    ).tolist()

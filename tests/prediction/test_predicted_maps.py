@@ -130,6 +130,10 @@ def test_polygons_zones_and_sieving_agree_with_the_map(run: Run, tmp_path: Path)
         assert float(row["area_m2"]) == pytest.approx((part == index).sum() / 4)
     assert "west" in result.stdout
     assert "also: map.gpkg" in result.stdout
+    assert "also: m_zones.gpkg" in result.stdout
+    wide = pyogrio.raw.read("m_zones.gpkg", layer="zones", columns=["name", "Land_m2"])[3]
+    of_land = {r["zone"]: float(r["area_m2"]) for r in rows if r["class"] == "Land"}
+    assert dict(zip(*wide, strict=True)) == pytest.approx(of_land)
     line = one_error_line(run(scene, "--vector", "map.kml", "--out", "other.tif"))
     assert "map.kml: is none of .gpkg, .geojson, .fgb, .shp" in line
     line = one_error_line(run(scene, "--min-area", "-1", "--out", "other.tif"))
