@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +23,13 @@ from hrrsi.cli.options import (
     WINDOW_FLAGS,
     Flag,
     Flags,
+    Layer,
     Quiet,
     Weights,
+    given,
     names,
     takes_option_classes,
+    with_layers,
 )
 from hrrsi.errors import OptionError
 from hrrsi.evaluation.options import (
@@ -247,6 +251,7 @@ def evaluate(
     maps: Maps = None,
     labels: Labels = None,
     images: Images = None,
+    layer: Layer = None,
     quiet: Quiet = False,
 ) -> None:
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
@@ -274,7 +279,8 @@ def evaluate(
     whole scenes too. Pixels without a label are not scored; nor are those where the image (or the
     height model of weights that see one) holds no data, which are counted.
     """
-    truth = labels or []
+    truth, areas = with_layers([layer] if layer else [], labels or [], given(reading.aoi))
+    reading = replace(reading, aoi=next(iter(areas), None))
     systems, folders = _systems(data or [], maps or [], truth, weights)
     if images and not (truth and outputs.report):
         raise typer.BadParameter("is for maps; give --label and --report", param_hint="--image")

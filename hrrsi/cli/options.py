@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 
 from hrrsi.cli.messages import in_flags
 from hrrsi.errors import OptionError
+from hrrsi.quantities import names_text
 
 NETWORK_PANEL = "Windows and network"
 
@@ -37,6 +38,14 @@ Weights = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
+
+
+LAYER_HELP = (
+    "Layer of vector files that can hold several, such as GeoPackages, for each that is given "
+    "without one of its own ('areas.gpkg|layername=NAME')."
+)
+Layer = Annotated[str | None, typer.Option("--layer", help=LAYER_HELP)]
+_LAYERLESS = frozenset({".geojson", ".json", ".shp", ".fgb"})  # vector formats
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,48 @@ def _instance(kind: type, flags: Flags, values: Mapping[str, Any]) -> Any:
         raise typer.BadParameter(
             in_flags(error.what), param_hint=in_flags(str(error.where))
         ) from error
+
+
+def with_layers(layers: Sequence[str], *inputs: Sequence[str | Path]) -> list[list[Path]]:
+    """Return the files of inputs with the layer that ``--layer`` chooses of each.
+
+    Args:
+        layers: What was given as ``--layer``; a file with several stands once for each.
+        inputs: The vector files, and rasters, of each input.
+
+    Raises:
+        typer.BadParameter: None of the files can hold several layers.
+    """
+    files = [Path(file) for given in inputs for file in given]
+    layered = {file for file in files if layers and "|" not in file.name and _holds_layers(file)}
+    if layers and not layered:
+        which = f" ({names_text([str(file) for file in files], most=3)})" if files else ""
+        raise typer.BadParameter(
+            f"is for files that can hold several layers, and none is given{which}",
+            param_hint="--layer",
+        )
+    return [
+        [
+            Path(f"{file}|layername={layer}") if layer else Path(file)
+            for file in given
+            for layer in (layers if Path(file) in layered else [""])
+        ]
+        for given in inputs
+    ]
+
+
+def given(file: str | Path | None) -> list[str | Path]:
+    """Return a file as the only one of an input, or none."""
+    return [] if file is None else [file]
+
+
+def _holds_layers(file: Path) -> bool:
+    from hrrsi.scenes.height_files import RASTER_SUFFIXES
+
+    suffix = file.suffix.lower()
+    if file.is_dir():
+        return suffix == ".gdb"
+    return suffix not in _LAYERLESS | RASTER_SUFFIXES
 
 
 def names(text: str | None) -> list[str]:

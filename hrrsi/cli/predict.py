@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +24,13 @@ from hrrsi.cli.options import (
     WINDOW_FLAGS,
     Flag,
     Flags,
+    Layer,
     Quiet,
     Weights,
+    given,
     names,
     takes_option_classes,
+    with_layers,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 
@@ -159,6 +163,16 @@ _OUTPUT_FLAGS: Flags = {
 }
 
 
+_DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only print sizes, windows, the estimated time and the outputs.",
+        rich_help_panel=_RUN,
+    ),
+]
+
+
 @takes_option_classes
 def predict(
     scenes: Annotated[
@@ -183,14 +197,8 @@ def predict(
     options: Annotated[MapOptions, _MAP_FLAGS],
     outputs: Annotated[OutputOptions, _OUTPUT_FLAGS],
     engine: Annotated[EngineOptions, ENGINE_FLAGS],
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only print sizes, windows, the estimated time and the outputs.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
+    layer: Layer = None,
+    dry_run: _DryRun = False,
 ) -> None:
     """Map the land cover of scenes.
 
@@ -216,6 +224,9 @@ def predict(
     from hrrsi.prediction.predict import ScenesFailedError, plan
     from hrrsi.prediction.predict import predict as map_scenes
 
+    areas, zones = with_layers([layer] if layer else [], given(options.aoi), given(outputs.zones))
+    options = replace(options, aoi=next(iter(areas), None))
+    outputs = replace(outputs, zones=next(iter(zones), None))
     says_weights = weights is None and not quiet
     with scene_warnings_in_one_line():
         if dry_run:

@@ -8,13 +8,16 @@ import typer
 
 from hrrsi.cli.messages import print_line, print_note, said_early
 from hrrsi.cli.options import (
+    LAYER_HELP,
     READING_FLAGS,
     Flag,
     Flags,
     Overwrite,
     Quiet,
+    given,
     names,
     takes_option_classes,
+    with_layers,
 )
 from hrrsi.tiling.options import TileOptions
 
@@ -102,11 +105,12 @@ _FLAGS: Flags = {
     "labels": Flag(
         typer.Option(
             "--labels",
-            help="One file with the labels of all scenes: polygons (.gpkg or another vector file, "
-            "or one layer of it as 'areas.gpkg|layername=parcels'), or a raster. Without --scheme "
-            "its classes make one.",
+            help="A file with the labels of all scenes: polygons (.gpkg or another vector file, "
+            "or one layer of it as 'areas.gpkg|layername=parcels'), or a raster. Can be given "
+            "several times: where several have a class, that of the last counts. Without --scheme "
+            "their classes make one, by name.",
         ),
-        kind=Path | None,
+        kind=list[str] | None,
     ),
     "attribute": Flag(
         typer.Option(
@@ -181,6 +185,12 @@ _Scheme = Annotated[
 ]
 
 
+_Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", help=f"{LAYER_HELP} Of --labels, several can be given."),
+]
+
+
 @takes_option_classes
 def tile(
     raw: Annotated[
@@ -197,6 +207,7 @@ def tile(
     ],
     options: Annotated[TileOptions, _FLAGS],
     scheme: _Scheme = None,
+    layers: _Layers = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
@@ -238,6 +249,7 @@ def tile(
     from hrrsi.tiling.plan import tiling_plan
     from hrrsi.tiling.tile import tile as tile_scenes
 
+    options = _with_layers(options, layers or [])
     said: list[str] = []
 
     result: TilingPlan | TilingResult
@@ -258,3 +270,18 @@ def tile(
         if note not in said:
             print_note(note)
     print_line(f"{result.table}\nsplit {result.split.name}; {outcome}")
+
+
+def _with_layers(options: TileOptions, layers: list[str]) -> TileOptions:
+    """Return options whose vector files name their layers.
+
+    Raises:
+        typer.BadParameter: The area of interest would have several.
+    """
+    labels, area = with_layers(layers, options.label_files, given(options.aoi))
+    if len(area) > 1:
+        raise typer.BadParameter(
+            f"gives {options.aoi} several layers; choose one as '{options.aoi}|layername=NAME'",
+            param_hint="--layer",
+        )
+    return replace(options, labels=labels, aoi=next(iter(area), None))

@@ -73,9 +73,9 @@ def open_truth(
     """
     with ExitStack() as stack:
         labels = [
-            stack.enter_context(open_labels(path, grid, scheme, name=files.name, unknown=unknown))
-            for path in (files.label, files.eroded_label)
-            if path is not None
+            stack.enter_context(open_labels(paths, grid, scheme, name=files.name, unknown=unknown))
+            for paths in (files.labels, files.eroded_label)
+            if paths
         ]
         yield Truth(labels[0], labels[1] if len(labels) > 1 else None)
 

@@ -276,9 +276,9 @@ class _Opener:
             InputError: One can't be opened, or they don't fit each other or the scheme.
         """
         classes = self.map(stack, file)
-        label = file.label or file.eroded_label or ""
-        scheme = self.scheme.reading(label)
-        if scheme.label_format == "polygons":
+        scheme = self.scheme.reading(file.label or file.eroded_label or "")
+        label = file.label_raster(scheme)
+        if label is None:
             grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
         else:
             grid = Scene(label, stack.enter_context(open_raster(label)), (1,))

@@ -279,7 +279,12 @@ def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
         if name in labelled and getattr(labelled[name], field) is not None:
             name = str(path)  # of one name in several folders
         scene = labelled.get(name, SceneFiles(name, str(path)))
-        labelled[name] = replace(scene, **{field: str(path)})
+        full_one, eroded_one = scene.label, scene.eroded_label
+        if field == "label":
+            full_one = str(path)
+        else:
+            eroded_one = str(path)
+        labelled[name] = replace(scene, label=full_one, eroded_label=eroded_one)
     return list(labelled.values())
 
 

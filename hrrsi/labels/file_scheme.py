@@ -18,6 +18,7 @@ from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat, chosen_colours
 from hrrsi.errors import InputError, OptionError
 from hrrsi.files import dump_yaml, named_layer
 from hrrsi.labels.laid_classes import on_grid
+from hrrsi.labels.merged_classes import joined_scheme
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import IgnoredColour, Scheme, SchemeClass
 from hrrsi.quantities import counted, counted_names, names_text
@@ -31,6 +32,7 @@ from hrrsi.scenes.windows import Window
 _MOST_CLASSES = 100  # of a file; what holds more is an identifier, a measure or a photograph
 _STRIP = 1 << 22  # pixels of labels that are looked at at a time
 _USUAL_ATTRIBUTE = "class"
+_LONGEST_NAME = 60  # of a scheme made of several files
 # Patterns under which any raster of a folder is a scene.
 _ANY_IMAGE = tuple(f"{{scene}}{suffix}" for suffix in sorted(RASTER_SUFFIXES))
 
@@ -73,13 +75,69 @@ def is_label_raster(labels: str | Path) -> bool:
     return PurePosixPath(named_layer(labels)[0]).suffix.lower() in RASTER_SUFFIXES
 
 
+def file_scheme(
+    labels: Sequence[str | Path],
+    images: Sequence[str],
+    *,
+    attribute: str | None = None,
+    label_format: LabelFormat | None = None,
+    crs: str | None = None,
+) -> FileScheme:
+    """Return the scheme of files with the labels of some scenes, as `one_file_scheme` of each.
+
+    Classes of one name are one class.
+
+    Args:
+        labels: The files, or layers of them.
+        images: As for `one_file_scheme`.
+        attribute: Likewise.
+        label_format: Likewise.
+        crs: Likewise.
+
+    Raises:
+        InputError: As `one_file_scheme`.
+        OptionError: Likewise.
+    """
+    made = [
+        one_file_scheme(label, images, attribute=attribute, label_format=label_format, crs=crs)
+        for label in labels
+    ]
+    if len(made) == 1:
+        return made[0]
+    own = [of_file.scheme for of_file in made]
+    formats = [scheme.label_format for scheme in own]
+    rasters = [kind for kind in formats if kind != "polygons"]
+    scheme = joined_scheme(
+        own,
+        name="_".join(dict.fromkeys(_name(label) for label in labels))[:_LONGEST_NAME],
+        title="Made of " + ", ".join(PurePosixPath(str(label)).name for label in labels),
+        label_format=rasters[0] if rasters else "polygons",
+        outside=next((s.outside for s in own if s.outside is not None), None),
+        files={str(label): _of_file(scheme) for label, scheme in zip(labels, own, strict=True)},
+    )
+    last = (
+        f"note: {len(scheme.classes)} classes in all: "
+        f"{', '.join(scheme.class_names)}; where several files have a class, that of the last "
+        "counts"
+    )
+    notes = [note for of_file in made for note in of_file.notes]
+    return FileScheme(scheme, (*notes, last))
+
+
+def _of_file(scheme: Scheme) -> Scheme:
+    """Return a scheme without what says which files are whose: it is of one file of labels."""
+    defaults = Scheme.model_fields
+    names = ("title", "images", "labels")
+    return scheme.model_copy(update={name: defaults[name].default for name in names})
+
+
 def image_patterns(labels: str | Path) -> Scheme:
     """Return a scheme under which every raster in a folder is a scene, still without classes."""
     nothing = SchemeClass(name="any", colour=(0, 0, 0))
     return Scheme(name=_name(labels), classes=(nothing,), images=_ANY_IMAGE, labels=())
 
 
-def file_scheme(
+def one_file_scheme(
     labels: str | Path,
     images: Sequence[str],
     *,
@@ -98,7 +156,8 @@ def file_scheme(
         labels: The file, or a layer of it as ``areas.gpkg|layername=parcels``.
         images: The scenes' images.
         attribute: The polygons' attribute that holds classes; None: that of the style, ``class``,
-            or the only one.
+            or the only one; where there is none at all, polygons are of one class, named after the
+            file or layer.
         label_format: ``colours`` or ``indices`` for a raster whose look deceives.
         crs: The CRS of images that hold none.
 
@@ -133,7 +192,7 @@ def file_scheme(
             images=_ANY_IMAGE,
             labels=(),
             label_format=found.label_format,
-            attribute=found.attribute or _USUAL_ATTRIBUTE,
+            attribute=_USUAL_ATTRIBUTE if found.attribute is None else found.attribute,
         )
     except ValidationError as error:
         raise InputError(
@@ -143,6 +202,8 @@ def file_scheme(
         ) from error
     listed = [f"{c.name} ({','.join(map(str, c.colour))})" for c in classes]
     by = f"the attribute {found.attribute!r}" if found.attribute else "the values"
+    if found.attribute == "":
+        by = "the name"
     first = (
         f"note: {len(listed)} {'class' if len(listed) == 1 else 'classes'} by {by} of {labels}"
         f"{found.source}: {', '.join(listed)}"
@@ -152,15 +213,17 @@ def file_scheme(
 
 def scheme_yaml(scheme: Scheme) -> str:
     """Return a scheme as the content of a YAML file, without what is a default."""
-    values = scheme.model_dump(mode="json", exclude_defaults=True)
-    for name in ("classes", "partial", "ignored"):
-        for entry in values.get(name, []):
-            for key in [key for key, value in entry.items() if value is None]:
-                del entry[key]
+    values = _without_nulls(scheme.model_dump(mode="json", exclude_defaults=True))
     return (
         "# A label scheme: names, colours and the order of classes may be changed, and it may be\n"
         "# given again with the same labels.\n" + dump_yaml(values)
     )
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _name(labels: str | Path) -> str:
@@ -211,7 +274,9 @@ def _polygon_values(
     path, layer = chosen_layer(labels)
     style = polygon_categories(path, layer)
     columns = attribute_values(labels)
-    if attribute is None:
+    if attribute is None and not columns:
+        attribute = ""
+    elif attribute is None:
         attribute = _attribute(labels, columns, style.attribute if style else None)
     elif attribute not in columns:
         raise OptionError(
@@ -224,9 +289,9 @@ def _polygon_values(
     for image in images:
         with open_imagery(image, 3, crs) as dataset:
             scene = Scene(image, dataset, (1,))
-            polygons = scene_polygons(labels, scene, attribute)
+            polygons = scene_polygons(labels, scene, attribute or None)
             for number in polygons.near(Window(0, 0, *scene.shape)):
-                text = _text(polygons.values[number])
+                text = _text(polygons.values[number]) if attribute else _name(labels)
                 empty += not text
                 if text:
                     spellings.setdefault(text.casefold(), Counter())[text] += 1
@@ -263,7 +328,7 @@ def _polygon_values(
             f"note: {counted(empty, 'polygon')} of {labels} without a value of {attribute!r}: "
             "ignored"
         )
-    everywhere = {text for value in columns[attribute] if (text := _text(value))}
+    everywhere = {text for value in columns.get(attribute, ()) if (text := _text(value))}
     absent = sorted((v for v in everywhere if v.casefold() not in spellings), key=_sort_key)
     if absent:
         notes.append(
@@ -295,11 +360,9 @@ def _attribute(
     if len(columns) == 1:
         return next(iter(columns))
     raise OptionError(
-        f"which one of {labels} holds classes is not clear"
-        if columns
-        else f"{labels} has none that could hold classes",
+        f"which one of {labels} holds classes is not clear",
         parameter="attribute",
-        fix=f"choose from {_described(columns)}" if columns else "add one, such as 'class'",
+        fix=f"choose from {_described(columns)}",
     )
 
 

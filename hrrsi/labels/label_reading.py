@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,15 @@ from hrrsi.labels.laid_classes import (
     placement,
     unsaid_place,
 )
+from hrrsi.labels.merged_classes import index_by_name
 from hrrsi.labels.scene_labels import (
     UNKNOWN_LABEL,
     AbsentLabels,
     Indices,
+    LabelLayer,
     Labels,
     PolygonLabels,
+    StackedLabels,
 )
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
@@ -315,7 +318,7 @@ class IndexLabels(_RasterLabels):
 
 @contextmanager
 def open_labels(
-    path: str | None,
+    paths: str | Sequence[str] | None,
     scene: Scene,
     scheme: Scheme,
     *,
@@ -326,14 +329,15 @@ def open_labels(
     """Open the labels of a scene.
 
     A raster on another grid than the scene's is laid over it by georeference
-    (`hrrsi.labels.laid_classes.on_grid`); `Labels.placement` says so.
+    (`hrrsi.labels.laid_classes.on_grid`); `Labels.placement` says so. Where several files have a
+    class, that of the last counts.
 
     `scheme.label_format` says what they hold. Class indices in what `Labels.read` returns are
     positions in `scheme.all_labels`.
 
     Args:
-        path: A raster, or with ``polygons`` any vector file that GDAL reads; None: there are none,
-            so that every pixel is ignored.
+        paths: A raster, or with ``polygons`` any vector file that GDAL reads; several of them; none
+            (or None): every pixel is ignored.
         scene: The open scene that they belong to.
         scheme: Says what colours, values or attributes mean.
         name: The scene's name, for messages.
@@ -346,9 +350,36 @@ def open_labels(
             scene, not of the scheme's format, or a raster whose value for missing data is a class
             too.
     """
-    if path is None:
-        yield AbsentLabels(scene, name)
-        return
+    files = [paths] if isinstance(paths, str) else list(paths or ())
+    with ExitStack() as stack:
+        opened = []
+        for path in files:
+            own = scheme.files.get(path, scheme)
+            if len(files) > 1:
+                own = own.reading(path)
+            is_alone = len(files) == 1 or own.label_format != "polygons"
+            read_by = own if is_alone else own.model_copy(update={"outside": None})
+            labels = stack.enter_context(_open_file(path, scene, read_by, name, unknown, within))
+            weak = None if own.outside is None else scheme.index_of(own.outside)
+            lookup = index_by_name(own, scheme)
+            opened.append(LabelLayer(labels, lookup, None if read_by is not own else weak))
+        if len(files) > 1:
+            outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
+            yield StackedLabels(opened, scene, name, outside)
+        else:
+            yield opened[0].labels if opened else AbsentLabels(scene, name)
+
+
+@contextmanager
+def _open_file(
+    path: str,
+    scene: Scene,
+    scheme: Scheme,
+    name: str,
+    unknown: UnknownLabels,
+    within: Window | None,
+) -> Iterator[Labels]:
+    """Open the labels of a scene in one file, as `open_labels`."""
     if scheme.label_format == "polygons":
         yield PolygonLabels(path, scene, scheme, name, unknown, within)
         return

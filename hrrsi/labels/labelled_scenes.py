@@ -36,6 +36,7 @@ class SceneFiles:
         name: The scene's name, as splits use it.
         image: The image.
         label: The label, or None where there is none.
+        more_labels: Others, whose classes count before those of the label, the last one's first.
         eroded_label: The label with eroded class borders, or None where there is none.
         height: The height model, or None where none is asked for or there.
     """
@@ -45,11 +46,27 @@ class SceneFiles:
     label: str | None = None
     eroded_label: str | None = None
     height: str | None = None
+    more_labels: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label, and others over it."""
+        return () if self.label is None else (self.label, *self.more_labels)
+
+    def label_raster(self, scheme: Scheme) -> str | None:
+        """Return the first raster among the labels, or None where they are polygons.
+
+        Args:
+            scheme: Says what labels are whose names don't tell.
+        """
+        labels = self.labels or tuple(filter(None, [self.eroded_label]))
+        rasters = (label for label in labels if scheme.reading(label).label_format != "polygons")
+        return next(rasters, None)
 
     @property
     def paths(self) -> list[str]:
         """The files that are there."""
-        files = (self.image, self.label, self.eroded_label, self.height)
+        files = (self.image, *self.labels, self.eroded_label, self.height)
         return [path for path in files if path is not None]
 
 
@@ -57,7 +74,7 @@ def labelled_scenes(
     raw: Sequence[Path],
     scheme: Scheme,
     *,
-    labels: str | Path | None = None,
+    labels: Sequence[str | Path] = (),
     heights: str | None = None,
 ) -> list[SceneFiles]:
     """Return the scenes in folders and zip archives, in the natural order of their names.
@@ -71,7 +88,8 @@ def labelled_scenes(
         raw: Folders (searched with their subfolders, and the archives in them), zip archives and
             rasters.
         scheme: Says how images and labels are named.
-        labels: One file that holds the labels of all scenes, instead of one a scene.
+        labels: Files that hold the labels of all scenes, instead of one a scene, later ones over
+            earlier ones.
         heights: Where height models are looked for too, as `scene_heights` takes them.
 
     Raises:
@@ -81,9 +99,8 @@ def labelled_scenes(
     """
     candidates = [c for path in raw for c in _candidates(path)]
     candidates = list({c.path: c for c in candidates}.values())
-    if labels is not None:
-        own = Path(named_layer(labels)[0]).absolute()
-        candidates = [c for c in candidates if Path(c.path).absolute() != own]
+    own = {Path(named_layer(label)[0]).absolute() for label in labels}
+    candidates = [c for c in candidates if Path(c.path).absolute() not in own]
     images = _matches(candidates, scheme, scheme.images)
     for candidate in candidates:
         if candidate.is_chosen and candidate.path not in images.values():
@@ -91,10 +108,16 @@ def labelled_scenes(
     if not images:
         raise _no_scenes(raw, scheme, candidates)
     ordered = sorted(images, key=natural_key)
-    if labels is not None:
-        full, eroded = dict.fromkeys(images, str(labels)), {}
+    full: dict[str, tuple[str, ...]]
+    if labels:
+        full, eroded = dict.fromkeys(images, tuple(map(str, labels))), {}
     else:
-        full = _matches(candidates, scheme, scheme.labels)
+        if scheme.join_labels:
+            full = _all_matches(candidates, scheme, scheme.labels)
+        else:
+            ways_out = ", or take all with `join_labels: true` in the scheme"
+            found = _matches(candidates, scheme, scheme.labels, ways_out)
+            full = {name: (path,) for name, path in found.items()}
         eroded = _matches(candidates, scheme, scheme.eroded_labels)
     models: dict[str, str | None] = {}
     if heights is not None:
@@ -104,7 +127,14 @@ def labelled_scenes(
         height_models.require_own([(images[name], name) for name in ordered])
         models = {name: height_models.matching(images[name], name) for name in ordered}
     return [
-        SceneFiles(name, images[name], full.get(name), eroded.get(name), models.get(name))
+        SceneFiles(
+            name,
+            images[name],
+            next(iter(full.get(name, ())), None),
+            eroded.get(name),
+            models.get(name),
+            full.get(name, ())[1:],
+        )
         for name in ordered
     ]
 
@@ -201,8 +231,44 @@ def _add_chosen(images: dict[str, str], path: str) -> None:
     images[name] = path
 
 
-def _matches(
+def _all_matches(
     candidates: list[_Candidate], scheme: Scheme, patterns: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return all files that fit patterns, by scene: by the first pattern of each, then by path.
+
+    Of files of one name and pattern, plain ones count rather than those in archives.
+    """
+    found: dict[str, list[tuple[int, _Candidate]]] = {}
+    for candidate in candidates:
+        for order, pattern in enumerate(patterns):
+            name = match_scene(scheme, [pattern], candidate.virtual)
+            if name is not None:
+                found.setdefault(name, []).append((order, candidate))
+                break
+    matches = {}
+    for name, files in found.items():
+        plain = {(order, PurePosixPath(c.virtual).name) for order, c in files if not c.zipped}
+        kept = [
+            (order, c)
+            for order, c in files
+            if not c.zipped or (order, PurePosixPath(c.virtual).name) not in plain
+        ]
+        kept.sort(key=lambda file: (file[0], natural_key(file[1].virtual)))
+        matches[name] = tuple(c.path for _, c in kept)
+    return matches
+
+
+def _claimed_twice(scene: str, first: str, second: str, ways_out: str = "") -> InputError:
+    return InputError(
+        f"the files {first} and {second} claim the same scene",
+        where=f"scene {scene}",
+        fix="name the folders or archives that you want, or let the scheme's `scene` tell them "
+        f"apart{ways_out}",
+    )
+
+
+def _matches(
+    candidates: list[_Candidate], scheme: Scheme, patterns: Sequence[str], ways_out: str = ""
 ) -> dict[str, str]:
     best: dict[str, tuple[tuple[int, bool], _Candidate]] = {}
     for candidate in candidates:
@@ -212,12 +278,7 @@ def _matches(
                 continue
             rank = (order, candidate.zipped)
             if name in best and best[name][0] == rank:
-                raise InputError(
-                    f"the files {best[name][1].path} and {candidate.path} claim the same scene",
-                    where=f"scene {name}",
-                    fix="name the folders or archives that you want, or let the scheme's `scene` "
-                    "tell them apart",
-                )
+                raise _claimed_twice(name, best[name][1].path, candidate.path, ways_out)
             if name not in best or rank < best[name][0]:
                 best[name] = (rank, candidate)
             break

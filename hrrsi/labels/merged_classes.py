@@ -1,17 +1,18 @@
-"""Classes that are left of a scheme's after some are joined."""
+"""Classes that are left of one scheme's, or of several schemes', after some are joined."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX, Colour
+from hrrsi.classes import IGNORE_INDEX, Colour, chosen_colours
 from hrrsi.errors import OptionError
-from hrrsi.labels.scheme import PartialLabel, Scheme
+from hrrsi.labels.scheme import IgnoredColour, PartialLabel, Scheme, SchemeClass
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,54 @@ def label_candidates(classes: Sequence[str], partial: Iterable[PartialLabel]) ->
     position = {name: index for index, name in enumerate(classes)}
     together = [[position[name] for name in label.classes] for label in partial]
     return [[index] for index in range(len(classes))] + together
+
+
+def joined_scheme(schemes: Sequence[Scheme], **changes: object) -> Scheme:
+    """Return one scheme with the classes of several, of which those of one name are one class.
+
+    Args:
+        schemes: They, without partial labels. A class has the
+            code of the first that has it, its colour where that is free, and no index.
+        changes: Values of other fields that are not those of the first one.
+    """
+    by_name: dict[str, list[SchemeClass]] = {}
+    for scheme in schemes:
+        for own in scheme.classes:
+            by_name.setdefault(own.name.casefold(), []).append(own)
+    ignored: dict[str, IgnoredColour] = {}
+    for scheme in schemes:
+        for entry in scheme.ignored:
+            ignored.setdefault(entry.name.casefold(), entry)
+    first = [alike[0] for alike in by_name.values()]
+    names = [c.name for c in first] + [entry.name for entry in ignored.values()]
+    given = [c.colour for c in first] + [entry.colour for entry in ignored.values()]
+    colours = chosen_colours(names, given)
+    codes = Counter(c.code for c in first)
+    classes = [
+        own.model_copy(
+            update={
+                "colour": colour,
+                "code": own.code if codes[own.code] == 1 else None,
+                "index": None,
+            }
+        )
+        for own, colour in zip(first, colours, strict=False)
+    ]
+    rest = [
+        entry.model_copy(update={"colour": colour, "index": None})
+        for entry, colour in zip(ignored.values(), colours[len(first) :], strict=True)
+    ]
+    made = {"classes": tuple(classes), "ignored": tuple(rest), **changes}
+    return Scheme.model_validate(dict(schemes[0]) | made)
+
+
+def index_by_name(own: Scheme, scheme: Scheme) -> npt.NDArray[np.uint8]:
+    """Return the index in one scheme of each label of another, (256,) uint8, 255 where ignored."""
+    lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+    positions = {label.name.casefold(): n for n, label in enumerate(scheme.all_labels)}
+    for number, label in enumerate(own.all_labels):
+        lookup[number] = positions.get(label.name.casefold(), IGNORE_INDEX)
+    return lookup
 
 
 def merged_classes(scheme: Scheme, merges: Sequence[str] = ()) -> MergedClasses:

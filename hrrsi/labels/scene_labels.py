@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +99,73 @@ class AbsentLabels(Labels):
         raise AssertionError("no label is unknown where there is none")
 
 
+class LabelLayer(NamedTuple):
+    """Labels of one of several files of a scene.
+
+    Attributes:
+        labels: They, where polygons have no class outside.
+        new_index: (256,) uint8, the index of the scene's classes for each of theirs.
+        weak: The class that counts only where no file has another, or None.
+    """
+
+    labels: Labels
+    new_index: Indices
+    weak: int | None
+
+
+class StackedLabels(Labels):
+    """The labels of a scene in several files: where some have a class, that of the last counts.
+
+    Args:
+        layers: The files, the last over the others.
+        scene: The scene.
+        name: Its name.
+        outside: The class of what lies outside of all polygons; None: it is ignored.
+    """
+
+    def __init__(
+        self, layers: Sequence[LabelLayer], scene: Scene, name: str, outside: int | None
+    ) -> None:
+        labels = [layer.labels for layer in layers]
+        super().__init__(scene, name, labels[0].path, labels[0].unknown)
+        self._layers = layers
+        self._outside = outside if any(isinstance(own, PolygonLabels) for own in labels) else None
+        self.is_blank = all(own.is_blank for own in labels)
+        said = [(own, own.placement) for own in labels if own.placement is not None]
+        if self.is_blank:
+            self.placement = labels[0].placement
+        elif said:
+            own, words = said[0]
+            file = PurePath(own.path).name
+            words = f"has no polygon of {file} there" if own.is_blank else f"{words} ({file})"
+            self.placement = words
+
+    def read_with_unknown(self, window: Window) -> tuple[Indices, int]:
+        """Return what `read` returns, and how many pixels of files had an unknown label."""
+        result = np.full((window.height, window.width), IGNORE_INDEX, dtype=np.uint8)
+        is_ignored = np.zeros(result.shape, dtype=bool)
+        count = 0
+        for labels, new_index, weak in self._layers:
+            own, unknown = labels.read_with_unknown(window)
+            count += unknown
+            indices = new_index[own]
+            told = indices != IGNORE_INDEX
+            if self._outside is not None:
+                is_ignored |= labels.ignored(window) if isinstance(labels, PolygonLabels) else ~told
+            if weak is not None:
+                told &= (indices != weak) | (result == IGNORE_INDEX)
+            result[told] = indices[told]
+        if self._outside is not None:
+            result[(result == IGNORE_INDEX) & ~is_ignored] = self._outside
+        return result, count
+
+    def _decode(self, window: Window) -> Indices:
+        return self.read_with_unknown(window)[0]
+
+    def _unknown_error(self) -> InputError:
+        raise AssertionError("the files tell of their own unknown labels")
+
+
 class PolygonLabels(Labels):
     """Labels whose polygons hold a class' name, code or index in an attribute.
 
@@ -116,7 +186,10 @@ class PolygonLabels(Labels):
 
         super().__init__(scene, name, path, unknown)
         self._scheme = scheme
-        self._polygons = scene_polygons(path, scene, scheme.attribute, within)
+        self._polygons = scene_polygons(path, scene, scheme.attribute or None, within)
+        values = self._polygons.values
+        if not scheme.attribute:
+            values = [scheme.class_names[0]] * len(self._polygons.geometries)
         outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
         self._outside = IGNORE_INDEX if outside is None else outside
         whole = Window(0, 0, *scene.shape)
@@ -126,9 +199,9 @@ class PolygonLabels(Labels):
             self.placement = f"has no polygon there: all of the scene {counts}"
         ignored = {i.name.casefold() for i in scheme.ignored}
         ignored |= {str(i.index) for i in scheme.ignored if i.index is not None}
-        self._codes = np.full(len(self._polygons.values), UNKNOWN_LABEL, dtype=np.uint8)
+        self._codes = np.full(len(values), UNKNOWN_LABEL, dtype=np.uint8)
         known: dict[object, int | None] = {}
-        for number, value in enumerate(self._polygons.values):
+        for number, value in enumerate(values):
             if value not in known:
                 known[value] = None if value is None else scheme.index_of(value)
             index = known[value]
@@ -148,6 +221,13 @@ class PolygonLabels(Labels):
 
     def _decode(self, window: Window) -> Indices:
         return self._polygons.burned(window, self._codes, self._outside)
+
+    def ignored(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a window lie in polygons without a class, (height, width)."""
+        are_ignored = self._codes >= UNKNOWN_LABEL
+        if not are_ignored.any():
+            return np.zeros((window.height, window.width), dtype=bool)
+        return self._polygons.burned(window, are_ignored.view(np.uint8), 0).view(np.bool_)
 
     def _unknown_error(self) -> InputError:
         first = int(np.flatnonzero(self._codes == UNKNOWN_LABEL)[0])

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hrrsi.classes import Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.files import named_layer, read_yaml
+from hrrsi.scenes.height_files import RASTER_SUFFIXES
 
-VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp"})
+VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp", ".gml", ".kml"})
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 ValidatedColour = tuple[Byte, Byte, Byte]
@@ -84,17 +85,22 @@ class Scheme(_Strict):
         partial: Labels that stand for several classes; their indices follow those of the classes.
         ignored: Colours that stand for no class.
         outside: The class, or partial label, of pixels outside all polygons; None: they are
-            ignored.
+            ignored. Of several rasters of a scene, those that say it count only where none has
+            another class.
         images: Patterns of image paths, tried in this order. ``{scene}`` (or any other
             placeholder) stands for a part of a name; a pattern matches the end of a path, and a
             zip archive counts as a folder.
         labels: Patterns of label paths with the same placeholders.
+        join_labels: Whether all files that fit patterns are labels of a scene, by patterns and
+            then by name; where several have a class, that of the last counts. Otherwise a scene
+            has one label, that of the earliest pattern.
         eroded_labels: The same for labels whose class borders are eroded.
         heights: The same for height models; the first pattern that fits a file counts for all
             scenes, so that kinds of heights don't mix, and leading zeros make no difference.
         scene: How placeholders make up a scene's name.
         label_format: What labels hold: colours, class indices, or polygons (a vector file).
-        attribute: The polygons' attribute that holds a class' name, code or index.
+        attribute: The polygons' attribute that holds a class' name, code or index; empty: they
+            are all of the first class.
         splits: Known splits by name.
         resolution: Ground sampling distance in metres per pixel, where it is known.
         band_meanings: What the first bands of scenes show, as `hrrsi.scenes.bands.band_meanings`
@@ -102,6 +108,8 @@ class Scheme(_Strict):
         mean: Mean of each band of uint8 scenes, divided by 255. It counts where these are read so
             and just the first bands; statistics of other scenes and bands are measured.
         std: Standard deviation of each band, likewise.
+        files: Schemes of some files of labels, by their names, which are read by these: their
+            classes are those of the same names here.
     """
 
     name: str
@@ -112,6 +120,7 @@ class Scheme(_Strict):
     outside: str | None = None
     images: tuple[str, ...] = ("images/{scene}.tif",)
     labels: tuple[str, ...] = ("labels/{scene}.tif",)
+    join_labels: bool = False
     eroded_labels: tuple[str, ...] = ()
     heights: tuple[str, ...] = ()
     scene: str = "{scene}"
@@ -122,6 +131,7 @@ class Scheme(_Strict):
     band_meanings: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    files: dict[str, Scheme] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Scheme:
@@ -226,10 +236,15 @@ class Scheme(_Strict):
     def reading(self, label: str) -> Scheme:
         """Return the scheme that a label is read with: a vector file holds polygons, whatever else.
 
+        And a raster holds indices where other labels hold polygons.
+
         Args:
             label: The label's file.
         """
-        return self.read_as("polygons" if self.reads_polygons(label) else None)
+        if self.reads_polygons(label):
+            return self.read_as("polygons")
+        is_raster = PurePosixPath(label).suffix.lower() in RASTER_SUFFIXES
+        return self.read_as("indices" if is_raster and self.label_format == "polygons" else None)
 
     @staticmethod
     def reads_polygons(label: str) -> bool:

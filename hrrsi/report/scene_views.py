@@ -292,7 +292,6 @@ def _is_on_labels(image: str, file: SceneFiles, scheme: Scheme) -> bool:
     Raises:
         InputError: A raster can't be opened.
     """
-    label = file.label or file.eroded_label or ""
-    grid = file.image if scheme.reading(label).label_format == "polygons" else label
+    grid = file.label_raster(scheme) or file.image
     with open_raster(image) as picture, open_raster(grid) as raster:
         return is_same_grid(picture, raster)

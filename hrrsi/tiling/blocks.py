@@ -364,9 +364,9 @@ class _Counting:
         with ExitStack() as stack:
             own = open_tiled(look.image, look.bands, options, look.height_model)
             scene = on_patch_grid(stack.enter_context(own), options, self.scheme)
-            label, unknown = look.labels["train"], options.unknown
+            files, unknown = look.labels["train"], options.unknown
             opened = stack.enter_context(
-                open_labels(label, scene, self.scheme, name=look.name, unknown=unknown)
+                open_labels(files, scene, self.scheme, name=look.name, unknown=unknown)
             )
             area = patch_area(options.aoi, scene)
             for row, start, stop in _on_scene(layout.rows, place.row, height):

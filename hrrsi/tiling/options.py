@@ -39,7 +39,8 @@ class TileOptions:
         seed: Another one deals out blocks otherwise.
         label_format: What labels hold; None: what the scheme says, or what `labels` shows.
         labels: One file with the labels of all scenes, polygons or a raster, instead of a label a
-            scene. Without a scheme, its classes make one.
+            scene; or several, of which the last that has a class counts. Without a scheme, their
+            classes make one, by name.
         attribute: The polygons' attribute that holds the class; None: the scheme's.
         background: The class of what lies outside of all polygons: one of the scheme, or another
             name, which becomes its last class; None: the scheme's `outside`, else it is ignored.
@@ -76,7 +77,7 @@ class TileOptions:
     guard: int | None = None
     seed: int = 0
     label_format: LabelFormat | None = None
-    labels: str | Path | None = None
+    labels: str | Path | Sequence[str | Path] = ()
     attribute: str | None = None
     background: str | None = None
     eroded: bool = False
@@ -92,7 +93,9 @@ class TileOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("val_scenes", "test_scenes", "split_blocks", "merges", "bands"):
+        if isinstance(self.labels, str | Path):
+            object.__setattr__(self, "labels", (self.labels,))
+        for name in ("val_scenes", "test_scenes", "split_blocks", "labels", "merges", "bands"):
             value = getattr(self, name)
             if value is not None:  # so that options are equal, and hashed, by their values
                 object.__setattr__(self, name, tuple(value))
@@ -136,6 +139,12 @@ class TileOptions:
             from hrrsi.scenes.value_scale import check_scale  # numpy, which --help does without
 
             check_scale(self.scale)
+
+    @property
+    def label_files(self) -> tuple[str, ...]:
+        """The files of `labels`, as texts."""
+        files = (self.labels,) if isinstance(self.labels, str | Path) else self.labels
+        return tuple(map(str, files))
 
     @property
     def effective_stride(self) -> int:

@@ -163,23 +163,27 @@ def tiling_sources(
         OptionError: `options.background` is none for this scheme, it has splits beside
             `options.split_blocks`, or there are neither a scheme nor labels to make one of.
     """
-    if options.attribute is not None and options.labels and is_label_raster(options.labels):
+    labels = options.label_files
+    if options.attribute is not None and labels and all(map(is_label_raster, labels)):
         raise OptionError(
-            f"is of polygons, and {options.labels} is a raster",
+            f"is of polygons, and {labels[0]} is a raster",
             parameter="attribute",
             fix="leave it out",
         )
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise OptionError(f"{twice[0]} is given twice", parameter="labels", fix="give it once")
     paths = [Path(path) for path in ([raw] if isinstance(raw, str | Path) else raw)]
     if scheme is None:
-        if options.labels is None:
+        if not labels:
             raise OptionError(
                 "is missing",
                 parameter="scheme",
                 fix="give it, or `labels`, a file whose classes make one",
             )
-        files = _files(paths, image_patterns(options.labels), options)
+        files = _files(paths, image_patterns(labels[0]), options)
         made = file_scheme(
-            options.labels,
+            labels,
             [file.image for file in files],
             attribute=options.attribute,
             label_format=options.label_format,
@@ -189,17 +193,21 @@ def tiling_sources(
     else:
         scheme, notes = scheme if isinstance(scheme, Scheme) else load_scheme(scheme), ()
         files = _files(paths, scheme, options)
-    made_of = options.labels if notes else None
-    scheme = scheme.read_as(_label_format(scheme, options), options.attribute)
+        scheme = scheme.read_as(_label_format(scheme, options), options.attribute)
+    is_made = bool(notes)
+    if is_made and len(labels) == 1:
+        scheme = scheme.read_as(options.label_format)
+    are_mixed = len(labels) > 1 and not all(map(is_label_raster, labels))
+    has_polygons = scheme.label_format == "polygons" or are_mixed
     if options.background is not None:
-        if scheme.label_format != "polygons":
+        if not has_polygons:
             raise OptionError(
                 f"is for polygons, and the labels hold {scheme.label_format}",
                 parameter="background",
                 fix="leave it out, or give polygons as `labels` or `label_format=polygons`",
             )
         scheme = scheme.with_outside(options.background.strip())
-    elif made_of is not None and scheme.label_format == "polygons" and len(scheme.classes) == 1:
+    elif is_made and has_polygons and len(scheme.classes) == 1:
         notes += (
             f"warning: {scheme.class_names[0]} is the only class, and what lies outside of its "
             "polygons is ignored; `background=other` makes a class of it",
@@ -209,14 +217,18 @@ def tiling_sources(
 
 
 def _files(raw: Sequence[Path], scheme: Scheme, options: TileOptions) -> list[SceneFiles]:
-    return labelled_scenes(raw, scheme, labels=options.labels, heights=options.height)
+    return labelled_scenes(raw, scheme, labels=options.label_files, heights=options.height)
 
 
 def _label_format(scheme: Scheme, options: TileOptions) -> LabelFormat | None:
-    """Return what labels hold, or None where the scheme says it."""
-    if options.label_format is not None or options.labels is None:
+    """Return what labels hold, or None where the scheme says it.
+
+    Of several files it is what the rasters among them hold, if there are any.
+    """
+    labels = options.label_files
+    if options.label_format is not None or not labels:
         return options.label_format
-    if not is_label_raster(options.labels):
+    if not any(map(is_label_raster, labels)):
         return "polygons"
     return "indices" if scheme.label_format == "polygons" else None
 
@@ -235,7 +247,7 @@ def _split(
             )
         return SceneSplit(ALL_TRAIN, tuple(names), (), ())
     is_chosen = options.split or options.val_scenes or options.test_scenes
-    if options.labels is not None and not scheme.splits and not is_chosen:
+    if options.labels and not scheme.splits and not is_chosen:
         return SceneSplit(ALL_TRAIN, tuple(names), (), ())
     return scene_split(
         names,
@@ -322,7 +334,7 @@ def _require_polygons(looks: Sequence[SceneLook], scheme: Scheme, options: TileO
             raise InputError(
                 f"no polygon lies on any of the {counted(len(among), what.removesuffix('s'))}"
                 f" ({names_text([look.name for look in among], most=3)})",
-                where=options.labels or f"the labels of scheme {scheme.name}",
+                where=", ".join(options.label_files) or f"the labels of scheme {scheme.name}",
                 fix="check the CRS of polygons and scenes, or choose other scenes",
             )
 

@@ -52,7 +52,7 @@ class SceneLook:
     Attributes:
         name: The scene's name.
         image: Path of its image.
-        labels: Path of its label for each part that it may be in, or None.
+        labels: Paths of its labels for each part that it may be in.
         height_model: Path of its height model, or None.
         shape: Rows and columns of pixels, on the grid of patches.
         step: The image's pixels in one of these, along each axis.
@@ -72,7 +72,7 @@ class SceneLook:
 
     name: str
     image: str
-    labels: dict[Part, str | None]
+    labels: dict[Part, tuple[str, ...]]
     height_model: str | None
     shape: tuple[int, int]
     step: float
@@ -145,7 +145,7 @@ def scene_look(
         InputError: A label or height model is missing or doesn't fit, or the scene is not like the
             first one.
     """
-    own_labels = {part: _label(file, part, options) for part in parts}
+    own_labels = {part: _labels(file, part, options) for part in parts}
     height = _height(file, options)
     bands = options.bands or (first.bands if first else ())
     band_count = len(bands) or len(meanings or ()) or _band_count(file.image, scheme)
@@ -261,10 +261,13 @@ def _listed(bands: Sequence[int]) -> str:
     return ",".join(map(str, bands))
 
 
-def _label(file: SceneFiles, part: Part, options: TileOptions) -> str | None:
+def _labels(file: SceneFiles, part: Part, options: TileOptions) -> tuple[str, ...]:
     eroded = options.eroded and part != "train"
-    label = file.eroded_label if eroded else file.label
-    if label is None and not (options.unlabelled and part == "train"):
+    if not eroded:
+        labels = file.labels
+    else:
+        labels = () if file.eroded_label is None else (file.eroded_label,)
+    if not labels and not (options.unlabelled and part == "train"):
         kind = "eroded label" if eroded else "label"
         raise MissingInputError(
             f"has no {kind} (image {file.image})",
@@ -272,7 +275,7 @@ def _label(file: SceneFiles, part: Part, options: TileOptions) -> str | None:
             fix=f"give the folder or archive of the {kind}s too, or leave the scene out of the "
             "split",
         )
-    return label
+    return labels
 
 
 def _band_count(image: str, scheme: Scheme) -> int:

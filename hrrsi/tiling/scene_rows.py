@@ -118,7 +118,7 @@ class SceneRows:
         part: train, val or test.
         image: Path of its image.
         bands: The 1-based bands of it.
-        label: Path of its label, or None.
+        labels: Paths of its labels.
         height: Path of its height model, or None.
         area: The part of the scene that windows cover, on the grid of patches.
         first: First row of windows.
@@ -132,7 +132,7 @@ class SceneRows:
     part: Part
     image: str
     bands: tuple[int, ...]
-    label: str | None
+    labels: tuple[str, ...]
     height: str | None
     area: Window
     first: int = 0
@@ -224,7 +224,7 @@ def write_rows(job: tuple[Path, Tiling, SceneRows]) -> RowsContent:
         within = rows.area._replace(row=top.row, height=bottom.row + bottom.height - top.row)
         labels = stack.enter_context(
             open_labels(
-                rows.label,
+                rows.labels,
                 scene,
                 tiling.scheme,
                 name=rows.scene,

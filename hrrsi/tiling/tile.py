@@ -203,6 +203,8 @@ def _gap_notes(plan: TilingPlan) -> list[str]:
 
 def _ignores_255(scheme: Scheme) -> bool:
     """Return whether labels are class indices, of which 255 is ignored unasked."""
+    if scheme.files:  # which say it themselves
+        return False
     values = {label.index for label in scheme.all_labels} | {i.index for i in scheme.ignored}
     return scheme.label_format == "indices" and IGNORE_INDEX not in values
 
@@ -214,7 +216,8 @@ def _mask_notes(plan: TilingPlan) -> list[str]:
     """
     if not _ignores_255(plan.tiling.scheme):
         return []
-    paths = sorted({r.label for r in plan.rows if r.part == "train" and r.label is not None})
+    paths = sorted({path for r in plan.rows if r.part == "train" for path in r.labels})
+    paths = [path for path in paths if not Scheme.reads_polygons(path)]
     counts = np.zeros(256, dtype=np.int64)
     for path in paths[:_MASKS_LOOKED_AT]:
         stop_if_requested()
