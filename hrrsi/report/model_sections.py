@@ -16,7 +16,7 @@ from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
 from hrrsi.report.figures import NONE, Chart, Series, even_axis, line_chart, percent, percent_axis
 from hrrsi.report.scene_views import SceneView
-from hrrsi.report.sentences import blocks_text, partial_text, source_sentence, unscored_text
+from hrrsi.report.text import blocks_text, partial_text, source_sentence, unscored_text
 from hrrsi.runs.options import METRICS
 
 # columns of the table of epochs: those that charts need, and what lines of them are called

@@ -38,7 +38,7 @@ from hrrsi.report.score_sections import (
     headline,
     protocol_grids,
 )
-from hrrsi.report.sentences import (
+from hrrsi.report.text import (
     left_out_warning,
     printable,
     shared_sentence,
@@ -78,7 +78,7 @@ def write_report(
         outcome: One evaluation, or two.
         collectors: What observed each evaluation's scenes (``hrrsi.evaluate(..., observer=)``),
             for pictures.
-        wording: As for `hrrsi.report.sentences.verdict`.
+        wording: As for `hrrsi.report.text.verdict`.
 
     Raises:
         OutputError: The file can't be written.
@@ -124,7 +124,7 @@ def report_page(
     Args:
         maps: One map, or two of the same scenes under the same protocol.
         comparison: That of the two, where it is known already.
-        wording: As for `hrrsi.report.sentences.verdict`.
+        wording: As for `hrrsi.report.text.verdict`.
 
     Raises:
         InputError: Two maps that can't be compared.

@@ -1,32 +1,27 @@
-"""An evaluation, or a comparison of two, as tables for a terminal."""
+"""An evaluation, or a comparison of two, in words: sentences, and tables for a terminal."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from prettytable import PrettyTable
 
+from hrrsi import __version__
 from hrrsi.evaluation.boundary_scores import FARTHEST
-from hrrsi.evaluation.intervals import FEWEST_BLOCKS, RESAMPLES, Difference, Interval
-from hrrsi.evaluation.result import Comparison, EvaluationResult
-from hrrsi.quantities import area_text
-from hrrsi.report.sentences import (
-    blocks_text,
-    clutter_words,
-    left_out_warning,
-    mean_words,
-    partial_text,
-    printable,
-    sentence,
-    shared_sentence,
-    source_sentence,
-    unequal_pixels_text,
-    unscored_text,
-    verdict,
+from hrrsi.evaluation.evaluation import Evaluation, MapFiles, MapSource
+from hrrsi.evaluation.intervals import (
+    FEWEST_BLOCKS,
+    RESAMPLES,
+    Difference,
+    Interval,
+    counted_blocks,
 )
+from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
+from hrrsi.quantities import area_text, counted
 
+_MUCH_LEFT_OUT = 0.01  # of the labelled pixels
 _WIDTH = 98
 # of distances to the nearest border, in px: first and last of each column
 _DISTANCES = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 31), (FARTHEST, FARTHEST))
@@ -39,7 +34,7 @@ def outcome_text(
 
     Args:
         outcome: Either of them.
-        wording: As for `hrrsi.report.sentences.verdict`.
+        wording: As for `hrrsi.report.text.verdict`.
     """
     if isinstance(outcome, Comparison):
         return printable(comparison_text(outcome, wording))
@@ -64,7 +59,7 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
 
     Args:
         comparison: Two evaluations under one protocol.
-        wording: As for `hrrsi.report.sentences.verdict`.
+        wording: As for `hrrsi.report.text.verdict`.
     """
     first, second = comparison.first, comparison.second
     table = _table("score", "A", "B", "B - A", "95 %", "p")
@@ -287,3 +282,164 @@ def _row(name: str, first: Interval, second: Interval, difference: Difference) -
 def _signed(difference: float) -> str:
     """Return a difference of shares in percentage points, or a dash where it is undefined."""
     return "-" if np.isnan(difference) else f"{100 * difference:+.2f}"
+
+
+def sentence(result: EvaluationResult) -> str:
+    """Return everything a reader has to know to compare the figures, but for the scenes' names."""
+    return f"{shared_sentence(result)}; {result.source.name}"
+
+
+def shared_sentence(result: EvaluationResult) -> str:
+    """Return the same, but for what made the map."""
+    e = result.evaluation
+    split = f", {e.split}" if e.split else ""
+    parts = [
+        f"{e.data}{split}: {extent(e)}",
+        result.labels_text,
+        result.protocol.sentence,
+        # of maps that were there, it is not known
+        *([] if e.unit == "maps" else [augmentation_text(e.augmentation)]),
+        *e.reading,
+    ]
+    return "; ".join(parts)
+
+
+def extent(evaluation: Evaluation) -> str:
+    """Return what was evaluated, in words, but for the names of the scenes."""
+    e, scenes = evaluation, counted(len(evaluation.scenes), "scene")
+    if e.unit == "patches":
+        return f"patches of {e.window} px of {scenes}, each seen on its own"
+    if e.unit == "maps":
+        return f"{scenes}, whole, maps as given"
+    return f"{scenes}, whole, stitched from windows of {e.window} px that overlap by {e.overlap} px"
+
+
+def augmentation_text(name: str) -> str:
+    """Return a test-time augmentation in words."""
+    return "no test-time augmentation" if name == "none" else f"test-time augmentation {name}"
+
+
+def source_sentence(source: MapSource) -> str:
+    """Return what made a map, so that it can be made again."""
+    if isinstance(source, MapFiles):
+        paths = source.paths
+        return f"maps {', '.join(paths)}" if len(paths) > 1 else f"map {paths[0]}"
+    return (
+        f"weights {source.weights}, sha256 {source.sha256}, run by hrrsi {__version__} with "
+        f"{source.engine} on {source.device} in precision {source.precision}"
+    )
+
+
+def blocks_text(result: EvaluationResult) -> str:
+    """Return what intervals are drawn from."""
+    size = result.evaluation.counts.scenes[0].matrices[result.protocol.labels].block
+    return f"{counted(result.counted_blocks, 'block')} of {size} px"
+
+
+def left_out_warning(result: EvaluationResult) -> str:
+    """Return a warning where much is not scored because nothing is predicted there; else ""."""
+    left_out = int(result.matrix.unpredicted.sum())
+    labelled = result.matrix.pixels + left_out
+    if left_out < _MUCH_LEFT_OUT * labelled:
+        return ""
+    return (
+        f"Scored on {100 * result.matrix.pixels / labelled:.2f} % of the labelled pixels only: "
+        f"nothing is predicted on the other {left_out:,}."
+    )
+
+
+def unscored_text(result: EvaluationResult) -> str:
+    """Return how many pixels no score counts, and why."""
+    e, matrix = result.evaluation, result.matrix
+    why = "without a label"
+    if e.unit == "patches":
+        why += ", repeated where patches overlap, or padding"
+    parts = [f"{e.unlabelled_pixels:,} pixels {why}"]
+    if e.unknown_pixels:
+        parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
+    if result.protocol.labels == "eroded" and e.labels == "full":
+        full = e.counts.matrix("full")
+        at_borders = full.pixels + full.unpredicted.sum() - matrix.pixels
+        parts.append(f"{int(at_borders - matrix.unpredicted.sum()):,} at borders of classes")
+    heights = any(words.startswith("heights ") for words in e.reading)
+    holder = "the map" if e.unit == "maps" else "the image"
+    holder += " or the height model" if heights else ""
+    unpredicted = int(matrix.unpredicted.sum())
+    what = "no data"
+    if e.unit == "maps" and "unknown labels ignored" in e.reading:
+        what += " or a value that the scheme doesn't know"
+    if e.is_compared:
+        holder += " or the one that it is compared with"
+    parts.append(f"{unpredicted:,} labelled pixels where {holder} holds {what}")
+    if e.outside_pixels:
+        parts.append(f"{e.outside_pixels:,} pixels outside of the area of interest")
+    return ", ".join(parts)
+
+
+def partial_text(result: EvaluationResult) -> str:
+    """Return how partial labels count; empty where there are none."""
+    matrix = result.matrix
+    pixels = int(matrix.partial.sum())
+    if not pixels:
+        return ""
+    right = int(matrix.partial[:, 0].sum())
+    return (
+        f"{pixels:,} of the scored pixels have a label that stands for several classes, and "
+        f"{100 * right / pixels:.2f} % of them are predicted as one of these: they count in OA, "
+        "and as false positives where they are not; kappa leaves them out"
+    )
+
+
+def clutter_words(rows: Sequence[GridRow], absent: str = "-") -> list[str]:
+    """Return whether clutter is ``in`` or ``out`` of each row; `absent` where no class is."""
+    has_clutter = any(row.protocol.dropped_from_overall for row in rows)
+    return [
+        "out" if row.protocol.dropped_from_overall else "in" if has_clutter else absent
+        for row in rows
+    ]
+
+
+def mean_words(result: EvaluationResult) -> str:
+    """Return which classes means are of."""
+    left_out = result.classes_left_out_of_means
+    return f"mean without {' and '.join(left_out)}" if left_out else "mean"
+
+
+def verdict(comparison: Comparison, wording: Callable[[str], str] = str) -> str:
+    """Return whether the mIoU tells the two maps (A and B) apart, as a sentence.
+
+    Args:
+        comparison: The two.
+        wording: Says the library's parameters, which stand between backticks, in other words,
+            e.g. as flags of a command.
+    """
+    difference, blocks = comparison.differences["mIoU"], blocks_text(comparison.first)
+    if np.isnan(difference.interval.low):
+        if counted_blocks(comparison.blocks[0]) >= FEWEST_BLOCKS:
+            blocks = f"fewer than {FEWEST_BLOCKS} of {blocks} that hold the rarest class"
+        return wording(
+            f"With {blocks}, A and B can't be told apart: take more scenes, or a smaller `block`."
+        )
+    sure = f"p = {difference.p:.4f}, {blocks}"
+    if not difference.is_significant:
+        return f"By mIoU, A and B can't be told apart on these scenes ({sure})."
+    better = "B" if difference.interval.value > 0 else "A"
+    return f"By mIoU, {better} is better on these scenes ({sure})."
+
+
+def unequal_pixels_text(comparison: Comparison) -> str:
+    """Return which labelled pixels only one of the two predicts, as a sentence; "" where none."""
+    lacking = [r.evaluation.uncompared_pixels or 0 for r in (comparison.second, comparison.first)]
+    if any(lacking):  # maps that were there: scored where both predict
+        return (
+            f"A leaves out {lacking[0]:,} labelled pixels that B maps, and B {lacking[1]:,} "
+            "that A maps; none of them counts."
+        )
+    first, second = (blocks.sum(axis=1) for blocks in comparison.blocks)  # the truth of each block
+    apart = int(np.abs(second - first).sum())
+    return f"{apart:,} pixels are scored of one of the two only." if apart else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with question marks for what of files' names is no text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
