@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 import torch
+from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 from samples.made_weights import save_made_weights
 from samples.published_networks import published_layout
 from typer.testing import CliRunner
 
+from hrrsi.class_styles import add_default_style, polygon_style
 from hrrsi.cli import app
+from hrrsi.files import locked
 from hrrsi.maps.rasters import write_class_raster
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
@@ -113,13 +118,35 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
             classes=["road", "roof"],
             colours=[(1, 2, 3), (4, 5, 6)],
             has_nodata=True,
-            provenance={"VERSION": "0.1", "MODEL": "ued", "WEIGHTS": "w.safetensors"},
+            provenance={
+                "VERSION": "0.1",
+                "MODEL": "ued",
+                "WEIGHTS": "w.safetensors",
+                "WEIGHTS_SHA256": "d1b7be5f942d5fea",
+                "ENGINE": "openvino, precision 32",
+                "OPTIONS": '{"window": 512, "overlap": 96, "tta": "flip", "bands": [4, 1, 2], '
+                '"nodata": 0, "aoi": "area.gpkg", "crop": true}',
+                "ESTIMATED_SCALE": "2047",
+                "READ_RESOLUTION": "0.3",
+                "MIN_AREA": "20",
+            },
         )
     found = lines(tmp_path / "map.tif")
     assert found["kind"] == "class map"
     assert found["classes"] == "road 50.0%, roof 50.0%; no data in 10.0% of the raster"
-    assert found["made by"].startswith("hrrsi 0.1, ued (w.safetensors)")
-    assert facts(tmp_path / "map.tif")["class_pixels"] == [315000, 315000]
+    assert found["areas"] == "road 1.97 ha, roof 1.97 ha"
+    assert found["weights"] == "w.safetensors, ued, sha256 d1b7be5f942d"
+    assert found["made by"] == "hrrsi 0.1 with openvino, precision 32"
+    assert found["windows"] == "512 px that overlap by 96 px; test-time augmentation flip"
+    assert found["scene read"] == (
+        "bands 4, 1, 2, no data 0, full brightness 2047 (estimated), 0.3 m a pixel"
+    )
+    assert found["inside of"] == "area.gpkg, cropped to it"
+    assert found["merged"] == "areas below 20 m² (pixels without CRS)"
+    data = facts(tmp_path / "map.tif")
+    assert data["class_pixels"] == [315000, 315000]
+    assert data["areas"] == [315000 / 16, 315000 / 16]
+    assert data["provenance"]["MODEL"] == "ued"
 
 
 @pytest.mark.long
@@ -227,7 +254,9 @@ def test_a_tiled_dataset(tmp_path: Path) -> None:
         ("cut.pth", b"PK\x03\x04", "not a whole weights file"),
         ("dataset.yaml", b"!!python/object:os.system {}", "tag that is not plain data"),
         ("dataset.yaml", b"a: {[1]: 2}", "is not valid YAML (found unhashable key); correct it"),
-        ("folder", None, "is a folder without dataset.yaml"),
+        ("folder", None, "folder: holds no files, nor do its folders; name a folder of scenes,"),
+        ("areas.gpkg|layername=roads", b"", "areas.gpkg: cannot be read"),
+        ("areas.shp", b"cut", "not a raster"),
     ],
 )
 def test_bad_files_end_in_one_line(
@@ -236,7 +265,7 @@ def test_bad_files_end_in_one_line(
     if name == "folder":
         (tmp_path / name).mkdir()
     if content is not None:
-        (tmp_path / name).write_bytes(content)
+        (tmp_path / name.partition("|")[0]).write_bytes(content)
     result = info(tmp_path / name)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -269,3 +298,107 @@ def test_a_run_that_says_something_else_ends_in_one_line(
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert message in result.stderr
+
+
+def polygons(path: Path, layer: str, **columns: list) -> None:
+    boxes = shapely.box(np.arange(4) * 10.0, 0, np.arange(4) * 10.0 + 5, 7)
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(boxes),
+        [np.array(values) for values in columns.values()],
+        list(columns),
+        layer=layer,
+        geometry_type="Polygon",
+        crs="EPSG:28992",
+        append=path.exists(),
+    )
+
+
+def test_a_vector_file(tmp_path: Path) -> None:
+    path = tmp_path / "areas.gpkg"
+    kinds = np.array(["roof", "road", "roof", None], dtype=object)
+    names = np.array(["a", "b", "c", "d"], dtype=object)
+    years = np.array(["2024-01-02"] * 4, dtype="datetime64[D]")
+    polygons(path, "parcels", number=[1, 2, 3, 4], name=names, kind=kinds, since=years)
+    found = lines(path)
+    assert found["kind"] == "vector file"
+    assert found["format"] == "GPKG"
+    assert found["layer"] == "parcels: 4 polygons"
+    assert found["CRS"] == "EPSG:28992"
+    assert found["extent"] == "x 0 to 35, y 0 to 7"
+    assert found["fields"] == "number (whole number), name (text), kind (text), since (date)"
+    assert found["values of kind"] == "roof (2), road (1)"
+    assert "values of name" not in found  # each comes once
+    # one that is long stands on several lines
+    assert found["as labels"].startswith("hrrsi tile ORTHO.tif --labels ")
+    assert found["as labels"].endswith("--attribute kind")
+    (layer,) = facts(path)["layers"]
+    assert layer["bounds"] == [0, 0, 35, 7]
+    assert layer["values"] == {"kind": {"roof": 2, "road": 1}}
+    add_default_style(path, "parcels", "geom", polygon_style(["a"], [(1, 2, 3)], "name"))
+    assert lines(path)["QGIS style"] == "by name, 1 colour"
+
+    polygons(path, "trees", height=[1.5, 2, 3, 4])
+    found = lines(path)
+    assert found["layers"] == "2 layers"
+    assert found["trees"] == "4 polygons, EPSG:28992; fields: height"
+    assert lines(Path(f"{path}|layername=trees"))["layer"] == "trees: 4 polygons"
+    result = info(Path(f"{path}|layername=roads"))
+    assert "has no layer 'roads'; choose from parcels, trees, layer_styles" in result.stderr
+
+
+def test_a_folder(tmp_path: Path, scene: Path) -> None:
+    for folder in ("images", "masks", "datasets/small", "runs/ued"):
+        (tmp_path / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        photo = rng.integers(0, 255, (60, 60, 3)).astype(np.uint8)
+        Image.fromarray(photo).save(tmp_path / "images" / f"{number}.png")
+        mask = np.repeat(photo[:, :, :1] // 128 * 255, 3, axis=2)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    polygons(tmp_path / "parcels.shp", "parcels", number=[1, 2, 3, 4])
+    (tmp_path / "cut.tif").write_bytes(b"II*")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "datasets" / "small" / "dataset.yaml").write_text("scheme: [")
+    write_run(tmp_path / "runs" / "ued", epochs=3)
+    found = lines(tmp_path)
+    assert found["kind"] == "folder"
+    assert found["scenes"] == (
+        "7 rasters: 6 in images, 1 in it; 3 bands of uint8 or 4 bands of uint16, no CRS or "
+        "EPSG:28992, 25 cm a pixel"
+    )
+    assert found["labels"] == "6 rasters: 6 in masks"
+    assert found["datasets"] == "datasets/small (damaged)"
+    assert found["runs"] == "runs/ued (2 of 3 epochs; cannot be resumed: it has no checkpoint)"
+    assert found["vector files"] == "parcels.shp"
+    assert found["unreadable"] == "cut.tif"
+    assert found["other files"] == "notes.txt"
+    assert facts(tmp_path)["labels"] == [f"masks/{number}.png" for number in range(6)]
+
+
+def write_run(folder: Path, epochs: int, **more: int) -> None:
+    """Write what a run that did two epochs leaves, but for its weights."""
+    values = {"data": "d", "model": "ued", "epochs": epochs, **more}
+    (folder / "config.yaml").write_text(json.dumps(values))
+    (folder / "environment.yaml").write_text("dataset: {train: 9}")
+    (folder / "metrics.csv").write_text("epoch,val_mIoU,seconds\n1,0.5,3\n2,0.25,3\n")
+
+
+def test_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    run.mkdir()
+    write_run(run, epochs=3)
+    (run / "last.ckpt").write_bytes(b"")
+    found = lines(run)
+    assert found["kind"] == "training run"
+    assert found["done"] == "2 of 3 epochs; can be resumed"
+    assert found["best"] == "epoch 1: validation mIoU 50.00%"
+    assert found["go on"] == f"hrrsi train --config '{run}/config.yaml' --resume"
+    assert facts(run)["state"] == "can be resumed"
+    with locked(run):  # this process is no other one: its own lock is held all the same
+        assert lines(run)["done"] == "2 of 3 epochs; running"
+    write_run(run, epochs=2)
+    assert lines(run)["done"] == "2 of 2 epochs; finished"
+    write_run(run, epochs=9, patience=1)
+    assert lines(run)["done"] == "2 of 9 epochs; finished"
+    assert "go on" not in lines(run)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hrrsi.cli.messages import print_line
 
+if TYPE_CHECKING:
+    from hrrsi.file_info import FileInfo
+
 _WIDTH = 98  # of a line, as reports have it
-_USES = {"encoder weights": [("use", "hrrsi train DATASET --encoder-weights FILE")]}
 
 
 class Format(StrEnum):
@@ -25,7 +28,8 @@ def info(
         str,
         typer.Argument(
             help="Weights (.safetensors, .pth; default or light: the package's), a tiled dataset "
-            "(folder or dataset.yaml), the folder of a run, or a raster.",
+            "(folder or dataset.yaml), the folder of a run, any other folder, a raster, a map, or "
+            "a vector file (one layer of it: 'areas.gpkg|layername=parcels').",
             show_default=False,
         ),
     ],
@@ -33,11 +37,15 @@ def info(
         Format, typer.Option("--format", help="Lines for people, or JSON for programs.")
     ] = Format.TEXT,
 ) -> None:
-    """Say what a weights file, a tiled dataset, a run or a raster is.
+    """Say what a file or folder is: imagery, a map, polygons, weights, a dataset or a run.
 
     hrrsi info scene.tif
 
     hrrsi info runs/ued
+
+    hrrsi info areas.gpkg
+
+    hrrsi info .
 
     hrrsi info mine.safetensors --format json
     """
@@ -47,7 +55,7 @@ def info(
     import hrrsi
 
     content = hrrsi.info(file)
-    lines = [*content.lines, *_USES.get(content.kind, ())]
+    lines = [*content.lines, *_uses(file, content)]
     if output_format is Format.JSON:
         typer.echo(json.dumps({"file": file, "kind": content.kind, **content.data}, indent=2))
         return
@@ -63,3 +71,24 @@ def info(
             break_on_hyphens=False,
         )
         print_line(wrapped)
+
+
+def _uses(file: str, content: FileInfo) -> list[tuple[str, str]]:
+    """Return the commands that the content of a file is for, where they are not plain."""
+    import shlex
+
+    name = shlex.quote(file)
+    if content.kind == "encoder weights":
+        return [("use", "hrrsi train DATASET --encoder-weights FILE")]
+    if content.data.get("state") == "can be resumed":
+        command = "pretrain" if content.kind == "pre-training run" else "train"
+        config = shlex.quote(str(Path(file) / "config.yaml"))
+        return [("go on", f"hrrsi {command} --config {config} --resume")]
+    if content.kind == "vector file":
+        layers = content.data["layers"]
+        if len(layers) > 1:
+            return [("one layer", f"hrrsi info {shlex.quote(f'{file}|layername=NAME')}")]
+        if "olygon" in str(layers[0]["geometry_type"]) and layers[0]["values"]:
+            attribute = shlex.quote(next(iter(layers[0]["values"])))
+            return [("as labels", f"hrrsi tile ORTHO.tif --labels {name} --attribute {attribute}")]
+    return []

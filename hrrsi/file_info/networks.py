@@ -1,4 +1,4 @@
-"""What a file is: weights, a tiled dataset, a run or a raster, in a few lines a person reads."""
+"""What weights, tiled datasets and runs say of themselves, in a few lines a person reads."""
 
 from __future__ import annotations
 
@@ -6,93 +6,26 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrrsi.errors import HrrsiError, InputError
+from hrrsi.errors import HrrsiError, InputError, OutputError
 from hrrsi.extras import requiring
-from hrrsi.files import read_yaml
+from hrrsi.file_info.geodata import FileInfo, shares_text
+from hrrsi.files import check_unlocked, read_yaml
 from hrrsi.graphs.segmentation import NetworkGraph
-from hrrsi.maps.rasters import read_class_raster
-from hrrsi.maps.styles import is_as_written
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.model_meta import ModelMeta, hardware_text, score_lines, training_lines
-from hrrsi.networks.weights_file import (
-    encoder_of,
-    is_packaged_name,
-    is_safetensors,
-    open_weights,
-    weights_path,
-)
+from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.quantities import area_text, counted, length_text, share_text, time_text
+from hrrsi.quantities import counted, length_text, share_text, time_text
 from hrrsi.runs.environment import read_environment
-from hrrsi.runs.options import CONFIG, ENVIRONMENT, METRICS, NAN_BATCH
-from hrrsi.scenes.bands import alpha_bands, open_imagery
-from hrrsi.scenes.raster_opening import is_local, open_raster
-from hrrsi.scenes.scene import Scene
-from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
-from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
+from hrrsi.runs.options import CONFIG, ENVIRONMENT, LAST_CHECKPOINT, METRICS, NAN_BATCH
+from hrrsi.tiling.dataset import TiledDataset
 
-_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-_WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _NOT_SETTINGS = ("data", "model", "encoder", "out", "device", "workers")
 _SCORES = {"val_mIoU": "mIoU", "val_OA": "OA", "val_top1": "top-1", "val_top5": "top-5"}
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What a file is.
-
-    Attributes:
-        kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``training run``,
-            ``pre-training run``, ``class map`` or ``raster``.
-        lines: Label and text, for people.
-        data: The same and more as plain values, for programs.
-    """
-
-    kind: str
-    lines: list[tuple[str, str]]
-    data: dict[str, Any]
-
-
-def info(path: str | Path) -> FileInfo:
-    """Return what a file or folder is.
-
-    Args:
-        path: Weights (``.safetensors``, ``.pth``, or a name of the package's, ``default`` or
-            ``light``), those of an encoder (`hrrsi pretrain`), a tiled
-            dataset (its folder or its ``dataset.yaml``), the folder of a run, or whatever GDAL
-            opens.
-
-    Raises:
-        InputError: It is none of these, or damaged.
-        DependencyError: It holds a network that only PyTorch runs, and that is not installed.
-    """
-    local = Path(path)
-    if not is_local(str(path)):
-        return _raster_info(str(path))
-    if is_packaged_name(path):
-        local = weights_path(path)
-    if local.name == DESCRIPTION:
-        return _dataset_info(local.parent)
-    if local.is_dir():
-        if (local / DESCRIPTION).is_file():
-            return _dataset_info(local)
-        with _of_its_shape(path):
-            run = _run_info(local)
-        if run is None:
-            raise InputError(
-                f"is a folder without {DESCRIPTION}, and none of a run",
-                where=path,
-                fix="name a tiled dataset, a run folder, a weights file or a raster",
-            )
-        return run
-    if local.suffix.lower() in _WEIGHTS_SUFFIXES:
-        with _of_its_shape(path):
-            return _weights_info(local)
-    return _raster_info(str(path))
 
 
 @contextmanager
@@ -110,6 +43,17 @@ def _of_its_shape(path: str | Path) -> Iterator[None]:
         raise InputError(
             "what it says of itself is damaged", where=path, fix="copy it again"
         ) from error
+
+
+def weights_info(path: Path) -> FileInfo:
+    """Return what a weights file says of itself.
+
+    Raises:
+        InputError: It is none, or damaged.
+        DependencyError: It holds a network that only PyTorch runs, and that is not installed.
+    """
+    with _of_its_shape(path):
+        return _weights_info(path)
 
 
 def _weights_info(path: Path) -> FileInfo:
@@ -171,7 +115,12 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
     return graph.meta, graph.parameters
 
 
-def _dataset_info(folder: Path) -> FileInfo:
+def dataset_info(folder: Path) -> FileInfo:
+    """Return what a tiled dataset says of itself.
+
+    Raises:
+        InputError: It is damaged.
+    """
     description = TiledDataset(folder).description
     resolution = description.resolution
     lines = [
@@ -203,7 +152,7 @@ def _dataset_info(folder: Path) -> FileInfo:
             continue
         labelled = sum(content.label_pixels)
         total = labelled + content.ignored_pixels
-        shares = _shares(description.label_names, content.label_pixels)
+        shares = shares_text(description.label_names, content.label_pixels)
         lines.append(
             (
                 name,
@@ -214,13 +163,26 @@ def _dataset_info(folder: Path) -> FileInfo:
     return FileInfo("tiled dataset", lines, description.model_dump(mode="json"))
 
 
-def _run_info(folder: Path) -> FileInfo | None:
-    """Return what the folder of a run holds, or None where a folder is none."""
-    if not ((folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()):
-        return None
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
+
+
+def run_info(folder: Path) -> FileInfo:
+    """Return what the folder of a run holds.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    with _of_its_shape(folder):
+        return _run_info(folder)
+
+
+def _run_info(folder: Path) -> FileInfo:
     config, environment = read_yaml(folder / CONFIG), read_environment(folder)
     epochs = _metrics(folder / METRICS)
     network = config.get("model", config.get("encoder"))
+    state = _run_state(folder, _is_whole(config, epochs))
     dataset, starts = environment["dataset"], environment.get("starts", [])
     items = [f"{number:,} {what}" for what, number in dataset.items() if isinstance(number, int)]
     data = config.get("data")
@@ -230,7 +192,7 @@ def _run_info(folder: Path) -> FileInfo | None:
         ("network", str(network)),
         ("data", ", ".join([*map(str, folders), *items])),
         *training_lines(settings),
-        ("done", f"{len(epochs)} of {counted(config.get('epochs', 0), 'epoch')}"),
+        ("done", f"{len(epochs)} of {counted(config.get('epochs', 0), 'epoch')}; {state}"),
         *_best_line(epochs),
     ]
     if starts:
@@ -238,7 +200,27 @@ def _run_info(folder: Path) -> FileInfo | None:
     weights = [path.name for path in folder.glob("*.safetensors") if path.name != NAN_BATCH]
     lines.append(("weights", ", ".join(weights) or "none yet"))
     kind = "pre-training run" if "encoder" in config else "training run"
-    return FileInfo(kind, lines, {"config": config, "environment": environment, "epochs": epochs})
+    data = {"state": state, "config": config, "environment": environment, "epochs": epochs}
+    return FileInfo(kind, lines, data)
+
+
+def _is_whole(config: dict[str, Any], epochs: list[dict[str, float | None]]) -> bool:
+    """Return whether a run has done all of its epochs, or those that its patience left."""
+    best, patience = _best(epochs), config.get("patience") or 0
+    is_over = best is not None and 0 < patience <= (epochs[-1]["epoch"] or 0) - (best["epoch"] or 0)
+    return is_over or len(epochs) >= config.get("epochs", 0)
+
+
+def _run_state(folder: Path, is_whole: bool) -> str:
+    """Return how far a run has come: ``finished``, ``running``, or whether it can be resumed."""
+    if is_whole:
+        return "finished"
+    try:
+        check_unlocked(folder)
+    except OutputError:
+        return "running"
+    has_checkpoint = (folder / LAST_CHECKPOINT).is_file()
+    return "can be resumed" if has_checkpoint else "cannot be resumed: it has no checkpoint"
 
 
 def _metrics(path: Path) -> list[dict[str, float | None]]:
@@ -255,12 +237,17 @@ def _metrics(path: Path) -> list[dict[str, float | None]]:
     return [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
 
 
-def _best_line(epochs: list[dict[str, float | None]]) -> list[tuple[str, str]]:
+def _best(epochs: list[dict[str, float | None]]) -> dict[str, float | None] | None:
+    """Return the row of the epoch with the best score on the validation data."""
     chosen_by = next((key for key in ("val_mIoU", "val_top1") if epochs and key in epochs[0]), "")
     scored = [row for row in epochs if row.get(chosen_by) is not None]
-    if not scored:
+    return max(scored, key=lambda row: row[chosen_by] or 0) if scored else None
+
+
+def _best_line(epochs: list[dict[str, float | None]]) -> list[tuple[str, str]]:
+    best = _best(epochs)
+    if best is None:
         return []
-    best = max(scored, key=lambda row: row[chosen_by] or 0)
     scores = [f"{name} {share_text(best[key])}" for key, name in _SCORES.items() if key in best]
     return [("best", f"epoch {best['epoch']:.0f}: validation {', '.join(scores)}")]
 
@@ -278,101 +265,6 @@ def _start_lines(starts: list[dict[str, Any]], seconds: float) -> list[tuple[str
     ]
 
 
-def _raster_info(path: str) -> FileInfo:
-    # one as it is stored, one with the CRS that stands beside it
-    with open_raster(path) as dataset, open_imagery(path, 1) as placed:
-        scene = Scene(path, placed, tuple(range(1, dataset.count + 1)))
-        resolution = scene.resolution
-        meanings = [meaning.name for meaning in dataset.colorinterp]
-        types = sorted(set(dataset.dtypes))
-        windows = len(window_starts(scene.height, _WINDOW, _WINDOW - _OVERLAP)) * len(
-            window_starts(scene.width, _WINDOW, _WINDOW - _OVERLAP)
-        )
-        compression = dataset.compression.value if dataset.compression else "none"
-        data: dict[str, Any] = {
-            "driver": dataset.driver,
-            "width": scene.width,
-            "height": scene.height,
-            "bands": dataset.count,
-            "band_meanings": meanings,
-            "dtypes": list(dataset.dtypes),
-            "crs": _crs_name(placed),
-            "bounds": None if placed.crs is None else list(placed.bounds),
-            "resolution": resolution,
-            "nodata": _nodata_sources(dataset),
-            "compression": compression,
-            "overviews": dataset.overviews(1),
-            "windows": windows,
-        }
-    megapixels = scene.width * scene.height / 1e6
-    lines = [
-        ("size", f"{scene.width} x {scene.height} px ({megapixels:.1f} Mpx), {data['driver']}"),
-        (
-            "bands",
-            f"{counted(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}",
-        ),
-        ("CRS", data["crs"] or "none"),
-        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
-        ("no data", data["nodata"] or "not declared"),
-        ("stored", f"compression {compression}, {counted(len(data['overviews']), 'overview')}"),
-        (
-            "windows",
-            f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
-            if max(scene.width, scene.height) > _WINDOW
-            else "1 (the raster is no larger than a window)",
-        ),
-    ]
-    if resolution is not None:
-        area = scene.width * scene.height * resolution**2
-        lines.insert(4, ("area", area_text(area)))
-    content = read_class_raster(path)
-    if content is None:
-        return FileInfo("raster", lines, data)
-    classes = _shares(content.classes, content.class_pixels)
-    if content.nodata_pixels:
-        share = content.nodata_pixels / (scene.width * scene.height)
-        classes += f"; no data in {share:.1%} of the raster"
-    lines.append(("classes", classes))
-    made_by = content.provenance
-    lines.append(
-        (
-            "made by",
-            f"hrrsi {made_by.get('VERSION', '?')}, {made_by.get('MODEL', '?')} "
-            f"({made_by.get('WEIGHTS', '?')}), {made_by.get('OPTIONS', '')}",
-        )
-    )
-    as_written = is_as_written(Path(path)) if is_local(path) else None
-    if as_written is False:
-        lines.append(("damage", "it was damaged or changed since it was written: map it again"))
-    data |= {
-        "as_written": as_written,
-        "classes": content.classes,
-        "class_pixels": content.class_pixels,
-        "nodata_pixels": content.nodata_pixels,
-        "provenance": made_by,
-    }
-    return FileInfo("class map", lines, data)
-
-
-def _crs_name(dataset: Any) -> str | None:
-    if dataset.crs is None:
-        points, crs = dataset.gcps
-        return f"{len(points)} ground control points, {crs}" if points else None
-    code = dataset.crs.to_epsg()
-    return f"EPSG:{code}" if code else str(dataset.crs.to_wkt()).split('"')[1]
-
-
-def _nodata_sources(dataset: Any) -> str | None:
-    alpha = alpha_bands(dataset)  # before the masks, as `PixelReader` says
-    flags = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
-    if "nodata" in flags:
-        values = list(dict.fromkeys(f"{v:g}" for v in dataset.nodatavals if v is not None))
-        return f"value {', '.join(values)}"
-    if "alpha" in flags or alpha:
-        return "alpha band"
-    return "mask" if "per_dataset" in flags else None
-
-
 def _named(classes: Sequence[str]) -> str:
     return f"{len(classes)}: {', '.join(classes)}"
 
@@ -383,11 +275,6 @@ def _sees(bands: Sequence[int], dtype: str, scale: float, height: bool | str | N
     if not height:
         return text
     return f"{text}; then heights" + (f" ({height})" if isinstance(height, str) else "")
-
-
-def _shares(classes: Sequence[str], pixels: Sequence[int]) -> str:
-    total = max(1, sum(pixels))
-    return ", ".join(f"{c} {n / total:.1%}" for c, n in zip(classes, pixels, strict=True))
 
 
 def _resolution_text(meta: ModelMeta) -> str:

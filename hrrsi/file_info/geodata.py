@@ -1,0 +1,387 @@
+"""What rasters, maps and vector files say of themselves, in a few lines a person reads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from hrrsi.class_styles import polygon_categories
+from hrrsi.errors import InputError
+from hrrsi.files import content_digest, named_layer
+from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_raster
+from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written
+from hrrsi.quantities import area_text, counted, counted_names, length_text
+from hrrsi.scenes.bands import alpha_bands, open_imagery
+from hrrsi.scenes.raster_opening import is_local, open_raster, require_vector_path
+from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
+
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".fgb", ".shp", ".kml", ".gml", ".gdb", ".parquet")
+_WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
+_MOST_VALUES = 50  # of an attribute that could hold classes
+_MOST_ATTRIBUTES, _MOST_LAYERS = 3, 12
+_SHAPES = {"Polygon": "polygon", "LineString": "line", "Point": "point"}
+_FIELD_KINDS = {"O": "text", "i": "whole number", "u": "whole number", "f": "number", "b": "yes/no"}
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file is.
+
+    Attributes:
+        kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``training run``,
+            ``pre-training run``, ``class map``, ``map of confidences``, ``map of probabilities``,
+            ``raster``, ``vector file`` or ``folder``.
+        lines: Label and text, for people.
+        data: The same and more as plain values, for programs.
+    """
+
+    kind: str
+    lines: list[tuple[str, str]]
+    data: dict[str, Any]
+
+
+def raster_info(path: str) -> FileInfo:
+    """Return what a raster is: a scene, or a map of ours.
+
+    Raises:
+        InputError: GDAL can't open it.
+    """
+    # one as it is stored, one with the CRS that stands beside it
+    with open_raster(path) as dataset, open_imagery(path, 1) as placed:
+        scene = Scene(path, placed, tuple(range(1, dataset.count + 1)))
+        resolution = scene.resolution
+        meanings = [meaning.name for meaning in dataset.colorinterp]
+        types = sorted(set(dataset.dtypes))
+        windows = len(window_starts(scene.height, _WINDOW, _WINDOW - _OVERLAP)) * len(
+            window_starts(scene.width, _WINDOW, _WINDOW - _OVERLAP)
+        )
+        compression = dataset.compression.value if dataset.compression else "none"
+        data: dict[str, Any] = {
+            "driver": dataset.driver,
+            "width": scene.width,
+            "height": scene.height,
+            "bands": dataset.count,
+            "band_meanings": meanings,
+            "dtypes": list(dataset.dtypes),
+            "crs": _crs_name(placed),
+            "bounds": None if placed.crs is None else list(placed.bounds),
+            "resolution": resolution,
+            "nodata": _nodata_sources(dataset),
+            "compression": compression,
+            "overviews": dataset.overviews(1),
+            "windows": windows,
+        }
+        tags = {k.removeprefix(TAG): v for k, v in dataset.tags().items() if k.startswith(TAG)}
+        content = read_class_raster(path)
+        areas = None if content is None else map_areas(Path(path), placed, content.class_pixels)
+    megapixels = scene.width * scene.height / 1e6
+    lines = [
+        ("size", f"{scene.width} x {scene.height} px ({megapixels:.1f} Mpx), {data['driver']}"),
+        (
+            "bands",
+            f"{counted(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}",
+        ),
+        ("CRS", data["crs"] or "none"),
+        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
+        ("no data", data["nodata"] or "not declared"),
+        ("stored", f"compression {compression}, {counted(len(data['overviews']), 'overview')}"),
+    ]
+    if resolution is not None:
+        area = scene.width * scene.height * resolution**2
+        lines.insert(4, ("area", area_text(area)))
+    if content is not None:
+        data["areas"] = areas
+        return _map_info(path, content, areas, lines, data)
+    if tags.get("CONTENT") in ("confidence", "probabilities") and "WEIGHTS" in tags:
+        kind = {"confidence": "map of confidences"}.get(tags["CONTENT"], "map of probabilities")
+        return FileInfo(kind, [*lines, *_made_lines(path, tags)], {**data, "provenance": tags})
+    fits = max(scene.width, scene.height) <= _WINDOW
+    several = f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
+    lines.append(("windows", "1 (the raster is no larger than a window)" if fits else several))
+    return FileInfo("raster", lines, data)
+
+
+def _map_info(
+    path: str,
+    content: ClassRasterContent,
+    areas: Sequence[float] | None,
+    lines: list[tuple[str, str]],
+    data: dict[str, Any],
+) -> FileInfo:
+    nodata = content.nodata_pixels
+    without = f"; no data in {nodata / (data['width'] * data['height']):.1%} of the raster"
+    lines.append(
+        (
+            "classes",
+            shares_text(content.classes, content.class_pixels) + (without if nodata else ""),
+        )
+    )
+    if areas is not None:
+        named = zip(content.classes, areas, strict=True)
+        lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in named)))
+    lines += _made_lines(path, content.provenance)
+    as_written = is_as_written(Path(path)) if is_local(path) else None
+    if as_written is False:
+        lines.append(("damage", "it was damaged or changed since it was written: map it again"))
+    beside = _beside(Path(path)) if is_local(path) else {}
+    if beside:
+        lines.append(("made of it", ", ".join(f"{name}{how}" for name, how in beside.items())))
+    data |= {
+        "as_written": as_written,
+        "classes": content.classes,
+        "class_pixels": content.class_pixels,
+        "nodata_pixels": content.nodata_pixels,
+        "provenance": content.provenance,
+    }
+    return FileInfo("class map", lines, data)
+
+
+def _made_lines(path: str, made_by: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what made a map, in words."""
+    weights = made_by.get("WEIGHTS", "?")
+    digest = made_by.get("WEIGHTS_SHA256")
+    known = f", sha256 {digest[:12]}" if digest else ""
+    engine = f" with {made_by['ENGINE']}" if "ENGINE" in made_by else ""
+    lines = [
+        ("weights", f"{weights}, {made_by.get('MODEL', '?')}{known}"),
+        ("made by", f"hrrsi {made_by.get('VERSION', '?')}{engine}"),
+        *([("file of", _time_of_change(Path(path)))] if is_local(path) else []),
+    ]
+    try:
+        options = json.loads(made_by.get("OPTIONS", "{}"))
+    except ValueError:
+        options = {}
+    if not isinstance(options, dict):
+        return lines
+    if "window" in options:
+        augmented = f"; test-time augmentation {options['tta']}" if "tta" in options else ""
+        overlap = f" that overlap by {options.get('overlap')} px" if options.get("overlap") else ""
+        lines.append(("windows", f"{options['window']} px{overlap}{augmented}"))
+    return [*lines, *_reading_lines(made_by, options)]
+
+
+def _reading_lines(made_by: Mapping[str, str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how a map's scene was read, and what was left out of it, where that was asked for."""
+    height = made_by.get("HEIGHT") or options.get("height")
+    bands = options.get("bands")
+    read = [
+        f"bands {', '.join(map(str, bands))}" if isinstance(bands, list) else "",
+        f"no data {options['nodata']}" if "nodata" in options else "",
+        f"CRS {options['crs']}" if "crs" in options else "",
+        f"full brightness {options['scale']:g}" if "scale" in options else "",
+        *(
+            f"full brightness {made_by[f'{word.upper()}_SCALE']} ({word})"
+            for word in ("estimated", "declared")
+            if f"{word.upper()}_SCALE" in made_by
+        ),
+        f"{made_by['READ_RESOLUTION']} m a pixel" if "READ_RESOLUTION" in made_by else "",
+        f"heights of {height}" if height else "",
+    ]
+    cropped = ", cropped to it" if options.get("crop") else ""
+    small = made_by.get("MIN_AREA")
+    texts = {
+        "scene read": ", ".join(filter(None, read)),
+        "inside of": f"{options['aoi']}{cropped}" if "aoi" in options else "",
+        "merged": f"areas below {small} m² (pixels without CRS)" if small else "",
+    }
+    return [(label, text) for label, text in texts.items() if text]
+
+
+def _time_of_change(path: Path) -> str:
+    return f"{datetime.fromtimestamp(path.stat().st_mtime).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """Return the files that were made of a map or with it, each with what became of it."""
+    found = {}
+    for name, digest in files_beside(path).items():
+        file = path.with_name(name)
+        if Path(name).name == name and (file.exists() or digest is None):
+            is_same = digest is not None and file.is_file() and content_digest(file) == digest
+            found[name] = "" if is_same else " (changed since, or unfinished)"
+    return found
+
+
+def is_vector_file(path: str) -> bool:
+    """Return whether a file holds shapes or tables as GDAL's vector drivers read them."""
+    import pyogrio  # seconds that those who ask for weights don't wait for
+
+    if is_local(path) and not Path(path).exists():
+        return False
+    try:
+        return len(pyogrio.list_layers(path)) > 0
+    except (pyogrio.errors.DataSourceError, ValueError):
+        return False
+
+
+def vector_info(source: str) -> FileInfo:
+    """Return what a vector file holds, or one layer of it.
+
+    Args:
+        source: The file, or with ``|layername=NAME`` after it.
+
+    Raises:
+        InputError: It can't be read, or has no such layer.
+    """
+    import pyogrio
+
+    path, named = named_layer(source)
+    require_vector_path(path)
+    try:
+        layers = [str(name) for name, _ in pyogrio.list_layers(path)]
+        shapes = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if named is not None and named not in layers:
+            raise InputError(
+                f"has no layer {named!r}", where=path, fix=f"choose from {', '.join(layers)}"
+            )
+        chosen = [named] if named is not None else shapes or layers
+        contents = [_layer_data(path, layer) for layer in chosen]
+        if len(chosen) == 1:
+            contents[0]["values"] = _class_values(path, chosen[0])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    data = {"driver": contents[0].pop("driver"), "layers": contents}
+    if len(chosen) == 1:
+        return FileInfo("vector file", _layer_lines(path, contents[0], data["driver"]), data)
+    lines = [("format", data["driver"]), ("layers", counted(len(contents), "layer"))]
+    for content in contents[:_MOST_LAYERS]:
+        fields = counted_names(list(content["fields"])) or "none"
+        lines.append(
+            (
+                content["name"],
+                f"{_counted_shapes(content)}, {content['crs'] or 'no CRS'}; fields: {fields}",
+            )
+        )
+    if len(contents) > _MOST_LAYERS:
+        lines.append(("...", f"and {len(contents) - _MOST_LAYERS} more"))
+    return FileInfo("vector file", lines, data)
+
+
+def _layer_data(path: str, layer: str) -> dict[str, Any]:
+    import pyogrio
+
+    info = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
+    bounds = info["total_bounds"]
+    kinds = [
+        np.dtype(kind).kind if "list" not in kind else "O" for kind in map(str, info["dtypes"])
+    ]
+    return {
+        "driver": info["driver"],
+        "name": layer,
+        "geometry_type": info["geometry_type"],
+        "features": int(info["features"]),
+        "crs": _named_crs(info["crs"]),
+        "bounds": None if bounds is None or not np.isfinite(bounds).all() else list(bounds),
+        "fields": {
+            str(name): _FIELD_KINDS.get(kind, "date")
+            for name, kind in zip(info["fields"], kinds, strict=True)
+        },
+    }
+
+
+def _class_values(path: str, layer: str) -> dict[str, dict[str, int]]:
+    """Return the values of attributes that could be classes, and how often each comes."""
+    import pyogrio
+
+    info = pyogrio.read_info(path, layer=layer)
+    texts = [
+        str(name)
+        for name, kind in zip(info["fields"], info["dtypes"], strict=True)
+        if str(kind) == "object"
+    ]
+    if not texts:
+        return {}
+    found = {}
+    _, _, _, columns = pyogrio.raw.read(path, layer=layer, columns=texts, read_geometry=False)
+    # in the file's own order of columns
+    for name, column in zip([t for t in info["fields"] if t in texts], columns, strict=True):
+        values = Counter(str(value).strip() for value in column if isinstance(value, str))
+        values.pop("", None)
+        repeats = len(values) < values.total() or len(column) == 1
+        if 0 < len(values) <= _MOST_VALUES and repeats:
+            found[str(name)] = dict(values.most_common())
+    style = polygon_categories(path, layer)
+    usual = ("" if style is None else style.attribute.casefold(), CLASS_FIELD)
+    return dict(sorted(found.items(), key=lambda item: item[0].casefold() not in usual))
+
+
+def _layer_lines(path: str, content: dict[str, Any], driver: str) -> list[tuple[str, str]]:
+    fields = [f"{name} ({kind})" for name, kind in content["fields"].items()]
+    style = polygon_categories(path, content["name"])
+    lines = [
+        ("format", driver),
+        ("layer", f"{content['name']}: {_counted_shapes(content)}"),
+        ("CRS", content["crs"] or "none"),
+        ("extent", _extent_text(content["bounds"])),
+        ("fields", counted_names(fields, 20) or "none"),
+    ]
+    for name, values in list(content["values"].items())[:_MOST_ATTRIBUTES]:
+        named = [f"{value} ({number:,})" for value, number in values.items()]
+        lines.append((f"values of {name}", counted_names(named, 12)))
+    if style is not None:
+        categories = counted(len(style.categories), "colour")
+        lines.append(("QGIS style", f"by {style.attribute}, {categories}"))
+    return lines
+
+
+def _counted_shapes(content: Mapping[str, Any]) -> str:
+    kind = str(content["geometry_type"]).removeprefix("Multi").split(" ")[0].removeprefix("2.5D")
+    if content["geometry_type"] is None:
+        return f"{counted(content['features'], 'row')} without shapes"
+    return counted(content["features"], _SHAPES.get(kind, "shape"))
+
+
+def _extent_text(bounds: Sequence[float] | None) -> str:
+    if bounds is None:
+        return "empty"
+    left, bottom, right, top = (f"{value:.10g}" for value in bounds)
+    return f"x {left} to {right}, y {bottom} to {top}"
+
+
+def _named_crs(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError:
+        return "a CRS that is not known"
+    return _name_of(crs)
+
+
+def _crs_name(dataset: Any) -> str | None:
+    if dataset.crs is None:
+        points, crs = dataset.gcps
+        return f"{len(points)} ground control points, {crs}" if points else None
+    return _name_of(dataset.crs)
+
+
+def _name_of(crs: CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt()).split('"')[1]
+
+
+def _nodata_sources(dataset: Any) -> str | None:
+    alpha = alpha_bands(dataset)  # before the masks, as `PixelReader` says
+    flags = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
+    if "nodata" in flags:
+        values = list(dict.fromkeys(f"{v:g}" for v in dataset.nodatavals if v is not None))
+        return f"value {', '.join(values)}"
+    if "alpha" in flags or alpha:
+        return "alpha band"
+    return "mask" if "per_dataset" in flags else None
+
+
+def shares_text(classes: Sequence[str], pixels: Sequence[int]) -> str:
+    """Return the share of each class, by its name."""
+    total = max(1, sum(pixels))
+    return ", ".join(f"{c} {n / total:.1%}" for c, n in zip(classes, pixels, strict=True))
