@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.network import GhostNetEncoder, TimmEncoder, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
-from hrrsi.training.encoder_weights import check_encoder_source, load_encoder_weights
+from hrrsi.training.initial_weights import check_encoder_source, load_encoder_weights
 
 
 def changed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -244,7 +244,7 @@ def test_imagenet_weights_may_be_asked_for(model: str) -> None:
 def test_a_hub_out_of_reach_is_one_line_that_names_the_encoder(tmp_path: Path) -> None:
     code = (
         "from hrrsi.networks.segmentation import build_network\n"
-        "from hrrsi.training.encoder_weights import load_encoder_weights\n"
+        "from hrrsi.training.initial_weights import load_encoder_weights\n"
         "load_encoder_weights(build_network('ued-resnet18', 3), 'ued-resnet18', 'imagenet')"
     )
     finished = subprocess.run(
