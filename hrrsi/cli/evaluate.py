@@ -189,6 +189,15 @@ _READING_FLAGS: Flags = {
             rich_help_panel=_MAPS,
         )
     ),
+    "first_index": Flag(
+        typer.Option(
+            "--first-index",
+            min=0,
+            help="Value of the first class in maps of class indices, e.g. 1 for those that count "
+            "from 1. Default: as the scheme says.",
+            rich_help_panel=_MAPS,
+        )
+    ),
     "aoi": Flag(
         typer.Option(
             "--aoi", help="Polygons outside of which nothing counts.", rich_help_panel=_MAPS

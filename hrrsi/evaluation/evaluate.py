@@ -38,6 +38,7 @@ from hrrsi.evaluation.weights_evaluation import (
     scene_pixels,
 )
 from hrrsi.interruption import heeding_signals
+from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scheme import Scheme, load_scheme
@@ -257,7 +258,11 @@ class _Task:
         if self.scheme is None:
             return self._result(self._of_dataset(runner), source)
         chosen = self._labelled_scenes(self.scheme, runner)
-        total = scene_pixels(chosen.files, self.scheme, runner, self.options, self.mapping) / 1e6
+        labels = [label for file in chosen.files for label in file.labels]
+        scheme, said = mask_scheme(self.scheme, labels)
+        if said is not None:
+            _warn(said.partition(": ")[2])
+        total = scene_pixels(chosen.files, scheme, runner, self.options, self.mapping) / 1e6
         if observer is not None:
             bands = self.mapping.bands or runner.meta.bands
             observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
@@ -269,7 +274,7 @@ class _Task:
                 evaluations.append(
                     evaluate_scenes(
                         chosen.files,
-                        self.scheme,
+                        scheme,
                         runner,
                         self.options,
                         replace(self.mapping, augmentation=augmentation),

@@ -49,6 +49,10 @@ class Truth:
         """Whether no label lies on the scene."""
         return self._labels.is_blank
 
+    def peek(self, window: Window) -> Indices:
+        """Return the class indices of a window, of which nothing is counted."""
+        return self._labels.read(window)
+
     def read(self, window: Window) -> tuple[Indices, Indices | None]:
         """Return the class indices of a window, as `Labels.read`, and those with eroded borders."""
         indices, unknown = self._labels.read_with_unknown(window)

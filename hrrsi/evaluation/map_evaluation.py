@@ -27,7 +27,7 @@ from hrrsi.evaluation.evaluation import (
 from hrrsi.evaluation.options import EvaluationOptions, MapFormat, MapReading
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
-from hrrsi.labels.label_reading import ColourLabels, IndexLabels
+from hrrsi.labels.label_reading import ColourLabels, IndexLabels, mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.laid_classes import GridClasses, on_grid, unsaid_place
 from hrrsi.labels.merged_classes import MergedClasses, merged_classes
@@ -43,6 +43,8 @@ from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _ROWS = 256  # of a strip
+_MAPS_LOOKED_AT = 20  # before they are scored
+_ROWS_SEEN = 64  # of each
 
 
 @bounded_block_cache()
@@ -89,7 +91,7 @@ def evaluate_maps(
     counts, unknown, models, aligned, touched = [], 0, set(), 0, False
     outside = uncompared = 0
     other_maps, grids_of = ({file.name: file for file in maps} for maps in (compared_with, grids))
-    opener = _Opener(scheme, merged, options, reading)
+    opener, _ = _opener([*files, *compared_with], scheme, options, reading)
     for file in files:
         with ExitStack() as stack:
             pair = opener.labelled_map(stack, file, grids_of.get(file.name))
@@ -114,7 +116,8 @@ def evaluate_maps(
             where=reading.aoi,
             fix="check its CRS",
         )
-    _warn_of_counting_from_one(PooledCounts(tuple(counts)).matrix(kind).counts, files)
+    if reading.first_index is None:
+        _warn_of_counting_from_one(PooledCounts(tuple(counts)).matrix(kind).counts, files)
     names = tuple(file.name for file in files)
     laid = f"{aligned} of {len(files)} laid on the labels' grid by nearest pixel"
     pooled = PooledCounts(tuple(counts))
@@ -152,7 +155,7 @@ def _warn_of_counting_from_one(matrix: npt.NDArray[np.int64], files: Sequence[Sc
         warnings.warn(
             f"{files[0].image}: predicts no pixel of the first class, and {share:.0%} "
             "of the labelled pixels as the class after theirs: its indices seem to count from 1; "
-            "subtract 1 from them",
+            "give `first_index=1` if they do",
             EvaluationWarning,
             stacklevel=3,
         )
@@ -169,20 +172,55 @@ def map_pixels(
     Raises:
         InputError: As `evaluate_maps`, for what shows without reading the pixels.
     """
-    opener = _Opener(scheme, merged_classes(scheme, options.merges), options, reading)
+    opener, said = _opener(files, scheme, options, reading)
+    for line in said:
+        warnings.warn(line, EvaluationWarning, stacklevel=3)
     labels_read(files)
     pixels = 0
     placements: dict[str, str] = {}
-    for file in files:
+    count = len(opener.merged.names)
+    seen = np.zeros((count, count), dtype=np.int64)
+    for number, file in enumerate(files):
         with ExitStack() as stack:
             pair = opener.labelled_map(stack, file)
+            if number < _MAPS_LOOKED_AT and pair.classes.counts_by_scheme:
+                seen += pair.seen_pixels()
             grid, own = pair.grid, pair.classes.scene
             pixels += grid.height * grid.width
             if pair.prediction is pair.classes and own is not grid:
                 words = unsaid_place(grid, own)
                 placements.update({file.name: words} if words else {})
     warn_of_placements(placements)
+    if reading.first_index is None:
+        _refuse_shifted(seen, files)
     return pixels
+
+
+def _refuse_shifted(seen: npt.NDArray[np.int64], files: Sequence[SceneFiles]) -> None:
+    """Raise where indices of maps are those of labels, plus or minus one, for several classes.
+
+    Args:
+        seen: Pixels by predicted and true class.
+        files: The maps and their labels.
+
+    Raises:
+        InputError: They are.
+    """
+    for counted, other, matrix in (("map", "label", seen), ("label", "map", seen.T)):
+        total, shifted = matrix.sum(), np.diagonal(matrix, offset=-1)
+        alike = int((2 * shifted > matrix[1:].sum(axis=1)).sum())
+        if matrix[0].any() or alike < 2 or shifted.sum() <= max(np.trace(matrix), total // 2):
+            continue
+        share = shifted.sum() / total
+        raise InputError(
+            f"the {counted} holds no pixel of the first class, and {share:.0%} of those looked at "
+            f"hold the class after that of the {other}: its indices seem to count from 1",
+            where=files[0].image if counted == "map" else files[0].label,
+            fix="give `first_index=1`, or `first_index=0` if they are right"
+            if counted == "map"
+            else "give the classes of the scheme their `index`, from 1 on, or `first_index=0` if "
+            "they are right",
+        )
 
 
 @dataclass(frozen=True)
@@ -216,6 +254,19 @@ class _LabelledMap:
         """Whether anything of it is of interest."""
         return self.area is None or self.area.touches(Window(0, 0, *self.grid.shape))
 
+    def seen_pixels(self) -> npt.NDArray[np.int64]:
+        """Return the pixels of some rows by predicted and true class, (classes, classes)."""
+        count = len(self.merged.names)
+        seen = np.zeros((count, count), dtype=np.int64)
+        last = self.grid.height - 1
+        for row in sorted({round(last * n / (_ROWS_SEEN - 1)) for n in range(_ROWS_SEEN)}):
+            window = Window(row, 0, 1, self.grid.width)
+            truth = self.merged.new_index[self.truth.peek(window)]
+            prediction = self.prediction.read(window)
+            told = (truth < count) & (prediction < count)
+            np.add.at(seen, (prediction[told], truth[told]), 1)
+        return seen
+
     def strips(self) -> Iterator[EvaluatedStrip]:
         new_index = self.merged.new_index
         for row in range(0, self.grid.height, _ROWS):
@@ -238,21 +289,50 @@ class _LabelledMap:
             )
 
 
+def _opener(
+    files: Sequence[SceneFiles], scheme: Scheme, options: EvaluationOptions, reading: MapReading
+) -> tuple[_Opener, list[str]]:
+    """Return what opens maps and labels, and what is to be said of masks of 0 and 255 among them.
+
+    Args:
+        files: The maps and their labels.
+        scheme: What colours and indices mean.
+        options: How labels are read.
+        reading: How maps are read.
+    """
+    merged = merged_classes(scheme, options.merges)
+    labels = [label for file in files for label in file.labels]
+    by_index = scheme.reading(labels[0]) if labels else scheme
+    label_scheme, of_labels = mask_scheme(by_index, labels)
+    map_scheme, of_maps = scheme, None
+    if reading.first_index is None:
+        images = [file.image for file in files]
+        changed, of_maps = mask_scheme(scheme.read_as("indices"), images, "maps")
+        if changed.classes == scheme.classes:
+            of_maps = None  # what is ignored of maps is counted, and told
+        map_scheme = scheme.model_copy(update={"classes": changed.classes})
+    said = [line.partition(": ")[2] for line in (of_labels, of_maps) if line is not None]
+    labelled = label_scheme if of_labels is not None else scheme
+    return _Opener(map_scheme, merged, options, reading, labelled), said
+
+
 @dataclass(frozen=True)
 class _Opener:
     """Opens maps and their labels.
 
     Attributes:
-        scheme: What labels, colours and indices mean.
+        scheme: What colours and indices of maps mean.
         merged: The classes that are left of the scheme's.
         options: How labels are read.
         reading: How maps are read.
+        label_scheme: What labels mean, where that is another thing.
     """
 
     scheme: Scheme
     merged: MergedClasses
     options: EvaluationOptions
     reading: MapReading
+    label_scheme: Scheme
 
     def map(self, stack: ExitStack, file: SceneFiles) -> MapClasses:
         """Open a map until `stack` closes."""
@@ -264,6 +344,7 @@ class _Opener:
                 name=file.name,
                 unknown=self.options.unknown,
                 map_format=self.reading.map_format,
+                first_index=self.reading.first_index,
             )
         )
 
@@ -276,7 +357,7 @@ class _Opener:
             InputError: One can't be opened, or they don't fit each other or the scheme.
         """
         classes = self.map(stack, file)
-        scheme = self.scheme.reading(file.label or file.eroded_label or "")
+        scheme = self.label_scheme.reading(file.label or file.eroded_label or "")
         label = file.label_raster(scheme)
         if label is None:
             grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
@@ -307,6 +388,11 @@ class MapClasses:
         self._values = values
         self._index = index
 
+    @property
+    def counts_by_scheme(self) -> bool:
+        """Whether its values are indices that the scheme gives, not ones that the map names."""
+        return isinstance(self._values, _IndexMap) and not isinstance(self._values, _NamedMap)
+
     def read(self, window: Window) -> Indices:
         """Return the merged classes of a window, 255 where there is no prediction.
 
@@ -332,6 +418,7 @@ def open_map(
     name: str,
     unknown: UnknownLabels = "error",
     map_format: MapFormat | None = None,
+    first_index: int | None = None,
 ) -> Iterator[MapClasses]:
     """Open a map, whatever tool made it.
 
@@ -347,6 +434,7 @@ def open_map(
         unknown: ``"error"`` fails on values that the scheme doesn't know, ``"ignore"`` takes them
             for no prediction.
         map_format: What it holds, if not what it looks like.
+        first_index: The value of the first class among indices; None: as the scheme says.
 
     Raises:
         InputError: Not a readable raster, not a map of classes, one of other classes, or one
@@ -358,16 +446,31 @@ def open_map(
         content = None if map_format is not None else read_class_raster(path)
         index, model = merged.new_index, None
         values: _ColourMap | _IndexMap
+        is_indices = content is None and (map_format or _format_of(path, scene)) == "indices"
+        if first_index is not None and not is_indices:
+            raise InputError(
+                "says itself which classes it holds, so that `first_index` has no meaning",
+                where=path,
+                fix="leave it out" if content is not None else "give `map_format=indices` too",
+            )
         if content is not None:
             index = _named_classes(path, content.classes, scheme, merged)
             model = content.provenance.get("MODEL")
             count = len(content.classes)
             values = _NamedMap(path, dataset, scene, scheme, name, unknown, count)
-        elif (map_format or _format_of(path, scene)) == "indices":
+        elif is_indices:
+            if first_index is not None:
+                scheme = _counted_from(scheme, first_index)
             values = _IndexMap(path, dataset, scene, scheme, name, unknown)
         else:
             values = _ColourMap(path, dataset, scene, scheme, name, unknown)
         yield MapClasses(scene, values, index, model)
+
+
+def _counted_from(scheme: Scheme, first: int) -> Scheme:
+    """Return the scheme with the indices of its classes in their order, from one on."""
+    classes = (c.model_copy(update={"index": n}) for n, c in enumerate(scheme.classes, first))
+    return scheme.model_copy(update={"classes": tuple(classes)})
 
 
 def _format_of(path: str, scene: Scene) -> MapFormat:
@@ -427,6 +530,10 @@ class _IndexMap(IndexLabels):
     """A map whose values are class indices."""
 
     noun = "map"
+
+    def _describe(self, value: int) -> tuple[str, str]:
+        text, nearest = super()._describe(value)
+        return text.replace("do at 0 here)", "do at 0 here; else give `first_index=1`)"), nearest
 
 
 class _NamedMap(_IndexMap):

@@ -194,15 +194,20 @@ class MapReading:
     Attributes:
         map_format: What they hold, ``colours`` or ``indices``, if not what they look like.
         aoi: Vector file of the polygons outside of which nothing counts, or None.
+        first_index: The value of the first class in maps of class indices, 1 for those that count
+            from 1; None: what the scheme says.
 
     Raises:
-        OptionError: There is no such format.
+        OptionError: There is no such format, or a negative index.
     """
 
     map_format: MapFormat | None = None
     aoi: str | Path | None = None
+    first_index: int | None = None
 
     def __post_init__(self) -> None:
+        if self.first_index is not None and self.first_index < 0:
+            raise OptionError("must be 0 or more", parameter="first_index")
         _require_choice("map_format", self.map_format, (None, *get_args(MapFormat)))
 
     @property
@@ -210,6 +215,11 @@ class MapReading:
         """What differs from reading them as they are, for the record of an evaluation."""
         return (
             *([f"maps read as {self.map_format}"] if self.map_format else []),
+            *(
+                [f"indices of maps counted from {self.first_index}"]
+                if self.first_index is not None
+                else []
+            ),
             *([f"only inside of {Path(self.aoi).name}"] if self.aoi is not None else []),
         )
 
@@ -270,7 +280,10 @@ def check_combination(
         return
     if maps:
         raise OptionError("needs `labels`", parameter="maps")
-    for name in (*_changed(reading, ("aoi", "map_format")), *_changed(mapping, ("aoi",))):
+    for name in (
+        *_changed(reading, ("aoi", "map_format", "first_index")),
+        *_changed(mapping, ("aoi",)),
+    ):
         raise OptionError("is for maps; give `maps` and `labels`", parameter=name)
     if not data:
         raise OptionError("name what to evaluate", parameter="data")

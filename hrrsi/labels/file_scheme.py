@@ -32,6 +32,8 @@ from hrrsi.scenes.windows import Window
 _MOST_CLASSES = 100  # of a file; what holds more is an identifier, a measure or a photograph
 _STRIP = 1 << 22  # pixels of labels that are looked at at a time
 _USUAL_ATTRIBUTE = "class"
+_BACKGROUND = "background"  # of masks
+_BLURRED = 40  # so far from 0 and 255 do values of a mask lie that was compressed lossily
 _LONGEST_NAME = 60  # of a scheme made of several files
 # Patterns under which any raster of a folder is a scene.
 _ANY_IMAGE = tuple(f"{{scene}}{suffix}" for suffix in sorted(RASTER_SUFFIXES))
@@ -60,6 +62,7 @@ class _Found(NamedTuple):
         attribute: Of polygons, the one that holds the values.
         source: Where names and colours are from, in words; empty where the file has none.
         notes: As for `FileScheme`.
+        is_mask: Whether the first class is the background of the second.
     """
 
     categories: list[Category]
@@ -68,6 +71,7 @@ class _Found(NamedTuple):
     attribute: str | None
     source: str
     notes: list[str]
+    is_mask: bool = False
 
 
 def is_label_raster(labels: str | Path) -> bool:
@@ -82,6 +86,7 @@ def file_scheme(
     attribute: str | None = None,
     label_format: LabelFormat | None = None,
     crs: str | None = None,
+    background: str | None = None,
 ) -> FileScheme:
     """Return the scheme of files with the labels of some scenes, as `one_file_scheme` of each.
 
@@ -93,13 +98,21 @@ def file_scheme(
         attribute: Likewise.
         label_format: Likewise.
         crs: Likewise.
+        background: Likewise.
 
     Raises:
         InputError: As `one_file_scheme`.
         OptionError: Likewise.
     """
     made = [
-        one_file_scheme(label, images, attribute=attribute, label_format=label_format, crs=crs)
+        one_file_scheme(
+            label,
+            images,
+            attribute=attribute,
+            label_format=label_format,
+            crs=crs,
+            background=background,
+        )
         for label in labels
     ]
     if len(made) == 1:
@@ -144,13 +157,15 @@ def one_file_scheme(
     attribute: str | None = None,
     label_format: LabelFormat | None = None,
     crs: str | None = None,
+    background: str | None = None,
 ) -> FileScheme:
     """Return the scheme of one file with the labels of some scenes: polygons, or a raster.
 
     Classes are the values that lie on the scenes. Names and colours are those of the file's QGIS
     style (in a GeoPackage, or the ``.qml`` beside it), of GDAL's sidecar or palette of a raster,
     else chosen (`hrrsi.classes.chosen_colours`). Empty values are ignored, and so is 255 in rasters
-    of uint8 that hold more than two values.
+    of uint8 that hold more than two values. A mask, of 0 and either 1, 255 or 65535 (or black and
+    white) without names, has two classes: the background, and one named after the file.
 
     Args:
         labels: The file, or a layer of it as ``areas.gpkg|layername=parcels``.
@@ -160,13 +175,14 @@ def one_file_scheme(
             file or layer.
         label_format: ``colours`` or ``indices`` for a raster whose look deceives.
         crs: The CRS of images that hold none.
+        background: The name of the background of a mask; None: ``background``.
 
     Raises:
         InputError: The file can't be read, or holds no classes on the scenes.
         OptionError: Which attribute holds classes is not clear, or there is none of this name.
     """
     if is_label_raster(labels):
-        found = _raster_values(str(labels), images, label_format, crs)
+        found = _as_mask(labels, _raster_values(str(labels), images, label_format, crs), background)
     else:
         found = _polygon_values(labels, images, attribute, crs)
     names = _distinct_names(found)
@@ -192,6 +208,7 @@ def one_file_scheme(
             images=_ANY_IMAGE,
             labels=(),
             label_format=found.label_format,
+            outside=names[0] if found.is_mask else None,
             attribute=_USUAL_ATTRIBUTE if found.attribute is None else found.attribute,
         )
     except ValidationError as error:
@@ -260,6 +277,22 @@ def _scheme_class(name: str, value: str, colour: Colour, *, are_colours: bool) -
     index = None if are_colours else _index(value)
     code = value if index is None and not are_colours and value != name else None
     return SchemeClass(name=name, colour=colour, code=code, index=index)
+
+
+def _as_mask(labels: str | Path, found: _Found, background: str | None) -> _Found:
+    """Return what a raster holds, with names where it is a mask of one class."""
+    first, *rest = [category.value for category in found.categories]
+    has_names = any(category.label for category in found.categories)
+    if found.label_format == "colours":
+        is_mask = first == "0,0,0" and rest == ["255,255,255"]
+    else:
+        is_mask = first == "0" and rest in (["1"], ["255"], ["65535"]) and not found.source
+    if not is_mask or has_names or found.ignored:
+        return found
+    names = (background or _BACKGROUND, _name(labels))
+    categories = [c._replace(label=n) for c, n in zip(found.categories, names, strict=True)]
+    source = f", a mask of {first} and {rest[0]} that is named after its file"
+    return found._replace(categories=categories, source=source, is_mask=True)
 
 
 def _polygon_values(
@@ -468,6 +501,20 @@ class _ValuesRead:
             )
 
 
+def _refuse_blurred_mask(path: str, values: Sequence[int]) -> None:
+    """Raise where values are 0 and 255 with some beside them, as lossy compression leaves them."""
+    low, high = _BLURRED, IGNORE_INDEX - _BLURRED
+    between = [value for value in values if low < value < high]
+    near_top = [value for value in values if high <= value < IGNORE_INDEX]
+    if {0, IGNORE_INDEX} <= set(values) and near_top and not between:
+        raise InputError(
+            f"holds 0, 255 and values beside them ({names_text([str(v) for v in near_top], 3)}), "
+            "as a mask that was lossily compressed or resampled",
+            where=path,
+            fix="take the original mask, or make one of it with `gdal_calc.py --calc 'A>127'`",
+        )
+
+
 def _raster_values(
     path: str, images: Sequence[str], label_format: LabelFormat | None, crs: str | None
 ) -> _Found:
@@ -506,6 +553,7 @@ def _raster_values(
     if is_byte and IGNORE_INDEX in values and len(values) > 2 and str(IGNORE_INDEX) not in known:
         ignored.append(IGNORE_INDEX)
         notes.append(f"note: {IGNORE_INDEX} in {path} has no name and counts as no class")
+    _refuse_blurred_mask(path, values)
     categories = []
     for value in (v for v in values if v not in ignored):
         _, label, colour = known.get(str(value), Category("", "", None))

@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from hrrsi.classes import IGNORE_INDEX, Colour, UnknownLabels
 from hrrsi.errors import InputError
+from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.laid_classes import (
     GridClasses,
     LaidMap,
@@ -37,7 +38,7 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import colour_bands
 from hrrsi.scenes.georeference import pixel_coordinates
-from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window
+from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window, seen_values
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.window_source import ResampledScene
@@ -46,6 +47,7 @@ from hrrsi.scenes.windows import Window
 _NO_DATA = np.iinfo(np.int64).min  # stands for pixels without data; no file holds it
 _BAND_PIXELS = 1 << 20  # values take eight bytes a pixel, so only so many at a time
 _LARGEST_INDEX = 2**31
+_MASKS_LOOKED_AT = 20  # labels
 _LEAST_COVERED = 0.5  # of a scene, by a label on another grid
 _RESAMPLED_COLOURS = 8  # so many unknown colours come from resampling or lossy compression
 
@@ -316,6 +318,53 @@ class IndexLabels(_RasterLabels):
         return text, f"{name} ({index})"
 
 
+def mask_scheme(
+    scheme: Scheme, rasters: Sequence[str], what: str = "labels", most_ignored: float = 1.0
+) -> tuple[Scheme, str | None]:
+    """Return the scheme that reads rasters of class indices, which may be masks of 0 and 255.
+
+    A look at some of their rows tells. Where 255 is taken for a class, any other value is an
+    unknown label.
+
+    Args:
+        scheme: Says what they mean.
+        rasters: The files, of which up to 20 are looked at; those of polygons are left out.
+        what: What they are, for messages.
+        most_ignored: The share of 255 above which a line warns that it is ignored.
+
+    Returns:
+        The scheme, as `Scheme.with_mask_values` has it, and a line that says so or warns of what is
+        ignored; else None.
+
+    Raises:
+        InputError: A file can't be opened.
+    """
+    files = [path for path in dict.fromkeys(rasters) if not Scheme.reads_polygons(path)]
+    if not files or not scheme.leaves_255_open:
+        return scheme, None
+    counts: dict[float, int] = {}
+    for path in files[:_MASKS_LOOKED_AT]:
+        stop_if_requested()
+        for value, count in seen_values(path).items():
+            counts[value] = counts.get(value, 0) + count
+    changed = scheme.with_mask_values(counts)
+    if changed is not scheme:
+        return changed, (
+            f"note: the {what} hold 0 and 255 alone, so 255 counts as {scheme.class_names[1]}; "
+            "where it is to be ignored, say that in the scheme's `ignored`"
+        )
+    share = counts.get(IGNORE_INDEX, 0) / max(sum(counts.values()), 1)
+    if set(counts) == {0, IGNORE_INDEX} or share > most_ignored:
+        return scheme, (
+            f"warning: the {what} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored; "
+            "if it stands for a class, give that `index: 255` in the scheme"
+            if set(counts) == {0, IGNORE_INDEX}
+            else f"warning: about {share:.0%} of the pixels of {what} hold 255, which is ignored "
+            "among class indices; if it stands for a class, give that `index: 255` in the scheme"
+        )
+    return scheme, None
+
+
 @contextmanager
 def open_labels(
     paths: str | Sequence[str] | None,
@@ -352,22 +401,24 @@ def open_labels(
     """
     files = [paths] if isinstance(paths, str) else list(paths or ())
     with ExitStack() as stack:
-        opened = []
+        if not files:
+            yield AbsentLabels(scene, name)
+            return
+        if len(files) == 1 and files[0] not in scheme.files:
+            opened = _open_file(files[0], scene, scheme, name, unknown, within)
+            yield stack.enter_context(opened)
+            return
+        layers = []
         for path in files:
-            own = scheme.files.get(path, scheme)
-            if len(files) > 1:
-                own = own.reading(path)
-            is_alone = len(files) == 1 or own.label_format != "polygons"
-            read_by = own if is_alone else own.model_copy(update={"outside": None})
+            own = scheme.files.get(path, scheme).reading(path)
+            has_outside = own.outside is not None and own.label_format != "polygons"
+            # of polygons, what lies outside of all of them
+            read_by = own if has_outside else own.model_copy(update={"outside": None})
             labels = stack.enter_context(_open_file(path, scene, read_by, name, unknown, within))
-            weak = None if own.outside is None else scheme.index_of(own.outside)
-            lookup = index_by_name(own, scheme)
-            opened.append(LabelLayer(labels, lookup, None if read_by is not own else weak))
-        if len(files) > 1:
-            outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
-            yield StackedLabels(opened, scene, name, outside)
-        else:
-            yield opened[0].labels if opened else AbsentLabels(scene, name)
+            weak = scheme.index_of(own.outside) if has_outside else None
+            layers.append(LabelLayer(labels, index_by_name(own, scheme), weak))
+        outside = None if scheme.outside is None else scheme.index_of(scheme.outside)
+        yield StackedLabels(layers, scene, name, outside)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hrrsi.classes import Colour, LabelFormat
+from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.files import named_layer, read_yaml
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
@@ -232,6 +232,28 @@ class Scheme(_Strict):
                 parameter="background",
                 fix="choose another name",
             ) from error
+
+    @property
+    def leaves_255_open(self) -> bool:
+        """Whether labels are class indices, and 255 is no class and not ignored by name."""
+        indices = {label.index for label in self.all_labels} | {i.index for i in self.ignored}
+        return self.label_format == "indices" and not self.files and IGNORE_INDEX not in indices
+
+    def with_mask_values(self, values: Collection[float]) -> Scheme:
+        """Return the scheme with 255 as the index of its second class, where only that makes sense.
+
+        That is, where labels hold 0 and 255 alone, and classes are two, with the indices 0 and 1.
+
+        Args:
+            values: What labels hold.
+        """
+        indices = [n if c.index is None else c.index for n, c in enumerate(self.all_labels)]
+        if not self.leaves_255_open or indices != [0, 1] or set(values) != {0, IGNORE_INDEX}:
+            return self
+        if self.partial or any(i.index is not None for i in self.ignored):
+            return self
+        second = self.classes[1].model_copy(update={"index": IGNORE_INDEX})
+        return self.model_copy(update={"classes": (self.classes[0], second)})
 
     def reading(self, label: str) -> Scheme:
         """Return the scheme that a label is read with: a vector file holds polygons, whatever else.

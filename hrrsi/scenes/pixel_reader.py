@@ -20,7 +20,12 @@ from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import InputError
 from hrrsi.scenes.bands import alpha_bands, colour_bands, open_imagery
-from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, remember_failure
+from hrrsi.scenes.raster_opening import (
+    bounded_block_cache,
+    is_local,
+    open_raster,
+    remember_failure,
+)
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 
 NO_DATA_COLOUR = (235, 237, 240)  # in pictures for people
 _LARGEST_ROWS = 192 * 2**20
+_ROWS_SEEN = 256  # of a raster whose values are looked at
+_MOST_SEEN = 1000  # values; what has more is none of classes
 
 
 @bounded_block_cache()
@@ -277,6 +284,36 @@ class PixelReader:
             return array.astype(np.uint8, copy=False)
         out[:] = array
         return out
+
+
+@bounded_block_cache()
+def seen_values(path: str) -> dict[float, int]:
+    """Return how often values occur in some rows of a raster's first band, where it holds data.
+
+    Overviews are not read, which may hold means.
+
+    Args:
+        path: The raster.
+
+    Returns:
+        The pixels of each value, in the order of values; empty where they can't be read.
+    """
+    counts: dict[float, int] = {}
+    with open_raster(path) as dataset:
+        reader = PixelReader(dataset, [1], path)
+        last = dataset.height - 1
+        rows = sorted({round(last * n / (_ROWS_SEEN - 1)) for n in range(_ROWS_SEEN)})
+        for row in rows:
+            window = Window(row, 0, 1, dataset.width)
+            try:
+                values = reader.values(window)[0][reader.valid(window)]
+            except InputError:
+                return {}  # whoever reads all of it says what is wrong
+            for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+                counts[float(value)] = counts.get(float(value), 0) + int(count)
+            if len(counts) > _MOST_SEEN:
+                break
+    return dict(sorted(counts.items()))
 
 
 def rasterio_window(window: Window) -> RasterioWindow:

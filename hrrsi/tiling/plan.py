@@ -12,6 +12,7 @@ from hrrsi.classes import LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.labels.file_scheme import file_scheme, image_patterns, is_label_raster
+from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scheme import Scheme, load_scheme
@@ -28,6 +29,7 @@ from hrrsi.tiling.blocks import BlockSplit, block_split
 from hrrsi.tiling.dataset import band_names, patch_format
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.result import (
+    MUCH_IGNORED,
     SceneBands,
     overlap_notes,
     placement_notes,
@@ -73,8 +75,9 @@ class TilingPlan:
             brought to another.
         steps: How many of each scene's pixels one of the patches is wide.
         placements: How labels lie on their scenes, where that is to be said.
-        scheme_notes: Lines on the scheme, where it was made of the labels; else none.
+        scheme_notes: Lines on the scheme, where it was made of the labels, or labels hold 255.
         blocks: The blocks of scenes, where they are split so; else None.
+        mask_note: The one of these lines that tells of 255 in labels, or None.
     """
 
     tiling: Tiling
@@ -90,6 +93,7 @@ class TilingPlan:
     placements: dict[str, str]
     scheme_notes: tuple[str, ...] = ()
     blocks: BlockSplit | None = None
+    mask_note: str | None = None
 
     @property
     def patches(self) -> dict[Part, int]:
@@ -188,6 +192,7 @@ def tiling_sources(
             attribute=options.attribute,
             label_format=options.label_format,
             crs=options.crs,
+            background=options.background and options.background.strip(),
         )
         scheme, notes = made.scheme, made.notes
     else:
@@ -200,7 +205,7 @@ def tiling_sources(
     are_mixed = len(labels) > 1 and not all(map(is_label_raster, labels))
     has_polygons = scheme.label_format == "polygons" or are_mixed
     if options.background is not None:
-        if not has_polygons:
+        if not (has_polygons or (is_made and scheme.outside is not None)):
             raise OptionError(
                 f"is for polygons, and the labels hold {scheme.label_format}",
                 parameter="background",
@@ -272,6 +277,10 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     by_name = {file.name: file for file in files}
     looks: list[SceneLook] = []
     part_of = {name: part for part, names in split.parts.items() for name in names}
+    labels = [label for name in part_of for label in by_name[name].labels]
+    scheme, mask_note = mask_scheme(scheme, labels, most_ignored=MUCH_IGNORED)
+    if mask_note is not None:
+        scheme_notes += (mask_note,)
     meanings = None
     if not options.bands:
         meanings = _wanted_meanings([by_name[name] for name in part_of], scheme)
@@ -322,6 +331,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         {look.name: look.placement for look in looks if look.placement is not None},
         scheme_notes,
         blocks,
+        mask_note,
     )
 
 

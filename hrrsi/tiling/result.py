@@ -17,7 +17,7 @@ from hrrsi.tiling.scene_overlap import SceneOverlap
 
 _LABELS = {"eroded": "eroded labels", "none": "no labels"}
 _SAME_RESOLUTION = 1.1  # a geographic CRS makes them differ by a little
-_MUCH_IGNORED = 0.3  # of the training pixels
+MUCH_IGNORED = 0.3  # of the training pixels
 _MOST_LINES = 10  # of one kind, before the rest is only counted
 
 
@@ -78,7 +78,8 @@ class TilingResult:
         without_height: Pixels by scene that are ignored because they have no height.
         scene_notes: What a person should know of the scenes, known before they are cut: lines that
             start with what they are.
-        ignores_255: Whether labels are class indices, of which 255 is ignored unasked.
+        ignores_255: Whether labels are class indices, of which 255 is ignored unasked, and nothing
+            has told of it yet.
         unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
@@ -149,7 +150,7 @@ class TilingResult:
         train = self.description.splits["train"]
         pixels = train.ignored_pixels + sum(train.label_pixels)
         is_labelled = not self.description.is_unlabelled
-        if self.ignores_255 and is_labelled and train.ignored_pixels > _MUCH_IGNORED * pixels:
+        if self.ignores_255 and is_labelled and train.ignored_pixels > MUCH_IGNORED * pixels:
             share = train.ignored_pixels / pixels
             notes.append(
                 f"warning: {share:.0%} of the training pixels have no class: "

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rasterio.errors import RasterioError
 
-from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import DeviceError, InputError, OutputError
 from hrrsi.files import locked, refuse_existing, refuse_foreign, replacing
 from hrrsi.hardware import available_cores, memory_limit
@@ -33,7 +31,7 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, scene_of_block
 from hrrsi.progress import progress
 from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap
-from hrrsi.scenes.raster_opening import open_raster, unchanged
+from hrrsi.scenes.raster_opening import unchanged
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
     estimated_scale,
@@ -72,8 +70,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 SCHEME = "scheme.yaml"  # in a dataset whose scheme was made of its labels
-_MASKS_LOOKED_AT = 20  # labels of class indices
-_MASK_SIDE = 512  # about so many rows and columns of each
 _HEED_SECONDS = 0.2  # how long a request to stop may wait
 
 
@@ -127,8 +123,7 @@ def tile(
         if plan.scale is None:
             estimate = estimated_training_scale(plan.tiling, plan.rows)
             plan = replace(plan, scale=estimate.value)
-        mask_notes = _mask_notes(plan)
-        notes = plan.scene_notes + _gap_notes(plan) + mask_notes
+        notes = plan.scene_notes + _gap_notes(plan)
         if on_note is not None:
             for note in [*notes, *([scale_note(estimate)] if estimate else [])]:
                 on_note(note)
@@ -137,8 +132,6 @@ def tile(
                 (folder / part / kind).mkdir(parents=True)
         contents = _contents(plan, folder, show_progress=show_progress)
         result = replace(_result(plan, estimate, contents), scene_notes=notes)
-        if mask_notes:  # which say it already
-            result = replace(result, ignores_255=False)
         (folder / DESCRIPTION).write_text(result.description.to_yaml(), encoding="utf-8")
         if plan.blocks is not None:
             scenes = {
@@ -199,45 +192,6 @@ def _gap_notes(plan: TilingPlan) -> list[str]:
             name = rows.scene if plan.blocks is None else scene_of_block(rows.scene)
             gaps[name] = gap
     return gap_notes(gaps, are_missing=are_missing)
-
-
-def _ignores_255(scheme: Scheme) -> bool:
-    """Return whether labels are class indices, of which 255 is ignored unasked."""
-    if scheme.files:  # which say it themselves
-        return False
-    values = {label.index for label in scheme.all_labels} | {i.index for i in scheme.ignored}
-    return scheme.label_format == "indices" and IGNORE_INDEX not in values
-
-
-def _mask_notes(plan: TilingPlan) -> list[str]:
-    """Return a line where a look at training labels finds 0 and 255 alone, of which 255 counts not.
-
-    They are read at some hundred rows and columns each.
-    """
-    if not _ignores_255(plan.tiling.scheme):
-        return []
-    paths = sorted({path for r in plan.rows if r.part == "train" for path in r.labels})
-    paths = [path for path in paths if not Scheme.reads_polygons(path)]
-    counts = np.zeros(256, dtype=np.int64)
-    for path in paths[:_MASKS_LOOKED_AT]:
-        stop_if_requested()
-        with open_raster(path) as dataset:
-            if dataset.dtypes[0] != "uint8" or dataset.nodata == IGNORE_INDEX:
-                return []
-            step = max(1, max(dataset.shape) // _MASK_SIDE)
-            shape = (max(1, dataset.height // step), max(1, dataset.width // step))
-            try:
-                values = dataset.read(1, out_shape=shape)
-            except RasterioError:
-                return []  # cutting says what is wrong with it
-        counts += np.bincount(values.ravel(), minlength=256)
-    if np.flatnonzero(counts).tolist() != [0, IGNORE_INDEX]:
-        return []
-    return [
-        f"warning: the training labels seem to hold 0 and 255 alone, and 255 "
-        f"({counts[IGNORE_INDEX] / counts.sum():.0%}) is ignored; if it stands for a class, give "
-        "that `index: 255` in the scheme"
-    ]
 
 
 def results_as_completed(
@@ -363,7 +317,7 @@ def _result(
         estimated_scale=estimate,
         without_height=without_height,
         scene_notes=plan.scene_notes,
-        ignores_255=_ignores_255(tiling.scheme),
+        ignores_255=tiling.scheme.leaves_255_open and plan.mask_note is None,
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )
 

@@ -1,5 +1,6 @@
 """Where labels lie: georeference decides, in datasets and in evaluations of scenes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,37 +171,140 @@ def test_masks_of_0_and_255_are_told_of(tmp_path: Path) -> None:
         assert ("give that `index: 255` in the scheme" in result.stderr) == is_told
 
 
-def test_masks_of_0_and_255_alone_are_told_of_before_they_are_cut(tmp_path: Path) -> None:
-    root, out = tmp_path / "raw", tmp_path / "out"
+def masks(folder: Path, *extra: int) -> tuple[Path, np.ndarray]:
+    """Two scenes with masks of 0 and 255, and further values in a corner of the second."""
+    root = folder / "raw"
+    mask = TRUTH * np.uint8(255)
     for name in "ab":
         save_scene(root / "images" / f"{name}.tif", PIXELS)
-        save_scene(root / "labels" / f"{name}.tif", TRUTH * np.uint8(255))
+        if name == "b" and extra:
+            mask[0, SIDE // 2, : len(extra)] = extra
+        save_scene(root / "labels" / f"{name}.tif", mask)
+    return root, mask[0]
+
+
+@pytest.mark.parametrize("index", [None, 255])
+def test_masks_of_0_and_255_alone_are_two_classes(tmp_path: Path, index: int | None) -> None:
+    root, _ = masks(tmp_path)
     classes = [SchemeClass(name=n, colour=(i, 0, 0)) for i, n in enumerate("xy")]
+    classes[1] = classes[1].model_copy(update={"index": index})
+    scheme = Scheme(name="s", classes=tuple(classes), label_format="indices")
+    said: list[str] = []
     options = TileOptions(size=32, val_scenes=["b"], workers=1)
-    for index in (None, 255):
-        classes[1] = classes[1].model_copy(update={"index": index})
-        scheme = Scheme(name="s", classes=tuple(classes), label_format="indices")
-        said: list[str] = []
-        result = tile(root, scheme, out, options=options, on_note=said.append, overwrite=True)
-        early = [note for note in said if "seem to hold 0 and 255 alone" in note]
-        assert len(early) == (1 if index is None else 0)
-        assert [note for note in result.notes if "index: 255" in note] == early
-        share = (TRUTH == 1).mean()
-        assert all(f"255 ({share:.0%}) is ignored" in note for note in early)
+    result = tile(root, scheme, tmp_path / "out", options=options, on_note=said.append)
+    told = [note for note in result.notes if "255" in note]
+    assert told == [note for note in said if "255" in note]
+    assert [note.partition(";")[0] for note in told] == (
+        ["note: the labels hold 0 and 255 alone, so 255 counts as y"] if index is None else []
+    )
+    train = result.description.splits["train"]
+    assert train.class_pixels == [int((TRUTH == 0).sum()), int((TRUTH == 1).sum())]
 
 
-def test_a_map_that_counts_from_1_is_told_of(tmp_path: Path) -> None:
+def test_masks_that_may_mean_something_else_are_told_of_before_they_are_cut(tmp_path: Path) -> None:
+    """Of three classes, with an ignored index of 255, and with a 1 among them."""
+    root, _ = masks(tmp_path)
+    classes = tuple(SchemeClass(name=n, colour=(i, 0, 0)) for i, n in enumerate("xyz"))
+    scheme = Scheme(name="s", classes=classes, label_format="indices")
+    options = TileOptions(size=32, val_scenes=["b"], workers=1)
+    result = tile(root, scheme, tmp_path / "out", options=options)
+    (early,) = [note for note in result.notes if "index: 255" in note]
+    assert f"255 ({(TRUTH == 1).mean():.0%}) is ignored" in early
+    ignored = {"name": "unsure", "colour": (9, 9, 9), "index": 255}
+    scheme = Scheme.model_validate(
+        {**SCHEME.model_dump(), "ignored": [ignored], "images": scheme.images}
+    )
+    result = tile(root, scheme, tmp_path / "out", options=options, overwrite=True)
+    assert result.description.splits["train"].class_pixels[1] == 0
+    assert not [note for note in result.notes if "index: 255" in note]
+    masks(tmp_path, 1)
+    (tmp_path / "raw/labels/a.tif").unlink()
+    save_scene(tmp_path / "raw/labels/a.tif", TRUTH * np.uint8(255))
+    result = tile(root, SCHEME, tmp_path / "out", options=options, overwrite=True)
+    (early,) = [note for note in result.notes if "index: 255" in note]
+    assert early.startswith("warning: about 5")
+
+
+def test_an_evaluation_takes_masks_as_tile_does(tmp_path: Path) -> None:
+    truth, pred = TRUTH * np.uint8(255), TRUTH.copy()
+    pred[0, :10] = 1 - pred[0, :10]
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text(
+        "{name: s, label_format: indices, classes: [{name: a, colour: [0, 0, 0]}, "
+        "{name: b, colour: [9, 9, 9]}]}"
+    )
+    right = float((pred == TRUTH).mean())
+    for name, label, values in (("ab", truth, pred), ("ba", TRUTH, pred * np.uint8(255))):
+        flags = ["--label", str(save_scene(tmp_path / f"{name}.tif", label, **PLACE))]
+        flags += ["--pred", str(save_scene(tmp_path / f"{name}_map.tif", values, **PLACE))]
+        result = CliRunner().invoke(
+            app, ["eval", *flags, "--scheme", str(scheme), "-q", "--format", "json"]
+        )
+        assert result.exit_code == 0, result.output
+        assert "hold 0 and 255 alone, so 255 counts as b" in result.stderr
+        found = json.loads(result.stdout)
+        assert abs(_value(found, "OA") - right) < 1e-6
+
+
+def _value(document: Any, name: str) -> float:
+    """The first number of a name in a JSON document, wherever it stands."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key.casefold() == name.casefold() and isinstance(value, int | float):
+                return float(value)
+        document = list(document.values())
+    if isinstance(document, list):
+        for inner in document:
+            if (found := _value(inner, name)) == found:
+                return found
+    return float("nan")
+
+
+@pytest.mark.parametrize(("counted", "shift"), [("map", 1), ("label", 1), ("map", 0)])
+def test_indices_that_count_from_1_are_refused_before_they_are_scored(
+    tmp_path: Path, counted: str, shift: int
+) -> None:
     truth = np.random.default_rng(2).choice([0, 1, 2], (1, SIDE, SIDE)).astype(np.uint8)
-    label = save_scene(tmp_path / "label.tif", truth, **PLACE)
+    by_kind = {"map": truth, "label": truth}
+    by_kind[counted] = truth + np.uint8(shift)
+    paths = {k: str(save_scene(tmp_path / f"{k}.tif", v, **PLACE)) for k, v in by_kind.items()}
     scheme = tmp_path / "s.yaml"
     names = ", ".join(f"{{name: c{n}, colour: [{n}, 0, 0]}}" for n in range(4))
     scheme.write_text(f"{{name: s, label_format: indices, classes: [{names}]}}")
-    for shift in (1, 0):
-        path = save_scene(tmp_path / "map.tif", truth + np.uint8(shift), **PLACE)
-        flags = ["--pred", str(path), "--label", str(label), "--scheme", str(scheme), "-q"]
+    flags = ["--pred", paths["map"], "--label", paths["label"], "--scheme", str(scheme), "-q"]
+    flags += ["--format", "json"]
+    result = CliRunner().invoke(app, ["eval", *flags])
+    if shift:
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"error: {paths[counted]}: the {counted} holds no pixel of the fir")
+        assert "100% of those looked at hold the class after that" in line
+        flags += ["--first-index", "1" if counted == "map" else "0"]
         result = CliRunner().invoke(app, ["eval", *flags])
-        assert result.exit_code == 0, result.output
-        assert ("100% of the labelled pixels as the class after theirs" in result.stderr) == shift
+    assert result.exit_code == 0, result.output
+    expected = 0.0 if counted == "label" else 1.0
+    assert _value(json.loads(result.stdout), "OA") == pytest.approx(expected)
+
+
+def test_an_index_after_the_last_names_the_option(tmp_path: Path) -> None:
+    """And one that a scheme or a palette numbers itself doesn't take it."""
+    label = save_scene(tmp_path / "label.tif", TRUTH, **PLACE)
+    path = save_scene(tmp_path / "map.tif", TRUTH + np.uint8(1), **PLACE)
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text(
+        "{name: s, label_format: indices, classes: [{name: a, colour: [0, 0, 0]}, "
+        "{name: b, colour: [9, 9, 9]}]}"
+    )
+    flags = ["--label", str(label), "--scheme", str(scheme), "-q"]
+    result = CliRunner().invoke(app, ["eval", "--pred", str(path), *flags])
+    assert result.exit_code == 1
+    assert "do they start at 1? Classes do at 0 here; else give --first-index 1" in result.stderr
+    result = CliRunner().invoke(app, ["eval", "--pred", str(path), *flags, "--first-index", "1"])
+    assert result.exit_code == 0, result.output
+    colours = save_scene(tmp_path / "c.tif", np.repeat(TRUTH * np.uint8(9), 3, 0), **PLACE)
+    result = CliRunner().invoke(app, ["eval", "--pred", str(colours), *flags, "--first-index", "1"])
+    assert result.exit_code == 1
+    assert "so that --first-index has no meaning" in result.stderr
 
 
 def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) -> None:

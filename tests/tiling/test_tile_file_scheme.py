@@ -150,7 +150,7 @@ def test_rasters_of_labels_make_schemes_too(tmp_path: Path, ortho: Path, kind: s
     expected = {
         "names": ["bare", "moor", "fen"],
         "colours": ["colour 0,0,0", "colour 0,0,200", "colour 200,0,0"],
-        "mask": ["class 0", "class 255"],
+        "mask": ["background", "areas"],
     }.get(kind, ["class 0", "class 2", "class 5"])
     assert description["classes"] == expected
     if kind == "palette":
@@ -281,3 +281,38 @@ def test_an_orthophoto_whose_crs_is_named_has_the_same_labels(
     for path in found:
         expected = tmp_path / "placed" / path.relative_to(tmp_path / "named")
         assert path.read_bytes() == expected.read_bytes()
+
+
+def test_masks_are_named_after_their_files(tmp_path: Path, ortho: Path) -> None:
+    """Several of them too, each over the background of the others."""
+    buildings, roads = np.zeros((2, 96, 128), dtype=np.uint8)
+    buildings[10:50, 10:60], roads[40:60, 30:100] = 1, 1
+    write_raster(tmp_path / "buildings.tif", buildings, **utm())
+    write_raster(tmp_path / "roads.tif", roads.astype(np.uint16) * 65535, **utm())
+    black = np.repeat((buildings * np.uint8(255))[None], 3, axis=0)
+    write_raster(tmp_path / "sheds.png", black)
+    flags = ["--size", 32, "--out", tmp_path / "d", "--overwrite", "--background", "land"]
+    for files, expected in (
+        (("buildings.tif",), {"land": 96 * 128 - 2000, "buildings": 2000}),
+        (("sheds.png",), {"land": 96 * 128 - 2000, "sheds": 2000}),
+        (
+            ("buildings.tif", "roads.tif"),
+            {"land": 96 * 128 - 2000 - 1400 + 300, "buildings": 1700, "roads": 1400},
+        ),
+    ):
+        labels = [part for file in files for part in ("--labels", tmp_path / file)]
+        result = tile(ortho, *labels, *flags)
+        assert result.exit_code == 0, result.output
+        assert "that is named after its file" in " ".join(result.output.split())
+        made = yaml.safe_load((tmp_path / "d/dataset.yaml").read_text())
+        found = dict(zip(made["classes"], made["splits"]["train"]["class_pixels"], strict=True))
+        assert found == expected
+
+
+def test_a_mask_that_was_compressed_lossily_is_refused(tmp_path: Path, ortho: Path) -> None:
+    mask = np.zeros((96, 128), dtype=np.uint8)
+    mask[10:50, 10:60] = 255
+    mask[11, 11:14], mask[60, 60:63] = (254, 250, 247), (3, 1, 5)
+    write_raster(tmp_path / "areas.tif", mask, **utm())
+    line = error_of(ortho, "--labels", tmp_path / "areas.tif", "--out", tmp_path / "d")
+    assert "holds 0, 255 and values beside them (247, 250, 254), as a mask that was lossily" in line
