@@ -25,6 +25,7 @@ from hrrsi.scenes.windows import Window
 # Raw files come from the system's cache; GDAL's own would only grow to its limit.
 _BLOCK_CACHE = 32 * 2**20
 _GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+_RPC = "RPC"  # rational polynomial coefficients, in GDAL's words
 _COLUMNS = 8 * TILE  # of what is read back at once
 FREE_SPACE = "free space on the disk, or choose another `out`"
 
@@ -45,7 +46,8 @@ def write_cloud_optimised(
 
     Args:
         file: What is written.
-        scene: The rasterio dataset whose CRS and transform or ground control points it has.
+        scene: The rasterio dataset whose CRS and transform, ground control points or rational
+            polynomials (RPC) it has.
         bands: Its bands, complete, with their files in one folder.
         final: The name that the file will have, for messages.
         describe: Called with the dataset, open for changes, to set what else the file says:
@@ -176,6 +178,9 @@ def _georeference(dataset: Any, scene: Any) -> None:
         dataset.transform = scene.transform
     if control_points:
         dataset.gcps = (control_points, control_crs)
+    coefficients = scene.tags(ns=_RPC)
+    if coefficients:
+        dataset.update_tags(ns=_RPC, **coefficients)
 
 
 class _WriteErrors:

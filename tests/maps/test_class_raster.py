@@ -15,6 +15,7 @@ import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Compression
+from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
@@ -22,6 +23,8 @@ from hrrsi.errors import OutputError
 from hrrsi.files import scratch_folder
 from hrrsi.maps.rasters import ClassRasterContent, read_class_raster, write_class_raster
 from hrrsi.maps.raw_pyramid import overview_levels
+from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.windows import Window
 
 CLASSES = ["Building & <roof>", "Straße", "Wasser 水"]
 COLOURS = [(60, 16, 152), (255, 255, 0), (1, 2, 3)]
@@ -127,6 +130,27 @@ def test_keeps_ground_control_points(tmp_path: Path) -> None:
         kept, kept_crs = written.gcps
     assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
     assert kept_crs == crs
+
+
+def test_keeps_rational_polynomials_of_its_part_of_the_scene(tmp_path: Path) -> None:
+    ones = [1.0, *[0.0] * 19]
+    parts = [f"{name}_{part}" for name in ("height", "lat", "long") for part in ("off", "scale")]
+    pixels = [f"{name}_{part}" for name in ("line", "samp") for part in ("off", "scale")]
+    polynomials = [f"{name}_{part}_coeff" for name in ("line", "samp") for part in ("num", "den")]
+    values = dict.fromkeys(parts, 10.0) | dict.fromkeys(pixels, 50.0)
+    rpcs = RPC(**values, **dict.fromkeys(polynomials, ones))
+    path = tmp_path / "scene.tif"
+    with made_scene(path, 90, 100, rpcs=rpcs) as scene:
+        write_map(tmp_path / "map.tif", scene, made_labels(90, 100))
+    with open_scene(path, expected_bands=1, part=Window(20, 10, 60, 70)) as scene:
+        write_map(tmp_path / "part.tif", scene.dataset, made_labels(60, 70))
+    for name, line, sample in (("map", 50, 50), ("part", 30, 40)):
+        with rasterio.open(tmp_path / f"{name}.tif") as written:
+            kept = written.rpcs
+        expected = rpcs.to_dict() | {"line_off": line, "samp_off": sample}
+        assert {k: v for k, v in kept.to_dict().items() if "err" not in k} == {
+            k: v for k, v in expected.items() if "err" not in k
+        }
 
 
 def test_has_palette_tiles_overviews_and_tags(tmp_path: Path) -> None:
