@@ -12,8 +12,8 @@ import typer
 
 from hrrsi.cli.messages import (
     in_flags,
-    print_default_weights,
     print_line,
+    print_weights,
     scene_warnings_in_one_line,
 )
 from hrrsi.cli.options import (
@@ -319,8 +319,10 @@ def evaluate(
                 folders, weights=weights, maps=scored_maps, observer=observers[0], **settings
             )
         )
-    if weights is None and not (systems or scored_maps or quiet):
-        print_default_weights()
+    if not (scored_maps or quiet):
+        used: list[Path | None] = [*(path for (path,) in systems)]
+        for named in used or [weights]:
+            print_weights(named)
     text = outcome_text if output == "table" else json_document
     print_line(text(outcome, in_flags))
     outputs.write(outcome, views, in_flags)

@@ -16,6 +16,8 @@ import typer
 from hrrsi.errors import HrrsiError, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hrrsi.networks.model_meta import ModelMeta
 
 OUT_OF_MEMORY = "out of memory; lower --batch or --window, or close other programs"
@@ -113,20 +115,23 @@ def print_warning(message: object, kind: str = "warning") -> None:
     tqdm.write(f"{kind}: {printable(in_flags(str(message)))}", file=sys.stderr)
 
 
-def print_default_weights(meta: ModelMeta | None = None) -> None:
-    """Say what the package's default weights are, and what for: nobody has asked for them.
+def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> None:
+    """Say which weights are used; of the package's that nobody named, also what they are for.
 
     Args:
+        weights: The weights as they were given.
         meta: What they say of themselves, where that was read already.
     """
     from tqdm import tqdm
 
-    if meta is None:
-        from hrrsi.networks.weights_file import packaged_weights
-        from hrrsi.networks.weights_reading import read_meta
+    from hrrsi.networks.weights_file import weights_path, weights_words
+    from hrrsi.networks.weights_reading import read_meta
 
-        meta = read_meta(packaged_weights())
-    tqdm.write(printable(f"weights: default ({meta.summary})"), file=sys.stderr)
+    path = weights_path(weights)
+    meta = meta or read_meta(path)
+    parts = [weights_words(path, meta), *([meta.background] if weights is None else [])]
+    line = "; ".join(part for part in parts if part)
+    tqdm.write(f"weights: {printable(one_line(line))}", file=sys.stderr)
 
 
 @contextmanager

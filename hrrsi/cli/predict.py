@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,8 @@ from hrrsi.cli.messages import (
     error_line,
     in_flags,
     one_line,
-    print_default_weights,
     print_line,
+    print_weights,
     scene_warnings_in_one_line,
 )
 from hrrsi.cli.options import (
@@ -227,12 +228,12 @@ def predict(
     areas, zones = with_layers([layer] if layer else [], given(options.aoi), given(outputs.zones))
     options = replace(options, aoi=next(iter(areas), None))
     outputs = replace(outputs, zones=next(iter(zones), None))
-    says_weights = weights is None and not quiet
+    say_weights = None if quiet else partial(print_weights, weights)
     with scene_warnings_in_one_line():
         if dry_run:
             plans = plan(scenes, weights, out, options, engine, outputs)
-            if says_weights:
-                print_default_weights()
+            if say_weights:
+                say_weights()
             _print_plan(plans)
             return
         try:
@@ -244,7 +245,7 @@ def predict(
                 engine,
                 outputs,
                 show_progress=not quiet,
-                on_ready=print_default_weights if says_weights else None,
+                on_ready=say_weights,
                 on_mapped=_print_mapped,
                 on_failed=_print_failure,
             )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from hrrsi.cli.messages import print_weights
 from hrrsi.cli.options import ENGINE_FLAGS, Flag, Flags, Quiet, takes_option_classes
 from hrrsi.profiling.figures import ProfileOptions
 
@@ -60,6 +61,8 @@ def profile(
     profiles = hrrsi.profile(
         models or (), weights=weights, options=options, show_progress=not quiet
     )
+    if weights is not None and not quiet:
+        print_weights(weights)
     if output == "json":
         typer.echo(json.dumps([profile.to_dict() for profile in profiles], indent=2))
         return

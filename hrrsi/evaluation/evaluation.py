@@ -18,7 +18,12 @@ from hrrsi.evaluation.scene_counts import PooledCounts
 from hrrsi.files import content_digest
 from hrrsi.labels.splits import scene_of_block
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import is_packaged_name, weights_path
+from hrrsi.networks.weights_file import (
+    is_packaged_name,
+    packaged_name,
+    weights_path,
+    weights_words,
+)
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.tiling.result import placement_notes
@@ -98,6 +103,8 @@ class Inference:
     Attributes:
         weights: The weights as they were named; those inside the package by their file name.
         path: Their file.
+        words: Which weights they are, as every command says it (`weights_words`).
+        packaged: The name of the package's weights that these are, or None.
         model: Name of the network.
         sha256: Digest of their content, in hexadecimal digits.
         engine: Name of the engine that ran them.
@@ -107,6 +114,8 @@ class Inference:
 
     weights: str
     path: Path
+    words: str
+    packaged: str | None
     model: str
     sha256: str
     engine: str
@@ -138,6 +147,8 @@ def inference_with(engine: Engine, weights: str | Path | None) -> Inference:
     return Inference(
         weights=path.name if weights is None or is_packaged_name(weights) else str(weights),
         path=path,
+        words=weights_words(path, engine.meta),
+        packaged=packaged_name(path),
         model=engine.meta.model,
         sha256=content_digest(path),
         engine=engine.name,

@@ -148,7 +148,8 @@ def _map_info(
 
 def _made_lines(path: str, made_by: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return what made a map, in words."""
-    weights = made_by.get("WEIGHTS", "?")
+    packaged = made_by.get("WEIGHTS_PACKAGED")
+    weights = f"{packaged} (packaged)" if packaged else made_by.get("WEIGHTS", "?")
     digest = made_by.get("WEIGHTS_SHA256")
     known = f", sha256 {digest[:12]}" if digest else ""
     engine = f" with {made_by['ENGINE']}" if "ENGINE" in made_by else ""

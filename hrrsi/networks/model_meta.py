@@ -162,12 +162,11 @@ class ModelMeta(Mapping[str, Any]):
         return "" if self.resolution is None else f"{self.resolution:.3g} m"
 
     @property
-    def summary(self) -> str:
-        """What the weights are and what they are meant for, in a line."""
+    def background(self) -> str:
+        """What the weights were trained on and what they are meant for, in words."""
         places = self.training.get("places") or self.training.get("data")
         named = places if isinstance(places, str) else ", ".join(map(str, places or ()))
         parts = [
-            f"{self.model}, {', '.join(self.classes)}",
             f"trained on {named}" if named else "",
             f"at {self.resolutions_text} a pixel" if self.resolutions_text else "",
             f"for {self.purpose}" if self.purpose else "",

@@ -82,6 +82,25 @@ def weights_path(weights: str | Path | None) -> Path:
     return path
 
 
+def packaged_name(path: Path) -> str | None:
+    """Return the name of the package's weights that a file is, or None for any other file."""
+    own = {PACKAGED_FOLDER / file: name for name, file in PACKAGED_FILES.items()}
+    return own.get(path)
+
+
+def weights_words(path: Path, meta: ModelMeta) -> str:
+    """Return which weights are used, in the words of every command: name, place, network, classes.
+
+    Args:
+        path: Their file, as `weights_path` returns it.
+        meta: What they say of themselves.
+    """
+    name = packaged_name(path)
+    place = "packaged" if name is not None else str(path)
+    named = f"{name or path.name} ({place})" if place != path.name else place
+    return f"{named}, {meta.model}, {', '.join(meta.classes)}"
+
+
 def is_safetensors(path: Path) -> bool:
     """Return whether a file starts as safetensors do: a header's length, then JSON.
 

@@ -34,6 +34,7 @@ from hrrsi.maps.styles import (
     run_of,
 )
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.weights_file import packaged_name
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneWarning
@@ -255,10 +256,12 @@ def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[s
         "crop": options.crop or None,
         "resample": None if options.resample == "auto" else options.resample,
     }
+    packaged = packaged_name(weights)
     return {
         "VERSION": __version__,
         "MODEL": engine.meta.model,
         "WEIGHTS": weights.name,
+        **({} if packaged is None else {"WEIGHTS_PACKAGED": packaged}),
         "WEIGHTS_SHA256": content_digest(weights),
         "ENGINE": f"{engine.name}, precision {engine.precision}",
         "OPTIONS": json.dumps({key: value for key, value in shown.items() if value is not None}),

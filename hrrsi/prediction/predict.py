@@ -415,10 +415,11 @@ class SceneMapper:
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
             record = self._record(source, scale)
+            is_there = self._outputs.resume and is_finished(outputs, record)
             if self._on_ready is not None:
                 self._on_ready(self._engine.meta)
                 self._on_ready = None
-            if self._outputs.resume and is_finished(outputs, record):
+            if is_there:
                 zones = self._writer.write_derived(scene, outputs, again=False)
                 return self._mapped(scene, outputs, zones, start, earlier=True)
             height, width = scene.shape

@@ -83,6 +83,7 @@ class Profile:
     Attributes:
         model: Name of the network.
         weights: The weights file it was read from, or None for a network by name.
+        packaged: The name of the package's weights that these are, or None.
         classes: Number of classes.
         size: Rows and columns of the window.
         parameters: Number of parameters.
@@ -102,6 +103,7 @@ class Profile:
     operations: Operations
     ptflops_macs: int
     file_bytes: int
+    packaged: str | None = None
     latency: Latency | None = None
 
     @property
@@ -118,6 +120,7 @@ class Profile:
         return {
             "model": self.model,
             "weights": self.weights,
+            "weights_packaged": self.packaged,
             "classes": self.classes,
             "size": self.size,
             "parameters": self.parameters,

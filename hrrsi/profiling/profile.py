@@ -28,7 +28,7 @@ from hrrsi.hardware import available_cores, chosen_device
 from hrrsi.interruption import heeding_signals, interrupt_kept_from_children, stop_if_requested
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import weights_path
+from hrrsi.networks.weights_file import packaged_name, weights_path
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.profiling.figures import (
@@ -93,7 +93,7 @@ def profile(
             profiles.append(costs)
             bar.update()
         if path is not None:
-            costs = profile_weights(path, size=size)
+            costs = replace(profile_weights(path, size=size), packaged=packaged_name(path))
             if options.latency:
                 latency = weights_latency(path, size=size, batch=batch, device=device)
                 costs = replace(costs, latency=latency)

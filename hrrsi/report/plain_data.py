@@ -108,6 +108,7 @@ def _source_data(source: MapSource) -> dict[str, Any]:
         return {"maps": list(source.paths)}
     return {
         "weights": source.weights,
+        "weights_packaged": source.packaged,
         "weights_sha256": source.sha256,
         "hrrsi": __version__,
         "engine": source.engine,

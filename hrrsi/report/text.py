@@ -325,7 +325,7 @@ def source_sentence(source: MapSource) -> str:
         paths = source.paths
         return f"maps {', '.join(paths)}" if len(paths) > 1 else f"map {paths[0]}"
     return (
-        f"weights {source.weights}, sha256 {source.sha256}, run by hrrsi {__version__} with "
+        f"weights: {source.words}, sha256 {source.sha256}, run by hrrsi {__version__} with "
         f"{source.engine} on {source.device} in precision {source.precision}"
     )
 

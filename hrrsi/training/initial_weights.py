@@ -31,7 +31,9 @@ from hrrsi.networks.weights_file import (
     encoder_of,
     open_weights,
     refuse_run_checkpoint,
+    weights_words,
 )
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.tiling.dataset import TiledDataset, band_names
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData
@@ -65,6 +67,7 @@ def first_network(
     classes, bands = dataset.description.classes, dataset.description.band_names
     network = build_network(options.model, len(classes), len(bands))
     if not resume and options.init_file is not None:
+        report(f"weights: {weights_words(options.init_file, read_meta(options.init_file))}")
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
     elif not resume:
         loaded = load_encoder_weights(network, options.model, options.encoder_weights)

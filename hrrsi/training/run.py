@@ -220,6 +220,8 @@ def train(
         goes_on = checkpoint is not None
         network = first_network(options, data, resume=goes_on, report=report)
         teachers = run_teachers(options, data.description)
+        for words in () if teachers is None else teachers.words:
+            report(f"weights: teacher {words}")
         if processes.is_first:
             environment = training_environment(options, data, resume=goes_on, quiet=quiet)
             if not goes_on:

@@ -23,6 +23,7 @@ from samples.evaluated_data import (
     write_dataset,
     write_weights,
 )
+from samples.predicted_scenes import notices
 
 import hrrsi
 
@@ -107,6 +108,7 @@ def test_json_says_what_predicted(dataset, weights):
     protocol = scored(dataset, "--weights", weights, "--engine", "torch")["protocol"]
     expected = {
         "weights": str(weights),
+        "weights_packaged": None,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "model": "ued",
         "hrrsi": hrrsi.__version__,
@@ -226,7 +228,7 @@ def test_bands_that_do_not_match(dataset, weights, tmp_path):
     other = write_weights(tmp_path / "other.safetensors", CLASSES, scheme="another")
     result = evaluated(three, "--weights", other)
     assert result.exit_code == 0
-    (line,) = result.stderr.splitlines()
+    (line,) = notices(result)
     assert line.startswith(f"warning: {dataset}: its patches hold bands 3,2,1 where the weights")
     assert "bands 3,2,1 for 1,2,3" in " ".join(result.stdout.split())
 

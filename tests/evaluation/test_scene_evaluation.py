@@ -17,6 +17,7 @@ from samples.evaluated_data import (
     write_scene,
     write_weights,
 )
+from samples.predicted_scenes import notices
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
     fine = write_weights(tmp_path / "fine.safetensors", CLASSES, resolution=0.1, mean=[5.0] * 3)
     result = evaluated(scenes["folder"], *scenes["options"], "--weights", fine)
     assert result.exit_code == 0
-    lines = result.stderr.splitlines()
+    lines = notices(result)
     assert [line.startswith("warning: ") for line in lines] == [True, True, True]
     assert "imagery unlike what the weights were trained on" in lines[0]
     assert "has 50 cm a pixel where the weights were trained on 10 cm" in lines[1]
@@ -181,7 +182,7 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
 def test_scenes_are_read_at_the_nearest_resolution_as_by_predict(scenes, tmp_path):
     ranged = write_weights(tmp_path / "r.safetensors", CLASSES, resolutions=(1.0, 2.0))
     line = [scenes["folder"], *scenes["options"], "--weights", ranged]
-    told = evaluated(*line).stderr.splitlines()
+    told = notices(evaluated(*line))
     assert "read at 1 m, since the weights were trained on 1 to 2 m; --resample off" in told[0]
     assert told[1:] == ["note: 3 of 3 scenes: read at a resolution of the weights' training"]
     reports = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rasterio
 from samples.made_weights import meta as made_meta
 from samples.predicted_scenes import SMALL, save_scene
 from typer.testing import CliRunner
@@ -82,15 +83,28 @@ def test_commands_take_names(two_packaged: tuple[Path, Path], tmp_path: Path) ->
     scene = save_scene(tmp_path / "scene.tif")
     result = run("predict", scene, "--weights", "light", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "weights: " not in result.stderr  # somebody asked for them
+    network = "ued_bes_sfm, Building, Land, Road, Vegetation, Water"
+    assert f"weights: light (packaged), {network}" in result.stderr.splitlines()
+    with rasterio.open("scene_classes.tif") as dataset:
+        assert dataset.tags()["HRRSI_WEIGHTS_PACKAGED"] == "light"
+    assert "light (packaged), ued_bes_sfm, sha256 " in run("info", "scene_classes.tif").stdout
+    copy = tmp_path / "mine.safetensors"
+    shutil.copy(two_packaged[1], copy)
+    result = run("predict", scene, "--weights", copy, *SMALL, "--overwrite")
+    assert f"weights: mine.safetensors ({copy}), {network}" in result.stderr.splitlines()
+    with rasterio.open("scene_classes.tif") as dataset:
+        assert "HRRSI_WEIGHTS_PACKAGED" not in dataset.tags()
     content = json.loads(run("info", "light", "--format", "json").stdout)
     assert content["resolutions"] == [0.25, 0.8]
     assert content["purpose"] == "buildings in hot places"
     lines = run("info", "light").stdout
     assert "unknown; saw 0.25 to 0.8 m" in lines
     assert "buildings in hot places" in lines
-    profile = json.loads(run("profile", "--weights", "light", "--format", "json").stdout)
+    profiled = run("profile", "--weights", "light", "--format", "json")
+    assert f"weights: light (packaged), {network}" in profiled.stderr.splitlines()
+    profile = json.loads(profiled.stdout)
     assert profile[0]["weights"] == PACKAGED_FILES["light"]
+    assert profile[0]["weights_packaged"] == "light"
     failed = run("predict", scene, "--weights", "heavy", "--out", "x.tif")
     assert failed.exit_code == 1
     assert "name one of default, light" in failed.stderr
@@ -103,8 +117,8 @@ def test_weights_that_nobody_named_say_what_they_are(
     shutil.copy(light, default)
     scene = save_scene(tmp_path / "scene.tif")
     line = (
-        "weights: default (ued_bes_sfm, Building, Land, Road, Vegetation, Water; trained on Dubai, "
-        "Nepal; at 0.25 to 0.8 m a pixel; for buildings in hot places)"
+        "weights: default (packaged), ued_bes_sfm, Building, Land, Road, Vegetation, Water; "
+        "trained on Dubai, Nepal; at 0.25 to 0.8 m a pixel; for buildings in hot places"
     )
     assert run("predict", scene, *SMALL).stderr.splitlines()[-1] == line
     quiet = run("predict", scene, *SMALL, "--overwrite", "--quiet")

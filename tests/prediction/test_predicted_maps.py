@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from rasterio.transform import from_origin
 from samples.made_weights import save_made_weights, scene_pixels
-from samples.predicted_scenes import one_error_line, save_scene
+from samples.predicted_scenes import notices, one_error_line, save_scene
 from typer.testing import CliRunner
 
 import hrrsi
@@ -173,7 +173,7 @@ def test_resampled_maps_are_on_the_scenes_grid(run: Run, tmp_path: Path) -> None
     for scene in (coarse, fine):
         result = run(scene, "--resample", 0.5, "--precision", "32", weights=weights)
         assert result.exit_code == 0, result.output
-        assert result.stderr == ""
+        assert notices(result) == []
     with rasterio.open("fine_classes.tif") as dataset, rasterio.open(fine) as source:
         assert dataset.transform == source.transform
         labels = dataset.read(1)

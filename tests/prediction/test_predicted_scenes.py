@@ -15,7 +15,7 @@ import shapely
 from PIL import Image
 from rasterio.transform import from_origin
 from samples.made_weights import REPOSITORY, save_made_weights, scene_pixels
-from samples.predicted_scenes import one_error_line, save_scene
+from samples.predicted_scenes import notices, one_error_line, save_scene
 from typer.testing import CliRunner
 
 import hrrsi
@@ -30,7 +30,7 @@ def test_a_scene_without_crs_makes_no_noise(run: Run, tmp_path: Path) -> None:
     Image.fromarray(scene_pixels()[:90, :110]).save(tmp_path / "photo.jpg")
     result = run(tmp_path / "photo.jpg")
     assert result.exit_code == 0
-    assert result.stderr == ""
+    assert notices(result) == []
     assert "m²" not in result.stdout
     with rasterio.open("photo_classes.tif") as written:
         assert written.crs is None
@@ -158,7 +158,7 @@ def test_a_bad_scene_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
     bad.write_bytes(good[0].read_bytes()[:20000])
     result = run(good[0], bad, tmp_path / "missing.tif", good[1])
     assert result.exit_code == 1
-    lines = result.stderr.splitlines()
+    lines = notices(result)
     assert len(lines) == 6
     assert "bad.tif" in lines[0]
     assert "missing.tif: no such file" in lines[1]
@@ -225,7 +225,7 @@ def test_other_types_and_bands_with_options(run: Run, tmp_path: Path) -> None:
     ):
         result = run(*arguments, "--precision", "32")
         assert result.exit_code == 0, result.output
-        assert result.stderr == ""
+        assert notices(result) == []
     maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}
     np.testing.assert_array_equal(maps["four_classes"], maps["plain_classes"])
     assert (maps["sixteen_classes"] != maps["plain_classes"]).sum() <= 1
@@ -262,7 +262,7 @@ def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None
     ]
     result = run(*scenes, weights=weights)
     assert result.exit_code == 0
-    assert result.stderr.splitlines() == [
+    assert notices(result) == [
         f"warning: {scenes[1]}: has 50 cm a pixel where the weights were trained on 9 cm; "
         "expect worse maps, or map it with --resample 0.09"
     ]
@@ -275,7 +275,7 @@ def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
     line = ["predict", str(manila), str(gorinchem), "--nodata", "0", "--weights", str(made_weights)]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
-    assert result.stderr == ""
+    assert notices(result) == []
     with rasterio.open(manila) as source, rasterio.open("manila_classes.tif") as written:
         pixels = source.read()
         black = (pixels == 0).all(0)
@@ -343,7 +343,7 @@ def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Pa
     ):
         result = run(save_scene(tmp_path / f"{name}.tif", scene), "--precision", "32")
         assert result.exit_code == 0, result.output
-        (line,) = result.stderr.splitlines()
+        (line,) = notices(result)
         assert line.startswith("warning: ")
         assert f"{name}.tif: holds {scene.dtype} where the weights were trained on uint8" in line
         assert "counts as full brightness" in line
@@ -363,7 +363,7 @@ def test_imagery_unlike_the_training_data_is_said_once(run: Run, tmp_path: Path)
     scenes = [save_scene(tmp_path / f"{i}.tif", dark) for i in range(2)]
     result = run(*scenes)
     assert result.exit_code == 0
-    line, count = result.stderr.splitlines()
+    line, count = notices(result)
     assert line.startswith(f"warning: {scenes[0]}: imagery unlike what the weights were trained on")
     assert count == ("warning: 2 of 2 scenes: values unlike those that the weights were trained on")
 

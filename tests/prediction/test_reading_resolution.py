@@ -11,7 +11,7 @@ import rasterio
 from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
 from samples.opened_windows import opened_windows
-from samples.predicted_scenes import SMALL, save_scene
+from samples.predicted_scenes import SMALL, notices, save_scene
 from typer.testing import CliRunner
 
 import hrrsi
@@ -92,7 +92,7 @@ def test_a_fine_scene_is_read_at_the_nearest_resolution(
             "off": f"warning: {scene}: has 10 cm a pixel where the weights were trained on 0.25 "
             "to 0.8 m; expect worse maps, or map it with --resample auto",
         }
-        assert result.stderr.strip() == expected[name]
+        assert "\n".join(notices(result)) == expected[name]
     np.testing.assert_array_equal(maps["auto"][0], maps["same"][0])
     assert (maps["auto"][0] != maps["off"][0]).mean() > 0.05
     assert [tag for _, tag in maps.values()] == ["0.25", "0.25", None]
@@ -105,7 +105,7 @@ def test_a_folder_is_said_once_with_a_count(ranged_weights: Path, tmp_path: Path
     save_scene(tmp_path / "4.tif", VALUES)
     result = predicted(tmp_path, "--weights", ranged_weights, "--out", tmp_path / "maps")
     assert result.exit_code == 0, result.output
-    first, unknown, count = result.stderr.splitlines()
+    first, unknown, count = notices(result)
     assert first.startswith(f"note: {tmp_path / '0.tif'}: read at 0.25 m")
     assert unknown == (
         f"note: {tmp_path / '4.tif'}: is read as it is, since its ground resolution is not known; "
@@ -126,7 +126,7 @@ def test_a_far_too_coarse_scene_is_read_as_it_is(ranged_weights: Path, tmp_path:
     result = predicted(scene_of(tmp_path, 20), "--weights", ranged_weights, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "has 2e+03 cm a pixel where the weights were trained on 0.25 to 0.8 m" in result.stderr
-    assert result.stderr.strip().endswith("expect worse maps")
+    assert notices(result)[-1].endswith("expect worse maps")
 
 
 def test_another_resolution_is_another_run(ranged_weights: Path, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         assert 0 < rows < dataset.height
     if how == signal.SIGINT:
         assert stopped.code == 1
-        (message,) = stopped.errors.splitlines()
+        weights, message = stopped.errors.splitlines()
+        assert weights.startswith("weights: ")
         assert message.startswith("error: ")
         assert "of the map is kept for --resume: run the same command with it" in message
     else:

@@ -22,9 +22,14 @@ def save_scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> 
     return path
 
 
+def notices(result: Any) -> list[str]:
+    """What a command says beside its results, but for which weights it uses."""
+    return [line for line in result.stderr.splitlines() if not line.startswith("weights: ")]
+
+
 def one_error_line(result: Any) -> str:
     assert result.exit_code == 1
-    lines = result.stderr.splitlines()
+    lines = notices(result)
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     return str(lines[0])

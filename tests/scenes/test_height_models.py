@@ -23,6 +23,7 @@ from samples.height_scenes import (
     run,
 )
 from samples.made_weights import meta, save_made_weights
+from samples.predicted_scenes import notices
 from samples.raw_layouts import (
     class_map,
     utm,
@@ -246,7 +247,7 @@ def test_eval_of_scenes_and_of_patches_with_heights(
             values = dataset.read()
             dataset.write(np.where(values > 0, values - 278, values))  # above the ground
     command = ("eval", raw, *reading, *told, "--window", 96)
-    lines = done(*command).stderr.splitlines()
+    lines = notices(done(*command))
     assert sum("heights unlike those that the weights" in line for line in lines) == 1
     assert sum("of the scene's pixels have no height" in line for line in lines) == 3
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rasterio.transform import from_origin
 from samples.opened_windows import opened_windows
-from samples.predicted_scenes import SMALL, save_scene
+from samples.predicted_scenes import SMALL, notices, save_scene
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -224,7 +224,7 @@ def test_predict_warns_once_and_counts(
     line = ["predict", str(tmp_path), "--out", str(tmp_path / "maps"), *SMALL]
     result = CliRunner().invoke(app, [*line, "--weights", str(knowing_weights)])
     assert result.exit_code == 0, result.output
-    first, count = result.stderr.splitlines()
+    first, count = notices(result)
     with opened_windows(tmp_path / "b.tif") as source:
         distance = likeness.distance(scene_squares(source, 255))
     assert first == (

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
-from samples.predicted_scenes import SMALL, save_scene
+from samples.predicted_scenes import SMALL, notices, save_scene
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -137,7 +137,7 @@ def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
 ) -> None:
     small = collared(0)[:, :96, :128]
     scenes = [save_scene(tmp_path / f"{n}.tif", small) for n in range(3)]
-    said = predicted(tmp_path, made_weights, *scenes).stderr.splitlines()
+    said = notices(predicted(tmp_path, made_weights, *scenes))
     assert [line for line in said if "imagery unlike" not in line and "values unl" not in line] == [
         f"warning: {scenes[0]}: 62.5% of its pixels hold 0 in all bands, at the rim or in empty "
         "blocks, as if they had no data; they get a class unless --nodata 0 or --nodata auto is "
@@ -157,7 +157,7 @@ def test_scenes_of_a_call_have_one_estimate_of_full_brightness(
     bright = PIXELS[:, :96, :96].astype(np.uint16) * 8
     dark = save_scene(tmp_path / "dark.tif", np.minimum(bright, 1000))
     light = save_scene(tmp_path / "light.tif", bright)
-    said = predicted(tmp_path, made_weights, dark, light).stderr.splitlines()
+    said = notices(predicted(tmp_path, made_weights, dark, light))
     (line,) = [line for line in said if "full brightness" in line]
     assert "; 2047 counts as full brightness in all scenes of this type (" in line
     together = labels(tmp_path, "dark")

@@ -13,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from samples.made_weights import meta, scene_pixels
+from samples.predicted_scenes import notices
 from samples.raw_layouts import class_map, own_scheme, utm, write_raster
 from typer.testing import CliRunner, Result
 
@@ -180,7 +181,7 @@ def test_what_a_scene_declares_comes_before_what_weights_say(
         write_raster(raw / "labels" / f"{name}.tif", class_map(1, 64, 64, 5))
     command = ("--weights", weights, "--window", 64, "--precision", 32, "--quiet")
     result = done("predict", raw / "images", *command, "--out", tmp_path)
-    (line,) = result.stderr.splitlines()
+    (line,) = notices(result)
     assert f"{raw / 'images/bits.tif'}: 4095 counts as full brightness" in line
     assert "12 bits a value) where the weights were trained with 1020, unless --scale" in line
     labels, again = (read(tmp_path / f"{name}_classes.tif") for name in ("plain", "bits"))
