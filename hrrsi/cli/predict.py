@@ -148,8 +148,8 @@ _OUTPUT_FLAGS: Flags = {
     "preview": Flag(
         typer.Option(
             "--preview",
-            help="Also write a picture of scene, map and legend: a .png for one scene; or png for "
-            "one beside each map.",
+            help="Also write a sheet of scene, map, legend, scale bar, north arrow, CRS, date and "
+            "weights: a .png or .pdf for one scene; or png or pdf for one beside each map.",
             rich_help_panel=_MORE,
         ),
         str | None,

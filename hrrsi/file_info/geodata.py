@@ -21,6 +21,7 @@ from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_ra
 from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
+from hrrsi.scenes.georeference import crs_name
 from hrrsi.scenes.raster_opening import is_local, open_raster, require_vector_path
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
@@ -356,19 +357,14 @@ def _named_crs(text: str | None) -> str | None:
         crs = CRS.from_user_input(text)
     except CRSError:
         return "a CRS that is not known"
-    return _name_of(crs)
+    return crs_name(crs)
 
 
 def _crs_name(dataset: Any) -> str | None:
     if dataset.crs is None:
         points, crs = dataset.gcps
         return f"{len(points)} ground control points, {crs}" if points else None
-    return _name_of(dataset.crs)
-
-
-def _name_of(crs: CRS) -> str:
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else str(crs.to_wkt()).split('"')[1]
+    return crs_name(dataset.crs)
 
 
 def _nodata_sources(dataset: Any) -> str | None:

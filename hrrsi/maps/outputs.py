@@ -176,7 +176,7 @@ def scene_outputs(
         vector: A file of polygons for one scene; or ``gpkg``, ``geojson``, ``fgb`` or ``shp`` for
             one beside each map.
         zones: Whether to write a table of zones, and the zones themselves.
-        preview: A PNG for one scene; or ``png`` for one beside each map.
+        preview: A PNG or PDF for one scene; or ``png`` or ``pdf`` for one beside each map.
 
     Raises:
         OutputError: One file for several scenes, or one of an unknown kind, or two outputs with
@@ -197,7 +197,7 @@ def scene_outputs(
                 _file_beside(vector, path, VECTOR_SUFFIXES, len(maps)),
                 beside("zones.csv") if zones else None,
                 beside("zones.gpkg") if zones else None,
-                _file_beside(preview, path, (".png",), len(maps)),
+                _file_beside(preview, path, (".png", ".pdf"), len(maps)),
             )
         )
     for files in outputs:

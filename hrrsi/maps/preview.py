@@ -1,8 +1,11 @@
-"""A picture of a mapped scene for people: scene, map and legend side by side."""
+"""A map sheet for people: scene, map and legend, with scale, north, and what the map is of."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,50 +17,156 @@ from rasterio.enums import Resampling
 from hrrsi.classes import class_palette
 from hrrsi.files import replacing
 from hrrsi.maps.rasters import TAG, MapSummary
-from hrrsi.quantities import area_text
+from hrrsi.quantities import area_text, length_text
+from hrrsi.scenes.georeference import (
+    GroundPixel,
+    crs_name,
+    crs_title,
+    ground_pixel,
+    is_on_earth,
+    map_coordinates,
+)
 from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, fitting_text, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40
 _LEGEND_WIDTH = 380
+_SCALE_HEIGHT = 150  # of scale bar and north arrow below the legend
+_LONGEST_BAR = 250
 _ENLARGED_AT_MOST = 4
+_SQUARE = 0.01  # by how much the sides of square pixels may differ
+_PAGE_INCHES = 297 / 25.4  # the width of a page, that of A4 on its side
 _INK = (33, 37, 41)
 _FAINT = (108, 117, 125)
 _RULE = (222, 226, 230)
 
 
+@dataclass(frozen=True)
+class SheetFacts:
+    """What a sheet says beside its pictures.
+
+    Attributes:
+        pixel: The pixel at the map's centre on the ground, or None where that is not known.
+        unit: The unit of lengths, e.g. ``m``.
+        unit_length: Its length in metres, or in pixels where these are not known.
+        lines: The lines below the pictures.
+        made: When the map was written.
+    """
+
+    pixel: GroundPixel | None
+    unit: str
+    unit_length: float
+    lines: tuple[str, ...]
+    made: datetime
+
+
 def write_preview(
     path: Path, summary: MapSummary, class_map: Path, *, bands: Sequence[int] | None = None
 ) -> None:
-    """Write a PNG of a scene, its map and the legend with shares and areas.
+    """Write a sheet of a scene, its map, and the legend with shares and areas, as PNG or PDF.
+
+    A scale bar, in metres (feet where the CRS has them, pixels without CRS), and an arrow to true
+    north hold at the middle of the scene; pixels that are no squares on the ground are drawn as
+    they are there. Below stand the CRS, the date of the map's file, and the weights.
 
     The rasters are read decimated, so their size does not matter.
 
     Args:
-        path: The PNG; what is there is replaced.
+        path: A ``.png``, or a ``.pdf`` of one page as wide as A4 on its side; what is there is
+            replaced.
         summary: What the map says.
         class_map: The map.
         bands: The 1-based bands that the network saw; the first three (or the first alone) are
             shown.
 
     Raises:
-        HrrsiError: A raster can't be read, or the PNG not be written.
+        HrrsiError: A raster can't be read, or the file not be written.
     """
-    height, width = _panel_size(summary.height, summary.width)
+    facts = _facts(class_map)
+    height, width = _panel_size(summary.height, summary.width, facts.pixel)
     scene = scene_picture(summary.scene, bands, height, width)
     labels = _labels(class_map, height, width)
     palette = class_palette(summary.colours, NO_DATA_COLOUR)
-    picture = _layout(summary, Image.fromarray(scene), Image.fromarray(palette[labels]))
+    picture = _layout(summary, facts, Image.fromarray(scene), Image.fromarray(palette[labels]))
     with replacing(path) as temporary:
+        if path.suffix.lower() == ".pdf":
+            _save_page(picture, temporary, Path(summary.scene).name, facts.made)
+            return
         tags = PngInfo()
         tags.add_text(TAG + "CONTENT", "preview")  # so that it is not taken for a scene
         picture.save(temporary, format="PNG", pnginfo=tags)
 
 
-def _panel_size(height: int, width: int) -> tuple[int, int]:
-    factor = min(_PANEL / max(height, width), _ENLARGED_AT_MOST)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+def scale_bar(metres: float, longest: int) -> tuple[float, str]:
+    """Return the longest bar of a round length, in pixels, and what it stands for.
+
+    Args:
+        metres: Units that a pixel of the picture stands for.
+        longest: Pixels that it may take.
+
+    Returns:
+        Its pixels, and its length: 1, 2 or 5 times a power of ten, as text.
+    """
+    possible = metres * longest
+    power = 10.0 ** math.floor(math.log10(possible))
+    length = next(factor * power for factor in (5, 2, 1) if factor * power <= possible)
+    return length / metres, f"{length:,.10g}"
+
+
+def _facts(class_map: Path) -> SheetFacts:
+    """Return what the sheet of a map says beside its pictures."""
+    made = datetime.fromtimestamp(class_map.stat().st_mtime, UTC)
+    with open_raster(class_map) as dataset:
+        pixel, crs = ground_pixel(dataset), map_coordinates(dataset).crs
+        tags = {key.removeprefix(TAG): value for key, value in dataset.tags().items()}
+    unit, unit_length = ("px", 1.0) if pixel is None else ("m", 1.0)
+    if pixel is not None and crs is not None and crs.is_projected:
+        name, factor = crs.linear_units_factor
+        if "foot" in name.lower():
+            unit, unit_length = "ft", float(factor)
+    if crs is None:
+        place = "no coordinate system: lengths are in pixels"
+    elif pixel is None:
+        place = f"{crs_name(crs)}: no place on the Earth, so lengths are in pixels"
+        if is_on_earth(crs):
+            place = f"{crs_name(crs)}, which does not reach here: lengths are in pixels"
+    else:
+        named = dict.fromkeys((crs_name(crs), crs_title(crs)))
+        place = ", ".join(named if "unknown" not in named else ["a CRS without a name"])
+        place += "; scale and true north at the middle of the scene"
+    packaged = tags.get("WEIGHTS_PACKAGED")
+    weights = f"{packaged} (packaged)" if packaged else tags.get("WEIGHTS", "unknown")
+    lines = (
+        f"Coordinates: {place}",
+        f"Mapped: {made:%Y-%m-%d} by hrrsi {tags.get('VERSION', '')}",
+        f"Weights: {weights}, {tags.get('MODEL', 'unknown network')}",
+    )
+    return SheetFacts(pixel, unit, unit_length, lines, made)
+
+
+def _save_page(picture: Image.Image, path: Path, title: str, made: datetime) -> None:
+    moment = made.timetuple()  # that of writing would make every file another
+    picture.save(
+        path,
+        format="PDF",
+        resolution=picture.width / _PAGE_INCHES,
+        quality=95,
+        subsampling=0,
+        title=f"Land cover of {title}",
+        creator="hrrsi",
+        creationDate=moment,
+        modDate=moment,
+    )
+
+
+def _panel_size(height: int, width: int, pixel: GroundPixel | None) -> tuple[int, int]:
+    """Return rows and columns of a panel, in which all directions have one scale."""
+    tall, wide = float(height), float(width)
+    if pixel is not None and abs(pixel.down / pixel.across - 1) > _SQUARE:
+        tall *= pixel.down / pixel.across
+    factor = min(_PANEL / max(tall, wide), _ENLARGED_AT_MOST)
+    return max(1, round(tall * factor)), max(1, round(wide * factor))
 
 
 def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -70,21 +179,23 @@ def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
     return labels
 
 
-def _layout(summary: MapSummary, scene: Image.Image, class_map: Image.Image) -> Image.Image:
-    title_height, caption_height = 64, 36
-    rows = len(summary.classes) + 1 + bool(summary.nodata_pixels)
-    body = max(scene.height, 54 * rows + 20)
+def _layout(
+    summary: MapSummary, facts: SheetFacts, scene: Image.Image, class_map: Image.Image
+) -> Image.Image:
+    title_height, caption_height, line_height = 64, 36, 30
+    rows = len(summary.classes) + bool(summary.nodata_pixels)
+    row_height = 54 + 12 * (summary.areas is not None)
+    legend_height = row_height * rows + 20
+    body = max(scene.height, legend_height + _SCALE_HEIGHT)
     top = _MARGIN + title_height + caption_height
     left, right = _MARGIN, 2 * _MARGIN + scene.width
     legend = right + class_map.width + _MARGIN
-    picture = Image.new(
-        "RGB", (legend + _LEGEND_WIDTH + _MARGIN, top + body + _MARGIN), (255, 255, 255)
-    )
+    foot = top + body + _MARGIN // 2
+    size = (legend + _LEGEND_WIDTH + _MARGIN, foot + line_height * len(facts.lines) + _MARGIN)
+    picture = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(picture)
-    legend_right = legend + _LEGEND_WIDTH
-    title = fitting_text(
-        draw, Path(summary.scene).name, text_font(30, bold=True), legend_right - left
-    )
+    wide = legend + _LEGEND_WIDTH - left
+    title = fitting_text(draw, Path(summary.scene).name, text_font(30, bold=True), wide)
     draw.text((left, _MARGIN), title, _INK, text_font(30, bold=True), anchor="lt")
     draw.text((left, _MARGIN + 40), _size_line(summary), _FAINT, text_font(19), anchor="lt")
     for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
@@ -93,15 +204,59 @@ def _layout(summary: MapSummary, scene: Image.Image, class_map: Image.Image) -> 
         picture.paste(panel, (x, top))
         draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=_RULE)
     _draw_legend(draw, summary, legend, top)
+    _draw_scale(draw, facts, summary.width / scene.width, (legend, top + body - _SCALE_HEIGHT))
+    for number, line in enumerate(facts.lines):
+        fitted = fitting_text(draw, line, text_font(18), wide)
+        draw.text((left, foot + line_height * number), fitted, _FAINT, text_font(18), anchor="lt")
     return picture
 
 
 def _size_line(summary: MapSummary) -> str:
     parts = [f"{summary.width} x {summary.height} px"]
     if summary.pixel_area is not None:
-        parts.append(f"{summary.pixel_area**0.5 * 100:.3g} cm per pixel")
+        parts.append(f"{length_text(summary.pixel_area**0.5)} per pixel")
         parts.append(area_text(summary.width * summary.height * summary.pixel_area))
     return "  ·  ".join(parts)
+
+
+def _draw_scale(
+    draw: ImageDraw.ImageDraw, facts: SheetFacts, columns: float, place: tuple[int, int]
+) -> None:
+    """Draw the scale bar, and the arrow to the north where that is known.
+
+    Args:
+        draw: Draws on the sheet.
+        facts: What the sheet says.
+        columns: Columns of the raster in one of the panels.
+        place: Left and top of what it may take.
+    """
+    left, top = place
+    bottom = top + _SCALE_HEIGHT
+    across = 1.0 if facts.pixel is None else facts.pixel.across
+    pixels, length = scale_bar(columns * across / facts.unit_length, _LONGEST_BAR)
+    bar = (left, bottom - 24, left + round(pixels), bottom - 14)
+    draw.rectangle(bar, _INK)
+    draw.rectangle((left + round(pixels / 2), bar[1] + 2, bar[2] - 2, bar[3] - 2), (255, 255, 255))
+    for x, text in ((bar[0], "0"), (bar[2], f"{length} {facts.unit}")):
+        draw.text((x, bar[1] - 8), text, _INK, text_font(18), anchor="ls" if x == left else "ms")
+    if facts.pixel is not None:
+        centre = (left + _LEGEND_WIDTH - 50, bottom - 76)
+        _draw_arrow(draw, centre, facts.pixel.north)
+
+
+def _draw_arrow(
+    draw: ImageDraw.ImageDraw, centre: tuple[int, int], north: tuple[float, float]
+) -> None:
+    """Draw an arrow to the north, half of it dark, with an N before its tip."""
+    ahead, beside = np.array(north), np.array((-north[1], north[0]))
+
+    def at(forward: float, right: float) -> tuple[float, float]:
+        x, y = np.array(centre) + forward * ahead + right * beside
+        return float(x), float(y)
+
+    draw.polygon([at(36, 0), at(-36, 17), at(-22, 0)], _INK, _INK)
+    draw.polygon([at(36, 0), at(-36, -17), at(-22, 0)], (255, 255, 255), _INK)
+    draw.text(at(54, 0), "N", _INK, text_font(20, bold=True), anchor="mm")
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, summary: MapSummary, left: int, top: int) -> None:

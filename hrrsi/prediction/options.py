@@ -179,8 +179,8 @@ class OutputOptions:
         zones: A file of polygons: also write the area of each class in each of them, as CSV, and a
             copy of the polygons with a column for each class, as GeoPackage.
         zone_name: The attribute that names zones.
-        preview: Also write a PNG of scene, map and legend: a file for one scene; or ``png`` for
-            one beside each map.
+        preview: Also write a sheet of scene, map, legend, scale and north as PNG or PDF: a file
+            for one scene; or ``png`` or ``pdf`` for one beside each map.
         overwrite: Whether to replace files that exist.
         resume: Go on where an earlier run with the same options was stopped; scenes that it
             finished stay as they are.

@@ -27,6 +27,23 @@ _SAME_PLACE = 1e-3  # of a pixel
 _TRUE_TO_SCALE = 0.01
 
 
+class GroundPixel(NamedTuple):
+    """The pixel at a raster's centre, on the ground.
+
+    Attributes:
+        resolution: The ground sampling distance, in metres: that of a square of its area.
+        across: Metres from it to the next column.
+        down: Metres from it to the next row.
+        north: Where true north is on a picture of the raster in which all directions have one
+            scale: to the right and down, a vector of length 1.
+    """
+
+    resolution: float
+    across: float
+    down: float
+    north: tuple[float, float]
+
+
 class MapCoordinates(Protocol):
     """Between pixels and map coordinates; (0, 0) is the first pixel's outer corner.
 
@@ -211,6 +228,17 @@ def is_on_earth(crs: CRS | None) -> bool:
     return crs is not None and bool(crs.is_geographic or crs.is_projected)
 
 
+def crs_name(crs: CRS) -> str:
+    """Return what people call a CRS: its code, e.g. ``EPSG:28992``, else its name."""
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else crs_title(crs)
+
+
+def crs_title(crs: CRS) -> str:
+    """Return the name of a CRS, e.g. ``Amersfoort / RD New``."""
+    return str(crs.to_wkt()).split('"')[1]
+
+
 def is_same_grid(first: Any, second: Any) -> bool:
     """Return whether two rasterio datasets lie on each other, pixel by pixel.
 
@@ -231,16 +259,24 @@ def is_same_grid(first: Any, second: Any) -> bool:
 def ground_resolution(dataset: Any) -> float | None:
     """Return a rasterio dataset's ground sampling distance in metres per pixel, or None.
 
-    It is taken at the raster's centre, on the WGS 84 ellipsoid: the map units of a Web Mercator
-    are far from metres on the ground. Where a projection is true to within 1 %, as national grids
-    and UTM are, its own units count, so that 25 cm stay 25 cm. Ground control points count where
-    there is no transform.
+    It is that of `ground_pixel`.
+    """
+    pixel = ground_pixel(dataset)
+    return None if pixel is None else pixel.resolution
+
+
+def ground_pixel(dataset: Any) -> GroundPixel | None:
+    """Return how the pixel at a rasterio dataset's centre lies on the ground, or None.
+
+    It is measured on the WGS 84 ellipsoid: the map units of a Web Mercator are far from metres on
+    the ground. Where a projection is true to within 1 %, as national grids and UTM are, its own
+    units count, so that 25 cm stay 25 cm. Ground control points count where there is no transform.
 
     A raster without CRS, or with one that has no place on the Earth, has no known resolution.
     """
     places = map_coordinates(dataset)
     crs = places.crs
-    if crs is None or not (crs.is_geographic or crs.is_projected):
+    if crs is None or not is_on_earth(crs):
         return None
     pixel_area = places.pixel_area()
     if not (pixel_area and np.isfinite(pixel_area)):
@@ -253,20 +289,25 @@ def ground_resolution(dataset: Any) -> float | None:
             longitudes, latitudes = transform_coordinates(crs, "EPSG:4326", x, y)
     except RasterioError:  # the CRS does not reach there
         return None
-    longitudes = _around(np.asarray(longitudes), longitudes[0])
-    east, north = _metres_per_degree(np.asarray(latitudes[0]))
-    across, down = (
-        float(
-            np.hypot((longitudes[i] - longitudes[0]) * east, (latitudes[i] - latitudes[0]) * north)
-        )
-        for i in (1, 2)
+    longitudes, latitudes = _around(np.asarray(longitudes), longitudes[0]), np.asarray(latitudes)
+    east, north = _metres_per_degree(latitudes[0])
+    # metres to the east and to the north that a column and a row make
+    steps = np.array(
+        [(longitudes[1:] - longitudes[0]) * east, (latitudes[1:] - latitudes[0]) * north]
     )
+    across, down = np.hypot(*steps)
     on_the_ground = float(np.sqrt(across * down))
+    if not (np.isfinite(on_the_ground) and on_the_ground and np.linalg.det(steps)):
+        return None
+    resolution = on_the_ground
     if crs.is_projected:
         nominal = float(np.sqrt(pixel_area)) * float(crs.linear_units_factor[1])
         if abs(on_the_ground / nominal - 1) < _TRUE_TO_SCALE:
-            return nominal
-    return on_the_ground if np.isfinite(on_the_ground) and on_the_ground else None
+            resolution = nominal
+    to_north = np.linalg.solve(steps, (0.0, 1.0)) * (across, down)
+    right, below = (to_north / np.hypot(*to_north)).tolist()
+    scale = resolution / on_the_ground
+    return GroundPixel(resolution, float(across) * scale, float(down) * scale, (right, below))
 
 
 def pixel_areas(dataset: Any) -> Numbers | None:

@@ -39,7 +39,7 @@ def test_preview_shows_scene_map_and_legend(run: Run, tmp_path: Path) -> None:
     labels = rasterio.open("scene_classes.tif").read(1)
     # two panels four times as large as the scene, beside each other
     height, width = 640, 800
-    top = picture.shape[0] - 40 - max(height, 54 * 7 + 20)
+    top = 140
     right = picture[top : top + height, 80 + width : 80 + 2 * width]
     colours = np.full((256, 3), (235, 237, 240), dtype=np.uint8)
     colours[:5] = load_colours()

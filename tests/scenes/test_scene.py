@@ -8,7 +8,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import calculate_default_transform
 
-from hrrsi.scenes.georeference import ground_resolution
+from hrrsi.scenes.georeference import ground_pixel, ground_resolution
 from hrrsi.scenes.raster_opening import open_raster
 
 
@@ -59,3 +59,59 @@ def test_rotation_changes_nothing(tmp_path: Path) -> None:
 
 def test_no_crs_no_resolution(tmp_path: Path) -> None:
     assert raster(tmp_path / "a.tif", None, from_origin(0, 0, 0.1, 0.1)) is None
+
+
+# 60 degrees north of Oslo's UTM zone, 2 degrees west of its central meridian; New York in feet
+NORDIC, NEW_YORK = (7.0, 60.0), (-74.0, 40.7)
+
+
+@pytest.mark.parametrize("turn", [0, 30, 200])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("crs", "place", "size"),
+    [
+        ("EPSG:32632", NORDIC, (0.5, 0.5)),
+        ("EPSG:3857", NORDIC, (0.5, 0.25)),
+        ("EPSG:4326", NORDIC, (4e-6, 4e-6)),
+        ("EPSG:2263", NEW_YORK, (0.5, 1.0)),
+    ],
+)
+def test_pixels_lie_on_the_ground_as_utm_says(
+    tmp_path: Path,
+    crs: str,
+    place: tuple[float, float],
+    size: tuple[float, float],
+    mirrored: bool,
+    turn: float,
+) -> None:
+    utm = "EPSG:32632" if place is NORDIC else "EPSG:32618"
+
+    def moved(source: str, target: str, x: float, y: float) -> np.ndarray:
+        return np.concatenate(rasterio.warp.transform(source, target, [x], [y]))
+
+    middle = moved("EPSG:4326", crs, *place)
+    sizes = (size[0], size[1] if mirrored else -size[1])
+    # sheared where degrees are turned: no right angle stays one on the ground
+    grid = (
+        rasterio.Affine.translation(*middle)
+        @ rasterio.Affine.rotation(turn)
+        @ rasterio.Affine.scale(*sizes)
+        @ rasterio.Affine.translation(-100, -50)
+    )
+    path = tmp_path / "a.tif"
+    raster(path, crs, grid)
+    with open_raster(path) as dataset:
+        pixel = ground_pixel(dataset)
+    assert pixel is not None
+    there = moved(crs, utm, *middle)
+    steps = [
+        np.hypot(*(moved(crs, utm, *(grid @ (100 + c, 50 + r))) - there)) / 100
+        for c, r in ((100, 0), (0, 100))
+    ]
+    # UTM's own scale there is within 0.04 % of 1
+    assert (pixel.across, pixel.down) == pytest.approx(steps, rel=1e-3)
+    assert pixel.resolution == pytest.approx(np.sqrt(steps[0] * steps[1]), rel=1e-3)
+    # the pixel that is a little to the north
+    column, row = ~grid @ tuple(moved("EPSG:4326", crs, place[0], place[1] + 1e-4))
+    to_north = np.array([(column - 100) * steps[0], (row - 50) * steps[1]])
+    assert pixel.north == pytest.approx((to_north / np.hypot(*to_north)).tolist(), abs=2e-3)
