@@ -255,8 +255,9 @@ def test_a_tiled_dataset(tmp_path: Path) -> None:
         ("dataset.yaml", b"!!python/object:os.system {}", "tag that is not plain data"),
         ("dataset.yaml", b"a: {[1]: 2}", "is not valid YAML (found unhashable key); correct it"),
         ("folder", None, "folder: holds no files, nor do its folders; name a folder of scenes,"),
-        ("areas.gpkg|layername=roads", b"", "areas.gpkg: cannot be read"),
-        ("areas.shp", b"cut", "not a raster"),
+        ("areas.gpkg|layername=roads", b"", "areas.gpkg: is not a vector file that GDAL can read"),
+        ("none.gpkg|layername=roads", None, "none.gpkg: no such file"),
+        ("areas.shp", b"cut", "not a raster that GDAL can read, nor a vector file or weights"),
     ],
 )
 def test_bad_files_end_in_one_line(

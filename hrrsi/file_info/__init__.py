@@ -31,7 +31,7 @@ from hrrsi.networks.weights_file import is_packaged_name, weights_path
 from hrrsi.quantities import counted, counted_names, length_text
 from hrrsi.scenes.georeference import ground_resolution
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
-from hrrsi.scenes.raster_opening import is_local, open_raster
+from hrrsi.scenes.raster_opening import NOT_A_RASTER, is_local, open_raster
 from hrrsi.tiling.dataset import DESCRIPTION
 
 __all__ = ["FileInfo", "info"]
@@ -89,9 +89,13 @@ def info(path: str | Path) -> FileInfo:
         return vector_info(str(path))
     try:
         return raster_info(file)
-    except InputError:
+    except InputError as error:
         if is_vector_file(file):
             return vector_info(file)
+        if error.what == NOT_A_RASTER:
+            raise InputError(
+                f"{NOT_A_RASTER}, nor a vector file or weights", where=file, fix=error.fix
+            ) from error
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from hrrsi.class_styles import polygon_categories
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import content_digest, named_layer
 from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_raster
 from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written
@@ -41,7 +42,7 @@ class FileInfo:
     Attributes:
         kind: ``weights``, ``encoder weights``, ``tiled dataset``, ``training run``,
             ``pre-training run``, ``class map``, ``map of confidences``, ``map of probabilities``,
-            ``raster``, ``vector file`` or ``folder``.
+            ``map sheet``, ``raster``, ``vector file`` or ``folder``.
         lines: Label and text, for people.
         data: The same and more as plain values, for programs.
     """
@@ -103,6 +104,8 @@ def raster_info(path: str) -> FileInfo:
     if content is not None:
         data["areas"] = areas
         return _map_info(path, content, areas, lines, data)
+    if tags.get("CONTENT") == "preview":
+        return FileInfo("map sheet", lines[:1], data)
     if tags.get("CONTENT") in ("confidence", "probabilities") and "WEIGHTS" in tags:
         kind = {"confidence": "map of confidences"}.get(tags["CONTENT"], "map of probabilities")
         return FileInfo(kind, [*lines, *_made_lines(path, tags)], {**data, "provenance": tags})
@@ -216,13 +219,9 @@ def _beside(path: Path) -> dict[str, str]:
 
 def is_vector_file(path: str) -> bool:
     """Return whether a file holds shapes or tables as GDAL's vector drivers read them."""
-    import pyogrio  # seconds that those who ask for weights don't wait for
-
-    if is_local(path) and not Path(path).exists():
-        return False
     try:
-        return len(pyogrio.list_layers(path)) > 0
-    except (pyogrio.errors.DataSourceError, ValueError):
+        return len(_layers(path)) > 0
+    except InputError:
         return False
 
 
@@ -235,24 +234,24 @@ def vector_info(source: str) -> FileInfo:
     Raises:
         InputError: It can't be read, or has no such layer.
     """
-    import pyogrio
+    import pyogrio  # seconds that those who ask for weights don't wait for
 
     path, named = named_layer(source)
-    require_vector_path(path)
+    layers = _layers(path)
+    if named is not None and named not in layers:
+        raise InputError(
+            f"has no layer {named!r}", where=path, fix=f"choose from {', '.join(layers)}"
+        )
+    shapes = [name for name, has_shapes in layers.items() if has_shapes]
+    chosen = [named] if named is not None else shapes or list(layers)
     try:
-        layers = [str(name) for name, _ in pyogrio.list_layers(path)]
-        shapes = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if named is not None and named not in layers:
-            raise InputError(
-                f"has no layer {named!r}", where=path, fix=f"choose from {', '.join(layers)}"
-            )
-        chosen = [named] if named is not None else shapes or layers
         contents = [_layer_data(path, layer) for layer in chosen]
+        drivers = [content.pop("driver") for content in contents]
         if len(chosen) == 1:
             contents[0]["values"] = _class_values(path, chosen[0])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
-    data = {"driver": contents[0].pop("driver"), "layers": contents}
+    data = {"driver": drivers[0], "layers": contents}
     if len(chosen) == 1:
         return FileInfo("vector file", _layer_lines(path, contents[0], data["driver"]), data)
     lines = [("format", data["driver"]), ("layers", counted(len(contents), "layer"))]
@@ -267,6 +266,29 @@ def vector_info(source: str) -> FileInfo:
     if len(contents) > _MOST_LAYERS:
         lines.append(("...", f"and {len(contents) - _MOST_LAYERS} more"))
     return FileInfo("vector file", lines, data)
+
+
+def _layers(path: str) -> dict[str, bool]:
+    """Return the layers of a vector file, with whether each holds shapes.
+
+    Raises:
+        InputError: GDAL can't open it, or it has none.
+    """
+    import pyogrio
+
+    require_vector_path(path)
+    if is_local(path) and not Path(path).exists():
+        raise MissingInputError("no such file", where=path, fix="check the path")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what may be no vector file at all
+            layers = {str(name): kind is not None for name, kind in pyogrio.list_layers(path)}
+    except (pyogrio.errors.DataSourceError, ValueError):
+        layers = {}
+    if not layers:
+        raise InputError(
+            "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
+        )
+    return layers
 
 
 def _layer_data(path: str, layer: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ NOT_IN_VECTOR_PATHS = re.compile(r"[\x00-\x1f\x7f!;]")
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
 
+NOT_A_RASTER = "is not a raster that GDAL can read"
+
 # What needs libraries of their makers.
 _CLOSED_FORMATS = {".ecw": "an ECW", ".sid": "a MrSID"}
 
@@ -348,6 +350,4 @@ def _not_opened(name: str, error: Exception) -> InputError:
             where=name,
             fix="convert it to GeoTIFF with a program that can, e.g. QGIS (Export > Save As)",
         )
-    return InputError(
-        "is not a raster that GDAL can read", where=name, fix="check that it opens in QGIS"
-    )
+    return InputError(NOT_A_RASTER, where=name, fix="check that it opens in QGIS")
