@@ -32,6 +32,7 @@ from hrrsi.scenes.raster_opening import open_raster
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40
 _LEGEND_WIDTH = 380
+_NARROWEST = 200  # a column of the sheet, whatever the panel in it
 _SCALE_HEIGHT = 150  # of scale bar and north arrow below the legend
 _LONGEST_BAR = 250
 _ENLARGED_AT_MOST = 4
@@ -84,11 +85,12 @@ def write_preview(
         HrrsiError: A raster can't be read, or the file not be written.
     """
     facts = _facts(class_map)
-    height, width = _panel_size(summary.height, summary.width, facts.pixel)
+    height, width, factor = _panel_size(summary.height, summary.width, facts.pixel)
     scene = scene_picture(summary.scene, bands, height, width)
     labels = _labels(class_map, height, width)
     palette = class_palette(summary.colours, NO_DATA_COLOUR)
-    picture = _layout(summary, facts, Image.fromarray(scene), Image.fromarray(palette[labels]))
+    panels = Image.fromarray(scene), Image.fromarray(palette[labels])
+    picture = _layout(summary, facts, panels, factor)
     with replacing(path) as temporary:
         if path.suffix.lower() == ".pdf":
             _save_page(picture, temporary, Path(summary.scene).name, facts.made)
@@ -160,13 +162,13 @@ def _save_page(picture: Image.Image, path: Path, title: str, made: datetime) -> 
     )
 
 
-def _panel_size(height: int, width: int, pixel: GroundPixel | None) -> tuple[int, int]:
-    """Return rows and columns of a panel, in which all directions have one scale."""
+def _panel_size(height: int, width: int, pixel: GroundPixel | None) -> tuple[int, int, float]:
+    """Return rows and columns of a panel with one scale, and its pixels to a column's."""
     tall, wide = float(height), float(width)
     if pixel is not None and abs(pixel.down / pixel.across - 1) > _SQUARE:
         tall *= pixel.down / pixel.across
     factor = min(_PANEL / max(tall, wide), _ENLARGED_AT_MOST)
-    return max(1, round(tall * factor)), max(1, round(wide * factor))
+    return max(1, round(tall * factor)), max(1, round(wide * factor)), factor
 
 
 def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -180,16 +182,27 @@ def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def _layout(
-    summary: MapSummary, facts: SheetFacts, scene: Image.Image, class_map: Image.Image
+    summary: MapSummary,
+    facts: SheetFacts,
+    panels: tuple[Image.Image, Image.Image],
+    factor: float,
 ) -> Image.Image:
+    """Return the sheet.
+
+    Args:
+        summary: What the map says.
+        facts: What the sheet says beside its pictures.
+        panels: The scene and the map, of one size.
+        factor: Their pixels to a column of the raster.
+    """
     title_height, caption_height, line_height = 64, 36, 30
     rows = len(summary.classes) + bool(summary.nodata_pixels)
     row_height = 54 + 12 * (summary.areas is not None)
     legend_height = row_height * rows + 20
-    body = max(scene.height, legend_height + _SCALE_HEIGHT)
+    body = max(panels[0].height, legend_height + _SCALE_HEIGHT)
+    column = max(panels[0].width, _NARROWEST) + _MARGIN
     top = _MARGIN + title_height + caption_height
-    left, right = _MARGIN, 2 * _MARGIN + scene.width
-    legend = right + class_map.width + _MARGIN
+    left, right, legend = (_MARGIN + number * column for number in range(3))
     foot = top + body + _MARGIN // 2
     size = (legend + _LEGEND_WIDTH + _MARGIN, foot + line_height * len(facts.lines) + _MARGIN)
     picture = Image.new("RGB", size, (255, 255, 255))
@@ -200,11 +213,11 @@ def _layout(
     draw.text((left, _MARGIN + 40), _size_line(summary), _FAINT, text_font(19), anchor="lt")
     for x, caption in ((left, "Scene"), (right, "Map"), (legend, "Classes")):
         draw.text((x, top - 10), caption, _INK, text_font(20, bold=True), anchor="ls")
-    for x, panel in ((left, scene), (right, class_map)):
+    for x, panel in zip((left, right), panels, strict=True):
         picture.paste(panel, (x, top))
         draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=_RULE)
     _draw_legend(draw, summary, legend, top)
-    _draw_scale(draw, facts, summary.width / scene.width, (legend, top + body - _SCALE_HEIGHT))
+    _draw_scale(draw, facts, 1 / factor, (legend, top + body - _SCALE_HEIGHT))
     for number, line in enumerate(facts.lines):
         fitted = fitting_text(draw, line, text_font(18), wide)
         draw.text((left, foot + line_height * number), fitted, _FAINT, text_font(18), anchor="lt")
@@ -227,7 +240,7 @@ def _draw_scale(
     Args:
         draw: Draws on the sheet.
         facts: What the sheet says.
-        columns: Columns of the raster in one of the panels.
+        columns: Columns of the raster to a pixel of the panels.
         place: Left and top of what it may take.
     """
     left, top = place

@@ -20,15 +20,21 @@ COLOURS = [(200, 30, 30), (30, 200, 30)]
 LEGEND, BAR = 380, 250
 
 
-def sheet(path: Path, crs: str | None, transform: Affine | None) -> np.ndarray:
+def sheet(
+    path: Path,
+    crs: str | None,
+    transform: Affine | None,
+    shape: tuple[int, int] = (HEIGHT, WIDTH),
+) -> np.ndarray:
     """Write a scene, its map and the sheet of both, and return what a PNG of it shows."""
     folder = path.parent
     scene, class_map = folder / "scene.tif", folder / "map.tif"
-    profile = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": 3, "dtype": "uint8"}
+    height, width = shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8"}
     with rasterio.open(scene, "w", crs=crs, transform=transform, **profile) as dataset:
-        dataset.write(np.full((3, HEIGHT, WIDTH), 128, dtype=np.uint8))
-    labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    labels[:, 50:] = 1
+        dataset.write(np.full((3, *shape), 128, dtype=np.uint8))
+    labels = np.zeros(shape, dtype=np.uint8)
+    labels[:, width // 3 :] = 1
     tags = {"WEIGHTS": "w.safetensors", "MODEL": "ued", "VERSION": "0.1"}
     with open_raster(scene) as dataset:
         write_class_raster(
@@ -37,8 +43,8 @@ def sheet(path: Path, crs: str | None, transform: Affine | None) -> np.ndarray:
         )  # fmt: skip
     os.utime(class_map, (10**9, 10**9))
     summary = MapSummary(
-        scene=str(scene), height=HEIGHT, width=WIDTH, classes=["a", "b"], colours=COLOURS,
-        class_pixels=[50 * HEIGHT, 100 * HEIGHT], nodata_pixels=0, pixel_area=None, areas=None,
+        scene=str(scene), height=height, width=width, classes=["a", "b"], colours=COLOURS,
+        class_pixels=[1, 2], nodata_pixels=0, pixel_area=None, areas=None,
     )  # fmt: skip
     write_preview(path, summary, class_map)
     if path.suffix == ".pdf":
@@ -99,6 +105,15 @@ def test_bars_and_arrows_are_right(
     if north is not None:
         turned = (north_of(picture) - north + 180) % 360 - 180
         assert abs(turned) < 4
+
+
+@pytest.mark.parametrize("shape", [(4000, 3), (3, 4000), (1, 1)])
+def test_bars_are_right_whatever_the_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
+    grid = from_origin(500_000, 6_650_000, 0.2, 0.2)
+    picture = sheet(tmp_path / "sheet.png", "EPSG:32632", grid, shape)
+    metres = 0.2 * max(max(shape) / 900, 1 / 4)
+    expected = float(scale_bar(metres, BAR)[1])
+    assert bar_length(picture) * metres == pytest.approx(expected, rel=0.02)
 
 
 def test_bars_have_round_lengths() -> None:
