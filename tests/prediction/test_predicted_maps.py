@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
@@ -240,3 +242,21 @@ def test_wrong_zones_fail_before_the_network_runs(
     assert "has no attribute 'nome'" in line
     assert "give --zones" in one_error_line(run(scene, "--zone-name", "name"))
     assert os.listdir() == []
+
+
+@pytest.mark.long
+def test_what_shapefiles_can_not_hold_is_said(
+    run: Run, made_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    monkeypatch.setattr("hrrsi.maps.vector_files.SHAPEFILE_BYTES", 1000)
+    result = run(scene, "--vector", "shp")
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in notices(result) if "shp" in line)
+    assert line.startswith("warning: scene_classes.shp: takes ")
+    assert line.endswith("read shapefiles up to 0.0 MB alone: --vector gpkg has no such limit")
+    names = ["Building", "Land", "Road", "Vegetation", "Wasser und " * 30]
+    network, long = load_model(made_weights), tmp_path / "long.safetensors"
+    save_weights(network.state_dict(), replace(network.meta, classes=names), long)
+    line = one_error_line(run(scene, "--vector", "shp", "--overwrite", weights=long))
+    assert "--vector: a shapefile holds names of 254 bytes, and the class 'Wasser und" in line
