@@ -134,3 +134,7 @@ def _rebuilt(
 def _line(what: str, where: object, fix: str | None) -> str:
     line = what if where is None else f"{where}: {what}"
     return f"{line}; {fix}" if fix else line
+
+
+class FileWarning(UserWarning):
+    """What GDAL says of a vector file that is read all the same."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hrrsi.errors import HrrsiError, printable
+from hrrsi.errors import FileWarning, HrrsiError, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,10 +136,11 @@ def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> 
 
 @contextmanager
 def scene_warnings_in_one_line() -> Iterator[None]:
-    """Print each warning about a scene as a line for the user, above any progress bar."""
+    """Print each warning about a scene or file as a line for the user, above any progress bar."""
     from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
+        warnings.simplefilter("always", FileWarning)
         show = warnings.showwarning
 
         def show_in_one_line(
@@ -147,7 +148,7 @@ def scene_warnings_in_one_line() -> Iterator[None]:
         ) -> None:
             if issubclass(category, SceneNotice):
                 print_warning(message, "note")
-            elif issubclass(category, SceneWarning):
+            elif issubclass(category, SceneWarning | FileWarning):
                 print_warning(message)
             else:
                 show(message, category, *place, **more)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrrsi.cli.messages import print_line, print_note, said_early
+from hrrsi.cli.messages import (
+    print_line,
+    print_note,
+    said_early,
+    scene_warnings_in_one_line,
+)
 from hrrsi.cli.options import (
     LAYER_HELP,
     READING_FLAGS,
@@ -253,19 +258,20 @@ def tile(
     said: list[str] = []
 
     result: TilingPlan | TilingResult
-    if dry_run:
-        result, outcome = tiling_plan(raw, scheme, options), "nothing written"
-    else:
-        result = tile_scenes(
-            raw,
-            scheme,
-            out,
-            options=options,
-            overwrite=overwrite,
-            show_progress=not quiet,
-            on_note=said_early(said),
-        )
-        outcome = f"wrote {out}"
+    with scene_warnings_in_one_line():
+        if dry_run:
+            result, outcome = tiling_plan(raw, scheme, options), "nothing written"
+        else:
+            result = tile_scenes(
+                raw,
+                scheme,
+                out,
+                options=options,
+                overwrite=overwrite,
+                show_progress=not quiet,
+                on_note=said_early(said),
+            )
+            outcome = f"wrote {out}"
     for note in result.notes:
         if note not in said:
             print_note(note)

@@ -35,10 +35,10 @@ from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import Scheme
 from hrrsi.maps.rasters import read_class_raster
 from hrrsi.quantities import names_text
-from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.bands import colour_bands, open_imagery
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.polygons import AreaOfInterest, scene_polygons
-from hrrsi.scenes.raster_opening import bounded_block_cache, open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -362,7 +362,7 @@ class _Opener:
         if label is None:
             grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
         else:
-            grid = Scene(label, stack.enter_context(open_raster(label)), (1,))
+            grid = Scene(label, stack.enter_context(open_imagery(label, 1)), (1,))
         truth = stack.enter_context(open_truth(file, grid, scheme, unknown=self.options.unknown))
         aoi, area = self.reading.aoi, None
         if aoi is not None:  # may lie on other scenes only
@@ -441,7 +441,7 @@ def open_map(
             whose value for no data is a class too.
     """
     scheme = scheme.model_copy(update={"partial": ()})  # a map tells all classes apart
-    with open_raster(path) as dataset:
+    with open_imagery(path, 1) as dataset:
         scene = Scene(path, dataset, tuple(colour_bands(dataset)))
         content = None if map_format is not None else read_class_raster(path)
         index, model = merged.new_index, None

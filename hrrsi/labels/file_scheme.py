@@ -25,7 +25,6 @@ from hrrsi.quantities import counted, counted_names, names_text
 from hrrsi.scenes.bands import colour_bands, is_palette, open_imagery
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window
-from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -518,7 +517,7 @@ def _refuse_blurred_mask(path: str, values: Sequence[int]) -> None:
 def _raster_values(
     path: str, images: Sequence[str], label_format: LabelFormat | None, crs: str | None
 ) -> _Found:
-    with open_raster(path) as dataset:
+    with open_imagery(path, 1) as dataset:
         bands = colour_bands(dataset)
         own = Scene(path, dataset, (1,))
         if len(bands) not in (1, 3) or (len(bands) == 3 and set(dataset.dtypes) != {"uint8"}):

@@ -36,10 +36,9 @@ from hrrsi.labels.scene_labels import (
 )
 from hrrsi.labels.scheme import Scheme
 from hrrsi.quantities import counted
-from hrrsi.scenes.bands import colour_bands
+from hrrsi.scenes.bands import colour_bands, open_imagery
 from hrrsi.scenes.georeference import pixel_coordinates
 from hrrsi.scenes.pixel_reader import PixelReader, rasterio_window, seen_values
-from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.window_source import ResampledScene
 from hrrsi.scenes.windows import Window
@@ -345,7 +344,8 @@ def mask_scheme(
     counts: dict[float, int] = {}
     for path in files[:_MASKS_LOOKED_AT]:
         stop_if_requested()
-        for value, count in seen_values(path).items():
+        seen = seen_values(path)
+        for value, count in seen.items() if set(seen) != {IGNORE_INDEX} else ():
             counts[value] = counts.get(value, 0) + count
     changed = scheme.with_mask_values(counts)
     if changed is not scheme:
@@ -434,7 +434,7 @@ def _open_file(
     if scheme.label_format == "polygons":
         yield PolygonLabels(path, scene, scheme, name, unknown, within)
         return
-    with open_raster(path) as dataset:
+    with open_imagery(path, 1) as dataset:  # whose .prj counts
         own, image = Scene(path, dataset, (1,)), scene.own_grid
         have_place = all(has_place(raster) for raster in (own, image))
         if own.shape != image.shape and not have_place:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
@@ -20,6 +21,7 @@ from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 _SAME_PLACE = 1e-3  # of a pixel
+_PARALLEL = 1e-4  # how far from parallel axes may be, as a slope
 _TILE = 512  # rows and columns that are laid over the map at a time
 _MOST_PIXELS = 1 << 22  # of the map, read for that
 # Centres on the line between two pixels of the map belong to the one after it, whatever the
@@ -224,6 +226,10 @@ def placement(raster: Scene, grid: Scene) -> str:
     own, other = raster.dataset, grid.dataset
     if is_on_earth(own.crs) and is_on_earth(other.crs) and own.crs != other.crs:
         return f"is in {own.crs.to_string()} where its image is in {other.crs.to_string()}"
+    by_points = own.transform.is_identity or other.transform.is_identity
+    axes = Affine.identity() if by_points else ~other.transform @ own.transform
+    if min(axes.a, axes.e) <= 0 or max(abs(axes.b), abs(axes.d)) > _PARALLEL * min(axes.a, axes.e):
+        return "has rows and columns in other directions than its image"
     areas = [map_coordinates(dataset).pixel_area() for dataset in (own, other)]
     if abs(areas[0] / areas[1] - 1) > 2 * _SAME_PLACE:
         ratio = (areas[0] / areas[1]) ** 0.5

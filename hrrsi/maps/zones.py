@@ -31,6 +31,7 @@ from hrrsi.maps.vector_files import free_name, vector_file
 from hrrsi.quantities import area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.polygons import chosen_layer, scene_polygons
+from hrrsi.scenes.raster_opening import vector_warnings_once
 from hrrsi.scenes.scene import Scene
 
 _STRIP_PIXELS = 2**21  # times 2**30 units of area stays below 2**53, where floats are exact
@@ -340,7 +341,8 @@ def _layers(zones: npt.NDArray[Any], tree: Any) -> Integers:
 def _features(path: str | Path, attribute: str | None) -> tuple[list[int], list[str]]:
     """Return the numbers and the names of all features of a file."""
     path, layer = chosen_layer(path)
-    fields = [str(f) for f in pyogrio.read_info(path, layer=layer)["fields"]]
+    with vector_warnings_once(path):
+        fields = [str(f) for f in pyogrio.read_info(path, layer=layer)["fields"]]
     if attribute is not None and attribute not in fields:
         raise InputError(
             f"has no attribute {attribute!r}",
@@ -348,13 +350,14 @@ def _features(path: str | Path, attribute: str | None) -> tuple[list[int], list[
             fix=f"choose one with `zone_name`: {', '.join(fields) or 'it has none'}",
         )
     chosen = attribute or _name_field(fields)
-    _, fids, _, columns = pyogrio.raw.read(
-        path,
-        layer=layer,
-        columns=[chosen] if chosen else [],
-        read_geometry=False,
-        return_fids=True,
-    )
+    with vector_warnings_once(path):
+        _, fids, _, columns = pyogrio.raw.read(
+            path,
+            layer=layer,
+            columns=[chosen] if chosen else [],
+            read_geometry=False,
+            return_fids=True,
+        )
     features = [int(fid) for fid in fids]
     values = columns[0] if chosen else [None] * len(features)
     names = [
@@ -373,7 +376,8 @@ def _zone_features(
     """
     path, layer = chosen_layer(source)
     try:
-        meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, datetime_as_string=True)
+        with vector_warnings_once(path):
+            meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, datetime_as_string=True)
         geometries = shapely.from_wkb(wkb)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,12 @@ from rasterio.warp import transform, transform_bounds
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import named_layer, require_regular
 from hrrsi.scenes.georeference import MapCoordinates, has_transform, is_on_earth, map_coordinates
-from hrrsi.scenes.raster_opening import is_local, require_vector_path, unified_gdal_errors
+from hrrsi.scenes.raster_opening import (
+    is_local,
+    require_vector_path,
+    unified_gdal_errors,
+    vector_warnings_once,
+)
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
@@ -35,6 +41,7 @@ _COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
 _WINDOW_MARGIN = 8  # pixels around a window in which polygons are read
 _FIXED_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
+_MOST_DEGREES = 540  # of longitude, of what goes around the world
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
 
@@ -191,7 +198,8 @@ def scene_polygons(
             can't be put on one another for want of a CRS.
     """
     path, layer = chosen_layer(path)
-    info = pyogrio.read_info(path, layer=layer)
+    with vector_warnings_once(path, muted=within is not None):
+        info = pyogrio.read_info(path, layer=layer)
     fields = [str(f) for f in info["fields"]]
     if not info["features"]:
         attribute = None  # GeoJSON without features has no attributes either
@@ -218,22 +226,14 @@ def scene_polygons(
             raise InputError(
                 f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
             ) from error
-    try:
-        _, fids, wkb, columns = pyogrio.raw.read(
-            path,
-            layer=layer,
-            columns=[] if attribute is None else [attribute],
-            bbox=read_box,
-            force_2d=True,
-            return_fids=True,
-        )
-        geometries = shapely.from_wkb(wkb)
-    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    turns = _turns(path, layer, crs, read_box)
+    parts = [_read(path, layer, attribute, read_box, turn, within is not None) for turn in turns]
+    geometries = np.concatenate([part.geometries for part in parts])
+    fids = np.concatenate([part.fids for part in parts])
+    values: npt.NDArray[Any] = np.concatenate([part.values for part in parts])
     # spatial indices (GeoPackage, FlatGeobuf) give features in an order of their own
     order = np.argsort(fids, kind="stable")
-    geometries, fids = geometries[order], fids[order]
-    columns = [column[order] for column in columns]
+    geometries, fids, values = geometries[order], fids[order], values[order]
     in_collections = np.flatnonzero(shapely.get_type_id(geometries) == _COLLECTION)
     geometries[in_collections] = [_areas_or_all(shape) for shape in geometries[in_collections]]
     present = ~shapely.is_missing(geometries) & ~shapely.is_empty(geometries)
@@ -245,14 +245,105 @@ def scene_polygons(
             fix="keep only polygons in it",
         )
     geometries = geometries[present]
+    if not len(geometries) and crs is not None and crs.is_geographic:
+        _require_degrees(path, layer, info["crs"], places.crs)
     if not same:
         geometries = _reprojected(geometries, box, crs, places.crs)
     geometries = shapely.transform(
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
     )
-    values = [_plain(v) for v in columns[0][present]] if attribute is not None else []
+    plain = [_plain(v) for v in values[present]] if attribute is not None else []
     is_ordered = info["driver"] != "FlatGeobuf" or not info["capabilities"]["fast_spatial_filter"]
-    return ScenePolygons(path, geometries, values, fids[present], is_ordered)
+    return ScenePolygons(path, geometries, plain, fids[present], is_ordered)
+
+
+class _Features(NamedTuple):
+    """Features of a file: their shapes, their numbers, and an attribute, None where not asked for.
+
+    All are (features,) arrays.
+    """
+
+    geometries: npt.NDArray[Any]
+    fids: npt.NDArray[np.int64]
+    values: npt.NDArray[Any]
+
+
+def _read(
+    path: str,
+    layer: str,
+    attribute: str | None,
+    box: tuple[float, float, float, float],
+    turn: float,
+    muted: bool,
+) -> _Features:
+    """Return the features that a box reaches after they are moved east by `turn`."""
+    try:
+        with vector_warnings_once(path, muted=muted):
+            _, fids, wkb, columns = pyogrio.raw.read(
+                path,
+                layer=layer,
+                columns=[] if attribute is None else [attribute],
+                bbox=(box[0] - turn, box[1], box[2] - turn, box[3]),
+                force_2d=True,
+                return_fids=True,
+            )
+        geometries = shapely.from_wkb(wkb)
+    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
+    if turn:
+        geometries = shapely.transform(geometries, lambda xy: xy + np.array([turn, 0.0]))
+    values = np.full(len(fids), None, dtype=object) if attribute is None else columns[0]
+    return _Features(geometries, fids, values)
+
+
+def _turns(
+    path: str, layer: str, crs: CRS | None, box: tuple[float, float, float, float]
+) -> list[float]:
+    """Return by how much polygons are moved east to lie in a box: by nothing, or whole turns.
+
+    Longitudes may be of -180 to 180 or of 0 to 360, or go on beyond the antimeridian.
+    """
+    if crs is None or not crs.is_geographic or box[0] > box[2]:
+        return [0.0]
+    extent = _extent(path, layer, os.stat(path).st_mtime_ns if Path(path).exists() else 0)
+    if extent is None or max(abs(extent[0]), abs(extent[2])) > _MOST_DEGREES:
+        return [0.0]
+    turns = (0.0, 360.0, -360.0)
+    return [t for t in turns if extent[0] + t < box[2] and extent[2] + t > box[0]] or [0.0]
+
+
+@cache
+def _extent(path: str, layer: str, changed: int) -> tuple[float, float, float, float] | None:
+    """Return the bounds of a layer, None of one without shapes.
+
+    Args:
+        path: The file.
+        layer: Its layer.
+        changed: When it was changed, by which files of one name are told apart.
+    """
+    try:
+        with vector_warnings_once(path, muted=True):
+            bounds = pyogrio.read_info(path, layer=layer, force_total_bounds=True)["total_bounds"]
+    except (DataSourceError, DataLayerError, ValueError):  # who reads the features says so
+        return None
+    return None if bounds is None or not np.isfinite(bounds).all() else tuple(bounds)
+
+
+def _require_degrees(path: str, layer: str, crs: str, scene_crs: CRS | None) -> None:
+    """Raise where coordinates that should be degrees can be none.
+
+    Raises:
+        InputError: They are, as those of a GeoJSON file in metres that doesn't say its CRS.
+    """
+    extent = _extent(path, layer, os.stat(path).st_mtime_ns if Path(path).exists() else 0)
+    if extent is not None and max(abs(extent[0]), abs(extent[2])) > _MOST_DEGREES:
+        raise InputError(
+            f"holds coordinates such as {extent[0]:.0f}, {extent[1]:.0f}, which are no degrees, "
+            f"though its CRS is {crs}",
+            where=path,
+            fix=f"say in which they are, e.g. {_assignment(path, scene_crs)} (GeoJSON that says "
+            "none is in WGS 84)",
+        )
 
 
 def _bounds(
@@ -348,7 +439,8 @@ def attribute_values(source: str | Path) -> dict[str, list[object]]:
     """
     path, layer = chosen_layer(source)
     try:
-        meta, _, _, columns = pyogrio.raw.read(path, layer=layer, read_geometry=False)
+        with vector_warnings_once(path):
+            meta, _, _, columns = pyogrio.raw.read(path, layer=layer, read_geometry=False)
     except (DataSourceError, DataLayerError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
     return {
@@ -386,7 +478,8 @@ def chosen_layer(source: str | Path) -> tuple[str, str]:
     if is_local(str(path)):
         require_regular(Path(path), folders=True)
     try:
-        layers = pyogrio.list_layers(path)
+        with vector_warnings_once(path, muted=True):
+            layers = pyogrio.list_layers(path)
     except DataSourceError as error:
         raise InputError(
             "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
@@ -415,7 +508,9 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
     """Return the file's CRS, or None where neither file nor scene has one."""
     if (text is None) != (scene_crs is None):
         without_crs, other = (path, scene.path) if text is None else (scene.path, path)
-        fix = "assign one" if text is None else "name it with `crs`"
+        fix = "name it with `crs`"
+        if text is None:
+            fix = f"assign one, e.g. {_assignment(path, scene_crs)}"
         raise InputError(f"has no CRS, but {other} has", where=without_crs, fix=fix)
     if text is None:
         return None
@@ -431,6 +526,13 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
             fix="assign the CRS in which its coordinates are",
         )
     return crs
+
+
+def _assignment(path: str | Path, crs: CRS | None) -> str:
+    """Return the command that assigns a vector file the CRS of a scene, or another."""
+    epsg = None if crs is None else crs.to_epsg()
+    code = "EPSG:25832" if epsg is None else f"EPSG:{epsg}"
+    return f"`ogr2ogr -a_srs {code} new.gpkg {Path(path).name}`"
 
 
 def _plain(value: object) -> object:

@@ -16,7 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.env import get_gdal_config
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from hrrsi.errors import InputError, MissingInputError
+from hrrsi.errors import FileWarning, InputError, MissingInputError
 from hrrsi.files import require_regular
 from hrrsi.hardware import memory_limit
 
@@ -65,6 +65,8 @@ _CLOSED_FORMATS = {".ecw": "an ECW", ".sid": "a MrSID"}
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
 # then reads zeros in its place without a word. So mosaics of such files are not read again.
 _failed: set[str] = set()
+# What GDAL has said of vector files, each time they were read.
+_told: set[str] = set()
 
 
 @contextmanager
@@ -151,6 +153,29 @@ def unified_gdal_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise RasterioError(str(error)) from error
+
+
+@contextmanager
+def vector_warnings_once(path: str | Path, *, muted: bool = False) -> Iterator[None]:
+    """Warn of what GDAL says while a vector file is read once a process, as `FileWarning`.
+
+    Args:
+        path: The file.
+        muted: Whether who has looked at the file before has told already.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if not issubclass(warning.category, RuntimeWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+            continue
+        line = f"{path}: {' '.join(str(warning.message).split())}"
+        if not muted and line not in _told:
+            _told.add(line)
+            warnings.warn(line, FileWarning, stacklevel=3)
 
 
 def require_mosaic_files(dataset: Any, where: str) -> list[str]:

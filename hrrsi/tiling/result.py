@@ -80,6 +80,8 @@ class TilingResult:
             start with what they are.
         ignores_255: Whether labels are class indices, of which 255 is ignored unasked, and nothing
             has told of it yet.
+        counts_by_position: Whether labels are class indices by the position of classes.
+        ignores_outside: Whether labels are polygons, outside of which everything is ignored.
         unused_statistics: Whether the scheme has a mean and std, of other bands or values.
     """
 
@@ -92,6 +94,8 @@ class TilingResult:
     without_height: dict[str, int]
     scene_notes: list[str]
     ignores_255: bool
+    counts_by_position: bool
+    ignores_outside: bool
     unused_statistics: bool
 
     @property
@@ -179,9 +183,19 @@ class TilingResult:
                 possible.update(label.classes)
         absent = [name for name in description.classes if name not in possible]
         if len(present) == 1:
-            notes.append(f"warning: the training labels hold one class only ({present[0]})")
+            is_said = any("is the only class" in note for note in self.scene_notes)
+            outside = (
+                ", and what lies outside of their polygons is ignored; `background=NAME` makes a "
+                "class of it"
+            )
+            notes.append(
+                f"warning: the training labels hold one class only ({present[0]})"
+                + (outside if self.ignores_outside and not is_said else "")
+            )
         elif absent:
-            notes.append(f"warning: no training pixel is labelled {', '.join(absent)}")
+            is_first = self.counts_by_position and description.classes[0] in absent
+            hint = "; if labels count from 1, give classes their `index`" if is_first else ""
+            notes.append(f"warning: no training pixel is labelled {', '.join(absent)}{hint}")
         return notes
 
 

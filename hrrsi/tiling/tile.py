@@ -317,6 +317,9 @@ def _result(
         estimated_scale=estimate,
         without_height=without_height,
         scene_notes=plan.scene_notes,
+        counts_by_position=tiling.scheme.label_format == "indices"
+        and all(label.index is None for label in tiling.scheme.all_labels),
+        ignores_outside=tiling.scheme.label_format == "polygons" and tiling.scheme.outside is None,
         ignores_255=tiling.scheme.leaves_255_open and plan.mask_note is None,
         unused_statistics=of_scheme is None and tiling.scheme.mean is not None,
     )

@@ -182,7 +182,8 @@ def _check_classes(
             f"the labels of its {split} split hold "
             + (f"one class only ({present[0]})" if present else "no class at all"),
             where=where,
-            fix="tile scenes whose labels hold at least two classes",
+            fix="tile scenes whose labels hold at least two classes; of outlines, "
+            "`hrrsi.tile(background)` makes a class of what lies outside",
         )
 
 
