@@ -1,4 +1,6 @@
 PYTHON ?= python3
+# Else each of the tests' programs compiles torch anew: uv leaves that to the first import.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 # Editable, so that an edit needs no new install; only these two files ask for one.

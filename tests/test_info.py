@@ -38,7 +38,7 @@ def lines(path: Path) -> dict[str, str]:
     first, *rest = result.stdout.splitlines()
     kind = first.removeprefix(f"{path}: ")
     assert len(rest) <= 24  # a few lines a person reads
-    assert all(len(line) <= 98 for line in rest)
+    assert all(len(line) <= 98 for line in rest if str(path.parent) not in line)
     found = {"kind": kind}
     for line in rest:
         if line[2] != " ":

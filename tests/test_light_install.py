@@ -129,7 +129,7 @@ def test_scores_of_scenes_patches_and_maps(
     commands = (
         f"eval {scored} --json {tmp_path}/scenes.json --report {tmp_path}/report.html",
         f"tile {EXAMPLES} --scheme dubai --size 128 --out {tmp_path}/tiled --workers 1 --quiet",
-        f"eval {tmp_path}/tiled --json {tmp_path}/patches.json --quiet",
+        f"eval {tmp_path}/tiled --weights {made_weights} --json {tmp_path}/patches.json --quiet",
         f"predict {SCENE} --out {tmp_path}/map.tif --weights {made_weights} --window 256 --quiet",
         f"eval --pred {tmp_path}/map.tif --label {truth} --scheme dubai "
         f"--json {tmp_path}/map.json --quiet",

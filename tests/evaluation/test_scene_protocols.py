@@ -222,8 +222,17 @@ def test_tables_name_the_protocol_of_each_figure(labelled_scenes, weights):
     assert "NaN" not in document
 
 
+def measure_nothing(monkeypatch):
+    """(what is measured: profiling/test_profile.py)"""
+    latency = Latency("a board", "openvino", 1, 2.0, 3.0, 10**8)
+    monkeypatch.setattr("hrrsi.profiling.profile.weights_latency", lambda *_, **__: latency)
+
+
 @pytest.mark.long
-def test_the_report_is_one_page_with_the_figures_of_the_run(labelled_scenes, weights, tmp_path):
+def test_the_report_is_one_page_with_the_figures_of_the_run(
+    labelled_scenes, weights, tmp_path, monkeypatch
+):
+    measure_nothing(monkeypatch)
     options = [*labelled_scenes["options"], "--weights", weights, "--window", 64]
     page = tmp_path / "report.html"
     result = evaluated(labelled_scenes["folder"], *options, "--report", page, "--format", "json")
@@ -243,9 +252,7 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(labelled_scenes, wei
 def test_the_report_of_two_weights_holds_their_differences(
     labelled_scenes, weights, tmp_path, monkeypatch
 ):
-    # (the report of one, above, measures it)
-    latency = Latency("a board", "openvino", 1, 2.0, 3.0, 10**8)
-    monkeypatch.setattr("hrrsi.profiling.profile.weights_latency", lambda *_, **__: latency)
+    measure_nothing(monkeypatch)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)
     page = tmp_path / "report.html"
     options = [*labelled_scenes["options"], "--window", 64, "--block", 32, "--report", page]

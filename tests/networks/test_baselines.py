@@ -55,6 +55,7 @@ class TestUEDResNet101(TestUEDResNet18):
 class TestDeepLabV3Plus(NetworkContract):
     model = "deeplabv3plus"
     maps: ClassVar[set[str]] = {"lbl"}
+    kernels: ClassVar[tuple[str, ...]] = ("whole",)  # half of 100 MB and more: as others'
 
 
 class TestFCN(TestDeepLabV3Plus):

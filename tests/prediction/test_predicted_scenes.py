@@ -268,7 +268,8 @@ def test_warns_once_of_a_far_ground_resolution(run: Run, tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.long
+# missing data and its rim: test_missing_data.py; formats and CRS: test_any_raster.py
+@pytest.mark.slow
 def test_real_orthophotos(run: Run, imagery: Path, made_weights: Path) -> None:
     del run
     manila, gorinchem = (imagery / "geotiff" / f"{n}.tif" for n in ("manila", "gorinchem"))

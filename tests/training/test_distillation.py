@@ -293,17 +293,27 @@ def test_feature_matching_against_its_plain_reading() -> None:
     torch.testing.assert_close(matching(maps, [targets]).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_encoder_learns_the_maps_of_a_teacher_of_other_classes_and_resumes(
-    dataset: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_encoder_learns_the_maps_of_a_teacher_of_other_classes(
+    dataset: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    other = changed(teacher, tmp_path / "other.safetensors", classes=list("abcde"))
-    options = quick(dataset, tmp_path / "whole", teachers=(other,), distillation=0.0, features=2.0)
-    run, _ = quietly(options)
+    run, _ = quietly(taught_by_maps(dataset, teacher, tmp_path))
     rows = rows_of(run.folder)
     assert 0 < float(rows[1]["feature_loss"]) < float(rows[0]["feature_loss"])
     assert "distillation_loss" not in rows[0]
     assert load_model(run.weights).meta["training"]["features"] == 2  # and no tensor beside
 
+
+def taught_by_maps(dataset: Path, teacher: Path, folder: Path) -> TrainOptions:
+    other = changed(teacher, folder / "other.safetensors", classes=list("abcde"))
+    return quick(dataset, folder / "whole", teachers=(other,), distillation=0.0, features=2.0)
+
+
+@pytest.mark.slow  # resumed with a teacher: above
+def test_a_run_taught_by_maps_is_resumed_bit_for_bit(
+    dataset: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = taught_by_maps(dataset, teacher, tmp_path)
+    run, _ = quietly(options)
     stopped = replace(options, out=tmp_path / "stopped")
     stop_in_second_epoch(stopped, monkeypatch)
     resumed, _ = quietly(stopped, resume=True)

@@ -1,18 +1,16 @@
 """Encoders start from timm's weights, from files, or say in one line why they can't."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, WeightsError
 from hrrsi.networks.network import GhostNetEncoder, TimmEncoder, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
 from hrrsi.training.initial_weights import check_encoder_source, load_encoder_weights
@@ -241,24 +239,15 @@ def test_imagenet_weights_may_be_asked_for(model: str) -> None:
     check_encoder_source(model, "none")
 
 
-def test_a_hub_out_of_reach_is_one_line_that_names_the_encoder(tmp_path: Path) -> None:
-    code = (
-        "from hrrsi.networks.segmentation import build_network\n"
-        "from hrrsi.training.initial_weights import load_encoder_weights\n"
-        "load_encoder_weights(build_network('ued-resnet18', 3), 'ued-resnet18', 'imagenet')"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=240,  # it does not hang
-        env={
-            **os.environ,
-            "HF_ENDPOINT": "http://127.0.0.1:9",  # nothing listens there
-            "HF_HOME": str(tmp_path / "empty"),
-            **{f"{kind}_proxy": "" for kind in ("http", "https", "all")},
-        },
-    )
-    last = finished.stderr.strip().splitlines()[-1]
-    assert "WeightsError: `encoder_weights=imagenet`: timm's ImageNet weights cannot be" in last
-    assert "resnet18 .safetensors or .pth fetched elsewhere" in last
+def test_a_hub_out_of_reach_is_one_line_that_names_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_network("ued-resnet18", 3)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing is
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    for kind in ("http", "https", "all"):
+        monkeypatch.setenv(f"{kind}_proxy", "")
+    with pytest.raises(WeightsError) as raised:
+        load_encoder_weights(network, "ued-resnet18", "imagenet")
+    assert "`encoder_weights=imagenet`: timm's ImageNet weights cannot be" in str(raised.value)
+    assert "resnet18 .safetensors or .pth fetched elsewhere" in str(raised.value)

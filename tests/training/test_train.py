@@ -449,7 +449,7 @@ def test_weights_know_the_looks_and_the_resolutions_of_their_training(tmp_path: 
     content = yaml.safe_load((folder / "dataset.yaml").read_text())
     (folder / "dataset.yaml").write_text(yaml.safe_dump({**content, "resolution": 0.3}))
     line = [folder, "--model", "ued", "--out", tmp_path / "runs", "--epochs", 1, *QUICK]
-    line += ["--crop", 32]
+    line += ["--crop", 32, "--batch", 8]
     for recipe, expected in (("published", (0.15, 0.6)), ("default", (0.24, 0.375))):
         result = run(*line, "--recipe", recipe, "--overwrite")
         assert result.exit_code == 0, result.output

@@ -27,7 +27,7 @@ from hrrsi.runs.folder import write_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.runs.record import tagged
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import training_batches
+from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.patch_pictures import seen_patches
 from hrrsi.training.run_checks import planned_run
 from hrrsi.training.run_data import run_data
@@ -159,6 +159,8 @@ def test_info_of_run_and_weights(run: Path, folders: tuple[Path, Path]) -> None:
     assert "validation, town" in invoke("info", run / "best.safetensors").output
 
 
+# whatever it learns from, a run is the same in test_train_resume.py; this draws of two
+@pytest.mark.slow
 def test_a_step_and_a_kill_later_it_is_the_same_run(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,16 +185,22 @@ def test_a_step_and_a_kill_later_it_is_the_same_run(
     }
     resumed, _ = quietly(options, resume=True)
     assert_same_run(resumed.folder, whole.folder)
+
+
+def test_a_run_is_resumed_on_its_own_datasets_and_mix_alone(
+    run: Path, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "ued_bes")
+    own = {"model": "ued_bes", "lr": 0.01}
     with pytest.raises(InputError, match=r"mix \[2.0, 1.0\], not \[1.0, 1.0\]"):
-        quietly(options_of(folders, tmp_path / "resumed", mix=(1, 1)), resume=True)
+        quietly(options_of(folders, tmp_path, mix=(1, 1), **own), resume=True)
     moved = tmp_path / "other" / "town"
     shutil.copytree(folders[0], moved)
     label = next((moved / "val" / "label").iterdir())
     image = next((moved / "val" / "image").iterdir())
     shutil.copy(label, image)
-    shutil.copy(kept[(1, 1)], options.run_folder / LAST_CHECKPOINT)
     with pytest.raises(InputError, match=f"{moved}, {folders[1]}: its content is not what"):
-        quietly(options_of((moved, folders[1]), tmp_path / "resumed"), resume=True)
+        quietly(options_of((moved, folders[1]), tmp_path, **own), resume=True)
 
 
 def test_a_dry_run_says_what_is_drawn_of_each(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -263,7 +271,8 @@ def test_two_processes_see_the_same_and_score_all(
     together = [list(map(int, " ".join(own).split())) for own in zip(*shares, strict=True)]
     assert together == [indices.tolist() for _, _, indices in training_batches(data, options)]
     counts = np.load(tmp_path / "ued-default-0-1.npy")
-    labels = [data.read_label(patch) for patch in data.patches("val")]
+    # at the resolutions at which they are validated
+    labels = [labels for _, labels, *_ in validation_batches(data, options)]
     classes = len(data.description.classes)
     for index in range(classes):  # partial labels are counted apart
         assert counts[:, index].sum() == sum(int((label == index).sum()) for label in labels)
