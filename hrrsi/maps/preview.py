@@ -63,7 +63,12 @@ class SheetFacts:
 
 
 def write_preview(
-    path: Path, summary: MapSummary, class_map: Path, *, bands: Sequence[int] | None = None
+    path: Path,
+    summary: MapSummary,
+    class_map: Path,
+    *,
+    raster: str | None = None,
+    bands: Sequence[int] | None = None,
 ) -> None:
     """Write a sheet of a scene, its map, and the legend with shares and areas, as PNG or PDF.
 
@@ -78,6 +83,7 @@ def write_preview(
             replaced.
         summary: What the map says.
         class_map: The map.
+        raster: What to show as the scene, which lies under the map; by default the summary's scene.
         bands: The 1-based bands that the network saw; the first three (or the first alone) are
             shown.
 
@@ -86,7 +92,7 @@ def write_preview(
     """
     facts = _facts(class_map)
     height, width, factor = _panel_size(summary.height, summary.width, facts.pixel)
-    scene = scene_picture(summary.scene, bands, height, width)
+    scene = scene_picture(raster or summary.scene, bands, height, width)
     labels = _labels(class_map, height, width)
     palette = class_palette(summary.colours, NO_DATA_COLOUR)
     panels = Image.fromarray(scene), Image.fromarray(palette[labels])

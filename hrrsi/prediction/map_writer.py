@@ -180,7 +180,8 @@ class MapWriter:
 
             with _recorded(files.preview, files):
                 summary = self.summary(scene, files)
-                write_preview(files.preview, summary, files.classes, bands=scene.bands)
+                part = scene.dataset.name if scene.is_part else None
+                write_preview(files.preview, summary, files.classes, raster=part, bands=scene.bands)
         return zones
 
     def summary(self, scene: Scene, files: Outputs) -> MapSummary:

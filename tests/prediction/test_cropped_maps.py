@@ -41,8 +41,9 @@ def test_a_cropped_map_is_that_of_the_cropped_scene(run: Run, tmp_path: Path) ->
     with rasterio.open(scene) as whole:
         pixels, corner = whole.read(window=window), whole.window_transform(window)
     part = save_scene(tmp_path / "part.tif", pixels, crs="EPSG:32640", transform=corner)
-    assert run(part, "--aoi", aoi, "--out", "part_map.tif").exit_code == 0
-    result = run(scene, "--aoi", aoi, "--crop", "--out", "map.tif", "--vector", "gpkg")
+    picture = ("--preview", "png")
+    assert run(part, "--aoi", aoi, "--out", "part_map.tif", *picture).exit_code == 0
+    result = run(scene, "--aoi", aoi, "--crop", "--out", "map.tif", "--vector", "gpkg", *picture)
     assert result.exit_code == 0, result.output
     with rasterio.open("map.tif") as cropped, rasterio.open("part_map.tif") as expected:
         assert cropped.shape == (71, 101)
@@ -51,6 +52,10 @@ def test_a_cropped_map_is_that_of_the_cropped_scene(run: Run, tmp_path: Path) ->
         np.testing.assert_array_equal(cropped.read(), expected.read())
         assert len(np.unique(cropped.read(1))) > 2
         assert json.loads(cropped.tags()["HRRSI_OPTIONS"])["crop"] is True
+    # below the title, the sheet shows the part too
+    sheets = [np.asarray(Image.open(name), dtype=float) for name in ("map.png", "part_map.png")]
+    different = np.abs(sheets[0] - sheets[1])[105:].max(-1) > 1
+    assert different.mean() < 0.005  # the rim is enlarged with what lies beyond it
     refused = one_error_line(run(scene, "--crop"))
     assert "--crop: there is no area of interest; name one with --aoi" in refused
     # nor is a map of the whole taken for one of a part
