@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from samples.made_weights import meta
+from samples.predicted_scenes import notices
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -196,4 +197,4 @@ def test_weights_that_are_not_the_networks_are_one_line(
     )
     assert result.exit_code == 1
     assert "lying.safetensors" in result.stderr
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert len(notices(result)) == 1, result.stderr

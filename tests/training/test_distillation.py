@@ -162,7 +162,8 @@ def test_a_run_without_labels_learns_from_teachers_and_resumes_bit_for_bit(
     assert [float(row["segmentation_loss"]) for row in rows] == [0, 0]
     assert [row["loss"] for row in rows] == [row["distillation_loss"] for row in rows]
     assert float(rows[0]["distillation_loss"]) > 0
-    assert "distillation" in lines[0]
+    assert lines[0].startswith(f"weights: teacher large.safetensors ({teacher}), ued_bes_sfm, ")
+    assert "distillation" in lines[1]
     meta = load_model(run.weights).meta
     environment = yaml.safe_load((run.folder / "environment.yaml").read_text())
     assert meta["training"]["teachers"] == environment["teachers"]
