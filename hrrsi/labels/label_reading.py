@@ -342,11 +342,17 @@ def mask_scheme(
     if not files or not scheme.leaves_255_open:
         return scheme, None
     counts: dict[float, int] = {}
-    for path in files[:_MASKS_LOOKED_AT]:
+    masks = []
+    looked_at = files[:_MASKS_LOOKED_AT]
+    for path in looked_at:
         stop_if_requested()
         seen = seen_values(path)
-        for value, count in seen.items() if set(seen) != {IGNORE_INDEX} else ():
+        if set(seen) == {IGNORE_INDEX}:  # which tells nothing
+            continue
+        for value, count in seen.items():
             counts[value] = counts.get(value, 0) + count
+        if set(seen) == {0, IGNORE_INDEX}:
+            masks.append(path)
     changed = scheme.with_mask_values(counts)
     if changed is not scheme:
         return changed, (
@@ -354,15 +360,23 @@ def mask_scheme(
             "where it is to be ignored, say that in the scheme's `ignored`"
         )
     share = counts.get(IGNORE_INDEX, 0) / max(sum(counts.values()), 1)
-    if set(counts) == {0, IGNORE_INDEX} or share > most_ignored:
-        return scheme, (
-            f"warning: the {what} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored; "
-            "if it stands for a class, give that `index: 255` in the scheme"
-            if set(counts) == {0, IGNORE_INDEX}
-            else f"warning: about {share:.0%} of the pixels of {what} hold 255, which is ignored "
-            "among class indices; if it stands for a class, give that `index: 255` in the scheme"
+    fix = "if it stands for a class, give that `index: 255` in the scheme"
+    if set(counts) == {0, IGNORE_INDEX}:
+        line = f"the {what} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored"
+    elif masks and len(scheme.all_labels) == 2:
+        line = (
+            f"{len(masks)} of the {len(looked_at)} {what} looked at hold 0 and 255 alone, such as "
+            f"{masks[0]}, and others other values; 255 is ignored"
         )
-    return scheme, None
+        fix = "write masks with the values of the others"
+    elif share > most_ignored:
+        line = (
+            f"about {share:.0%} of the pixels of {what} hold 255, which is ignored among class "
+            "indices"
+        )
+    else:
+        return scheme, None
+    return scheme, f"warning: {line}; {fix}"
 
 
 @contextmanager

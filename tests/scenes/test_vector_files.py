@@ -188,6 +188,18 @@ def test_metres_that_are_called_degrees_are_refused(tmp_path: Path, scene: Path)
         burned(path, scene)
 
 
+def test_a_scene_of_rational_polynomials_is_to_be_brought_onto_the_map(tmp_path: Path) -> None:
+    ones = " ".join(["1", *["0"] * 19])
+    coefficients = [f"{name}_{part}_COEFF" for name in ("LINE", "SAMP") for part in ("NUM", "DEN")]
+    axes = ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")
+    tags = dict.fromkeys([f"{axis}_{part}" for axis in axes for part in ("OFF", "SCALE")], "10")
+    scene = write_raster(tmp_path / "scene.tif", textured(1, (3, SIDE, SIDE)))
+    with rasterio.open(scene, "r+") as opened:
+        opened.update_tags(ns="RPC", **tags, **dict.fromkeys(coefficients, ones))
+    with pytest.raises(InputError, match=r"has no CRS, but .*areas\.gpkg has; .*gdalwarp -rpc"):
+        burned(written(tmp_path / "areas.gpkg", [box(*A)]), scene)
+
+
 def test_a_shapefile_without_prj_names_the_way_out(tmp_path: Path) -> None:
     write_ortho(tmp_path, SIDE, SIDE)
     path = written(tmp_path / "a.shp", [box(*A)], "Polygon")
