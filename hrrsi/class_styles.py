@@ -67,7 +67,8 @@ def polygon_style(
         colours: Their colours.
         attribute: The attribute that tells classes apart.
         opacity: 0 to 1.
-        outlined: Whether polygons have outlines, so that neighbours of one class show.
+        outlined: Whether polygons have outlines, so that neighbours of one class show; those of no
+            class are outlines alone.
     """
     root = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
     root.append(polygon_renderer(classes, colours, attribute, opacity=opacity, outlined=outlined))
@@ -88,7 +89,10 @@ def polygon_renderer(
     )
     categories = ET.SubElement(renderer, "categories")
     symbols = ET.SubElement(renderer, "symbols")
-    for index, (name, colour) in enumerate(zip(classes, colours, strict=True)):
+    fills = [(name, colour, "solid") for name, colour in zip(classes, colours, strict=True)]
+    if outlined:
+        fills.append(("", (255, 255, 255), "no"))  # without a value: what QGIS shows all others as
+    for index, (name, colour, fill) in enumerate(fills):
         ET.SubElement(
             categories, "category", symbol=str(index), value=name, label=name, render="true"
         )
@@ -101,7 +105,7 @@ def polygon_renderer(
             "outline_color": "35,35,35,255",
             "outline_style": "solid" if outlined else "no",
             "outline_width": "0.26",
-            "style": "solid",
+            "style": fill,
         }
         options = ET.SubElement(layer, "Option", type="Map")
         for key, value in properties.items():

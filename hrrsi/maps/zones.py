@@ -239,6 +239,7 @@ def check_zones(path: str | Path, scene: Scene, attribute: str | None = None) ->
     """
     scene_polygons(path, scene)
     _features(path, attribute)
+    _zone_features(path)
 
 
 class _Zones:

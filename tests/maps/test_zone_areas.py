@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyogrio
@@ -317,6 +318,8 @@ def test_zones_are_copied_with_a_column_for_each_class(tmp_path: Path, labels: n
     assert [row["feature"] for row in rows] == [0, 1, 2, 3]
     assert style["f_geometry_column"] == "geom_2"
     assert 'attr="largest_2"' in style["styleQML"]
+    categories = [*ET.fromstring(style["styleQML"].split("\n", 1)[1]).iter("category")]
+    assert [category.get("value") for category in categories] == [*CLASSES, ""]
     # a copy is as good as the zones
     again = areas_of(Path(f"{path}|layername=zones"), tmp_path / "scene.tif", labels)
     again.write_polygons(tmp_path / "again.gpkg", path, [(0, 0, 0)] * 3)
