@@ -142,7 +142,7 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
         "bands 4, 1, 2, no data 0, full brightness 2047 (estimated), 0.3 m a pixel"
     )
     assert found["inside of"] == "area.gpkg, cropped to it"
-    assert found["merged"] == "areas below 20 m² (pixels without CRS)"
+    assert found["merged"] == "areas below 20 m²"
     data = facts(tmp_path / "map.tif")
     assert data["class_pixels"] == [315000, 315000]
     assert data["areas"] == [315000 / 16, 315000 / 16]

@@ -108,7 +108,9 @@ def raster_info(path: str) -> FileInfo:
         return FileInfo("map sheet", lines[:1], data)
     if tags.get("CONTENT") in ("confidence", "probabilities") and "WEIGHTS" in tags:
         kind = {"confidence": "map of confidences"}.get(tags["CONTENT"], "map of probabilities")
-        return FileInfo(kind, [*lines, *_made_lines(path, tags)], {**data, "provenance": tags})
+        return FileInfo(
+            kind, [*lines, *_made_lines(path, tags, data)], {**data, "provenance": tags}
+        )
     fits = max(scene.width, scene.height) <= _WINDOW
     several = f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
     lines.append(("windows", "1 (the raster is no larger than a window)" if fits else several))
@@ -133,7 +135,7 @@ def _map_info(
     if areas is not None:
         named = zip(content.classes, areas, strict=True)
         lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in named)))
-    lines += _made_lines(path, content.provenance)
+    lines += _made_lines(path, content.provenance, data)
     as_written = is_as_written(Path(path)) if is_local(path) else None
     if as_written is False:
         lines.append(("damage", "it was damaged or changed since it was written: map it again"))
@@ -150,7 +152,9 @@ def _map_info(
     return FileInfo("class map", lines, data)
 
 
-def _made_lines(path: str, made_by: Mapping[str, str]) -> list[tuple[str, str]]:
+def _made_lines(
+    path: str, made_by: Mapping[str, str], raster: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     """Return what made a map, in words."""
     packaged = made_by.get("WEIGHTS_PACKAGED")
     weights = f"{packaged} (packaged)" if packaged else made_by.get("WEIGHTS", "?")
@@ -172,7 +176,10 @@ def _made_lines(path: str, made_by: Mapping[str, str]) -> list[tuple[str, str]]:
         augmented = f"; test-time augmentation {options['tta']}" if "tta" in options else ""
         overlap = f" that overlap by {options.get('overlap')} px" if options.get("overlap") else ""
         lines.append(("windows", f"{options['window']} px{overlap}{augmented}"))
-    return [*lines, *_reading_lines(made_by, options)]
+    small = made_by.get("MIN_AREA")
+    unit = "px" if raster["resolution"] is None else "m²"
+    merged = [("merged", f"areas below {small} {unit}")] if small else []
+    return [*lines, *_reading_lines(made_by, options), *merged]
 
 
 def _reading_lines(made_by: Mapping[str, str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -193,11 +200,9 @@ def _reading_lines(made_by: Mapping[str, str], options: Mapping[str, Any]) -> li
         f"heights of {height}" if height else "",
     ]
     cropped = ", cropped to it" if options.get("crop") else ""
-    small = made_by.get("MIN_AREA")
     texts = {
         "scene read": ", ".join(filter(None, read)),
         "inside of": f"{options['aoi']}{cropped}" if "aoi" in options else "",
-        "merged": f"areas below {small} m² (pixels without CRS)" if small else "",
     }
     return [(label, text) for label, text in texts.items() if text]
 
