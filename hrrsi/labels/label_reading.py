@@ -418,13 +418,14 @@ def open_labels(
         if not files:
             yield AbsentLabels(scene, name)
             return
-        if len(files) == 1 and files[0] not in scheme.files:
+        own_schemes = [scheme.of_file(path) for path in files]
+        if len(files) == 1 and own_schemes[0] is None:
             opened = _open_file(files[0], scene, scheme, name, unknown, within)
             yield stack.enter_context(opened)
             return
         layers = []
-        for path in files:
-            own = scheme.files.get(path, scheme).reading(path)
+        for path, own_scheme in zip(files, own_schemes, strict=True):
+            own = (own_scheme or scheme).reading(path)
             has_outside = own.outside is not None and own.label_format != "polygons"
             # of polygons, what lies outside of all of them
             read_by = own if has_outside else own.model_copy(update={"outside": None})

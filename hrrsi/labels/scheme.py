@@ -255,6 +255,29 @@ class Scheme(_Strict):
         second = self.classes[1].model_copy(update={"index": IGNORE_INDEX})
         return self.model_copy(update={"classes": (self.classes[0], second)})
 
+    def of_file(self, label: str) -> Scheme | None:
+        """Return the scheme of `files` by which a label is read, None where it is by this one.
+
+        Args:
+            label: The label's file; one of the same name in another folder counts too.
+
+        Raises:
+            InputError: It is a raster, and `files` tells of others alone.
+        """
+        if label in self.files or not self.files:
+            return self.files.get(label)
+        name = PurePosixPath(label).name
+        alike = [own for file, own in self.files.items() if PurePosixPath(file).name == name]
+        if len(alike) == 1:
+            return alike[0]
+        if PurePosixPath(label).suffix.lower() not in RASTER_SUFFIXES:
+            return None
+        raise InputError(
+            f"the scheme {self.name} says what {', '.join(self.files)} hold, not what it does",
+            where=label,
+            fix="add it to `files` of the scheme, or leave the scheme out to make another",
+        )
+
     def reading(self, label: str) -> Scheme:
         """Return the scheme that a label is read with: a vector file holds polygons, whatever else.
 

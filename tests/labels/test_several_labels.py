@@ -91,6 +91,23 @@ def test_rasters_and_polygons_of_one_scene(folder: Path) -> None:
     np.testing.assert_array_equal(label, expected)
 
 
+def test_a_scheme_of_files_knows_them_in_other_folders(folder: Path) -> None:
+    mask = np.where(drawn([(A, 1)], fill=0), 255, 0).astype(np.uint8)
+    write_raster(folder / "sheds.tif", mask, **utm())
+    _, first, _ = tiled(folder, "--labels", folder / "sheds.tif", "--labels", folder / "b.gpkg")
+    scheme = folder / "again.yaml"
+    scheme.write_text((folder / "d/scheme.yaml").read_text())
+    write_raster(folder / "other/sheds.tif", mask, **utm())
+    files = ["--labels", folder / "other/sheds.tif", "--labels", folder / "b.gpkg"]
+    _, again, _ = tiled(folder, *files, "--scheme", scheme)
+    np.testing.assert_array_equal(again, first)
+    write_raster(folder / "barns.tif", mask, **utm())
+    arguments = ["--labels", folder / "barns.tif", "--scheme", scheme, "--out", folder / "e"]
+    line = error_of(folder / "ortho.tif", *arguments)
+    assert "the scheme sheds_b says what" in line
+    assert line.endswith("or leave the scheme out to make another")
+
+
 def test_polygons_without_attributes_are_a_class_of_their_name(folder: Path) -> None:
     _, _, wkb, _ = pyogrio.raw.read(folder / "b.gpkg", columns=[])
     place: dict[str, Any] = {"geometry_type": "Polygon", "crs": "EPSG:32632"}
