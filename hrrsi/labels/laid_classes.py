@@ -225,7 +225,10 @@ def placement(raster: Scene, grid: Scene) -> str:
     """
     own, other = raster.dataset, grid.dataset
     if is_on_earth(own.crs) and is_on_earth(other.crs) and own.crs != other.crs:
-        return f"is in {own.crs.to_string()} where its image is in {other.crs.to_string()}"
+        names = own.crs.to_string(), other.crs.to_string()
+        if names[0] == names[1]:  # as PROJ knows them, with other parameters
+            return f"describes {names[0]} in another way than its image"
+        return f"is in {names[0]} where its image is in {names[1]}"
     by_points = own.transform.is_identity or other.transform.is_identity
     axes = Affine.identity() if by_points else ~other.transform @ own.transform
     if min(axes.a, axes.e) <= 0 or max(abs(axes.b), abs(axes.d)) > _PARALLEL * min(axes.a, axes.e):

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -252,7 +252,7 @@ def scene_polygons(
     geometries = shapely.transform(
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
     )
-    plain = [_plain(v) for v in values[present]] if attribute is not None else []
+    plain = [_plain(v, path) for v in values[present]] if attribute is not None else []
     is_ordered = info["driver"] != "FlatGeobuf" or not info["capabilities"]["fast_spatial_filter"]
     return ScenePolygons(path, geometries, plain, fids[present], is_ordered)
 
@@ -444,7 +444,7 @@ def attribute_values(source: str | Path) -> dict[str, list[object]]:
     except (DataSourceError, DataLayerError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
     return {
-        str(name): [_plain(value) for value in column]
+        str(name): [_plain(value, path) for value in column]
         for name, column in zip(meta["fields"], columns, strict=True)
     }
 
@@ -537,12 +537,18 @@ def _assignment(path: str | Path, crs: CRS | None) -> str:
     return f"`ogr2ogr -a_srs {code} new.gpkg {Path(path).name}`"
 
 
-def _plain(value: object) -> object:
-    """Return a number without needless decimals: whole numbers beside nulls come as floats."""
+def _plain(value: object, path: str | Path) -> object:
+    """Return a number without needless decimals: whole numbers beside nulls come as floats.
+
+    Texts of shapefiles that don't say their encoding are read as Latin-1, also those in UTF-8.
+    """
     if isinstance(value, float | np.floating):
         if np.isnan(value):
             return None  # a null among them
         return int(value) if float(value).is_integer() else float(value)
+    if isinstance(value, str) and not value.isascii() and Path(path).suffix.lower() == ".shp":
+        with suppress(UnicodeError):
+            return value.encode("latin-1").decode("utf-8")
     return value
 
 

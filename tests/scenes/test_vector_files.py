@@ -296,3 +296,38 @@ def test_a_label_upside_down_is_said_to_be(tmp_path: Path) -> None:
     assert "has rows and columns in other directions than its image" in result.stderr
     with rasterio.open(next((tmp_path / "d/train/label").iterdir())) as opened:
         np.testing.assert_array_equal(opened.read(1), label)
+
+
+def test_names_of_a_shapefile_in_utf_8_that_does_not_say_so(tmp_path: Path) -> None:
+    write_ortho(tmp_path, SIDE, SIDE)
+    for encoding in ("UTF-8", "ISO-8859-1"):
+        path = tmp_path / "a.shp"
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(np.array([box(*A), box(*B)])),
+            [np.array(["Gebäude", "Straße"], dtype=object)],
+            ["Klasse"],
+            geometry_type="Polygon",
+            crs="EPSG:32632",
+            encoding=encoding,
+        )
+        path.with_suffix(".cpg").unlink()
+        arguments = ["--labels", path, "--size", 32, "--overwrite", "--out", tmp_path / "d"]
+        result = tile(tmp_path / "ortho.tif", *arguments)
+        assert result.exit_code == 0, result.output
+        assert "Gebäude (" in result.stderr
+        assert "Straße (" in result.stderr
+
+
+def test_one_crs_in_other_words_is_said_so(tmp_path: Path) -> None:
+    write_raster(
+        tmp_path / "i.tif", textured(1, (3, SIDE, SIDE)), crs="EPSG:25832", transform=PLACE
+    )
+    label = np.random.default_rng(0).integers(0, 3, (SIDE, SIDE)).astype(np.uint8)
+    words = rasterio.CRS.from_proj4("+proj=utm +zone=32 +ellps=GRS80 +units=m +no_defs")
+    write_raster(tmp_path / "l.tif", label, crs=words, transform=PLACE)
+    arguments = ["--labels", tmp_path / "l.tif", "--size", SIDE, "--out", tmp_path / "d"]
+    result = tile(tmp_path / "i.tif", *arguments)
+    assert "where its image is in EPSG:25832" not in result.stderr
+    with rasterio.open(next((tmp_path / "d/train/label").iterdir())) as opened:
+        np.testing.assert_array_equal(opened.read(1), label)
