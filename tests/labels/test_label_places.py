@@ -226,6 +226,7 @@ def test_masks_that_may_mean_something_else_are_told_of_before_they_are_cut(tmp_
     assert early.endswith("; write masks with the values of the others")
 
 
+@pytest.mark.long
 def test_an_evaluation_takes_masks_as_tile_does(tmp_path: Path) -> None:
     truth, pred = TRUTH * np.uint8(255), TRUTH.copy()
     pred[0, :10] = 1 - pred[0, :10]
@@ -261,6 +262,7 @@ def _value(document: Any, name: str) -> float:
     return float("nan")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("counted", "shift"), [("map", 1), ("label", 1), ("map", 0)])
 def test_indices_that_count_from_1_are_refused_before_they_are_scored(
     tmp_path: Path, counted: str, shift: int
@@ -287,6 +289,7 @@ def test_indices_that_count_from_1_are_refused_before_they_are_scored(
     assert _value(json.loads(result.stdout), "OA") == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_an_index_after_the_last_names_the_option(tmp_path: Path) -> None:
     """And one that a scheme or a palette numbers itself doesn't take it."""
     label = save_scene(tmp_path / "label.tif", TRUTH, **PLACE)

@@ -62,6 +62,7 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
+@pytest.mark.long
 def test_fine_scenes_become_means_and_coarse_ones_are_interpolated(tmp_path: Path) -> None:
     fine, coarse = saved(tmp_path, "a", 0.1, 160), saved(tmp_path, "b", 0.4, 40)
     description, output = tiled(tmp_path, "--resolution", 0.2)
@@ -116,6 +117,7 @@ def test_labels_of_another_grid_are_laid_over_the_new_one_at_once(tmp_path: Path
         np.testing.assert_array_equal(patch[0], fine[0, row : row + 32, col : col + 32])
 
 
+@pytest.mark.long
 def test_polygons_are_burned_on_the_new_grid_and_blocks_split_it(tmp_path: Path) -> None:
     place = {"crs": CRS, "transform": from_origin(400000, 5600000, 0.5, 0.5)}
     write_raster(tmp_path / "ortho.tif", textured(1, (3, 100, 120)), **place)
