@@ -99,6 +99,14 @@ def labelled_scenes(
     """
     candidates = [c for path in raw for c in _candidates(path)]
     candidates = list({c.path: c for c in candidates}.values())
+    for label in labels:
+        file = Path(named_layer(label)[0])
+        if file.is_dir() and file.suffix.lower() != ".gdb":
+            raise InputError(
+                "is a folder, not a file of labels",
+                where=label,
+                fix="name a file in it, or say in a scheme which files are whose labels",
+            )
     own = {Path(named_layer(label)[0]).absolute() for label in labels}
     candidates = [c for c in candidates if Path(c.path).absolute() not in own]
     images = _matches(candidates, scheme, scheme.images)

@@ -318,6 +318,7 @@ def _result(
         without_height=without_height,
         scene_notes=plan.scene_notes,
         counts_by_position=tiling.scheme.label_format == "indices"
+        and not tiling.scheme.files
         and all(label.index is None for label in tiling.scheme.all_labels),
         ignores_outside=tiling.scheme.label_format == "polygons" and tiling.scheme.outside is None,
         ignores_255=tiling.scheme.leaves_255_open and plan.mask_note is None,

@@ -155,6 +155,7 @@ def test_layers_of_a_file_are_chosen(folder: Path) -> None:
     [
         (["--labels", "a.gpkg", "--labels", "a.gpkg"], "--labels: a.gpkg is given twice"),
         (["--labels", "a.gpkg", "--labels", "x.gpkg"], "x.gpkg: no such file"),
+        (["--labels", "."], ".: is a folder, not a file of labels; name a file in it, or say in"),
         (["--labels", "a.gpkg", "--layer", "x"], "a.gpkg: has no layer of shapes named 'x'; cho"),
     ],
 )
