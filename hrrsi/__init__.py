@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrrsi.deployment.export import ExportedNetwork, export
+    from hrrsi.deployment.options import ExportOptions
     from hrrsi.errors import (
         DependencyError,
         DeviceError,
@@ -52,6 +54,8 @@ _HOMES = {
     "EvaluationOptions": "hrrsi.evaluation.options",
     "EvaluationResult": "hrrsi.evaluation.result",
     "EvaluationWarning": "hrrsi.evaluation.evaluation",
+    "ExportOptions": "hrrsi.deployment.options",
+    "ExportedNetwork": "hrrsi.deployment.export",
     "FileInfo": "hrrsi.file_info",
     "HrrsiError": "hrrsi.errors",
     "InputError": "hrrsi.errors",
@@ -80,6 +84,7 @@ _HOMES = {
     "WeightsError": "hrrsi.errors",
     "compare": "hrrsi.evaluation.evaluate",
     "evaluate": "hrrsi.evaluation.evaluate",
+    "export": "hrrsi.deployment.export",
     "info": "hrrsi.file_info",
     "load_model": "hrrsi.networks.weights_reading",
     "predict": "hrrsi.prediction.predict",
@@ -99,6 +104,8 @@ __all__ = [
     "EvaluationOptions",
     "EvaluationResult",
     "EvaluationWarning",
+    "ExportOptions",
+    "ExportedNetwork",
     "FileInfo",
     "HrrsiError",
     "InputError",
@@ -128,6 +135,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "info",
     "load_model",
     "predict",

@@ -164,10 +164,13 @@ def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     described = replace(meta(), model="ued-tf_efficientnet_lite0")
     save_weights(build_network(described.model, 5).state_dict(), described, weights)
     given = f"--weights {weights} --window 256 --quiet"
-    mapped, about = light.run(
-        f"predict {SCENE} --out {tmp_path}/light.tif {given}", f"info {weights}"
+    mapped, about, exported = light.run(
+        f"predict {SCENE} --out {tmp_path}/light.tif {given}",
+        f"info {weights}",
+        f"export {weights} --out {tmp_path}/light.onnx --window 64 --resolution 0.3",
     )
-    assert [x.exit_code for x in (mapped, about)] == [0, 0], (mapped, about)
+    assert [x.exit_code for x in (mapped, about, exported)] == [0] * 3, (mapped, about, exported)
+    assert "checked with openvino on" in exported.stdout
     assert "3,371,448 parameters" in about.stdout
     command = f"predict {SCENE} --out {tmp_path}/full.tif {given}"
     assert CliRunner().invoke(app, shlex.split(command)).exit_code == 0

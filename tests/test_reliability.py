@@ -140,6 +140,7 @@ def test_no_command_asks_anybody_or_writes_elsewhere(tmp_path: Path) -> None:
         ["pretrain", "--data", str(images), *sorting, "--out", str(out / "pretrained")],
         ["profile", *weights, "--size", "64", "--latency"],
         ["info", str(out / "runs" / "ued" / "best.safetensors")],
+        ["export", weights[1], "--out", str(out / "a.onnx"), "--window", "64"],
     ]
     assert_keeps_to_itself(commands, out, tmp_path)
     assert (out / "report.html").exists()

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from hrrsi.cli.evaluate import evaluate
+from hrrsi.cli.export import export
 from hrrsi.cli.info import info
 from hrrsi.cli.messages import RUNNING_COMMAND, error_line
 from hrrsi.cli.predict import predict
@@ -108,6 +109,7 @@ app.command("info")(info)
 app.command("tile")(tile)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
+app.command("export")(export)
 
 
 def main() -> None:

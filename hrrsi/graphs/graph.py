@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 Floats = npt.NDArray[np.float32]
 
 PRECISE = "precise."
-_OPSET = 17  # the newest that the runtimes inside GIS plugins read
-_IR_VERSION = 8
+OPSET = 17  # the newest that the runtimes inside GIS plugins read
+IR_VERSION = 8
+_OPEN = "windows"  # a size that stays open
 _BATCH_NORM_EPSILON = 1e-5  # PyTorch's own
 
 
@@ -58,14 +59,16 @@ class _Tensors(Mapping[str, Floats]):
 
 
 class Graph:
-    """An ONNX graph that grows node by node; the number of windows stays open.
+    """An ONNX graph that grows node by node.
 
     Args:
         tensors: Weights by their keys in the networks' state dicts, float32.
+        windows: How many windows it takes at once; None: any number.
     """
 
-    def __init__(self, tensors: Mapping[str, Floats]) -> None:
+    def __init__(self, tensors: Mapping[str, Floats], windows: int | None = None) -> None:
         self.tensors = _Tensors(tensors)
+        self._windows = windows
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -90,6 +93,10 @@ class Graph:
         yield
         self._epsilon = _BATCH_NORM_EPSILON
 
+    def windows(self, name: str, dtype: str, bands: int, height: int, width: int) -> str:
+        """Declare an input of windows, (windows, bands, height, width)."""
+        return self.input(name, dtype, (self._windows or _OPEN, bands, height, width))
+
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
         """Declare an input; text in a shape is a size that stays open."""
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -99,7 +106,7 @@ class Graph:
     def output(self, x: Map, name: str) -> None:
         """Declare a map as an output under that name."""
         self._nodes.append(helper.make_node("Identity", [x.name], [name]))
-        shape = ("windows", x.channels, x.height, x.width)
+        shape = (self._windows or _OPEN, x.channels, x.height, x.width)
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, values: npt.NDArray[np.generic]) -> str:
@@ -319,15 +326,19 @@ class Graph:
 
     def resize(self, x: Map, height: int, width: int, *, align_corners: bool) -> Map:
         """Resize a map bilinearly, as torch's ``interpolate`` does."""
-        sizes = self.constant(np.array([height, width], dtype=np.int64))
-        # sizes of batch and channels stay as they are
-        shape = self.node("Shape", x.name, end=2)
+        if self._windows is None:  # sizes of batch and channels stay as they are
+            kept = self.node("Shape", x.name, end=2)
+            ends = self.constant(np.array([height, width], dtype=np.int64))
+            sizes = self.node("Concat", kept, ends, axis=0)
+        else:
+            whole = [self._windows, x.channels, height, width]
+            sizes = self.constant(np.array(whole, dtype=np.int64))
         name = self.node(
             "Resize",
             x.name,
             "",
             "",
-            self.node("Concat", shape, sizes, axis=0),
+            sizes,
             mode="linear",
             coordinate_transformation_mode="align_corners" if align_corners else "half_pixel",
         )
@@ -362,8 +373,8 @@ class Graph:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
             producer_name="hrrsi",
         )
 

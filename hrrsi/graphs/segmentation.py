@@ -8,12 +8,13 @@ means are taken before its convolutions (`_mean_of_convolution`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import ModelProto
 
 from hrrsi.errors import WeightsError
 from hrrsi.graphs.graph import Floats, Graph, Map
@@ -192,7 +193,7 @@ def logits_graph(
     height: int,
     width: int,
     dtype: str,
-) -> onnx.ModelProto:
+) -> ModelProto:
     """Return the graph of a network from pixels to logits.
 
     Its inputs are ``pixels`` (windows, bands, height, width) in the scene's type, and ``gain`` and
@@ -213,10 +214,51 @@ def logits_graph(
         KeyError: A tensor is missing.
         ValueError: A tensor has the wrong shape.
     """
-    name = parsed_model(model)
     graph = Graph(tensors)
     with graph.precise():
         image = _normalised(graph, bands, height, width, dtype)
+    graph.output(_logits(graph, image, parsed_model(model), classes), "logits")
+    return graph.model()
+
+
+def probabilities_graph(
+    model: str,
+    tensors: Mapping[str, Floats],
+    classes: int,
+    window: int,
+    gain: Floats,
+    offset: Floats,
+) -> ModelProto:
+    """Return the graph of a network from a window to probabilities, for other programs.
+
+    Its input is ``input`` (1, bands, window, window) float32, which it normalises: input * gain +
+    offset. Its output is ``output`` (1, classes, window, window) float32, the probability of each
+    class at each pixel. All sizes are fixed.
+
+    Args:
+        model: Name of the network, whose `ModelName.has_graph`.
+        tensors: Its state dict.
+        classes: Number of classes.
+        window: Rows and columns.
+        gain: (1, bands, 1, 1), and
+        offset: (1, bands, 1, 1), of the normalisation.
+
+    Raises:
+        KeyError: A tensor is missing.
+        ValueError: A tensor has the wrong shape.
+    """
+    graph = Graph(tensors, windows=1)
+    bands = gain.shape[1]
+    pixels = graph.windows("input", "float32", bands, window, window)
+    scaled = graph.node("Mul", pixels, graph.constant(gain))
+    image = Map(graph.node("Add", scaled, graph.constant(offset)), bands, window, window)
+    logits = _logits(graph, image, parsed_model(model), classes)
+    whole = graph.resize(logits, window, window, align_corners=True)
+    graph.output(whole._replace(name=graph.node("Softmax", whole.name, axis=1)), "output")
+    return graph.model()
+
+
+def _logits(graph: Graph, image: Map, name: ModelName, classes: int) -> Map:
     *higher, x = encoder_maps(graph, image, name)
     for key, high in zip(JOINS, reversed(higher), strict=True):
         x = _joined(graph, x, high, key)
@@ -234,12 +276,11 @@ def logits_graph(
     unknown = [key for key in graph.left_over() if not _NOT_NEEDED.match(key)]
     if unknown:
         raise ValueError(f"{unknown[0]} is unknown")
-    graph.output(x, "logits")
-    return graph.model()
+    return x
 
 
 def _normalised(graph: Graph, bands: int, height: int, width: int, dtype: str) -> Map:
-    pixels = graph.input("pixels", dtype, ("windows", bands, height, width))
+    pixels = graph.windows("pixels", dtype, bands, height, width)
     if dtype != "float32":
         pixels = graph.node("Cast", pixels, to=onnx.TensorProto.FLOAT)
     scaled = graph.node("Mul", pixels, graph.input("gain", "float32", (1, bands, 1, 1)))
@@ -387,21 +428,31 @@ class NetworkGraph:
         Raises:
             WeightsError: The tensors are not those of the network that the file names.
         """
+        with self._of_its_network():
+            model = logits_graph(*self._network, bands, height, width, dtype)
+        serialised: bytes = model.SerializeToString()
+        return serialised
+
+    def probabilities(self, window: int, gain: Floats, offset: Floats) -> ModelProto:
+        """Return the graph for other programs, as `probabilities_graph` describes it.
+
+        Raises:
+            WeightsError: The tensors are not those of the network that the file names.
+        """
+        with self._of_its_network():
+            return probabilities_graph(*self._network, window, gain, offset)
+
+    @property
+    def _network(self) -> tuple[str, Mapping[str, Floats], int]:
+        return self.meta.model, self._tensors, len(self.meta.classes)
+
+    @contextmanager
+    def _of_its_network(self) -> Iterator[None]:
         try:
-            model = logits_graph(
-                self.meta.model,
-                self._tensors,
-                len(self.meta.classes),
-                bands,
-                height,
-                width,
-                dtype,
-            )
+            yield
         except (KeyError, ValueError) as error:
             raise WeightsError(
                 f"its tensors are not those of the network that it names ({error})",
                 where=self._path,
                 fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
             ) from error
-        serialised: bytes = model.SerializeToString()
-        return serialised

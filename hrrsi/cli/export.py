@@ -1,0 +1,69 @@
+"""``hrrsi export``: networks for other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hrrsi.cli.messages import print_line
+from hrrsi.cli.options import Flag, Flags, Overwrite, takes_option_classes
+from hrrsi.deployment.options import ExportOptions
+
+_FLAGS: Flags = {
+    "format": Flag(
+        typer.Option("--format", help="onnx, or openvino (an .xml with a .bin beside it)."),
+    ),
+    "window": Flag(typer.Option("--window", min=32, help="Rows and columns of its windows.")),
+    "overlap": Flag(
+        typer.Option(
+            "--overlap",
+            min=0,
+            help="Pixels that neighbouring windows share, for programs that cut scenes as the file "
+            "says. Default: 3/16 of the window.",
+        )
+    ),
+    "resolution": Flag(
+        typer.Option(
+            "--resolution",
+            help="Metres per pixel that other programs read scenes at. Default: the weights' own.",
+        )
+    ),
+}
+
+
+@takes_option_classes
+def export(
+    weights: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A weights file; or default, which it is by default, or light: the package's.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file: .onnx, or .xml for OpenVINO.")
+    ] = Path("model.onnx"),
+    options: Annotated[ExportOptions, _FLAGS] = ExportOptions(),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a network as a file that other programs run.
+
+    Pixels divided by 255 in, class probabilities out; the metadata is what GeoDeep and the QGIS
+    plugin Deepness read. The file is kept if it gives the labels that `hrrsi predict` gives.
+
+    hrrsi export --out landcover.onnx
+
+    hrrsi export runs/ued/best.safetensors --out landcover.onnx --window 256
+
+    geodeep ortho.tif landcover.onnx --output areas.geojson
+    """
+    import hrrsi
+    from hrrsi.cli.messages import print_weights
+
+    written = hrrsi.export(weights, out, options=options, overwrite=overwrite)
+    print_weights(weights, written.meta)
+    print_line(
+        f"{written.path}: {written.file_bytes / 1e6:.1f} MB, windows of {options.window} px at "
+        f"{100 * written.resolution:.3g} cm a pixel; checked with {written.runtime} on "
+        f"{written.compared:,} px, of which {written.different:,} have another label than here"
+    )

@@ -1,0 +1,1 @@
+"""Deployment: networks for other programs, and for boards."""
