@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from reliability.killed_commands import COMMANDS
 from samples.repository import REPOSITORY
 
 pytestmark = pytest.mark.long
@@ -25,6 +27,11 @@ def test_faults_and_broken_inputs_end_in_one_line(made_weights: Path, tmp_path: 
     for kind in parts[1:]:
         assert f"{kind}: 2: " in said
     assert "refused" in said
+
+
+def test_what_is_imported_before_a_kill_is_there() -> None:
+    for command in COMMANDS.values():
+        assert all(find_spec(module) for module in command.imports.split()), command.imports
 
 
 # a campaign: prediction/test_resume.py stops runs by either signal, maps/test_partial_map.py at

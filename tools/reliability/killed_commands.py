@@ -147,7 +147,7 @@ COMMANDS: dict[str, Command] = {
         },
         ("--resume",),
         "hrrsi.prediction.predict hrrsi.prediction.engines.graph_engines openvino "
-        "hrrsi.maps.class_polygons hrrsi.maps.preview",
+        "hrrsi.maps.vector_files hrrsi.maps.preview",
         _all_files,
     ),
     "tile": Command(
