@@ -28,7 +28,7 @@ from hrrsi.errors import InputError, OutputError, OutputExistsError, printable
 from hrrsi.files import locked, remove
 from hrrsi.maps.partial_map import open_partial_map, partial_map_folder
 from hrrsi.maps.zones import ZoneAreas
-from hrrsi.prediction import predict as predict_module
+from hrrsi.prediction import scene_mapper
 from hrrsi.runs.failures import run_error
 from hrrsi.runs.folder import check_folder
 from hrrsi.scenes.raster_opening import file_states, open_raster, refuse_changed
@@ -201,14 +201,14 @@ def test_only_files_of_hrrsi_leave_a_partial_maps_folder(
 def test_a_scene_that_changes_while_it_is_mapped_has_no_map(
     predicted: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene, strips = tmp_path / "scene.tif", predict_module.predict_strips
+    scene, strips = tmp_path / "scene.tif", scene_mapper.predict_strips
 
     def touched(*arguments: object, **named: object) -> object:
         for strip in strips(*arguments, **named):  # type: ignore[arg-type]
             os.utime(scene, ns=(1, 1))
             yield strip
 
-    monkeypatch.setattr(predict_module, "predict_strips", touched)
+    monkeypatch.setattr(scene_mapper, "predict_strips", touched)
     result = predicted()
     assert result.exit_code == 1
     assert "scene.tif: was changed while it was mapped" in result.stderr

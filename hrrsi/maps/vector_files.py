@@ -29,7 +29,7 @@ from hrrsi.scenes.georeference import (
     map_coordinates,
     pixel_areas,
 )
-from hrrsi.scenes.polygons import undated_vector_files
+from hrrsi.scenes.vector_layers import undated_vector_files
 
 _LAYER = "classes"
 _FIELDS = (CLASS_FIELD, "class_index", "pixels", "area_m2")

@@ -30,9 +30,10 @@ from hrrsi.maps.components import Integers, Labels, even_strips
 from hrrsi.maps.vector_files import free_name, vector_file
 from hrrsi.quantities import area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
-from hrrsi.scenes.polygons import chosen_layer, scene_polygons
+from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.raster_opening import vector_warnings_once
 from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.vector_layers import chosen_layer
 
 _STRIP_PIXELS = 2**21  # times 2**30 units of area stays below 2**53, where floats are exact
 _LARGE = 1000  # zones of more corners are cut to a strip before they are burned

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,23 +22,20 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
-from hrrsi.errors import InputError, MissingInputError
-from hrrsi.files import named_layer, require_regular
+from hrrsi.errors import InputError
 from hrrsi.scenes.georeference import MapCoordinates, has_transform, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import (
-    is_local,
-    require_vector_path,
     unified_gdal_errors,
     vector_warnings_once,
 )
 from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.vector_layers import chosen_layer, features_in_box, plain_value
 from hrrsi.scenes.windows import Window
 
 _POLYGON_TYPES = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 _COLLECTION = 7  # and of GeometryCollection
 _LARGE = 1000  # polygons of more corners are cut to a window before they are burned
 _WINDOW_MARGIN = 8  # pixels around a window in which polygons are read
-_FIXED_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 _MOST_DEGREES = 540  # of longitude, of what goes around the world
 _EDGE_PIECES = 200  # so many along the scene, where its CRS bends the edges of polygons
 
@@ -227,7 +222,10 @@ def scene_polygons(
                 f"its CRS does not reach {scene.path}", where=path, fix="assign the right one"
             ) from error
     turns = _turns(path, layer, crs, read_box)
-    parts = [_read(path, layer, attribute, read_box, turn, within is not None) for turn in turns]
+    parts = [
+        features_in_box(path, layer, attribute, read_box, turn, within is not None)
+        for turn in turns
+    ]
     geometries = np.concatenate([part.geometries for part in parts])
     fids = np.concatenate([part.fids for part in parts])
     values: npt.NDArray[Any] = np.concatenate([part.values for part in parts])
@@ -252,48 +250,9 @@ def scene_polygons(
     geometries = shapely.transform(
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))
     )
-    plain = [_plain(v, path) for v in values[present]] if attribute is not None else []
+    plain = [plain_value(v, path) for v in values[present]] if attribute is not None else []
     is_ordered = info["driver"] != "FlatGeobuf" or not info["capabilities"]["fast_spatial_filter"]
     return ScenePolygons(path, geometries, plain, fids[present], is_ordered)
-
-
-class _Features(NamedTuple):
-    """Features of a file: their shapes, their numbers, and an attribute, None where not asked for.
-
-    All are (features,) arrays.
-    """
-
-    geometries: npt.NDArray[Any]
-    fids: npt.NDArray[np.int64]
-    values: npt.NDArray[Any]
-
-
-def _read(
-    path: str,
-    layer: str,
-    attribute: str | None,
-    box: tuple[float, float, float, float],
-    turn: float,
-    muted: bool,
-) -> _Features:
-    """Return the features that a box reaches after they are moved east by `turn`."""
-    try:
-        with vector_warnings_once(path, muted=muted):
-            _, fids, wkb, columns = pyogrio.raw.read(
-                path,
-                layer=layer,
-                columns=[] if attribute is None else [attribute],
-                bbox=(box[0] - turn, box[1], box[2] - turn, box[3]),
-                force_2d=True,
-                return_fids=True,
-            )
-        geometries = shapely.from_wkb(wkb)
-    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
-    if turn:
-        geometries = shapely.transform(geometries, lambda xy: xy + np.array([turn, 0.0]))
-    values = np.full(len(fids), None, dtype=object) if attribute is None else columns[0]
-    return _Features(geometries, fids, values)
 
 
 def _turns(
@@ -428,82 +387,6 @@ def _areas(shape: Any) -> npt.NDArray[Any]:
     return polygons
 
 
-def attribute_values(source: str | Path) -> dict[str, list[object]]:
-    """Return the attributes of a vector file, with the value of each feature.
-
-    Args:
-        source: As for `scene_polygons`.
-
-    Raises:
-        InputError: Not a readable vector file.
-    """
-    path, layer = chosen_layer(source)
-    try:
-        with vector_warnings_once(path):
-            meta, _, _, columns = pyogrio.raw.read(path, layer=layer, read_geometry=False)
-    except (DataSourceError, DataLayerError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, fix="repair the file") from error
-    return {
-        str(name): [_plain(value, path) for value in column]
-        for name, column in zip(meta["fields"], columns, strict=True)
-    }
-
-
-@contextmanager
-def undated_vector_files() -> Iterator[None]:
-    """Keep the time of writing out of vector files, and warnings of no CRS off the screen."""
-    before = {key: pyogrio.get_gdal_config_option(key) for key in _FIXED_DATE}
-    pyogrio.set_gdal_config_options(_FIXED_DATE)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            yield
-    finally:
-        pyogrio.set_gdal_config_options(before)
-
-
-def chosen_layer(source: str | Path) -> tuple[str, str]:
-    """Return a vector file and the name of the layer that is to be read.
-
-    Args:
-        source: A file with one layer of shapes, or with ``|layername=NAME`` after it.
-
-    Raises:
-        InputError: Not a readable vector file, no such layer, or several and none is chosen.
-    """
-    path, named = named_layer(source)
-    require_vector_path(path)
-    if is_local(str(path)) and not Path(path).exists():
-        raise MissingInputError("no such file", where=path, fix="check the path")
-    if is_local(str(path)):
-        require_regular(Path(path), folders=True)
-    try:
-        with vector_warnings_once(path, muted=True):
-            layers = pyogrio.list_layers(path)
-    except DataSourceError as error:
-        raise InputError(
-            "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
-        ) from error
-    spatial = [str(name) for name, geometry in layers if geometry is not None]
-    if named is not None and named not in spatial:
-        raise InputError(
-            f"has no layer of shapes named {named!r}",
-            where=path,
-            fix=f"choose from {', '.join(spatial) or 'none: it holds no shapes'}",
-        )
-    if named is None and len(spatial) != 1:
-        raise InputError(
-            f"holds {len(spatial)} layers of shapes ({', '.join(spatial)})"
-            if spatial
-            else "holds no shapes",
-            where=path,
-            fix=f"choose one: '{path}|layername={spatial[0]}'"
-            if spatial
-            else "give a file with a layer of polygons",
-        )
-    return path, named or spatial[0]
-
-
 def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None) -> CRS | None:
     """Return the file's CRS, or None where neither file nor scene has one."""
     if (text is None) != (scene_crs is None):
@@ -535,21 +418,6 @@ def _assignment(path: str | Path, crs: CRS | None) -> str:
     epsg = None if crs is None else crs.to_epsg()
     code = "EPSG:25832" if epsg is None else f"EPSG:{epsg}"
     return f"`ogr2ogr -a_srs {code} new.gpkg {Path(path).name}`"
-
-
-def _plain(value: object, path: str | Path) -> object:
-    """Return a number without needless decimals: whole numbers beside nulls come as floats.
-
-    Texts of shapefiles that don't say their encoding are read as Latin-1, also those in UTF-8.
-    """
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
-            return None  # a null among them
-        return int(value) if float(value).is_integer() else float(value)
-    if isinstance(value, str) and not value.isascii() and Path(path).suffix.lower() == ".shp":
-        with suppress(UnicodeError):
-            return value.encode("latin-1").decode("utf-8")
-    return value
 
 
 def _box(window: Window, margin: int = 0) -> Any:

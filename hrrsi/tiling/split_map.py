@@ -85,7 +85,7 @@ def _write_polygons(path: Path, split: BlockSplit, scenes: Sequence[BlockScene])
     import shapely
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
-    from hrrsi.scenes.polygons import undated_vector_files
+    from hrrsi.scenes.vector_layers import undated_vector_files
 
     shapes: list[Any] = []
     blocks: list[Block] = []

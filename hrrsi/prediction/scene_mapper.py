@@ -1,0 +1,322 @@
+"""Maps one scene after the other with an engine that is made ready once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrrsi.errors import HrrsiError, InputError, OptionError
+from hrrsi.interruption import stop_if_requested
+from hrrsi.maps.outputs import (
+    SHAPEFILE_TEXT_BYTES,
+    Outputs,
+)
+from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.map_writer import (
+    MapRecord,
+    MapWriter,
+    is_finished,
+    map_identity,
+    run_provenance,
+)
+from hrrsi.prediction.mapped_scene import (
+    MappedScene,
+)
+from hrrsi.prediction.options import MapOptions, OutputOptions
+from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
+from hrrsi.prediction.sliding_window import predict_strips
+from hrrsi.progress import progress
+from hrrsi.scenes.height_files import height_files
+from hrrsi.scenes.missing_data import undeclared_gap
+from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.value_scale import (
+    EstimatedScale,
+    SceneSample,
+    common_scale,
+    scene_sample,
+    thinned_sample,
+)
+from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
+from hrrsi.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from hrrsi.maps.zones import ZoneAreas
+
+_MOST_PIXELS = 10**12  # a map of so many takes a day and a terabyte
+_LOOKED_AT = 1 << 22  # pixels of all scenes together that a common estimate rests on
+
+
+def _require_classes(outputs: OutputOptions, meta: ModelMeta) -> None:
+    for name in outputs.vector_classes or ():
+        if name not in meta.classes:
+            raise OptionError(
+                f"the weights know no class {name!r}",
+                parameter="vector_classes",
+                fix=f"choose from {', '.join(meta.classes)}",
+            )
+    as_shapefile = str(outputs.vector).lower().rpartition(".")[2] == "shp"
+    longest = max(meta.classes, key=lambda name: len(name.encode()))
+    if as_shapefile and len(longest.encode()) > SHAPEFILE_TEXT_BYTES:
+        raise OptionError(
+            f"a shapefile holds names of {SHAPEFILE_TEXT_BYTES} bytes, and the class "
+            f"{longest[:20]!r}... has {len(longest.encode())}",
+            parameter="vector",
+            fix="give `vector=gpkg`",
+        )
+
+
+class SceneMapper:
+    """Maps one scene after the other with the same engine and options.
+
+    Args:
+        engine: Runs the network.
+        weights: Its weights file.
+        options: How scenes are mapped.
+        outputs: What is written.
+        show_progress: Whether to show progress on a terminal.
+        on_ready: Called with what the weights say of themselves before the first scene is mapped.
+
+    Raises:
+        HrrsiError: The weights see a height model and none is given, or the other way round.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        weights: Path,
+        options: MapOptions,
+        outputs: OutputOptions,
+        *,
+        show_progress: bool,
+        on_ready: Callable[[ModelMeta], None] | None = None,
+    ) -> None:
+        self._on_ready = on_ready
+        self._engine = engine
+        self._options = options
+        self._outputs = outputs
+        height = None if options.height is None else str(options.height)
+        require_height_as_trained(engine.meta, height)
+        _require_classes(outputs, engine.meta)
+        self._heights = None if height is None else height_files(height)
+        engine.prepare(options.window, options.window)  # while the first scene is looked at
+        self._show_progress = show_progress
+        self._checks = SceneChecks(engine.meta)
+        self._scales: dict[str, float] = {}  # of scenes that were looked at
+        self._provenance = run_provenance(engine, weights, options)
+        self._writer = MapWriter(engine.meta, options, outputs, show_progress=show_progress)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[SceneWindows]:
+        """Open a scene as the options want it.
+
+        Raises:
+            InputError: It can't be read, or does not fit the weights or the options.
+        """
+        meta, options = self._engine.meta, self._options
+        with (
+            open_scene(
+                name,
+                bands=options.bands,
+                expected_bands=meta.image_bands,
+                trained_bands=meta.bands,
+                meanings=meta.known_meanings,
+                nodata=options.nodata,
+                crs=options.crs,
+                part=self._part(name) if options.crop else None,
+                height_model=None if self._heights is None else self._heights.of(name),
+            ) as scene,
+            self._windows(scene) as source,
+        ):
+            if math.prod(source.raster_grid) > _MOST_PIXELS:
+                raise InputError(
+                    f"has {scene.width} x {scene.height} px, too many for one map",
+                    where=name,
+                    fix="name a part of it with `aoi`, and give `crop`",
+                )
+            yield source
+
+    def _part(self, name: str) -> Window:
+        """Return the window of a scene that the area of interest takes."""
+        assert self._options.aoi is not None
+        with open_scene(name, bands=(1,), expected_bands=1, crs=self._options.crs) as scene:
+            from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
+
+            return area_of_interest(self._options.aoi, scene).extent
+
+    def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
+        resample, aoi = self._options.resample, self._options.aoi
+        resolution = self._checks.reading_resolution(scene.path, scene.resolution, resample)
+        self._checks.compare_resolution(scene, resolution)
+        return open_scene_windows(scene, resolution=resolution, aoi=aoi)
+
+    def count_scenes(self, scenes: int) -> None:
+        """Say of how many scenes something was said."""
+        self._checks.count_scenes(scenes)
+
+    def look(self, names: Sequence[str]) -> None:
+        """Look at all scenes before the first is mapped, and say what there is to say of them.
+
+        Where full brightness has to be estimated, scenes of one type have one estimate. What can't
+        be opened is passed over: `map` says why.
+
+        Args:
+            names: The scenes.
+        """
+        samples: dict[str, list[SceneSample]] = {}
+        waiting: dict[str, str] = {}
+        for name in names:
+            stop_if_requested()
+            with suppress(Exception), self.open(name) as source:
+                scene = source.scene
+                if not self._checks.needs_estimate(scene, self._options.scale):
+                    self._scales[name] = self._look_at(source)
+                    continue
+                waiting[name] = scene.dtype
+                gap = undeclared_gap(scene)
+                sample = scene_sample(scene, None if gap is None else gap.value)
+                most = max(1, _LOOKED_AT // len(names))
+                samples.setdefault(scene.dtype, []).append(thinned_sample(sample, most))
+        estimates = {dtype: common_scale(own) for dtype, own in samples.items()}
+        for name, dtype in waiting.items():
+            stop_if_requested()
+            with suppress(Exception), self.open(name) as source:
+                self._scales[name] = self._look_at(source, estimates[dtype])
+        self._checks.count_scenes(len(names))
+
+    def _look_at(self, source: SceneWindows, estimate: EstimatedScale | None = None) -> float:
+        """Say what there is to say of a scene, and return its value of full brightness."""
+        scene = source.scene
+        self._checks.compare_bands(scene, unasked=self._options.bands is None)
+        if self._options.nodata == "auto":
+            self._checks.say_found_nodata(scene)
+        scale = self._checks.scale(scene, self._options.scale, estimate)
+        self._checks.compare_likeness(source, scale)
+        return scale
+
+    def map(self, name: str, outputs: Outputs) -> MappedScene:
+        """Write the files of a scene.
+
+        Args:
+            name: The scene.
+            outputs: Its files.
+
+        Raises:
+            HrrsiError: The scene can't be read, or a file can't be written.
+            KeyboardInterrupt: Interrupted; says how to go on.
+        """
+        start = time.perf_counter()
+        with self.open(name) as source:
+            scene = source.scene
+            scale = self._scales.get(name) or self._look_at(source)
+            if self._outputs.zones is not None:  # before hours of work
+                # polygons' libraries, seldom asked for
+                from hrrsi.maps.zones import check_zones
+
+                check_zones(self._outputs.zones, scene, self._outputs.zone_name)
+            record = self._record(source, scale)
+            is_there = self._outputs.resume and is_finished(outputs, record)
+            if self._on_ready is not None:
+                self._on_ready(self._engine.meta)
+                self._on_ready = None
+            if is_there:
+                zones = self._writer.write_derived(scene, outputs, again=False)
+                return self._mapped(scene, outputs, zones, start, earlier=True)
+            height, width = scene.shape
+            with open_partial_map(
+                outputs.classes,
+                height=height,
+                width=width,
+                num_classes=len(self._engine.meta.classes),
+                fingerprint=record.identity,
+                confidence=self._outputs.confidence,
+                probabilities=self._outputs.probabilities,
+                resume=self._outputs.resume,
+            ) as partial:
+                try:
+                    self._fill(partial, source, scale)
+                    if self._record(source, scale) != record:
+                        partial.discard()  # nobody knows which rows are of which
+                        raise InputError(
+                            "was changed while it was mapped",
+                            where=name,
+                            fix="wait until nothing writes to it, then map it again",
+                        )
+                    self._writer.write_rasters(partial, source, outputs, record)
+                    zones = self._writer.write_derived(scene, outputs, again=True)
+                except BaseException as error:
+                    if not partial.is_kept:
+                        partial.discard()
+                        raise
+                    kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
+                    if isinstance(error, KeyboardInterrupt):
+                        raise KeyboardInterrupt(
+                            f"{name}: interrupted; {kept}: run the same command with it to go on"
+                        ) from None
+                    if isinstance(error, HrrsiError):
+                        raise error.with_note(kept) from error
+                    raise
+                partial.discard()
+            return self._mapped(scene, outputs, zones, start, earlier=False)
+
+    def _fill(self, partial: PartialMap, source: SceneWindows, scale: float) -> None:
+        """Map what the partial map lacks."""
+        if partial.complete:
+            return
+        height, width = source.raster_grid
+        with progress(
+            Path(source.path).name,
+            height * width / 1e6,
+            " Mpx",
+            scale=True,
+            enabled=self._show_progress,
+            done=partial.rows_done * width / 1e6,
+        ) as bar:
+            strips = predict_strips(
+                source,
+                self._engine,
+                replace(self._options, scale=scale),
+                confidence=self._outputs.confidence,
+                probabilities=self._outputs.probabilities,
+                first_row=partial.rows_done,
+                on_pixels=lambda pixels: bar.update(pixels / 1e6),
+            )
+            with closing(strips):
+                for strip in strips:
+                    partial.append(
+                        strip.first_row,
+                        strip.labels,
+                        confidence=strip.confidence,
+                        probabilities=strip.probabilities,
+                    )
+
+    def _record(self, source: SceneWindows, scale: float) -> MapRecord:
+        """Return all that the map of a scene depends on."""
+        options, outputs = self._options, self._outputs
+        identity = map_identity(source, scale, self._engine.device, outputs, self._provenance)
+        return MapRecord(self._provenance, identity, options.min_area)
+
+    def _mapped(
+        self,
+        scene: Scene,
+        outputs: Outputs,
+        zones: ZoneAreas | None,
+        start: float,
+        *,
+        earlier: bool,
+    ) -> MappedScene:
+        """Return what the finished map says."""
+        return MappedScene(
+            **vars(self._writer.summary(scene, outputs)),
+            outputs=outputs,
+            zones=zones,
+            height_model=None if scene.height_model is None else scene.height_model.path,
+            earlier=earlier,
+            seconds=time.perf_counter() - start,
+        )
