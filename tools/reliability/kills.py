@@ -161,7 +161,8 @@ class KilledRuns:
             kill.wrong.append(f"damaged: {error!r}")
             return
         # Python gives signals back when it ends, and all is done then
-        at_the_end = kill.hit == END and ended_by == number and files == self.whole
+        last = next(reversed(self._command.phases))
+        at_the_end = kill.hit == last and ended_by == number and files == self.whole
         if ended_by not in (None, signal.SIGKILL) and not at_the_end:
             kill.wrong.append(f"ended by signal {ended_by}")
         finished = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
