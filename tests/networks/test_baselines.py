@@ -58,10 +58,12 @@ class TestDeepLabV3Plus(NetworkContract):
     kernels: ClassVar[tuple[str, ...]] = ("whole",)  # half of 100 MB and more: as others'
 
 
+@pytest.mark.slow  # on DeepLabV3+'s encoder, in the same wrapper
 class TestFCN(TestDeepLabV3Plus):
     model = "fcn"
 
 
+@pytest.mark.slow  # likewise
 class TestPSPNet(TestDeepLabV3Plus):
     model = "pspnet"
 
