@@ -21,9 +21,10 @@ from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
 from hrrsi.scenes.likeness import Likeness, scene_squares
+from hrrsi.scenes.resampling import nearest_resolution
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import estimated_scale, scene_sample
-from hrrsi.scenes.window_source import nearest_resolution, open_scene_windows
+from hrrsi.scenes.window_source import open_scene_windows
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.run_data import training_likeness
 

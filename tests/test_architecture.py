@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 
 import pytest
 import typer
@@ -299,3 +300,25 @@ def test_no_test_module_imports_another() -> None:
         if names & set(name.split("."))
     }
     assert not found
+
+
+def _names_of_the_package(tree: ast.Module) -> Iterator[str]:
+    """What a script imports of the package, and names of it in texts, as patches have them."""
+    yield from (name for name in imported(tree.body) if name.startswith("hrrsi."))
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and re.fullmatch(r"hrrsi(\.\w+)+", node.value):
+            yield node.value
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools", "examples"])
+def test_scripts_know_the_package_as_it_is(folder: str) -> None:
+    scripts = sorted((REPOSITORY / folder).rglob("*.py"))
+    assert scripts
+    for script in scripts:
+        tree = ast.parse(script.read_text(encoding="utf-8"))
+        for name in _names_of_the_package(tree):
+            module = module_of(name)
+            left = name.removeprefix(module or "").strip(".").split(".")[0]
+            own = import_module(module or "hrrsi")
+            assert not left or hasattr(own, left), f"{script}: {name}"

@@ -92,7 +92,7 @@ def _no_memory(text: str) -> Iterator[None]:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(text)
 
-    with mock.patch("hrrsi.prediction.predict.predict_strips", fail):
+    with mock.patch("hrrsi.prediction.scene_mapper.predict_strips", fail):
         yield
 
 
