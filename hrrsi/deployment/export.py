@@ -108,7 +108,8 @@ def export(
             parameter="out",
             fix="call it so, or give another `format`",
         )
-    refuse_existing(path, overwrite=overwrite)
+    for file in _files(path, options):
+        refuse_existing(file, overwrite=overwrite)
     meta = read_meta(source)
     resolution = options.resolution or _resolution(meta, source)
     model = _described(_graph(source, meta, options.window), meta, options, resolution)
@@ -126,8 +127,13 @@ def export(
             runtime, run = "openvino", _openvino(written)
             compared, different = _compared(source, meta, options.window, run, path)
             del run  # which has its weights mapped
-            size = _put_in_place(written, path)
+            size = _put_in_place(written, _files(path, options))
     return ExportedNetwork(path, meta, options, resolution, size, runtime, compared, different)
+
+
+def _files(path: Path, options: ExportOptions) -> tuple[Path, ...]:
+    """Return the files that are written; the one that is opened, which is the last, is `path`."""
+    return (path,) if options.format == "onnx" else (path.with_suffix(".bin"), path)
 
 
 def _resolution(meta: ModelMeta, path: Path) -> float:
@@ -297,14 +303,12 @@ def _write_openvino(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _put_in_place(written: Path, path: Path) -> int:
+def _put_in_place(written: Path, files: tuple[Path, ...]) -> int:
     """Give OpenVINO's two files their names, the one that is opened last; return their bytes."""
-    size = 0
-    for suffix in (".bin", path.suffix):
-        with replacing(path.with_suffix(suffix)) as temporary:
-            written.with_suffix(suffix).rename(temporary)
-        size += path.with_suffix(suffix).stat().st_size
-    return size
+    for file in files:
+        with replacing(file) as temporary:
+            written.with_suffix(file.suffix).rename(temporary)
+    return sum(file.stat().st_size for file in files)
 
 
 def _compared(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,7 +79,7 @@ def test_the_file_is_what_plugins_read(weights: Path, tmp_path: Path) -> None:
 
     found = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     assert found.pop("hrrsi")["model"] == '"ued_bes_sfm"'
-    # Deepness and GeoDeep: SPEC of their metadata, each value JSON, classes from 0 without gaps
+    # as Deepness and GeoDeep read it: each value JSON, classes from 0 without gaps
     names = hrrsi.load_model(weights).meta.classes
     assert found == {
         "model_type": "Segmentor",
@@ -173,8 +174,8 @@ def test_a_file_that_gives_other_labels_is_not_kept(
 ) -> None:
     graph = export_module._graph
 
-    def wrong(*arguments: object) -> onnx.ModelProto:
-        model = graph(*arguments)  # type: ignore[arg-type]
+    def wrong(*arguments: Any) -> onnx.ModelProto:
+        model = graph(*arguments)
         for tensor in model.graph.initializer:
             values = onnx.numpy_helper.to_array(tensor)
             if values.shape == (1, 3, 1, 1):  # the normalisation
@@ -199,6 +200,10 @@ def test_wrong_input_is_one_line_and_leaves_what_is_there(
     given = (weights, "--out", out, "--resolution", 0.3)
     assert "exists already; give --overwrite" in wrong_input(*given)
     assert out.read_text() == "mine"
+    (tmp_path / "other.bin").write_text("mine")  # of OpenVINO's two files the one that is not named
+    openvinos = (*given[:2], tmp_path / "other.xml", "--resolution", 0.3, "--format", "openvino")
+    assert "other.bin: exists already; give --overwrite" in wrong_input(*openvinos)
+    assert (tmp_path / "other.bin").read_text() == "mine"
     free = tmp_path / "free.onnx"
     assert "does not say which ground resolution" in wrong_input(weights, "--out", free)
     assert "--resolution: -1 is no ground" in wrong_input(weights, "--resolution", -1)
@@ -207,7 +212,11 @@ def test_wrong_input_is_one_line_and_leaves_what_is_there(
     assert "no such weights" in wrong_input("nowhere.safetensors", "--out", free)
     (tmp_path / "note.safetensors").write_text("note")
     assert "note.safetensors" in wrong_input(tmp_path / "note.safetensors", "--out", free)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "note.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model.onnx",
+        "note.safetensors",
+        "other.bin",
+    ]
 
 
 @pytest.fixture
