@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrrsi.deployment.export import ExportedNetwork, export
-    from hrrsi.deployment.options import ExportOptions
+    from hrrsi.deployment.options import ExportOptions, PruneOptions
+    from hrrsi.deployment.pruning import PrunedNetwork, prune
     from hrrsi.errors import (
         DependencyError,
         DeviceError,
@@ -72,6 +73,8 @@ _HOMES = {
     "PretrainedRun": "hrrsi.pretraining.run",
     "Profile": "hrrsi.profiling.figures",
     "ProfileOptions": "hrrsi.profiling.figures",
+    "PruneOptions": "hrrsi.deployment.options",
+    "PrunedNetwork": "hrrsi.deployment.pruning",
     "Recipe": "hrrsi.training.options",
     "RunError": "hrrsi.errors",
     "SceneWarning": "hrrsi.prediction.scene_checks",
@@ -90,6 +93,7 @@ _HOMES = {
     "predict": "hrrsi.prediction.predict",
     "pretrain": "hrrsi.pretraining.run",
     "profile": "hrrsi.profiling.profile",
+    "prune": "hrrsi.deployment.pruning",
     "recipe_named": "hrrsi.training.options",
     "tile": "hrrsi.tiling.tile",
     "train": "hrrsi.training.run",
@@ -122,6 +126,8 @@ __all__ = [
     "PretrainedRun",
     "Profile",
     "ProfileOptions",
+    "PruneOptions",
+    "PrunedNetwork",
     "Recipe",
     "RunError",
     "SceneWarning",
@@ -141,6 +147,7 @@ __all__ = [
     "predict",
     "pretrain",
     "profile",
+    "prune",
     "recipe_named",
     "tile",
     "train",

@@ -18,6 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "plots": ("matplotlib",),
 }
 MODULES["baselines"] = (*MODULES["gpu"], "segmentation_models_pytorch")
+MODULES["prune"] = (*MODULES["gpu"], "torch_pruning")
 MODULES["train"] = (*MODULES["gpu"], *MODULES["plots"], "lightning", "tensorboard", "imgaug")
 
 

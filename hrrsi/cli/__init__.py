@@ -19,6 +19,7 @@ from hrrsi.cli.messages import RUNNING_COMMAND, error_line
 from hrrsi.cli.predict import predict
 from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
+from hrrsi.cli.prune import prune
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
 from hrrsi.interruption import heed_signals_for_good
@@ -110,6 +111,7 @@ app.command("tile")(tile)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
 app.command("export")(export)
+app.command("prune")(prune)
 
 
 def main() -> None:

@@ -61,3 +61,36 @@ class ExportOptions:
     def effective_overlap(self) -> int:
         """Pixels that neighbouring windows should share."""
         return default_overlap(self.window) if self.overlap is None else self.overlap
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How a network is pruned.
+
+    Attributes:
+        macs: Share of the multiply-accumulates of the weights to be left at most, between 0 and 1.
+        patches: Training patches that say which channels count, at least 1, spread over all.
+        multiple: What is left of the channels that a layer can lose is a multiple of it, 1 or
+            more. Processors compute them in groups of 8 or 16.
+        device: What works out which count, and validates: ``auto``, ``cpu``, ``cuda`` or
+            ``cuda:N``.
+
+    Raises:
+        OptionError: One is not usable.
+    """
+
+    macs: float = 0.7
+    patches: int = 128
+    multiple: int = 8
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.macs < 1:
+            raise OptionError(
+                f"{self.macs:g} is no share of multiply-accumulates",
+                parameter="macs",
+                fix="give a number between 0 and 1, e.g. 0.7",
+            )
+        for name, value in (("patches", self.patches), ("multiple", self.multiple)):
+            if value < 1:
+                raise OptionError(f"{value} is below 1", parameter=name)

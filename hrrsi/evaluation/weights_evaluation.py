@@ -272,7 +272,7 @@ def evaluate_dataset(
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
     new_index = class_lookup(meta.classes, description.classes, where)
-    reading = _checked_reading(description, meta, where)
+    reading = checked_reading(description, meta, where)
     patches = dataset.patches(split)
     content = description.split_content(split)
     if content is None:
@@ -342,10 +342,15 @@ def default_split(dataset: TiledDataset) -> str:
     )
 
 
-def _checked_reading(
+def checked_reading(
     description: DatasetDescription, meta: ModelMeta, where: str
 ) -> tuple[str, ...]:
     """Return how patches differ from what the weights were trained on, for the record.
+
+    Args:
+        description: What the dataset says of its patches.
+        meta: What the weights say of themselves.
+        where: The dataset, for messages.
 
     Warns of bands with other numbers: in another scheme's scenes they may mean the same.
 

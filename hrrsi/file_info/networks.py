@@ -15,7 +15,13 @@ from hrrsi.file_info.geodata import FileInfo, shares_text
 from hrrsi.files import check_unlocked, read_yaml
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.networks.model_meta import ModelMeta, hardware_text, score_lines, training_lines
+from hrrsi.networks.model_meta import (
+    ModelMeta,
+    hardware_text,
+    pruning_lines,
+    score_lines,
+    training_lines,
+)
 from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import counted, length_text, share_text, time_text
@@ -64,7 +70,7 @@ def _weights_info(path: Path) -> FileInfo:
             return _encoder_info(path, encoder)
     meta, parameters = _weights_content(path)
     lines = [
-        ("network", f"{meta.model}, {parameters:,} parameters, {_size(path)}"),
+        ("network", f"{meta.network_text}, {parameters:,} parameters, {_size(path)}"),
         ("classes", _named(meta.classes)),
         ("sees", _sees(meta.bands, meta.dtype, meta.scale, meta.height)),
         ("mean", _decimals(meta.mean)),
@@ -73,6 +79,7 @@ def _weights_info(path: Path) -> FileInfo:
         *([("meant for", meta.purpose)] if meta.purpose else []),
         ("scheme", meta.scheme),
         *training_lines(meta.training),
+        *pruning_lines(meta.pruned),
         *score_lines(meta.scores),
         ("licence", meta.licence or "not said"),
     ]

@@ -46,28 +46,29 @@ _PART_BYTES = 4e6
 _PART_CHANNELS = 16
 
 
-def encoder_maps(graph: Graph, image: Map, model: ModelName) -> list[Map]:
+def encoder_maps(graph: Graph, image: Map, model: ModelName, *, pruned: bool = False) -> list[Map]:
     """Add a network's encoder, and return its maps at strides 4, 8, 16 and 32.
 
     Args:
         graph: Holds the encoder's tensors under ``base_network``.
         image: The normalised image.
         model: What the network's name says.
+        pruned: Whether it may have other channels than the name says: those of its tensors.
 
     Raises:
         KeyError: A tensor is missing.
         ValueError: A tensor has the wrong shape, or there is no graph of this encoder.
     """
     if model.width is not None:
-        return _ghostnet_maps(graph, image, model.width)
+        return _ghostnet_maps(graph, image, None if pruned else model.width)
     if model.lite_size is not None:
-        return _efficientnet_lite_maps(graph, image, model.lite_size)
+        return _efficientnet_lite_maps(graph, image, model.lite_size, pruned=pruned)
     raise ValueError(f"there is no graph of {model.encoder}")
 
 
-def _ghostnet_maps(graph: Graph, image: Map, width: float) -> list[Map]:
+def _ghostnet_maps(graph: Graph, image: Map, width: float | None) -> list[Map]:
     stem = len(graph.tensors[f"{_ENCODER}.conv_stem.weight"])
-    if stem != STEM_CHANNELS[width]:
+    if width is not None and stem != STEM_CHANNELS[width]:
         raise ValueError(f"{_ENCODER}.conv_stem.weight has {stem} channels")
     with graph.precise():
         x = graph.convolution(
@@ -130,7 +131,7 @@ def _squeeze_excite(graph: Graph, parts: Sequence[Map], key: str) -> tuple[Map, 
     return tuple(graph.multiply(x, gate) for x, gate in zip(parts, gates, strict=True))
 
 
-def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize) -> list[Map]:
+def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize, *, pruned: bool) -> list[Map]:
     key = f"{_ENCODER}.features"  # where timm's features_only is
     # timm's layers see multiples of the last stride
     x = graph.with_edges_repeated(image, STRIDES[-1])
@@ -143,7 +144,7 @@ def _efficientnet_lite_maps(graph: Graph, image: Map, size: LiteSize) -> list[Ma
             with graph.precise() if stage < _PRECISE_LITE_STAGES else nullcontext():
                 for number in range(blocks):
                     x = _lite_block(graph, x, f"{key}.blocks.{stage}.{number}", stage, number == 0)
-            if x.channels != channels:
+            if x.channels != channels and not pruned:
                 raise ValueError(f"{key}.blocks.{stage} gives {x.channels} channels")
             if stage in LITE_MAP_STAGES:
                 maps.append(x)
@@ -168,8 +169,8 @@ def _lite_block(graph: Graph, image: Map, key: str, stage: int, first: bool) -> 
         parts, f"{key}.conv_dw", norm=next(norms), stride=stride, same=True
     )
     parts = [graph.relu6(part) for part in wide]
-    channels = len(graph.tensors[f"{key}.{last}.weight"])
-    shortcut = image if stride == 1 and channels == image.channels else None
+    # the first of a stage has other outputs than inputs, if not always after pruning
+    shortcut = None if first else image
     return graph.convolution_of_parts(parts, f"{key}.{last}", norm=next(norms), plus=shortcut)
 
 
@@ -193,6 +194,8 @@ def logits_graph(
     height: int,
     width: int,
     dtype: str,
+    *,
+    pruned: bool = False,
 ) -> ModelProto:
     """Return the graph of a network from pixels to logits.
 
@@ -209,6 +212,7 @@ def logits_graph(
         height: Rows of a window.
         width: Columns of a window.
         dtype: NumPy name of the type of the pixels.
+        pruned: As for `encoder_maps`.
 
     Raises:
         KeyError: A tensor is missing.
@@ -217,7 +221,8 @@ def logits_graph(
     graph = Graph(tensors)
     with graph.precise():
         image = _normalised(graph, bands, height, width, dtype)
-    graph.output(_logits(graph, image, parsed_model(model), classes), "logits")
+    logits = _logits(graph, image, parsed_model(model), classes, pruned=pruned)
+    graph.output(logits, "logits")
     return graph.model()
 
 
@@ -228,6 +233,8 @@ def probabilities_graph(
     window: int,
     gain: Floats,
     offset: Floats,
+    *,
+    pruned: bool = False,
 ) -> ModelProto:
     """Return the graph of a network from a window to probabilities, for other programs.
 
@@ -242,6 +249,7 @@ def probabilities_graph(
         window: Rows and columns.
         gain: (1, bands, 1, 1), and
         offset: (1, bands, 1, 1), of the normalisation.
+        pruned: As for `encoder_maps`.
 
     Raises:
         KeyError: A tensor is missing.
@@ -252,14 +260,14 @@ def probabilities_graph(
     pixels = graph.windows("input", "float32", bands, window, window)
     scaled = graph.node("Mul", pixels, graph.constant(gain))
     image = Map(graph.node("Add", scaled, graph.constant(offset)), bands, window, window)
-    logits = _logits(graph, image, parsed_model(model), classes)
+    logits = _logits(graph, image, parsed_model(model), classes, pruned=pruned)
     whole = graph.resize(logits, window, window, align_corners=True)
     graph.output(whole._replace(name=graph.node("Softmax", whole.name, axis=1)), "output")
     return graph.model()
 
 
-def _logits(graph: Graph, image: Map, name: ModelName, classes: int) -> Map:
-    *higher, x = encoder_maps(graph, image, name)
+def _logits(graph: Graph, image: Map, name: ModelName, classes: int, *, pruned: bool) -> Map:
+    *higher, x = encoder_maps(graph, image, name, pruned=pruned)
     for key, high in zip(JOINS, reversed(higher), strict=True):
         x = _joined(graph, x, high, key)
     x = _head(graph, x, "final_out")
@@ -429,7 +437,9 @@ class NetworkGraph:
             WeightsError: The tensors are not those of the network that the file names.
         """
         with self._of_its_network():
-            model = logits_graph(*self._network, bands, height, width, dtype)
+            model = logits_graph(
+                *self._network, bands, height, width, dtype, pruned=bool(self.meta.pruned)
+            )
         serialised: bytes = model.SerializeToString()
         return serialised
 
@@ -440,7 +450,9 @@ class NetworkGraph:
             WeightsError: The tensors are not those of the network that the file names.
         """
         with self._of_its_network():
-            return probabilities_graph(*self._network, window, gain, offset)
+            return probabilities_graph(
+                *self._network, window, gain, offset, pruned=bool(self.meta.pruned)
+            )
 
     @property
     def _network(self) -> tuple[str, Mapping[str, Floats], int]:

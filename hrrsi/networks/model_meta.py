@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 _FORMAT_KEY = "hrrsi_format"
-_OPTIONAL = ("height", "resolutions", "purpose", "likeness", "band_meanings")
+_OPTIONAL = ("height", "resolutions", "purpose", "likeness", "band_meanings", "pruned")
 
 Floats = npt.NDArray[np.float32]
 _OF_TEACHERS = ("distillation", "temperature", "features")
@@ -60,6 +60,10 @@ class ModelMeta(Mapping[str, Any]):
             them are known (`hrrsi.scenes.likeness.Likeness.from_plain`), or None.
         band_meanings: What each of `bands` shows, as `hrrsi.scenes.bands.band_meanings` calls it,
             where training knew it; None: `known_meanings` may know it by the scheme.
+        pruned: What was cut out of the network of that name, a mapping for each time, the first
+            one first: `from` (the weights it was cut out of), `macs` (the share of their
+            multiply-accumulates that was kept), `criterion`, `data`, `patches`, and `channels`
+            (before and after, of each part that lost some); None: nothing.
 
     Of those from `resolutions` on, and of `height`, the mapping has no name where there is nothing
     to say.
@@ -88,6 +92,7 @@ class ModelMeta(Mapping[str, Any]):
     purpose: str | None = None
     likeness: dict[str, Any] | None = None
     band_meanings: list[str | None] | None = None
+    pruned: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.resolutions is not None and not (
@@ -104,6 +109,9 @@ class ModelMeta(Mapping[str, Any]):
             raise ValueError("scale or std is 0")
         if self.likeness is not None:
             Likeness.from_plain(self.likeness)
+        for cut in self.pruned or ():
+            if not 0 < float(cut.get("macs", 0)) <= 1:
+                raise ValueError("pruned to no share")
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Self:
@@ -172,6 +180,16 @@ class ModelMeta(Mapping[str, Any]):
             f"for {self.purpose}" if self.purpose else "",
         ]
         return "; ".join(part for part in parts if part)
+
+    @property
+    def macs_share(self) -> float:
+        """Share of the multiply-accumulates of the network of that name that it has, 0 to 1."""
+        return math.prod(float(cut["macs"]) for cut in self.pruned or ())
+
+    @property
+    def network_text(self) -> str:
+        """The network in words: its name, and how much of it pruning has left."""
+        return f"{self.model} pruned to {self.macs_share:.0%}" if self.pruned else self.model
 
     @property
     def known_meanings(self) -> tuple[str | None, ...] | None:
@@ -294,6 +312,24 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings = (_setting_text(key, value) for key, value in left.items())
     lines.append(("settings", ", ".join(filter(None, settings))))
     return [(label, text) for label, text in lines if text]
+
+
+def pruning_lines(pruned: Sequence[Mapping[str, Any]] | None) -> list[tuple[str, str]]:
+    """Return a line for each time that something was cut out of a network."""
+    return [
+        (
+            "pruned",
+            f"to {cut['macs']:.1%} of the multiply-accumulates of {cut.get('from', 'others')}: "
+            f"fewer channels in {_lost_text(cut.get('channels', {}))}, chosen by "
+            f"{cut.get('criterion', 'an unknown criterion')} on "
+            f"{cut.get('patches', 0):,} patches of {cut.get('data', '?')}",
+        )
+        for cut in pruned or ()
+    ]
+
+
+def _lost_text(channels: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{part} ({before} -> {after})" for part, (before, after) in channels.items())
 
 
 def score_lines(scores: Mapping[str, Any]) -> list[tuple[str, str]]:

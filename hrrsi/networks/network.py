@@ -73,11 +73,13 @@ class SegmentationNetwork(nn.Module, ABC):
         logit_stride: Pixels that one of `coarse_logits` stands for along an axis: 4, or 1 where
             they have the input's size.
         class_heads: Names of the convolutions whose output channels are the classes.
+        pruned: What was cut out of it (`hrrsi.networks.model_meta.ModelMeta`), or None.
         meta: What the weights say of themselves; not there until weights are loaded.
     """
 
     logit_stride: int = 4
     class_heads: tuple[str, ...]
+    pruned: list[dict[str, Any]] | None = None
     meta: ModelMeta
 
     def __init__(self, num_classes: int, bands: int) -> None:

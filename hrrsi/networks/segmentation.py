@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from timm.models.ghostnet import GhostModule
 from torch import nn
 
 from hrrsi.extras import requiring
@@ -277,18 +281,34 @@ class UEDBESSFM(UEDBES):
 _NETWORKS: dict[str, type[UED]] = {"ued": UED, "ued_bes": UEDBES, "ued_bes_sfm": UEDBESSFM}
 
 
-def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationNetwork:
+def build_network(
+    model: str,
+    num_classes: int,
+    bands: int = 3,
+    pruned_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> SegmentationNetwork:
     """Return a network with random weights, in training mode.
 
     Args:
         model: Its name, as `hrrsi.networks.architecture.parsed_model` understands it.
         num_classes: Number of classes, at least 1.
         bands: Number of input bands.
+        pruned_shapes: Shapes of the tensors of a network of that name that has fewer channels, by
+            their keys: so many channels its layers get. What they say of classes and of bands does
+            not count. None: as many as the name says.
 
     Raises:
         OptionError: The name is not a model's, or its encoder can't carry the network.
         DependencyError: The library of a baseline is not installed.
+        ValueError: `pruned_shapes` are none of that network's.
     """
+    network = _named_network(model, num_classes, bands)
+    if pruned_shapes is not None:
+        with_fewer_channels(network, pruned_shapes)
+    return network
+
+
+def _named_network(model: str, num_classes: int, bands: int) -> SegmentationNetwork:
     name = parsed_model(model)
     if name.network not in _NETWORKS:
         with requiring("baselines", f"the network {name.network}"):  # imports take seconds
@@ -301,6 +321,57 @@ def build_network(model: str, num_classes: int, bands: int = 3) -> SegmentationN
         else GhostNetEncoder(name.width, bands)
     )
     return _NETWORKS[name.network](num_classes, encoder, bands)
+
+
+def with_fewer_channels(network: SegmentationNetwork, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give the layers of a network as many channels as tensors of its keys have.
+
+    A pruned network is such a one: its name says what it is made of, and its tensors how wide each
+    layer is. Values stay those of the first channels.
+
+    Args:
+        network: It is changed. Its classes and bands stay as many as they are.
+        shapes: Shapes of the tensors, by their keys.
+
+    Raises:
+        ValueError: The tensor of a layer is missing, or has more channels than the layer.
+    """
+    first = next(m for m in network.encoder.modules() if isinstance(m, nn.Conv2d))
+    for key, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            continue
+        own = tuple(module.weight.shape)
+        wanted = list(shapes.get(f"{key}.weight", ()))
+        if key in network.class_heads:
+            wanted[:1] = own[:1]
+        if module is first:
+            wanted[1:2] = own[1:2]
+        if len(wanted) != len(own) or any(n > m for n, m in zip(wanted, own, strict=True)):
+            raise ValueError(f"{key}.weight has shape {wanted} where the network has {own}")
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.ndim:
+                fewer = tensor.detach()[tuple(map(slice, wanted[: min(2, tensor.ndim)]))].clone()
+                is_learned = isinstance(tensor, nn.Parameter)
+                setattr(module, name, nn.Parameter(fewer) if is_learned else fewer)
+        _count_channels(module)
+    for module in network.modules():
+        if isinstance(module, GhostModule):  # which takes so many of its two halves' outputs
+            halves: Any = (module.primary_conv[0], module.cheap_operation[0])
+            module.out_chs = sum(half.out_channels for half in halves)
+
+
+def _count_channels(module: nn.Conv2d | nn.Linear | nn.BatchNorm2d) -> None:
+    """Let a layer know how many channels its tensors have."""
+    outputs = len(module.weight)
+    if isinstance(module, nn.BatchNorm2d):
+        module.num_features = outputs
+    elif isinstance(module, nn.Linear):
+        module.in_features, module.out_features = module.weight.shape[1], outputs
+    else:
+        if 1 < module.groups == module.in_channels:  # a kernel for each channel
+            module.groups = outputs * module.groups // module.out_channels
+        module.in_channels = module.weight.shape[1] * module.groups
+        module.out_channels = outputs
 
 
 def _head(key: str, inputs: int, outputs: int, *, bias: bool = True) -> nn.Sequential:

@@ -51,9 +51,15 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
     meta, tensors = _read_safetensors(path) if is_safetensors(path) else _read_published(path)
     try:
         with _WithoutRandomNumbers():
-            network = build_network(meta.model, len(meta.classes), meta.band_count)
+            shapes = {key: t.shape for key, t in tensors.items()} if meta.pruned else None
+            network = build_network(
+                meta.model, len(meta.classes), meta.band_count, pruned_shapes=shapes
+            )
     except OptionError as error:  # of an encoder that timm does not know here
         raise WeightsError(error.what, where=path, fix=error.fix) from error
+    except ValueError as error:
+        raise _wrong_shapes(path) from error
+    network.pruned = meta.pruned
     _load_tensors(network, tensors, path)
     network.meta = meta
     return network.eval(), meta
@@ -197,11 +203,7 @@ def _load_tensors(
     try:
         missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
     except RuntimeError as error:
-        raise WeightsError(
-            "its tensors have the wrong shapes for the network it names",
-            where=path,
-            fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
-        ) from error
+        raise _wrong_shapes(path) from error
     if missing or unexpected:
         raise WeightsError(
             f"holds the weights of another network ({len(missing)} tensors are missing, "
@@ -209,6 +211,14 @@ def _load_tensors(
             where=path,
             fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
         )
+
+
+def _wrong_shapes(path: Path) -> WeightsError:
+    return WeightsError(
+        "its tensors have the wrong shapes for the network it names",
+        where=path,
+        fix="use a file that `hrrsi train` wrote, or a published .pth checkpoint",
+    )
 
 
 _TAR = b"ustar", 257  # PyTorch's files before 0.1.10; later ones are pickles, then zips

@@ -98,7 +98,7 @@ def weights_words(path: Path, meta: ModelMeta) -> str:
     name = packaged_name(path)
     place = "packaged" if name is not None else str(path)
     named = f"{name or path.name} ({place})" if place != path.name else place
-    return f"{named}, {meta.model}, {', '.join(meta.classes)}"
+    return f"{named}, {meta.network_text}, {', '.join(meta.classes)}"
 
 
 def is_safetensors(path: Path) -> bool:

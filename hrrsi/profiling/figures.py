@@ -93,6 +93,7 @@ class Profile:
         file_bytes: Size of the weights file; for a network by name that of a float32
             ``.safetensors`` without metadata.
         latency: How fast it runs here, or None where that was not measured.
+        pruned: What was cut out of it (`hrrsi.networks.model_meta.ModelMeta`), or None.
     """
 
     model: str
@@ -105,11 +106,12 @@ class Profile:
     file_bytes: int
     packaged: str | None = None
     latency: Latency | None = None
+    pruned: list[dict[str, Any]] | None = None
 
     @property
     def published(self) -> PublishedFigures | None:
-        """The published table's figures, where they are for the same classes and size."""
-        if (self.size, self.classes) != (PUBLISHED_SIZE, PUBLISHED_CLASSES):
+        """The published table's figures, where they are for the same channels, classes and size."""
+        if self.pruned or (self.size, self.classes) != (PUBLISHED_SIZE, PUBLISHED_CLASSES):
             return None
         return PUBLISHED.get(self.model)
 
@@ -121,6 +123,7 @@ class Profile:
             "model": self.model,
             "weights": self.weights,
             "weights_packaged": self.packaged,
+            "pruned": self.pruned,
             "classes": self.classes,
             "size": self.size,
             "parameters": self.parameters,

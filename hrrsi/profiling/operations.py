@@ -62,6 +62,7 @@ def _profile(
         operations=count_operations(network, network.bands, size),
         ptflops_macs=ptflops_macs,
         file_bytes=file_bytes,
+        pruned=network.pruned,
     )
 
 

@@ -27,7 +27,7 @@ from hrrsi.extras import requiring
 from hrrsi.hardware import available_cores, chosen_device
 from hrrsi.interruption import heeding_signals, interrupt_kept_from_children, stop_if_requested
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
-from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.networks.model_meta import ModelMeta, pruning_lines
 from hrrsi.networks.weights_file import packaged_name, weights_path
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
@@ -184,6 +184,11 @@ def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
         "conv+matmul MACs: multiply-accumulates of convolutions and matrix products alone.",
         "real FLOPs: a multiplication and an addition for each of those MACs.",
         "weights file: float32 .safetensors without metadata, or the file named.",
+    ]
+    notes += [
+        f"{profile.model} ({profile.weights}): pruned {line}."
+        for profile in profiles
+        for _, line in pruning_lines(profile.pruned)
     ]
     models_by_way: dict[str, list[str]] = {}
     for profile in profiles:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -34,6 +35,8 @@ from hrrsi.networks.weights_file import (
     weights_words,
 )
 from hrrsi.networks.weights_reading import read_meta
+from hrrsi.runs.folder import unfit_checkpoint
+from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.tiling.dataset import TiledDataset, band_names
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData
@@ -48,8 +51,11 @@ def first_network(
     *,
     resume: bool,
     report: Callable[[str], None],
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> SegmentationNetwork:
     """Return the network before the first step, the same in every process.
+
+    It has as many channels as what it starts from, or goes on from, has after pruning.
 
     On several GPUs its BatchNorms see the whole batch (SyncBatchNorm, whose tensors have the same
     names); processes on a CPU each normalise their share.
@@ -59,13 +65,21 @@ def first_network(
         dataset: Classes and bands.
         resume: Leave it random: a checkpoint will fill it.
         report: Called with what was taken from a weights file, or from timm.
+        checkpoint: The checkpoint that will fill it, where there is one.
 
     Raises:
         HrrsiError: Weights can't be had, don't fit, or hold what is not a number.
     """
     torch.manual_seed(options.seed)
     classes, bands = dataset.description.classes, dataset.description.band_names
-    network = build_network(options.model, len(classes), len(bands))
+    pruned, shapes = _pruning(options, checkpoint, resume=resume)
+    try:
+        network = build_network(options.model, len(classes), len(bands), shapes)
+    except ValueError as error:
+        if checkpoint is None:
+            raise
+        raise unfit_checkpoint(options.run_folder / LAST_CHECKPOINT) from error
+    network.pruned = pruned
     if not resume and options.init_file is not None:
         report(f"weights: {weights_words(options.init_file, read_meta(options.init_file))}")
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
@@ -83,6 +97,34 @@ def first_network(
         converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
         return converted
     return network
+
+
+def _pruning(
+    options: TrainOptions, checkpoint: Mapping[str, Any] | None, *, resume: bool
+) -> tuple[list[dict[str, Any]] | None, dict[str, torch.Size] | None]:
+    """Return what was cut out of a run's network, and the shapes of its tensors; None: nothing.
+
+    Raises:
+        WeightsError: What it starts from is another network, or can't be read.
+    """
+    if checkpoint is not None:
+        pruned = checkpoint.get("record", {}).get("pruned")
+        tensors = checkpoint.get("state_dict", {})
+        shapes = {key.removeprefix("network."): tensor.shape for key, tensor in tensors.items()}
+        return (pruned, shapes) if pruned else (None, None)
+    if resume or options.init_file is None:
+        return None, None
+    meta = read_meta(options.init_file)
+    if not meta.pruned:
+        return None, None
+    if meta.model != options.model:
+        raise WeightsError(
+            f"holds {meta.network_text}, whose channels {options.model} does not have",
+            where=options.init_file,
+            fix=f"train with `model={meta.model}`",
+        )
+    network, _ = load_network(options.init_file)
+    return meta.pruned, {key: tensor.shape for key, tensor in network.state_dict().items()}
 
 
 def load_initial_weights(

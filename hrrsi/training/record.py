@@ -56,6 +56,7 @@ class RunRecord(EpochRecord):
         dataset: The dataset that it is trained on, or several as one.
         report: Called with a line an epoch, and with a table at the end.
         is_first: Whether this is the process that writes.
+        pruned: What was cut out of the network (`hrrsi.networks.model_meta.ModelMeta`), or None.
     """
 
     _options: TrainOptions
@@ -67,6 +68,7 @@ class RunRecord(EpochRecord):
         report: Callable[[str], None],
         *,
         is_first: bool = True,
+        pruned: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(options, "val_mIoU", report, options.patience)
         self._data = as_run_data(dataset)
@@ -75,6 +77,7 @@ class RunRecord(EpochRecord):
         batch = min(options.recipe.batch, patches)
         self._trained_patches = patches // batch * batch
         self._is_first = is_first
+        self._pruned = pruned
         self._samples = SamplePictures(options, self._data)
         self._tensorboard = TensorBoardLog(options.run_folder)
 
@@ -84,7 +87,7 @@ class RunRecord(EpochRecord):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {**super().state(), "samples": self._samples.state()}
+        return {**super().state(), "samples": self._samples.state(), "pruned": self._pruned}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
@@ -265,6 +268,7 @@ class RunRecord(EpochRecord):
             height=description.height is not None,
             resolutions=resolutions,
             likeness=None if self._likeness is None else self._likeness.to_plain(),
+            pruned=self._pruned,
         )
 
     def _resolutions(self) -> tuple[float, float] | None:

@@ -218,7 +218,7 @@ def train(
             report(starting_line(options, position, len(batches)))
         validation = open_files.enter_context(validation_batches(data, options, **share))
         goes_on = checkpoint is not None
-        network = first_network(options, data, resume=goes_on, report=report)
+        network = first_network(options, data, resume=goes_on, report=report, checkpoint=checkpoint)
         teachers = run_teachers(options, data.description)
         for words in () if teachers is None else teachers.words:
             report(f"weights: teacher {words}")
@@ -227,7 +227,9 @@ def train(
             if not goes_on:
                 start_folder(options)
             write_environment(options, environment)
-        record = RunRecord(options, data, report, is_first=processes.is_first)
+        record = RunRecord(
+            options, data, report, is_first=processes.is_first, pruned=network.pruned
+        )
         open_files.callback(record.close)
         names = [patch.name for patch in data.patches("train", options.overfit)]
         steps = options.recipe.epochs * len(batches)

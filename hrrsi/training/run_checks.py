@@ -11,7 +11,12 @@ from hrrsi.files import require_regular
 from hrrsi.labels.splits import Part
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.quantities import counted
-from hrrsi.runs.folder import check_folder, has_checkpoint, present_run_notes
+from hrrsi.runs.folder import (
+    check_folder,
+    has_checkpoint,
+    present_run_notes,
+    starting_checkpoint,
+)
 from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, run_warnings
 from hrrsi.runs.processes import Processes, check_precision, run_processes
 from hrrsi.runs.steps import RunPlan, step_precision, timed, tried
@@ -208,9 +213,11 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     """
     data = check_run(options, resume=resume, overwrite=not resume)
     notes = [f"warning: {line}" for line in training_warnings(options, data)]
-    going_on = has_checkpoint(options, resume=resume)
+    checkpoint = starting_checkpoint(options, resume=resume)
     here = replace(options, workers=0, devices=1, nodes=1)
-    network = first_network(here, data, resume=going_on, report=notes.append)
+    network = first_network(
+        here, data, resume=checkpoint is not None, report=notes.append, checkpoint=checkpoint
+    )
     teachers = run_teachers(options, data.description)
     count = run_processes(options).count
     batches = training_batches(data, here, processes=count)
