@@ -7,11 +7,10 @@ What they are worth is Molchanov et al. 2019, "Importance Estimation for Neural 
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -193,19 +192,22 @@ class LayerCosts:
     """Multiply-accumulates of a network's layers, while channels are taken away from them.
 
     Args:
-        network: The network.
+        network: In eval mode, on the processor.
         size: Rows and columns of a window.
     """
 
     def __init__(self, network: SegmentationNetwork, size: int) -> None:
         self._taps: dict[str, int] = {}
         self._channels: dict[str, list[int]] = {}
-        blank = copy.deepcopy(network).to("meta")
-        for name, module in blank.named_modules():
-            if isinstance(module, _Layer):
-                module.register_forward_hook(self._counting(name))
+        hooks = [
+            module.register_forward_hook(self._counting(name))
+            for name, module in network.named_modules()
+            if isinstance(module, _Layer)
+        ]
         with torch.inference_mode():
-            blank(torch.zeros(1, network.bands, size, size, device="meta"))
+            network(torch.zeros(1, network.bands, size, size))
+        for hook in hooks:
+            hook.remove()
 
     def _counting(self, name: str) -> Any:
         def count(module: _Layer, _inputs: Any, output: torch.Tensor) -> None:
@@ -277,50 +279,77 @@ def chosen_cuts(
     """
     orders = [np.argsort(values, kind="stable") for values in importances]
     cut = [0] * len(coupled)
-    while costs.total > macs:
-        excess = costs.total - macs
-        steps = []
-        for number, (group, order) in enumerate(zip(coupled, orders, strict=True)):
+    layers = [{name for name, _ in group.places} for group in coupled]
+    steps: dict[int, _Step] = {}
+    changed = set(range(len(coupled)))
+    while (excess := costs.total - macs) > 0:
+        for number in changed:
+            group = coupled[number]
             left = group.units - cut[number]
             units = left - (left - 1) // multiple * multiple
-            if left - units < multiple:
-                continue
-            saved = costs.saved(group, units)
-            lost = importances[number][order[cut[number] :][:units]].sum()
+            saved = costs.saved(group, units) if left - units >= multiple else 0
+            steps.pop(number, None)
             if saved:
-                steps.append((lost / saved, lost, saved, number, units))
+                lost = importances[number][orders[number][cut[number] :][:units]].sum()
+                steps[number] = _Step(lost / saved, float(lost), saved, number, units)
         if not steps:
             break
-        # the last step shall not take much more than is asked for
-        enough = [step for step in steps if step[2] >= excess]
-        best = min(steps)
-        if enough and best[2] >= excess:
-            best = min(enough, key=lambda step: (step[1], step[2]))
-        *_, number, units = best
-        costs.remove(coupled[number], units)
-        cut[number] += units
+        best = min(steps.values())
+        if best.saved > excess:  # the last one shall not take much more than is asked for
+            enough = (step for step in steps.values() if step.saved >= excess)
+            best = min(enough, key=lambda step: (step.lost, step.saved))
+        costs.remove(coupled[best.group], best.units)
+        cut[best.group] += best.units
+        changed = {n for n, own in enumerate(layers) if own & layers[best.group]}
     return [order[:units] for order, units in zip(orders, cut, strict=True)]
+
+
+class _Step(NamedTuple):
+    """Units of a group that might go next: what they are worth, and what they save."""
+
+    rate: float
+    lost: float
+    saved: int
+    group: int
+    units: int
 
 
 def cut_tensors(
     network: nn.Module, coupled: Sequence[CoupledChannels], cuts: Sequence[Places]
 ) -> dict[str, torch.Tensor]:
     """Return the state dict of a network without some units of its channels."""
-    gone: dict[tuple[str, int], list[Places]] = {}
-    for group, units in zip(coupled, cuts, strict=True):
-        for place, places in group.places.items():
-            gone.setdefault(place, []).append(places[units].ravel())
     tensors = dict(network.state_dict())
-    for (name, side), parts in gone.items():
-        for key in _tensors_along(name, side, tensors):
-            kept = np.setdiff1d(np.arange(tensors[key].shape[side]), np.concatenate(parts))
-            tensors[key] = tensors[key].index_select(side, torch.from_numpy(kept))
+    for (name, side), gone in _gone(coupled, cuts).items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            key = f"{name}.{part}"
+            if key in tensors and tensors[key].ndim > side:
+                kept = np.setdiff1d(np.arange(tensors[key].shape[side]), gone)
+                tensors[key] = tensors[key].index_select(side, torch.from_numpy(kept))
     return tensors
 
 
-def _tensors_along(name: str, side: int, tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    """Yield the keys of a layer's tensors that have a side; a depthwise kernel sees one channel."""
-    for part in ("weight", "bias", "running_mean", "running_var"):
-        tensor = tensors.get(f"{name}.{part}")
-        if tensor is not None and tensor.ndim > side:
-            yield f"{name}.{part}"
+def left_channels(
+    coupled: Sequence[CoupledChannels], cuts: Sequence[Places]
+) -> list[CoupledChannels]:
+    """Return the units that are left of a network's, where they lie in what `cut_tensors` gives."""
+    gone = _gone(coupled, cuts)
+    left = []
+    for group, units in zip(coupled, cuts, strict=True):
+        kept = np.setdiff1d(np.arange(group.units), units)
+        places = {
+            place: rows[kept] - np.searchsorted(gone[place], rows[kept])
+            for place, rows in group.places.items()
+        }
+        left.append(CoupledChannels(len(kept), places))
+    return left
+
+
+def _gone(
+    coupled: Sequence[CoupledChannels], cuts: Sequence[Places]
+) -> dict[tuple[str, int], Places]:
+    """Return the indices of all channels that are cut, sorted, by layer and side."""
+    parts: dict[tuple[str, int], list[Places]] = {}
+    for group, units in zip(coupled, cuts, strict=True):
+        for place, rows in group.places.items():  # a layer may see what several groups give
+            parts.setdefault(place, []).append(rows[units].ravel())
+    return {place: np.sort(np.concatenate(each)) for place, each in parts.items()}

@@ -36,6 +36,7 @@ from hrrsi.tiling.dataset import Patch, TiledDataset, read_image, read_label
 if TYPE_CHECKING:
     import torch
 
+    from hrrsi.deployment.channel_cuts import LayerCosts
     from hrrsi.networks.network import SegmentationNetwork
 
 SUFFIX = ".safetensors"
@@ -137,8 +138,9 @@ def prune(
     dataset = TiledDataset(Path(data))
     _check_dataset(dataset, read_meta(source))
     network, meta = load_network(source)
-    smaller = _pruned(network, meta, dataset, options, show_progress=show_progress)
-    found = PrunedNetwork(None, meta, options, *_costs(network, smaller))
+    smaller, parts, macs = _pruned(network, meta, dataset, options, show_progress=show_progress)
+    parameters = [sum(p.numel() for p in each.parameters()) for each in (network, smaller)]
+    found = PrunedNetwork(None, meta, options, parts, (parameters[0], parameters[1]), macs)
     cut = [*(meta.pruned or []), _said(source, dataset, options, found)]
     found = replace(found, meta=replace(meta, pruned=cut, scores={}))
     if dry_run:
@@ -192,8 +194,8 @@ def _pruned(
     options: PruneOptions,
     *,
     show_progress: bool,
-) -> SegmentationNetwork:
-    """Return the network with fewer channels, in eval mode.
+) -> tuple[SegmentationNetwork, tuple[PrunedPart, ...], Pair]:
+    """Return the network with fewer channels, in eval mode, its parts and multiply-accumulates.
 
     Raises:
         OptionError: So few multiply-accumulates can't be reached.
@@ -202,13 +204,15 @@ def _pruned(
     from hrrsi.networks.segmentation import build_network
     from hrrsi.profiling.operations import count_operations
 
-    whole = left = count_operations(network, network.bands, _SIZE).macs
+    costs = channel_cuts.LayerCosts(network, _SIZE)
+    parts = [_part_sums(network, costs)]
+    whole = count_operations(network, network.bands, _SIZE).macs
+    beside = whole - costs.total  # products of maps are no layers, and count too
     device = chosen_device(options.device)
     patches = _spread(dataset.patches("train"), options.patches)
-    smaller = network
+    coupled, smaller = channel_cuts.coupled_channels(network), network
     with progress("pruning", _ROUNDS * len(patches), " patches", enabled=show_progress) as bar:
         for done in range(1, _ROUNDS + 1):
-            coupled = channel_cuts.coupled_channels(smaller)
             importances = channel_cuts.taylor_importances(
                 smaller.to(device),
                 coupled,
@@ -216,9 +220,6 @@ def _pruned(
                 _candidates(dataset, meta),
             )
             smaller.cpu()
-            costs = channel_cuts.LayerCosts(smaller, _SIZE)
-            # products of maps are no layers, and are counted too
-            beside = count_operations(smaller, smaller.bands, _SIZE).macs - costs.total
             wanted = whole * (1 - (1 - options.macs) * done / _ROUNDS)
             cuts = channel_cuts.chosen_cuts(
                 costs, coupled, importances, wanted - beside, options.multiple
@@ -227,9 +228,10 @@ def _pruned(
             shapes = {key: tensor.shape for key, tensor in tensors.items()}
             smaller = build_network(meta.model, len(meta.classes), meta.band_count, shapes).eval()
             smaller.load_state_dict(tensors)
-            left = count_operations(smaller, smaller.bands, _SIZE).macs
-            if left > wanted:
+            coupled = channel_cuts.left_channels(coupled, cuts)
+            if costs.total > wanted - beside:
                 break
+    left = count_operations(smaller, smaller.bands, _SIZE).macs
     if left > options.macs * whole:
         share = np.ceil(100 * left / whole) / 100
         raise OptionError(
@@ -238,7 +240,12 @@ def _pruned(
             parameter="macs",
             fix=f"give {share:g} or more" if share < 1 else "prune another network",
         )
-    return smaller
+    parts.append(_part_sums(smaller, costs))
+    rows = tuple(
+        PrunedPart(name, *((own[name], cut[name]) for own, cut in zip(*parts, strict=True)))
+        for name in parts[0][0]
+    )
+    return smaller, rows, (whole, left)
 
 
 def _spread(patches: Sequence[Patch], count: int) -> list[Patch]:
@@ -276,27 +283,10 @@ def _batches(
         on_patches(len(part))
 
 
-def _costs(
-    before: SegmentationNetwork, after: SegmentationNetwork
-) -> tuple[tuple[PrunedPart, ...], Pair, Pair]:
-    """Return parts, parameters and multiply-accumulates of two networks of one name."""
-    from hrrsi.deployment.channel_cuts import LayerCosts
-    from hrrsi.profiling.operations import count_operations
-
-    networks = (before, after)
-    costs = [LayerCosts(network, _SIZE) for network in networks]
-    parameters = [{k: p.numel() for k, p in network.named_parameters()} for network in networks]
-    of_parts = [
-        [_by_part(each.channels), _by_part(numbers), _by_part(each.macs)]
-        for each, numbers in zip(costs, parameters, strict=True)
-    ]
-    parts = tuple(
-        PrunedPart(name, *((own[name], left[name]) for own, left in zip(*of_parts, strict=True)))
-        for name in of_parts[0][0]
-    )
-    macs = [count_operations(network, network.bands, _SIZE).macs for network in networks]
-    totals = [sum(each.values()) for each in parameters]
-    return parts, (totals[0], totals[1]), (macs[0], macs[1])
+def _part_sums(network: SegmentationNetwork, costs: LayerCosts) -> list[dict[str, int]]:
+    """Return the channels, parameters and multiply-accumulates of each part of a network."""
+    parameters = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    return [_by_part(numbers) for numbers in (costs.channels, parameters, costs.macs)]
 
 
 def _by_part(numbers: Mapping[str, int]) -> dict[str, int]:
