@@ -142,19 +142,18 @@ def taylor_importances(
     Returns:
         (units,) for each of `coupled`, 0 or more.
     """
-    layers = {name: m for name, m in network.named_modules() if isinstance(m, _Layer)}
+    kernels = {n: m.weight for n, m in network.named_modules() if isinstance(m, _Layer)}
     sums = [np.zeros(each.units) for each in coupled]
     count = 0
     for image, label in batches:
         loss = _loss(network.segment(image), label, candidates)
         if loss is None:
             continue
-        network.zero_grad()
-        loss.backward()
+        slopes = torch.autograd.grad(loss, tuple(kernels.values()), allow_unused=True)
         effects = {
-            name: _sum_beside(layer.weight.detach() * layer.weight.grad, SEEN)
-            for name, layer in layers.items()
-            if layer.weight.grad is not None
+            name: _sums_along(kernel.detach() * slope, SEEN)
+            for (name, kernel), slope in zip(kernels.items(), slopes, strict=True)
+            if slope is not None
         }
         for each, total in zip(coupled, sums, strict=True):
             effect = np.zeros(each.units)
@@ -163,11 +162,10 @@ def taylor_importances(
                     effect += effects[name][places].sum(axis=1)
             total += effect**2
         count += 1
-    network.zero_grad()
     return [total / max(1, count) for total in sums]
 
 
-def _sum_beside(values: torch.Tensor, axis: int) -> Floats:
+def _sums_along(values: torch.Tensor, axis: int) -> Floats:
     """Return sums over all axes but one."""
     moved = values.movedim(axis, 0).flatten(1).sum(dim=1, dtype=torch.float64)
     sums: Floats = moved.cpu().numpy()

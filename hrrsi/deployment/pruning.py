@@ -409,9 +409,9 @@ def pruning_table(pruned: PrunedNetwork) -> str:
     if pruned.file_bytes is not None:
         lines.append(f"bytes of the file: {_change(pruned.file_bytes)}")
     if pruned.mean_iou is not None:
-        before, after = (100 * each for each in pruned.mean_iou)
+        whole, left = (100 * each for each in pruned.mean_iou)
         lines.append(
-            f"validation: mIoU {before:.2f} before, {after:.2f} now; "
+            f"validation: mIoU {whole:.2f} before, {left:.2f} now; "
             f"{pruned.agreement:.2%} of the labels are the same"
         )
     return "\n".join(lines)
