@@ -15,12 +15,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hrrsi.errors import DeviceError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 # a terminal, a shell and a cluster's scheduler may all pass the same signal on
 _SAME_REQUEST_SECONDS = 0.2
+_UNDER_MAIN = 'under `if __name__ == "__main__":`'
 _HINT = b"\nstopping where nothing is lost; Ctrl-C again ends it at once\n"
 
 
@@ -123,6 +130,73 @@ def interrupt_kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def spawned_processes(count: int, *, fix: str) -> Iterator[ProcessPoolExecutor]:
+    """Yield an executor whose processes begin as programs of their own; they end with the block.
+
+    An error, Ctrl-C or a closed generator ends them at once; so does the end of this process. Jobs
+    are submitted within `interrupt_kept_from_children`.
+
+    Args:
+        count: How many processes.
+        fix: What to do where one was killed for its memory.
+
+    Raises:
+        DeviceError: This program can't be read again, as the processes have to; or one died.
+    """
+    import multiprocessing  # which `hrrsi --help` does without
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    program = sys.modules["__main__"]
+    file = getattr(program, "__file__", None)
+    if getattr(program, "__spec__", None) is None and file and not Path(file).exists():
+        raise DeviceError(
+            "processes of their own read the calling program again, and this one is in no file "
+            f"({Path(file).name})",
+            fix=f"save it as one, with its calls {_UNDER_MAIN}",
+        )
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(
+        count, mp_context=context, initializer=_begin_process, initargs=(started,)
+    ) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            stop_if_requested()  # a signal to the whole group has ended them
+            if started.is_set():
+                raise DeviceError(
+                    "a process of its own was killed, likely for its memory", fix=fix
+                ) from error
+            raise DeviceError(
+                "a process of its own could not start: it reads the calling program again",
+                fix=f"let that make its calls {_UNDER_MAIN}",
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+
+
+def _begin_process(started: Any) -> None:
+    """Say that this process has started, and end it when its parent does, however that ends."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    started.set()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

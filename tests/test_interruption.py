@@ -273,3 +273,28 @@ def test_signals_come_after_engines_have_ended_in_any_order(made_weights: Path) 
     program = [sys.executable, "-c", SEVERAL_ENGINES, str(made_weights)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+@pytest.mark.parametrize("read_from", ["a file", "standard input"])
+def test_a_program_that_processes_cannot_read_again(read_from: str, tmp_path: Path) -> None:
+    program = (
+        "from hrrsi.errors import DeviceError\n"
+        "from hrrsi.interruption import spawned_processes\n"
+        "try:\n"
+        "    with spawned_processes(1, fix='take less') as pool:\n"
+        "        print(pool.submit(abs, -3).result())\n"
+        "except DeviceError as error:\n"
+        "    print(error)\n"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    source: dict[str, Any] = {"args": [sys.executable, path]}
+    if read_from == "standard input":
+        source = {"args": [sys.executable, "-"], "input": program}
+    done = subprocess.run(**source, capture_output=True, text=True)
+    assert done.returncode == 0
+    (line,) = done.stdout.splitlines()
+    assert line.endswith('make its calls under `if __name__ == "__main__":`') or (
+        done.stderr == "" and "in no file (<stdin>); save it as one, with its calls under" in line
+    )
+    assert ("<stdin>" in line) == (read_from == "standard input")

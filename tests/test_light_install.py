@@ -163,12 +163,17 @@ def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     described = replace(meta(), model="ued-tf_efficientnet_lite0")
     save_weights(build_network(described.model, 5).state_dict(), described, weights)
     given = f"--weights {weights} --window 256 --quiet"
-    mapped, about, exported = light.run(
+    mapped, about, exported, profiled = light.run(
         f"predict {SCENE} --out {tmp_path}/light.tif {given}",
         f"info {weights}",
         f"export {weights} --out {tmp_path}/light.onnx --window 64 --resolution 0.3",
+        f"profile --weights {weights} --latency --size 64 --format json --quiet",
     )
-    assert [x.exit_code for x in (mapped, about, exported)] == [0] * 3, (mapped, about, exported)
+    results = (mapped, about, exported, profiled)
+    assert [result.exit_code for result in results] == [0] * 4, results
+    (costs,) = json.loads(profiled.stdout)
+    assert (costs["parameters"], costs["gmacs"]) == (3_371_448, None)
+    assert costs["latency"]["milliseconds_per_window"] > 0
     assert "checked with openvino on" in exported.stdout
     assert "3,371,448 parameters" in about.stdout
     command = f"predict {SCENE} --out {tmp_path}/full.tif {given}"

@@ -7,7 +7,7 @@ import typer
 
 from hrrsi.cli.messages import print_weights
 from hrrsi.cli.options import ENGINE_FLAGS, Flag, Flags, Quiet, takes_option_classes
-from hrrsi.profiling.figures import ProfileOptions
+from hrrsi.profiling.figures import ProfileOptions, ProfileStopped, profile_table
 
 _FLAGS: Flags = {
     "classes": Flag(typer.Option("--classes", min=1, max=254, help="Classes of networks by name.")),
@@ -15,8 +15,20 @@ _FLAGS: Flags = {
     "latency": Flag(
         typer.Option("--latency", help="Measure speed and peak memory on this device as well.")
     ),
+    "seconds": Flag(
+        typer.Option(
+            "--seconds",
+            help="With --latency: let each runtime and precision compute windows for so long, on "
+            "one thread and then on all: p50, p99, windows per second over all that time, and "
+            "energy where the kernel tells it. All of it takes a dozen times as long on a "
+            "processor; --engine and --precision choose. Without MODEL or --weights, of the "
+            "packaged weights.",
+        )
+    ),
     "batch": Flag(typer.Option("--batch", min=1, help="Windows or patches a step.")),
     "device": ENGINE_FLAGS["device"],
+    "engine": ENGINE_FLAGS["engine"],
+    "precision": ENGINE_FLAGS["precision"],
 }
 
 
@@ -48,24 +60,30 @@ def profile(
     """Count a network's parameters and operations, and measure its speed.
 
     Published operation counts follow different conventions; every column names its own.
-    `--batch` and `--device` are those of `--latency`.
+    `--batch`, `--device`, `--engine` and `--precision` are those of `--latency`.
 
     For example `hrrsi profile` for all networks,
-    `hrrsi profile ued_bes_sfm --classes 5 --latency --format json`, or
-    `hrrsi profile ued_bes_sfm-mobilenetv4_conv_small unet` to compare two.
+    `hrrsi profile ued_bes_sfm --classes 5 --latency --format json`,
+    `hrrsi profile ued_bes_sfm-mobilenetv4_conv_small unet` to compare two, or
+    `hrrsi profile --latency --seconds 60` for the packaged weights by each runtime.
     """
     import json
 
     import hrrsi
 
-    profiles = hrrsi.profile(
-        models or (), weights=weights, options=options, show_progress=not quiet
-    )
-    if weights is not None and not quiet:
+    stopped = None
+    try:
+        profiles = hrrsi.profile(
+            models or (), weights=weights, options=options, show_progress=not quiet
+        )
+    except ProfileStopped as error:
+        profiles, stopped = error.profiles, error
+    is_of_package = not models and options.seconds is not None
+    if (weights is not None or is_of_package) and not quiet:
         print_weights(weights)
     if output == "json":
         typer.echo(json.dumps([profile.to_dict() for profile in profiles], indent=2))
-        return
-    from hrrsi.profiling.profile import profile_table
-
-    typer.echo(profile_table(profiles, style=output))
+    else:
+        typer.echo(profile_table(profiles, style=output))
+    if stopped is not None:
+        raise stopped

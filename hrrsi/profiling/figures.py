@@ -1,11 +1,16 @@
-"""What a profile holds: figures of networks, and how they are taken."""
+"""What a profile holds: figures of networks, how they are taken, and their tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 from hrrsi.errors import OptionError
+from hrrsi.extras import is_installed
+from hrrsi.prediction.options import EngineOptions
 
 
 class PublishedFigures(NamedTuple):
@@ -21,6 +26,9 @@ PUBLISHED: dict[str, PublishedFigures] = {
     "ued_bes_sfm": PublishedFigures(2_833_409, 2.37),
 }
 PUBLISHED_SIZE, PUBLISHED_CLASSES = 512, 6
+
+
+Style = Literal["table", "markdown"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,60 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class SustainedSpeed:
+    """How a network runs for a while by one runtime, in one precision, on so many threads.
+
+    Attributes:
+        engine: The runtime.
+        precision: What it calculates in.
+        threads: Processor threads that it may use.
+        device: Name of the device.
+        seconds: How long it ran after a warm-up.
+        windows: How many it computed.
+        p50_milliseconds: Median time from a window's pixels to its logits, while as many windows
+            are in work as the runtime computes side by side, and
+        p99_milliseconds: what 99 of 100 windows stay below.
+        windows_per_second: Over all the time.
+        first_quarter: Windows per second in the first quarter of them, and
+        last_quarter: in the last one: less, where the processor had to slow down.
+        joules_per_window: Energy of the processor's package, whatever else it did included; None
+            where the kernel does not tell it.
+        energy_missing: Why it does not; empty where it does.
+        peak_memory_bytes: As in `Latency`.
+    """
+
+    engine: str
+    precision: str
+    threads: int
+    device: str
+    seconds: float
+    windows: int
+    p50_milliseconds: float
+    p99_milliseconds: float
+    windows_per_second: float
+    first_quarter: float
+    last_quarter: float
+    joules_per_window: float | None
+    energy_missing: str
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """A runtime and precision that a network does not run by here.
+
+    Attributes:
+        engine: The runtime.
+        precision: What it should calculate in.
+        reason: Why not, in words.
+    """
+
+    engine: str
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Profile:
     """What a network costs for one window.
 
@@ -87,13 +149,16 @@ class Profile:
         classes: Number of classes.
         size: Rows and columns of the window.
         parameters: Number of parameters.
-        operations: What one forward pass computes.
+        operations: What one forward pass computes; None where PyTorch, which counts them, is
+            not installed.
         ptflops_macs: What ptflops counts with its ``pytorch`` backend: also resizing, pooling
-            and whatever else is called through Python.
+            and whatever else is called through Python. None likewise.
         file_bytes: Size of the weights file; for a network by name that of a float32
             ``.safetensors`` without metadata.
         latency: How fast it runs here, or None where that was not measured.
         pruned: What was cut out of it (`hrrsi.networks.model_meta.ModelMeta`), or None.
+        sustained: How it ran for a while, by each runtime, precision and number of threads.
+        not_measured: Those of them that it does not run by here.
     """
 
     model: str
@@ -101,12 +166,14 @@ class Profile:
     classes: int
     size: int
     parameters: int
-    operations: Operations
-    ptflops_macs: int
+    operations: Operations | None
+    ptflops_macs: int | None
     file_bytes: int
     packaged: str | None = None
     latency: Latency | None = None
     pruned: list[dict[str, Any]] | None = None
+    sustained: tuple[SustainedSpeed, ...] = ()
+    not_measured: tuple[NotMeasured, ...] = ()
 
     @property
     def published(self) -> PublishedFigures | None:
@@ -116,9 +183,16 @@ class Profile:
         return PUBLISHED.get(self.model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the profile as plain data; operations in units of 1e9."""
-        published = self.published
-        latency = {} if self.latency is None else {"latency": self.latency.to_dict()}
+        """Return the profile as plain data; operations in units of 1e9, None if not counted."""
+        published, operations = self.published, self.operations
+        latency: dict[str, Any] = {}
+        if self.latency is not None:
+            latency["latency"] = self.latency.to_dict()
+        if self.sustained or self.not_measured:
+            latency |= {
+                "sustained": [asdict(speed) for speed in self.sustained],
+                "not_measured": [asdict(way) for way in self.not_measured],
+            }
         return {
             "model": self.model,
             "weights": self.weights,
@@ -127,11 +201,11 @@ class Profile:
             "classes": self.classes,
             "size": self.size,
             "parameters": self.parameters,
-            "gmacs": self.operations.macs / 1e9,
-            "gflops": 2 * self.operations.macs / 1e9,
-            "gflops_published": self.operations.published / 1e9,
+            "gmacs": operations and operations.macs / 1e9,
+            "gflops": operations and 2 * operations.macs / 1e9,
+            "gflops_published": operations and operations.published / 1e9,
             "gflops_published_table": published and published.gflops,
-            "ptflops_gmacs": self.ptflops_macs / 1e9,
+            "ptflops_gmacs": self.ptflops_macs and self.ptflops_macs / 1e9,
             "file_bytes": self.file_bytes,
             **latency,
         }
@@ -145,8 +219,13 @@ class ProfileOptions:
         classes: Number of classes of networks by name, 1 to 254.
         size: Rows and columns of the window, in pixels, at least 32.
         latency: Whether speed and peak memory are measured, which takes seconds a network.
-        batch: Windows a pass where they are, at least 1.
+        seconds: For how long each runtime and precision runs, on one thread and on all, as
+            `SustainedSpeed` says; above 0, or None for not at all.
+        batch: Windows a pass where they are measured, at least 1.
         device: Where they are: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        engine: What runs the networks there, as in `hrrsi.EngineOptions`; for `seconds`, ``auto``
+            is each one.
+        precision: Likewise.
 
     Raises:
         OptionError: One is not usable.
@@ -155,8 +234,11 @@ class ProfileOptions:
     classes: int = PUBLISHED_CLASSES
     size: int = PUBLISHED_SIZE
     latency: bool = False
+    seconds: float | None = None
     batch: int = 1
     device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name, value, least in (("size", self.size, 32), ("batch", self.batch, 1)):
@@ -164,3 +246,211 @@ class ProfileOptions:
                 raise OptionError(f"{value} is below {least}", parameter=name)
         if not 1 <= self.classes <= 254:
             raise OptionError(f"{self.classes} is not from 1 to 254", parameter="classes")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise OptionError(
+                f"{self.seconds:g} is no time", parameter="seconds", fix="give a number above 0"
+            )
+        if self.seconds is not None and not self.latency:
+            raise OptionError(
+                "is of speed, and none is measured", parameter="seconds", fix="give `latency=True`"
+            )
+        self.engine_options()  # which checks the rest
+
+    def engine_options(self) -> EngineOptions:
+        """Return what runs the networks where their speed is measured."""
+        return EngineOptions(
+            engine=self.engine, precision=self.precision, device=self.device, batch=self.batch
+        )
+
+
+class ProfileStopped(KeyboardInterrupt):
+    """A stop was asked for when some of the figures were there.
+
+    Attributes:
+        profiles: Those that were.
+    """
+
+    def __init__(self, profiles: list[Profile]) -> None:
+        super().__init__("interrupted; what was measured until then is above")
+        self.profiles = profiles
+
+
+def profile_table(profiles: Sequence[Profile], *, style: Style = "table") -> str:
+    """Return profiles as a table, followed by a line on each column's convention.
+
+    A table of each one's sustained speeds follows, where there are any.
+
+    Args:
+        profiles: One a row, all of the same window size, and all with a latency or none.
+        style: ``table`` for the terminal, or ``markdown``.
+    """
+    from importlib import metadata
+
+    ptflops = f"ptflops {metadata.version('ptflops')}" if is_installed("ptflops") else "ptflops"
+    names = [
+        "model",
+        "parameters",
+        "published\nFLOPs (G)",
+        "published\ntable (G)",
+        f"{ptflops}\n(GMACs)",
+        "conv+matmul\nMACs (G)",
+        "real\nFLOPs (G)",
+        "weights\nfile (MB)",
+    ]
+    if profiles[0].latency is not None:
+        names += ["latency\n(ms/window)", "speed\n(Mpx/s)", "peak\nmemory (MB)"]
+    table = _table(names, [_profile_cells(profile) for profile in profiles], style)
+    parts = [table, "", *_note_lines(_notes(profiles, ptflops), style)]
+    lasting = [profile for profile in profiles if profile.sustained or profile.not_measured]
+    for profile in lasting:
+        parts += ["", *_sustained_lines(profile, style)]
+    if lasting:
+        parts += ["", *_note_lines(_sustained_notes(lasting), style)]
+    return "\n".join(parts)
+
+
+def _table(names: list[str], rows: list[list[str]], style: Style) -> str:
+    from prettytable import PrettyTable, TableStyle  # its memory would be measured
+
+    if style == "markdown":
+        table = PrettyTable([name.replace("\n", " ") for name in names])
+        table.set_style(TableStyle.MARKDOWN)
+    else:  # PrettyTable breaks lines in rows, not in headers
+        table = PrettyTable(names, header=False)
+        table.add_row(names, divider=True)
+    table.add_rows(rows)
+    table.align = "r"
+    table.align[table.field_names[0]] = "l"
+    return str(table.get_string())
+
+
+def _note_lines(notes: Sequence[str], style: Style) -> list[str]:
+    if style == "markdown":
+        return [f"- {note}" for note in notes]
+    return [
+        textwrap.fill(note, 98, subsequent_indent="  ", break_on_hyphens=False) for note in notes
+    ]
+
+
+def _profile_cells(profile: Profile) -> list[str]:
+    published, operations, ptflops = profile.published, profile.operations, profile.ptflops_macs
+    return [
+        _profile_name(profile),
+        f"{profile.parameters:,}",
+        f"{operations.published / 1e9:.2f}" if operations else "-",
+        f"{published.gflops:.2f}" if published else "-",
+        f"{ptflops / 1e9:.3f}" if ptflops is not None else "-",
+        f"{operations.macs / 1e9:.3f}" if operations else "-",
+        f"{2 * operations.macs / 1e9:.3f}" if operations else "-",
+        f"{profile.file_bytes / 1e6:.2f}",
+        *([] if profile.latency is None else _latency_cells(profile.latency)),
+    ]
+
+
+def _profile_name(profile: Profile) -> str:
+    return profile.model if profile.weights is None else f"{profile.model} ({profile.weights})"
+
+
+def _latency_cells(latency: Latency) -> list[str]:
+    return [
+        f"{latency.milliseconds:.1f}",
+        f"{latency.megapixels_per_second:.2f}",
+        f"{latency.peak_memory_bytes / 1e6:.0f}",
+    ]
+
+
+def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
+    from hrrsi.networks.model_meta import pruning_lines  # numpy, which --help does without
+
+    size = profiles[0].size
+    classes = " and ".join(str(c) for c in sorted({p.classes for p in profiles}))
+    notes = [
+        f"One {size}x{size} window, {classes} classes, all heads. G = 1e9, MB = 1e6 bytes.",
+        "published FLOPs: the convention of the published table, counted here: "
+        "multiply-accumulates of convolutions + 1 per element for a bias, 2 for BatchNorm, 1 for "
+        "ReLU.",
+        "published table: what that table says (6 classes, 512x512), - where it says nothing.",
+        f"{ptflops}: its pytorch backend; counts resizing, pooling and Python-level calls too.",
+        "conv+matmul MACs: multiply-accumulates of convolutions and matrix products alone.",
+        "real FLOPs: a multiplication and an addition for each of those MACs.",
+        "weights file: float32 .safetensors without metadata, or the file named.",
+    ]
+    if any(profile.operations is None for profile in profiles):
+        notes.append("-: not counted, since PyTorch is not installed.")
+    notes += [
+        f"{_profile_name(profile)}: pruned {line}."
+        for profile in profiles
+        for _, line in pruning_lines(profile.pruned)
+    ]
+    models_by_way: dict[str, list[str]] = {}
+    for profile in profiles:
+        if (latency := profile.latency) is not None:
+            way = f"{latency.engine}, batch {latency.batch}, on {latency.device}"
+            models_by_way.setdefault(way, []).append(profile.model)
+    if models_by_way:
+        ways = [
+            way if len(models_by_way) == 1 else f"{', '.join(models)} by {way}"
+            for way, models in models_by_way.items()
+        ]
+        notes += [
+            "latency: median time as `hrrsi predict` runs the network (segmentation head alone, "
+            f"copies to and from the device included): {'; '.join(ways)}.",
+            "peak memory: of a process that does nothing else; on a GPU, what PyTorch held there.",
+        ]
+    return notes
+
+
+def _sustained_lines(profile: Profile, style: Style) -> list[str]:
+    names = [
+        "runtime",
+        "precision",
+        "threads",
+        "windows",
+        "p50\n(ms)",
+        "p99\n(ms)",
+        "sustained\n(windows/s)",
+        "first to last\nquarter",
+        "energy\n(J/window)",
+        "peak\nmemory (MB)",
+    ]
+    rows = [
+        [
+            speed.engine,
+            speed.precision,
+            f"{speed.threads}",
+            f"{speed.windows:,}",
+            f"{speed.p50_milliseconds:.1f}",
+            f"{speed.p99_milliseconds:.1f}",
+            f"{speed.windows_per_second:.2f}",
+            f"{speed.first_quarter:.2f} to {speed.last_quarter:.2f}",
+            "-" if speed.joules_per_window is None else f"{speed.joules_per_window:.2f}",
+            f"{speed.peak_memory_bytes / 1e6:.0f}",
+        ]
+        for speed in profile.sustained
+    ]
+    lines = [f"{_profile_name(profile)}, window after window:", ""]
+    if rows:
+        lines += [_table(names, rows, style), ""]
+    missing = [
+        f"not measured: {way.engine} in precision {way.precision}: {way.reason}."
+        for way in profile.not_measured
+    ]
+    return [*lines, *_note_lines(missing, style)]
+
+
+def _sustained_notes(profiles: Sequence[Profile]) -> list[str]:
+    speeds = [speed for profile in profiles for speed in profile.sustained]
+    if not speeds:
+        return []
+    devices = " and ".join(dict.fromkeys(speed.device for speed in speeds))
+    notes = [
+        f"Each row ran for {min(speed.seconds for speed in speeds):.0f} s or longer, in a process "
+        f"of its own, on {devices}.",
+        "p50, p99: time from a window's pixels to its logits, with as many in work at once as the "
+        "runtime computes side by side.",
+        "sustained: windows over all that time; a last quarter below the first one: the processor "
+        "had to slow down, or had other work.",
+        "energy: of the processor's whole package, as the kernel tells it (powercap).",
+    ]
+    missing = dict.fromkeys(speed.energy_missing for speed in speeds if speed.energy_missing)
+    return [*notes, *(f"energy, -: {reason}." for reason in missing)]

@@ -1,4 +1,4 @@
-"""What networks cost: `hrrsi.profile`, how fast they run, and the table of it all.
+"""What networks cost: `hrrsi.profile`, and how fast they run, for a moment and for a while.
 
 The process that measures speed imports this module, and its memory counts: so torch is not among
 what is imported here.
@@ -6,46 +6,59 @@ what is imported here.
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import platform
 import statistics
 import tempfile
-import textwrap
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hrrsi.errors import DeviceError
-from hrrsi.extras import requiring
+from hrrsi.errors import DependencyError, DeviceError, HrrsiError
+from hrrsi.extras import MODULES, is_installed, requiring
+from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores, chosen_device
-from hrrsi.interruption import heeding_signals, interrupt_kept_from_children, stop_if_requested
+from hrrsi.interruption import (
+    heeding_signals,
+    interrupt_kept_from_children,
+    spawned_processes,
+    stop_if_requested,
+)
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
-from hrrsi.networks.model_meta import ModelMeta, pruning_lines
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import packaged_name, weights_path
+from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines import open_engine
-from hrrsi.prediction.options import EngineOptions
+from hrrsi.prediction.engines.engine import Engine, Pixels
+from hrrsi.prediction.options import ENGINES, PRECISIONS, EngineOptions
 from hrrsi.profiling.figures import (
     PUBLISHED_CLASSES,
     PUBLISHED_SIZE,
     Latency,
+    NotMeasured,
     Profile,
     ProfileOptions,
+    ProfileStopped,
+    SustainedSpeed,
 )
 from hrrsi.progress import progress
 from hrrsi.quantities import counted
 
+_Figures = TypeVar("_Figures", Latency, SustainedSpeed)
+
 _WARM_UP_ROUNDS, _ROUNDS = 2, 9
 _PASSES = 8  # windows are computed side by side
+_HEED_SECONDS = 0.2  # how long a request to stop may wait
+_POWERCAP = Path("/sys/class/powercap")
+_ENERGY_SECONDS = 5.0  # counters turn over after minutes at the least
 
 
-@requiring("gpu", "profiling")
 @heeding_signals()
 def profile(
     models: Sequence[str] = (),
@@ -59,7 +72,7 @@ def profile(
     Args:
         models: Their names, as `hrrsi.networks.architecture.parsed_model` understands them; where
             neither these nor `weights` are given, ours at three widths, with ResNets, and the
-            baselines.
+            baselines, or with `seconds` of the options the packaged weights alone.
         weights: A weights file, or the name of weights inside the package; their network comes
             last.
         options: The window, and whether speed is measured.
@@ -69,143 +82,157 @@ def profile(
         OptionError: A name is not a model's.
         WeightsError: The weights file can't be used.
         DeviceError: The device is not to be had, or its memory does not hold network and batch.
-        DependencyError: PyTorch is not installed.
+        DependencyError: PyTorch is not installed. The speed of weights that have a graph is
+            measured without it, and their operations are not counted.
+        ProfileStopped: Stopped (a KeyboardInterrupt) once some figures of `seconds` were there.
     """
-    from hrrsi.profiling.operations import profile_model, profile_weights
-
     if not models and weights is None:
-        models = (*GHOSTNET_MODELS, *BASELINE_MODELS)
+        if options.seconds is None:
+            models = (*GHOSTNET_MODELS, *BASELINE_MODELS)
+        else:
+            weights = weights_path(None)
     for name in models:
         parsed_model(name)  # an unknown name fails before the first is measured
     path = None if weights is None else weights_path(weights)
-    device = chosen_device(options.device)
-    size, batch, classes = options.size, options.batch, options.classes
+    options = replace(options, device=chosen_device(options.device))
+    networks: list[str | Path] = [*models, *([] if path is None else [path])]
+    ways = _ways(options)
     profiles: list[Profile] = []
-    total = len(models) + (path is not None)
-    with progress("profiling", total, " models", enabled=show_progress) as bar:
-        for name in models:
-            costs = profile_model(name, classes=classes, size=size)
-            if options.latency:
-                latency = model_latency(
-                    name, classes=classes, size=size, batch=batch, device=device
-                )
-                costs = replace(costs, latency=latency)
-            profiles.append(costs)
-            bar.update()
-        if path is not None:
-            costs = replace(profile_weights(path, size=size), packaged=packaged_name(path))
-            if options.latency:
-                latency = weights_latency(path, size=size, batch=batch, device=device)
-                costs = replace(costs, latency=latency)
-            profiles.append(costs)
-            bar.update()
+    if options.seconds is None:
+        bar = progress("profiling", len(networks), " models", enabled=show_progress)
+    else:
+        seconds = len(networks) * len(ways) * options.seconds
+        bar = progress("profiling", seconds, " s", enabled=show_progress)
+    with bar as advance:
+        try:
+            for network in networks:
+                profiles.append(_counted(network, options))
+                if options.latency:
+                    _measure_speed(network, options, ways, profiles, advance.update)
+                if options.seconds is None:
+                    advance.update()
+        except KeyboardInterrupt as error:
+            if any(profile.sustained for profile in profiles):
+                raise ProfileStopped(profiles) from error
+            raise
     return profiles
 
 
-def profile_table(
-    profiles: Sequence[Profile], *, style: Literal["table", "markdown"] = "table"
-) -> str:
-    """Return profiles as a table, followed by a line on each column's convention.
+def _counted(network: str | Path, options: ProfileOptions) -> Profile:
+    """Return what a network by name, or in a file, costs, without its speed."""
+    if isinstance(network, str):
+        with requiring("gpu", "profiling"):
+            from hrrsi.profiling.operations import profile_model
 
-    Args:
-        profiles: One a row, all of the same window size, and all with a latency or none.
-        style: ``table`` for the terminal, or ``markdown``.
-    """
-    from prettytable import PrettyTable, TableStyle  # its memory would be measured
-
-    ptflops = f"ptflops {metadata.version('ptflops')}"
-    names = [
-        "model",
-        "parameters",
-        "published\nFLOPs (G)",
-        "published\ntable (G)",
-        f"{ptflops}\n(GMACs)",
-        "conv+matmul\nMACs (G)",
-        "real\nFLOPs (G)",
-        "weights\nfile (MB)",
-    ]
-    if profiles[0].latency is not None:
-        names += ["latency\n(ms/window)", "speed\n(Mpx/s)", "peak\nmemory (MB)"]
-    rows = [_profile_cells(profile) for profile in profiles]
-    if style == "markdown":
-        table = PrettyTable([name.replace("\n", " ") for name in names])
-        table.set_style(TableStyle.MARKDOWN)
-    else:  # PrettyTable breaks lines in rows, not in headers
-        table = PrettyTable(names, header=False)
-        table.add_row(names, divider=True)
-    table.add_rows(rows)
-    table.align = "r"
-    table.align[table.field_names[0]] = "l"
-    notes = _notes(profiles, ptflops)
-    if style == "markdown":
-        lines = [f"- {note}" for note in notes]
+        return profile_model(network, classes=options.classes, size=options.size)
+    meta = read_meta(network) if options.latency and not _counts_operations() else None
+    if meta is not None and parsed_model(meta.model).has_graph:
+        graph = NetworkGraph(network)
+        graph.onnx(meta.band_count, options.size, options.size, meta.dtype)
+        costs = Profile(
+            model=meta.model,
+            weights=network.name,
+            classes=len(meta.classes),
+            size=options.size,
+            parameters=graph.parameters,
+            operations=None,
+            ptflops_macs=None,
+            file_bytes=network.stat().st_size,
+            pruned=meta.pruned,
+        )
     else:
-        lines = [
-            textwrap.fill(note, 98, subsequent_indent="  ", break_on_hyphens=False)
-            for note in notes
-        ]
-    return "\n".join([table.get_string(), "", *lines])
+        with requiring("gpu", "profiling"):
+            from hrrsi.profiling.operations import profile_weights
+
+        costs = profile_weights(network, size=options.size)
+    return replace(costs, packaged=packaged_name(network))
 
 
-def _profile_cells(profile: Profile) -> list[str]:
-    published, operations = profile.published, profile.operations
-    name = profile.model if profile.weights is None else f"{profile.model} ({profile.weights})"
+def _counts_operations() -> bool:
+    return all(is_installed(module) for module in MODULES["gpu"])
+
+
+def _ways(options: ProfileOptions) -> list[list[EngineOptions]]:
+    """Return runtimes and precisions to measure, each on one thread and on all, fewest first."""
+    engines = ENGINES[1:] if options.engine == "auto" else (options.engine,)
+    precisions = PRECISIONS[1:] if options.precision == "auto" else (options.precision,)
+    cores = available_cores()
+    on_gpu = chosen_device(options.device).startswith("cuda")
     return [
-        name,
-        f"{profile.parameters:,}",
-        f"{operations.published / 1e9:.2f}",
-        f"{published.gflops:.2f}" if published else "-",
-        f"{profile.ptflops_macs / 1e9:.3f}",
-        f"{operations.macs / 1e9:.3f}",
-        f"{2 * operations.macs / 1e9:.3f}",
-        f"{profile.file_bytes / 1e6:.2f}",
-        *([] if profile.latency is None else _latency_cells(profile.latency)),
-    ]
-
-
-def _latency_cells(latency: Latency) -> list[str]:
-    return [
-        f"{latency.milliseconds:.1f}",
-        f"{latency.megapixels_per_second:.2f}",
-        f"{latency.peak_memory_bytes / 1e6:.0f}",
-    ]
-
-
-def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
-    size = profiles[0].size
-    classes = " and ".join(str(c) for c in sorted({p.classes for p in profiles}))
-    notes = [
-        f"One {size}x{size} window, {classes} classes, all heads. G = 1e9, MB = 1e6 bytes.",
-        "published FLOPs: the convention of the published table, counted here: "
-        "multiply-accumulates of convolutions + 1 per element for a bias, 2 for BatchNorm, 1 for "
-        "ReLU.",
-        "published table: what that table says (6 classes, 512x512), - where it says nothing.",
-        f"{ptflops}: its pytorch backend; counts resizing, pooling and Python-level calls too.",
-        "conv+matmul MACs: multiply-accumulates of convolutions and matrix products alone.",
-        "real FLOPs: a multiplication and an addition for each of those MACs.",
-        "weights file: float32 .safetensors without metadata, or the file named.",
-    ]
-    notes += [
-        f"{profile.model} ({profile.weights}): pruned {line}."
-        for profile in profiles
-        for _, line in pruning_lines(profile.pruned)
-    ]
-    models_by_way: dict[str, list[str]] = {}
-    for profile in profiles:
-        if (latency := profile.latency) is not None:
-            way = f"{latency.engine}, batch {latency.batch}, on {latency.device}"
-            models_by_way.setdefault(way, []).append(profile.model)
-    if models_by_way:
-        ways = [
-            way if len(models_by_way) == 1 else f"{', '.join(models)} by {way}"
-            for way, models in models_by_way.items()
+        [
+            EngineOptions(
+                engine=engine,
+                precision=precision,
+                device=options.device if engine == "torch" else "cpu",
+                threads=threads,
+                batch=options.batch,
+            )
+            for threads in ((cores,) if on_gpu and engine == "torch" else sorted({1, cores}))
         ]
-        notes += [
-            "latency: median time as `hrrsi predict` runs the network (segmentation head alone, "
-            f"copies to and from the device included): {'; '.join(ways)}.",
-            "peak memory: of a process that does nothing else; on a GPU, what PyTorch held there.",
-        ]
-    return notes
+        for engine in engines
+        for precision in precisions
+    ]
+
+
+def _measure_speed(
+    network: str | Path,
+    options: ProfileOptions,
+    ways: Sequence[Sequence[EngineOptions]],
+    profiles: list[Profile],
+    advance: Callable[[float], Any],
+) -> None:
+    """Add to the last profile how fast its network runs, as soon as each figure is there."""
+    with _weights_of(network, options.classes) as path:
+        latency = _in_own_process(_latency, path, options.size, options.engine_options())
+        profiles[-1] = replace(profiles[-1], latency=latency)
+        if options.seconds is None:
+            return
+        for way in ways:
+            left = len(way) * options.seconds
+            try:
+                for engine in way:
+                    given = (path, options.size, engine, options.seconds)
+                    speed = _in_own_process(_sustained, *given, advance=advance)
+                    left -= options.seconds
+                    profiles[-1] = replace(profiles[-1], sustained=(*profiles[-1].sustained, speed))
+            except HrrsiError as error:
+                # what to do instead is of no use here, but for what is to be installed
+                reason = str(error) if isinstance(error, DependencyError) else error.what
+                missing = NotMeasured(way[0].engine, way[0].precision, reason)
+                profiles[-1] = replace(
+                    profiles[-1], not_measured=(*profiles[-1].not_measured, missing)
+                )
+                advance(left)
+
+
+@contextmanager
+def _weights_of(network: str | Path, classes: int) -> Iterator[Path]:
+    """Yield the weights file of a network; of one by name, a file of random weights."""
+    if isinstance(network, Path):
+        yield network
+        return
+    from hrrsi.networks.segmentation import build_network
+    from hrrsi.networks.weights import save_weights
+
+    meta = ModelMeta(
+        model=network,
+        classes=[f"class {index}" for index in range(classes)],
+        colours=[(0, 0, 0)] * classes,
+        bands=[1, 2, 3],
+        dtype="uint8",
+        scale=255.0,
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        resolution=None,
+        scheme="",
+        training={},
+        scores={},
+        licence="",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.safetensors"
+        save_weights(build_network(network, classes).state_dict(), meta, path)
+        yield path
 
 
 def model_latency(
@@ -228,29 +255,10 @@ def model_latency(
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        DeviceError: The device's memory does not hold network and batch.
+        DeviceError: The device's memory does not hold network and batch, or the process can't
+            start.
     """
-    from hrrsi.networks.segmentation import build_network
-    from hrrsi.networks.weights import save_weights
-
-    meta = ModelMeta(
-        model=model,
-        classes=[f"class {index}" for index in range(classes)],
-        colours=[(0, 0, 0)] * classes,
-        bands=[1, 2, 3],
-        dtype="uint8",
-        scale=255.0,
-        mean=[0.5] * 3,
-        std=[0.2] * 3,
-        resolution=None,
-        scheme="",
-        training={},
-        scores={},
-        licence="",
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.safetensors"
-        save_weights(build_network(model, classes).state_dict(), meta, path)
+    with _weights_of(model, classes) as path:
         return weights_latency(path, size=size, batch=batch, device=device)
 
 
@@ -258,41 +266,166 @@ def weights_latency(
     path: Path, *, size: int = PUBLISHED_SIZE, batch: int = 1, device: str = "cpu"
 ) -> Latency:
     """Return how fast the network in a weights file runs; see `model_latency`."""
-    # the peak of a process never falls: models measured in one process would share the largest
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        try:
-            with interrupt_kept_from_children():
-                latency = executor.submit(_measure, path, size, batch, device)
-            return latency.result()
-        except BrokenProcessPool as error:
-            stop_if_requested()  # a signal to the whole group has ended it
-            raise DeviceError(
-                "the process that measured the latency was killed, likely for its memory",
-                fix="lower `batch` or `size`",
-            ) from error
+    return _in_own_process(_latency, path, size, EngineOptions(device=device, batch=batch))
 
 
-def _measure(path: Path, size: int, batch: int, device: str) -> Latency:
-    engine = open_engine(path, EngineOptions(device=device, batch=batch))
-    bands = engine.meta.band_count
-    windows = [np.zeros((bands, size, size), dtype=np.uint8)] * (_PASSES * batch)
-    normal = engine.meta.normalisation()
+def _in_own_process(
+    function: Callable[..., _Figures],
+    *arguments: Any,
+    advance: Callable[[float], Any] | None = None,
+) -> _Figures:
+    """Return what a function returns in a process that does nothing else.
+
+    The peak of a process never falls: what is measured in one process would share the largest.
+
+    Args:
+        function: One of this module.
+        arguments: What it is called with; where `advance` is given, the last one is for how many
+            seconds it measures.
+        advance: Is told seconds as they pass.
+    """
+    with spawned_processes(1, fix="lower `batch` or `size`") as pool:
+        with interrupt_kept_from_children():
+            result = pool.submit(function, *arguments)
+        passed, began = 0.0, time.monotonic()
+        while not wait([result], _HEED_SECONDS).done:
+            stop_if_requested()
+            if advance is not None:
+                step = min(time.monotonic() - began, arguments[-1]) - passed
+                advance(step)
+                passed += step
+        figures = result.result()
+        if advance is not None:
+            advance(arguments[-1] - passed)
+        return figures
+
+
+def _latency(path: Path, size: int, options: EngineOptions) -> Latency:
+    engine = open_engine(path, options)
+    batch = options.batch or 1
+    windows, normal = _windows(engine, size, _PASSES * batch)
     seconds = []
     for _ in range(_WARM_UP_ROUNDS + _ROUNDS):
         started = time.perf_counter()
-        for _ in engine.logits(windows, *normal):
-            pass
+        _run(engine, windows, normal)
         seconds.append(time.perf_counter() - started)
     median = statistics.median(seconds[_WARM_UP_ROUNDS:]) / len(windows)
     return Latency(
-        device=_device_name(engine.device),
+        device=_device_name(engine.device, available_cores()),
         engine=f"{engine.name}, precision {engine.precision}",
         batch=batch,
         milliseconds=1e3 * median,
         megapixels_per_second=size * size / 1e6 / median,
         peak_memory_bytes=_peak_memory(engine.device),
     )
+
+
+def _sustained(path: Path, size: int, options: EngineOptions, seconds: float) -> SustainedSpeed:
+    """Return how a network runs for some seconds.
+
+    Raises:
+        DeviceError: The runtime does not calculate in that precision.
+    """
+    engine = open_engine(path, options)
+    if engine.precision != options.precision:
+        raise DeviceError(f"it is the same as precision {engine.precision} here")
+    threads = options.threads or available_cores()
+    windows, normal = _windows(engine, size, engine.side_by_side * (options.batch or 1))
+    for _ in range(_WARM_UP_ROUNDS):
+        _run(engine, windows, normal)
+    energy = Energy()
+    ends = [time.perf_counter()]
+    while ends[-1] < ends[0] + seconds:
+        _run(engine, windows, normal)
+        ends.append(time.perf_counter())
+        energy.read(ends[-1])
+    rounds = np.diff(ends)
+    quarter = max(1, len(rounds) // 4)
+    count = len(rounds) * len(windows)
+    joules = energy.joules()
+    p50, p99 = np.percentile(1e3 * rounds, (50, 99))
+    return SustainedSpeed(
+        engine=engine.name,
+        precision=engine.precision,
+        threads=threads,
+        device=_device_name(engine.device, None),
+        seconds=ends[-1] - ends[0],
+        windows=count,
+        p50_milliseconds=float(p50),
+        p99_milliseconds=float(p99),
+        windows_per_second=count / (ends[-1] - ends[0]),
+        first_quarter=len(windows) / float(rounds[:quarter].mean()),
+        last_quarter=len(windows) / float(rounds[-quarter:].mean()),
+        joules_per_window=None if joules is None else joules / count,
+        energy_missing=energy.missing,
+        peak_memory_bytes=_peak_memory(engine.device),
+    )
+
+
+def _run(engine: Engine, windows: Sequence[Pixels], normal: tuple[Any, Any]) -> None:
+    for _ in engine.logits(windows, *normal):
+        pass
+
+
+def _windows(engine: Engine, size: int, count: int) -> tuple[list[Pixels], tuple[Any, Any]]:
+    """Return windows without content, and the normalisation that they go with."""
+    windows: list[Pixels] = [np.zeros((engine.meta.band_count, size, size), dtype=np.uint8)] * count
+    return windows, engine.meta.normalisation()
+
+
+class Energy:
+    """Counts what the processor's packages take, where Linux tells it (RAPL, by powercap).
+
+    Args:
+        folder: Where powercap shows its zones.
+
+    Attributes:
+        missing: Why there is no figure; empty where there is one.
+    """
+
+    def __init__(self, folder: Path = _POWERCAP) -> None:
+        # one of a package alone; its parts, and the same again over another bus, have other names
+        zones = [
+            zone
+            for zone in sorted(folder.glob("intel-rapl:*"))
+            if zone.name.count(":") == 1 and _text(zone / "name").startswith("package")
+        ]
+        self._zones = dict.fromkeys(zones, 0.0)
+        self._microjoules = 0.0
+        self._read_at = -math.inf
+        self.missing = "" if zones else f"not told by this kernel (no package in {folder})"
+        self.read(0.0)
+        self._microjoules = 0.0
+
+    def read(self, now: float) -> None:
+        """Read the counters, unless that was done a moment ago."""
+        if self.missing or now - self._read_at < _ENERGY_SECONDS:
+            return
+        self._read_at = now
+        for zone, before in self._zones.items():
+            try:
+                count = float((zone / "energy_uj").read_text())
+                largest = float((zone / "max_energy_range_uj").read_text())
+            except PermissionError:
+                self.missing = f"only root may read it here ({zone / 'energy_uj'})"
+                return
+            except (OSError, ValueError):
+                self.missing = f"not told by this kernel ({zone / 'energy_uj'} is not readable)"
+                return
+            self._microjoules += (count - before) % (largest + 1)
+            self._zones[zone] = count
+
+    def joules(self) -> float | None:
+        """Return the energy since the beginning, or None where it is not told."""
+        self.read(math.inf)
+        return None if self.missing else self._microjoules / 1e6
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _peak_memory(device: str) -> int:
@@ -310,7 +443,7 @@ def _peak_memory(device: str) -> int:
     return peak if platform.system() == "Darwin" else 1024 * peak
 
 
-def _device_name(device: str) -> str:
+def _device_name(device: str, threads: int | None) -> str:
     if device.startswith("cuda"):
         import torch
 
@@ -320,4 +453,4 @@ def _device_name(device: str) -> str:
     if information.exists():
         models = [line for line in information.read_text().splitlines() if "model name" in line]
         name = models[0].split(":", 1)[1].strip() if models else name
-    return f"{name}, {counted(available_cores(), 'thread')}"
+    return name if threads is None else f"{name}, {counted(threads, 'thread')}"

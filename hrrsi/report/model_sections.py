@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrrsi.errors import DependencyError
+from hrrsi.errors import DependencyError, DeviceError
 from hrrsi.evaluation.intervals import FEWEST_BLOCKS
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
@@ -74,7 +74,7 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         latency: Whether its speed on this machine is measured.
 
     Raises:
-        HrrsiError: Not a weights file, or the memory does not hold the network.
+        HrrsiError: Not a weights file.
     """
     from hrrsi.file_info import info
     from hrrsi.profiling.profile import weights_latency
@@ -86,23 +86,26 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
     except DependencyError:
         operations = "not counted, since PyTorch is not installed"
     else:
-        profile = profile_weights(weights, size=size)
+        counted = profile_weights(weights, size=size).operations
+        assert counted is not None
         operations = (
-            f"{2 * profile.operations.macs / 1e9:.2f} GFLOPs for a window of {size} px "
-            f"({profile.operations.macs / 1e9:.2f} G multiply-accumulates; "
-            f"{profile.operations.published / 1e9:.2f} G as the published tables count)"
+            f"{2 * counted.macs / 1e9:.2f} GFLOPs for a window of {size} px "
+            f"({counted.macs / 1e9:.2f} G multiply-accumulates; "
+            f"{counted.published / 1e9:.2f} G as the published tables count)"
         )
     costs.append(("operations", operations))
     if latency:
-        speed = weights_latency(weights, size=size)
-        costs.append(
-            (
-                "latency of hrrsi predict",
+        try:
+            speed = weights_latency(weights, size=size)
+        except DeviceError as error:  # scores that took hours don't depend on it
+            words = f"not measured: {error}"
+        else:
+            words = (
                 f"{speed.milliseconds:.1f} ms for a window of {size} px, "
                 f"{speed.megapixels_per_second:.1f} Mpx/s ({speed.engine}, {speed.device}), "
-                "measured with this page; the scores may have been taken in another precision",
+                "measured with this page; the scores may have been taken in another precision"
             )
-        )
+        costs.append(("latency of hrrsi predict", words))
     first, *rest = info(weights).lines
     return (first, *costs, *rest)
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
-from concurrent.futures import wait as wait_for
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing
 from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from hrrsi.errors import DeviceError, InputError, OutputError
+from hrrsi.errors import InputError, OutputError
 from hrrsi.files import locked, refuse_existing, refuse_foreign, replacing
 from hrrsi.hardware import available_cores, memory_limit
 from hrrsi.interruption import (
     heeding_signals,
     interrupt_kept_from_children,
+    spawned_processes,
     stop_if_requested,
 )
 from hrrsi.labels.file_scheme import scheme_yaml
@@ -214,31 +209,16 @@ def results_as_completed(
             stop_if_requested()
             yield position, function(job)
         return
-    processes_before = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(
-        max_workers=min(workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-    ) as pool:
-        try:
-            with interrupt_kept_from_children():
-                futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
-            pending = set(futures)
-            while pending:
-                done, pending = wait_for(pending, _HEED_SECONDS, FIRST_COMPLETED)
-                stop_if_requested()
-                for future in done:
-                    yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            stop_if_requested()  # a signal to the whole group has ended them
-            raise DeviceError(
-                "a worker process died (out of memory?)", fix="give fewer `workers`"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - processes_before:
-                process.terminate()
-            raise
+    count = min(workers, len(jobs))
+    with spawned_processes(count, fix="give fewer `workers`") as pool:
+        with interrupt_kept_from_children():
+            futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, _HEED_SECONDS, FIRST_COMPLETED)
+            stop_if_requested()
+            for future in done:
+                yield futures[future], future.result()
 
 
 def _contents(plan: TilingPlan, folder: Path, *, show_progress: bool) -> list[RowsContent]:
@@ -415,16 +395,3 @@ def _overlaps(plan: TilingPlan, contents: Sequence[RowsContent]) -> list[SceneOv
     prints = {scene: np.unique(np.concatenate(parts)) for scene, parts in pieces.items() if parts}
     by_pixels = overlaps_by_pixels(plan.footprints, prints)
     return overlaps_by_georeference(plan.footprints) + by_pixels
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent dies, which a killed parent can't ask for."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.profiling import operations
-from hrrsi.profiling.figures import Latency
+from hrrsi.prediction.options import EngineOptions
+from hrrsi.profiling import operations, profile
+from hrrsi.profiling.figures import Latency, profile_table
 from hrrsi.profiling.operations import count_operations
-from hrrsi.profiling.profile import profile_table
 
 META = ModelMeta(
     model="ued",
@@ -130,12 +132,12 @@ def test_counting_leaves_the_network_as_it_was():
 
 
 def test_file_size_is_that_of_a_file(tmp_path):
-    profile = profile_model("ued", classes=2, size=64)
+    costs = profile_model("ued", classes=2, size=64)
     path = tmp_path / "weights.safetensors"
     from safetensors.torch import save_file
 
     save_file(build_network("ued", 2).state_dict(), path)
-    assert profile.file_bytes == path.stat().st_size
+    assert costs.file_bytes == path.stat().st_size
 
 
 def test_a_weights_file_is_profiled_as_it_is(tmp_path):
@@ -199,6 +201,113 @@ def test_latency_names_device_batch_and_memory():
     assert latency["peak_memory_bytes"] > row["file_bytes"]
 
 
+@pytest.fixture
+def _no_processes(monkeypatch):
+    """Measure in this process, since to start others takes seconds."""
+    monkeypatch.setattr(profile, "_in_own_process", lambda function, *given, **_: function(*given))
+    monkeypatch.setattr(profile, "available_cores", lambda: 2)
+
+
+SUSTAINED = ["--latency", "--seconds", "0.1", "--size", "64"]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_no_processes")
+def test_sustained_speed_by_precision_and_threads_of_the_packaged_weights():
+    (row,) = json.loads(profiled(*SUSTAINED, "--engine", "onnxruntime", "--format", "json"))
+    assert row["weights_packaged"] == "default"
+    assert row["latency"]["engine"] == "onnxruntime, precision 32"
+    measured = [(way["engine"], way["precision"], way["threads"]) for way in row["sustained"]]
+    assert measured == [("onnxruntime", "32", 1), ("onnxruntime", "32", 2)]
+    assert {way["precision"]: way["reason"] for way in row["not_measured"]} == {
+        "bf16": "onnxruntime does not calculate in precision bf16 here",
+        "16": "onnxruntime does not calculate in precision 16 here",
+        "fast": "it is the same as precision 32 here",
+    }
+    for way in row["sustained"]:
+        assert way["seconds"] >= 0.1
+        assert way["windows"] % way["threads"] == 0
+        assert way["windows_per_second"] == pytest.approx(way["windows"] / way["seconds"])
+        assert 0 < way["p50_milliseconds"] <= way["p99_milliseconds"] < 1e3 * way["seconds"] + 1
+        assert (way["joules_per_window"] is None) == bool(way["energy_missing"])
+
+
+@pytest.mark.usefixtures("_no_processes")
+def test_a_last_quarter_that_is_slower_shows(monkeypatch):
+    ends = iter(range(0, 10**6))
+    clock = [0.0]
+
+    def runs(engine, windows, normal):
+        clock[0] += 0.01 if next(ends) < 14 else 0.02  # two of a warm-up, then twelve and four
+
+    monkeypatch.setattr(profile, "_run", runs)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    engine = EngineOptions(engine="openvino", precision="32", threads=2)
+    speed = profile._sustained(packaged_weights(), 64, engine, 0.195)
+    assert (speed.windows, speed.first_quarter) == (2 * 16, pytest.approx(200))
+    assert speed.last_quarter == pytest.approx(100)
+    assert speed.windows_per_second == pytest.approx(2 * 16 / 0.2)
+    assert (speed.p50_milliseconds, speed.p99_milliseconds) == pytest.approx((10, 20))
+    costs = replace(profile_model("ued", size=64), sustained=(speed,))
+    assert "| 200.00 to 100.00 |" in profile_table([costs])
+
+
+@pytest.mark.usefixtures("_no_processes")
+def test_what_was_measured_before_a_stop_is_printed(monkeypatch):
+    calls = []
+
+    def until_the_third(function, *given, **_):
+        calls.append(function)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return function(*given)
+
+    monkeypatch.setattr(profile, "_in_own_process", until_the_third)
+    result = CliRunner().invoke(app, ["profile", *SUSTAINED, "--engine", "onnxruntime"])
+    assert result.exit_code == 1
+    assert "| onnxruntime |        32 |       1 |" in result.stdout
+    assert "|       2 |" not in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("error: interrupted; what was measured")
+
+
+def powercap(folder, **counters):
+    for name, (label, value) in counters.items():
+        zone = folder / name.replace("_", ":").replace("rapl", "intel-rapl")
+        zone.mkdir(exist_ok=True)
+        (zone / "name").write_text(f"{label}\n")
+        (zone / "energy_uj").write_text(f"{value}\n")
+        (zone / "max_energy_range_uj").write_text("9999999\n")
+
+
+def test_energy_is_that_of_the_packages_and_turns_over(tmp_path):
+    parts = {"rapl_0_0": ("core", 5), "rapl_1": ("psys", 7)}
+    powercap(tmp_path, rapl_0=("package-0", 9_000_000), rapl_2=("package-1", 0), **parts)
+    energy = profile.Energy(tmp_path)
+    powercap(tmp_path, rapl_0=("package-0", 500_000), rapl_2=("package-1", 2_000_000))
+    powercap(tmp_path, rapl_0_0=("core", 999), rapl_1=("psys", 999))
+    energy.read(100.0)
+    powercap(tmp_path, rapl_0=("package-0", 800_000), rapl_2=("package-1", 2_000_000))
+    assert energy.joules() == pytest.approx(1.5 + 2 + 0.3)
+    assert energy.missing == ""
+
+
+def test_energy_that_is_not_told_is_no_zero(tmp_path, monkeypatch):
+    energy = profile.Energy(tmp_path)
+    assert energy.joules() is None
+    assert energy.missing == f"not told by this kernel (no package in {tmp_path})"
+    powercap(tmp_path, rapl_0=("package-0", 1))
+
+    def refused(path, *_, **__):
+        if path.name == "energy_uj":
+            raise PermissionError(path)
+        return "package-0"
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    energy = profile.Energy(tmp_path)
+    assert energy.joules() is None
+    assert energy.missing.startswith("only root may read it here")
+
+
 @pytest.mark.long
 def test_the_process_that_measures_does_not_load_torch():
     code = "import sys, hrrsi.profiling.profile; print('torch' in sys.modules)"
@@ -247,6 +356,9 @@ def test_python_profiles_as_the_command_does(tmp_path):
         (["--weights", "missing.pth"], 1, "error: missing.pth: no such weights file"),
         (["ued", "--device", "cuda:99"], 1, "CUDA device"),
         (["ued", "--device", "tpu"], 1, "unknown device 'tpu'"),
+        (["ued", "--seconds", "5"], 1, "error: --seconds: is of speed, and none is measured"),
+        (["ued", "--latency", "--seconds", "0"], 1, "--seconds: 0 is no time; give a number"),
+        (["ued", "--latency", "--engine", "tflite"], 1, "unknown engine 'tflite'; choose from"),
         (["ued", "--size", "8"], 2, "--size"),
         (["ued", "--format", "html"], 2, "--format"),
     ],

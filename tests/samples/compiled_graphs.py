@@ -22,7 +22,7 @@ def share_compiled_graphs() -> None:
     engine.compiles_alone = engine._compile
 
     def compiled(self: Any, *key: Any) -> Any:
-        settings = (self.precision, self._streams, self._threads)
+        settings = (self.precision, self.side_by_side, self._threads)
         whole = (_weights_of(self._graph), *settings, *key)
         if whole not in _compiled:
             _compiled[whole] = self.compiles_alone(*key)

@@ -28,6 +28,7 @@ class Engine(Protocol):
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         meta: What the weights say of themselves.
         logit_stride: Pixels of a window that one of its logits stands for along an axis: 4, or 1.
+        side_by_side: Steps of the network that are computed at once, each by threads of its own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Engine(Protocol):
     device: str
     meta: ModelMeta
     logit_stride: int
+    side_by_side: int
 
     def prepare(self, height: int, width: int) -> None:
         """Begin to get ready for windows of that size, in the type of the weights' scenes.

@@ -81,7 +81,7 @@ class OpenVinoEngine:
         self.precision = precision
         self._single_precision = _single_precision_mark(self._core)
         self._threads = threads
-        self._streams = min(threads, _MOST_STREAMS)
+        self.side_by_side = min(threads, _MOST_STREAMS)
         self._batch = batch
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="graph compiler")
         self._compiled: dict[tuple[Any, ...], Future[Any]] = {}
@@ -123,7 +123,9 @@ class OpenVinoEngine:
             return [None if window is None else next(results) for window in work.group]
 
         try:
-            for group in in_order(groups(windows, self._batch), start, finish, 4 * self._streams):
+            for group in in_order(
+                groups(windows, self._batch), start, finish, 4 * self.side_by_side
+            ):
                 yield from group
         finally:
             for work in running.values():  # they still read what they were fed
@@ -153,7 +155,7 @@ class OpenVinoEngine:
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision],
-                "NUM_STREAMS": str(self._streams),
+                "NUM_STREAMS": str(self.side_by_side),
                 "INFERENCE_NUM_THREADS": str(self._threads),
                 "ENABLE_CPU_PINNING": "NO",  # reading and blending need the cores too
             },
@@ -198,7 +200,7 @@ class OnnxRuntimeEngine:
         self._graph = NetworkGraph(weights)
         self.meta = self._graph.meta
         self.logit_stride = self._graph.logit_stride
-        self._threads = threads
+        self.side_by_side = threads
         self._batch = batch
         self._sessions: dict[tuple[Any, ...], Any] = {}
 
@@ -219,12 +221,12 @@ class OnnxRuntimeEngine:
             results = iter(checked(outputs))
             return [None if window is None else next(results) for window in group]
 
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self.side_by_side) as pool:
             pending = in_order(
                 groups(windows, self._batch),
                 lambda group: pool.submit(run, group, self._session(group)),
                 Future.result,
-                2 * self._threads,
+                2 * self.side_by_side,
             )
             for group in pending:
                 yield from group

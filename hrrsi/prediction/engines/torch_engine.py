@@ -46,6 +46,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    side_by_side = 1
 
     def __init__(
         self, weights: Path, device: str, precision: str, *, threads: int, batch: int | None
