@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrrsi.deployment.export import ExportedNetwork, export
-    from hrrsi.deployment.options import ExportOptions, PruneOptions
+    from hrrsi.deployment.options import ExportOptions, PruneOptions, QuantizationOptions
     from hrrsi.deployment.pruning import PrunedNetwork, prune
+    from hrrsi.deployment.quantization import QuantizedNetwork, quantize
     from hrrsi.errors import (
         DependencyError,
         DeviceError,
@@ -75,6 +76,8 @@ _HOMES = {
     "ProfileOptions": "hrrsi.profiling.figures",
     "PruneOptions": "hrrsi.deployment.options",
     "PrunedNetwork": "hrrsi.deployment.pruning",
+    "QuantizationOptions": "hrrsi.deployment.options",
+    "QuantizedNetwork": "hrrsi.deployment.quantization",
     "Recipe": "hrrsi.training.options",
     "RunError": "hrrsi.errors",
     "SceneWarning": "hrrsi.prediction.scene_checks",
@@ -94,6 +97,7 @@ _HOMES = {
     "pretrain": "hrrsi.pretraining.run",
     "profile": "hrrsi.profiling.profile",
     "prune": "hrrsi.deployment.pruning",
+    "quantize": "hrrsi.deployment.quantization",
     "recipe_named": "hrrsi.training.options",
     "tile": "hrrsi.tiling.tile",
     "train": "hrrsi.training.run",
@@ -128,6 +132,8 @@ __all__ = [
     "ProfileOptions",
     "PruneOptions",
     "PrunedNetwork",
+    "QuantizationOptions",
+    "QuantizedNetwork",
     "Recipe",
     "RunError",
     "SceneWarning",
@@ -148,6 +154,7 @@ __all__ = [
     "pretrain",
     "profile",
     "prune",
+    "quantize",
     "recipe_named",
     "tile",
     "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def available_cores() -> int:
         if quota.isdecimal() and period.isdecimal() and int(period):
             cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
+
+
+def processor_name() -> str:
+    """Return the name of the processor, as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def memory_limit() -> int | None:

@@ -20,6 +20,7 @@ from hrrsi.cli.predict import predict
 from hrrsi.cli.pretrain import pretrain
 from hrrsi.cli.profile import profile
 from hrrsi.cli.prune import prune
+from hrrsi.cli.quantize import quantize
 from hrrsi.cli.tile import tile
 from hrrsi.cli.train import train
 from hrrsi.interruption import heed_signals_for_good
@@ -112,6 +113,7 @@ app.command("train")(train)
 app.command("pretrain")(pretrain)
 app.command("export")(export)
 app.command("prune")(prune)
+app.command("quantize")(quantize)
 
 
 def main() -> None:

@@ -37,7 +37,6 @@ from hrrsi.evaluation.options import (
     EvaluationOptions,
     MapReading,
     check_combination,
-    is_weights_file,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.report import ReportOutputs
@@ -348,6 +347,8 @@ def _systems(
         if len(systems) > 2:
             raise typer.BadParameter("name one map, or two to compare", param_hint="--pred")
         return systems, []
+    from hrrsi.networks.weights_file import is_weights_file  # numpy, which --help does without
+
     compared = [path for path in data if is_weights_file(path)]
     if compared and len(compared) != 2:
         raise typer.BadParameter(

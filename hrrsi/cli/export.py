@@ -9,7 +9,7 @@ from hrrsi.cli.messages import print_line
 from hrrsi.cli.options import Flag, Flags, Overwrite, takes_option_classes
 from hrrsi.deployment.options import ExportOptions
 
-_FLAGS: Flags = {
+EXPORT_FLAGS: Flags = {
     "format": Flag(
         typer.Option("--format", help="onnx, or openvino (an .xml with a .bin beside it)."),
     ),
@@ -43,7 +43,7 @@ def export(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The file: .onnx, or .xml for OpenVINO.")
     ] = Path("model.onnx"),
-    options: Annotated[ExportOptions, _FLAGS] = ExportOptions(),
+    options: Annotated[ExportOptions, EXPORT_FLAGS] = ExportOptions(),
     overwrite: Overwrite = False,
 ) -> None:
     """Write a network as a file that other programs run.

@@ -27,9 +27,9 @@ def info(
     file: Annotated[
         str,
         typer.Argument(
-            help="Weights (.safetensors, .pth; default or light: the package's), a tiled dataset "
-            "(folder or dataset.yaml), the folder of a run, any other folder, a raster, a map, or "
-            "a vector file (one layer of it: 'areas.gpkg|layername=parcels').",
+            help="Weights (.safetensors, .pth, .onnx, .xml; default or light: the package's), a "
+            "tiled dataset (folder or dataset.yaml), the folder of a run, any other folder, a "
+            "raster, a map, or a vector file (one layer of it: 'areas.gpkg|layername=parcels').",
             show_default=False,
         ),
     ],

@@ -33,7 +33,8 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="A .safetensors of hrrsi, a published .pth checkpoint, or the name of weights inside "
+        help="A .safetensors of hrrsi, a published .pth checkpoint, an exported network (.onnx, or "
+        "OpenVINO's .xml), or the name of weights inside "
         "the package: default or, where there are such, light (fewer operations).",
     ),
 ]
@@ -337,7 +338,8 @@ WINDOW_FLAGS: Flags = {
         typer.Option(
             "--window",
             min=32,
-            help="Rows and columns of a window, in pixels.",
+            help="Rows and columns of a window, in pixels. Default: 512, or those that an exported "
+            "network takes.",
             rich_help_panel=NETWORK_PANEL,
         )
     ),

@@ -6,7 +6,6 @@ plugin Deepness read. A file gets its name once it is checked against the engine
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from hrrsi.deployment.network_files import (
+    described,
+    files_of,
+    put_in_place,
+    write_network,
+)
 from hrrsi.deployment.options import ExportOptions
-from hrrsi.errors import OptionError, OutputError, WeightsError
+from hrrsi.errors import OptionError, WeightsError
 from hrrsi.extras import requiring
-from hrrsi.files import refuse_existing, replacing, scratch_folder
-from hrrsi.graphs.graph import IR_VERSION, OPSET, Floats
+from hrrsi.files import scratch_folder
+from hrrsi.graphs.graph import OPSET, Floats
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.interruption import heeding_signals, signal_stack_kept, stop_if_requested
 from hrrsi.networks.architecture import parsed_model
+from hrrsi.networks.exported_file import INPUT_SCALE, refuse_exported
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
@@ -35,10 +41,6 @@ from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
-# the value that 1 stands for in the file's input: Deepness and GeoDeep divide what they read by it
-INPUT_SCALE = 255.0
-METADATA_KEY = "hrrsi"  # of all that the weights say of themselves
 MOST_DIFFERENT = 1e-4  # labels that may differ from those of the engine
 _INPUT, _OUTPUT = "input", "output"
 
@@ -102,41 +104,29 @@ def export(
         DependencyError: A network that only PyTorch runs, without it.
     """
     path, source = Path(out), weights_path(weights)
-    if path.suffix.lower() != SUFFIXES[options.format]:
-        raise OptionError(
-            f"{path.name} does not end in {SUFFIXES[options.format]}",
-            parameter="out",
-            fix="call it so, or give another `format`",
-        )
-    for file in _files(path, options):
-        refuse_existing(file, overwrite=overwrite)
+    files = files_of(path, options, overwrite=overwrite)
     meta = read_meta(source)
-    resolution = options.resolution or _resolution(meta, source)
-    model = _described(_graph(source, meta, options.window), meta, options, resolution)
+    resolution = resolution_of(meta, source, options)
+    model = described(probabilities_graph(source, meta, options.window), meta, options, resolution)
     stop_if_requested()
-    if options.format == "onnx":
-        with replacing(path) as temporary:
-            onnx.save(model, temporary)
-            _require_form(temporary)
-            runtime, run = _opened(temporary)
-            compared, different = _compared(source, meta, options.window, run, path)
-        size = path.stat().st_size
-    else:
-        with scratch_folder(path) as folder:
-            written = _write_openvino(model, folder / path.name)
-            runtime, run = "openvino", _openvino(written)
-            compared, different = _compared(source, meta, options.window, run, path)
-            del run  # which has its weights mapped
-            size = _put_in_place(written, _files(path, options))
+    with scratch_folder(path) as folder:
+        written = folder / path.name
+        write_network(model, written)
+        runtime, run = _opened(written)
+        compared, different = _compared(source, meta, options.window, run, path)
+        del run  # OpenVINO's has its weights mapped
+        size = put_in_place(written, files)
     return ExportedNetwork(path, meta, options, resolution, size, runtime, compared, different)
 
 
-def _files(path: Path, options: ExportOptions) -> tuple[Path, ...]:
-    """Return the files that are written; the one that is opened, which is the last, is `path`."""
-    return (path,) if options.format == "onnx" else (path.with_suffix(".bin"), path)
+def resolution_of(meta: ModelMeta, path: Path, options: ExportOptions) -> float:
+    """Return the metres per pixel that a file names: those asked for, or the weights' own.
 
-
-def _resolution(meta: ModelMeta, path: Path) -> float:
+    Raises:
+        OptionError: The weights name none and none are given.
+    """
+    if options.resolution is not None:
+        return options.resolution
     if meta.resolution is None and meta.resolutions is None:
         raise OptionError(
             f"{path.name} does not say which ground resolution it was trained on",
@@ -150,8 +140,14 @@ def _resolution(meta: ModelMeta, path: Path) -> float:
     return float(np.sqrt(low * high))
 
 
-def _graph(path: Path, meta: ModelMeta, window: int) -> onnx.ModelProto:
-    """Return the graph from values divided by `INPUT_SCALE` to probabilities."""
+def probabilities_graph(path: Path, meta: ModelMeta, window: int) -> onnx.ModelProto:
+    """Return the graph of weights, from values divided by `INPUT_SCALE` to probabilities.
+
+    Raises:
+        WeightsError: The weights can't be read, or PyTorch can't write their network.
+        DependencyError: A network that only PyTorch runs, without it.
+    """
+    refuse_exported(path)
     gain, offset = meta.normalisation()
     gain = gain * np.float32(INPUT_SCALE)
     if parsed_model(meta.model).has_graph:
@@ -234,44 +230,11 @@ def _sampled_in_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _described(
-    model: onnx.ModelProto, meta: ModelMeta, options: ExportOptions, resolution: float
-) -> onnx.ModelProto:
-    """Give a model the metadata that other programs and hrrsi read; each value is JSON."""
-    model.ir_version = IR_VERSION
-    model.producer_name = "hrrsi"
-    described = {
-        "model_type": "Segmentor",
-        "class_names": {str(index): name for index, name in enumerate(meta.classes)},
-        "resolution": round(100 * resolution, 3),
-        "tiles_size": options.window,
-        "tile_size": options.window,
-        "tiles_overlap": round(100 * options.effective_overlap / options.window),
-        "seg_thresh": 0,  # 0.5 would make class 0 of all that is less certain
-        "seg_small_segment": 0,
-        METADATA_KEY: meta.to_metadata(),
-    }
-    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in described.items()})
-    return model
-
-
-def _require_form(path: Path) -> None:
-    """Raise unless a file is what the runtimes in plugins read: read back, not taken on trust."""
-    model = onnx.load(path, load_external_data=False)
-    onnx.checker.check_model(model, full_check=True)
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    outside = [t.name for t in model.graph.initializer if t.data_location == t.EXTERNAL]
-    if opsets != {"": OPSET} or model.ir_version != IR_VERSION or outside:
-        raise OutputError(
-            f"has opsets {opsets} and IR {model.ir_version}, not {OPSET} and {IR_VERSION}",
-            where=path,
-            fix="please report it",
-        )
-
-
 def _opened(path: Path) -> tuple[str, _Probabilities]:
-    """Return a runtime for an ONNX file and its function, ONNX Runtime where it is installed."""
+    """Return a runtime for a file and its function, for ONNX ONNX Runtime where it is installed."""
     with suppress(ImportError):
+        if path.suffix.lower() != ".onnx":
+            return "openvino", _openvino(path)
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -290,25 +253,6 @@ def _openvino(path: Path) -> _Probabilities:
         return values
 
     return run
-
-
-def _write_openvino(model: onnx.ModelProto, path: Path) -> Path:
-    import openvino as ov
-
-    with signal_stack_kept():
-        converted = ov.Core().read_model(model.SerializeToString())
-    for entry in model.metadata_props:
-        converted.set_rt_info(entry.value, ["model_info", entry.key])
-    ov.save_model(converted, path, compress_to_fp16=False)
-    return path
-
-
-def _put_in_place(written: Path, files: tuple[Path, ...]) -> int:
-    """Give OpenVINO's two files their names, the one that is opened last; return their bytes."""
-    for file in files:
-        with replacing(file) as temporary:
-            written.with_suffix(file.suffix).rename(temporary)
-    return sum(file.stat().st_size for file in files)
 
 
 def _compared(

@@ -9,6 +9,8 @@ from hrrsi.errors import OptionError
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 
 Format = Literal["onnx", "openvino"]
+Quantized = Literal["int8", "16"]
+LEAST_PATCHES = 8  # that ranges of int8 are taken from
 _LEAST_WINDOW = 32
 
 
@@ -94,3 +96,39 @@ class PruneOptions:
         for name, value in (("patches", self.patches), ("multiple", self.multiple)):
             if value < 1:
                 raise OptionError(f"{value} is below 1", parameter=name)
+
+
+@dataclass(frozen=True)
+class QuantizationOptions:
+    """How a network's numbers are rounded.
+
+    Attributes:
+        precision: ``int8``, or ``16`` (half precision, for which nothing is calibrated).
+        patches: Training patches that the ranges of int8 are taken from, 8 or more.
+        max_drop: Points of mIoU (0 to 100) that it may cost, 0 or more.
+
+    Raises:
+        OptionError: One is not usable.
+    """
+
+    precision: Quantized = "int8"
+    patches: int = 32
+    max_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Quantized):
+            raise OptionError(
+                f"unknown precision {self.precision!r}",
+                parameter="precision",
+                fix=f"choose from {', '.join(get_args(Quantized))}",
+            )
+        if self.patches < LEAST_PATCHES:
+            raise OptionError(
+                f"{self.patches} patches don't show what ranges values have",
+                parameter="patches",
+                fix=f"give {LEAST_PATCHES} or more",
+            )
+        if not 0 <= self.max_drop <= 100:
+            raise OptionError(
+                f"{self.max_drop:g} is no drop", parameter="max_drop", fix="give points, 0 to 100"
+            )

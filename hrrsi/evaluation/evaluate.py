@@ -26,7 +26,6 @@ from hrrsi.evaluation.options import (
     EvaluationOptions,
     MapReading,
     check_combination,
-    is_weights_file,
     named_protocol,
 )
 from hrrsi.evaluation.result import Comparison, EvaluationResult
@@ -42,6 +41,7 @@ from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scheme import Scheme, load_scheme
+from hrrsi.networks.weights_file import is_weights_file
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import EngineOptions, MapOptions
@@ -246,6 +246,7 @@ class _Task:
     def opened(self, weights: str | Path | None) -> Engine:
         """Return the engine that runs weights, having checked the protocol against them."""
         runner = open_engine(weights, self.engine)
+        self.mapping.fitting(runner.meta)
         if self.scheme is None:
             named_protocol(self.options.protocol, runner.meta.classes, self.options.clutter)
         return runner

@@ -23,7 +23,6 @@ DEFAULT_BLOCK = 256  # px, the side of the blocks that intervals are estimated f
 SMALLEST_BLOCK = 16  # px
 # Rounding changes scores: what is published was calculated in single precision.
 SINGLE_PRECISION = EngineOptions(precision="32")
-_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _OF_SCENES = ("scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block")
 _OF_MAPPING = (
     *("window", "overlap", "bands", "nodata", "crs", "scale", "height", "resample", "augmentation"),
@@ -292,13 +291,6 @@ def check_combination(
             raise OptionError("name one tiled dataset, or give `scheme`", parameter="data")
         for name in (*_changed(options, _OF_SCENES), *_changed(mapping, _OF_MAPPING)):
             raise OptionError("is for whole scenes; give `scheme` too", parameter=name)
-
-
-def is_weights_file(path: Path) -> bool:
-    """Return whether a path has the name of a weights file, or is one of the package's."""
-    from hrrsi.networks.weights_file import is_packaged_name  # numpy, which --help does without
-
-    return path.suffix.lower() in _WEIGHTS_SUFFIXES or is_packaged_name(path)
 
 
 def _changed(options: Any, names: Sequence[str]) -> Iterator[str]:

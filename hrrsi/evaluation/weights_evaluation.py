@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
@@ -16,7 +20,7 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
     warn_of_placements,
 )
-from hrrsi.evaluation.options import EvaluationOptions, mapping_words
+from hrrsi.evaluation.options import EvaluationOptions, LabelKind, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
@@ -33,12 +37,14 @@ from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
-from hrrsi.scenes.window_source import open_scene_windows
+from hrrsi.scenes.window_source import ArrayWindows, open_scene_windows
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import (
     DESCRIPTION,
     TILE_AGAIN,
     DatasetDescription,
+    Patch,
+    SplitContent,
     TiledDataset,
     read_image,
     read_label,
@@ -80,6 +86,7 @@ def evaluate_scenes(
         InputError: Other classes or bands than the weights', a file that can't be read, a label
             that the scheme doesn't know or of another size than its image, or no labelled pixel.
     """
+    mapping = mapping.fitting(engine.meta)
     merged = merged_classes(scheme, options.merges)
     new_index, is_joined = _predicted_index(engine.meta.classes, scheme, merged)
     kind = labels_read(files)
@@ -132,7 +139,7 @@ def evaluate_scenes(
         split=split,
         scenes=names,
         unit="whole scenes",
-        window=mapping.window,
+        window=mapping.effective_window,
         overlap=mapping.effective_overlap,
         labels=kind,
         unknown_pixels=unknown,
@@ -271,9 +278,73 @@ def evaluate_dataset(
     """
     description, meta, where = dataset.description, engine.meta, str(dataset.folder)
     split = split or default_split(dataset)
-    new_index = class_lookup(meta.classes, description.classes, where)
-    reading = checked_reading(description, meta, where)
+    reading = split_reading(dataset, meta, split)
+    content, new_index = reading.content, reading.new_index
     patches = dataset.patches(split)
+    counts = []
+    words = reading.words
+    if meta.window not in (None, description.patch_size):
+        words = (*words, f"stitched from windows of {meta.window} px")
+    with closing(patch_labels(patches, description, engine)) as results:
+        for patch, labels in zip(patches, results, strict=True):
+            truth = read_label(patch, description)
+            # a patch is a scene, and a block, of its own
+            patch_counts = SceneCounts(
+                patch.name,
+                description.classes,
+                reading.labels,
+                description.patch_size,
+                candidates=description.candidates,
+            )
+            patch_counts.add([EvaluatedStrip(0, truth, new_index[labels])])
+            counts.append(patch_counts)
+            if on_patches:
+                on_patches(1)
+    pooled = PooledCounts(tuple(counts))
+    require_labels(pooled, reading.labels, f"{where}/{split}")
+    return Evaluation(
+        counts=pooled,
+        colours=tuple(description.colours),
+        data=description.scheme,
+        split=f"{description.split}:{split}" if description.split else split,
+        scenes=tuple(content.scenes),
+        unit="patches",
+        window=description.patch_size,
+        overlap=0,
+        labels=reading.labels,
+        unknown_pixels=0,
+        augmentation="none",
+        model=meta.model,
+        seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
+        reading=words,
+    )
+
+
+class SplitReading(NamedTuple):
+    """How weights read a split of a dataset.
+
+    Attributes:
+        content: What the dataset says of the split.
+        labels: What its labels are.
+        new_index: (256,) uint8, the index in the dataset of each class of the weights.
+        words: How its patches differ from what the weights were trained on, for the record.
+    """
+
+    content: SplitContent
+    labels: LabelKind
+    new_index: Indices
+    words: tuple[str, ...]
+
+
+def split_reading(dataset: TiledDataset, meta: ModelMeta, split: str) -> SplitReading:
+    """Return how weights read a split of a dataset.
+
+    Raises:
+        InputError: Other classes or bands than the weights', or the split has no labels.
+    """
+    description, where = dataset.description, str(dataset.folder)
+    new_index = class_lookup(meta.classes, description.classes, where)
+    words = checked_reading(description, meta, where)
     content = description.split_content(split)
     if content is None:
         raise InputError(
@@ -285,47 +356,39 @@ def evaluate_dataset(
         raise InputError(
             f"its {split} split has no labels, so there is nothing to score",
             where=where,
-            fix="choose another `split`",
+            fix="choose another `split`, or tile scenes that have labels",
         )
-    counts = []
+    return SplitReading(content, content.labels, new_index, words)
+
+
+def patch_labels(
+    patches: Sequence[Patch], description: DatasetDescription, engine: Engine
+) -> Generator[npt.NDArray[np.uint8], None, None]:
+    """Yield the labels that a network gives the patches of a dataset, each seen on its own.
+
+    An exported network whose windows are of another size sees a patch as it would a scene.
+
+    Args:
+        patches: The patches.
+        description: What the dataset says of them.
+        engine: Runs the network.
+
+    Yields:
+        (patch_size, patch_size) class indices of the weights.
+    """
+    size, meta = description.patch_size, engine.meta
     images = (read_image(patch, description) for patch in patches)
-    results = engine.logits(images, *meta.normalisation(description.scale))
-    with closing(results):
-        for patch, logits in zip(patches, results, strict=True):
-            truth = read_label(patch, description)
-            assert logits is not None
-            height, width = truth.shape
-            labels = window_labels(logits, height, width, engine.logit_stride)
-            # a patch is a scene, and a block, of its own
-            patch_counts = SceneCounts(
-                patch.name,
-                description.classes,
-                content.labels,
-                description.patch_size,
-                candidates=description.candidates,
-            )
-            patch_counts.add([EvaluatedStrip(0, truth, new_index[labels])])
-            counts.append(patch_counts)
-            if on_patches:
-                on_patches(1)
-    pooled = PooledCounts(tuple(counts))
-    require_labels(pooled, content.labels, f"{where}/{split}")
-    return Evaluation(
-        counts=pooled,
-        colours=tuple(description.colours),
-        data=description.scheme,
-        split=f"{description.split}:{split}" if description.split else split,
-        scenes=tuple(content.scenes),
-        unit="patches",
-        window=description.patch_size,
-        overlap=0,
-        labels=content.labels,
-        unknown_pixels=0,
-        augmentation="none",
-        model=meta.model,
-        seen_in_training=scenes_seen_in_training(meta, description.scheme, content.scenes),
-        reading=reading,
-    )
+    if meta.window in (None, size):
+        with closing(engine.logits(images, *meta.normalisation(description.scale))) as results:
+            for logits in results:
+                assert logits is not None
+                yield window_labels(logits, size, size, engine.logit_stride)
+        return
+    options = MapOptions(scale=description.scale).fitting(meta)
+    for image in images:
+        source = ArrayWindows(image, has_height=meta.height)
+        with closing(predict_strips(source, engine, options)) as strips:
+            yield np.concatenate([strip.labels for strip in strips])
 
 
 def default_split(dataset: TiledDataset) -> str:

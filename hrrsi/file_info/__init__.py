@@ -19,7 +19,6 @@ from hrrsi.file_info.geodata import (
     vector_info,
 )
 from hrrsi.file_info.networks import (
-    WEIGHTS_SUFFIXES,
     dataset_info,
     is_run,
     run_info,
@@ -27,7 +26,7 @@ from hrrsi.file_info.networks import (
 )
 from hrrsi.files import named_layer
 from hrrsi.maps.rasters import TAG
-from hrrsi.networks.weights_file import is_packaged_name, weights_path
+from hrrsi.networks.weights_file import WEIGHTS_SUFFIXES, is_packaged_name, weights_path
 from hrrsi.quantities import counted, counted_names, length_text
 from hrrsi.scenes.georeference import ground_resolution
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
@@ -64,8 +63,8 @@ def info(path: str | Path) -> FileInfo:
     """Return what a file or folder is.
 
     Args:
-        path: Weights (``.safetensors``, ``.pth``, or a name of the package's, ``default`` or
-            ``light``), those of an encoder (`hrrsi pretrain`), a tiled
+        path: Weights (``.safetensors``, ``.pth``, ``.onnx``, ``.xml``, or a name of the
+            package's, ``default`` or ``light``), those of an encoder (`hrrsi pretrain`), a tiled
             dataset (its folder or its ``dataset.yaml``), the folder of a run, any other folder,
             a vector file (or a layer, ``areas.gpkg|layername=parcels``), or whatever GDAL opens.
 

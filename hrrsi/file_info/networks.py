@@ -13,12 +13,15 @@ from hrrsi.errors import HrrsiError, InputError, OutputError
 from hrrsi.extras import requiring
 from hrrsi.file_info.geodata import FileInfo, shares_text
 from hrrsi.files import check_unlocked, read_yaml
+from hrrsi.graphs.exported import ExportedGraph
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.networks.architecture import parsed_model
+from hrrsi.networks.exported_file import is_exported
 from hrrsi.networks.model_meta import (
     ModelMeta,
     hardware_text,
     pruning_lines,
+    quantization_lines,
     score_lines,
     training_lines,
 )
@@ -29,7 +32,6 @@ from hrrsi.runs.environment import read_environment
 from hrrsi.runs.options import CONFIG, ENVIRONMENT, LAST_CHECKPOINT, METRICS, NAN_BATCH
 from hrrsi.tiling.dataset import TiledDataset
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _NOT_SETTINGS = ("data", "model", "encoder", "out", "device", "workers")
 _SCORES = {"val_mIoU": "mIoU", "val_OA": "OA", "val_top1": "top-1", "val_top5": "top-5"}
 
@@ -63,7 +65,7 @@ def weights_info(path: Path) -> FileInfo:
 
 
 def _weights_info(path: Path) -> FileInfo:
-    if is_safetensors(path):
+    if not is_exported(path) and is_safetensors(path):
         with open_weights(path) as file:
             encoder = encoder_of(file.metadata() or {})
         if encoder is not None:
@@ -71,6 +73,7 @@ def _weights_info(path: Path) -> FileInfo:
     meta, parameters = _weights_content(path)
     lines = [
         ("network", f"{meta.network_text}, {parameters:,} parameters, {_size(path)}"),
+        *_exported_lines(meta),
         ("classes", _named(meta.classes)),
         ("sees", _sees(meta.bands, meta.dtype, meta.scale, meta.height)),
         ("mean", _decimals(meta.mean)),
@@ -83,7 +86,7 @@ def _weights_info(path: Path) -> FileInfo:
         *score_lines(meta.scores),
         ("licence", meta.licence or "not said"),
     ]
-    data = {**meta, "parameters": parameters, "file_size": path.stat().st_size}
+    data = {**meta, "parameters": parameters, "file_size": _file_bytes(path)}
     if meta.likeness is not None:  # thousands of numbers
         known = {"squares": len(meta.likeness["squares"]), "threshold": meta.likeness["threshold"]}
         data["likeness"] = known
@@ -92,6 +95,17 @@ def _weights_info(path: Path) -> FileInfo:
         )
         lines.append(("knows scenes", text.format(**known)))
     return FileInfo("weights", lines, data)
+
+
+def _exported_lines(meta: ModelMeta) -> list[tuple[str, str]]:
+    """Return what an exported network adds to what its weights said."""
+    lines = []
+    if meta.window is not None:
+        shared = "" if meta.overlap is None else f", which overlap by {meta.overlap} px"
+        lines.append(("exported", f"for windows of {meta.window} px{shared}"))
+    if meta.quantized is not None:
+        lines += quantization_lines(meta.quantized)
+    return lines
 
 
 def _encoder_info(path: Path, about: dict[str, Any]) -> FileInfo:
@@ -111,6 +125,9 @@ def _weights_content(path: Path) -> tuple[ModelMeta, int]:
         WeightsError: They can't be read, or their tensors are not those of their network.
         DependencyError: Only PyTorch runs the network, and it is not installed.
     """
+    if is_exported(path):
+        exported = ExportedGraph(path)
+        return exported.meta, exported.parameters
     if not parsed_model(read_meta(path).model).has_graph:
         with requiring("gpu", f"the network {read_meta(path).model}"):
             from hrrsi.networks.weights import load_network
@@ -295,4 +312,10 @@ def _decimals(values: Sequence[float]) -> str:
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+    return f"{_file_bytes(path) / 1e6:.1f} MB"
+
+
+def _file_bytes(path: Path) -> int:
+    """Return the size of weights, of an OpenVINO network with the file that holds its numbers."""
+    files = (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
+    return sum(file.stat().st_size for file in files)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -262,7 +263,7 @@ def probabilities_graph(
     image = Map(graph.node("Add", scaled, graph.constant(offset)), bands, window, window)
     logits = _logits(graph, image, parsed_model(model), classes, pruned=pruned)
     whole = graph.resize(logits, window, window, align_corners=True)
-    graph.output(whole._replace(name=graph.node("Softmax", whole.name, axis=1)), "output")
+    graph.output(graph.softmax(whole), "output")
     return graph.model()
 
 
@@ -324,7 +325,10 @@ def _body_and_edge(graph: Graph, x: Map) -> tuple[Map, Map]:
     size = np.array([x.width, x.height], dtype=np.float32).reshape(2, 1, 1, 1)
     kernel = graph.tensors[f"{key}.flow_make.weight"] / size
     flow = graph.convolution_of(
-        graph.concatenate(fine, coarse), kernel, np.zeros(2, dtype=np.float32)
+        graph.concatenate(fine, coarse),
+        kernel,
+        np.zeros(2, dtype=np.float32),
+        key=f"{key}.flow_make",
     )
     # a grid in bf16 would move samples by a quarter of a pixel, and the difference of two rounded
     # maps would be little but rounding
@@ -390,7 +394,7 @@ def _mean_of_convolution(graph: Graph, x: Map, key: str, axis: int) -> Map:
     taps = np.concatenate((before + here + after, -after / length, -before / length), axis=1)
     kernel = np.expand_dims(taps, axis)
     shape = (x.height, 1) if axis == 3 else (1, x.width)
-    return graph.convolution_of(Map(lines, 3 * x.channels, *shape), kernel, bias)
+    return graph.convolution_of(Map(lines, 3 * x.channels, *shape), kernel, bias, key=key)
 
 
 # what BatchNorms count and do not learn
@@ -442,6 +446,14 @@ class NetworkGraph:
             )
         serialised: bytes = model.SerializeToString()
         return serialised
+
+    def openvino(self, core: Any, bands: int, height: int, width: int, dtype: str) -> Any:
+        """Return the graph as a model of an OpenVINO core.
+
+        Raises:
+            WeightsError: As `onnx`.
+        """
+        return core.read_model(self.onnx(bands, height, width, dtype))
 
     def probabilities(self, window: int, gain: Floats, offset: Floats) -> ModelProto:
         """Return the graph for other programs, as `probabilities_graph` describes it.

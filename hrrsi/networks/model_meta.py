@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 _FORMAT_KEY = "hrrsi_format"
-_OPTIONAL = ("height", "resolutions", "purpose", "likeness", "band_meanings", "pruned")
+_OPTIONAL = (
+    *("height", "resolutions", "purpose", "likeness", "band_meanings", "pruned"),
+    *("window", "overlap", "quantized"),
+)
 
 Floats = npt.NDArray[np.float32]
 _OF_TEACHERS = ("distillation", "temperature", "features")
@@ -64,6 +67,10 @@ class ModelMeta(Mapping[str, Any]):
             one first: `from` (the weights it was cut out of), `macs` (the share of their
             multiply-accumulates that was kept), `criterion`, `data`, `patches`, and `channels`
             (before and after, of each part that lost some); None: nothing.
+        window: Rows and columns of the only windows that an exported network takes; None: any.
+        overlap: Pixels that its windows should share, or None.
+        quantized: How its numbers were rounded, and what that cost
+            (`hrrsi.deployment.quantization`), or None.
 
     Of those from `resolutions` on, and of `height`, the mapping has no name where there is nothing
     to say.
@@ -93,6 +100,9 @@ class ModelMeta(Mapping[str, Any]):
     likeness: dict[str, Any] | None = None
     band_meanings: list[str | None] | None = None
     pruned: list[dict[str, Any]] | None = None
+    window: int | None = None
+    overlap: int | None = None
+    quantized: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.resolutions is not None and not (
@@ -341,6 +351,38 @@ def score_lines(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = ", ".join(figures) + (f"; IoU of {', '.join(classes)}" if classes else "")
         lines.append((name, f"{text} ({values.get('protocol', 'protocol unknown')})"))
     return lines
+
+
+def quantization_lines(quantized: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how a network was quantized and what that cost, a label and a text for each side.
+
+    Args:
+        quantized: What an exported network says of it (`ModelMeta.quantized`).
+    """
+    before, after = quantized["before"], quantized["after"]
+    layers = quantized["float_layers"]
+    steps = [f"numbers in {quantized['precision']}"]
+    if quantized["ranges"] is not None:
+        patches = f"{quantized['patches']:,} training patches"
+        steps.append(f"ranges by {quantized['ranges']} of {patches} of {quantized['data']}")
+        steps.append(f"kept in float: {', '.join(layers) or 'nothing'}")
+    cost = [f"mIoU {share_text(before['mIoU'])} to {share_text(after['mIoU'])}"]
+    for name, value in before["IoU"].items():
+        cost.append(f"{name} {share_text(value)} to {share_text(after['IoU'][name])}")
+    sizes = (f"{quantized[key]['bytes'] / 1e6:.1f}" for key in ("before", "after"))
+    speed = [
+        f"{runtime} {first:.1f} to {second:.1f} ms a window"
+        for runtime, (first, second) in quantized["milliseconds"].items()
+    ]
+    return [
+        ("quantized", "; ".join(steps)),
+        (
+            "at a cost of",
+            f"{', '.join(cost)} ({quantized['protocol']}); "
+            f"{share_text(quantized['agreement'])} of labels agree",
+        ),
+        ("for", f"{' to '.join(sizes)} MB; {', '.join(speed)} on {quantized['hardware']}"),
+    ]
 
 
 def hardware_text(hardware: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from hrrsi.errors import InputError, MissingInputError, WeightsError
 from hrrsi.files import require_regular
+from hrrsi.networks.exported_file import SUFFIXES, refuse_exported
 from hrrsi.networks.model_meta import ModelMeta, metadata_value
 
 # Files of the package by the names that `weights` takes for them; a version may lack some.
@@ -20,6 +21,7 @@ PACKAGED_FILES = {
     "light": "ued_bes_sfm.safetensors",
 }
 PACKAGED_FOLDER = Path(str(resources.files("hrrsi") / "pretrained"))
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", *SUFFIXES)
 ENCODER_METADATA = "hrrsi_encoder"  # of files of `hrrsi pretrain`
 # what runs of `hrrsi train` and `hrrsi pretrain` keep
 BEST_WEIGHTS = "best.safetensors"
@@ -56,6 +58,11 @@ def packaged_names() -> list[str]:
 def is_packaged_name(weights: str | Path) -> bool:
     """Return whether what was given for weights names some of the package, and no file."""
     return str(weights) in packaged_names() and not Path(weights).exists()
+
+
+def is_weights_file(path: Path) -> bool:
+    """Return whether a path has the name of a weights file, or is one of the package's."""
+    return path.suffix.lower() in WEIGHTS_SUFFIXES or is_packaged_name(path)
 
 
 def weights_path(weights: str | Path | None) -> Path:
@@ -106,8 +113,9 @@ def is_safetensors(path: Path) -> bool:
 
     Raises:
         MissingInputError: There is no such file.
-        InputError: It is empty or can't be read.
+        InputError: It is empty or can't be read, or an exported network.
     """
+    refuse_exported(path)
     require_regular(path)
     try:
         with path.open("rb") as file:

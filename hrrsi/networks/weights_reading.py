@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hrrsi.errors import HrrsiError, OutputError
 from hrrsi.extras import requiring
 from hrrsi.files import cache_folder, content_digest
+from hrrsi.networks.exported_file import exported_file, is_exported
 from hrrsi.networks.model_meta import FORMAT, ModelMeta
 from hrrsi.networks.weights_file import (
     is_safetensors,
@@ -53,12 +54,14 @@ def load_model(path: str | Path | None = None) -> SegmentationNetwork:
 
 
 def read_meta(path: str | Path) -> ModelMeta:
-    """Return what a weights file or a published checkpoint says of itself.
+    """Return what a weights file, a published checkpoint or an exported network says of itself.
 
     Raises:
-        WeightsError: As `read_weights`.
+        WeightsError: As `read_weights`, or as `exported_file`.
         MissingInputError: Likewise.
     """
+    if is_exported(Path(path)):
+        return exported_file(Path(path)).meta
     with open_weights(weights_file(Path(path))) as file:
         return meta_of(file.metadata() or {}, Path(path))
 

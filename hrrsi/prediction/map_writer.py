@@ -245,7 +245,7 @@ class MapWriter:
 def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[str, str]:
     """Return what makes the maps of a run: version, network, weights, engine and options."""
     shown = {
-        "window": options.window,
+        "window": options.effective_window,
         "overlap": options.effective_overlap,
         "tta": options.augmentation if options.augmentation != "none" else None,
         "bands": options.bands,

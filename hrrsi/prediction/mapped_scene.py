@@ -139,19 +139,18 @@ def planned_scene(
         engine: Runs the network.
         seconds: Wall time that a window takes.
     """
+    window = options.effective_window
     starts = [
-        window_starts(length, options.window, options.window - options.effective_overlap)
+        window_starts(length, window, window - options.effective_overlap)
         for length in source.network_grid
     ]
     windows = len(starts[0]) * len(starts[1])
     if source.area is not None:
         extent = source.area.extent
-        rows = _reaching(starts[0], options.window, source.step, extent.row, extent.height)
-        cols = _reaching(starts[1], options.window, source.step, extent.col, extent.width)
+        rows = _reaching(starts[0], window, source.step, extent.row, extent.height)
+        cols = _reaching(starts[1], window, source.step, extent.col, extent.width)
         windows = sum(
-            source.area.touches(
-                source.raster_window(Window(row, col, options.window, options.window))
-            )
+            source.area.touches(source.raster_window(Window(row, col, window, window)))
             for row in rows
             for col in cols
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hrrsi.classes import ScoreType
 from hrrsi.errors import OptionError
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
+
+if TYPE_CHECKING:
+    from hrrsi.networks.model_meta import ModelMeta
 
 Augmentation = Literal["none", "flip", "d4"]
 
@@ -40,8 +43,10 @@ class MapOptions:
         resample: The ground resolution that scenes are read at, in metres per pixel; maps are on
             the scenes' own grids all the same. ``auto``: a scene's own, or the nearest of those
             that the weights were trained on where it lies outside of them. ``off``: its own.
-        window: Rows and columns of a window, in pixels, 1 to 4096.
-        overlap: Pixels that neighbouring windows share, 0 to half of `window`; None: 3/16 of it.
+        window: Rows and columns of a window, in pixels, 1 to 4096; None: 512, or those that an
+            exported network takes.
+        overlap: Pixels that neighbouring windows share, 0 to half of `window`; None: 3/16 of it,
+            or what an exported network says.
         augmentation: Test-time augmentation: ``none``, ``flip`` (each window also mirrored) or
             ``d4`` (in all eight orientations); the mean of the logits counts.
         min_area: Components smaller than this, in square metres (pixels for scenes without CRS),
@@ -59,7 +64,7 @@ class MapOptions:
     aoi: str | Path | None = None
     crop: bool = False
     resample: float | Literal["auto", "off"] = "auto"
-    window: int = DEFAULT_WINDOW
+    window: int | None = None
     overlap: int | None = None
     augmentation: Augmentation = "none"
     min_area: float | None = None
@@ -75,15 +80,15 @@ class MapOptions:
             raise OptionError(
                 "there is no area of interest", parameter="crop", fix="name one with `aoi`"
             )
-        if self.window > LARGEST_WINDOW:
+        if self.effective_window > LARGEST_WINDOW:
             raise OptionError(
                 f"windows of {self.window} px take more memory than machines have",
                 fix=f"choose `window` up to {LARGEST_WINDOW}",
             )
-        if self.window < 1 or not 0 <= 2 * self.effective_overlap <= self.window:
+        window = self.effective_window
+        if window < 1 or not 0 <= 2 * self.effective_overlap <= window:
             raise OptionError(
-                f"an overlap of {self.effective_overlap} px does not fit windows of "
-                f"{self.window} px",
+                f"an overlap of {self.effective_overlap} px does not fit windows of {window} px",
                 fix="choose `overlap` from 0 to half of `window`",
             )
         if self.resample not in ("auto", "off") and not (
@@ -113,9 +118,34 @@ class MapOptions:
             check_scale(self.scale)
 
     @property
+    def effective_window(self) -> int:
+        """Rows and columns of a window: `window`, or the default."""
+        return DEFAULT_WINDOW if self.window is None else self.window
+
+    @property
     def effective_overlap(self) -> int:
         """Pixels that neighbouring windows share: `overlap`, or the default for the window."""
-        return default_overlap(self.window) if self.overlap is None else self.overlap
+        return default_overlap(self.effective_window) if self.overlap is None else self.overlap
+
+    def fitting(self, meta: ModelMeta) -> MapOptions:
+        """Return these options with the windows of weights that take no others.
+
+        Args:
+            meta: What the weights say of themselves.
+
+        Raises:
+            OptionError: They take other windows than `window`.
+        """
+        if meta.window is None:
+            return self
+        if self.window not in (None, meta.window):
+            raise OptionError(
+                f"{self.window} px, and the exported network takes windows of {meta.window} px",
+                parameter="window",
+                fix="leave it out, or export the network again with that `window`",
+            )
+        overlap = meta.overlap if self.overlap is None else self.overlap
+        return replace(self, window=meta.window, overlap=overlap)
 
 
 @dataclass(frozen=True)

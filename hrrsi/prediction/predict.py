@@ -106,10 +106,11 @@ def predict(
     for folder in {path.parent for written in files for path in written.files}:
         prepare_folder(folder)
     weights_file = weights_path(weights)
+    runner = open_engine(weights_file, engine)
     mapper = SceneMapper(
-        open_engine(weights_file, engine),
+        runner,
         weights_file,
-        options,
+        options.fitting(runner.meta),
         outputs,
         show_progress=show_progress,
         on_ready=on_ready,
@@ -161,8 +162,10 @@ def plan(
     names, files = _scenes_and_files(scenes, out, options, outputs)
     weights_file = weights_path(weights)
     runner = open_engine(weights_file, engine)
+    options = options.fitting(runner.meta)
     mapper = SceneMapper(runner, weights_file, options, outputs, show_progress=False)
-    seconds = seconds_a_window(runner, options.window) * len(symmetries(options.augmentation))
+    seconds = seconds_a_window(runner, options.effective_window)
+    seconds *= len(symmetries(options.augmentation))
     plans = []
     for name, written in zip(names, files, strict=True):
         try:

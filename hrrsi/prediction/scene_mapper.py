@@ -105,7 +105,8 @@ class SceneMapper:
         require_height_as_trained(engine.meta, height)
         _require_classes(outputs, engine.meta)
         self._heights = None if height is None else height_files(height)
-        engine.prepare(options.window, options.window)  # while the first scene is looked at
+        window = options.effective_window
+        engine.prepare(window, window)  # while the first scene is looked at
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
         self._scales: dict[str, float] = {}  # of scenes that were looked at

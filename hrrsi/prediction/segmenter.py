@@ -19,7 +19,6 @@ from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.resampling import resolution_step
 from hrrsi.scenes.window_source import ArrayWindows
-from hrrsi.scenes.windows import DEFAULT_WINDOW
 
 
 class Segmenter:
@@ -34,9 +33,10 @@ class Segmenter:
     Args:
         weights: A weights file, or the name of weights inside the package: ``default``, which it
             is by default, or ``light``.
-        window: Rows and columns of a window, in pixels; larger arrays take several.
+        window: Rows and columns of a window, in pixels; larger arrays take several. By default
+            512, or those that an exported network takes.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; by default
-            3/16 of it.
+            3/16 of it, or what an exported network says.
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
         resample: The ground resolution at which arrays are read whose own one is said, in metres
             per pixel; ``auto``: their own, or the nearest of those that the weights were trained
@@ -54,16 +54,17 @@ class Segmenter:
         self,
         weights: str | Path | None = None,
         *,
-        window: int = DEFAULT_WINDOW,
+        window: int | None = None,
         overlap: int | None = None,
         augmentation: Augmentation = "none",
         resample: float | Literal["auto", "off"] = "auto",
         engine: EngineOptions = EngineOptions(),
     ) -> None:
-        self._options = MapOptions(
+        options = MapOptions(
             window=window, overlap=overlap, augmentation=augmentation, resample=resample
         )
         self._engine = open_engine(weights, engine)
+        self._options = options.fitting(self._engine.meta)
         self.meta: ModelMeta = self._engine.meta
         self._checks = SceneChecks(self.meta)
 

@@ -345,7 +345,7 @@ def _strips(
 ) -> Generator[Strip, None, None]:
     meta = engine.meta
     symmetry_group = symmetries(options.augmentation)
-    window, overlap = options.window, options.effective_overlap
+    window, overlap = options.effective_window, options.effective_overlap
     row_starts, column_starts = (
         window_starts(length, window, window - overlap) for length in source.network_grid
     )

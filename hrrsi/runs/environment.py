@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hrrsi import __version__
 from hrrsi.errors import InputError
 from hrrsi.files import content_digest, dump_yaml, read_yaml, replacing
-from hrrsi.hardware import available_cores
+from hrrsi.hardware import available_cores, processor_name
 from hrrsi.runs.options import ENVIRONMENT, RunOptions, folders_text
 
 _LIBRARIES = (
@@ -175,7 +175,7 @@ def hardware() -> dict[str, Any]:
     import torch
 
     machine: dict[str, Any] = {
-        "cpu": _processor(),
+        "cpu": processor_name(),
         "cores": available_cores(),
     }
     if hasattr(os, "sysconf"):  # not on Windows
@@ -185,16 +185,6 @@ def hardware() -> dict[str, Any]:
         numbers = range(torch.cuda.device_count())
         machine["gpus"] = [torch.cuda.get_device_name(number) for number in numbers]
     return machine
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _check_same_data(content: dict[str, Any], digest: str, options: RunOptions) -> None:

@@ -172,7 +172,7 @@ def test_what_torch_cannot_write_is_one_line(
 def test_a_file_that_gives_other_labels_is_not_kept(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = export_module._graph
+    graph = export_module.probabilities_graph
 
     def wrong(*arguments: Any) -> onnx.ModelProto:
         model = graph(*arguments)
@@ -182,7 +182,7 @@ def test_a_file_that_gives_other_labels_is_not_kept(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values * 1.1, tensor.name))
         return model
 
-    monkeypatch.setattr(export_module, "_graph", wrong)
+    monkeypatch.setattr(export_module, "probabilities_graph", wrong)
     for name, more in (("model.onnx", []), ("model.xml", ["--format", "openvino"])):
         out = tmp_path / name
         given = ("--out", out, "--window", SIDE, "--resolution", 0.3)

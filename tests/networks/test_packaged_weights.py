@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import MissingInputError, WeightsError
-from hrrsi.evaluation.options import is_weights_file
 from hrrsi.networks import weights_file
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import (
     PACKAGED_FILES,
+    is_weights_file,
     packaged_names,
     packaged_weights,
     weights_path,

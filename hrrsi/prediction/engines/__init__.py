@@ -6,6 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
+from hrrsi.errors import DeviceError, OptionError
 from hrrsi.extras import requiring
 from hrrsi.hardware import (
     LEAST_TO_PREDICT,
@@ -14,6 +15,7 @@ from hrrsi.hardware import (
     require_memory,
 )
 from hrrsi.networks.architecture import parsed_model
+from hrrsi.networks.exported_file import is_exported
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines.engine import Engine
@@ -32,8 +34,8 @@ def open_engine(
     GhostNet and EfficientNet-Lite, and other systems.
 
     Args:
-        weights: A weights file, or the name of weights inside the package: ``default``, which it
-            is by default, or ``light``.
+        weights: A weights file, an exported network, or the name of weights inside the package:
+            ``default``, which it is by default, or ``light``.
         options: Which engine, and on what.
 
     Raises:
@@ -46,7 +48,9 @@ def open_engine(
     path = weights_path(weights)
     name = options.engine
     device = "cpu" if name in ("openvino", "onnxruntime") else _chosen_device(options.device)
-    if name == "auto":
+    if is_exported(path):
+        name, device = _runtime_of_exported(path, options), "cpu"
+    elif name == "auto":
         has_graph = device == "cpu" and parsed_model(read_meta(path).model).has_graph
         name = "openvino" if has_graph else "torch"
     precision, batch = options.precision, options.batch
@@ -63,6 +67,28 @@ def open_engine(
     from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 
     return OpenVinoEngine(path, precision, threads=threads, batch=batch or 1)
+
+
+def _runtime_of_exported(path: Path, options: EngineOptions) -> str:
+    """Return what runs an exported network: OpenVINO, unless ONNX Runtime is asked for.
+
+    Raises:
+        DeviceError: PyTorch is asked for, or another device than a processor.
+        OptionError: Several windows at once are.
+    """
+    if options.engine == "torch" or options.device.startswith("cuda"):
+        raise DeviceError(
+            f"{path.name} is an exported network, which runs on the CPU here, by OpenVINO or ONNX "
+            "Runtime",
+            fix="leave `engine` and `device` out, or give the weights that it was exported from",
+        )
+    if options.batch not in (None, 1):
+        raise OptionError(
+            f"{path.name} is an exported network, which takes one window at a time",
+            parameter="batch",
+            fix="leave it out",
+        )
+    return "openvino" if options.engine == "auto" else options.engine
 
 
 def _chosen_device(name: str) -> str:

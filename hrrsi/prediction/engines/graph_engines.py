@@ -14,8 +14,8 @@ import numpy as np
 import openvino as ov
 
 from hrrsi.errors import DependencyError, DeviceError
+from hrrsi.graphs.exported import inference_graph
 from hrrsi.graphs.graph import PRECISE, Floats
-from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.interruption import signal_stack_kept
 from hrrsi.prediction.engines.engine import Pixels, checked, groups, in_order
 
@@ -63,7 +63,7 @@ class OpenVinoEngine:
     device = "cpu"
 
     def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
-        self._graph = NetworkGraph(weights)
+        self._graph = inference_graph(weights)
         self.meta = self._graph.meta
         self.logit_stride = self._graph.logit_stride
         with signal_stack_kept():
@@ -138,7 +138,7 @@ class OpenVinoEngine:
         return idle.pop() if idle else self._compiled[key].result().create_infer_request()
 
     def _compile(self, count: int, bands: int, height: int, width: int, dtype: str) -> Any:
-        model = self._core.read_model(self._graph.onnx(bands, height, width, dtype))
+        model = self._graph.openvino(self._core, bands, height, width, dtype)
         model.reshape(
             {
                 "pixels": [count, bands, height, width],
@@ -197,7 +197,7 @@ class OnnxRuntimeEngine:
         except ImportError:
             raise DependencyError("onnxruntime is not installed", extra="onnxruntime") from None
         self._runtime = onnxruntime
-        self._graph = NetworkGraph(weights)
+        self._graph = inference_graph(weights)
         self.meta = self._graph.meta
         self.logit_stride = self._graph.logit_stride
         self.side_by_side = threads

@@ -1,0 +1,223 @@
+"""Quantized networks: what they cost is what `hrrsi eval` says, and what they say of themselves."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from samples.made_dataset import save_made_dataset
+from samples.made_weights import save_made_weights
+from typer.testing import CliRunner, Result
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.deployment import quantization
+from hrrsi.deployment.calibration import METHODS, Calibration, with_float_nodes
+from hrrsi.deployment.quantization import layer_name
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantized")
+    save_made_weights(folder / "made.safetensors", resolution=0.5)
+    save_made_dataset(folder / "data", train=8, val=3)
+    return folder
+
+
+def run(line: str) -> Result:
+    return CliRunner().invoke(app, shlex.split(line))
+
+
+def error_of(line: str) -> str:
+    result = run(line)
+    assert result.exit_code == 1, result.output
+    return result.stderr.splitlines()[-1]
+
+
+def quantize(folder: Path, out: Path, more: str = "") -> str:
+    return (
+        f"quantize {folder / 'made.safetensors'} --data {folder / 'data'} --out {out} "
+        f"--window {SIDE} --max-drop 100 {more}"
+    )
+
+
+def kernels_of(path: Path) -> list[np.dtype]:
+    """The types of the arrays of numbers in a file that are kernels by their shapes."""
+    arrays = (numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer)
+    return [array.dtype for array in arrays if array.ndim == 4 and array.size > 9]
+
+
+@pytest.mark.slow  # a minute: ranges by every method, and each layer in float in turn
+def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    result = run(quantize(folder, out))
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
+    assert {dtype.name for dtype in kernels_of(out)} >= {"int8"}
+    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    assert said["precision"] == "int8"
+    assert said["ranges"] in {method.name for method in METHODS}
+    assert said["after"]["bytes"] == out.stat().st_size < 0.4 * said["before"]["bytes"]
+    for when, weights in (("before", folder / "made.safetensors"), ("after", out)):
+        options = hrrsi.EvaluationOptions(split="val")
+        engine = hrrsi.EngineOptions(engine="onnxruntime", precision="32")
+        scores = hrrsi.evaluate(folder / "data", weights=weights, options=options, engine=engine)
+        assert said[when]["mIoU"] == pytest.approx(scores.scores.mean_iou, abs=2e-4), when
+        for own in scores.scores.classes:
+            assert said[when]["IoU"][own.name] == pytest.approx(own.iou, abs=5e-4)
+    assert 0.3 < said["agreement"] < 1  # random weights: most of their labels are near ties
+    assert set(said["milliseconds"]) == {"onnxruntime", "openvino"}
+    ranges = f"ranges by {said['ranges']} of 8 training patches"
+    assert f"{said['agreement']:.2%} of labels agree; {ranges}" in result.stdout
+    model = onnx.load(out)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    names = {prop.key for prop in model.metadata_props}
+    assert {"class_names", "model_type", "resolution", "tiles_size"} <= names
+    assert "numbers in int8" in run(f"info {out}").stdout
+
+
+def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.onnx"
+    result = run(quantize(folder, out, "--precision 16"))
+    assert result.exit_code == 0, result.output
+    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    assert said["agreement"] > 0.98
+    assert out.stat().st_size < 0.55 * said["before"]["bytes"]
+    (given,) = onnxruntime.InferenceSession(out).get_inputs()
+    assert given.type == "tensor(float)"
+
+
+def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.xml"
+    result = run(quantize(folder, out, "--precision 16 --format openvino"))
+    assert result.exit_code == 0, result.output
+    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert said["after"]["bytes"] == size < 0.6 * said["before"]["bytes"]
+    assert set(said["milliseconds"]) == {"openvino"}
+
+
+def test_what_costs_too_much_is_not_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = quantization._scores
+
+    def worse(*arguments: object) -> dict:
+        found = scores(*arguments)
+        found["after"]["mIoU"] = found["before"]["mIoU"] - 0.02
+        return found
+
+    monkeypatch.setattr(quantization, "_scores", worse)
+    line = error_of(quantize(folder, tmp_path / "out.onnx", "--precision 16 --max-drop 0.5"))
+    assert "16 costs 2.00 points of mIoU" in line
+    assert "more than --max-drop 0.5" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    few = save_made_dataset(tmp_path / "few", train=1, val=1)
+    line = f"quantize {folder / 'made.safetensors'} --out {out} --window {SIDE}"
+    assert "its training split holds 1 patches, too few" in error_of(f"{line} --data {few}")
+    description = yaml.safe_load((few / "dataset.yaml").read_text())
+    description["splits"]["val"]["labels"] = "none"
+    (few / "dataset.yaml").write_text(yaml.safe_dump(description))
+    assert "its val split has no labels" in error_of(f"{line} --data {few}")
+    assert "nowhere" in error_of(f"{line} --data {tmp_path / 'nowhere'}")
+    data = f"--data {folder / 'data'}"
+    assert "3 patches don't show" in error_of(f"{line} {data} --patches 3")
+    with pytest.raises(hrrsi.OptionError, match="unknown precision '4'"):
+        hrrsi.QuantizationOptions("4")
+    assert "--max-drop: -1 is no drop" in error_of(f"{line} {data} --max-drop -1")
+    assert "does not end in .xml" in error_of(f"{line} {data} --format openvino")
+    out.write_text("mine")
+    assert "exists already; give --overwrite" in error_of(f"{line} {data}")
+    assert out.read_text() == "mine"
+    other = save_made_weights(tmp_path / "four.safetensors", bands=4, resolution=0.5)
+    words = f"quantize {other} --out {tmp_path / 'b.onnx'} {data}"
+    assert "its patches have 3 bands where the weights expect 4 bands" in error_of(words)
+
+
+@pytest.fixture
+def two_convolutions() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    kernels = [rng.normal(size=shape).astype(np.float32) for shape in ((8, 3, 3, 3), (4, 8, 1, 1))]
+    nodes = [
+        helper.make_node("Conv", ["x", "k0"], ["a"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Conv", ["b", "k1"], ["y"], name="second"),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 32, 32])
+        for name, channels in (("x", 3), ("y", 4))
+    ]
+    tensors = [numpy_helper.from_array(kernel, f"k{i}") for i, kernel in enumerate(kernels)]
+    graph = helper.make_graph(nodes, "two", ports[:1], ports[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.kind)
+def test_rounding_is_near_and_leaves_layers_in_float(
+    two_convolutions: onnx.ModelProto, tmp_path: Path, method: object
+) -> None:
+    rng = np.random.default_rng(1)
+    windows = [rng.random((3, 32, 32)).astype(np.float32) for _ in range(4)]
+    calibration = Calibration(two_convolutions, windows, tmp_path)
+
+    def result(model: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        return session.run(None, {"x": windows[0][None]})[0]
+
+    expected = result(two_convolutions)
+    rounded = calibration.rounded(method, [])
+    error = np.abs(result(rounded) - expected).mean() / np.abs(expected).mean()
+    assert 0 < error < 0.1
+    kernels = [numpy_helper.to_array(t) for t in rounded.graph.initializer]
+    whole = [array for array in kernels if array.dtype == np.int8 and array.ndim == 4]
+    assert len(whole) == 2
+    assert max(np.abs(array).max() for array in whole) <= 64, "7 bits"
+    apart = [array for array in kernels if array.dtype == np.float32 and array.shape == (8,)]
+    assert apart, "a scale for each channel of the first kernel"
+    whole = calibration.rounded(method, [], keep_activations=True)
+    in_float = result(with_float_nodes(whole, two_convolutions, ["first", "second"]))
+    error_in_float = np.abs(in_float - expected).mean() / np.abs(expected).mean()
+    assert error_in_float < error, "its output alone is rounded"
+    assert "second_quant" not in str(calibration.rounded(method, ["first", "second"]))
+
+
+def test_layers_are_named_as_the_weights_name_them() -> None:
+    names = {
+        "precise.base_network.conv_stem": "base_network.conv_stem",
+        "base_network.blocks.2.0.ghost1.primary_conv.0.17": "base_network.blocks.2.0",
+        "base_network.features.blocks.6.0.conv_pw": "base_network.features.blocks.6.0",
+        "dec_c1.up.0": "dec_c1",
+        "decouple_body_edge.conv_low_res.1.primary.0": "decouple_body_edge.conv_low_res.1",
+        "fusion_score.h_map": "fusion_score.h_map",
+    }
+    assert {name: layer_name(name) for name in names} == names
+
+
+@pytest.mark.slow  # minutes, with all methods of ranges
+def test_the_packaged_weights_lose_little(tmp_path: Path) -> None:
+    data = Path("../shared/data/dubai").resolve()
+    if not data.is_dir():
+        pytest.skip("the imagery of Dubai is not here")
+    tiled = tmp_path / "dubai"
+    assert run(f"tile {data} --scheme dubai --out {tiled} --quiet").exit_code == 0
+    out = tmp_path / "int8.onnx"
+    assert run(f"quantize --data {tiled} --out {out}").exit_code == 0
+    assert out.stat().st_size < 4e6
+    words = "--scheme dubai --split standard:test --precision 32 --json"
+    scores = {}
+    for name, weights in (("before", "default"), ("after", out)):
+        report = tmp_path / f"{name}.json"
+        assert run(f"eval {data} {words} {report} --weights {weights}").exit_code == 0
+        scores[name] = json.loads(report.read_text())["scores"]["mIoU"]
+    assert scores["after"] >= scores["before"] - 0.003
