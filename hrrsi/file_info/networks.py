@@ -316,6 +316,4 @@ def _size(path: Path) -> str:
 
 
 def _file_bytes(path: Path) -> int:
-    """Return the size of weights, of an OpenVINO network with the file that holds its numbers."""
-    files = (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
-    return sum(file.stat().st_size for file in files)
+    return ExportedGraph(path).file_bytes if is_exported(path) else path.stat().st_size

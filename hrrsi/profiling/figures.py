@@ -43,11 +43,12 @@ class Operations:
             for a convolution's bias, 2 per element of a BatchNorm and 1 per element of a ReLU;
             resizing, sampling, sigmoids, pooling, additions and products of maps count nothing.
             Linear layers count as the 1x1 convolutions that they are; other norms and activations,
-            which the published networks lack, count nothing.
+            which the published networks lack, count nothing. None of exported networks, whose
+            BatchNorms are folded into convolutions.
     """
 
     macs: int
-    published: int
+    published: int | None
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Profile:
         packaged: The name of the package's weights that these are, or None.
         classes: Number of classes.
         size: Rows and columns of the window.
-        parameters: Number of parameters.
+        parameters: Number of parameters; of an exported network, of the numbers in its kernels.
         operations: What one forward pass computes; None where PyTorch, which counts them, is
             not installed.
         ptflops_macs: What ptflops counts with its ``pytorch`` backend: also resizing, pooling
@@ -203,7 +204,7 @@ class Profile:
             "parameters": self.parameters,
             "gmacs": operations and operations.macs / 1e9,
             "gflops": operations and 2 * operations.macs / 1e9,
-            "gflops_published": operations and operations.published / 1e9,
+            "gflops_published": operations and operations.published and operations.published / 1e9,
             "gflops_published_table": published and published.gflops,
             "ptflops_gmacs": self.ptflops_macs and self.ptflops_macs / 1e9,
             "file_bytes": self.file_bytes,
@@ -337,7 +338,7 @@ def _profile_cells(profile: Profile) -> list[str]:
     return [
         _profile_name(profile),
         f"{profile.parameters:,}",
-        f"{operations.published / 1e9:.2f}" if operations else "-",
+        f"{operations.published / 1e9:.2f}" if operations and operations.published else "-",
         f"{published.gflops:.2f}" if published else "-",
         f"{ptflops / 1e9:.3f}" if ptflops is not None else "-",
         f"{operations.macs / 1e9:.3f}" if operations else "-",
@@ -377,6 +378,11 @@ def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
     ]
     if any(profile.operations is None for profile in profiles):
         notes.append("-: not counted, since PyTorch is not installed.")
+    if any(profile.operations and profile.operations.published is None for profile in profiles):
+        notes.append(
+            "of an exported network, kernels are counted as parameters, and MACs of what it "
+            "computes: the segmentation head alone; conventions of layers (-) don't apply to it."
+        )
     notes += [
         f"{_profile_name(profile)}: pruned {line}."
         for profile in profiles

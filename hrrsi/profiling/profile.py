@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hrrsi.errors import DependencyError, DeviceError, HrrsiError
+from hrrsi.errors import DependencyError, DeviceError, HrrsiError, OptionError
 from hrrsi.extras import MODULES, is_installed, requiring
+from hrrsi.graphs.exported import ExportedGraph
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.hardware import available_cores, chosen_device
 from hrrsi.interruption import (
@@ -31,6 +32,7 @@ from hrrsi.interruption import (
     stop_if_requested,
 )
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
+from hrrsi.networks.exported_file import is_exported
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import packaged_name, weights_path
 from hrrsi.networks.weights_reading import read_meta
@@ -42,6 +44,7 @@ from hrrsi.profiling.figures import (
     PUBLISHED_SIZE,
     Latency,
     NotMeasured,
+    Operations,
     Profile,
     ProfileOptions,
     ProfileStopped,
@@ -95,6 +98,8 @@ def profile(
         parsed_model(name)  # an unknown name fails before the first is measured
     path = None if weights is None else weights_path(weights)
     options = replace(options, device=chosen_device(options.device))
+    if path is not None and is_exported(path):
+        options = _of_its_window(path, options, alone=not models)
     networks: list[str | Path] = [*models, *([] if path is None else [path])]
     ways = _ways(options)
     profiles: list[Profile] = []
@@ -106,7 +111,7 @@ def profile(
     with bar as advance:
         try:
             for network in networks:
-                profiles.append(_counted(network, options))
+                profiles.append(costs_of(network, options))
                 if options.latency:
                     _measure_speed(network, options, ways, profiles, advance.update)
                 if options.seconds is None:
@@ -118,13 +123,44 @@ def profile(
     return profiles
 
 
-def _counted(network: str | Path, options: ProfileOptions) -> Profile:
+def _of_its_window(path: Path, options: ProfileOptions, *, alone: bool) -> ProfileOptions:
+    """Return options with the window that an exported network takes.
+
+    Raises:
+        OptionError: They ask for another one, or networks beside it are counted for another one.
+        WeightsError: It can't be used.
+    """
+    window = read_meta(path).window
+    assert window is not None
+    if options.size not in (window, *([PUBLISHED_SIZE] if alone else [])):
+        raise OptionError(
+            f"{options.size} px, and {path.name} takes windows of {window} px",
+            parameter="size",
+            fix=f"give `size={window}`",
+        )
+    return replace(options, size=window)
+
+
+def costs_of(network: str | Path, options: ProfileOptions) -> Profile:
     """Return what a network by name, or in a file, costs, without its speed."""
     if isinstance(network, str):
         with requiring("gpu", "profiling"):
             from hrrsi.profiling.operations import profile_model
 
         return profile_model(network, classes=options.classes, size=options.size)
+    if is_exported(network):
+        exported = ExportedGraph(network)
+        return Profile(
+            model=exported.meta.model,
+            weights=network.name,
+            classes=len(exported.meta.classes),
+            size=options.size,
+            parameters=exported.parameters,
+            operations=Operations(exported.macs, None),
+            ptflops_macs=None,
+            file_bytes=exported.file_bytes,
+            pruned=exported.meta.pruned,
+        )
     meta = read_meta(network) if options.latency and not _counts_operations() else None
     if meta is not None and parsed_model(meta.model).has_graph:
         graph = NetworkGraph(network)

@@ -13,7 +13,7 @@ from typing import Any
 from hrrsi.errors import DependencyError, DeviceError
 from hrrsi.evaluation.intervals import FEWEST_BLOCKS
 from hrrsi.evaluation.result import EvaluationResult
-from hrrsi.extras import requiring
+from hrrsi.profiling.figures import ProfileOptions
 from hrrsi.report.figures import NONE, Chart, Series, even_axis, line_chart, percent, percent_axis
 from hrrsi.report.scene_views import SceneView
 from hrrsi.report.text import blocks_text, partial_text, source_sentence, unscored_text
@@ -77,21 +77,21 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         HrrsiError: Not a weights file.
     """
     from hrrsi.file_info import info
-    from hrrsi.profiling.profile import weights_latency
+    from hrrsi.networks.weights_reading import read_meta
+    from hrrsi.profiling.profile import costs_of, weights_latency
 
-    size, costs = 512, []
+    size, costs = read_meta(weights).window or 512, []
     try:
-        with requiring("gpu", "counting operations"):
-            from hrrsi.profiling.operations import profile_weights
+        counted = costs_of(weights, ProfileOptions(size=size)).operations
     except DependencyError:
         operations = "not counted, since PyTorch is not installed"
     else:
-        counted = profile_weights(weights, size=size).operations
         assert counted is not None
+        figures = [f"{counted.macs / 1e9:.2f} G multiply-accumulates"]
+        if counted.published is not None:
+            figures.append(f"{counted.published / 1e9:.2f} G as the published tables count")
         operations = (
-            f"{2 * counted.macs / 1e9:.2f} GFLOPs for a window of {size} px "
-            f"({counted.macs / 1e9:.2f} G multiply-accumulates; "
-            f"{counted.published / 1e9:.2f} G as the published tables count)"
+            f"{2 * counted.macs / 1e9:.2f} GFLOPs for a window of {size} px ({'; '.join(figures)})"
         )
     costs.append(("operations", operations))
     if latency:

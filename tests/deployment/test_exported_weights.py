@@ -125,6 +125,29 @@ def test_info_tells_what_the_file_says(folder: Path) -> None:
     assert "for windows of 64 px, which overlap by 20 px" in run(f"info {folder / name}").stdout
 
 
+def test_profile_counts_what_the_file_computes(folder: Path) -> None:
+    torch.manual_seed(0)
+    (own,) = hrrsi.profile(
+        weights=folder / "made.safetensors", options=hrrsi.ProfileOptions(size=SIDE)
+    )
+    for name in ("made.onnx", "made.xml"):
+        (profile,) = hrrsi.profile(weights=folder / name)
+        assert profile.size == SIDE
+        assert own.operations is not None
+        assert profile.operations is not None
+        # without the heads of body and edge, and two convolutions of the score from means
+        assert 0.75 < profile.operations.macs / own.operations.macs < 1
+        assert 0.9 < profile.parameters / own.parameters < 1
+        assert profile.file_bytes > 11e6
+    exported = f"profile --weights {folder / 'made.onnx'}"
+    assert "--size: 128 px, and made.onnx takes windows of 64 px" in error_of(
+        f"{exported} --size 128"
+    )
+    result = run(f"{exported} --format json")
+    assert json.loads(result.stdout)[0]["gflops_published"] is None
+    assert "kernels are counted as parameters" in run(exported).stdout
+
+
 def test_full_brightness_of_scenes_is_heard(tmp_path: Path) -> None:
     described = replace(
         meta(), model="ued", dtype="uint16", scale=2047.0, mean=[0.4] * 3, std=[0.2] * 3
