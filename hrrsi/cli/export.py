@@ -60,8 +60,8 @@ def export(
     import hrrsi
     from hrrsi.cli.messages import print_weights
 
-    written = hrrsi.export(weights, out, options=options, overwrite=overwrite)
-    print_weights(weights, written.meta)
+    print_weights(weights)
+    written = hrrsi.export(weights, out, options=options, overwrite=overwrite, show_progress=True)
     print_line(
         f"{written.path}: {written.file_bytes / 1e6:.1f} MB, windows of {options.window} px at "
         f"{100 * written.resolution:.3g} cm a pixel; checked with {written.runtime} on "

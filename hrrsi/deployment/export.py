@@ -31,7 +31,7 @@ from hrrsi.extras import requiring
 from hrrsi.files import scratch_folder
 from hrrsi.graphs.graph import OPSET, Floats
 from hrrsi.graphs.segmentation import NetworkGraph
-from hrrsi.interruption import heeding_signals, signal_stack_kept, stop_if_requested
+from hrrsi.interruption import heeding_signals, signal_stack_kept
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.exported_file import INPUT_SCALE, refuse_exported
 from hrrsi.networks.model_meta import ModelMeta
@@ -40,8 +40,10 @@ from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
+from hrrsi.progress import progress
 
 MOST_DIFFERENT = 1e-4  # labels that may differ from those of the engine
+_COMPARED = 3  # windows
 _INPUT, _OUTPUT = "input", "output"
 
 _Probabilities = Callable[[Floats], Floats]
@@ -79,6 +81,7 @@ def export(
     *,
     options: ExportOptions = ExportOptions(),
     overwrite: bool = False,
+    show_progress: bool = False,
 ) -> ExportedNetwork:
     """Write a network for other programs, and check it against the engine that maps here.
 
@@ -95,6 +98,7 @@ def export(
         out: The file, ``.onnx`` or for OpenVINO ``.xml``.
         options: How.
         overwrite: Whether to replace a file that exists.
+        show_progress: Whether to show progress on a terminal.
 
     Raises:
         WeightsError: The weights can't be read, or what was written gives other labels than they
@@ -107,13 +111,15 @@ def export(
     files = files_of(path, options, overwrite=overwrite)
     meta = read_meta(source)
     resolution = resolution_of(meta, source, options)
-    model = described(probabilities_graph(source, meta, options.window), meta, options, resolution)
-    stop_if_requested()
-    with scratch_folder(path) as folder:
+    steps = progress("exporting", 2 + _COMPARED, " steps", enabled=show_progress)
+    with steps as bar, scratch_folder(path) as folder:
+        graph = probabilities_graph(source, meta, options.window)
+        bar.update()
         written = folder / path.name
-        write_network(model, written)
+        write_network(described(graph, meta, options, resolution), written)
+        bar.update()
         runtime, run = _opened(written)
-        compared, different = _compared(source, meta, options.window, run, path)
+        compared, different = _compared(source, meta, options.window, run, path, bar.update)
         del run  # OpenVINO's has its weights mapped
         size = put_in_place(written, files)
     return ExportedNetwork(path, meta, options, resolution, size, runtime, compared, different)
@@ -256,7 +262,12 @@ def _openvino(path: Path) -> _Probabilities:
 
 
 def _compared(
-    weights: Path, meta: ModelMeta, window: int, run: _Probabilities, path: Path
+    weights: Path,
+    meta: ModelMeta,
+    window: int,
+    run: _Probabilities,
+    path: Path,
+    on_window: Callable[[], object],
 ) -> tuple[int, int]:
     """Return how many labels were compared with the engine's, and how many differ.
 
@@ -269,7 +280,7 @@ def _compared(
     compared = different = 0
     for pixels, logits in zip(windows, engine.logits(iter(windows), *normal), strict=True):
         assert logits is not None
-        stop_if_requested()
+        on_window()
         expected = window_labels(logits, window, window, engine.logit_stride)
         probabilities = run(pixels[None].astype(np.float32) / np.float32(INPUT_SCALE))
         compared += expected.size

@@ -44,7 +44,8 @@ def run(*arguments: object) -> Result:
 
 def error_of(result: Result) -> str:
     assert result.exit_code == 1, result.output
-    (line,) = result.stderr.splitlines()
+    *before, line = result.stderr.splitlines()
+    assert all(said.startswith("weights: ") for said in before), result.stderr
     return line
 
 
