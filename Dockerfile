@@ -1,6 +1,9 @@
 # docker build -t hrrsi .                            maps and scores on the CPU, without torch
 # docker build -t hrrsi:train --target train .       trains too, on the CPU
 # docker build -t hrrsi:cuda --target cuda .         all that, on an NVIDIA GPU
+# docker buildx build --platform linux/arm64 --target board -t hrrsi:board --load .
+#                                                    maps and scores on an ARM64 board (Linux with
+#                                                    QEMU's handlers builds it elsewhere, slowly)
 # docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" hrrsi predict scene.tif
 # (for hrrsi:train also --shm-size 2g: processes that load pass batches through shared memory)
 #
@@ -12,6 +15,9 @@ RUN python -m venv /opt/hrrsi
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY hrrsi ./hrrsi
 RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt .
+
+FROM build AS build-board
+RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt '.[onnxruntime]'
 
 FROM build AS build-train
 RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt '.[all]'
@@ -48,6 +54,11 @@ USER hrrsi
 FROM train AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# For boards, of either processor: both runtimes, to take the faster one (hrrsi profile --latency).
+# OpenVINO's wheel for ARM64 wants glibc 2.35, which this base has.
+FROM runtime AS board
+COPY --from=build-board /opt/hrrsi /opt/hrrsi
 
 FROM runtime AS cpu
 COPY --from=build /opt/hrrsi /opt/hrrsi

@@ -75,11 +75,14 @@ def install_steps(target: str) -> list[str]:
 
 def test_the_last_target_is_the_cpu_image() -> None:
     assert instructions()[-1].stage == "cpu"
-    assert {"cpu", "train", "cuda"} <= {i.stage for i in instructions()}
+    assert {"board", "cpu", "train", "cuda"} <= {i.stage for i in instructions()}
 
 
 def test_the_cpu_image_is_the_light_one() -> None:
     assert [step for step in install_steps("cpu") if "[" in step] == []
+    assert [step.split()[-1] for step in install_steps("board") if "[" in step] == [
+        "'.[onnxruntime]'"
+    ]
     assert any("'.[all]'" in step for step in install_steps("train"))
     assert install_steps("cuda") == install_steps("train")
 
@@ -93,7 +96,7 @@ def test_every_copied_file_exists_and_is_sent_to_the_engine() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("target", ["cpu", "train", "cuda"])
+@pytest.mark.parametrize("target", ["board", "cpu", "train", "cuda"])
 def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
     user = last("USER", target)
     assert user not in ("root", "0")
@@ -136,6 +139,7 @@ def test_system_packages_exist_in_the_base_images_release() -> None:
     ("target", "command", "module"),
     [
         ("cpu", ["info", str(REPOSITORY / "examples" / "dubai_tile1.tif")], "rasterio"),
+        ("board", ["info", str(REPOSITORY / "examples" / "dubai_tile1.tif")], "onnxruntime"),
         ("train", ["profile", "ued"], "imgaug"),
     ],
 )
@@ -156,7 +160,7 @@ def test_replay_of_the_install_steps_in_a_clean_environment(
     # how this machine reaches the package index is its own affair
     clean |= {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k.lower()}
     steps = install_steps(target)
-    assert len(steps) == {"cpu": 2, "train": 3}[target]
+    assert len(steps) == {"cpu": 2, "board": 3, "train": 3}[target]
     for step in steps:
         line = re.sub(r"^(--mount=\S+ )*", "", step)
         line = line.replace(copied_environment, str(environment))
