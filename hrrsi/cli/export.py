@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from hrrsi.cli.messages import print_line
-from hrrsi.cli.options import Flag, Flags, Overwrite, takes_option_classes
+from hrrsi.cli.options import (
+    ExportedFile,
+    Flag,
+    Flags,
+    NetworkWeights,
+    Overwrite,
+    Quiet,
+    takes_option_classes,
+)
 from hrrsi.deployment.options import ExportOptions
 
 EXPORT_FLAGS: Flags = {
@@ -33,18 +41,11 @@ EXPORT_FLAGS: Flags = {
 
 @takes_option_classes
 def export(
-    weights: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A weights file; or default, which it is by default, or light: the package's.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file: .onnx, or .xml for OpenVINO.")
-    ] = Path("model.onnx"),
+    weights: NetworkWeights = None,
+    out: ExportedFile = Path("model.onnx"),
     options: Annotated[ExportOptions, EXPORT_FLAGS] = ExportOptions(),
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a network as a file that other programs run.
 
@@ -61,7 +62,9 @@ def export(
     from hrrsi.cli.messages import print_weights
 
     print_weights(weights)
-    written = hrrsi.export(weights, out, options=options, overwrite=overwrite, show_progress=True)
+    written = hrrsi.export(
+        weights, out, options=options, overwrite=overwrite, show_progress=not quiet
+    )
     print_line(
         f"{written.path}: {written.file_bytes / 1e6:.1f} MB, windows of {options.window} px at "
         f"{100 * written.resolution:.3g} cm a pixel; checked with {written.runtime} on "

@@ -38,6 +38,16 @@ Weights = Annotated[
         "the package: default or, where there are such, light (fewer operations).",
     ),
 ]
+NetworkWeights = Annotated[  # of commands that make something of a network
+    Path | None,
+    typer.Argument(
+        help="A weights file; or default, which it is by default, or light: the package's.",
+        show_default=False,
+    ),
+]
+ExportedFile = Annotated[
+    Path, typer.Option("--out", "-o", help="The file: .onnx, or .xml for OpenVINO.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
 
 

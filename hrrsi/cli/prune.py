@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from hrrsi.cli.messages import print_line, print_note, scene_warnings_in_one_line
-from hrrsi.cli.options import DEVICE_HELP, Flag, Flags, Overwrite, Quiet, takes_option_classes
+from hrrsi.cli.options import (
+    DEVICE_HELP,
+    Flag,
+    Flags,
+    NetworkWeights,
+    Overwrite,
+    Quiet,
+    takes_option_classes,
+)
 from hrrsi.deployment.options import PruneOptions
 
 _FLAGS: Flags = {
@@ -43,13 +51,7 @@ def prune(
             "--data", help="Folder of a tiled dataset with the weights' classes and bands."
         ),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A weights file; or default, which it is by default, or light: the package's.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: NetworkWeights = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file: .safetensors.")] = Path(
         "pruned.safetensors"
     ),

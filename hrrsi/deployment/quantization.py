@@ -87,8 +87,8 @@ class QuantizedNetwork:
 
 @heeding_signals()
 def quantize(
-    weights: str | Path | None = None,
-    data: str | Path = ".",
+    weights: str | Path | None,
+    data: str | Path,
     out: str | Path = "int8.onnx",
     *,
     options: QuantizationOptions = QuantizationOptions(),
@@ -105,8 +105,8 @@ def quantize(
     on Neural Network Quantization", sections 2 and 3.)
 
     Args:
-        weights: A weights file, or the name of weights inside the package: ``default``, which it
-            is by default, or ``light``.
+        weights: A weights file, or the name of weights inside the package: ``default``, which None
+            is too, or ``light``.
         data: The folder of a tiled dataset: ranges come from its training split, scores from its
             validation split.
         out: The file, ``.onnx`` or for OpenVINO ``.xml``.
@@ -287,6 +287,35 @@ class _Rounding:
         session = session_of(model)
         name = session.get_inputs()[0].name
         return [session.run(None, {name: w[None]})[0][0].argmax(axis=0) for w in self._trials]
+
+
+def quantization_table(network: QuantizedNetwork) -> str:
+    """Return what quantizing cost and gained as a table, and how it was done."""
+    from prettytable import PrettyTable
+
+    values = network.meta.quantized
+    assert values is not None
+    before, after = values["before"], values["after"]
+    table = PrettyTable(["", "before", "after"], align="r")
+    table.align[""] = "l"
+    for name in ("mIoU", "OA"):
+        table.add_row([name, *(share_text(own[name]) for own in (before, after))])
+    for name in before["IoU"]:
+        table.add_row([f"IoU of {name}", *(share_text(o["IoU"][name]) for o in (before, after))])
+    table.add_row(["file (MB)", *(f"{own['bytes'] / 1e6:.2f}" for own in (before, after))])
+    for runtime, times in values["milliseconds"].items():
+        table.add_row([f"ms a window, {runtime}", *(f"{time:.1f}" for time in times)])
+    done = [f"{share_text(values['agreement'])} of labels agree"]
+    if values["ranges"] is not None:
+        done.append(f"ranges by {values['ranges']} of {values['patches']} training patches")
+        done.append(f"kept in float: {', '.join(values['float_layers']) or 'no layer'}")
+    return "\n".join(
+        [
+            table.get_string(),
+            f"scores: {values['protocol']}; times: {values['hardware']}",
+            f"{network.path}: {'; '.join(done)}",
+        ]
+    )
 
 
 def layer_name(node: str) -> str:
