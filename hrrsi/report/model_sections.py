@@ -77,10 +77,10 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
         HrrsiError: Not a weights file.
     """
     from hrrsi.file_info import info
-    from hrrsi.networks.weights_reading import read_meta
     from hrrsi.profiling.profile import costs_of, weights_latency
 
-    size, costs = read_meta(weights).window or 512, []
+    about = info(weights)
+    size, costs = about.data.get("window") or 512, []
     try:
         counted = costs_of(weights, ProfileOptions(size=size)).operations
     except DependencyError:
@@ -106,7 +106,7 @@ def model_card(weights: Path, *, latency: bool = True) -> tuple[tuple[str, str],
                 "measured with this page; the scores may have been taken in another precision"
             )
         costs.append(("latency of hrrsi predict", words))
-    first, *rest = info(weights).lines
+    first, *rest = about.lines
     return (first, *costs, *rest)
 
 
