@@ -78,7 +78,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     readme = (STREAM / "README.md").read_text()
     (command,) = [line for line in readme.splitlines() if "-l:libonnxruntime.so.1" in line]
     command = command.removeprefix("$ ").replace("stream.cpp", f"{STREAM / 'stream.cpp'}")
-    command = command.replace("-IHEADERS", f"-I{headers[0]} -Wall -Wextra -Werror -O1", 1)
+    command = command.replace("-IHEADERS", f"-I{headers[0]} -Wall -Wextra -Werror -O0", 1)
     subprocess.run(command.replace("$PWD", f"{folder}"), shell=True, check=True, cwd=folder)
     return folder / "stream"
 
