@@ -77,6 +77,12 @@ class ExportedGraph:
         self.meta = self._file.meta
         self._is_onnx = path.suffix.lower() == ".onnx"
         self._logarithm = self._file.is_own or _gives_probabilities(path, self.meta)
+        if self._file.is_binary and not self._logarithm:
+            raise WeightsError(
+                "gives one map that is no probability",
+                where=path,
+                fix="export it with a sigmoid, or with a map for each class",
+            )
 
     @property
     def parameters(self) -> int:
@@ -179,6 +185,12 @@ class ExportedGraph:
         node("Add", f"{gain}_own", constant(file.offset, offset), output=file.input_name)
         steps = after
         last = file.output_name
+        if file.is_binary:
+            single = np.array([1, 1, *shape[2:]], dtype=np.int64)
+            graph.initializer.append(numpy_helper.from_array(single, "hrrsi_sizes"))
+            second = node("Reshape", last, "hrrsi_sizes", output="hrrsi_second")
+            first = node("Sub", constant(1, "hrrsi_whole"), second, output="hrrsi_first")
+            last = node("Concat", first, second, output="hrrsi_both", axis=1)
         if self._logarithm:
             least = constant(_LEAST_PROBABILITY, "hrrsi_least")
             node("Max", last, least, output="hrrsi_probability")
@@ -192,8 +204,8 @@ class ExportedGraph:
             _NAMES, (kind, TensorProto.FLOAT, TensorProto.FLOAT), (shape, norm, norm), strict=True
         ):
             graph.input.append(helper.make_tensor_value_info(name, own, sizes))
-        sizes = (1, len(self.meta.classes), *shape[2:])
-        graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, sizes))
+        maps = (1, len(self.meta.classes), *shape[2:])
+        graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, maps))
 
     def _wrapped(self, model: Any, shape: tuple[int, ...], dtype: str) -> Any:
         """Return a network of OpenVINO's with the steps before and after it."""
@@ -216,6 +228,11 @@ class ExportedGraph:
         (result,) = model.get_results()
         parameter.output(0).replace(own.output(0))
         last = result.input_value(0)
+        if self._file.is_binary:
+            sizes = np.array([1, 1, *shape[2:]], dtype=np.int64)
+            second = steps.reshape(last, sizes, special_zero=False)
+            first = steps.subtract(np.float32(1), second)
+            last = steps.concat([first, second], axis=1).output(0)
         if self._logarithm:
             least = np.float32(_LEAST_PROBABILITY)
             last = steps.log(steps.maximum(last, least)).output(0)

@@ -7,8 +7,10 @@ that their weights said.
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ INPUT_SCALE = 255.0  # what Deepness and GeoDeep divide the values of scenes by
 MODEL_INFO = "model_info"  # where OpenVINO's files keep metadata
 _MODEL_TYPE = "Segmentor"
 _LARGEST_WINDOW = 4096
+_BACKGROUND = "background"  # what Deepness calls the other of two classes
 _WHAT = "`hrrsi export` writes such files, with all that they have to say"
 
 
@@ -47,6 +50,8 @@ class ExportedFile:
         offset: (1, bands, 1, 1), float32: its input is values * gain + offset, where `meta`
             normalises the values.
         is_own: Whether hrrsi wrote it, so that its output are probabilities.
+        is_binary: Whether its output is one map, the probability of the second of two classes:
+            (1, 1, window, window) or (1, window, window).
     """
 
     meta: ModelMeta
@@ -55,6 +60,7 @@ class ExportedFile:
     gain: Floats
     offset: Floats
     is_own: bool
+    is_binary: bool
 
 
 def exported_file(path: Path) -> ExportedFile:
@@ -74,14 +80,16 @@ def exported_file(path: Path) -> ExportedFile:
     bands, window = _input_size(inputs, path)
     (input_name, _), (output_name, output_shape) = inputs[0], _output(outputs, path)
     own = _own_meta(metadata, path)
-    meta = own or _foreign_meta(metadata, bands, path)
+    is_binary = own is None and output_shape[1:] in ((window, window), (1, window, window))
+    meta = own or _foreign_meta(metadata, bands, path, is_binary=is_binary)
     if meta.window not in (None, window):
         raise _contradiction(f"windows of {meta.window} px", f"an input of {window} px", path)
     if meta.band_count != bands:
         raise _contradiction(f"{meta.band_count} bands", f"an input of {bands}", path)
     if METADATA_KEY in metadata:
         _require_equal_classes(meta, _class_names(metadata, path), path)
-    if output_shape[1:] != (len(meta.classes), window, window):
+    maps = 2 if is_binary else output_shape[1] if len(output_shape) == 4 else None
+    if len(meta.classes) != maps or output_shape[-2:] != (window, window):
         has = " x ".join("?" if size is None else str(size) for size in output_shape)
         raise _contradiction(
             f"{len(meta.classes)} classes and windows of {window} px", f"an output of {has}", path
@@ -104,6 +112,7 @@ def exported_file(path: Path) -> ExportedFile:
         own_gain,
         own_offset,
         own is not None,
+        is_binary,
     )
 
 
@@ -277,7 +286,9 @@ def _own_meta(metadata: Mapping[str, str], path: Path) -> ModelMeta | None:
     return ModelMeta.from_metadata(value, path)
 
 
-def _foreign_meta(metadata: Mapping[str, str], bands: int, path: Path) -> ModelMeta:
+def _foreign_meta(
+    metadata: Mapping[str, str], bands: int, path: Path, *, is_binary: bool
+) -> ModelMeta:
     """Return what a file in the layout of Deepness and GeoDeep says."""
     kind = _value(metadata, "model_type", path) if "model_type" in metadata else _MODEL_TYPE
     if kind != _MODEL_TYPE:
@@ -285,10 +296,13 @@ def _foreign_meta(metadata: Mapping[str, str], bands: int, path: Path) -> ModelM
             f"is a {kind}, and only a {_MODEL_TYPE} maps land cover", where=path, fix=_WHAT
         )
     classes = _class_names(metadata, path)
-    mean, std = (
-        _numbers(metadata, f"standardization_{key}", default, bands, path)
-        for key, default in (("mean", 0.0), ("std", 1.0))
-    )
+    if is_binary and len(classes) == 1:
+        classes = [_BACKGROUND, *classes]
+    mean, std = [0.0] * bands, [1.0] * bands
+    if all(f"standardization_{key}" in metadata for key in ("mean", "std")):
+        mean, std = (
+            _numbers(metadata, f"standardization_{key}", bands, path) for key in ("mean", "std")
+        )
     resolution = _number(metadata, "resolution", path) if "resolution" in metadata else None
     if not all(math.isfinite(value) for value in (*mean, *std)) or 0 in std:
         raise _damaged("standardization_std", path)
@@ -317,17 +331,21 @@ def _class_names(metadata: Mapping[str, str], path: Path) -> list[str]:
     Raises:
         WeightsError: There are none, or they don't count from 0 without gaps.
     """
-    if "class_names" not in metadata:
+    key = next((key for key in ("class_names", "names") if key in metadata), None)
+    if key is None:
         raise WeightsError(
             "does not say what its classes are (no class_names in its metadata)",
             where=path,
             fix=_WHAT,
         )
-    names = _value(metadata, "class_names", path)
+    names = _value_or_literal(metadata, key, path)
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], dict):
+        (names,) = names  # those of each output, of which there is one
     if isinstance(names, list):
-        names = {str(index): name for index, name in enumerate(names)}
+        names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(isinstance(n, str) and n for n in names.values()):
-        raise _damaged("class_names", path)
+        raise _damaged(key, path)
+    names = {str(index): name for index, name in names.items()}
     if set(names) != {str(index) for index in range(len(names))} or not names:
         raise WeightsError(
             f"its class_names count {', '.join(names) or 'none'}, not from 0 without gaps",
@@ -368,6 +386,16 @@ def _value(metadata: Mapping[str, str], key: str, path: Path) -> Any:
         raise _damaged(key, path) from error
 
 
+def _value_or_literal(metadata: Mapping[str, str], key: str, path: Path) -> Any:
+    """Return a value that older files write as Python does, with numbers for keys."""
+    with suppress(WeightsError):
+        return _value(metadata, key, path)
+    try:
+        return ast.literal_eval(metadata[key])
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise _damaged(key, path) from error
+
+
 def _number(metadata: Mapping[str, str], key: str, path: Path) -> float:
     value = _value(metadata, key, path)
     try:
@@ -376,11 +404,7 @@ def _number(metadata: Mapping[str, str], key: str, path: Path) -> float:
         raise _damaged(key, path) from error
 
 
-def _numbers(
-    metadata: Mapping[str, str], key: str, default: float, count: int, path: Path
-) -> list[float]:
-    if key not in metadata:
-        return [default] * count
+def _numbers(metadata: Mapping[str, str], key: str, count: int, path: Path) -> list[float]:
     value = _value(metadata, key, path)
     try:
         values = [float(number) for number in value]

@@ -218,6 +218,7 @@ def test_networks_of_other_tools_map(
     folder: Path, tmp_path: Path, last: str | None, engine: str
 ) -> None:
     said = {"resolution": "50", "tiles_overlap": "15.0", "standardization_mean": json.dumps(MEAN)}
+    said["standardization_std"] = "[1, 1, 1]"
     path = write_foreign(tmp_path / "roads.onnx", last=last, **said)
     labels = mapped(path, folder / "scene.tif", tmp_path / "map.tif", f"--engine {engine}")
     with rasterio.open(folder / "scene.tif") as dataset:
@@ -229,6 +230,40 @@ def test_networks_of_other_tools_map(
     said_by_info = json.loads(run(f"info {path} --format json").stdout)
     assert said_by_info["classes"] == ["_background", "Roads", "Buildings"]
     assert (said_by_info["resolution"], said_by_info["overlap"]) == (0.5, 10)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("names", ["{0: 'Roads'}", '[{"0": "Roads"}]', '["other", "Roads"]'])
+def test_one_map_tells_two_classes_apart(
+    folder: Path, tmp_path: Path, engine: str, names: str
+) -> None:
+    path = write_foreign(tmp_path / "roads.onnx", last=None, names=names)
+
+    def one_map(model: onnx.ModelProto) -> None:
+        for prop in [prop for prop in model.metadata_props if prop.key == "class_names"]:
+            model.metadata_props.remove(prop)
+        del model.graph.output[:]
+        rows = [-30 * MEAN[0]]  # the scene's mean red tells the classes apart
+        model.graph.initializer[0].CopyFrom(
+            numpy_helper.from_array(np.array([30, 0, 0], "float32").reshape(1, 3, 1, 1), "kernel")
+        )
+        model.graph.initializer.append(numpy_helper.from_array(np.array(rows, "float32"), "bias"))
+        model.graph.node[0].input.append("bias")
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
+        model.graph.node.append(helper.make_node("Sigmoid", ["maps"], ["share"]))
+        model.graph.node.append(helper.make_node("Squeeze", ["share", "axis"], ["map"]))
+        shape = ["batch", SIDE, SIDE]
+        model.graph.output.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, shape))
+
+    labels = mapped(
+        _changed(path, one_map), folder / "scene.tif", tmp_path / "map.tif", f"--engine {engine}"
+    )
+    with rasterio.open(folder / "scene.tif") as dataset:
+        red = dataset.read(1) / 255 - MEAN[0]
+    certain = np.abs(red) > 1e-4
+    assert (labels == (red > 0))[certain].all()
+    classes = json.loads(run(f"info {path} --format json").stdout)["classes"]
+    assert classes == ["other" if "other" in names else "background", "Roads"]
 
 
 def _changed(path: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
@@ -294,7 +329,6 @@ def test_files_of_something_else_are_one_line(
         ("tiles_size", "512", "says tiles_size 512, and it has an input of 64 x 64 px"),
         ("tiles_overlap", "80", "its metadata 'tiles_overlap' can't be read"),
         ("resolution", '"fine"', "its metadata 'resolution' can't be read"),
-        ("standardization_std", "[1, 1]", "says standardization_std of 2 bands"),
         ("hrrsi", '"weights"', "its metadata 'hrrsi' can't be read"),
     ],
 )
