@@ -19,6 +19,7 @@ from torch import nn
 from torch_pruning import DependencyGraph
 
 from hrrsi.classes import IGNORE_INDEX
+from hrrsi.errors import InputError
 from hrrsi.networks.network import SegmentationNetwork
 
 CRITERION = "the first-order Taylor expansion of the loss (Molchanov et al. 2019)"
@@ -141,6 +142,9 @@ def taylor_importances(
 
     Returns:
         (units,) for each of `coupled`, 0 or more.
+
+    Raises:
+        InputError: No pixel has a label, or the loss is not a number.
     """
     kernels = {n: m.weight for n, m in network.named_modules() if isinstance(m, _Layer)}
     sums = [np.zeros(each.units) for each in coupled]
@@ -149,6 +153,11 @@ def taylor_importances(
         loss = _loss(network.segment(image), label, candidates)
         if loss is None:
             continue
+        if not bool(loss.isfinite()):
+            raise InputError(
+                "the loss on its training patches is not a number, which leaves nothing to choose by",
+                fix="prune other weights",
+            )
         slopes = torch.autograd.grad(loss, tuple(kernels.values()), allow_unused=True)
         effects = {
             name: _sums_along(kernel.detach() * slope, SEEN)
@@ -162,7 +171,11 @@ def taylor_importances(
                     effect += effects[name][places].sum(axis=1)
             total += effect**2
         count += 1
-    return [total / max(1, count) for total in sums]
+    if not count:
+        raise InputError(
+            "none of the training patches that were looked at has a label", fix="raise `patches`"
+        )
+    return [total / count for total in sums]
 
 
 def _sums_along(values: torch.Tensor, axis: int) -> Floats:

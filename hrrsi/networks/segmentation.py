@@ -358,6 +358,10 @@ def with_fewer_channels(network: SegmentationNetwork, shapes: Mapping[str, Seque
         if isinstance(module, GhostModule):  # which takes so many of its two halves' outputs
             halves: Any = (module.primary_conv[0], module.cheap_operation[0])
             module.out_chs = sum(half.out_channels for half in halves)
+    if isinstance(network, UED):
+        steps: Any = (network.dec_c1, network.dec_c2, network.dec_c3)
+        high = [step.cat_conv[0].in_channels - step.up[0].out_channels for step in steps]
+        network.base_network.channels = (*high, steps[-1].up[0].in_channels)
 
 
 def _count_channels(module: nn.Conv2d | nn.Linear | nn.BatchNorm2d) -> None:

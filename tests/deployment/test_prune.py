@@ -89,6 +89,8 @@ def test_what_is_left_computes_what_the_whole_did_without_what_was_cut(model: st
                 layers[name].weight.data[:, places[gone].ravel()] = 0
     with torch.inference_mode():
         found, expected = smaller(image_of()), network(image_of())
+        widths = tuple(each.shape[1] for each in smaller.encoder(image_of()))
+    assert widths == smaller.encoder.channels  # which distillation goes by
     for key in ("lbl", "bdy", "edg"):
         if key in expected:
             torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=1e-4)
