@@ -155,7 +155,7 @@ def taylor_importances(
             continue
         if not bool(loss.isfinite()):
             raise InputError(
-                "the loss on its training patches is not a number, which leaves nothing to choose by",
+                "the loss on its training patches is not a number, so nothing can be chosen by it",
                 fix="prune other weights",
             )
         slopes = torch.autograd.grad(loss, tuple(kernels.values()), allow_unused=True)
