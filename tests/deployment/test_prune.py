@@ -232,7 +232,7 @@ def test_training_goes_on_from_it_and_is_resumed_without_it(
         kept.append(tmp_path / f"{len(kept)}.ckpt")
         kept[-1].write_bytes(path.read_bytes())
 
-    changes = {"model": "ued_bes_sfm", "init": start, "batch": 4}
+    changes = {"model": "ued_bes_sfm", "init": start, "batch": 4, "epochs": 1}
     with monkeypatch.context() as patch:
         patch.setattr(loop, "write_checkpoint", keep)
         options = quick(folder / "data", tmp_path / "whole", **changes)
@@ -334,10 +334,13 @@ UNFIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def test_a_network_that_only_torch_runs_is_pruned(folder: Path, tmp_path: Path) -> None:
-    described = replace(meta(), model="unet")
-    weights = tmp_path / "unet.safetensors"
-    network = network_of("unet")
+@pytest.mark.parametrize(
+    "model", ["ued-mobilenetv4_conv_small", pytest.param("unet", marks=pytest.mark.slow)]
+)
+def test_a_network_that_only_torch_runs_is_pruned(folder: Path, tmp_path: Path, model: str) -> None:
+    described = replace(meta(), model=model)
+    weights = tmp_path / "other.safetensors"
+    network = network_of(model)
     save_weights(network.state_dict(), described, weights)
     options = hrrsi.PruneOptions(macs=0.5, patches=1)
     pruned = hrrsi.prune(weights, folder / "data", tmp_path / "p.safetensors", options=options)
