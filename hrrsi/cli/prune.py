@@ -66,7 +66,7 @@ def prune(
 
     Those go that the loss on training patches would miss least, for each multiply-accumulate that
     they save. What is left is a weights file like any other: it maps, is exported and profiled,
-    and `hrrsi train --init` lets it learn on, which it should.
+    and `hrrsi train --init` lets it learn on where too much was lost.
 
     hrrsi prune light --data dataset/ --macs 0.7 --dry-run
 
@@ -95,6 +95,6 @@ def prune(
         print_note("dry run: nothing was written")
         return
     print_line(
-        f"{pruned.path}: let it learn on, e.g. hrrsi train {data} --model {pruned.meta.model} "
+        f"{pruned.path}: to let it learn on, hrrsi train {data} --model {pruned.meta.model} "
         f"--init {pruned.path} --epochs 10 --lr 0.001 --out runs_pruned"
     )

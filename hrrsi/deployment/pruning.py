@@ -1,7 +1,7 @@
 """Pruning: a network with fewer channels, so that file and time shrink, from weights and a dataset.
 
 What goes is chosen on training patches, and what it costs is seen on validation patches; `train`
-then lets the rest learn again.
+lets the rest learn again where too much was lost.
 """
 
 from __future__ import annotations
@@ -295,9 +295,9 @@ def _by_part(numbers: Mapping[str, int]) -> dict[str, int]:
     for name, number in numbers.items():
         head, *rest = name.split(".")
         if head == _ENCODER:
-            end = next((n for n, word in enumerate(rest) if word.isdigit()), None)
-            stage = rest[: end + 1] if end is not None and end + 1 < len(rest) else rest[:1]
-            head = ".".join([head, *(word for word in stage if word != "features")])
+            rest = [word for word in rest if word != "features"]  # timm's, around all of them
+            end = next((n for n, word in enumerate(rest) if word.isdigit()), 0)
+            head = ".".join([head, *rest[: end + 1]])
         sums[head] += number
     return dict(sums)
 
