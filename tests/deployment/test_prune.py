@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -30,6 +31,8 @@ from hrrsi.deployment.channel_cuts import (
     left_channels,
     taylor_importances,
 )
+from hrrsi.graphs.segmentation import logits_graph
+from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.runs import loop
@@ -94,6 +97,20 @@ def test_what_is_left_computes_what_the_whole_did_without_what_was_cut(model: st
     for key in ("lbl", "bdy", "edg"):
         if key in expected:
             torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=1e-4)
+    if parsed_model(model).has_graph:  # which maps without torch
+        arrays = {key: tensor.numpy().astype(np.float32) for key, tensor in tensors.items()}
+        graph = logits_graph(model, arrays, 5, 3, SIDE, SIDE, "float32", pruned=True)
+        session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        as_is = {"gain": np.ones((1, 3, 1, 1), np.float32)}
+        as_is |= {"offset": np.zeros((1, 3, 1, 1), np.float32)}
+        (logits,) = session.run(None, {"pixels": image_of().numpy(), **as_is})
+        with torch.inference_mode():
+            coarse = smaller.coarse_logits(image_of()).numpy()
+        np.testing.assert_allclose(logits, coarse, atol=1e-4 * np.abs(coarse).max())
+        with pytest.raises(ValueError, match="channels"):  # of a file that does not say so
+            logits_graph(model, arrays, 5, 3, SIDE, SIDE, "float32")
     assert costs.total == LayerCosts(smaller, SIDE).total
     assert 0.6 <= costs.total / before <= 0.7
     assert ptflops_of(smaller) / ptflops_of(network) == pytest.approx(
