@@ -48,7 +48,7 @@ from hrrsi.progress import progress
 from hrrsi.quantities import share_text
 from hrrsi.tiling.dataset import Patch, TiledDataset, read_label
 
-_TRIAL_WINDOWS = 8  # of the training split, by which ranges and layers are chosen
+_TRIALS = 16  # further training patches, by which ranges and layers are chosen
 _LEAST_GAIN = 0.002  # share of labels that more agree by where a layer stays in float,
 _LEAST_SHARE = 0.1  # and of those that don't agree
 _ROUNDS = 5  # of timing, in turns
@@ -138,6 +138,7 @@ def quantize(
         before = folder / f"float{path.suffix}"
         float_bytes = write_network(model, before)
         ranges: str | None = None
+        calibrated = 0
         float_layers: list[str] = []
         if options.precision == "16":
             rounded = _in_half_precision(model)
@@ -145,6 +146,7 @@ def quantize(
             windows = network_windows(trained_on, dataset.description, meta, export.window)
             rounding = _Rounding(model, windows, folder, show_progress)
             rounded, ranges, float_layers = rounding.best()
+            calibrated = rounding.calibrated
         written = folder / path.name
         write_network(described(rounded, meta, export, resolution), written)
         scores = _scores(before, written, dataset, reading, show_progress)
@@ -162,7 +164,7 @@ def quantize(
         quantized = {
             "precision": options.precision,
             "ranges": ranges,
-            "patches": len(trained_on),
+            "patches": calibrated,
             "data": dataset.description.scheme or str(data),
             "float_layers": float_layers,
             **scores,
@@ -181,7 +183,7 @@ def quantize(
 
 
 def _training_patches(dataset: TiledDataset, options: QuantizationOptions) -> list[Patch]:
-    """Return the patches that ranges are taken from, spread over the training split.
+    """Return patches to take ranges from and to try them on, spread over the training split.
 
     Raises:
         InputError: There are too few.
@@ -194,7 +196,7 @@ def _training_patches(dataset: TiledDataset, options: QuantizationOptions) -> li
             where=dataset.folder,
             fix=f"tile it with {LEAST_PATCHES} or more, or give `precision=16`",
         )
-    return evenly_chosen(patches, options.patches)
+    return evenly_chosen(patches, options.patches + _TRIALS)
 
 
 def _in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -227,14 +229,22 @@ class _Rounding:
         windows: (bands, window, window) float32 each, what it sees of the training split.
         folder: For files that nobody needs later.
         show_progress: Whether to show progress on a terminal.
+
+    Attributes:
+        calibrated: How many of the windows ranges are taken from; the others are for trying.
     """
 
     def __init__(
         self, model: onnx.ModelProto, windows: list[Floats], folder: Path, show_progress: bool
     ) -> None:
         self._model = model
-        self._calibration = Calibration(model, windows, folder)
-        self._trials = evenly_chosen(windows, _TRIAL_WINDOWS)
+        places = set(evenly_chosen(range(len(windows)), _TRIALS))
+        calibrated = [window for i, window in enumerate(windows) if i not in places]
+        if len(calibrated) < LEAST_PATCHES:  # there are few: all are for both
+            calibrated = windows
+        self.calibrated = len(calibrated)
+        self._calibration = Calibration(model, calibrated, folder)
+        self._trials = [windows[i] for i in sorted(places)]
         self._show_progress = show_progress
         nodes = model.graph.node
         last = _last_convolution(model)
