@@ -20,6 +20,7 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "imaug": "imgaug",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
+    "torch-pruning": "torch_pruning",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
 PARTS = {"cv2": "imgaug", "huggingface_hub": "timm", "markupsafe": "jinja2"}

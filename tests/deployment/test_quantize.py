@@ -104,6 +104,21 @@ def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
     assert set(said["milliseconds"]) == {"openvino"}
 
 
+@pytest.mark.parametrize("bf16", [12.0, 14.0, 16.0, None])
+def test_bf16_is_recommended_where_it_is_as_fast(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float | None
+) -> None:
+    times = {"onnxruntime": [20.0, 10.0], "openvino": [20.0, 14.0]}
+    monkeypatch.setattr(quantization, "_milliseconds", lambda *_: (times, bf16))
+    result = run(quantize(folder, tmp_path / "out.onnx", "--precision 16"))
+    assert result.exit_code == 0, result.output
+    is_faster = bf16 is not None and bf16 <= 14
+    assert ("this processor calculates in bf16" in result.stderr) == is_faster
+    if is_faster:
+        assert f"which takes {bf16:.1f} ms a window in OpenVINO" in result.stderr
+    assert "ms a window, openvino    |   20.0 |   14.0" in result.stdout
+
+
 def test_what_costs_too_much_is_not_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
