@@ -24,7 +24,7 @@ from hrrsi.errors import DependencyError, DeviceError, HrrsiError, OptionError
 from hrrsi.extras import MODULES, is_installed, requiring
 from hrrsi.graphs.exported import ExportedGraph
 from hrrsi.graphs.segmentation import NetworkGraph
-from hrrsi.hardware import available_cores, chosen_device
+from hrrsi.hardware import available_cores, chosen_device, processor_name
 from hrrsi.interruption import (
     heeding_signals,
     interrupt_kept_from_children,
@@ -484,9 +484,5 @@ def _device_name(device: str, threads: int | None) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        models = [line for line in information.read_text().splitlines() if "model name" in line]
-        name = models[0].split(":", 1)[1].strip() if models else name
+    name = processor_name()
     return name if threads is None else f"{name}, {counted(threads, 'thread')}"
