@@ -172,15 +172,16 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def session_of(model: onnx.ModelProto | Path) -> Any:
+def session_of(model: onnx.ModelProto) -> Any:
     """Return a session of ONNX Runtime for a model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others work too
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def evenly_chosen(items: Sequence[_Item], most: int) -> list[_Item]:

@@ -13,7 +13,7 @@ from hrrsi.errors import OptionError, OutputError
 from hrrsi.files import refuse_existing, replacing
 from hrrsi.graphs.graph import IR_VERSION, OPSET
 from hrrsi.interruption import signal_stack_kept
-from hrrsi.networks.exported_file import METADATA_KEY, MODEL_INFO
+from hrrsi.networks.exported_file import METADATA_KEY, MODEL_INFO, file_bytes
 from hrrsi.networks.model_meta import ModelMeta
 
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -70,7 +70,7 @@ def write_network(model: onnx.ModelProto, path: Path) -> int:
     if path.suffix.lower() == SUFFIXES["onnx"]:
         onnx.save(model, path)
         _require_form(path)
-        return path.stat().st_size
+        return file_bytes(path)
     import openvino as ov
 
     with signal_stack_kept():
@@ -78,7 +78,7 @@ def write_network(model: onnx.ModelProto, path: Path) -> int:
     for entry in model.metadata_props:
         converted.set_rt_info(entry.value, [MODEL_INFO, entry.key])
     ov.save_model(converted, path, compress_to_fp16=False)
-    return path.stat().st_size + path.with_suffix(".bin").stat().st_size
+    return file_bytes(path)
 
 
 def _require_form(path: Path) -> None:

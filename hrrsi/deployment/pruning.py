@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hrrsi.deployment.calibration import evenly_chosen
 from hrrsi.deployment.options import PruneOptions
 from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.evaluation import class_lookup
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.evaluation.weights_evaluation import checked_reading
+from hrrsi.evaluation.weights_evaluation import checked_reading, paired_counts
 from hrrsi.extras import requiring
 from hrrsi.files import refuse_existing, scratch_folder
 from hrrsi.hardware import chosen_device
@@ -27,7 +28,6 @@ from hrrsi.interruption import heeding_signals
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import open_weights, packaged_name, weights_path
 from hrrsi.networks.weights_reading import read_meta, weights_file
-from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.progress import progress
@@ -149,9 +149,11 @@ def prune(
     with scratch_folder(path) as folder:
         written = folder / path.name
         save_weights(smaller.state_dict(), found.meta, written, half=half)
-        matrices, agreement = _validated(
-            dataset, (source, written), options.device, show_progress=show_progress
-        )
+        engine = EngineOptions(device=options.device, precision="32")
+        engines = open_engine(source, engine), open_engine(written, engine)
+        total = len(dataset.patches("val"))
+        with progress("validating", total, " patches", enabled=show_progress) as bar:
+            matrices, agreement = paired_counts(dataset, engines, "val", on_patches=bar.update)
         described = replace(found.meta, scores=_scores_meta(matrices[1], dataset))
         save_weights(smaller.state_dict(), described, written, half=half)
         sizes = (source.stat().st_size, written.stat().st_size)
@@ -209,7 +211,7 @@ def _pruned(
     whole = count_operations(network, network.bands, _SIZE).macs
     beside = whole - costs.total  # products of maps are no layers, and count too
     device = chosen_device(options.device)
-    patches = _spread(dataset.patches("train"), options.patches)
+    patches = evenly_chosen(dataset.patches("train"), options.patches)
     coupled, smaller = channel_cuts.coupled_channels(network), network
     with progress("pruning", _ROUNDS * len(patches), " patches", enabled=show_progress) as bar:
         for done in range(1, _ROUNDS + 1):
@@ -246,12 +248,6 @@ def _pruned(
         for name in parts[0][0]
     )
     return smaller, rows, (whole, left)
-
-
-def _spread(patches: Sequence[Patch], count: int) -> list[Patch]:
-    """Return so many patches, evenly spread over all."""
-    places = np.linspace(0, len(patches) - 1, min(count, len(patches)))
-    return [patches[round(place)] for place in places]
 
 
 def _candidates(dataset: TiledDataset, meta: ModelMeta) -> list[list[int]]:
@@ -331,41 +327,6 @@ def _has_half_kernels(source: Path) -> bool:
     with open_weights(weights_file(source)) as file:
         kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     return "F16" in kinds
-
-
-def _validated(
-    dataset: TiledDataset, files: Sequence[Path], device: str, *, show_progress: bool
-) -> tuple[list[ConfusionMatrix], float]:
-    """Return the counts of each of two weights files on validation patches.
-
-    And the share of all pixels on which their labels agree. Each runs as `predict` runs it, in
-    single precision.
-    """
-    description = dataset.description
-    size, patches = description.patch_size, dataset.patches("val")
-    engines = [open_engine(file, EngineOptions(device=device, precision="32")) for file in files]
-    own = class_lookup(engines[0].meta.classes, description.classes, str(dataset.folder))
-    normal = engines[0].meta.normalisation(description.scale)
-    matrices = [
-        ConfusionMatrix(description.classes, candidates=description.candidates) for _ in engines
-    ]
-    agreeing = 0
-    with progress("validating", len(patches), " patches", enabled=show_progress) as bar:
-        runs = [
-            engine.logits((read_image(patch, description) for patch in patches), *normal)
-            for engine in engines
-        ]
-        for patch, *logits in zip(patches, *runs, strict=True):
-            truth = read_label(patch, description)
-            labels = [
-                own[window_labels(each, size, size, engine.logit_stride)]
-                for each, engine in zip(logits, engines, strict=True)
-            ]
-            for matrix, each in zip(matrices, labels, strict=True):
-                matrix.add(each, truth)
-            agreeing += int((labels[0] == labels[1]).sum())
-            bar.update()
-    return matrices, agreeing / (len(patches) * size**2)
 
 
 def _scores_meta(matrix: ConfusionMatrix, dataset: TiledDataset) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from hrrsi.deployment.network_files import described, files_of, put_in_place, wr
 from hrrsi.deployment.options import LEAST_PATCHES, ExportOptions, QuantizationOptions
 from hrrsi.errors import DependencyError, DeviceError, InputError, WeightsError
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.evaluation.weights_evaluation import SplitReading, patch_labels, split_reading
+from hrrsi.evaluation.weights_evaluation import paired_counts, split_reading
 from hrrsi.extras import is_installed
 from hrrsi.files import scratch_folder
 from hrrsi.graphs.graph import PRECISE, Floats
@@ -46,7 +45,7 @@ from hrrsi.prediction.mapped_scene import seconds_a_window
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.progress import progress
 from hrrsi.quantities import share_text
-from hrrsi.tiling.dataset import Patch, TiledDataset, read_label
+from hrrsi.tiling.dataset import Patch, TiledDataset
 
 _TRIALS = 16  # further training patches, by which ranges and layers are chosen
 _LEAST_GAIN = 0.002  # share of labels that more agree by where a layer stays in float,
@@ -130,7 +129,7 @@ def quantize(
     files = files_of(path, export, overwrite=overwrite)
     meta = read_meta(source)
     dataset = TiledDataset(Path(data))
-    reading = split_reading(dataset, meta, "val")
+    split_reading(dataset, meta, "val")  # raises before minutes of work
     resolution = resolution_of(meta, source, export)
     trained_on = [] if options.precision == "16" else _training_patches(dataset, options)
     model = described(probabilities_graph(source, meta, export.window), meta, export, resolution)
@@ -149,7 +148,7 @@ def quantize(
             calibrated = rounding.calibrated
         written = folder / path.name
         write_network(described(rounded, meta, export, resolution), written)
-        scores = _scores(before, written, dataset, reading, show_progress)
+        scores = _scores(before, written, dataset, show_progress)
         drop = 100 * (scores["before"]["mIoU"] - scores["after"]["mIoU"])
         if drop > options.max_drop:
             raise WeightsError(
@@ -335,38 +334,15 @@ def layer_name(node: str) -> str:
 
 
 def _scores(
-    before: Path,
-    after: Path,
-    dataset: TiledDataset,
-    reading: SplitReading,
-    show_progress: bool,
+    before: Path, after: Path, dataset: TiledDataset, show_progress: bool
 ) -> dict[str, Any]:
     """Return the scores of two files on the validation split, and how many labels agree."""
     description = dataset.description
-    patches = dataset.patches("val")
-    engine = "onnxruntime" if before.suffix == ".onnx" else "openvino"
-    matrices = [
-        ConfusionMatrix(description.classes, candidates=description.candidates)
-        for _ in (before, after)
-    ]
-    same = pixels = 0
-    with contextlib.ExitStack() as stack:
-        labels = [
-            stack.enter_context(
-                closing(patch_labels(patches, description, open_engine(path, _options(engine))))
-            )
-            for path in (before, after)
-        ]
-        bar = stack.enter_context(
-            progress("scoring", len(patches), " patches", enabled=show_progress)
-        )
-        for patch, *both in zip(patches, *labels, strict=True):
-            truth = read_label(patch, description)
-            for matrix, own in zip(matrices, both, strict=True):
-                matrix.add(reading.new_index[own], truth)
-            same += int((both[0] == both[1]).sum())
-            pixels += both[0].size
-            bar.update()
+    engine = _options("onnxruntime" if before.suffix == ".onnx" else "openvino")
+    engines = open_engine(before, engine), open_engine(after, engine)
+    total = len(dataset.patches("val"))
+    with progress("scoring", total, " patches", enabled=show_progress) as bar:
+        matrices, agreement = paired_counts(dataset, engines, "val", on_patches=bar.update)
     figures = [_figures(matrix) for matrix in matrices]
     if any(own["mIoU"] is None for own in figures):
         raise InputError(
@@ -377,7 +353,7 @@ def _scores(
     return {
         "protocol": f"{description.scheme or dataset.folder.name}, val, patches of "
         f"{description.patch_size} px",
-        "agreement": same / pixels,
+        "agreement": agreement,
         "before": figures[0],
         "after": figures[1],
     }

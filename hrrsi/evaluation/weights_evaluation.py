@@ -23,6 +23,7 @@ from hrrsi.evaluation.evaluation import (
 from hrrsi.evaluation.options import EvaluationOptions, LabelKind, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
+from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.merged_classes import MergedClasses, merged_classes
 from hrrsi.labels.scene_labels import Indices
@@ -348,9 +349,7 @@ def split_reading(dataset: TiledDataset, meta: ModelMeta, split: str) -> SplitRe
     content = description.split_content(split)
     if content is None:
         raise InputError(
-            f"{DESCRIPTION} does not describe the split {split!r}",
-            where=where,
-            fix=TILE_AGAIN,
+            f"{DESCRIPTION} does not describe the split {split!r}", where=where, fix=TILE_AGAIN
         )
     if content.labels == "none":
         raise InputError(
@@ -389,6 +388,56 @@ def patch_labels(
         source = ArrayWindows(image, has_height=meta.height)
         with closing(predict_strips(source, engine, options)) as strips:
             yield np.concatenate([strip.labels for strip in strips])
+
+
+class PairedCounts(NamedTuple):
+    """What two networks give the same patches.
+
+    Attributes:
+        matrices: Counts of each.
+        agreement: Share of all pixels, labelled or not, that both give the same label.
+    """
+
+    matrices: tuple[ConfusionMatrix, ConfusionMatrix]
+    agreement: float
+
+
+def paired_counts(
+    dataset: TiledDataset,
+    engines: tuple[Engine, Engine],
+    split: str,
+    *,
+    on_patches: Callable[[int], object],
+) -> PairedCounts:
+    """Return the counts of two networks of the same classes on the patches of a split.
+
+    Args:
+        dataset: The dataset.
+        engines: Run the networks.
+        split: ``train``, ``val`` or ``test``.
+        on_patches: Called with the number of patches that have just been counted.
+
+    Raises:
+        InputError: As `split_reading`, or a patch can't be read.
+    """
+    description, patches = dataset.description, dataset.patches(split)
+    new_index = split_reading(dataset, engines[0].meta, split).new_index
+    first, second = (
+        ConfusionMatrix(description.classes, candidates=description.candidates) for _ in engines
+    )
+    same = 0
+    with ExitStack() as stack:
+        labels = [
+            stack.enter_context(closing(patch_labels(patches, description, engine)))
+            for engine in engines
+        ]
+        for patch, own, other in zip(patches, *labels, strict=True):
+            truth = read_label(patch, description)
+            first.add(new_index[own], truth)
+            second.add(new_index[other], truth)
+            same += int((own == other).sum())
+            on_patches(1)
+    return PairedCounts((first, second), same / (len(patches) * description.patch_size**2))
 
 
 def default_split(dataset: TiledDataset) -> str:

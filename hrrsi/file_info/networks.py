@@ -16,7 +16,7 @@ from hrrsi.files import check_unlocked, read_yaml
 from hrrsi.graphs.exported import ExportedGraph
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.networks.exported_file import is_exported
+from hrrsi.networks.exported_file import file_bytes, is_exported
 from hrrsi.networks.model_meta import (
     ModelMeta,
     hardware_text,
@@ -86,7 +86,7 @@ def _weights_info(path: Path) -> FileInfo:
         *score_lines(meta.scores),
         ("licence", meta.licence or "not said"),
     ]
-    data = {**meta, "parameters": parameters, "file_size": _file_bytes(path)}
+    data = {**meta, "parameters": parameters, "file_size": file_bytes(path)}
     if meta.likeness is not None:  # thousands of numbers
         known = {"squares": len(meta.likeness["squares"]), "threshold": meta.likeness["threshold"]}
         data["likeness"] = known
@@ -312,8 +312,4 @@ def _decimals(values: Sequence[float]) -> str:
 
 
 def _size(path: Path) -> str:
-    return f"{_file_bytes(path) / 1e6:.1f} MB"
-
-
-def _file_bytes(path: Path) -> int:
-    return ExportedGraph(path).file_bytes if is_exported(path) else path.stat().st_size
+    return f"{file_bytes(path) / 1e6:.1f} MB"

@@ -90,12 +90,6 @@ class ExportedGraph:
         return self._costs[0]
 
     @property
-    def file_bytes(self) -> int:
-        """Size of its file, or of OpenVINO's two."""
-        files = (self._path,) if self._is_onnx else (self._path, self._path.with_suffix(".bin"))
-        return sum(file.stat().st_size for file in files)
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates of its convolutions and matrix products for a window."""
         return self._costs[1]

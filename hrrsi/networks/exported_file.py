@@ -38,6 +38,12 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def file_bytes(path: Path) -> int:
+    """Return the size of a file, of an OpenVINO network with the file that holds its numbers."""
+    files = (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
+    return sum(file.stat().st_size for file in files)
+
+
 @dataclass(frozen=True)
 class ExportedFile:
     """An exported network that can be used here.
@@ -184,7 +190,7 @@ def _onnx_port(port: Any, path: Path) -> tuple[str, _Shape]:
 
 def _openvino(path: Path) -> tuple[dict[str, str], _Ports, _Ports]:
     """Return metadata, inputs and outputs of OpenVINO's two files."""
-    model = read_openvino(path)
+    model = _openvino_model(path)
     info = model.get_rt_info(MODEL_INFO).value if model.has_rt_info(MODEL_INFO) else {}
     metadata = {
         key: str(value.value if hasattr(value, "value") else value) for key, value in info.items()
@@ -195,7 +201,7 @@ def _openvino(path: Path) -> tuple[dict[str, str], _Ports, _Ports]:
     return metadata, inputs, outputs
 
 
-def read_openvino(path: Path) -> Any:
+def _openvino_model(path: Path) -> Any:
     """Return the model of OpenVINO's two files.
 
     Raises:

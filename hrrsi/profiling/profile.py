@@ -32,7 +32,7 @@ from hrrsi.interruption import (
     stop_if_requested,
 )
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
-from hrrsi.networks.exported_file import is_exported
+from hrrsi.networks.exported_file import file_bytes, is_exported
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import packaged_name, weights_path
 from hrrsi.networks.weights_reading import read_meta
@@ -158,7 +158,7 @@ def costs_of(network: str | Path, options: ProfileOptions) -> Profile:
             parameters=exported.parameters,
             operations=Operations(exported.macs, None),
             ptflops_macs=None,
-            file_bytes=exported.file_bytes,
+            file_bytes=file_bytes(network),
             pruned=exported.meta.pruned,
         )
     meta = read_meta(network) if options.latency and not _counts_operations() else None

@@ -12,6 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from samples.made_dataset import save_made_dataset
 from samples.made_weights import save_made_weights
+from samples.repository import REPOSITORY
 from typer.testing import CliRunner, Result
 
 import hrrsi
@@ -221,7 +222,7 @@ def test_layers_are_named_as_the_weights_name_them() -> None:
 
 @pytest.mark.slow  # minutes, with all methods of ranges
 def test_the_packaged_weights_lose_little(tmp_path: Path) -> None:
-    data = Path("../shared/data/dubai").resolve()
+    data = REPOSITORY.parent / "shared" / "data" / "dubai"
     if not data.is_dir():
         pytest.skip("the imagery of Dubai is not here")
     tiled = tmp_path / "dubai"
