@@ -65,6 +65,14 @@ _MAP_FLAGS: Flags = {
         ),
         Path | None,
     ),
+    "mosaic": Flag(
+        typer.Option(
+            "--mosaic",
+            help="Map the rasters as tiles of one scene, with what lies beyond their borders: one "
+            "map, or with --tiles one a tile.",
+            rich_help_panel=_READING,
+        )
+    ),
     "crop": Flag(
         typer.Option(
             "--crop",
@@ -154,6 +162,13 @@ _OUTPUT_FLAGS: Flags = {
         ),
         str | None,
     ),
+    "tiles": Flag(
+        typer.Option(
+            "--tiles",
+            help="Write a map for each tile of the --mosaic, which fit together without seams.",
+            rich_help_panel=_MORE,
+        )
+    ),
     "resume": Flag(
         typer.Option(
             "--resume",
@@ -211,6 +226,8 @@ def predict(
     - `hrrsi predict scene.tif`
 
     - `hrrsi predict 'flights/*.tif' --out maps/ --nodata 0 --vector gpkg`
+
+    - `hrrsi predict tiles/ --mosaic --out city.tif`
 
     - `hrrsi predict scene.tif --weights mine.safetensors --preview scene.png`
 

@@ -17,6 +17,7 @@ from hrrsi.scenes.raster_opening import (
     require_vector_path,
     subdataset_parts,
 )
+from hrrsi.scenes.windows import Window
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".fgb", ".shp")
 SHAPEFILE_TEXT_BYTES = 254  # of a value
@@ -38,6 +39,8 @@ class Outputs:
         zones: The table of zones, or None.
         zone_polygons: The zones with what is in them, a GeoPackage, or None.
         preview: The picture, or None.
+        tiles: Where a mosaic gets a map for each of its tiles, these; none of the files above is
+            written then, and the unfinished map lies beside `classes`.
     """
 
     classes: Path
@@ -47,10 +50,18 @@ class Outputs:
     zones: Path | None = None
     zone_polygons: Path | None = None
     preview: Path | None = None
+    tiles: tuple[TileOutputs, ...] = ()
+
+    @property
+    def maps(self) -> list[Outputs]:
+        """The files of each map: itself, or those of the tiles."""
+        return [tile.outputs for tile in self.tiles] or [self]
 
     @property
     def files(self) -> list[Path]:
-        """The files that were asked for, the class map first."""
+        """The files that were asked for, each class map first."""
+        if self.tiles:
+            return [path for outputs in self.maps for path in outputs.files]
         every = (
             self.classes,
             self.confidence,
@@ -65,6 +76,8 @@ class Outputs:
     @property
     def sidecars(self) -> list[Path]:
         """What GDAL and QGIS find beside them."""
+        if self.tiles:
+            return [path for outputs in self.maps for path in outputs.sidecars]
         paths = [
             self.classes.with_suffix(".qml"),
             self.classes.with_name(self.classes.name + ".aux.xml"),
@@ -72,6 +85,21 @@ class Outputs:
         if self.vector is not None and self.vector.suffix.lower() != ".gpkg":
             paths += [*vector_parts(self.vector)[1:], self.vector.with_suffix(".qml")]
         return list(dict.fromkeys(paths))
+
+
+@dataclass(frozen=True)
+class TileOutputs:
+    """The map of a tile of a mosaic.
+
+    Attributes:
+        raster: The tile, as GDAL opens it.
+        window: Where it lies on the mosaic.
+        outputs: Its files.
+    """
+
+    raster: str
+    window: Window
+    outputs: Outputs
 
 
 def vector_parts(path: Path) -> list[Path]:
@@ -234,14 +262,16 @@ def check_outputs(
             raise OutputError(
                 "is read, and would be replaced", where=output, fix="choose another output"
             )
-    for files in outputs:
-        if files.vector is not None:
-            require_vector_path(files.vector)
-        # what a run that was stopped has left is its own; a finished map says whose it is
-        is_begun = files.classes.exists() or partial_map_folder(files.classes).exists()
-        for output in (*files.files, *files.sidecars):
-            if not (resume and is_begun):
-                refuse_existing(output, overwrite=overwrite)
+    for whole in outputs:
+        has_partial = partial_map_folder(whole.classes).exists()
+        for files in whole.maps:
+            if files.vector is not None:
+                require_vector_path(files.vector)
+            # what a run that was stopped has left is its own; a finished map says whose it is
+            is_begun = has_partial or files.classes.exists()
+            for output in (*files.files, *files.sidecars):
+                if not (resume and is_begun):
+                    refuse_existing(output, overwrite=overwrite)
 
 
 def _check_length(path: Path) -> None:

@@ -95,7 +95,7 @@ def write_class_raster(
         replacing(path) as raster_file,
         replacing(sidecar) as sidecar_file,
         replacing(style) as style_file,
-        _gathered(labels, path, scene, len(classes)) as pyramid,
+        gathered_labels(labels, path, scene, len(classes)) as pyramid,
     ):
         class_pixels = list(pyramid.class_pixels)
 
@@ -274,13 +274,19 @@ def empty_scores(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[An
 
 
 @contextmanager
-def _gathered(
+def gathered_labels(
     labels: LabelPyramid | Iterable[npt.NDArray[np.uint8]],
     path: Path,
     scene: Any,
     num_classes: int,
 ) -> Iterator[LabelPyramid]:
     """Yield the labels as a complete pyramid, which strips become beside the map.
+
+    Args:
+        labels: As for `write_class_raster`.
+        path: The map.
+        scene: The rasterio dataset whose grid they have.
+        num_classes: Number of classes.
 
     Raises:
         OutputError: The disk is full.

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -188,6 +188,36 @@ class RawPyramid:
                 raw.readinto(values[row].view(np.uint8).data)
         return values
 
+    def cut(self, window: Window, folder: Path) -> Self:
+        """Return a window of the rows as a raster of its own, overviews too.
+
+        Args:
+            window: Lies within the rows.
+            folder: Where its files are; it exists.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        part = self._empty(folder, window.height, window.width)
+        part.restore(0)
+        for first in range(0, window.height, TILE):
+            stop_if_requested()
+            rows = min(TILE, window.height - first)
+            part.append(self.block(0, Window(window.row + first, window.col, rows, window.width)))
+        return part
+
+    def _empty(self, folder: Path, height: int, width: int) -> Self:
+        """Return another one of the same kind, without rows."""
+        name = self.levels[0].file.stem
+        return type(self)(
+            folder,
+            name,
+            height=height,
+            width=width,
+            dtype=self.dtype.name,
+            halved=self._halved,
+        )
+
     def _append(self, index: int, values: Values) -> None:
         level = self.levels[index]
         self._write(index, values)
@@ -275,6 +305,10 @@ class LabelPyramid(RawPyramid):
         for labels in self.strips():
             self._count(labels)
         return True
+
+    def _empty(self, folder: Path, height: int, width: int) -> Self:
+        """Return another one of the same kind, without rows."""
+        return type(self)(folder, height=height, width=width, num_classes=len(self.class_pixels))
 
     def _count(self, labels: Values) -> None:
         chunk = max(1, _CHUNK_BYTES // self.width)

@@ -6,18 +6,20 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hrrsi import __version__
 from hrrsi.errors import OutputExistsError
-from hrrsi.files import content_digest
-from hrrsi.maps.outputs import Outputs, vector_parts
+from hrrsi.files import content_digest, scratch_folder
+from hrrsi.interruption import stop_if_requested
+from hrrsi.maps.outputs import Outputs, TileOutputs, vector_parts
 from hrrsi.maps.partial_map import PartialMap, partial_map_folder
 from hrrsi.maps.rasters import (
     MapSummary,
+    gathered_labels,
     map_areas,
     map_strips,
     read_class_raster,
@@ -25,6 +27,7 @@ from hrrsi.maps.rasters import (
     write_confidence_raster,
     write_probability_raster,
 )
+from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid
 from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.maps.styles import (
     files_beside,
@@ -40,13 +43,18 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.progress import progress
 from hrrsi.quantities import byte_text
-from hrrsi.scenes.raster_opening import is_local
-from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.mosaic import mosaic_digest
+from hrrsi.scenes.raster_opening import is_local, mosaic_files
+from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.window_source import SceneWindows
+from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
+
+
+_FILES_LISTED = 100  # by name, in a journal that each strip writes anew
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,22 @@ class MapRecord:
         return tags
 
 
+class _Bands(NamedTuple):
+    """What the rasters of a map hold, as in `PartialMap`."""
+
+    labels: LabelPyramid
+    confidence: RawPyramid | None
+    probabilities: list[RawPyramid]
+
+    def cut(self, window: Window, folder: Path) -> _Bands:
+        """Return a window of it, in files of its own."""
+        return _Bands(
+            self.labels.cut(window, folder),
+            None if self.confidence is None else self.confidence.cut(window, folder),
+            [band.cut(window, folder) for band in self.probabilities],
+        )
+
+
 class MapWriter:
     """Writes the files of one scene after the other.
 
@@ -115,32 +139,57 @@ class MapWriter:
             OutputError: One can't be written.
         """
         dataset = source.scene.dataset
+        labels: Any = partial.labels
+        if self._options.min_area is not None:
+            smallest = smallest_component(dataset, self._options.min_area)
+            labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
+        with gathered_labels(labels, files.classes, dataset, len(self._meta.classes)) as whole:
+            made = _Bands(whole, partial.confidence, partial.probabilities)
+            if not files.tiles:
+                self._write_bands(made, source, dataset, files, record)
+            with progress("tiles", len(files.tiles), " tiles", enabled=self._shows(files)) as bar:
+                for tile in files.tiles:
+                    if not (self._outputs.resume and _is_written(tile.outputs)):
+                        scratch = tile.outputs.classes.with_name(tile.outputs.classes.name + ".cut")
+                        with self._open_tile(tile) as scene, scratch_folder(scratch) as folder:
+                            cut = made.cut(tile.window, folder)
+                            self._write_bands(cut, source, scene.dataset, tile.outputs, record)
+                    bar.update()
+
+    def _write_bands(
+        self, made: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
+    ) -> None:
+        """Write the rasters of a map; the class map last, since it says that all are there.
+
+        Args:
+            made: What they hold.
+            source: The scene that was mapped.
+            grid: The rasterio dataset whose grid they have: the scene's, or a tile's.
+            files: The files.
+            record: What the map depends on.
+        """
         has_nodata = source.declares_nodata or source.area is not None
-        if files.confidence is not None and partial.confidence is not None:
+        if files.confidence is not None and made.confidence is not None:
             write_confidence_raster(
                 files.confidence,
-                dataset,
-                partial.confidence,
+                grid,
+                made.confidence,
                 has_nodata=has_nodata,
                 provenance=record.provenance,
             )
         if files.probabilities is not None:
             write_probability_raster(
                 files.probabilities,
-                dataset,
-                partial.probabilities,
+                grid,
+                made.probabilities,
                 classes=self._meta.classes,
                 has_nodata=has_nodata,
                 provenance=record.provenance,
             )
-        labels: Any = partial.labels
-        if self._options.min_area is not None:
-            smallest = smallest_component(dataset, self._options.min_area)
-            labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
         write_class_raster(
             files.classes,
-            dataset,
-            labels,
+            grid,
+            made.labels,
             classes=self._meta.classes,
             colours=self._meta.colours,
             has_nodata=has_nodata,
@@ -149,17 +198,50 @@ class MapWriter:
             beside=[p for p in (files.confidence, files.probabilities) if p is not None],
         )
 
-    def write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
-        """Write what is made from the finished class map, and return the classes of the zones.
+    def write_derived(
+        self, scene: Scene, files: Outputs, *, again: bool
+    ) -> list[tuple[Outputs, MapSummary, ZoneAreas | None]]:
+        """Write what is made from the finished class map, or from those of a mosaic's tiles.
 
         Args:
             scene: The scene.
             files: Its files.
             again: Whether to replace what is there already.
 
+        Returns:
+            The files of each map, what it holds, and the classes of its zones.
+
         Raises:
             OutputError: A file can't be written.
         """
+        if not files.tiles:
+            zones = self._write_derived(scene, files, again=again)
+            return [(files, self._summary(scene, files), zones)]
+        maps = []
+        for tile in files.tiles:
+            stop_if_requested()
+            with self._open_tile(tile) as own:
+                zones = self._write_derived(own, tile.outputs, again=again)
+                maps.append((tile.outputs, self._summary(own, tile.outputs), zones))
+        return maps
+
+    def _open_tile(self, tile: TileOutputs) -> AbstractContextManager[Scene]:
+        meta, options = self._meta, self._options
+        return open_scene(
+            tile.raster,
+            bands=options.bands,
+            expected_bands=meta.image_bands,
+            trained_bands=meta.bands,
+            meanings=meta.known_meanings,
+            crs=options.crs,
+        )
+
+    def _shows(self, files: Outputs) -> bool:
+        """Return whether to show progress of the files of tiles."""
+        return self._show_progress and bool(files.tiles)
+
+    def _write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
+        """Write what is made from a finished class map, and return the classes of the zones."""
         made_with = self._outputs.of_polygons
         if files.vector is not None and (again or not _is_made(files.vector, files, made_with)):
             with _recorded(files.vector, files, made_with):
@@ -179,12 +261,12 @@ class MapWriter:
             from hrrsi.maps.preview import write_preview
 
             with _recorded(files.preview, files):
-                summary = self.summary(scene, files)
-                part = scene.dataset.name if scene.is_part else None
+                summary = self._summary(scene, files)
+                part = scene.dataset.name if scene.is_part or scene.is_mosaic else None
                 write_preview(files.preview, summary, files.classes, raster=part, bands=scene.bands)
         return zones
 
-    def summary(self, scene: Scene, files: Outputs) -> MapSummary:
+    def _summary(self, scene: Scene, files: Outputs) -> MapSummary:
         """Return what the finished class map of a scene says."""
         content = read_class_raster(files.classes)
         assert content is not None
@@ -254,6 +336,7 @@ def run_provenance(engine: Engine, weights: Path, options: MapOptions) -> dict[s
         "scale": options.scale,
         "height": None if options.height is None else PurePosixPath(str(options.height)).name,
         "aoi": None if options.aoi is None else Path(options.aoi).name,
+        "mosaic": options.mosaic or None,
         "crop": options.crop or None,
         "resample": None if options.resample == "auto" else options.resample,
     }
@@ -288,9 +371,17 @@ def map_identity(
     scene = source.scene
     heights = scene.height_model
     of_heights = {} if heights is None else {"the height model": _file_states(heights.files)}
+    if scene.is_mosaic:  # its virtual raster is made anew in every run
+        name: str = mosaic_digest(scene.dataset)
+        files = mosaic_files(scene.dataset)
+    else:
+        name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
+        files = scene.dataset.files
+        if scene.dataset.driver == "VRT":
+            files = list(dict.fromkeys((*files, *mosaic_files(scene.dataset))))
     return {
-        "scene": str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path,
-        "the scene's files": _file_states(scene.dataset.files),
+        "scene": name,
+        "the scene's files": _file_states(files),
         **of_heights,
         "scale": scale,
         "pixels of the scene in one that is read": source.step,
@@ -303,21 +394,33 @@ def map_identity(
 
 
 def is_finished(files: Outputs, record: MapRecord) -> bool:
-    """Return whether an earlier run has made this very map.
+    """Return whether an earlier run has made this very map, or those of all of its tiles.
 
     Raises:
         OutputExistsError: There is a map that another run made.
     """
+    for one in files.maps:
+        if one.classes.exists() and run_of(one.classes) != record.digest:
+            raise OutputExistsError(
+                "exists already, and was made otherwise, or of another scene",
+                where=one.classes,
+                fix="give `overwrite` instead of `resume`, or another `out`",
+            )
+    if partial_map_folder(files.classes).exists():
+        return False
+    return all(_is_written(one) for one in files.maps)
+
+
+def _is_written(files: Outputs) -> bool:
+    """Return whether the rasters of a map are there, as they were when it was finished.
+
+    Raises:
+        OutputExistsError: One was changed since.
+    """
     if not files.classes.exists():
         return False
-    if run_of(files.classes) != record.digest:
-        raise OutputExistsError(
-            "exists already, and was made otherwise, or of another scene",
-            where=files.classes,
-            fix="give `overwrite` instead of `resume`, or another `out`",
-        )
     scores = [path for path in (files.confidence, files.probabilities) if path is not None]
-    if partial_map_folder(files.classes).exists() or not all(p.exists() for p in scores):
+    if not all(p.exists() for p in scores):
         return False
     digests = files_beside(files.classes)
     changed = [p for p in scores if digests.get(p.name) not in (None, content_digest(p))]
@@ -332,11 +435,15 @@ def is_finished(files: Outputs, record: MapRecord) -> bool:
     return True
 
 
-def _file_states(names: Sequence[str]) -> dict[str, list[int]]:
-    """Return size and time of change of those files that are on this machine."""
+def _file_states(names: Sequence[str]) -> dict[str, list[int]] | str:
+    """Return size and time of change of those files that are on this machine; of many a digest."""
     files = [file for file in map(Path, names) if file.exists()]
     states = [(file, file.stat()) for file in files]
-    return {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
+    listed = {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
+    if len(listed) <= _FILES_LISTED:
+        return listed
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    return f"{digest} of {len(listed)} files"
 
 
 def _is_made(path: Path, files: Outputs, made_with: str = "") -> bool:

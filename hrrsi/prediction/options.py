@@ -39,6 +39,8 @@ class MapOptions:
         height: The scenes' height models, for weights that see one as their last band: a raster
             for all, a folder, or a template (`hrrsi.scenes.height_files.height_files`).
         aoi: A file of polygons: what lies outside them has no class.
+        mosaic: Whether the rasters are tiles of one scene, mapped with what lies beyond their
+            borders (`hrrsi.scenes.mosaic.tile_mosaic` says what tiles must have in common).
         crop: Whether maps are as large as the area of interest, instead of as their scenes.
         resample: The ground resolution that scenes are read at, in metres per pixel; maps are on
             the scenes' own grids all the same. ``auto``: a scene's own, or the nearest of those
@@ -62,6 +64,7 @@ class MapOptions:
     scale: float | None = None
     height: str | Path | None = None
     aoi: str | Path | None = None
+    mosaic: bool = False
     crop: bool = False
     resample: float | Literal["auto", "off"] = "auto"
     window: int | None = None
@@ -211,6 +214,9 @@ class OutputOptions:
         zone_name: The attribute that names zones.
         preview: Also write a sheet of scene, map, legend, scale and north as PNG or PDF: a file
             for one scene; or ``png`` or ``pdf`` for one beside each map.
+        tiles: Whether a mosaic gets a map for each of its tiles, on the tile's grid and under its
+            name, instead of one: windows of that one map. Polygons end at the tiles' borders, and
+            zones are counted tile by tile.
         overwrite: Whether to replace files that exist.
         resume: Go on where an earlier run with the same options was stopped; scenes that it
             finished stay as they are.
@@ -227,6 +233,7 @@ class OutputOptions:
     zones: str | Path | None = None
     zone_name: str | None = None
     preview: str | Path | None = None
+    tiles: bool = False
     overwrite: bool = False
     resume: bool = False
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
 
 from hrrsi.errors import HrrsiError, MissingInputError, OptionError
-from hrrsi.files import named_layer, prepare_folder
+from hrrsi.files import named_layer, prepare_folder, scratch_folder
 from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import (
     Outputs,
+    TileOutputs,
     check_outputs,
     map_paths,
     scene_outputs,
@@ -26,13 +31,12 @@ from hrrsi.prediction.mapped_scene import (
     seconds_a_window,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
+from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.height_files import height_files
+from hrrsi.scenes.mosaic import Mosaic, tile_mosaic
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster
-
-if TYPE_CHECKING:
-    pass
 
 
 class ScenesFailedError(HrrsiError):
@@ -95,14 +99,15 @@ def predict(
         on_failed: Called with each of several scenes that fails, and why.
 
     Returns:
-        What was mapped, in the order of the scenes.
+        What was mapped, in the order of the scenes; with ``OutputOptions(tiles=True)`` each tile.
 
     Raises:
         HrrsiError: A scene, an output or an option is not usable.
         ScenesFailedError: Some of several scenes failed; the others have their maps.
         KeyboardInterrupt: Interrupted; says how to go on.
     """
-    names, files = _scenes_and_files(scenes, out, options, outputs)
+    inputs = _inputs(scenes, out, options, outputs, show_progress=show_progress)
+    files = inputs.files
     for folder in {path.parent for written in files for path in written.files}:
         prepare_folder(folder)
     weights_file = weights_path(weights)
@@ -117,12 +122,13 @@ def predict(
     )
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
-    with bounded_block_cache():
+    # beside the map, where other machines see the mosaic too
+    with bounded_block_cache(), inputs.scenes(scratch_folder) as names:
         if len(names) > 1:
             mapper.look(names)
         for name, written in zip(names, files, strict=True):
             try:
-                scene = mapper.map(name, written)
+                maps = mapper.map(name, written)
             except MemoryError:
                 raise  # the next scene would meet it too
             except Exception as error:  # one bad scene must not stop the others, whatever it is
@@ -132,9 +138,10 @@ def predict(
                 if on_failed:
                     on_failed(name, error)
                 continue
-            mapped.append(scene)
+            mapped += maps
             if on_mapped:
-                on_mapped(scene)
+                for scene in maps:
+                    on_mapped(scene)
     if failures:
         raise ScenesFailedError(mapped, failures)
     return mapped
@@ -159,7 +166,7 @@ def plan(
     Raises:
         HrrsiError: An option is not usable.
     """
-    names, files = _scenes_and_files(scenes, out, options, outputs)
+    inputs = _inputs(scenes, out, options, outputs)
     weights_file = weights_path(weights)
     runner = open_engine(weights_file, engine)
     options = options.fitting(runner.meta)
@@ -167,27 +174,71 @@ def plan(
     seconds = seconds_a_window(runner, options.effective_window)
     seconds *= len(symmetries(options.augmentation))
     plans = []
-    for name, written in zip(names, files, strict=True):
-        try:
-            with mapper.open(name) as source:
-                plans.append(planned_scene(source, written, options, outputs, runner, seconds))
-        except HrrsiError as error:
-            plans.append(PlannedScene(name, written, problem=str(error)))
-    mapper.count_scenes(len(names))
+    with inputs.scenes(_temporary_folder) as names:
+        for name, written in zip(names, inputs.files, strict=True):
+            try:
+                with mapper.open(name) as source:
+                    plans.append(planned_scene(source, written, options, outputs, runner, seconds))
+            except HrrsiError as error:
+                plans.append(PlannedScene(name, written, problem=str(error)))
+        mapper.count_scenes(len(names))
     return plans
 
 
-def _scenes_and_files(
+@dataclass(frozen=True)
+class _Inputs:
+    """What is mapped.
+
+    Attributes:
+        names: The scenes; the tiles of a mosaic.
+        files: The files that each scene gets; those of the mosaic alone.
+        mosaic: The tiles as one scene, where they are to be one.
+    """
+
+    names: list[str]
+    files: list[Outputs]
+    mosaic: Mosaic | None = None
+
+    @contextmanager
+    def scenes(
+        self, scratch: Callable[[Path], AbstractContextManager[Path]]
+    ) -> Iterator[list[str]]:
+        """Yield the scenes to open: a mosaic as a file that is gone when the block ends.
+
+        Args:
+            scratch: Makes a folder for it, given a path that the folder may lie beside.
+        """
+        if self.mosaic is None:
+            yield self.names
+            return
+        beside = self.files[0].classes
+        with scratch(beside.with_name(beside.name + ".mosaic")) as folder:
+            file = folder / f"{self.mosaic.name}.vrt"
+            self.mosaic.write_vrt(file)
+            yield [str(file)]
+
+
+@contextmanager
+def _temporary_folder(beside: Path) -> Iterator[Path]:
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _inputs(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path | None,
     options: MapOptions,
     outputs: OutputOptions,
-) -> tuple[list[str], list[Outputs]]:
+    *,
+    show_progress: bool = False,
+) -> _Inputs:
     """Return the scenes, with the files that each gets.
 
     Raises:
-        HrrsiError: There are none, one is missing, or outputs collide or exist.
+        HrrsiError: There are none, one is missing, they are no tiles of one mosaic, or outputs
+            collide or exist.
     """
+    _check_tiles(options, outputs)
     named = [path for path in (options.aoi, outputs.zones) if path is not None]
     polygons = [Path(named_layer(path)[0]) for path in named]
     for path in polygons:
@@ -198,17 +249,22 @@ def _scenes_and_files(
     if heights is not None:
         beside = {Path(path).resolve() for path in heights.paths}
         scenes = [s for s in scenes if Path(s).resolve() not in beside] or scenes
-        heights.require_own([(scene, None) for scene in scenes])
+        if options.mosaic and not heights.is_single:
+            raise OptionError(
+                "a mosaic has one height model",
+                parameter="height",
+                fix="make one of them: `gdalbuildvrt heights.vrt dsm/*.tif`",
+            )
+        if not options.mosaic:
+            heights.require_own([(scene, None) for scene in scenes])
     if not scenes:
         raise OptionError("no scenes are named", fix="name rasters, folders or patterns")
-    files = scene_outputs(
-        map_paths(scenes, out),
-        confidence=outputs.confidence is not None,
-        probabilities=outputs.probabilities is not None,
-        vector=outputs.vector,
-        zones=outputs.zones is not None,
-        preview=outputs.preview,
-    )
+    mosaic = None
+    if options.mosaic:
+        mosaic = tile_mosaic(scenes, crs=options.crs, show_progress=show_progress)
+        for line in mosaic.notices():
+            warnings.warn(line, SceneNotice, stacklevel=4)
+    files = _files(scenes, mosaic, out, outputs)
     if len(scenes) == 1:
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass
@@ -218,4 +274,42 @@ def _scenes_and_files(
     check_outputs(
         files, [*read, *polygons, *models], overwrite=outputs.overwrite, resume=outputs.resume
     )
-    return scenes, files
+    return _Inputs(scenes, files, mosaic)
+
+
+def _check_tiles(options: MapOptions, outputs: OutputOptions) -> None:
+    if outputs.tiles and not options.mosaic:
+        raise OptionError("are those of a mosaic", parameter="tiles", fix="give `mosaic`")
+    if outputs.tiles and options.crop:
+        raise OptionError(
+            "`crop` makes one map as large as the area of interest, and `tiles` one a tile",
+            fix="give one of them",
+        )
+
+
+def _files(
+    scenes: Sequence[str], mosaic: Mosaic | None, out: str | Path | None, outputs: OutputOptions
+) -> list[Outputs]:
+    """Return the files of each scene, or of the mosaic that they make up.
+
+    Raises:
+        HrrsiError: They collide.
+    """
+    named = partial(
+        scene_outputs,
+        confidence=outputs.confidence is not None,
+        probabilities=outputs.probabilities is not None,
+        vector=outputs.vector,
+        zones=outputs.zones is not None,
+        preview=outputs.preview,
+    )
+    if mosaic is None:
+        return named(map_paths(scenes, out))
+    if not outputs.tiles:
+        return named(map_paths([f"{mosaic.name}.vrt"], out))
+    each = named(map_paths(scenes, out))
+    tiles = (
+        TileOutputs(tile.path, tile.window, files)
+        for tile, files in zip(mosaic.tiles, each, strict=True)
+    )
+    return [Outputs(each[0].classes.with_name(f"{mosaic.name}_classes.tif"), tiles=tuple(tiles))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hrrsi.maps.outputs import (
     Outputs,
 )
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.maps.rasters import MapSummary
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import (
@@ -30,11 +32,13 @@ from hrrsi.prediction.mapped_scene import (
     MappedScene,
 )
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
+from hrrsi.prediction.scene_checks import SceneChecks, SceneNotice, require_height_as_trained
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
+from hrrsi.scenes.bands import open_imagery
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.missing_data import undeclared_gap
+from hrrsi.scenes.mosaic import mosaic_title
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
@@ -138,7 +142,7 @@ class SceneMapper:
             if math.prod(source.raster_grid) > _MOST_PIXELS:
                 raise InputError(
                     f"has {scene.width} x {scene.height} px, too many for one map",
-                    where=name,
+                    where=scene.path,
                     fix="name a part of it with `aoi`, and give `crop`",
                 )
             yield source
@@ -146,9 +150,11 @@ class SceneMapper:
     def _part(self, name: str) -> Window:
         """Return the window of a scene that the area of interest takes."""
         assert self._options.aoi is not None
-        with open_scene(name, bands=(1,), expected_bands=1, crs=self._options.crs) as scene:
+        # not `open_scene`, which may look at pixels all over a map service
+        with open_imagery(name, 1, self._options.crs) as dataset:
             from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
 
+            scene = Scene(mosaic_title(dataset) or name, dataset, (1,))
             return area_of_interest(self._options.aoi, scene).extent
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
@@ -201,12 +207,15 @@ class SceneMapper:
         self._checks.compare_likeness(source, scale)
         return scale
 
-    def map(self, name: str, outputs: Outputs) -> MappedScene:
+    def map(self, name: str, outputs: Outputs) -> list[MappedScene]:
         """Write the files of a scene.
 
         Args:
             name: The scene.
             outputs: Its files.
+
+        Returns:
+            Its map, or those of a mosaic's tiles.
 
         Raises:
             HrrsiError: The scene can't be read, or a file can't be written.
@@ -221,14 +230,15 @@ class SceneMapper:
                 from hrrsi.maps.zones import check_zones
 
                 check_zones(self._outputs.zones, scene, self._outputs.zone_name)
+            outputs = _within(outputs, source)
             record = self._record(source, scale)
             is_there = self._outputs.resume and is_finished(outputs, record)
             if self._on_ready is not None:
                 self._on_ready(self._engine.meta)
                 self._on_ready = None
             if is_there:
-                zones = self._writer.write_derived(scene, outputs, again=False)
-                return self._mapped(scene, outputs, zones, start, earlier=True)
+                maps = self._writer.write_derived(scene, outputs, again=False)
+                return _mapped(scene, maps, start, earlier=True)
             height, width = scene.shape
             with open_partial_map(
                 outputs.classes,
@@ -246,11 +256,11 @@ class SceneMapper:
                         partial.discard()  # nobody knows which rows are of which
                         raise InputError(
                             "was changed while it was mapped",
-                            where=name,
+                            where=scene.path,
                             fix="wait until nothing writes to it, then map it again",
                         )
                     self._writer.write_rasters(partial, source, outputs, record)
-                    zones = self._writer.write_derived(scene, outputs, again=True)
+                    maps = self._writer.write_derived(scene, outputs, again=True)
                 except BaseException as error:
                     if not partial.is_kept:
                         partial.discard()
@@ -258,13 +268,14 @@ class SceneMapper:
                     kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
                     if isinstance(error, KeyboardInterrupt):
                         raise KeyboardInterrupt(
-                            f"{name}: interrupted; {kept}: run the same command with it to go on"
+                            f"{scene.path}: interrupted; {kept}: run the same command with it to "
+                            "go on"
                         ) from None
                     if isinstance(error, HrrsiError):
                         raise error.with_note(kept) from error
                     raise
                 partial.discard()
-            return self._mapped(scene, outputs, zones, start, earlier=False)
+            return _mapped(scene, maps, start, earlier=False)
 
     def _fill(self, partial: PartialMap, source: SceneWindows, scale: float) -> None:
         """Map what the partial map lacks."""
@@ -303,21 +314,41 @@ class SceneMapper:
         identity = map_identity(source, scale, self._engine.device, outputs, self._provenance)
         return MapRecord(self._provenance, identity, options.min_area)
 
-    def _mapped(
-        self,
-        scene: Scene,
-        outputs: Outputs,
-        zones: ZoneAreas | None,
-        start: float,
-        *,
-        earlier: bool,
-    ) -> MappedScene:
-        """Return what the finished map says."""
-        return MappedScene(
-            **vars(self._writer.summary(scene, outputs)),
+
+def _within(outputs: Outputs, source: SceneWindows) -> Outputs:
+    """Return the files without those of tiles that lie outside of the area of interest."""
+    area = source.area
+    if area is None or not outputs.tiles:
+        return outputs
+    reached = tuple(tile for tile in outputs.tiles if area.touches(tile.window))
+    if len(reached) < len(outputs.tiles):
+        warnings.warn(
+            f"{source.path}: {len(outputs.tiles) - len(reached):,} lie outside of the area of "
+            "interest, and get no map",
+            SceneNotice,
+            stacklevel=2,
+        )
+    return replace(outputs, tiles=reached)
+
+
+def _mapped(
+    scene: Scene,
+    maps: Sequence[tuple[Outputs, MapSummary, ZoneAreas | None]],
+    start: float,
+    *,
+    earlier: bool,
+) -> list[MappedScene]:
+    """Return what finished maps say; the time is shared out to those of tiles by their pixels."""
+    seconds = time.perf_counter() - start
+    pixels = sum(summary.height * summary.width for _, summary, _ in maps)
+    return [
+        MappedScene(
+            **vars(summary),
             outputs=outputs,
             zones=zones,
             height_model=None if scene.height_model is None else scene.height_model.path,
             earlier=earlier,
-            seconds=time.perf_counter() - start,
+            seconds=seconds * summary.height * summary.width / pixels,
         )
+        for outputs, summary, zones in maps
+    ]

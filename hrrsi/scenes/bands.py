@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from hrrsi.errors import InputError
@@ -160,7 +162,18 @@ def open_imagery(
         if not changes:
             yield dataset
             return
-        yield stack.enter_context(opened_raster(f"vrt://{path}?{'&'.join(changes)}"))
+        source = path
+        if "?" in str(path):  # what GDAL takes for the start of the changes
+            source = stack.enter_context(_virtual_copy(dataset))
+        yield stack.enter_context(opened_raster(f"vrt://{source}?{'&'.join(changes)}"))
+
+
+@contextmanager
+def _virtual_copy(dataset: Any) -> Iterator[str]:
+    """Yield the name of a virtual raster in memory that shows a rasterio dataset."""
+    with MemoryFile(ext=".vrt") as file:
+        rasterio.shutil.copy(dataset, file.name, driver="VRT")
+        yield file.name
 
 
 def is_palette(dataset: Any) -> bool:

@@ -55,6 +55,11 @@ class HeightFiles:
         """Their files; none of ``remote`` ones."""
         return [file.path for file in self._files]
 
+    @property
+    def is_single(self) -> bool:
+        """Whether one height model is for all scenes."""
+        return self._kind == "single"
+
     def of(self, scene: str, name: str | None = None) -> str:
         """Return the height model of a scene.
 

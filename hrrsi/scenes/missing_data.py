@@ -128,15 +128,16 @@ def _widened(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
 def is_lossy(dataset: Any) -> bool:
     """Return whether a rasterio dataset's compression changes values, as JPEG does.
 
-    A mosaic is, where its first file is.
+    A virtual raster is where it says so, else where its first file is.
     """
-    if dataset.driver == "VRT":
+    own = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION")
+    if dataset.driver == "VRT" and own is None:
         others = [name for name in dataset.files if name != dataset.name]
         if not (others and is_local(others[0]) and Path(others[0]).exists()):
             return False
         try:
             with opened_raster(others[0]) as first:
-                return first.driver != "VRT" and is_lossy(first)
+                return is_lossy(first)
         except RasterioError:
             return False
     tags = dataset.tags(ns="IMAGE_STRUCTURE")

@@ -189,7 +189,7 @@ def require_mosaic_files(dataset: Any, where: str) -> list[str]:
         InputError: A file on this machine is missing, or an earlier mosaic of this process failed
             over one of the files.
     """
-    files = _files(dataset, {where})
+    files = mosaic_files(dataset)
     missing = [name for name in files if is_local(name) and not Path(name).exists()]
     if missing:
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -206,6 +206,11 @@ def require_mosaic_files(dataset: Any, where: str) -> list[str]:
             fix="check that file, and map this scene in a new process",
         )
     return files
+
+
+def mosaic_files(dataset: Any) -> list[str]:
+    """Return the files of an open VRT and of the mosaics in it, without the mosaics themselves."""
+    return _files(dataset, {dataset.name})
 
 
 def file_states(names: Iterable[str | Path]) -> dict[str, tuple[int, int]]:
@@ -272,7 +277,7 @@ def _file_on_disk(name: str) -> str:
 
 def remember_failure(dataset: Any, cause: str) -> None:
     """Keep in mind which file of a mosaic could not be read, or all where that is not clear."""
-    files = _files(dataset, {dataset.name})
+    files = mosaic_files(dataset)
     named = [name for name in files if Path(name).name in cause]
     _failed.update(named or files)
 
@@ -329,7 +334,8 @@ def _files(dataset: Any, mosaics: set[str]) -> list[str]:
         if name in mosaics:
             continue
         mosaics.add(name)
-        if not name.lower().endswith(".vrt") or not (is_local(name) and Path(name).exists()):
+        is_there = name.startswith("/vsimem/") or (is_local(name) and Path(name).exists())
+        if not name.lower().endswith(".vrt") or not is_there:
             files.append(name)
             continue
         try:

@@ -37,6 +37,7 @@ from hrrsi.scenes.georeference import (
     map_coordinates,
 )
 from hrrsi.scenes.missing_data import RIM_MARGIN, is_lossy, lossy_rim, without_undeclared_gap
+from hrrsi.scenes.mosaic import mosaic_title
 from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
 from hrrsi.scenes.raster_opening import open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
@@ -227,7 +228,7 @@ class Scene:
     another one.
 
     Attributes:
-        path: As given, for messages.
+        path: As given, for messages; of a `Mosaic`, its title.
         dataset: The rasterio dataset.
         bands: The 1-based bands that `read` returns.
         nodata: A value that marks pixels without data where every band in `bands` holds it, on
@@ -281,6 +282,11 @@ class Scene:
     def is_part(self) -> bool:
         """Whether it is a window of a larger raster."""
         return self.dataset.name.startswith("vrt://") and "srcwin=" in self.dataset.name
+
+    @property
+    def is_mosaic(self) -> bool:
+        """Whether it is a `Mosaic`, whose virtual raster is gone after the run."""
+        return mosaic_title(self.dataset) is not None
 
     @property
     def has_height(self) -> bool:
@@ -444,16 +450,17 @@ def open_scene(
             doesn't fit.
     """
     with open_imagery(path, expected_bands, crs, part) as dataset, ExitStack() as stack:
-        chosen = chosen_bands(path, dataset, bands, expected_bands, trained_bands, meanings)
+        name = mosaic_title(dataset) or str(path)
+        chosen = chosen_bands(name, dataset, bands, expected_bands, trained_bands, meanings)
         heights = None
         if height_model is not None:
             opened = stack.enter_context(open_raster(height_model))
-            heights = open_height_model(stack, height_model, dataset, str(path), opened)
+            heights = open_height_model(stack, height_model, dataset, name, opened)
         by_band = open_band_datasets(stack, dataset, chosen, lambda: opened_raster(str(path)))
         wanted = set(alpha_bands(dataset)) & set(chosen)
         no_mask = not wanted and alpha_is_imagery(dataset)
         value = None if nodata == "auto" else nodata
-        scene = Scene(str(path), dataset, chosen, value, heights, by_band, no_mask)
+        scene = Scene(name, dataset, chosen, value, heights, by_band, no_mask)
         yield without_undeclared_gap(scene) if nodata == "auto" else scene
 
 
@@ -469,7 +476,7 @@ def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
         return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
-    if scene.is_part:  # its overviews are of the whole
+    if scene.is_part or scene.is_mosaic:  # those of its file are of the whole, or of a tile
         return None
     if scene.is_palette_picture:  # its overviews may have mixed numbers of the palette
         return None
