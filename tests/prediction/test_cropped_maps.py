@@ -10,11 +10,10 @@ import pytest
 import rasterio
 import shapely
 from PIL import Image
-from pyogrio.raw import write as write_vectors
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from samples.made_weights import scene_pixels
-from samples.predicted_scenes import one_error_line, save_scene
+from samples.predicted_scenes import one_error_line, save_area, save_scene
 from samples.range_server import serving
 
 Run = Callable[..., Any]
@@ -23,12 +22,6 @@ LEVEL = 19
 SIZE = 2 * HALF / 2**LEVEL / 256  # of a pixel
 # rows and columns of tiles in the United Arab Emirates
 ROW, COL = 224_000, 345_000
-
-
-def save_area(path: Path, shape: Any, crs: str) -> Path:
-    wkb = np.array([shapely.to_wkb(shape)], dtype=object)
-    write_vectors(path, wkb, [], [], geometry_type="Polygon", crs=crs)
-    return path
 
 
 def test_a_cropped_map_is_that_of_the_cropped_scene(run: Run, tmp_path: Path) -> None:

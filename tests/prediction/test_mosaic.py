@@ -13,8 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from samples.made_weights import scene_pixels
-from samples.predicted_scenes import notices, one_error_line, save_scene
-from test_cropped_maps import save_area
+from samples.predicted_scenes import notices, one_error_line, save_area, save_scene
 
 import hrrsi
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -62,7 +61,7 @@ def labels(path: Path | str) -> np.ndarray:
 def test_a_mosaic_has_the_map_of_the_whole_scene(
     run: Run, tmp_path: Path, tiles: Path, whole: Path
 ) -> None:
-    options = ("--confidence", "uint8", "--min-area", 3, "--preview", "png", "--vector", "gpkg")
+    options = ("--confidence", "uint8", "--min-area", 3, "--preview", "png")
     before = sorted(tmp_path.rglob("*"))
     assert run(whole, *options).exit_code == 0
     result = run(tiles / "*.tif", "--mosaic", *options)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
+from pyogrio.raw import write as write_vectors
 from samples.made_weights import scene_pixels
 
 SMALL = ["--window", "64", "--overlap", "16"]
@@ -19,6 +21,13 @@ def save_scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> 
     made: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": values.dtype, **profile}
     with rasterio.open(path, "w", height=height, width=width, **made) as dataset:
         dataset.write(values)
+    return path
+
+
+def save_area(path: Path, shape: Any, crs: str) -> Path:
+    """Write a polygon as an area of interest."""
+    wkb = np.array([shapely.to_wkb(shape)], dtype=object)
+    write_vectors(path, wkb, [], [], geometry_type="Polygon", crs=crs)
     return path
 
 
