@@ -30,6 +30,7 @@ TOLERANCES = (1, 3, 5)  # px
 # borders, the true ones, and both (4, 5, 6).
 _KINDS = 7
 
+Candidates = Sequence[Sequence[int]] | None
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
@@ -43,11 +44,18 @@ class BorderDistanceCounts:
     Attributes:
         pixels: (33,) int64 at distances 0, 1, ..., 31, and 32 or more px (or without any border).
         right: (33,) int64, those of them that are predicted right.
+
+    Args:
+        candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
+            Labels that may stand for the same class have no border between them; a prediction is
+            right where the label may stand for it.
     """
 
     margin = FARTHEST
 
-    def __init__(self) -> None:
+    def __init__(self, candidates: Candidates = None) -> None:
+        self._may_be = None if candidates is None else _candidate_table(candidates)
+        self._disjoint = None if self._may_be is None else ~(self._may_be @ self._may_be.T)
         self.pixels: npt.NDArray[np.int64] = np.zeros(FARTHEST + 1, dtype=np.int64)
         self.right: npt.NDArray[np.int64] = np.zeros(FARTHEST + 1, dtype=np.int64)
 
@@ -59,10 +67,12 @@ class BorderDistanceCounts:
             core: The rows and columns that are counted.
         """
         truth, prediction = strip.truth, strip.prediction
-        border = border_pixels(truth)
+        may_be = self._may_be
+        border = border_pixels(truth, self._disjoint)
         place = distances_up_to(FARTHEST, border)[core]
         counted = (prediction[core] != IGNORE_INDEX) & (truth[core] != IGNORE_INDEX)
-        right = counted & (prediction[core] == truth[core])
+        same = prediction == truth if may_be is None else may_be[truth, prediction]
+        right = counted & same[core]
         self.pixels += np.bincount(place[counted], minlength=FARTHEST + 1)
         self.right += np.bincount(place[right], minlength=FARTHEST + 1)
 
@@ -234,6 +244,62 @@ class BoundaryCounts:
                     shape = (len(self.tolerances), _KINDS, size)
                     self._blocks[where] = np.zeros(shape, dtype=np.int64)
                 self._blocks[where][numbers, kind] += pixels_of_blocks[row, column]
+
+
+class DecidedBoundaryCounts:
+    """Boundary counts under partial labels: of each class against all others, where that is told.
+
+    A pixel is in the class where its label stands for it alone, out of it where its label can't
+    stand for it, and else ignored for this class. With full labels that gives `BoundaryCounts`.
+
+    Args:
+        classes: Class names in the order of their indices.
+        candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
+        block: Rows and columns of the blocks that counts are kept for.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        candidates: Sequence[Sequence[int]],
+        block: int = DEFAULT_BLOCK,
+    ) -> None:
+        may_be = _candidate_table(candidates)
+        alone = may_be.sum(axis=1) == 1
+        self._of_class = [BoundaryCounts(("others", name), block=block) for name in classes]
+        self._membership = [
+            np.where(may_be[:, c] & alone, 1, np.where(may_be[:, c], IGNORE_INDEX, 0)).astype(
+                np.uint8
+            )
+            for c in range(len(classes))
+        ]
+        for table in self._membership:
+            table[len(candidates) :] = IGNORE_INDEX
+
+    @property
+    def margin(self) -> int:
+        """As `BoundaryCounts.margin`."""
+        return max(TOLERANCES) + 1
+
+    def add(self, strip: EvaluatedStrip, core: Core) -> None:
+        """Count the pixels of a strip, as `BoundaryCounts.add`."""
+        for index, (counts, table) in enumerate(zip(self._of_class, self._membership, strict=True)):
+            predicted = (strip.prediction == index).astype(np.uint8)
+            predicted[strip.prediction == IGNORE_INDEX] = IGNORE_INDEX
+            counts.add(strip._replace(prediction=predicted, truth=table[strip.truth]), core)
+
+    @property
+    def counts(self) -> Counts:
+        """(blocks, tolerances, 7, classes) int64, as `BoundaryCounts.counts`."""
+        return np.stack([counts.counts[..., 1] for counts in self._of_class], axis=-1)
+
+
+def _candidate_table(candidates: Sequence[Sequence[int]]) -> Mask:
+    """Return (256, 256) whether each label index may stand for each class."""
+    table = np.zeros((256, 256), dtype=bool)
+    for label, classes in enumerate(candidates):
+        table[label, list(classes)] = True
+    return table
 
 
 def boundary_scores(

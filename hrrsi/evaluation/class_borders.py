@@ -112,13 +112,16 @@ def near_other_bits(
     return near
 
 
-def border_pixels(labels: Labels) -> npt.NDArray[np.bool_]:
+def border_pixels(
+    labels: Labels, disjoint: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_]:
     """Return the pixels on the border of their class: those with a neighbour of another class.
 
     Neighbours are the four that share an edge. Pixels without a class (255) border nothing.
 
     Args:
         labels: (rows, width) class indices.
+        disjoint: (256, 256) which pairs of labels can't be the same class; None: all that differ.
 
     Returns:
         (rows, width) bool.
@@ -131,6 +134,8 @@ def border_pixels(labels: Labels) -> npt.NDArray[np.bool_]:
             (slice(None),) * axis + (slice(None, -1),),
         )
         differs = (labels[near] != labels[far]) & valid[near] & valid[far]
+        if disjoint is not None:
+            differs &= disjoint[labels[near], labels[far]]
         borders[near] |= differs
         borders[far] |= differs
     return borders

@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, BoundaryCounts
+from hrrsi.evaluation.boundary_scores import (
+    BorderDistanceCounts,
+    BoundaryCounts,
+    Candidates,
+    DecidedBoundaryCounts,
+)
 from hrrsi.evaluation.class_borders import EROSION_RADIUS, eroded_labels
 from hrrsi.evaluation.evaluated_strips import Core, EvaluatedStrip, with_margins
 from hrrsi.evaluation.options import DEFAULT_BLOCK, LabelKind
 from hrrsi.evaluation.scores import ConfusionMatrix, shares
 from hrrsi.maps.rasters import ClassAreas
-
-Candidates = Sequence[Sequence[int]] | None
 
 KINDS: tuple[LabelKind, ...] = ("full", "eroded")
 BINS = 20  # of confidence
@@ -169,13 +172,13 @@ class SceneCounts:
         block: Rows and columns of a block.
         pixel_areas: (height,) square metres of a pixel in each row, or None where not known.
         candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
-            What is counted at borders, or by confidence, leaves out partial labels.
 
     Attributes:
         matrices: Confusion matrices of the blocks under ``full`` and ``eroded`` labels.
         boundaries: Of the truth, as `border_distances` and `reliability`.
         border_distances: Right pixels by their distance to a border.
-        reliability: Right pixels by confidence; empty where that is not known.
+        reliability: Right pixels by confidence; empty where that is not known, and where a label
+            stands for several classes: whether a prediction is right is not known then.
         mapped: What the map gave each class, labelled or not.
         ignored_pixels: Pixels without a class in the truth.
         erodes: Whether eroded labels are computed, and not read.
@@ -195,8 +198,13 @@ class SceneCounts:
         self.candidates = candidates
         self.labels = labels
         self.matrices = {kind: BlockMatrices(classes, block, candidates) for kind in KINDS}
-        self.boundaries = BoundaryCounts(classes, block=block)
-        self.border_distances = BorderDistanceCounts()
+        self.boundaries: BoundaryCounts | DecidedBoundaryCounts
+        if candidates is None or len(candidates) == len(self.classes):
+            self.boundaries = BoundaryCounts(classes, block=block)
+            self.border_distances = BorderDistanceCounts()
+        else:
+            self.boundaries = DecidedBoundaryCounts(classes, candidates, block=block)
+            self.border_distances = BorderDistanceCounts(candidates)
         self.reliability = ReliabilityCounts()
         self.mapped = ClassAreas(len(self.classes), pixel_areas)
         self.ignored_pixels = 0
@@ -215,17 +223,9 @@ class SceneCounts:
     def _counted_alone(self, strip: EvaluatedStrip) -> EvaluatedStrip:
         """Count what needs no pixels around it, and return the strip without what that needs."""
         for part, _ in strip.by_columns():
-            self.reliability.add(self._told_apart(part))
+            self.reliability.add(part)
         self.mapped.add(strip.prediction if strip.mapped is None else strip.mapped)
         return strip._replace(confidence=None, mapped=None)
-
-    def _told_apart(self, strip: EvaluatedStrip) -> EvaluatedStrip:
-        """Return a strip that ignores pixels of partial labels."""
-        if not self.candidates or len(self.candidates) == len(self.classes):
-            return strip
-        is_partial = strip.truth >= len(self.classes)
-        truth = np.where(is_partial, np.uint8(IGNORE_INDEX), strip.truth)
-        return strip._replace(truth=truth)
 
     def _add(self, strip: EvaluatedStrip, core: Core) -> None:
         counted, size = strip.part(*core), len(self.candidates or self.classes)
@@ -235,9 +235,8 @@ class SceneCounts:
             if eroded is None:
                 eroded = eroded_labels(strip.truth, size)[core]
             self.matrices["full"].add(counted, counted.truth)
-            apart = self._told_apart(strip)
-            self.boundaries.add(apart, core)
-            self.border_distances.add(apart, core)
+            self.boundaries.add(strip, core)
+            self.border_distances.add(strip, core)
         else:
             eroded = counted.truth
         self.matrices["eroded"].add(counted, eroded)
@@ -276,8 +275,14 @@ class PooledCounts:
 
     @property
     def boundary_blocks(self) -> npt.NDArray[np.int64]:
-        """(blocks, tolerances, 7, classes) boundary counts of all blocks of all scenes."""
-        return np.concatenate([scene.boundaries.counts for scene in self.scenes])
+        """(blocks, tolerances, 7, classes) boundary counts of all blocks of all scenes.
+
+        Under partial labels all are 0 of a class without a true border: no label tells it apart.
+        """
+        counts = np.concatenate([scene.boundaries.counts for scene in self.scenes])
+        if isinstance(self.scenes[0].boundaries, DecidedBoundaryCounts):
+            counts[..., ~counts[:, 0, 1].any(axis=0)] = 0
+        return counts
 
     @property
     def border_distances(self) -> BorderDistanceCounts:
@@ -289,8 +294,10 @@ class PooledCounts:
 
     @property
     def reliability(self) -> ReliabilityCounts:
-        """The counts by confidence, of all scenes."""
+        """The counts by confidence, of all scenes; empty under partial labels."""
         total = ReliabilityCounts()
+        if any(scene.matrices[scene.labels].matrix.partial.any() for scene in self.scenes):
+            return total
         for scene in self.scenes:
             total.merge(scene.reliability)
         return total

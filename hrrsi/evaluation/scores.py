@@ -46,12 +46,13 @@ def kappa_scores(counts: Counts) -> Floats:
     """Return Cohen's kappa (Cohen 1960), NaN where chance alone explains everything.
 
     Args:
-        counts: (..., classes, classes) confusion matrices; what partial labels add is left out.
+        counts: (..., classes, classes) confusion matrices; or (..., classes, classes + 2).
 
     Returns:
-        (...), -1 to 1.
+        (...), -1 to 1; NaN also where any label is partial: what chance explains is not known then.
     """
     square = counts[..., : counts.shape[-2]]
+    is_partial = counts[..., counts.shape[-2] :].any(axis=(-2, -1))
     hits, predicted, true = _margins(square.reshape(-1, *square.shape[-2:]))
     # Python's integers: products of pixel counts overflow int64, and double precision rounds them
     by_prediction, by_truth = predicted.astype(object), true.astype(object)
@@ -60,7 +61,7 @@ def kappa_scores(counts: Counts) -> Floats:
     divided = np.frompyfunc(_ratio, 2, 1)
     exact = divided(right * pixels - by_chance, pixels * pixels - by_chance)
     kappas: Floats = exact.astype(np.float64).reshape(counts.shape[:-2])
-    return kappas
+    return np.where(is_partial, np.nan, kappas)
 
 
 def defined_means(values: Floats) -> Floats:

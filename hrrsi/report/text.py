@@ -386,7 +386,7 @@ def partial_text(result: EvaluationResult) -> str:
     return (
         f"{pixels:,} of the scored pixels have a label that stands for several classes, and "
         f"{100 * right / pixels:.2f} % of them are predicted as one of these: they count in OA, "
-        "and as false positives where they are not; kappa leaves them out"
+        "and as false positives where they are not; kappa and calibration have no figures then"
     )
 
 

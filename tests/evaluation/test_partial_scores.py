@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from samples.class_borders import blobs, naive_boundary
 
+from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, boundary_scores
+from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
+from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
 
 CLASSES = ["building", "road", "vegetation"]
@@ -43,14 +47,47 @@ def test_what_the_labels_decide_is_scored(pixels: tuple[np.ndarray, np.ndarray])
     assert scores.pixels == len(right)
 
 
-def test_kappa_is_that_of_the_labels_that_tell_classes_apart(
-    pixels: tuple[np.ndarray, np.ndarray],
-) -> None:
-    prediction, truth = pixels
-    apart = truth < 3
-    alone = ConfusionMatrix(CLASSES)
-    alone.add(prediction[apart], truth[apart])
-    assert counted(prediction, truth).scores().kappa == alone.scores().kappa
+def test_kappa_and_calibration_have_no_figures(pixels: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, truth = (values.reshape(40, 100) for values in pixels)
+    exact = np.where(truth < 3, truth, 255).astype(np.uint8)
+    for labels, is_defined in ((truth, False), (exact, True)):
+        assert np.isfinite(counted(prediction, labels).scores().kappa) == is_defined
+        scene = SceneCounts("a", CLASSES, candidates=CANDIDATES)
+        confidence = np.full(labels.shape, 0.5, dtype=np.float32)
+        scene.add([EvaluatedStrip(0, labels, prediction, confidence)])
+        assert PooledCounts((scene,)).reliability.pixels.any() == is_defined
+
+
+def test_borders_are_scored_where_labels_tell_them() -> None:
+    truth, prediction = blobs(0, ignored=0.1, classes=3), blobs(1, classes=3)
+    prediction[:60] = truth[:60]
+    outlines = np.where(truth == 0, 0, np.where(truth == 255, 255, 3)).astype(np.uint8)
+    scene = SceneCounts("a", CLASSES, candidates=CANDIDATES)
+    scene.add([EvaluatedStrip(row, outlines[row : row + 50], prediction[row : row + 50])
+               for row in range(0, len(truth), 50)])  # fmt: skip
+    scores = boundary_scores(PooledCounts((scene,)).boundary_blocks.sum(axis=0), CLASSES)
+    for at in scores:
+        building, *others = at.classes
+        parts = naive_boundary(prediction, truth, 0, at.tolerance)  # by labels of every class
+        expected = [part / whole for part, whole in parts]
+        assert [building.precision, building.recall, building.iou] == pytest.approx(expected)
+        assert 0.1 < building.f1 < 0.99
+        assert np.isnan([value for other in others for value in (other.f1, other.iou)]).all()
+        assert at.mean_f1 == building.f1
+
+
+def test_accuracy_by_distance_counts_what_a_label_may_be() -> None:
+    truth = np.full((40, 60), 3, dtype=np.uint8)
+    truth[:, :20] = 0
+    truth[:, 50:] = 1  # may be the same class as its neighbour: no border
+    prediction = np.full(truth.shape, 2, dtype=np.uint8)
+    prediction[:, :15] = 0
+    counts = BorderDistanceCounts(CANDIDATES)
+    counts.add(EvaluatedStrip(0, truth, prediction), (slice(0, 40), slice(0, 60)))
+    assert counts.pixels[0] == 80
+    assert counts.accuracy_between(0, 4) == pytest.approx(0.5)  # 5 columns of road, 5 of no road
+    assert counts.accuracy_between(5, 14) == pytest.approx(1.0)
+    assert counts.accuracy_between(30, 32) == 0.0
 
 
 def test_a_class_that_no_label_tells_apart_has_no_score() -> None:
