@@ -283,8 +283,8 @@ def evaluate(
 
         hrrsi eval mine.tif theirs.tif --label gt.tif --scheme vaihingen
 
-    `--window`, `--overlap`, `--bands`, `--nodata`, `--resample`, `--scale` and `--height` are for
-    whole scenes too. Pixels without a label are not scored; nor are those where the image (or the
+    `--window`, `--overlap`, `--bands`, `--nodata`, `--scale` and `--height` are for whole scenes
+    too. Pixels without a label are not scored; nor are those where the image (or the
     height model of weights that see one) holds no data, which are counted.
     """
     truth, areas = with_layers([layer] if layer else [], labels or [], given(reading.aoi))

@@ -16,6 +16,9 @@ import onnx
 from hrrsi.graphs.graph import OPSET, Floats
 from hrrsi.networks.exported_file import INPUT_SCALE
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.scenes.resampling import nearest_step
+from hrrsi.scenes.window_source import ArrayWindows
+from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import DatasetDescription, Patch, read_image
 
 _Item = TypeVar("_Item")
@@ -209,8 +212,10 @@ def network_windows(
     if meta.height:
         factor[-1] = 1
     windows = []
+    step = nearest_step(description.metres_per_pixel, meta.resolutions)  # as maps read them
     for patch in patches:
-        pixels = read_image(patch, description).astype(np.float32)
+        source = ArrayWindows(read_image(patch, description), has_height=meta.height, step=step)
+        pixels = source.read(Window(0, 0, *source.network_grid))[0].astype(np.float32)
         inner = max(0, (pixels.shape[1] - window) // 2)
         pixels = pixels[:, inner : inner + window, inner : inner + window]
         missing = window - pixels.shape[1]

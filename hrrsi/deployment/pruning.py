@@ -19,8 +19,8 @@ from hrrsi.deployment.calibration import evenly_chosen
 from hrrsi.deployment.options import PruneOptions
 from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.evaluation import class_lookup
+from hrrsi.evaluation.patch_evaluation import checked_reading, paired_counts
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.evaluation.weights_evaluation import checked_reading, paired_counts
 from hrrsi.extras import requiring
 from hrrsi.files import refuse_existing, scratch_folder
 from hrrsi.hardware import chosen_device

@@ -29,8 +29,8 @@ from hrrsi.deployment.export import probabilities_graph, resolution_of
 from hrrsi.deployment.network_files import described, files_of, put_in_place, write_network
 from hrrsi.deployment.options import LEAST_PATCHES, ExportOptions, QuantizationOptions
 from hrrsi.errors import DependencyError, DeviceError, InputError, WeightsError
+from hrrsi.evaluation.patch_evaluation import paired_counts, split_reading
 from hrrsi.evaluation.scores import ConfusionMatrix
-from hrrsi.evaluation.weights_evaluation import paired_counts, split_reading
 from hrrsi.extras import is_installed
 from hrrsi.files import scratch_folder
 from hrrsi.graphs.graph import PRECISE, Floats

@@ -28,14 +28,10 @@ from hrrsi.evaluation.options import (
     check_combination,
     named_protocol,
 )
+from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_maps
-from hrrsi.evaluation.weights_evaluation import (
-    default_split,
-    evaluate_dataset,
-    evaluate_scenes,
-    scene_pixels,
-)
+from hrrsi.evaluation.weights_evaluation import evaluate_scenes, scene_pixels
 from hrrsi.interruption import heeding_signals
 from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
@@ -345,7 +341,9 @@ class _Task:
         split = self.options.split or default_split(dataset)
         total = len(dataset.patches(split))
         with progress(f"evaluating {split}", total, " patches", enabled=self.show_progress) as bar:
-            return evaluate_dataset(dataset, runner, split=split, on_patches=bar.update)
+            return evaluate_dataset(
+                dataset, runner, self.mapping.resample, split=split, on_patches=bar.update
+            )
 
     def _labelled_scenes(self, scheme: Scheme, runner: Engine) -> ChosenScenes:
         """Return the scenes to evaluate, and warn of those that are left out."""

@@ -24,9 +24,10 @@ SMALLEST_BLOCK = 16  # px
 # Rounding changes scores: what is published was calculated in single precision.
 SINGLE_PRECISION = EngineOptions(precision="32")
 _OF_SCENES = ("scenes", "eroded", "merges", "label_format", "attribute", "unknown", "block")
-_OF_MAPPING = (
-    *("window", "overlap", "bands", "nodata", "crs", "scale", "height", "resample", "augmentation"),
+_OF_WHOLE_SCENES = (
+    *("window", "overlap", "bands", "nodata", "crs", "scale", "height", "augmentation"),
 )
+_OF_MAPPING = (*_OF_WHOLE_SCENES, "resample")
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ def check_combination(
     if options.scheme is None:
         if len(data) != 1:
             raise OptionError("name one tiled dataset, or give `scheme`", parameter="data")
-        for name in (*_changed(options, _OF_SCENES), *_changed(mapping, _OF_MAPPING)):
+        for name in (*_changed(options, _OF_SCENES), *_changed(mapping, _OF_WHOLE_SCENES)):
             raise OptionError("is for whole scenes; give `scheme` too", parameter=name)
 
 

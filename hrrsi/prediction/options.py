@@ -19,6 +19,7 @@ Augmentation = Literal["none", "flip", "d4"]
 
 ENGINES = ("auto", "openvino", "onnxruntime", "torch")
 PRECISIONS = ("auto", "32", "bf16", "16", "fast")
+Resample = float | Literal["auto", "off"]
 LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 
 
@@ -66,7 +67,7 @@ class MapOptions:
     aoi: str | Path | None = None
     mosaic: bool = False
     crop: bool = False
-    resample: float | Literal["auto", "off"] = "auto"
+    resample: Resample = "auto"
     window: int | None = None
     overlap: int | None = None
     augmentation: Augmentation = "none"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.prediction.options import Resample
 from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.missing_data import undeclared_gap
@@ -283,9 +284,7 @@ class SceneChecks:
                 "others with `bands` if these show something else",
             )
 
-    def reading_resolution(
-        self, path: str, own: float | None, resample: float | Literal["auto", "off"]
-    ) -> float | None:
+    def reading_resolution(self, path: str, own: float | None, resample: Resample) -> float | None:
         """Return the ground resolution to read pixels at, or None for their own.
 
         Says where it chooses one, for the first scene; `count_scenes` says how often.

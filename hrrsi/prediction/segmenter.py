@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from hrrsi.classes import class_palette
 from hrrsi.errors import InputError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines import open_engine
-from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions
+from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions, Resample
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.resampling import resolution_step
@@ -57,7 +56,7 @@ class Segmenter:
         window: int | None = None,
         overlap: int | None = None,
         augmentation: Augmentation = "none",
-        resample: float | Literal["auto", "off"] = "auto",
+        resample: Resample = "auto",
         engine: EngineOptions = EngineOptions(),
     ) -> None:
         options = MapOptions(

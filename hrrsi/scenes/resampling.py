@@ -231,3 +231,14 @@ def nearest_resolution(own: float | None, trained: Sequence[float] | None) -> fl
         return None
     nearest = min(max(own, trained[0]), trained[1])
     return None if resolution_step(own, nearest) in (None, 1.0) else nearest
+
+
+def nearest_step(own: float | None, trained: Sequence[float] | None) -> float:
+    """Return how many pixels one at the `nearest_resolution` is wide; 1 where that is None.
+
+    Args:
+        own: As for `nearest_resolution`.
+        trained: Likewise.
+    """
+    nearest = nearest_resolution(own, trained)
+    return 1.0 if own is None or nearest is None else nearest / own

@@ -158,6 +158,11 @@ class DatasetDescription(BaseModel):
         return self
 
     @property
+    def metres_per_pixel(self) -> float | None:
+        """The ground sampling distance, or None where it is not known."""
+        return None if self.resolution == "unknown" else self.resolution
+
+    @property
     def label_names(self) -> list[str]:
         """Names of the classes, then of the partial labels: label patches hold their indices."""
         return [*self.classes, *(label.name for label in self.partial)]

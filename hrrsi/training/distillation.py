@@ -275,13 +275,13 @@ def teacher_warnings(paths: Sequence[Path], description: DatasetDescription) -> 
     """Return what is odd about teachers, though they can teach a dataset, a line each."""
     lines = []
     for path in paths:
-        meta, resolution = read_meta(path), description.resolution
+        meta, resolution = read_meta(path), description.metres_per_pixel
         if list(meta.bands) != description.bands:
             lines.append(
                 f"`teachers`: {path} saw {_listed(meta.bands)} where the patches hold "
                 f"{_listed(description.bands)}, taken in this order"
             )
-        if meta.resolution is None or resolution == "unknown":
+        if meta.resolution is None or resolution is None:
             continue
         ratio = meta.resolution / resolution
         if max(ratio, 1 / ratio) > _RESOLUTION_FACTOR:

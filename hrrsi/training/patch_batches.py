@@ -347,7 +347,7 @@ def _size_at_nearest(
     description: DatasetDescription, resolutions: tuple[float, float] | None
 ) -> int:
     """Return rows and columns of a dataset's patches at the nearest of ground resolutions."""
-    own = None if description.resolution == "unknown" else description.resolution
+    own = description.metres_per_pixel
     nearest = nearest_resolution(own, resolutions)
     if own is None or nearest is None:
         return description.patch_size

@@ -212,7 +212,7 @@ class RunRecord(EpochRecord):
 
     def _meta(self, row: Mapping[str, float], teachers: Sequence[Mapping[str, Any]]) -> ModelMeta:
         description, options = self._description, self._options
-        resolution = None if description.resolution == "unknown" else description.resolution
+        resolution = description.metres_per_pixel
         resolutions = self._resolutions()
         if options.recipe.resolutions and resolutions is not None:
             resolution = middle_resolution(*resolutions)

@@ -53,8 +53,7 @@ class Source:
     @property
     def resolution(self) -> float | None:
         """Metres per pixel of its patches, or None where that is unknown."""
-        resolution = self.description.resolution
-        return None if resolution == "unknown" else resolution
+        return self.description.metres_per_pixel
 
     def read(self, patch: Patch) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Return image (bands, size, size) and label (size, size) of a patch, as the run has them.

@@ -58,6 +58,32 @@ def test_split_is_test_where_there_is_one_else_val(dataset, weights, tmp_path):
 
 
 @pytest.mark.long
+def test_patches_are_read_at_the_nearest_resolution_as_scenes_are(dataset, tmp_path):
+    weights = write_weights(tmp_path / "ranged.safetensors", CLASSES, resolutions=(1.0, 2.0))
+    line = [dataset, "--weights", weights, "--split", "val"]
+    assert "its ground resolution is not known" in error_of(*line, "--resample", "1")
+    text = (dataset / "dataset.yaml").read_text()
+    (dataset / "dataset.yaml").write_text(text.replace("resolution: unknown", "resolution: 0.5"))
+    result = evaluated(*line)
+    assert notices(result) == [
+        f"note: {dataset}: read at 1 m, since the weights were trained on 1 to 2 m; --resample off "
+        "reads the scene's own 0.5 m"
+    ]
+    assert "; read at 1 m; weights" in " ".join(result.stdout.split())
+    reports = {o: scored(*line, "--resample", o) for o in ("auto", "1", "off")}
+    segmenter = hrrsi.Segmenter(weights, window=32, overlap=0, resample=1.0)
+    new = np.array([CLASSES.index(name) for name in segmenter.classes])
+    pairs = [
+        (new[segmenter(noise(i, SIZE, SIZE), resolution=0.5)], labels(i, SIZE, SIZE))
+        for i in range(2)
+    ]
+    assert reports["auto"]["confusion_matrix"]["counts"] == naive_matrix(pairs)
+    assert reports["1"]["confusion_matrix"] == reports["auto"]["confusion_matrix"]
+    assert reports["off"]["confusion_matrix"] != reports["auto"]["confusion_matrix"]
+    assert "far too coarse to be read at 0.01 m" in error_of(*line, "--resample", "0.01")
+
+
+@pytest.mark.long
 def test_batches_do_not_change_the_matrix(dataset, weights):
     one, all_at_once = (
         scored(dataset, "--weights", weights, "--batch", n)["confusion_matrix"] for n in (1, 5)

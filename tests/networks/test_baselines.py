@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
-from hrrsi.evaluation.weights_evaluation import evaluate_dataset
+from hrrsi.evaluation.patch_evaluation import evaluate_dataset
 from hrrsi.networks.architecture import BASELINE_MODELS
 from hrrsi.networks.network import TimmEncoder
 from hrrsi.networks.segmentation import build_network
