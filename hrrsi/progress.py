@@ -37,6 +37,7 @@ def progress(
     done: float = 0,
     brief: bool = False,
     heeds: bool = True,
+    delay: float = 0,
 ) -> Iterator[Any]:
     """Yield a tqdm bar on standard error with an estimate of the time left.
 
@@ -52,6 +53,7 @@ def progress(
         done: Units that were done earlier.
         brief: Leave room in 80 columns for what is set as the bar's postfix.
         heeds: Whether its `update` raises KeyboardInterrupt once a signal has asked to stop.
+        delay: Seconds of work before it is shown.
     """
     numbers = "{n:.1f}/{total:.1f}" if scale else "{n:.0f}/{total_fmt}"
     figures = numbers + "{unit} [{elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}]"
@@ -61,6 +63,7 @@ def progress(
         total=total,
         initial=done,
         unit=unit,
+        delay=delay,
         disable=None if enabled else True,
         leave=False,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| "

@@ -19,9 +19,10 @@ from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneNotice
+from hrrsi.progress import progress
 from hrrsi.quantities import counted
 from hrrsi.scenes.height_files import RASTER_SUFFIXES
-from hrrsi.scenes.raster_opening import is_local, opened_raster, raster_parts
+from hrrsi.scenes.raster_opening import is_local, many_files, opened_raster, raster_parts
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
@@ -82,20 +83,23 @@ class PlannedScene:
     problem: str | None = None
 
 
-def scene_files(inputs: Sequence[str | Path]) -> list[str]:
+def scene_files(inputs: Sequence[str | Path], *, show_progress: bool = False) -> list[str]:
     """Return the rasters that inputs name, each once, in the order given.
 
     Args:
         inputs: Files, folders (every raster in them, by name, but what hrrsi wrote and the files
             of a mosaic that lies beside them), patterns such as ``scenes/*.tif`` (likewise), or
             whatever GDAL opens (``/vsizip/...``). Of a GeoPackage each raster in it counts.
+        show_progress: Whether to show progress on a terminal where many are looked at.
 
     Raises:
         InputError: A pattern matches nothing, or a folder holds no raster.
     """
     rasters: dict[str, None] = {}
-    for name in inputs:
-        rasters.update(dict.fromkeys(_expanded(str(name))))
+    bar_of_files = progress("files", None, " files", enabled=show_progress, delay=2)
+    with many_files(), bar_of_files as bar:
+        for name in inputs:
+            rasters.update(dict.fromkeys(_expanded(str(name), bar)))
     return list(rasters)
 
 
@@ -146,14 +150,14 @@ def planned_scene(
     ]
     windows = len(starts[0]) * len(starts[1])
     if source.area is not None:
-        extent = source.area.extent
+        extent, raster_window = source.area.extent, source.raster_window
         rows = _reaching(starts[0], window, source.step, extent.row, extent.height)
         cols = _reaching(starts[1], window, source.step, extent.col, extent.width)
-        windows = sum(
-            source.area.touches(source.raster_window(Window(row, col, window, window)))
-            for row in rows
-            for col in cols
-        )
+        windows = 0
+        places = np.array([raster_window(Window(0, col, window, window)) for col in cols])
+        for row in rows:  # a row at a time: there may be millions
+            places[:, [0, 2]] = raster_window(Window(row, 0, window, window))[::2]
+            windows += int(source.area.touched(places).sum())
     height, width = source.raster_grid
     itemsize = {None: 0, "uint8": 1, "float32": 4}
     classes = len(engine.meta.classes)
@@ -177,7 +181,7 @@ def _reaching(
     return [s for s in starts if s * step <= stop and (s + window) * step >= first]
 
 
-def _expanded(name: str) -> list[str]:
+def _expanded(name: str, bar: Any) -> list[str]:
     path = Path(name)
     if is_local(name) and path.is_file() and path.suffix.lower() == _GEOPACKAGE:
         return raster_parts(name) or [name]
@@ -189,18 +193,33 @@ def _expanded(name: str) -> list[str]:
         rasters += [
             part for f in files if Path(f).suffix.lower() == _GEOPACKAGE for part in raster_parts(f)
         ]
-        scenes = _without_tiles([raster for raster in rasters if not _is_product(raster)])
+        scenes = _without_tiles(_without_products(rasters, bar))
         if not scenes:
             raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(name):
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
-        scenes = _without_tiles([match for match in matches if not _is_product(match)])
+        scenes = _without_tiles(_without_products(matches, bar))
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
             raise InputError(what, where=name, fix="check the pattern")
         return scenes
     return [name]
+
+
+def _without_products(rasters: Sequence[str], bar: Any) -> list[str]:
+    """Return rasters without those that hrrsi wrote.
+
+    Args:
+        rasters: The rasters.
+        bar: From `progress`: counts those that were looked at.
+    """
+    kept = []
+    for raster in rasters:
+        if not _is_product(raster):
+            kept.append(raster)
+        bar.update()
+    return kept
 
 
 def _without_tiles(scenes: Sequence[str]) -> list[str]:

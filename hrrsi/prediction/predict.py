@@ -36,7 +36,7 @@ from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.mosaic import Mosaic, tile_mosaic
-from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, open_raster
+from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, many_files, open_raster
 
 
 class ScenesFailedError(HrrsiError):
@@ -212,7 +212,7 @@ class _Inputs:
             yield self.names
             return
         beside = self.files[0].classes
-        with scratch(beside.with_name(beside.name + ".mosaic")) as folder:
+        with many_files(), scratch(beside.with_name(beside.name + ".mosaic")) as folder:
             file = folder / f"{self.mosaic.name}.vrt"
             self.mosaic.write_vrt(file)
             yield [str(file)]
@@ -244,7 +244,8 @@ def _inputs(
     for path in polygons:
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")
-    scenes = scene_files([inputs] if isinstance(inputs, str | Path) else inputs)
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    scenes = scene_files(given, show_progress=show_progress)
     heights = None if options.height is None else height_files(str(options.height))
     if heights is not None:
         beside = {Path(path).resolve() for path in heights.paths}

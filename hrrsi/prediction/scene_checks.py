@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
@@ -26,6 +26,9 @@ from hrrsi.scenes.value_scale import (
     unlike_training,
 )
 from hrrsi.scenes.window_source import WindowSource
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 _RESOLUTION_FACTOR = 1.5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
@@ -95,7 +98,11 @@ class SceneChecks:
         return not is_known and nominal_scale(scene) is None
 
     def scale(
-        self, scene: Scene, user_scale: float | None, estimate: EstimatedScale | None = None
+        self,
+        scene: Scene,
+        user_scale: float | None,
+        estimate: EstimatedScale | None = None,
+        area: AreaOfInterest | None = None,
     ) -> float:
         """Return the value of full brightness, and warn where values look out of place.
 
@@ -106,12 +113,13 @@ class SceneChecks:
             scene: The scene; nobody else may read it meanwhile.
             user_scale: The value that the user says, or None.
             estimate: The estimate of all scenes of its type, which counts instead of its own.
+            area: Where it is looked at; None: all over.
 
         Raises:
             InputError: The scene can't be read somewhere, or no pixel of it has a height.
         """
         meta = self._meta
-        sample = scene_sample(scene, self._missing_value(scene))
+        sample = scene_sample(scene, self._missing_value(scene, area), area)
         scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
@@ -201,9 +209,9 @@ class SceneChecks:
         elif not self._compare_meanings(scene):
             self._compare_numbers(scene)
 
-    def _missing_value(self, scene: Scene) -> float | None:
+    def _missing_value(self, scene: Scene, area: AreaOfInterest | None) -> float | None:
         """Return the value of pixels that seem to hold no data, though nothing says so."""
-        gap = undeclared_gap(scene)
+        gap = undeclared_gap(scene, area)
         if gap is None:
             return None
         self._warn(

@@ -52,6 +52,7 @@ from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 _MOST_PIXELS = 10**12  # a map of so many takes a day and a terabyte
 _LOOKED_AT = 1 << 22  # pixels of all scenes together that a common estimate rests on
@@ -143,7 +144,9 @@ class SceneMapper:
                 raise InputError(
                     f"has {scene.width} x {scene.height} px, too many for one map",
                     where=scene.path,
-                    fix="name a part of it with `aoi`, and give `crop`",
+                    fix="choose a smaller area of interest"
+                    if options.crop
+                    else "name a part of it with `aoi`, and give `crop`",
                 )
             yield source
 
@@ -186,8 +189,9 @@ class SceneMapper:
                     self._scales[name] = self._look_at(source)
                     continue
                 waiting[name] = scene.dtype
-                gap = undeclared_gap(scene)
-                sample = scene_sample(scene, None if gap is None else gap.value)
+                area = self._sampled_area(source)
+                gap = undeclared_gap(scene, area)
+                sample = scene_sample(scene, None if gap is None else gap.value, area)
                 most = max(1, _LOOKED_AT // len(names))
                 samples.setdefault(scene.dtype, []).append(thinned_sample(sample, most))
         estimates = {dtype: common_scale(own) for dtype, own in samples.items()}
@@ -203,9 +207,14 @@ class SceneMapper:
         self._checks.compare_bands(scene, unasked=self._options.bands is None)
         if self._options.nodata == "auto":
             self._checks.say_found_nodata(scene)
-        scale = self._checks.scale(scene, self._options.scale, estimate)
+        area = self._sampled_area(source)
+        scale = self._checks.scale(scene, self._options.scale, estimate, area)
         self._checks.compare_likeness(source, scale)
         return scale
+
+    def _sampled_area(self, source: SceneWindows) -> AreaOfInterest | None:
+        """Return where a scene is looked at: all over, but for a part of a larger one."""
+        return source.area if self._options.crop else None
 
     def map(self, name: str, outputs: Outputs) -> list[MappedScene]:
         """Write the files of a scene.

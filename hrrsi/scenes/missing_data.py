@@ -15,6 +15,7 @@ from hrrsi.scenes.raster_opening import is_local, opened_raster
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
     from hrrsi.scenes.scene import Scene
 
 _LONGEST = 2048  # pixels along the longer side of what is looked at whole
@@ -60,7 +61,7 @@ class _Look:
     places: tuple[Sequence[int], Sequence[int]]
 
 
-def undeclared_gap(scene: Scene) -> UndeclaredGap | None:
+def undeclared_gap(scene: Scene, area: AreaOfInterest | None = None) -> UndeclaredGap | None:
     """Return what is likely to hold no data, though nothing says so, or None.
 
     It is one value in all bands, in pieces that touch the scene's rim or are whole blocks of the
@@ -70,11 +71,12 @@ def undeclared_gap(scene: Scene) -> UndeclaredGap | None:
 
     Args:
         scene: The scene; nobody else may read it meanwhile.
+        area: Where the squares lie; None: all over the scene.
 
     Raises:
         InputError: The file can't be read somewhere.
     """
-    look = _look(scene)
+    look = _look(scene, area)
     found: list[UndeclaredGap] = []
     for value, share in look.shares.items():
         same = look.cells == value
@@ -148,7 +150,7 @@ def is_lossy(dataset: Any) -> bool:
     return is_picture or any(name in compression for name in ("JPEG", "WEBP", "JXL"))
 
 
-def _look(scene: Scene) -> _Look:
+def _look(scene: Scene, area: AreaOfInterest | None) -> _Look:
     longest = max(scene.shape)
     if longest <= _LONGEST:
         return _whole_look(scene, scene.shape)
@@ -161,8 +163,10 @@ def _look(scene: Scene) -> _Look:
     pixels = 0
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            shape = (min(n, _PIECE) for n in scene.shape)
-            values = _single_values(scene, Window(row, column, *shape))
+            window = Window(row, column, *(min(n, _PIECE) for n in scene.shape))
+            if area is not None and not area.touches(window):
+                continue
+            values = _single_values(scene, window)
             cells[i, j] = values[0, 0] if (values == values[0, 0]).all() else np.nan
             _count(values, counts)
             pixels += values.size

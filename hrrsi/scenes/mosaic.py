@@ -33,7 +33,7 @@ from hrrsi.scenes.georeference import (
     has_transform,
 )
 from hrrsi.scenes.missing_data import is_lossy
-from hrrsi.scenes.raster_opening import is_local, open_raster
+from hrrsi.scenes.raster_opening import is_local, many_files, open_raster
 from hrrsi.scenes.windows import Window
 
 # Pixels by which a tile may be off the others' grid. Places that were rounded to a centimetre are
@@ -80,6 +80,7 @@ class _Header(NamedTuple):
     """What a tile says of itself, without its pixels."""
 
     path: str
+    file: str  # absolute
     height: int
     width: int
     transform: Affine
@@ -268,7 +269,7 @@ class Mosaic:
     def _sources(self, band: str, more: str | Callable[[_Header], str]) -> Iterator[str]:
         """Yield the tiles as sources of a band, with what else their XML is to say."""
         for header, tile in zip(self._headers, self.tiles, strict=True):
-            path = escape(_absolute(header.path))
+            path = escape(header.file)
             extra = more if isinstance(more, str) else more(header)
             kind = "ComplexSource" if extra else "SimpleSource"
             size = f'xSize="{header.width}" ySize="{header.height}"'
@@ -305,7 +306,8 @@ def tile_mosaic(
     """
     headers: list[_Header] = []
     failed: list[InputError] = []
-    with progress("tiles", len(paths), " tiles", enabled=show_progress) as bar:
+    bar_of_tiles = progress("tiles", len(paths), " tiles", enabled=show_progress, delay=2)
+    with many_files(), bar_of_tiles as bar:
         for path in paths:
             try:
                 headers.append(_header(path, crs))
@@ -332,7 +334,7 @@ def tile_mosaic(
     grid = RasterGrid("", headers[0].crs, transform, ([], None), height, width)
     resolution = ground_resolution(grid)
     return Mosaic(
-        _name(paths),
+        _name(headers),
         tuple(Tile(p, w) for p, w in zip(paths, windows, strict=True)),
         height,
         width,
@@ -394,6 +396,7 @@ def _header(path: str, crs: str | None) -> _Header:
         )
         return _Header(
             path,
+            os.path.realpath(path) if is_local(path) and os.path.exists(path) else path,
             dataset.height,
             dataset.width,
             dataset.transform,
@@ -614,13 +617,9 @@ def _farthest(paths: Sequence[str], windows: Sequence[Window]) -> str:
     return paths[int(np.abs(places - np.median(places, axis=0)).max(axis=1).argmax())]
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).resolve()) if is_local(path) and Path(path).exists() else path
-
-
-def _name(paths: Sequence[str]) -> str:
+def _name(headers: Sequence[_Header]) -> str:
     """Return the name of the folder that holds all tiles, else ``mosaic``."""
-    folders = [str(PurePosixPath(_absolute(path)).parent) for path in paths]
+    folders = [os.path.dirname(header.file) for header in headers]
     try:
         return PurePosixPath(os.path.commonpath(folders)).name or "mosaic"
     except ValueError:  # on this machine and elsewhere

@@ -77,6 +77,13 @@ class ScenePolygons:
         numbers: npt.NDArray[np.int64] = self._tree.query(_box(window), predicate="intersects")
         return np.sort(numbers)
 
+    def reached(self, shapes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the numbers of those shapes in the pixels of the scene that a polygon touches."""
+        numbers: npt.NDArray[np.int64] = np.unique(
+            self._tree.query(shapes, predicate="intersects")[0]
+        )
+        return numbers
+
     def overlap_of_others(self, codes: npt.NDArray[np.uint8]) -> bool:
         """Return whether two polygons of different codes share an area.
 
@@ -160,6 +167,20 @@ class AreaOfInterest:
     def touches(self, window: Window) -> bool:
         """Return whether a polygon touches a window of the raster's own grid."""
         return bool(self._polygons.near(window).size)
+
+    def touched(self, windows: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return which of some windows polygons touch.
+
+        Args:
+            windows: (windows, 4) row, column, height and width of each.
+
+        Returns:
+            (windows,) bool.
+        """
+        row, col, height, width = np.asarray(windows, dtype=np.int64).reshape(-1, 4).T
+        touched = np.zeros(len(row), dtype=bool)
+        touched[self._polygons.reached(shapely.box(col, row, col + width, row + height))] = True
+        return touched
 
     def inside(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return which pixels of a window have their centre in a polygon.
@@ -352,9 +373,11 @@ def _reprojected(
     scene_crs: CRS | None,
 ) -> npt.NDArray[Any]:
     """Return polygons in the scene's CRS; long edges get more corners, to bend with the map."""
-    piece = max(box[2] - box[0], box[3] - box[1]) / _EDGE_PIECES
     extents = shapely.bounds(geometries)
     spans = np.maximum(extents[:, 2] - extents[:, 0], extents[:, 3] - extents[:, 1])
+    # of a map of the world, polygons are a small part: pieces of it would not bend with them
+    largest = min(max(box[2] - box[0], box[3] - box[1]), max(spans, default=0.0))
+    piece = largest / _EDGE_PIECES
     near = np.flatnonzero((spans > piece) & (spans < 100 * _EDGE_PIECES * piece))
     geometries = geometries.copy()
     # corners between those of rings that cross themselves would lose parts of them

@@ -85,6 +85,17 @@ def bounded_block_cache() -> Iterator[None]:
 
 
 @contextmanager
+def many_files() -> Iterator[None]:
+    """Let GDAL look for files beside a raster by name, where folders hold thousands of them.
+
+    Otherwise it lists the folder each time that it opens a raster.
+    """
+    chosen = "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ
+    with rasterio.Env(**{} if chosen else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}):
+        yield
+
+
+@contextmanager
 def open_raster(path: str | Path) -> Iterator[Any]:
     """Open a raster with rasterio, with one-line errors and without the warnings about no CRS.
 

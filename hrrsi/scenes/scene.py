@@ -236,8 +236,8 @@ class Scene:
         height_model: Heights of the pixels, which are one more band after `bands`, or None. With
             it, all that is read is float32.
         band_datasets: From `open_band_datasets`.
-        has_imagery_alpha: Whether the band that the file calls alpha holds values as imagery does,
-            and masks nothing (`hrrsi.scenes.bands.alpha_is_imagery`).
+        imagery_alpha: Whether the band that the file calls alpha holds values as imagery does, and
+            masks nothing; None: not looked at yet (`has_imagery_alpha` does).
     """
 
     path: str
@@ -246,7 +246,16 @@ class Scene:
     nodata: float | None = None
     height_model: HeightModel | None = None
     band_datasets: tuple[Any, ...] = ()
-    has_imagery_alpha: bool = False
+    imagery_alpha: bool | None = False
+
+    @cached_property
+    def has_imagery_alpha(self) -> bool:
+        """Whether the band that the file calls alpha holds values as imagery does.
+
+        `hrrsi.scenes.bands.alpha_is_imagery` looks at pixels, which may come from a server.
+        """
+        known = self.imagery_alpha
+        return alpha_is_imagery(self.dataset) if known is None else known
 
     @property
     def own_grid(self) -> Scene:
@@ -457,8 +466,8 @@ def open_scene(
             opened = stack.enter_context(open_raster(height_model))
             heights = open_height_model(stack, height_model, dataset, name, opened)
         by_band = open_band_datasets(stack, dataset, chosen, lambda: opened_raster(str(path)))
-        wanted = set(alpha_bands(dataset)) & set(chosen)
-        no_mask = not wanted and alpha_is_imagery(dataset)
+        alphas = set(alpha_bands(dataset))
+        no_mask = None if alphas and not alphas & set(chosen) else False
         value = None if nodata == "auto" else nodata
         scene = Scene(name, dataset, chosen, value, heights, by_band, no_mask)
         yield without_undeclared_gap(scene) if nodata == "auto" else scene
@@ -483,5 +492,4 @@ def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
     dataset = stack.enter_context(opened_raster(scene.path, overview_level=level))
     if dataset.mask_flag_enums != scene.dataset.mask_flag_enums:
         return None
-    no_mask = scene.has_imagery_alpha
-    return Scene(scene.path, dataset, scene.bands, has_imagery_alpha=no_mask)
+    return Scene(scene.path, dataset, scene.bands, imagery_alpha=scene.has_imagery_alpha)

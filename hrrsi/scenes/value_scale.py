@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from hrrsi.errors import OptionError
 from hrrsi.scenes.scene import FULL_SCALE, Scene
 from hrrsi.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 _SIDE = 512  # pixels along the longer side that a sample has at least, where there are so many
 _LARGEST_SIDE = 4 * _SIDE
@@ -72,7 +75,9 @@ class EstimatedScale(NamedTuple):
     reason: str
 
 
-def scene_sample(scene: Scene, missing: float | None = None) -> SceneSample:
+def scene_sample(
+    scene: Scene, missing: float | None = None, area: AreaOfInterest | None = None
+) -> SceneSample:
     """Return some values of a scene, spread over it, without reading all of it.
 
     A scene of at most 2048 px a side is taken whole (every other row and column of it above 1024),
@@ -81,6 +86,7 @@ def scene_sample(scene: Scene, missing: float | None = None) -> SceneSample:
     Args:
         scene: The scene; nobody else may read it meanwhile.
         missing: A value of pixels to leave out, where all bands hold it.
+        area: Where the squares lie, unless none in it holds data; None: all over the scene.
 
     Raises:
         InputError: The file can't be read somewhere.
@@ -103,7 +109,10 @@ def scene_sample(scene: Scene, missing: float | None = None) -> SceneSample:
             for row in _spread(scene.height, pieces)
             for col in _spread(scene.width, pieces)
         ]
-        pieces_read = [_values(scene, window) for window in windows]
+        within = [w for w in windows if area is None or area.touches(w)]
+        pieces_read = [_values(scene, window) for window in within]
+    if area is not None and not any(part.values.size for part in pieces_read):
+        return scene_sample(scene, missing)
     values = np.concatenate([part.values for part in pieces_read], axis=1)
     if missing is not None:
         values = values[:, (values[: len(scene.bands)] != missing).any(axis=0)]

@@ -359,7 +359,7 @@ def scene_at(scene: Scene, resolution: float | None, known: float | None = None)
         scene.bands,
         scene.nodata,
         scene.height_model,
-        has_imagery_alpha=scene.has_imagery_alpha,
+        imagery_alpha=scene.has_imagery_alpha,
         original=scene,
         step=step,
         metres=resolution,

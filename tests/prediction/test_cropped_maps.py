@@ -1,6 +1,7 @@
 """Maps as large as the area of interest, of files and of map services."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,21 @@ def test_a_cropped_map_is_that_of_the_cropped_scene(run: Run, tmp_path: Path) ->
     assert "--crop: there is no area of interest; name one with --aoi" in refused
     # nor is a map of the whole taken for one of a part
     assert run(scene, "--aoi", aoi, "--out", "map.tif", "--resume").exit_code == 1
+
+
+def test_names_with_question_marks_are_cropped(run: Run, tmp_path: Path) -> None:
+    place = from_origin(500000, 2790000, 0.3, 0.3)
+    names = ("a.tif", "b.tif?size=3&c=1.tif")
+    scenes = [save_scene(tmp_path / n, crs="EPSG:32640", transform=place) for n in names]
+    box = shapely.box(*(place @ (20, 90)), *(place @ (120, 30)))
+    aoi = save_area(tmp_path / "aoi.gpkg", box, "EPSG:32640")
+    for number, scene in enumerate(scenes):
+        result = run(scene, "--aoi", aoi, "--crop", "--out", f"{number}.tif")
+        assert result.exit_code == 0, result.output
+    with rasterio.open("0.tif") as plain, rasterio.open("1.tif") as found:
+        assert plain.shape == found.shape == (60, 100)
+        np.testing.assert_array_equal(plain.read(), found.read())
+        assert plain.transform == found.transform
 
 
 @pytest.fixture
@@ -109,6 +125,33 @@ def test_a_part_of_a_map_service_is_mapped(run: Run, tmp_path: Path, service: An
         missing = int((found.read(1) == found.nodata).sum())
     assert missing >= (400 - 256) * (381 - 256)
     assert f"{missing:,}" in result.stdout  # counted as without data
+
+
+def test_a_part_of_a_map_service_is_planned_without_a_request(
+    run: Run, tmp_path: Path, service: Any
+) -> None:
+    text = service[0].read_text().replace("<BandsCount>3", "<BandsCount>4")
+    port = int(text.split("127.0.0.1:")[1].split("/")[0])
+    service[0].write_text(text.replace(f":{port}/", ":9/"))  # where nobody answers
+    box = shapely.Point(6_000_000, 2_800_000).buffer(5_000)
+    aoi = save_area(tmp_path / "aoi.gpkg", box, "EPSG:3857")
+    result = run(service[0], "--aoi", aoi, "--crop", "--out", "m.tif", "--dry-run")
+    assert result.exit_code == 0, result.output
+    found = re.search(r"(\d+) x (\d+) px, ([\d,]+) windows", result.stdout)
+    assert found is not None
+    width, height, windows = (int(n.replace(",", "")) for n in found.groups())
+    assert width == pytest.approx(10_000 / SIZE, abs=2)
+    assert height == pytest.approx(10_000 / SIZE, abs=2)
+    # those of 64 px, every 48 px, that a disc touches
+    assert windows == pytest.approx(np.pi * ((5_000 / SIZE + 32) / 48) ** 2, rel=0.02)
+    line = one_error_line(run(service[0], "--aoi", far_area(tmp_path), "--crop", "--dry-run"))
+    assert "too many for one map; choose a smaller area of interest" in line
+
+
+def far_area(folder: Path) -> Path:
+    """Half of the world."""
+    triangle = shapely.Polygon([(-9e6, 0), (9e6, 1e6), (0, 9e6)])
+    return save_area(folder / "far.gpkg", triangle, "EPSG:3857")
 
 
 def test_a_whole_map_service_is_refused(run: Run, service: Any) -> None:

@@ -14,7 +14,9 @@ from rasterio.warp import transform
 from samples.opened_windows import opened_windows
 
 from hrrsi.errors import InputError
+from hrrsi.scenes.missing_data import undeclared_gap
 from hrrsi.scenes.polygons import AreaOfInterest
+from hrrsi.scenes.value_scale import scene_sample
 from hrrsi.scenes.windows import Window, window_grid
 
 HEIGHT, WIDTH = 130, 170
@@ -87,6 +89,7 @@ def assert_is(
                 np.testing.assert_array_equal(area.inside(w), here)
                 assert area.inside(w).dtype == bool
                 assert area.touches(w) or not here.any()
+            assert area.touched(row).tolist() == [area.touches(w) for w in row]
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])
@@ -222,3 +225,56 @@ def test_collections_count_as_the_polygons_in_them(tmp_path: Path) -> None:
     )
     with opened_windows(scene_file(tmp_path / "a.tif"), aoi=aoi) as source:
         assert_is(source.area, expected(SHAPES))
+
+
+HALF = 20037508.342789244
+
+
+def test_the_extent_on_a_map_of_the_world_holds_edges_that_bend_there(tmp_path: Path) -> None:
+    size, side = 2 * HALF / 2**26, 2**26
+    (tmp_path / "world.vrt").write_text(
+        f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>EPSG:3857</SRS><GeoTransform>'
+        f'{-HALF}, {size}, 0, {HALF}, 0, {-size}</GeoTransform><VRTRasterBand dataType="Byte" '
+        'band="1"/></VRTDataset>'
+    )
+    box = shapely.box(450_000, 5_400_000, 550_000, 5_500_000)
+    pyogrio.raw.write(
+        tmp_path / "aoi.gpkg",
+        np.array([shapely.to_wkb(box)], dtype=object),
+        [],
+        [],
+        geometry_type="Polygon",
+        crs="EPSG:25832",
+    )
+    edges = shapely.get_coordinates(shapely.segmentize(box, 50))
+    x, y = (np.array(v) for v in transform("EPSG:25832", "EPSG:3857", *edges.T))
+    options = {"bands": (1,), "expected_bands": 1}
+    with opened_windows(tmp_path / "world.vrt", aoi=tmp_path / "aoi.gpkg", **options) as source:
+        assert source.area is not None
+        row, col, height, width = source.area.extent
+    # with corners alone, 596 px at the upper edge would be missing
+    assert abs(row - (HALF - y.max()) / size) < 2
+    assert abs(row + height - (HALF - y.min()) / size) < 2
+    assert abs(col - (x.min() + HALF) / size) < 2
+    assert abs(col + width - (x.max() + HALF) / size) < 2
+
+
+def test_values_are_sampled_within_the_area(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    made = {"count": 1, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "tiled": True}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=2100, width=2600, compress="deflate", **made
+    ) as dataset:
+        values = np.full((2100, 2600), 9, np.uint8)
+        values[:, :700] = 3
+        values[-300:] = 0  # a collar, but not in the area
+        dataset.write(values, 1)
+    shapes = [shapely.box(0, 0, 600, 600), shapely.box(10, 900, 50, 1500)]
+    aoi = polygon_file(tmp_path / "aoi.gpkg", shapes)
+    with opened_windows(path, aoi=aoi, bands=(1,), expected_bands=1) as source:
+        assert set(scene_sample(source.scene).values.flat) == {0, 3, 9}
+        assert set(scene_sample(source.scene, None, source.area).values.flat) == {3}
+        gap = undeclared_gap(source.scene)
+        assert gap is not None
+        assert gap.value == 0
+        assert undeclared_gap(source.scene, source.area) is None
