@@ -15,7 +15,7 @@ import pytest
 import typer
 from samples.repository import REPOSITORY
 
-from hrrsi.cli import app
+from hrrsi.cli import COMMANDS, app
 
 PACKAGE = REPOSITORY / "hrrsi"
 MOST_PARAMETERS = 10
@@ -166,17 +166,10 @@ def wide_functions() -> set[str]:
 
 
 def commands() -> Iterator[tuple[str, Function]]:
-    """Functions of cli/ that ``app.command("name")(function)`` makes commands."""
-    top = modules()["hrrsi.cli"]
-    sources = {n.rpartition(".")[2]: module_of(n) for n in imported(top.body)}
-    for node in ast.walk(top):
-        if isinstance(node, ast.Call) and ".command(" in ast.unparse(node.func):
-            (name,) = (argument.id for argument in node.args if isinstance(argument, ast.Name))
-            module = sources[name]
-            assert module is not None
-            for function in functions(modules()[module]):
-                if function.name == name:
-                    yield f"{module}.{name}", function
+    """Functions of cli/ that are commands: `hrrsi.cli.COMMANDS` names them and their modules."""
+    for name, _ in COMMANDS.values():
+        (command,) = (f for f in functions(modules()[f"hrrsi.cli.{name}"]) if f.name == name)
+        yield f"hrrsi.cli.{name}.{name}", command
 
 
 def long_commands() -> set[str]:
@@ -204,7 +197,8 @@ def docstrings(tree: ast.AST) -> set[ast.AST]:
 @cache
 def flags() -> set[str]:
     """The long flags of every command."""
-    commands = typer.main.get_command(app).commands.values()
+    group = typer.main.get_command(app)
+    commands = [group.get_command(None, name) for name in COMMANDS]
     return {
         flag
         for command in commands

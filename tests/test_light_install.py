@@ -22,14 +22,13 @@ from samples.repository import REPOSITORY
 from typer.testing import CliRunner
 
 import hrrsi
-from hrrsi.cli import app
+from hrrsi.cli import COMMANDS, app
 from hrrsi.extras import MODULES
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 
 EXAMPLES = REPOSITORY / "examples" / "dubai"
 SCENE = EXAMPLES / "tile1" / "images" / "image_part_007.jpg"
-COMMANDS = sorted(str(command.name) for command in app.registered_commands)
 # those of extras, and what else the environment of the tests happens to hold
 HIDDEN = {
     *(module for modules in MODULES.values() for module in modules),
@@ -50,7 +49,7 @@ sys.meta_path.insert(0, Hidden())
 RUN = """
 import json, sys
 from typer.testing import CliRunner
-from hrrsi.cli import app
+from hrrsi.cli import COMMANDS, app
 
 results = []
 for command in json.load(sys.stdin):

@@ -1,33 +1,96 @@
 """The command line: one module a subcommand, each a thin call of the library.
 
-No module here imports anything heavy at its top, so that ``--help`` answers at once.
+A command's module is imported when it is called, and imports nothing heavy at its top, so that
+``--help`` answers at once.
 """
 
 import errno
 import io
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-from hrrsi.cli.evaluate import evaluate
-from hrrsi.cli.export import export
-from hrrsi.cli.info import info
 from hrrsi.cli.messages import RUNNING_COMMAND, error_line
-from hrrsi.cli.predict import predict
-from hrrsi.cli.pretrain import pretrain
-from hrrsi.cli.profile import profile
-from hrrsi.cli.prune import prune
-from hrrsi.cli.quantize import quantize
-from hrrsi.cli.tile import tile
-from hrrsi.cli.train import train
 from hrrsi.interruption import heed_signals_for_good
 
+# In the order of --help: the function, in a module of its name, and the first line of its docstring
+# (a test compares them), so that the list of commands imports none of them.
+COMMANDS = {
+    "predict": ("predict", "Map the land cover of scenes."),
+    "eval": (
+        "evaluate",
+        "Score weights on labelled data: every pixel counts once, in one confusion matrix.",
+    ),
+    "profile": ("profile", "Count a network's parameters and operations, and measure its speed."),
+    "info": (
+        "info",
+        "Say what a file or folder is: imagery, a map, polygons, weights, a dataset or a run.",
+    ),
+    "tile": ("tile", "Cut raw scenes and their labels into a tiled dataset for `hrrsi train`."),
+    "train": ("train", "Train networks on a tiled dataset, or on several at once."),
+    "pretrain": (
+        "pretrain",
+        "Train an encoder on images sorted into classes, such as ImageNet.",
+    ),
+    "export": ("export", "Write a network as a file that other programs run."),
+    "prune": ("prune", "Cut channels out of a network, so that its file and its time shrink."),
+    "quantize": (
+        "quantize",
+        "Write a network in int8 for a board, and say what that costs and gains.",
+    ),
+}
 
-class OneLineErrors(TyperGroup):
+
+class FlagsWithoutType(TyperCommand):
+    """A command whose help says no type of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return arguments and options, ``--help`` among them."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class CommandGroup(TyperGroup):
     """Runs a command, and turns what went wrong into one line and exit code 1."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._lists_only = False
+        self._built: dict[str, Any] = {}
+        listed = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
+        self.commands = {**listed, **self.commands}
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the program itself."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, imported where more than its name and first line is asked for."""
+        if cmd_name not in COMMANDS or self._lists_only:
+            return super().get_command(ctx, cmd_name)
+        if cmd_name not in self._built:
+            function = COMMANDS[cmd_name][0]
+            single = typer.Typer(
+                rich_markup_mode=self.rich_markup_mode,
+                add_completion=False,
+                pretty_exceptions_enable=False,
+            )
+            decorator = single.command(cmd_name, cls=FlagsWithoutType)
+            decorator(getattr(import_module(f"hrrsi.cli.{function}"), function))
+            self._built[cmd_name] = typer.main.get_command(single)
+        return self._built[cmd_name]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the list of commands."""
+        self._lists_only = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._lists_only = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; ``--debug`` counts before and after the command."""
@@ -59,6 +122,13 @@ class OneLineErrors(TyperGroup):
         raise typer.Exit(1)
 
 
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters
+
+
 def _keep_caches_of_libraries() -> None:
     """Give libraries a place in hrrsi's cache for what they would write at home or in ``/tmp``."""
     import platformdirs  # `files.cache_folder` would bring YAML into every --help
@@ -69,7 +139,7 @@ def _keep_caches_of_libraries() -> None:
 
 
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -102,18 +172,6 @@ def _hrrsi(
 
     The way from raw scenes to a map: **tile** → **train** → **eval** → **predict**.
     """
-
-
-app.command("predict")(predict)
-app.command("eval")(evaluate)
-app.command("profile")(profile)
-app.command("info")(info)
-app.command("tile")(tile)
-app.command("train")(train)
-app.command("pretrain")(pretrain)
-app.command("export")(export)
-app.command("prune")(prune)
-app.command("quantize")(quantize)
 
 
 def main() -> None:

@@ -17,10 +17,9 @@ import typer.main
 from typer.testing import CliRunner
 
 import hrrsi
-from hrrsi.cli import app, main
+from hrrsi.cli import COMMANDS, app, main
 from hrrsi.errors import HrrsiError
 
-COMMANDS = sorted(str(c.name) for c in app.registered_commands)
 EXECUTABLE = Path(sys.executable).with_name("hrrsi")
 HEAVY = {
     *("torch", "torchvision", "timm", "lightning", "numpy", "rasterio", "matplotlib", "PIL"),
@@ -52,6 +51,7 @@ def test_help_lists_every_command() -> None:
     assert {"tile", "train", "eval", "predict", "profile", "info"} <= set(COMMANDS)
     for name in COMMANDS:
         assert f" {name} " in result.output
+    assert "bool" not in result.output, "a flag takes no value"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -60,8 +60,11 @@ def test_help_of_a_command_teaches(name: str) -> None:
     assert result.exit_code == 0
     lines = [line for line in result.output.splitlines() if "Usage: " not in line]
     assert f"hrrsi {name}" in " ".join(" ".join(lines).split()), "no example"
+    assert "bool" not in result.output, "a flag takes no value"
     group: Any = typer.main.get_command(app)
-    for parameter in group.commands[name].params:
+    command = group.get_command(None, name)
+    assert command.help.splitlines()[0] == COMMANDS[name][1]  # which the list of commands shows
+    for parameter in command.params:
         assert parameter.help, f"{parameter.name} has no help"
 
 
