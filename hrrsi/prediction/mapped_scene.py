@@ -97,7 +97,7 @@ def scene_files(inputs: Sequence[str | Path], *, show_progress: bool = False) ->
     """
     rasters: dict[str, None] = {}
     bar_of_files = progress("files", None, " files", enabled=show_progress, delay=2)
-    with many_files(), bar_of_files as bar:
+    with many_files([str(name) for name in inputs]), bar_of_files as bar:
         for name in inputs:
             rasters.update(dict.fromkeys(_expanded(str(name), bar)))
     return list(rasters)

@@ -212,7 +212,7 @@ class _Inputs:
             yield self.names
             return
         beside = self.files[0].classes
-        with many_files(), scratch(beside.with_name(beside.name + ".mosaic")) as folder:
+        with many_files(self.names), scratch(beside.with_name(beside.name + ".mosaic")) as folder:
             file = folder / f"{self.mosaic.name}.vrt"
             self.mosaic.write_vrt(file)
             yield [str(file)]

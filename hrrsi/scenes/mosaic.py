@@ -93,8 +93,8 @@ class _Header(NamedTuple):
     palette: tuple[tuple[int, tuple[int, ...]], ...] | None
 
     @property
-    def nodata(self) -> float | None:
-        return self.bands[0].nodata
+    def has_nodata(self) -> bool:
+        return any(band.nodata is not None for band in self.bands)
 
     @property
     def has_alpha(self) -> bool:
@@ -178,7 +178,7 @@ class Mosaic:
             OSError: It can't be written.
         """
         body = "".join(self._body())
-        digest = hashlib.sha256(body.encode()).hexdigest()
+        digest = hashlib.sha256(body.encode(errors="surrogateescape")).hexdigest()
         tags = f"<MDI key={quoteattr(_TITLE)}>{escape(self.title)}</MDI>"
         tags += f'<MDI key="{_DIGEST}">{digest}</MDI>'
         text = (
@@ -227,14 +227,12 @@ class Mosaic:
         """Return whether a mask has to say where data is, beside nodata values and alpha."""
         if any(header.has_mask for header in self._headers):
             return True
-        is_declared = self._headers[0].nodata is not None or expanded == len(_COLOURS)
+        is_declared = self._headers[0].has_nodata or expanded == len(_COLOURS)
         return self.missing > 0 and not is_declared
 
     def _band(self, number: int) -> Iterator[str]:
-        band, description = (
-            self._headers[0].bands[number - 1],
-            self._headers[0].descriptions[number - 1],
-        )
+        first = self._headers[0]
+        band, description = first.bands[number - 1], first.descriptions[number - 1]
         yield f'<VRTRasterBand dataType="{_GDAL_TYPES[band.dtype]}" band="{number}">\n'
         if description:
             yield f"<Description>{escape(description)}</Description>\n"
@@ -248,10 +246,9 @@ class Mosaic:
         yield f"<ColorInterp>{name}</ColorInterp>\n"
         if (band.scale, band.offset) != (1.0, 0.0):
             yield f"<Offset>{band.offset!r}</Offset><Scale>{band.scale!r}</Scale>\n"
-        palette = self._headers[0].palette
-        if palette is not None and kind == ColorInterp.palette:
+        if first.palette is not None and kind == ColorInterp.palette:
             entries = "".join(
-                f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="{a}"/>' for _, (r, g, b, a) in palette
+                f'<Entry c1="{r}" c2="{g}" c3="{b}" c4="{a}"/>' for _, (r, g, b, a) in first.palette
             )
             yield f"<ColorTable>{entries}</ColorTable>\n"
         yield from self._sources(str(number), lambda header: self._compositing(header, band))
@@ -307,7 +304,7 @@ def tile_mosaic(
     headers: list[_Header] = []
     failed: list[InputError] = []
     bar_of_tiles = progress("tiles", len(paths), " tiles", enabled=show_progress, delay=2)
-    with many_files(), bar_of_tiles as bar:
+    with many_files(paths), bar_of_tiles as bar:
         for path in paths:
             try:
                 headers.append(_header(path, crs))
@@ -400,7 +397,7 @@ def _header(path: str, crs: str | None) -> _Header:
             dataset.height,
             dataset.width,
             dataset.transform,
-            dataset.crs or crs_to_assign(dataset, path, crs),
+            crs_to_assign(dataset, path, crs) or dataset.crs,
             bands,
             dataset.descriptions,
             dataset.block_shapes[0],
@@ -455,7 +452,7 @@ _PROPERTIES = (
         "give all the same with `gdal_edit.py -a_nodata` (or -unsetnodata)",
     ),
     _Property(
-        lambda tile: tile.has_mask and (tile.nodata is not None or tile.has_alpha),
+        lambda tile: tile.has_mask and (tile.has_nodata or tile.has_alpha),
         lambda tile: f"has {'a' if tile.has_mask else 'no'} mask beside its nodata value or alpha",
         "mark missing data in all tiles in one way",
     ),
@@ -601,7 +598,7 @@ def _expanded_bands(headers: Sequence[_Header]) -> int:
     palettes = {header.palette for header in headers}
     if len(palettes) == 1 or any(len(header.bands) != 1 for header in headers):
         return 0
-    is_whole = headers[0].nodata is None and all(
+    is_whole = not headers[0].has_nodata and all(
         entry[-1] for palette in palettes for _, entry in palette or ()
     )
     return 3 if is_whole else 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,17 @@ def bounded_block_cache() -> Iterator[None]:
 
 
 @contextmanager
-def many_files() -> Iterator[None]:
-    """Let GDAL look for files beside a raster by name, where folders hold thousands of them.
+def many_files(names: Sequence[str]) -> Iterator[None]:
+    """Let GDAL look for files beside rasters by name, where folders hold thousands of them.
 
-    Otherwise it lists the folder each time that it opens a raster.
+    Otherwise it lists a folder each time that it opens a raster in it. A server's, of which each
+    look is a request, it lists once.
+
+    Args:
+        names: The rasters.
     """
-    chosen = "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ
-    with rasterio.Env(**{} if chosen else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}):
+    as_it_is = "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ or not all(map(is_local, names))
+    with rasterio.Env(**{} if as_it_is else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}):
         yield
 
 

@@ -1,5 +1,6 @@
 """Neighbouring tiles mapped as one scene."""
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,11 @@ def labels(path: Path | str) -> np.ndarray:
         return np.asarray(dataset.read(1))
 
 
+def zone_pixels(path: Path) -> list[int]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [int(row["pixels"]) for row in csv.DictReader(file)]
+
+
 def test_a_mosaic_has_the_map_of_the_whole_scene(
     run: Run, tmp_path: Path, tiles: Path, whole: Path
 ) -> None:
@@ -95,7 +101,10 @@ def test_a_mosaic_has_the_map_of_the_whole_scene(
 def test_tiles_of_a_mosaic_have_maps_of_their_own(
     run: Run, tmp_path: Path, tiles: Path, whole: Path
 ) -> None:
+    box = shapely.box(*(PLACE @ (40.5, 120.5)), *(PLACE @ (140.5, 60.5)))
+    zones = save_area(tmp_path / "zones.gpkg", box, "EPSG:32640")
     options = ("--confidence", "float32", "--probabilities", "uint8", "--min-area", 3)
+    options = (*options, "--zones", zones)
     assert run(whole, *options).exit_code == 0
     files = ("--vector", "geojson", "--preview", "png")
     result = run(tiles, "--mosaic", "--tiles", "--out", "maps/", *options, *files)
@@ -114,14 +123,18 @@ def test_tiles_of_a_mosaic_have_maps_of_their_own(
         assert {f"{stem}_classes.geojson", f"{stem}_classes.png"} <= {
             p.name for p in Path("maps").iterdir()
         }
+    # what tiles count in a zone is what one map counts in it
+    counts = [zone_pixels(path) for path in Path("maps").glob("*_zones.csv")]
+    assert len(counts) == len(WINDOWS)
+    np.testing.assert_array_equal(np.sum(counts, axis=0), zone_pixels(Path("whole_zones.csv")))
     assert not list(Path("maps").glob(".*"))
     assert not list(Path("maps").glob("city*"))
     # finished maps stay as they are
-    times = {p: p.stat().st_mtime_ns for p in Path("maps").iterdir()}
+    times = {p: p.stat().st_mtime_ns for p in Path("maps").glob("*.tif")}
     again = run(tiles, "--mosaic", "--tiles", "--out", "maps/", *options, *files, "--resume")
     assert again.exit_code == 0, again.output
     assert again.stdout.count("was finished already") == len(WINDOWS)
-    assert times == {p: p.stat().st_mtime_ns for p in Path("maps").iterdir()}
+    assert times == {p: p.stat().st_mtime_ns for p in Path("maps").glob("*.tif")}
 
 
 def test_a_mosaic_goes_on_where_it_was_stopped(
