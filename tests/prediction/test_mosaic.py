@@ -169,6 +169,36 @@ def test_a_mosaic_goes_on_where_it_was_stopped(
         hrrsi.predict(tiles, made_weights, out, options, outputs=went_on)
 
 
+def test_maps_of_tiles_that_are_there_are_not_written_again(
+    tmp_path: Path, tiles: Path, whole: Path, made_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hrrsi.prediction import map_writer
+
+    write, written = map_writer.write_class_raster, []
+
+    def stops(path: Path, *arguments: Any, **named: Any) -> Any:
+        written.append(path.name)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        return write(path, *arguments, **named)
+
+    monkeypatch.setattr(map_writer, "write_class_raster", stops)
+    options = MapOptions(window=64, overlap=16, mosaic=True)
+    out, named = tmp_path / "maps", sorted(WINDOWS)
+    with pytest.raises(KeyboardInterrupt, match=r"100% of the map is kept for `resume`"):
+        hrrsi.predict(tiles, made_weights, out, options, outputs=OutputOptions(tiles=True))
+    there = [f"{Path(name).stem}_classes.tif" for name in named[:3]]
+    assert sorted(p.name for p in out.glob("*.tif")) == there
+    assert [p.name for p in out.glob(".*")] == [".city_classes.tif.unfinished"]
+    outputs = OutputOptions(tiles=True, resume=True)
+    mapped = hrrsi.predict(tiles, made_weights, out, options, outputs=outputs)
+    assert len(written) == 7  # three, the one that stopped, and the last three
+    hrrsi.predict(whole, made_weights, tmp_path / "one.tif", MapOptions(window=64, overlap=16))
+    one = labels(tmp_path / "one.tif")
+    for name, scene in zip(named, mapped, strict=True):
+        np.testing.assert_array_equal(labels(scene.path), one[WINDOWS[name].toslices()])
+
+
 def test_gaps_and_overlaps_are_told(run: Run, tiles: Path, whole: Path) -> None:
     (tiles / "t11.tif").unlink()
     save_tile(tiles / "t02.tif", Window(140, 0, 120, 90))  # ten columns more
