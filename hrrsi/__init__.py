@@ -9,11 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrrsi.cluster.connection import ClusterOptions
+    from hrrsi.cluster.predict import predict
     from hrrsi.deployment.export import ExportedNetwork, export
     from hrrsi.deployment.options import ExportOptions, PruneOptions, QuantizationOptions
     from hrrsi.deployment.pruning import PrunedNetwork, prune
     from hrrsi.deployment.quantization import QuantizedNetwork, quantize
     from hrrsi.errors import (
+        ClusterError,
         DependencyError,
         DeviceError,
         HrrsiError,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from hrrsi.networks.weights_reading import load_model
     from hrrsi.prediction.mapped_scene import MappedScene
     from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-    from hrrsi.prediction.predict import ScenesFailedError, predict
+    from hrrsi.prediction.predict import ScenesFailedError
     from hrrsi.prediction.scene_checks import SceneWarning
     from hrrsi.prediction.segmenter import Segmenter
     from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "ClusterError": "hrrsi.errors",
+    "ClusterOptions": "hrrsi.cluster.connection",
     "Comparison": "hrrsi.evaluation.result",
     "DependencyError": "hrrsi.errors",
     "DeviceError": "hrrsi.errors",
@@ -93,7 +98,7 @@ _HOMES = {
     "export": "hrrsi.deployment.export",
     "info": "hrrsi.file_info",
     "load_model": "hrrsi.networks.weights_reading",
-    "predict": "hrrsi.prediction.predict",
+    "predict": "hrrsi.cluster.predict",
     "pretrain": "hrrsi.pretraining.run",
     "profile": "hrrsi.profiling.profile",
     "prune": "hrrsi.deployment.pruning",
@@ -105,6 +110,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClusterError",
+    "ClusterOptions",
     "Comparison",
     "DependencyError",
     "DeviceError",

@@ -101,6 +101,10 @@ class RunError(HrrsiError, RuntimeError):
     """A training run can't go on."""
 
 
+class ClusterError(HrrsiError, RuntimeError):
+    """A cluster's scheduler or workers can't be reached, differ, or don't do what was asked."""
+
+
 class DependencyError(HrrsiError, ImportError):
     """What was asked for needs packages that are not installed.
 

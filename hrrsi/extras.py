@@ -16,6 +16,7 @@ from hrrsi.errors import DependencyError
 MODULES: dict[str, tuple[str, ...]] = {
     "gpu": ("torch", "torchvision", "timm", "ptflops"),
     "plots": ("matplotlib",),
+    "cluster": ("distributed",),
 }
 MODULES["baselines"] = (*MODULES["gpu"], "segmentation_models_pytorch")
 MODULES["prune"] = (*MODULES["gpu"], "torch_pruning")

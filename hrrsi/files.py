@@ -302,9 +302,21 @@ def check_unlocked(folder: Path) -> None:
     Raises:
         OutputError: It does.
     """
-    path = _lock_path(folder)
+    refuse_held(_lock_path(folder), _busy(folder))
+
+
+def refuse_held(path: Path, refusal: Callable[[str], OutputError]) -> None:
+    """Raise where another process holds a lock.
+
+    Args:
+        path: The file that carries it.
+        refusal: As for `lock_held`.
+
+    Raises:
+        OutputError: It does.
+    """
     if path.is_file():
-        _acquired(path, _busy(folder)).release()
+        _acquired(path, refusal).release()
 
 
 @contextmanager

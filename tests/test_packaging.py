@@ -23,7 +23,12 @@ IMPORT_NAMES = {
     "torch-pruning": "torch_pruning",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
-PARTS = {"cv2": "imgaug", "huggingface_hub": "timm", "markupsafe": "jinja2"}
+PARTS = {
+    "cv2": "imgaug",
+    "fsspec": "distributed",
+    "huggingface_hub": "timm",
+    "markupsafe": "jinja2",
+}
 # declared for their version alone: rasterio returns its transforms
 NOT_IMPORTED = {"affine"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,9 @@ from hrrsi.cli.options import (
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hrrsi.cluster.scene_dealer import PlannedRun
     from hrrsi.prediction.mapped_scene import MappedScene, PlannedScene
     from hrrsi.prediction.predict import ScenesFailedError
 
@@ -189,6 +192,18 @@ _DryRun = Annotated[
 ]
 
 
+_Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Let workers of a Dask cluster map, in the same bytes: tcp://HOST:8786 of its "
+        "scheduler, a scheduler file (.json), or local:4 for four processes of this machine.",
+        rich_help_panel=_RUN,
+    ),
+]
+
+
 @takes_option_classes
 def predict(
     scenes: Annotated[
@@ -215,6 +230,7 @@ def predict(
     engine: Annotated[EngineOptions, ENGINE_FLAGS],
     layer: Layer = None,
     dry_run: _DryRun = False,
+    cluster: _Cluster = None,
 ) -> None:
     """Map the land cover of scenes.
 
@@ -237,38 +253,76 @@ def predict(
 
     Scenes of the same name from different folders get their folder's name before it. If one of
     several scenes fails, the others are still mapped, and the exit code is 1. A run that was
-    stopped goes on with `--resume`.
+    stopped goes on with `--resume`. On a cluster, with `--cluster`, all machines have to see scenes
+    and outputs under the same paths, or at addresses such as s3://bucket/maps.
     """
-    from hrrsi.prediction.predict import ScenesFailedError, plan
-    from hrrsi.prediction.predict import predict as map_scenes
+    from hrrsi.prediction.predict import ScenesFailedError
 
     areas, zones = with_layers([layer] if layer else [], given(options.aoi), given(outputs.zones))
     options = replace(options, aoi=next(iter(areas), None))
     outputs = replace(outputs, zones=next(iter(zones), None))
+    arguments = (scenes, weights, out, options, engine, outputs)
     say_weights = None if quiet else partial(print_weights, weights)
     with scene_warnings_in_one_line():
         if dry_run:
-            plans = plan(scenes, weights, out, options, engine, outputs)
-            if say_weights:
-                say_weights()
-            _print_plan(plans)
+            _plan(arguments, cluster, say_weights)
             return
         try:
-            map_scenes(
-                scenes,
-                weights,
-                out,
-                options,
-                engine,
-                outputs,
-                show_progress=not quiet,
-                on_ready=say_weights,
-                on_mapped=_print_mapped,
-                on_failed=_print_failure,
-            )
+            _map(arguments, cluster, say_weights, quiet)
         except ScenesFailedError as failed:
             _print_failures(failed)
             raise
+
+
+def _plan(
+    arguments: tuple[Any, ...], cluster: str | None, say_weights: Callable[[], None] | None
+) -> None:
+    """Print what mapping would take, here or on a cluster."""
+    if cluster is None:
+        from hrrsi.prediction.predict import plan
+
+        plans = plan(*arguments)
+    else:
+        from hrrsi.cluster.predict import plan as plan_on_cluster
+
+        planned = plan_on_cluster(*arguments, cluster=cluster)
+    if say_weights:
+        say_weights()
+    if cluster is None:
+        _print_plan(plans)
+    else:
+        _print_cluster_plan(planned)
+
+
+def _map(
+    arguments: tuple[Any, ...],
+    cluster: str | None,
+    say_weights: Callable[..., None] | None,
+    quiet: bool,
+) -> None:
+    """Map scenes, here or on a cluster, and print what each has."""
+    if cluster is None:
+        from hrrsi.prediction.predict import predict as map_scenes
+
+        map_scenes(
+            *arguments,
+            show_progress=not quiet,
+            on_ready=say_weights,
+            on_mapped=_print_mapped,
+            on_failed=_print_failure,
+        )
+        return
+    from hrrsi.cluster.predict import predict as map_on_cluster
+
+    if say_weights:
+        say_weights()
+    map_on_cluster(
+        *arguments,
+        cluster=cluster,
+        show_progress=not quiet,
+        on_mapped=_print_mapped,
+        on_failed=_print_failure,
+    )
 
 
 def _print_failures(failed: ScenesFailedError) -> None:
@@ -323,6 +377,24 @@ def _print_mapped(mapped: MappedScene) -> None:
         print_line(mapped.zones.text())
     for path in mapped.outputs.files[1:]:
         print_line(f"also: {path}")
+
+
+def _print_cluster_plan(plan: PlannedRun) -> None:
+    from hrrsi.quantities import byte_text, counted, time_text
+
+    for name, problem in plan.problems.items():
+        line = error_line(problem)
+        print_line(f"error: {line if name in line else f'{name}: {line}'}", err=True)
+    for name, (tasks, (height, width)) in plan.scenes.items():
+        print_line(f"{name}: {width} x {height} px, {counted(tasks, 'task')}")
+    print_line(
+        f"{counted(plan.tasks, 'task')} on {counted(plan.workers, 'worker')} with "
+        f"{counted(plan.threads, 'thread')}, about {time_text(plan.seconds)}, "
+        f"{plan.core_hours:.2g} core hours; {byte_text(plan.read_bytes)} of pixels read, "
+        f"{byte_text(plan.written_bytes)} of labels and scores written"
+    )
+    if plan.problems:
+        raise typer.Exit(1)
 
 
 def _print_plan(plans: list[PlannedScene]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import ScoreType
 from hrrsi.errors import OutputError
-from hrrsi.files import lock_held, prepare_folder, require_regular
+from hrrsi.files import lock_held, prepare_folder, refuse_held, require_regular
 from hrrsi.maps.rasters import stored_scores
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, mean_score, write_errors
 from hrrsi.quantities import byte_text
@@ -28,6 +29,10 @@ _LOCK = "lock"
 _OWN_FILES = re.compile(
     r"journal\.json(\.new)?|(labels|confidence|probability\d+)(\.overview\d+)?\.(raw|vrt)(\.aux\.xml)?"
 )
+_CLUSTER_LOCK = "cluster.lock"  # of who has workers of a cluster make the map
+# what these have made of it, a file for a strip (`hrrsi.cluster.strip_files`)
+STRIPS_FOLDER = "strips"
+_OWN_STRIPS = re.compile(r"map\.json|\.?(rows-\d+-\d+-[0-9a-f]+\.npz|map\.json)(\.\w+\.part)?")
 _GO_ON = "free space on the disk, then go on with `resume`"
 
 
@@ -133,10 +138,16 @@ class PartialMap:
             self._write_journal(self.labels.rows)
         self.rows_done = self.labels.rows
 
-    def discard(self) -> None:
-        """Remove the partial map: the map is finished."""
+    def discard(self, *, strips: bool = True) -> None:
+        """Remove the partial map: the map is finished, or nothing of it is of use.
+
+        Args:
+            strips: Also what workers of a cluster have made of it.
+        """
         # the lock goes last, so that nobody else takes over a folder that is being removed
         self._remove_files()
+        if strips:
+            remove_strips(self.folder / STRIPS_FOLDER)
         with suppress(OSError):
             (self.folder / _LOCK).unlink()
         with suppress(OSError):  # somebody else has put something there
@@ -197,7 +208,7 @@ class PartialMap:
                 return 0, []
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return 0, []  # damaged: what it counted is mapped again
-        differences = _differences(begun_with, self._fingerprint)
+        differences = fingerprint_differences(begun_with, self._fingerprint)
         if differences:
             raise OutputError(
                 f"was begun otherwise: {differences}",
@@ -229,6 +240,7 @@ def open_partial_map(
     confidence: ScoreType | None = None,
     probabilities: ScoreType | None = None,
     resume: bool = False,
+    in_cluster: bool = False,
 ) -> Iterator[PartialMap]:
     """Yield the partial map of a map; nobody else can open it meanwhile.
 
@@ -244,6 +256,8 @@ def open_partial_map(
         confidence: Type in which confidences are kept, or None to keep none.
         probabilities: Type in which the probabilities of each class are kept, or None.
         resume: Go on with what is there, if anything is. Otherwise it is removed.
+        in_cluster: Whether a worker of a cluster does this for who holds the map
+            (`cluster_lock_held`).
 
     Raises:
         OutputError: Another process maps to `path`, what is there was begun otherwise, or there is
@@ -258,6 +272,10 @@ def open_partial_map(
         )
     prepare_folder(folder)
     with lock_held(folder / _LOCK, str(os.getpid()), _busy(path)):
+        if not in_cluster:
+            refuse_held(folder / _CLUSTER_LOCK, _busy(path))
+            if not resume:
+                remove_strips(folder / STRIPS_FOLDER)
         partial = PartialMap(
             path,
             height=height,
@@ -272,9 +290,59 @@ def open_partial_map(
                 partial._start(resume=resume)
         except OutputError:
             if not (folder / _JOURNAL).exists():  # nothing is kept in it
-                partial.discard()
+                partial.discard(strips=False)
             raise
         yield partial
+
+
+@contextmanager
+def cluster_lock_held(path: Path) -> Iterator[None]:
+    """Hold a map that workers of a cluster make; what is empty of its folder goes at the end.
+
+    Args:
+        path: The map.
+
+    Raises:
+        OutputError: Another process maps to `path`.
+    """
+    folder = partial_map_folder(path)
+    prepare_folder(folder)
+    holder = f"{os.getpid()} on {socket.gethostname()}"
+    try:
+        with lock_held(folder / _CLUSTER_LOCK, holder, _busy(path)):
+            refuse_held(folder / _LOCK, _busy(path))
+            yield
+    finally:
+        for empty in (folder / STRIPS_FOLDER, folder):
+            with suppress(OSError):
+                empty.rmdir()
+
+
+def remove_strips(folder: Path) -> None:
+    """Remove what workers of a cluster have made of a map, and the folder if that was all."""
+    if folder.is_dir() and not folder.is_symlink():
+        for file in folder.iterdir():
+            if _OWN_STRIPS.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether something of a map is there that is not whole."""
+    try:
+        names = {file.name for file in partial_map_folder(path).iterdir()}
+    except OSError:
+        return False
+    return bool(names - {_LOCK, _CLUSTER_LOCK})
+
+
+def rows_kept(path: Path) -> int:
+    """Return how many rows of a map its partial map says it has; 0 where there is none."""
+    try:
+        return int(json.loads((partial_map_folder(path) / _JOURNAL).read_text())["rows_done"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return 0
 
 
 def partial_map_folder(path: Path) -> Path:
@@ -290,7 +358,7 @@ def _busy(path: Path) -> Callable[[str], OutputError]:
     )
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def fingerprint_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what differs between two fingerprints, e.g. ``overlap 64, not 128``."""
     missing = object()
     return "; ".join(

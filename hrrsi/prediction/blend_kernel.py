@@ -144,8 +144,8 @@ class Axis:
         """
         kept = kept_logits(size, overlap, logit_stride)
         count = logit_count(size, logit_stride)
-        self.first = _first_pixel(span.start, step)
-        stop = min(_first_pixel(span.stop, step), length)
+        self.first = first_pixel(span.start, step)
+        stop = min(first_pixel(span.stop, step), length)
         # centres of the scene's pixels, on the network's grid
         centres = np.arange(self.first, stop).astype(np.float64)
         centres += 0.5
@@ -275,7 +275,7 @@ class BlendKernel:
         return Blended(labels, self._request.get_output_tensor(1).data)
 
 
-def _first_pixel(position: int, step: float) -> int:
+def first_pixel(position: int, step: float) -> int:
     """Return the scene's first pixel whose centre is at or after a position on the network's."""
     return math.ceil(position * step - 0.5)
 

@@ -16,7 +16,7 @@ from hrrsi.errors import OutputExistsError
 from hrrsi.files import content_digest, scratch_folder
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.outputs import Outputs, TileOutputs, vector_parts
-from hrrsi.maps.partial_map import PartialMap, partial_map_folder
+from hrrsi.maps.partial_map import PartialMap, is_unfinished
 from hrrsi.maps.rasters import (
     MapSummary,
     gathered_labels,
@@ -53,7 +53,11 @@ from hrrsi.scenes.windows import Window
 if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
 
+SCENE_FILES = ("the scene's files", "the height model")  # as messages call them
 
+
+# size and time of change in ns by file; of many files a digest of these
+FileStates = dict[str, list[int]] | str
 _FILES_LISTED = 100  # by name, in a journal that each strip writes anew
 
 
@@ -369,20 +373,11 @@ def map_identity(
         provenance: From `run_provenance`.
     """
     scene = source.scene
-    heights = scene.height_model
-    of_heights = {} if heights is None else {"the height model": _file_states(heights.files)}
-    if scene.is_mosaic:  # its virtual raster is made anew in every run
-        name: str = mosaic_digest(scene.dataset)
-        files = mosaic_files(scene.dataset)
-    else:
-        name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
-        files = scene.dataset.files
-        if scene.dataset.driver == "VRT":
-            files = list(dict.fromkeys((*files, *mosaic_files(scene.dataset))))
+    name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
     return {
-        "scene": name,
-        "the scene's files": _file_states(files),
-        **of_heights,
+        # a mosaic's virtual raster is made anew in every run
+        "scene": mosaic_digest(scene.dataset) if scene.is_mosaic else name,
+        **scene_file_states(scene),
         "scale": scale,
         "pixels of the scene in one that is read": source.step,
         "area of interest": None if source.area is None else source.area.digest,
@@ -391,6 +386,17 @@ def map_identity(
         "probabilities": outputs.probabilities,
         **{key.lower().replace("_", " "): value for key, value in provenance.items()},
     }
+
+
+def scene_file_states(scene: Scene) -> dict[str, FileStates]:
+    """Return size and time of change of a scene's files on this machine, by `SCENE_FILES`."""
+    files = mosaic_files(scene.dataset) if scene.is_mosaic else scene.dataset.files
+    if scene.dataset.driver == "VRT" and not scene.is_mosaic:
+        files = list(dict.fromkeys((*files, *mosaic_files(scene.dataset))))
+    groups = {SCENE_FILES[0]: files}
+    if scene.height_model is not None:
+        groups[SCENE_FILES[1]] = scene.height_model.files
+    return {name: _file_states(files) for name, files in groups.items()}
 
 
 def is_finished(files: Outputs, record: MapRecord) -> bool:
@@ -406,7 +412,7 @@ def is_finished(files: Outputs, record: MapRecord) -> bool:
                 where=one.classes,
                 fix="give `overwrite` instead of `resume`, or another `out`",
             )
-    if partial_map_folder(files.classes).exists():
+    if is_unfinished(files.classes):
         return False
     return all(_is_written(one) for one in files.maps)
 
@@ -435,7 +441,7 @@ def _is_written(files: Outputs) -> bool:
     return True
 
 
-def _file_states(names: Sequence[str]) -> dict[str, list[int]] | str:
+def _file_states(names: Sequence[str]) -> FileStates:
     """Return size and time of change of those files that are on this machine; of many a digest."""
     files = [file for file in map(Path, names) if file.exists()]
     states = [(file, file.stat()) for file in files]

@@ -23,6 +23,7 @@ from hrrsi.maps.outputs import (
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines import open_engine
+from hrrsi.prediction.map_writer import run_provenance
 from hrrsi.prediction.mapped_scene import (
     MappedScene,
     PlannedScene,
@@ -74,15 +75,10 @@ def predict(
     on_mapped: Callable[[MappedScene], None] | None = None,
     on_failed: Callable[[str, Exception], None] | None = None,
 ) -> list[MappedScene]:
-    """Map scenes: write a georeferenced class raster for each, and what else is asked for.
+    """Map scenes in this process. `hrrsi.predict`, which can give them to a cluster, says more.
 
     Memory does not grow with the height of a scene (`sliding_window.predict_strips` says how);
-    `hrrsi.maps.rasters.write_class_raster` says what is written. Whatever stops a run,
-    it leaves a hidden folder beside the map, from which ``OutputOptions(resume=True)`` goes on.
-
-    Example:
-        >>> hrrsi.predict("scene.tif", out="maps/")[0].shares  # doctest: +SKIP
-        [0.13, 0.52, 0.09, 0.1, 0.16]
+    `hrrsi.maps.rasters.write_class_raster` says what is written.
 
     Args:
         scenes: One or many rasters, patterns (``scenes/*.tif``) or folders.
@@ -106,16 +102,17 @@ def predict(
         ScenesFailedError: Some of several scenes failed; the others have their maps.
         KeyboardInterrupt: Interrupted; says how to go on.
     """
-    inputs = _inputs(scenes, out, options, outputs, show_progress=show_progress)
+    inputs = map_inputs(scenes, out, options, outputs, show_progress=show_progress)
     files = inputs.files
     for folder in {path.parent for written in files for path in written.files}:
         prepare_folder(folder)
     weights_file = weights_path(weights)
     runner = open_engine(weights_file, engine)
+    options = options.fitting(runner.meta)
     mapper = SceneMapper(
         runner,
-        weights_file,
-        options.fitting(runner.meta),
+        run_provenance(runner, weights_file, options),
+        options,
         outputs,
         show_progress=show_progress,
         on_ready=on_ready,
@@ -166,15 +163,16 @@ def plan(
     Raises:
         HrrsiError: An option is not usable.
     """
-    inputs = _inputs(scenes, out, options, outputs)
+    inputs = map_inputs(scenes, out, options, outputs)
     weights_file = weights_path(weights)
     runner = open_engine(weights_file, engine)
     options = options.fitting(runner.meta)
-    mapper = SceneMapper(runner, weights_file, options, outputs, show_progress=False)
+    provenance = run_provenance(runner, weights_file, options)
+    mapper = SceneMapper(runner, provenance, options, outputs, show_progress=False)
     seconds = seconds_a_window(runner, options.effective_window)
     seconds *= len(symmetries(options.augmentation))
     plans = []
-    with inputs.scenes(_temporary_folder) as names:
+    with inputs.scenes(temporary_folder) as names:
         for name, written in zip(names, inputs.files, strict=True):
             try:
                 with mapper.open(name) as source:
@@ -186,7 +184,7 @@ def plan(
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class MapInputs:
     """What is mapped.
 
     Attributes:
@@ -219,19 +217,20 @@ class _Inputs:
 
 
 @contextmanager
-def _temporary_folder(beside: Path) -> Iterator[Path]:
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """Yield a folder of this machine, wherever a path lies."""
     with TemporaryDirectory() as folder:
         yield Path(folder)
 
 
-def _inputs(
+def map_inputs(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path | None,
     options: MapOptions,
     outputs: OutputOptions,
     *,
     show_progress: bool = False,
-) -> _Inputs:
+) -> MapInputs:
     """Return the scenes, with the files that each gets.
 
     Raises:
@@ -275,7 +274,7 @@ def _inputs(
     check_outputs(
         files, [*read, *polygons, *models], overwrite=outputs.overwrite, resume=outputs.resume
     )
-    return _Inputs(scenes, files, mosaic)
+    return MapInputs(scenes, files, mosaic)
 
 
 def _check_tiles(options: MapOptions, outputs: OutputOptions) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,13 @@ from hrrsi.maps.outputs import (
 from hrrsi.maps.partial_map import PartialMap, open_partial_map
 from hrrsi.maps.rasters import MapSummary
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import (
     MapRecord,
     MapWriter,
     is_finished,
     map_identity,
-    run_provenance,
 )
 from hrrsi.prediction.mapped_scene import (
     MappedScene,
@@ -77,12 +77,29 @@ def _require_classes(outputs: OutputOptions, meta: ModelMeta) -> None:
         )
 
 
+@dataclass(frozen=True)
+class SceneFacts:
+    """What is found out of a scene before it is mapped.
+
+    Attributes:
+        scale: The value that counts as full brightness.
+        record: All that its map depends on.
+    """
+
+    scale: float
+    record: MapRecord
+
+
+# strips of a scene's map from a row on, of who has made them: (scene, full brightness, row)
+StripSource = Callable[[SceneWindows, float, int], Generator[Strip, None, None]]
+
+
 class SceneMapper:
     """Maps one scene after the other with the same engine and options.
 
     Args:
         engine: Runs the network.
-        weights: Its weights file.
+        provenance: What makes the maps, from `run_provenance`.
         options: How scenes are mapped.
         outputs: What is written.
         show_progress: Whether to show progress on a terminal.
@@ -95,7 +112,7 @@ class SceneMapper:
     def __init__(
         self,
         engine: Engine,
-        weights: Path,
+        provenance: dict[str, str],
         options: MapOptions,
         outputs: OutputOptions,
         *,
@@ -115,7 +132,7 @@ class SceneMapper:
         self._show_progress = show_progress
         self._checks = SceneChecks(engine.meta)
         self._scales: dict[str, float] = {}  # of scenes that were looked at
-        self._provenance = run_provenance(engine, weights, options)
+        self._provenance = provenance
         self._writer = MapWriter(engine.meta, options, outputs, show_progress=show_progress)
 
     @contextmanager
@@ -216,12 +233,41 @@ class SceneMapper:
         """Return where a scene is looked at: all over, but for a part of a larger one."""
         return source.area if self._options.crop else None
 
-    def map(self, name: str, outputs: Outputs) -> list[MappedScene]:
+    def facts(self, name: str, source: SceneWindows) -> SceneFacts:
+        """Return what is found out of an open scene, and say what there is to say of it.
+
+        Args:
+            name: The scene, as it was opened.
+            source: The open scene.
+
+        Raises:
+            HrrsiError: It can't be read, or zones don't fit it.
+        """
+        scale = self._scales.get(name) or self._look_at(source)
+        if self._outputs.zones is not None:  # before hours of work
+            # polygons' libraries, seldom asked for
+            from hrrsi.maps.zones import check_zones
+
+            check_zones(self._outputs.zones, source.scene, self._outputs.zone_name)
+        return SceneFacts(scale, self._record(source, scale))
+
+    def map(
+        self,
+        name: str,
+        outputs: Outputs,
+        *,
+        facts: SceneFacts | None = None,
+        strips: StripSource | None = None,
+        resume: bool = False,
+    ) -> list[MappedScene]:
         """Write the files of a scene.
 
         Args:
             name: The scene.
             outputs: Its files.
+            facts: What is known of it, where this is a worker of who has found that out.
+            strips: Where its strips come from; None: the engine.
+            resume: Whether to go on with what is there, also where the options don't say so.
 
         Returns:
             Its map, or those of a mosaic's tiles.
@@ -231,17 +277,15 @@ class SceneMapper:
             KeyboardInterrupt: Interrupted; says how to go on.
         """
         start = time.perf_counter()
+        resume = resume or self._outputs.resume
         with self.open(name) as source:
             scene = source.scene
-            scale = self._scales.get(name) or self._look_at(source)
-            if self._outputs.zones is not None:  # before hours of work
-                # polygons' libraries, seldom asked for
-                from hrrsi.maps.zones import check_zones
-
-                check_zones(self._outputs.zones, scene, self._outputs.zone_name)
+            in_cluster = facts is not None
+            facts = facts or self.facts(name, source)
             outputs = _within(outputs, source)
-            record = self._record(source, scale)
-            is_there = self._outputs.resume and is_finished(outputs, record)
+            scale, record = facts.scale, facts.record
+            before = self._record(source, scale) if in_cluster else record
+            is_there = resume and is_finished(outputs, record)
             if self._on_ready is not None:
                 self._on_ready(self._engine.meta)
                 self._on_ready = None
@@ -257,11 +301,12 @@ class SceneMapper:
                 fingerprint=record.identity,
                 confidence=self._outputs.confidence,
                 probabilities=self._outputs.probabilities,
-                resume=self._outputs.resume,
+                resume=resume,
+                in_cluster=in_cluster,
             ) as partial:
                 try:
-                    self._fill(partial, source, scale)
-                    if self._record(source, scale) != record:
+                    self._fill(partial, source, scale, strips)
+                    if self._record(source, scale) != before:
                         partial.discard()  # nobody knows which rows are of which
                         raise InputError(
                             "was changed while it was mapped",
@@ -272,7 +317,7 @@ class SceneMapper:
                     maps = self._writer.write_derived(scene, outputs, again=True)
                 except BaseException as error:
                     if not partial.is_kept:
-                        partial.discard()
+                        partial.discard(strips=False)
                         raise
                     kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
                     if isinstance(error, KeyboardInterrupt):
@@ -286,7 +331,13 @@ class SceneMapper:
                 partial.discard()
             return _mapped(scene, maps, start, earlier=False)
 
-    def _fill(self, partial: PartialMap, source: SceneWindows, scale: float) -> None:
+    def _fill(
+        self,
+        partial: PartialMap,
+        source: SceneWindows,
+        scale: float,
+        strips: StripSource | None,
+    ) -> None:
         """Map what the partial map lacks."""
         if partial.complete:
             return
@@ -299,23 +350,46 @@ class SceneMapper:
             enabled=self._show_progress,
             done=partial.rows_done * width / 1e6,
         ) as bar:
-            strips = predict_strips(
-                source,
-                self._engine,
-                replace(self._options, scale=scale),
-                confidence=self._outputs.confidence,
-                probabilities=self._outputs.probabilities,
-                first_row=partial.rows_done,
-                on_pixels=lambda pixels: bar.update(pixels / 1e6),
+            on_pixels = lambda pixels: bar.update(pixels / 1e6)  # noqa: E731
+            made = (
+                self.strips(source, scale, (partial.rows_done, None), on_pixels)
+                if strips is None
+                else strips(source, scale, partial.rows_done)
             )
-            with closing(strips):
-                for strip in strips:
+            with closing(made):
+                for strip in made:
                     partial.append(
                         strip.first_row,
                         strip.labels,
                         confidence=strip.confidence,
                         probabilities=strip.probabilities,
                     )
+
+    def strips(
+        self,
+        source: SceneWindows,
+        scale: float,
+        rows: tuple[int, int | None],
+        on_pixels: Callable[[int], None] | None = None,
+    ) -> Generator[Strip, None, None]:
+        """Yield strips of an open scene, as the run's options want them.
+
+        Args:
+            source: The scene.
+            scale: The value that counts as full brightness.
+            rows: Where to begin and to end, as in `predict_strips`.
+            on_pixels: As there.
+        """
+        return predict_strips(
+            source,
+            self._engine,
+            replace(self._options, scale=scale),
+            confidence=self._outputs.confidence,
+            probabilities=self._outputs.probabilities,
+            first_row=rows[0],
+            stop_row=rows[1],
+            on_pixels=on_pixels,
+        )
 
     def _record(self, source: SceneWindows, scale: float) -> MapRecord:
         """Return all that the map of a scene depends on."""

@@ -23,7 +23,7 @@ from hrrsi.graphs.graph import Floats
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.rasters import empty_score
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.prediction.blend_kernel import spans
+from hrrsi.prediction.blend_kernel import first_pixel, spans
 from hrrsi.prediction.blending import RowBlender, Strip
 from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.options import Augmentation, MapOptions
@@ -285,6 +285,7 @@ def predict_strips(
     confidence: ScoreType | None = None,
     probabilities: ScoreType | None = None,
     first_row: int = 0,
+    stop_row: int | None = None,
     on_pixels: Callable[[int], None] | None = None,
 ) -> Generator[Strip, None, None]:
     """Yield the map of a scene in strips from top to bottom, which cover it exactly once.
@@ -302,7 +303,8 @@ def predict_strips(
             to find out (`scene_checks.SceneChecks.scale`), as what `open_scene` takes.
         confidence: Type in which strips hold confidences, or None for none.
         probabilities: Type in which strips hold class probabilities, or None for none.
-        first_row: Row of the scene to begin at, where a strip of an earlier call ended.
+        first_row: Row of the scene to begin at, where a strip begins (`strip_rows`).
+        stop_row: Row of the scene to end at, where a strip ends; None: its last.
         on_pixels: Called with the number of pixels that have just got their labels.
 
     Yields:
@@ -314,7 +316,21 @@ def predict_strips(
     """
     full = value_scale(source, engine.meta, options.scale)
     # a function around the generator, so that bad arguments fail here and not at the first strip
-    return _strips(source, engine, options, full, confidence, probabilities, first_row, on_pixels)
+    rows = (first_row, stop_row)
+    return _strips(source, engine, options, full, confidence, probabilities, rows, on_pixels)
+
+
+def strip_rows(source: WindowSource, options: MapOptions) -> list[int]:
+    """Return the rows of a scene at which strips of its map begin, and the one after its last.
+
+    Args:
+        source: The scene.
+        options: Its windows and their overlap.
+    """
+    window, overlap = options.effective_window, options.effective_overlap
+    height = source.network_grid.height
+    parts = spans(window_starts(height, window, window - overlap), window, overlap, height)
+    return [*(first_pixel(part.start, source.step) for part in parts), source.raster_grid.height]
 
 
 def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | None) -> float:
@@ -340,7 +356,7 @@ def _strips(
     scale: float,
     confidence: ScoreType | None,
     probabilities: ScoreType | None,
-    first_row: int,
+    rows: tuple[int, int | None],
     on_pixels: Callable[[int], None] | None,
 ) -> Generator[Strip, None, None]:
     meta = engine.meta
@@ -362,8 +378,12 @@ def _strips(
         logit_stride=engine.logit_stride,
     )
     # the row of windows above the first strip is blended with it
+    first_row, stop_row = rows
     row = blender.row_of(first_row)
     start = max(row - 1, 0)
+    stop = len(row_starts)
+    if stop_row is not None and stop_row < source.raster_grid.height:
+        stop = blender.row_of(stop_row)
 
     def read(place: Window) -> WindowPixels:
         if source.area is not None and not source.area.touches(source.raster_window(place)):
@@ -371,7 +391,7 @@ def _strips(
         return read_window(source, place, scale)
 
     windows = (
-        Window(row, col, window, window) for row in row_starts[start:] for col in column_starts
+        Window(row, col, window, window) for row in row_starts[start:stop] for col in column_starts
     )
     with closing(read_ahead(windows, read, ahead=_READ_AHEAD)) as reads:
         valid: deque[npt.NDArray[np.bool_] | None] = deque()
@@ -385,7 +405,7 @@ def _strips(
 
         with closing(engine.logits(network_views(), *meta.normalisation(scale))) as logits:
             means = mean_logits(logits, symmetry_group)
-            for index in range(start, len(row_starts)):
+            for index in range(start, stop):
                 blender.start_row(index)
                 for number in range(len(column_starts)):
                     pixels = blender.add(number, next(means), valid.popleft())

@@ -1,0 +1,448 @@
+"""Deals scenes to workers as tasks, and takes up what they give until each has its map."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hrrsi.cluster.connection import ClusterOptions
+from hrrsi.cluster.readiness import Run
+from hrrsi.cluster.strip_files import (
+    RemotePath,
+    StripsMissingError,
+    folder_of,
+    identity_mark,
+)
+from hrrsi.cluster.worker import (
+    Done,
+    SceneTask,
+    absolute,
+    facts_bytes,
+    finish_scene,
+    map_band,
+    map_scene,
+    missing_rows,
+    moved,
+)
+from hrrsi.cluster.workforce import Job, Workforce
+from hrrsi.errors import HrrsiError
+from hrrsi.interruption import stop_if_requested
+from hrrsi.maps.outputs import Outputs
+from hrrsi.maps.partial_map import cluster_lock_held, is_unfinished, rows_kept
+from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.prediction.mapped_scene import MappedScene
+from hrrsi.prediction.options import MapOptions, OutputOptions
+from hrrsi.prediction.predict import ScenesFailedError
+from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.sliding_window import strip_rows
+from hrrsi.progress import progress
+from hrrsi.scenes.window_source import SceneWindows
+from hrrsi.scenes.windows import Window, window_starts
+
+if TYPE_CHECKING:
+    pass
+
+_BAND_SECONDS = 30.0  # of a task, unless so few rows of windows are too few
+# The row of windows above a band is computed once more for it: a twelfth of the work at most.
+_LEAST_ROWS = 12
+_BRIEF_SECONDS = 3.0  # tasks below this are sent ahead of a worker's need
+_OPEN_SCENES = 64  # that are in work at a time: each holds a lock
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What mapping scenes on a cluster will take.
+
+    Attributes:
+        scenes: The scenes, or how many tasks each takes, and its size as (height, width).
+        problems: Why scenes can't be mapped, by their names.
+        workers: Workers that are there now.
+        threads: Threads of all of them.
+        seconds: Estimated wall time of what the network computes, on all workers.
+        read_bytes: What is read of scenes, as pixels.
+        written_bytes: Labels and scores that are written, as pixels; files take less.
+    """
+
+    scenes: dict[str, tuple[int, tuple[int, int]]]
+    problems: dict[str, Exception]
+    workers: int
+    threads: int
+    seconds: float
+    read_bytes: int
+    written_bytes: int
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of all scenes."""
+        return sum(tasks for tasks, _ in self.scenes.values())
+
+    @property
+    def core_hours(self) -> float:
+        """What the network computes, in hours of a thread."""
+        return self.seconds * self.threads / 3600
+
+
+@dataclass(eq=False)
+class _Scene:
+    """A scene that is being mapped."""
+
+    name: str
+    files: Outputs
+    task: SceneTask
+    identity: dict[str, Any]
+    facts: bytes
+    shape: tuple[int, int]
+    rows: list[int]  # where strips begin, and the row after the last one
+    windows: list[int]  # of each strip
+    jobs: list[Job] = field(default_factory=list)  # not given yet
+    out: int = 0  # jobs that are not done
+    kept: int = 0  # pixels that were there, or whose jobs are done
+    heard: dict[str, int] = field(default_factory=dict)  # pixels of tasks that are not done
+    begun: float | None = None
+    is_whole: bool = False  # one task maps it
+    repeats: int = 0
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+class SceneDealer:
+    """Deals scenes to workers as tasks, and takes up what they give.
+
+    Args: as in `_prepared`.
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        files: list[Outputs],
+        address: str | None,
+        mapper: SceneMapper,
+        meta: ModelMeta,
+        options: MapOptions,
+        outputs: OutputOptions,
+        dealt: ClusterOptions,
+        run: Run,
+        force: Workforce,
+    ) -> None:
+        self._names, self._files, self._address = names, files, address
+        self._mapper, self._meta = mapper, meta
+        self._options, self._outputs, self._dealt = options, outputs, dealt
+        self._run, self._force = run, force
+        self._failures: dict[str, Exception] = {}
+        self._mapped: dict[str, list[MappedScene]] = {}
+        self._open: list[_Scene] = []  # that are in work
+
+    def planned(self) -> PlannedRun:
+        """Return what mapping the scenes will take."""
+        scenes = self._scenes()
+        self._deal(scenes)
+        pixels = sum(s.shape[0] * s.shape[1] for s in scenes)
+        sizes = {None: 0, "uint8": 1, "float32": 4}
+        classes = len(self._meta.classes)
+        out = self._outputs
+        a_pixel = 1 + sizes[out.confidence] + classes * sizes[out.probabilities]
+        facts = list(self._force.facts.values())
+        windows = sum(sum(s.windows) for s in scenes)
+        return PlannedRun(
+            {s.name: (len(s.jobs) + (not s.is_whole), s.shape) for s in scenes},
+            self._failures,
+            len(facts),
+            sum(f.threads for f in facts),
+            windows * self._seconds / len(facts),
+            pixels * self._meta.band_count,
+            pixels * a_pixel,
+        )
+
+    def mapped(
+        self,
+        show_progress: bool,
+        on_mapped: Callable[[MappedScene], None] | None,
+        on_failed: Callable[[str, Exception], None] | None,
+    ) -> list[MappedScene]:
+        """Map the scenes; see `predict`."""
+        self._on_mapped, self._on_failed = on_mapped, on_failed
+        waiting = self._scenes()
+        self._deal(waiting)
+        pixels = sum(s.shape[0] * s.shape[1] for s in waiting)
+        waiting.reverse()
+        what = f"{len(self._names)} scenes" if self._names[1:] else Path(self._names[0]).name
+        brief = self._task_seconds < _BRIEF_SECONDS
+        done = 0.0
+        with progress(what, pixels / 1e6, " Mpx", scale=True, enabled=show_progress) as bar:
+
+            def show(job: Job | None = None) -> None:
+                nonlocal done
+                if job is not None:
+                    job.owner.heard[job.title] = job.pixels
+                now = self._finished + sum(_pixels(scene) for scene in self._open)
+                bar.update((now - done) / 1e6)
+                done = now
+
+            self._finished = 0
+            self._show = show
+            try:
+                self._force.work(
+                    lambda: self._next(waiting), self._done, self._fail, show, 2 if brief else 1
+                )
+            except BaseException as error:
+                share = (self._finished + sum(_pixels(s) for s in self._open)) / max(pixels, 1)
+                self._let_go()
+                kept = f"{share:.0%} of the pixels are kept for `resume`"
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt(
+                        f"interrupted; {kept}: run the same command with it to go on"
+                    ) from None
+                if isinstance(error, HrrsiError):
+                    raise error.with_note(kept) from error
+                raise
+        if self._failures:
+            if len(self._names) == 1:
+                raise next(iter(self._failures.values()))
+            raise ScenesFailedError(self._in_order(), self._failures)
+        return self._in_order()
+
+    def _in_order(self) -> list[MappedScene]:
+        return [one for name in self._names for one in self._mapped.get(name, [])]
+
+    def _scenes(self) -> list[_Scene]:
+        """Look at all scenes, and return those that can be mapped."""
+        if len(self._names) > 1:
+            self._mapper.look(self._names)
+        scenes = []
+        for name, files in zip(self._names, self._files, strict=True):
+            stop_if_requested()
+            try:
+                with self._mapper.open(name) as source:
+                    scenes.append(self._scene(name, files, source))
+            except MemoryError:
+                raise
+            except Exception as error:  # one bad scene must not stop the others
+                self._give_up(name, error)
+        return scenes
+
+    def _scene(self, name: str, files: Outputs, source: SceneWindows) -> _Scene:
+        facts = self._mapper.facts(name, source)
+        identity = facts.record.identity
+        mark = identity_mark(identity)
+        elsewhere = self._address is not None
+        there = moved(files, lambda path: Path(path.name) if elsewhere else path.absolute())
+        window, overlap = self._options.effective_window, self._options.effective_overlap
+        columns = len(window_starts(source.network_grid.width, window, window - overlap))
+        rows = strip_rows(source, self._options)
+        area, width = source.area, source.raster_grid.width
+        windows = [
+            columns if area is None or area.touches(Window(first, 0, stop - first, width)) else 0
+            for first, stop in pairwise(rows)
+        ]
+        task = SceneTask(absolute(name), there, self._address, f"{mark}.json", mark)
+        return _Scene(
+            name, files, task, identity, facts_bytes(facts), source.raster_grid, rows, windows
+        )
+
+    @property
+    def _seconds(self) -> float:
+        """Wall time of a window on a worker, as measured."""
+        measured = [f.seconds for f in self._force.facts.values() if f.seconds is not None]
+        return sorted(measured)[len(measured) // 2] if measured else 0.05
+
+    def _deal(self, scenes: list[_Scene]) -> None:
+        """Decide into which tasks each scene is cut."""
+        all_windows = sum(sum(scene.windows) for scene in scenes)
+        workers = max(1, len(self._force.facts))
+        longest = 0.0
+        for scene in scenes:
+            columns = max(scene.windows, default=0) or 1
+            count = band_strips(all_windows / columns, workers, columns * self._seconds)
+            if self._dealt.band_rows is not None:
+                count = max(1, round(self._dealt.band_rows * (len(scene.rows) - 1)
+                                     / max(scene.shape[0], 1)))  # fmt: skip
+            strips = len(scene.rows) - 1
+            scene.is_whole = strips <= count
+            scene.jobs = [
+                self._band(scene, (scene.rows[i], scene.rows[min(i + count, strips)]))
+                for i in range(0, strips, count)
+            ]
+            longest = max(longest, min(count, strips) * columns * self._seconds)
+        self._task_seconds = longest
+
+    def _band(self, scene: _Scene, rows: tuple[int, int]) -> Job:
+        title = f"map bands-{Path(scene.name).name} rows {rows[0]}-{rows[1]}"
+        return Job(title, map_band, (scene.task, rows), scene)
+
+    def _whole(self, scene: _Scene) -> Job:
+        title = f"map scenes-{Path(scene.name).name}"
+        return Job(title, map_scene, (scene.task,), scene)
+
+    def _last(self, scene: _Scene) -> Job:
+        title = f"write maps-{Path(scene.name).name}"
+        return Job(title, finish_scene, (scene.task,), scene, may_hang=False)
+
+    def _next(self, waiting: list[_Scene]) -> Job | None:
+        """Return the next task, of scenes that are in work or of one that begins now."""
+        while True:
+            for scene in self._open:
+                if scene.jobs:
+                    return scene.jobs.pop(0)
+            if not waiting or len(self._open) >= _OPEN_SCENES:
+                return None
+            scene = waiting.pop()
+            try:
+                self._begin(scene)
+            except MemoryError:
+                raise
+            except Exception as error:
+                scene.held.close()
+                self._give_up(scene.name, error)
+
+    def _begin(self, scene: _Scene) -> None:
+        """Take a scene into work: hold its map, see what is there of it."""
+        resume, path = self._outputs.resume, scene.task.outputs.classes
+        rows = dict.fromkeys(scene.rows[:-1])
+        kept: dict[int, int] = {}
+        if self._address is None:
+            finished = any(one.classes.exists() for one in scene.task.outputs.maps)
+            finished = finished and not is_unfinished(path)
+            scene.held.enter_context(cluster_lock_held(path))
+            first = min(rows_kept(path), scene.rows[-1]) if resume else 0
+        else:
+            finished = isinstance(scene.files.classes, RemotePath) and scene.files.classes.exists()
+            first = 0
+        folder_of(self._run.places[0]).write(scene.task.facts, scene.facts)
+        if resume and finished:  # a task says whether it is the same map
+            scene.jobs, scene.is_whole = [self._whole(scene)], True
+        else:
+            there = scene.task.strips.rows() if resume else {}
+            if not scene.is_whole or there:
+                kept = scene.task.strips.begin(scene.identity, resume=resume)
+                scene.is_whole = False
+                if first in rows or first == scene.rows[-1]:
+                    kept = (
+                        {0: first, **{a: b for a, b in kept.items() if a >= first}}
+                        if first
+                        else kept
+                    )
+                scene.jobs = self._lacking(scene, kept)
+            else:
+                scene.jobs = [self._whole(scene)]
+        scene.kept = sum(b - a for a, b in kept.items()) * scene.shape[1]
+        scene.begun = time.perf_counter()
+        scene.out = len(scene.jobs)
+        self._open.append(scene)
+        if not scene.jobs:
+            scene.jobs, scene.out = [self._last(scene)], 1
+
+    def _lacking(self, scene: _Scene, kept: dict[int, int]) -> list[Job]:
+        """Return the bands of a scene that strips lack a part of."""
+        bands = [job.arguments[1] for job in scene.jobs]
+        return [
+            self._band(scene, part)
+            for first, stop in bands
+            for part in missing_rows(kept, (first, stop))
+        ]
+
+    def _done(self, job: Job, done: Done) -> None:
+        """Take up what a task has given."""
+        scene: _Scene = job.owner
+        for kind, text in done.said:
+            warnings.warn(text, kind, stacklevel=2)
+        scene.out -= 1
+        scene.heard.pop(job.title, None)
+        if not done.scenes:
+            scene.kept += done.pixels
+            if job.function is map_band and not scene.out and not scene.jobs:
+                scene.jobs, scene.out = [self._last(scene)], 1
+            self._show()
+            return
+        self._close(scene)
+        seconds = time.perf_counter() - (scene.begun or 0.0)
+        maps = _as_named(scene, done.scenes, seconds)
+        self._mapped[scene.name] = maps
+        self._show()
+        if self._on_mapped:
+            for mapped in maps:
+                self._on_mapped(mapped)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Take up that a task has failed for good."""
+        scene: _Scene = job.owner
+        if isinstance(error, StripsMissingError) and scene.repeats < 3:
+            scene.repeats += 1
+            kept = scene.task.strips.rows()
+            scene.jobs = [self._band(scene, r) for r in missing_rows(kept, (0, scene.rows[-1]))]
+            scene.out, scene.kept, scene.heard = len(scene.jobs), 0, {}
+            if not scene.jobs:
+                scene.jobs, scene.out = [self._last(scene)], 1
+            return
+        share = _pixels(scene) / max(scene.shape[0] * scene.shape[1], 1)
+        self._force.drop(scene)
+        self._close(scene)
+        if share and isinstance(error, HrrsiError) and "`resume`" not in str(error):
+            error = error.with_note(f"{share:.0%} of the map is kept for `resume`")
+        if isinstance(error, HrrsiError) and str(error.where) == scene.task.name:
+            error = error.at(scene.name)
+        self._give_up(scene.name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        self._failures[name] = error
+        if self._on_failed and len(self._names) > 1:
+            self._on_failed(name, error)
+
+    _on_failed: Callable[[str, Exception], None] | None = None
+    _on_mapped: Callable[[MappedScene], None] | None = None
+
+    def _close(self, scene: _Scene) -> None:
+        scene.jobs = []
+        if scene in self._open:
+            self._open.remove(scene)
+        self._finished += scene.shape[0] * scene.shape[1]
+        scene.held.close()
+
+    def _let_go(self) -> None:
+        """Give the maps back that are not finished."""
+        for scene in self._open:
+            scene.held.close()
+
+
+def _as_named(scene: _Scene, maps: Sequence[MappedScene], seconds: float) -> list[MappedScene]:
+    """Return what a worker has mapped by the names that the caller knows."""
+    names = {scene.task.name: scene.name}
+    shown = {}
+    for mine, its in zip(scene.files.maps, scene.task.outputs.maps, strict=True):
+        shown[its.classes.name, its.classes.parent] = mine
+    names |= {absolute(tile.raster): tile.raster for tile in scene.files.tiles}
+    pixels = sum(mapped.height * mapped.width for mapped in maps)
+    named = []
+    for mapped in maps:
+        classes = mapped.outputs.classes
+        mine = shown.get((classes.name, classes.parent)) or shown[classes.name, Path()]
+        share = mapped.height * mapped.width / max(pixels, 1)
+        name = names.get(mapped.scene, mapped.scene)
+        named.append(replace(mapped, scene=name, outputs=mine, seconds=seconds * share))
+    return named
+
+
+def _pixels(scene: _Scene) -> int:
+    """Return how many pixels of a scene have their labels."""
+    return scene.kept + sum(scene.heard.values())
+
+
+def band_strips(strips: float, workers: int, seconds: float) -> int:
+    """Return how many strips a task maps: four tasks a worker, unless that makes them too small.
+
+    Args:
+        strips: Strips in all, counted as wide as the scene's.
+        workers: Workers that there are.
+        seconds: Wall time of a strip.
+    """
+    count = 1.0
+    for tasks in (4, 2, 1):
+        count = strips / (tasks * workers)
+        if count >= _LEAST_ROWS:
+            break
+    most = max(_LEAST_ROWS, _BAND_SECONDS / max(seconds, 1e-6))
+    return max(1, -int(-min(count, most) // 1))

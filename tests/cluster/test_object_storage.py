@@ -1,0 +1,133 @@
+"""Maps go to object storage: the same bytes, resumed from strips there, refused in a line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from samples.made_weights import scene_pixels
+from samples.predicted_scenes import save_scene
+
+import hrrsi
+from hrrsi.cluster import worker
+from hrrsi.errors import OptionError, OutputError, OutputExistsError
+
+SMALL = hrrsi.MapOptions(window=64, overlap=16)
+SINGLE = hrrsi.EngineOptions(precision="32")
+OUTPUTS = hrrsi.OutputOptions(confidence="uint8", vector="gpkg")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0)[:, :150, :100], (1, 2, 1))
+    return save_scene(tmp_path_factory.mktemp("scene") / "scene.tif", values)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of an S3 server of this machine."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    served.start()
+    host, port = served.get_host_and_port()
+    yield f"http://{host}:{port}"
+    served.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty bucket: fsspec's file system of it."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    if files.exists("maps"):
+        files.rm("maps", recursive=True)
+    files.mkdir("maps")
+    return files
+
+
+@pytest.fixture
+def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
+    def predict(scenes: Any, out: str, outputs: Any = OUTPUTS, rows: int = 48) -> Any:
+        cluster = hrrsi.ClusterOptions(client, band_rows=rows, patience=20)
+        return hrrsi.predict(scenes, made_weights, out, SMALL, SINGLE, outputs, cluster=cluster)
+
+    return predict
+
+
+def objects(bucket: Any) -> dict[str, bytes]:
+    bucket.invalidate_cache()
+    return {name.removeprefix("maps/"): bucket.cat_file(name) for name in bucket.find("maps")}
+
+
+@pytest.mark.parametrize("rows", [48, 10_000])
+def test_objects_hold_the_bytes_of_one_process(
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    bucket: Any,
+    on_cluster: Callable[..., Any],
+    rows: int,
+) -> None:
+    hrrsi.predict(scene, made_weights, tmp_path, SMALL, SINGLE, OUTPUTS)
+    (mapped,) = on_cluster(scene, "s3://maps/of/a/day", rows=rows)
+    there = {f"of/a/day/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
+    assert objects(bucket) == there
+    assert str(mapped.path) == "s3://maps/of/a/day/scene_classes.tif"
+    with pytest.raises(OutputExistsError, match=r"s3://maps/of/a/day/scene_classes\.tif: exists"):
+        on_cluster(scene, "s3://maps/of/a/day")
+    resumed = hrrsi.OutputOptions(confidence="uint8", vector="gpkg", resume=True)
+    (again,) = on_cluster(scene, "s3://maps/of/a/day/", resumed)
+    assert again.earlier
+    assert objects(bucket) == there
+
+
+def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    bucket: Any,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = worker.StripFiles.write
+
+    def failing(self: Any, strip: Any) -> None:
+        if strip.first_row > 150:
+            raise OutputError("cannot be written", where=self.map)
+        write(self, strip)
+
+    monkeypatch.setattr(worker.StripFiles, "write", failing)
+    with pytest.raises(OutputError, match="is kept for `resume`"):
+        on_cluster(scene, "s3://maps/it.tif")
+    assert {name.split("/")[0] for name in objects(bucket)} == {".it.tif.unfinished"}
+    made: list[Any] = []
+    monkeypatch.setattr(
+        worker.StripFiles, "write", lambda self, strip: (made.append(strip), write(self, strip))
+    )
+    resumed = hrrsi.OutputOptions(confidence="uint8", vector="gpkg", resume=True)
+    on_cluster(scene, "s3://maps/it.tif", resumed, rows=100)
+    hrrsi.predict(scene, made_weights, tmp_path / "it.tif", SMALL, SINGLE, OUTPUTS)
+    assert objects(bucket) == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert min(strip.first_row for strip in made) > 100
+
+
+def test_what_is_not_there_or_not_ours_is_said_in_a_line(
+    scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutputError, match=r"s3://missing/maps: cannot be used .*credentials$"):
+        on_cluster(scene, "s3://missing/maps")
+    with pytest.raises(OutputError, match="give its kind alone"):
+        on_cluster(scene, "s3://maps", hrrsi.OutputOptions(vector="areas.gpkg"))
+    with pytest.raises(OptionError, match="`cluster`"):
+        hrrsi.predict(scene, out="s3://maps")

@@ -1,0 +1,322 @@
+"""Workers of a cluster write the bytes that one process writes, whatever befalls them."""
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from samples.made_weights import scene_pixels
+from samples.predicted_scenes import save_scene
+from typer.testing import CliRunner
+
+import hrrsi
+from hrrsi.cli import app
+from hrrsi.cluster import readiness, worker
+from hrrsi.cluster.strip_files import DiskFolder
+from hrrsi.errors import ClusterError, OptionError, OutputError, OutputExistsError
+from hrrsi.files import lock_held
+from hrrsi.prediction.predict import ScenesFailedError
+from hrrsi.prediction.scene_mapper import SceneMapper
+
+SMALL = hrrsi.MapOptions(window=64, overlap=16)
+SINGLE = hrrsi.EngineOptions(precision="32")
+SCORES = hrrsi.OutputOptions(confidence="uint8", probabilities="float32")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def hidden(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0)[:, :150, :100], (1, 2, 1))
+    return save_scene(tmp_path_factory.mktemp("scene") / "scene.tif", values)
+
+
+@pytest.fixture(scope="module")
+def alone(scene: Path, made_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what one process makes of the scene."""
+    out = tmp_path_factory.mktemp("alone")
+    hrrsi.predict(scene, made_weights, out, SMALL, SINGLE, SCORES)
+    return out
+
+
+@pytest.fixture
+def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
+    """Map a scene in bands of a few rows of windows."""
+
+    def predict(scenes: Any, out: Any, outputs: Any = SCORES, rows: int = 48, **more: Any) -> Any:
+        cluster = hrrsi.ClusterOptions(client, band_rows=rows, patience=20)
+        more = {"options": SMALL, "engine": SINGLE, "weights": made_weights, **more}
+        return hrrsi.predict(scenes, out=out, outputs=outputs, cluster=cluster, **more)
+
+    return predict
+
+
+@pytest.mark.parametrize("rows", [1, 100, 10_000])
+def test_bands_of_any_height_give_the_bytes_of_one_process(
+    tmp_path: Path, scene: Path, alone: Path, on_cluster: Callable[..., Any], rows: int
+) -> None:
+    (mapped,) = on_cluster(scene, tmp_path, rows=rows)
+    assert files_of(tmp_path) == files_of(alone)
+    assert not hidden(tmp_path)
+    assert mapped.path == tmp_path / "scene_classes.tif"
+    assert mapped.scene == str(scene)
+
+
+def test_a_resampled_scene_with_an_area_is_cut_in_the_same_bytes(
+    tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
+) -> None:
+    placed = tmp_path / "placed.tif"
+    with rasterio.open(scene) as source:
+        place = {"crs": "EPSG:25832", "transform": from_origin(4e5, 5e6, 0.3, 0.3)}
+        save_scene(placed, source.read(), **place)
+    area = tmp_path / "area.geojson"
+    ring = [[400005, 4999920], [400020, 4999995], [400028, 4999920], [400005, 4999920]]
+    crs = {"type": "name", "properties": {"name": "EPSG:25832"}}
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "properties": {}, "geometry": shape}
+    area.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    options = hrrsi.MapOptions(window=64, overlap=16, resample=0.4, aoi=area, min_area=5)
+    outputs = hrrsi.OutputOptions(vector="gpkg", zones=area)
+    hrrsi.predict(placed, made_weights, tmp_path / "alone", options, SINGLE, outputs)
+    on_cluster(placed, tmp_path / "bands", outputs, options=options)
+    assert files_of(tmp_path / "bands") == files_of(tmp_path / "alone")
+
+
+class _LostError(Exception):
+    """Stands for whatever ends a task."""
+
+
+def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
+    tmp_path: Path,
+    scene: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, written = worker.StripFiles.write, []
+
+    def failing(self: Any, strip: Any) -> None:
+        if strip.first_row > 150:
+            raise OutputError("cannot be written (No space left on device)", where=self.map)
+        written.append(strip.first_row)
+        write(self, strip)
+
+    monkeypatch.setattr(worker.StripFiles, "write", failing)
+    with pytest.raises(OutputError, match=r"No space left.*% of the map is kept for `resume`"):
+        on_cluster(scene, tmp_path)
+    assert hidden(tmp_path) == [".scene_classes.tif.unfinished"]
+    monkeypatch.setattr(worker.StripFiles, "write", write)
+    made: list[tuple[int, int]] = []
+    map_band = SceneMapper.strips
+
+    def counted(self: Any, source: Any, scale: float, rows: Any, on_pixels: Any = None) -> Any:
+        made.append(rows)
+        return map_band(self, source, scale, rows, on_pixels)
+
+    monkeypatch.setattr(SceneMapper, "strips", counted)
+    with pytest.raises(OutputError, match="was begun otherwise: options"):
+        on_cluster(
+            scene,
+            tmp_path,
+            hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True),
+            options=hrrsi.MapOptions(window=64, overlap=8),
+        )
+    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
+    on_cluster(scene, tmp_path, resumed, rows=100)
+    assert files_of(tmp_path) == files_of(alone)
+    assert not hidden(tmp_path)
+    assert not set(written) & {row for first, stop in made for row in range(first, stop)}
+
+
+def test_a_damaged_strip_is_made_again(
+    tmp_path: Path,
+    scene: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, spoilt = worker.StripFiles.write, []
+
+    def spoiling(self: Any, strip: Any) -> None:
+        write(self, strip)
+        if strip.first_row > 100 and not spoilt:
+            spoilt.append(strip.first_row)
+            (file,) = tmp_path.glob(f".*/strips/rows-{strip.first_row:08d}-*.npz")
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 255
+            file.write_bytes(content)
+
+    monkeypatch.setattr(worker.StripFiles, "write", spoiling)
+    on_cluster(scene, tmp_path)
+    assert spoilt
+    assert files_of(tmp_path) == files_of(alone)
+
+
+def test_a_read_that_fails_twice_is_tried_again_and_one_that_always_does_fails_its_scene(
+    tmp_path: Path,
+    scene: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = shutil.copy(scene, tmp_path / "bad.tif")
+    tries = {"scene.tif": 0, "bad.tif": 0}
+    strips = SceneMapper.strips
+
+    def flaky(self: Any, source: Any, scale: float, rows: Any, on_pixels: Any = None) -> Any:
+        name = Path(source.path).name
+        tries[name] += 1
+        if name == "bad.tif" or tries[name] < 3:
+            raise hrrsi.InputError("can't be read (timed out)", where=source.path)
+        return strips(self, source, scale, rows, on_pixels)
+
+    monkeypatch.setattr(SceneMapper, "strips", flaky)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "maps"
+    with pytest.raises(ScenesFailedError, match=r"1 of 2 scenes failed: bad\.tif") as failed:
+        on_cluster(["bad.tif", scene], out, rows=10_000)
+    assert str(failed.value.failures["bad.tif"]) == "bad.tif: can't be read (timed out)"
+    assert tries["bad.tif"] == 3
+    assert files_of(out) == files_of(alone)
+    assert Path(bad).exists()
+
+
+def test_what_there_is_to_say_of_a_scene_is_said_once(
+    tmp_path: Path, on_cluster: Callable[..., Any]
+) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :100].astype(np.uint16) * 16
+    scene = save_scene(tmp_path / "deep.tif", values)
+    with pytest.warns(hrrsi.SceneWarning, match="holds uint16") as said:
+        on_cluster(scene, tmp_path / "maps")
+    assert len([w for w in said if "holds uint16" in str(w.message)]) == 1
+
+
+def test_nobody_maps_what_a_cluster_maps(
+    tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
+) -> None:
+    folder = tmp_path / ".scene_classes.tif.unfinished"
+    folder.mkdir()
+    holder: Any = lambda text: OutputError(text)  # noqa: E731
+    with lock_held(folder / "cluster.lock", "4 on elsewhere", holder):
+        with pytest.raises(OutputError, match="is being mapped by another process"):
+            on_cluster(scene, tmp_path)
+        with pytest.raises(OutputError, match="is being mapped by another process"):
+            hrrsi.predict(scene, made_weights, tmp_path, SMALL, SINGLE, SCORES)
+
+
+def test_an_existing_map_is_not_replaced_unasked(
+    tmp_path: Path, scene: Path, alone: Path, on_cluster: Callable[..., Any]
+) -> None:
+    shutil.copytree(alone, tmp_path / "maps")
+    with pytest.raises(OutputExistsError):
+        on_cluster(scene, tmp_path / "maps")
+    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
+    (mapped,) = on_cluster(scene, tmp_path / "maps", resumed)
+    assert mapped.earlier
+    assert files_of(tmp_path / "maps") == files_of(alone)
+
+
+def test_versions_that_differ_are_refused_by_name(
+    tmp_path: Path, scene: Path, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hrrsi.cluster import predict
+
+    there = dict(readiness.own_versions())
+    monkeypatch.setattr(
+        predict, "own_versions", lambda: tuple({**there, "openvino": "2020.1"}.items())
+    )
+    expected = rf"worker .* runs openvino {there['openvino']}, the client 2020\.1"
+    with pytest.raises(ClusterError, match=expected):
+        on_cluster(scene, tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_an_output_folder_that_workers_do_not_share_is_told_at_once(
+    tmp_path: Path, scene: Path, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "disk of the worker"
+    monkeypatch.setattr(readiness, "folder_of", lambda _place: DiskFolder(elsewhere))
+    with pytest.raises(ClusterError, match="does not reach the folder of the outputs; write to a"):
+        on_cluster(scene, tmp_path / "maps")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ("localhost", "'localhost' is no cluster; give the address of a Dask scheduler"),
+        ("local:0", "'local:0' is no cluster"),
+        ("ftp://host:1", "is no cluster"),
+        ("missing.json", "missing.json: no such scheduler file"),
+    ],
+)
+def test_what_is_no_cluster_is_said_in_a_line(
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    cluster: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["predict", str(scene), "--weights", str(made_weights), "--cluster", cluster]
+    result = CliRunner().invoke(app, [*line, "--quiet"])
+    assert result.exit_code == 1
+    (said,) = result.stderr.splitlines()
+    assert message in said
+
+
+def test_an_address_that_nobody_answers_fails_in_seconds(
+    scene: Path, tmp_path: Path, made_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrrsi.cluster.connection._ANSWER_SECONDS", 0.5)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match=f"{address}: no scheduler answers"):
+        hrrsi.predict(scene, made_weights, tmp_path, cluster=address)
+    assert time.monotonic() - start < 8
+
+
+def test_options_of_clusters_check_themselves(client: Any) -> None:
+    with pytest.raises(OptionError, match="`band_rows`"):
+        hrrsi.ClusterOptions(client, band_rows=0)
+    with pytest.raises(OptionError, match="`patience`"):
+        hrrsi.ClusterOptions(client, patience=0)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_tiles_of_a_mosaic_are_mapped_by_workers_as_by_one_process(
+    tmp_path: Path, made_weights: Path, on_cluster: Callable[..., Any], tiles: bool
+) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)
+    for number in range(2):
+        place = from_origin(4e5, 5e6 - number * 30, 0.3, 0.3)
+        part = values[:, number * 100 : (number + 1) * 100, :90]
+        save_scene(tmp_path / f"t{number}.tif", part, crs="EPSG:25832", transform=place)
+    options = hrrsi.MapOptions(window=64, overlap=16, mosaic=True)
+    outputs = hrrsi.OutputOptions(tiles=tiles)
+    scenes = [tmp_path / "t0.tif", tmp_path / "t1.tif"]
+    alone = hrrsi.predict(scenes, made_weights, tmp_path / "a", options, SINGLE, outputs)
+    maps = on_cluster(scenes, tmp_path / "b", outputs, options=options)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert [m.scene for m in maps] == [m.scene for m in alone]
+    assert [m.path.name for m in maps] == [m.path.name for m in alone]
+    assert not hidden(tmp_path / "b")
