@@ -15,6 +15,7 @@ from hrrsi import __version__
 from hrrsi.errors import OutputExistsError
 from hrrsi.files import content_digest, scratch_folder
 from hrrsi.interruption import stop_if_requested
+from hrrsi.maps.cloud_optimised import FREE_SPACE
 from hrrsi.maps.outputs import Outputs, TileOutputs, vector_parts
 from hrrsi.maps.partial_map import PartialMap, is_unfinished
 from hrrsi.maps.rasters import (
@@ -27,7 +28,7 @@ from hrrsi.maps.rasters import (
     write_confidence_raster,
     write_probability_raster,
 )
-from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid
+from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, write_errors
 from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.maps.styles import (
     files_beside,
@@ -149,16 +150,27 @@ class MapWriter:
             labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
         with gathered_labels(labels, files.classes, dataset, len(self._meta.classes)) as whole:
             made = _Bands(whole, partial.confidence, partial.probabilities)
-            if not files.tiles:
+            if files.tiles:
+                self._write_tiles(made, source, files.tiles, record)
+            else:
                 self._write_bands(made, source, dataset, files, record)
-            with progress("tiles", len(files.tiles), " tiles", enabled=self._shows(files)) as bar:
-                for tile in files.tiles:
-                    if not (self._outputs.resume and _is_written(tile.outputs)):
-                        scratch = tile.outputs.classes.with_name(tile.outputs.classes.name + ".cut")
-                        with self._open_tile(tile) as scene, scratch_folder(scratch) as folder:
+
+    def _write_tiles(
+        self, made: _Bands, source: SceneWindows, tiles: Sequence[TileOutputs], record: MapRecord
+    ) -> None:
+        """Write the rasters of a mosaic's tiles; those that are there already stay in `resume`."""
+        with progress("tiles", len(tiles), " tiles", enabled=self._show_progress) as bar:
+            for tile in tiles:
+                path = tile.outputs.classes
+                if not (self._outputs.resume and _is_written(tile.outputs)):
+                    with (
+                        self._open_tile(tile) as scene,
+                        scratch_folder(path.with_name(path.name + ".cut")) as folder,
+                    ):
+                        with write_errors(path, FREE_SPACE):
                             cut = made.cut(tile.window, folder)
-                            self._write_bands(cut, source, scene.dataset, tile.outputs, record)
-                    bar.update()
+                        self._write_bands(cut, source, scene.dataset, tile.outputs, record)
+                bar.update()
 
     def _write_bands(
         self, made: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
@@ -239,10 +251,6 @@ class MapWriter:
             meanings=meta.known_meanings,
             crs=options.crs,
         )
-
-    def _shows(self, files: Outputs) -> bool:
-        """Return whether to show progress of the files of tiles."""
-        return self._show_progress and bool(files.tiles)
 
     def _write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
         """Write what is made from a finished class map, and return the classes of the zones."""

@@ -399,11 +399,21 @@ class SceneMapper:
 
 
 def _within(outputs: Outputs, source: SceneWindows) -> Outputs:
-    """Return the files without those of tiles that lie outside of the area of interest."""
+    """Return the files without those of tiles that lie outside of the area of interest.
+
+    Raises:
+        InputError: All tiles do.
+    """
     area = source.area
     if area is None or not outputs.tiles:
         return outputs
     reached = tuple(tile for tile in outputs.tiles if area.touches(tile.window))
+    if not reached:
+        raise InputError(
+            "no tile lies in the area of interest",
+            where=source.path,
+            fix="check its CRS, or leave the mosaic out",
+        )
     if len(reached) < len(outputs.tiles):
         warnings.warn(
             f"{source.path}: {len(outputs.tiles) - len(reached):,} lie outside of the area of "

@@ -312,9 +312,10 @@ def tile_mosaic(
                 failed.append(error)
             bar.update()
     if failed:
-        more = counted(len(failed) - 1, "other tile")
-        note = f"so can't {more} of {len(paths)}" if failed[1:] else ""
-        raise failed[0].with_note(note) if note else failed[0]
+        if failed[1:]:
+            more = f"{len(failed) - 1} more of {counted(len(paths), 'tile')} can't be used either"
+            raise failed[0].with_note(more)
+        raise failed[0]
     _require_alike(headers)
     windows, transform = _places(headers)
     shapes = shapely.box(*np.array([_corners(window) for window in windows]).T)

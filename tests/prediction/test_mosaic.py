@@ -387,7 +387,7 @@ def test_damaged_tiles_are_one_line(run: Run, tiles: Path) -> None:
         (tiles / name).write_bytes(b"II*\0nothing")
     line = one_error_line(run(tiles, "--mosaic", "--out", "city.tif"))
     assert line.startswith(f"error: {tiles / 't01.tif'}: is not a raster that GDAL can read")
-    assert line.endswith("so can't 1 other tile of 6")
+    assert line.endswith("1 more of 6 tiles can't be used either")
 
 
 def test_places_may_be_rounded(tmp_path: Path, tiles: Path) -> None:
@@ -439,6 +439,16 @@ def test_an_area_cuts_a_mosaic(run: Run, tmp_path: Path, tiles: Path, whole: Pat
     assert "6 tiles of city: 2 lie outside of the area of interest, and get no map" in result.stderr
     names = {p.name for p in Path("maps").glob("*.tif")}
     assert names == {f"t{i}{j}_classes.tif" for i in range(2) for j in range(2)}
+
+
+def test_an_area_in_a_gap_is_on_no_tile(run: Run, tmp_path: Path, tiles: Path) -> None:
+    (tiles / "t11.tif").unlink()
+    box = shapely.box(*(PLACE @ (90, 180)), *(PLACE @ (130, 110)))
+    aoi = save_area(tmp_path / "aoi.gpkg", box, "EPSG:32640")
+    result = run(tiles, "--mosaic", "--tiles", "--aoi", aoi, "--out", "maps")
+    assert result.exit_code == 1
+    assert "error: 5 tiles of city: no tile lies in the area of interest" in result.stderr
+    assert not list(Path("maps").iterdir())
 
 
 def test_tiles_need_a_mosaic_and_a_folder(run: Run, tiles: Path) -> None:
