@@ -20,6 +20,8 @@ def campaign(made_weights: Path, tmp_path: Path, *arguments: str) -> str:
     return done.stdout
 
 
+# a campaign too: each fault and each kind of broken input has tests of its room
+@pytest.mark.slow
 def test_faults_and_broken_inputs_end_in_one_line(made_weights: Path, tmp_path: Path) -> None:
     parts = ("faults", "rasters", "weights", "yaml", "archives")
     said = campaign(made_weights, tmp_path, *parts, "--rounds", "2")

@@ -55,15 +55,22 @@ def random_network(model: str, classes: int = 6, *, wide: bool = False) -> Segme
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", GHOSTNET_MODELS)
-@pytest.mark.parametrize("size", [(64, 64), (97, 61)])
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        *((model, (97, 61)) for model in GHOSTNET_MODELS),
+        ("ued", (64, 64)),
+        ("ued_bes_sfm", (64, 64)),
+    ],
+)
 def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> None:
     assert_equal_logits(random_network(model), model, size, 1e-5)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", LITE_MODELS)
-@pytest.mark.parametrize("size", [(64, 64), (97, 61)])
+@pytest.mark.parametrize(
+    ("model", "size"), [*((model, (97, 61)) for model in LITE_MODELS), (LITE, (64, 64))]
+)
 def test_logits_on_efficientnet_lite(model: str, size: tuple[int, int]) -> None:
     # what single precision alone does to so random a network is 1e-4
     assert_equal_logits(random_network(model, wide=True), model, size, 1e-3)
@@ -141,8 +148,14 @@ def test_pixels_are_normalised_inside_the_graph() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize(
+    ("engine", "dtype"),
+    [
+        *(("openvino", dtype) for dtype in ("uint8", "uint16", "int16", "float32")),
+        *(("onnxruntime", dtype) for dtype in ("uint16", "float32")),
+        ("torch", "int16"),
+    ],
+)
 def test_engines_agree(engine: str, dtype: str) -> None:
     meta, _ = read_weights(packaged_weights())
     normal = meta.normalisation()

@@ -116,8 +116,7 @@ def test_confidence_reads_as_a_share(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["uint8", "float32"])
-@pytest.mark.parametrize("classes", [3, 4, 5])
+@pytest.mark.parametrize(("kind", "classes"), [("uint8", 3), ("float32", 4), ("uint8", 5)])
 def test_probabilities_have_a_band_for_each_class(
     tmp_path: Path, kind: ScoreType, classes: int
 ) -> None:
