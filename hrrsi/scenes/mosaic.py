@@ -41,7 +41,8 @@ from hrrsi.scenes.windows import Window
 _TOLERANCE = 0.1
 _LARGEST_SIDE = 2**31 - 1  # of a raster, to GDAL
 _MOSTLY_EMPTY = 0.5
-_TITLE, _DIGEST = "MOSAIC_OF", "MOSAIC_SHA256"
+_TITLE, _DIGEST, _PLACES = "MOSAIC_OF", "MOSAIC_SHA256", "MOSAIC_PLACES"
+_MOST_PLACES = 64
 _GDAL_TYPES = {
     "uint8": "Byte",
     "int8": "Int8",
@@ -181,6 +182,9 @@ class Mosaic:
         digest = hashlib.sha256(body.encode(errors="surrogateescape")).hexdigest()
         tags = f"<MDI key={quoteattr(_TITLE)}>{escape(self.title)}</MDI>"
         tags += f'<MDI key="{_DIGEST}">{digest}</MDI>'
+        some = self.tiles[:: -(-len(self.tiles) // _MOST_PLACES)]
+        places = ";".join(",".join(map(str, tile.window)) for tile in some)
+        tags += f'<MDI key="{_PLACES}">{places}</MDI>'
         text = (
             f'<VRTDataset rasterXSize="{self.width}" rasterYSize="{self.height}">\n'
             f"<Metadata>{tags}</Metadata>\n{body}</VRTDataset>\n"
@@ -354,6 +358,12 @@ def mosaic_title(dataset: Any) -> str | None:
 def mosaic_digest(dataset: Any) -> str:
     """Return what identifies an open mosaic: its tiles by name, their order and their places."""
     return str(dataset.tags()[_DIGEST])
+
+
+def mosaic_places(dataset: Any) -> list[Window]:
+    """Return where some tiles of an open mosaic lie, up to 64 that are spread over all."""
+    places = dataset.tags()[_PLACES].split(";")
+    return [Window(*map(int, place.split(","))) for place in places]
 
 
 def _header(path: str, crs: str | None) -> _Header:

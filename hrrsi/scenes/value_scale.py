@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import OptionError
+from hrrsi.scenes.mosaic import mosaic_places
 from hrrsi.scenes.scene import FULL_SCALE, Scene
 from hrrsi.scenes.windows import Window
 
@@ -111,8 +112,11 @@ def scene_sample(
         ]
         within = [w for w in windows if area is None or area.touches(w)]
         pieces_read = [_values(scene, window) for window in within]
-    if area is not None and not any(part.values.size for part in pieces_read):
-        return scene_sample(scene, missing)
+    if not any(part.values.size for part in pieces_read):
+        if area is not None:
+            return scene_sample(scene, missing)
+        if scene.is_mosaic and not scene.is_part:  # of tiles that lie far apart
+            pieces_read = [_values(scene, _middle(p)) for p in mosaic_places(scene.dataset)]
     values = np.concatenate([part.values for part in pieces_read], axis=1)
     if missing is not None:
         values = values[:, (values[: len(scene.bands)] != missing).any(axis=0)]
@@ -321,6 +325,13 @@ def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
     heightless = scene.without_height(window, pixels)
     values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
     return _Values(values, 0 if heightless is None else int(heightless[every, every].sum()))
+
+
+def _middle(window: Window) -> Window:
+    """Return the square of the size of a piece in the middle of a window."""
+    height, width = min(_PIECE, window.height), min(_PIECE, window.width)
+    row, col = window.row + (window.height - height) // 2, window.col + (window.width - width) // 2
+    return Window(row, col, height, width)
 
 
 def _spread(length: int, pieces: int) -> list[int]:

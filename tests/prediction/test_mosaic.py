@@ -20,6 +20,7 @@ import hrrsi
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.scenes.mosaic import tile_mosaic
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.value_scale import estimated_scale, scene_sample
 from hrrsi.scenes.windows import Window as Place
 
 Run = Callable[..., Any]
@@ -423,6 +424,26 @@ def test_far_tiles_and_hidden_ones_are_told(run: Run, tmp_path: Path) -> None:
     assert "lie in no tile, and get no class; tiles that are far apart are mapped" in result.stderr
     assert "3 tiles of far: has 2000070 x 1000090 px, too many for one map" in result.stderr
     assert not list(Path().iterdir())  # nothing was written
+
+
+def test_full_brightness_of_tiles_far_apart_is_that_of_their_values(tmp_path: Path) -> None:
+    window, values = Window(0, 0, 70, 90), PIXELS.astype(np.uint16) * 16
+    # to all sides of an empty middle, and none in a corner
+    places = [(0, 100_000), (100_000, 0), (200_000, 100_000), (100_000, 200_000)]
+    paths = [
+        save_tile(
+            tmp_path / f"{number}.tif",
+            window,
+            values,
+            transform=PLACE @ rasterio.Affine.translation(*place),
+        )
+        for number, place in enumerate(places)
+    ]
+    tile_mosaic(list(map(str, paths))).write_vrt(tmp_path / "far.vrt")
+    with open_scene(tmp_path / "far.vrt") as scene:
+        estimate = estimated_scale(scene_sample(scene))
+    assert estimate.value == 4095
+    assert "as in 12-bit values" in estimate.reason
 
 
 def test_an_area_cuts_a_mosaic(run: Run, tmp_path: Path, tiles: Path, whole: Path) -> None:
