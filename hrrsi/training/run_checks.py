@@ -23,7 +23,8 @@ from hrrsi.runs.steps import RunPlan, step_precision, timed, tried
 from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
-from hrrsi.training.initial_weights import check_encoder_source, first_network
+from hrrsi.training.encoder_weights import check_encoder_source
+from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
 from hrrsi.training.patch_batches import (

@@ -23,7 +23,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model, read_meta
-from hrrsi.training.initial_weights import check_encoder_source
+from hrrsi.training.encoder_weights import check_encoder_source
 
 
 class Attack:

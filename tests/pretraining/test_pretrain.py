@@ -42,7 +42,7 @@ from hrrsi.pretraining.classification import (
 from hrrsi.pretraining.images import image_folders
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, learning_rate_share
 from hrrsi.pretraining.run import pretrain
-from hrrsi.training.initial_weights import load_encoder_weights
+from hrrsi.training.encoder_weights import load_encoder_weights
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from hrrsi.errors import HrrsiError, WeightsError
 from hrrsi.networks.network import GhostNetEncoder, TimmEncoder, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
-from hrrsi.training.initial_weights import check_encoder_source, load_encoder_weights
+from hrrsi.training.encoder_weights import check_encoder_source, load_encoder_weights
 
 
 def changed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
