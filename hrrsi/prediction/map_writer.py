@@ -44,7 +44,6 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.progress import progress
 from hrrsi.quantities import byte_text
-from hrrsi.scenes.mosaic import mosaic_digest
 from hrrsi.scenes.raster_opening import is_local, mosaic_files
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import same_values
@@ -274,7 +273,7 @@ class MapWriter:
 
             with _recorded(files.preview, files):
                 summary = self._summary(scene, files)
-                part = scene.dataset.name if scene.is_part or scene.is_mosaic else None
+                part = scene.dataset.name if scene.is_part or scene.mosaic else None
                 write_preview(files.preview, summary, files.classes, raster=part, bands=scene.bands)
         return zones
 
@@ -384,7 +383,7 @@ def map_identity(
     name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
     return {
         # a mosaic's virtual raster is made anew in every run
-        "scene": mosaic_digest(scene.dataset) if scene.is_mosaic else name,
+        "scene": name if scene.mosaic is None else scene.mosaic.digest,
         **scene_file_states(scene),
         "scale": scale,
         "pixels of the scene in one that is read": source.step,
@@ -398,8 +397,8 @@ def map_identity(
 
 def scene_file_states(scene: Scene) -> dict[str, FileStates]:
     """Return size and time of change of a scene's files on this machine, by `SCENE_FILES`."""
-    files = mosaic_files(scene.dataset) if scene.is_mosaic else scene.dataset.files
-    if scene.dataset.driver == "VRT" and not scene.is_mosaic:
+    files = mosaic_files(scene.dataset) if scene.mosaic else scene.dataset.files
+    if scene.dataset.driver == "VRT" and scene.mosaic is None:
         files = list(dict.fromkeys((*files, *mosaic_files(scene.dataset))))
     groups = {SCENE_FILES[0]: files}
     if scene.height_model is not None:

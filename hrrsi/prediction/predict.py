@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from hrrsi.errors import HrrsiError, MissingInputError, OptionError
 from hrrsi.files import named_layer, prepare_folder, scratch_folder
@@ -36,8 +37,10 @@ from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.height_files import height_files
-from hrrsi.scenes.mosaic import Mosaic, tile_mosaic
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, many_files, open_raster
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.mosaic import Mosaic
 
 
 class ScenesFailedError(HrrsiError):
@@ -261,6 +264,8 @@ def map_inputs(
         raise OptionError("no scenes are named", fix="name rasters, folders or patterns")
     mosaic = None
     if options.mosaic:
+        from hrrsi.scenes.mosaic import tile_mosaic  # polygons' libraries, seldom asked for
+
         mosaic = tile_mosaic(scenes, crs=options.crs, show_progress=show_progress)
         for line in mosaic.notices():
             warnings.warn(line, SceneNotice, stacklevel=4)

@@ -38,8 +38,7 @@ from hrrsi.progress import progress
 from hrrsi.scenes.bands import open_imagery
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.missing_data import undeclared_gap
-from hrrsi.scenes.mosaic import mosaic_title
-from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.scene import Scene, open_scene, scene_title
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
     SceneSample,
@@ -174,7 +173,7 @@ class SceneMapper:
         with open_imagery(name, 1, self._options.crs) as dataset:
             from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
 
-            scene = Scene(mosaic_title(dataset) or name, dataset, (1,))
+            scene = Scene(scene_title(dataset, name), dataset, (1,))
             return area_of_interest(self._options.aoi, scene).extent
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:

@@ -33,7 +33,7 @@ from hrrsi.scenes.georeference import (
     has_transform,
 )
 from hrrsi.scenes.missing_data import is_lossy
-from hrrsi.scenes.raster_opening import is_local, many_files, open_raster
+from hrrsi.scenes.raster_opening import MosaicLabel, is_local, many_files, open_raster
 from hrrsi.scenes.windows import Window
 
 # Pixels by which a tile may be off the others' grid. Places that were rounded to a centimetre are
@@ -41,7 +41,6 @@ from hrrsi.scenes.windows import Window
 _TOLERANCE = 0.1
 _LARGEST_SIDE = 2**31 - 1  # of a raster, to GDAL
 _MOSTLY_EMPTY = 0.5
-_TITLE, _DIGEST, _PLACES = "MOSAIC_OF", "MOSAIC_SHA256", "MOSAIC_PLACES"
 _MOST_PLACES = 64
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -180,11 +179,12 @@ class Mosaic:
         """
         body = "".join(self._body())
         digest = hashlib.sha256(body.encode(errors="surrogateescape")).hexdigest()
-        tags = f"<MDI key={quoteattr(_TITLE)}>{escape(self.title)}</MDI>"
-        tags += f'<MDI key="{_DIGEST}">{digest}</MDI>'
         some = self.tiles[:: -(-len(self.tiles) // _MOST_PLACES)]
-        places = ";".join(",".join(map(str, tile.window)) for tile in some)
-        tags += f'<MDI key="{_PLACES}">{places}</MDI>'
+        label = MosaicLabel(self.title, digest, tuple(tile.window for tile in some))
+        tags = "".join(
+            f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>"
+            for key, value in label.tags().items()
+        )
         text = (
             f'<VRTDataset rasterXSize="{self.width}" rasterYSize="{self.height}">\n'
             f"<Metadata>{tags}</Metadata>\n{body}</VRTDataset>\n"
@@ -347,23 +347,6 @@ def tile_mosaic(
         _transform=transform,
         _headers=tuple(headers),
     )
-
-
-def mosaic_title(dataset: Any) -> str | None:
-    """Return what messages call an open mosaic of `Mosaic.write_vrt`; None of another raster."""
-    title = dataset.tags().get(_TITLE) if dataset.driver == "VRT" else None
-    return None if title is None else str(title)
-
-
-def mosaic_digest(dataset: Any) -> str:
-    """Return what identifies an open mosaic: its tiles by name, their order and their places."""
-    return str(dataset.tags()[_DIGEST])
-
-
-def mosaic_places(dataset: Any) -> list[Window]:
-    """Return where some tiles of an open mosaic lie, up to 64 that are spread over all."""
-    places = dataset.tags()[_PLACES].split(";")
-    return [Window(*map(int, place.split(","))) for place in places]
 
 
 def _header(path: str, crs: str | None) -> _Header:

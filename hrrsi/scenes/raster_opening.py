@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import rasterio
 from rasterio._env import set_proj_data_search_path
@@ -19,6 +19,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from hrrsi.errors import FileWarning, InputError, MissingInputError
 from hrrsi.files import require_regular
 from hrrsi.hardware import memory_limit
+from hrrsi.scenes.windows import Window
 
 # GDAL's settings, where the environment doesn't hold others. Its shortcut for reading a whole PNG
 # returns noise instead of an error where the file is cut; by default it waits forever for a server
@@ -61,6 +62,8 @@ NOT_A_RASTER = "is not a raster that GDAL can read"
 
 # What needs libraries of their makers.
 _CLOSED_FORMATS = {".ecw": "an ECW", ".sid": "a MrSID"}
+
+_MOSAIC_TAGS = ("MOSAIC_OF", "MOSAIC_SHA256", "MOSAIC_PLACES")
 
 # GDAL remembers for as long as the process runs that it could not open a file for a mosaic, and
 # then reads zeros in its place without a word. So mosaics of such files are not read again.
@@ -226,6 +229,35 @@ def require_mosaic_files(dataset: Any, where: str) -> list[str]:
 def mosaic_files(dataset: Any) -> list[str]:
     """Return the files of an open VRT and of the mosaics in it, without the mosaics themselves."""
     return _files(dataset, {dataset.name})
+
+
+class MosaicLabel(NamedTuple):
+    """What the virtual raster of a mosaic says of it (`hrrsi.scenes.mosaic` writes them).
+
+    Attributes:
+        title: What messages call it.
+        digest: What identifies it: its tiles by name, their order and their places.
+        places: Where some tiles lie, spread over all.
+    """
+
+    title: str
+    digest: str
+    places: tuple[Window, ...]
+
+    def tags(self) -> dict[str, str]:
+        """Return it as tags of a raster."""
+        places = ";".join(",".join(map(str, place)) for place in self.places)
+        return dict(zip(_MOSAIC_TAGS, (self.title, self.digest, places), strict=True))
+
+    @classmethod
+    def of(cls, dataset: Any) -> Self | None:
+        """Return that of an open raster, None where it is no virtual raster of a mosaic."""
+        tags = dataset.tags() if dataset.driver == "VRT" else {}
+        if not set(_MOSAIC_TAGS) <= tags.keys():
+            return None
+        title, digest, places = (tags[key] for key in _MOSAIC_TAGS)
+        listed = (map(int, place.split(",")) for place in places.split(";"))
+        return cls(title, digest, tuple(Window(*place) for place in listed))
 
 
 def file_states(names: Iterable[str | Path]) -> dict[str, tuple[int, int]]:

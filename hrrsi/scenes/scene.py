@@ -37,9 +37,8 @@ from hrrsi.scenes.georeference import (
     map_coordinates,
 )
 from hrrsi.scenes.missing_data import RIM_MARGIN, is_lossy, lossy_rim, without_undeclared_gap
-from hrrsi.scenes.mosaic import mosaic_title
 from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
-from hrrsi.scenes.raster_opening import open_raster, opened_raster, unified_gdal_errors
+from hrrsi.scenes.raster_opening import MosaicLabel, open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
 
 # No ground lies there, in metres or feet. -9999, -32768 and the largest floats mark missing data.
@@ -292,10 +291,10 @@ class Scene:
         """Whether it is a window of a larger raster."""
         return self.dataset.name.startswith("vrt://") and "srcwin=" in self.dataset.name
 
-    @property
-    def is_mosaic(self) -> bool:
-        """Whether it is a `Mosaic`, whose virtual raster is gone after the run."""
-        return mosaic_title(self.dataset) is not None
+    @cached_property
+    def mosaic(self) -> MosaicLabel | None:
+        """What it says of itself where it is a `Mosaic`, whose file is gone after the run."""
+        return MosaicLabel.of(self.dataset)
 
     @property
     def has_height(self) -> bool:
@@ -459,7 +458,7 @@ def open_scene(
             doesn't fit.
     """
     with open_imagery(path, expected_bands, crs, part) as dataset, ExitStack() as stack:
-        name = mosaic_title(dataset) or str(path)
+        name = scene_title(dataset, path)
         chosen = chosen_bands(name, dataset, bands, expected_bands, trained_bands, meanings)
         heights = None
         if height_model is not None:
@@ -471,6 +470,12 @@ def open_scene(
         value = None if nodata == "auto" else nodata
         scene = Scene(name, dataset, chosen, value, heights, by_band, no_mask)
         yield without_undeclared_gap(scene) if nodata == "auto" else scene
+
+
+def scene_title(dataset: Any, path: str | Path) -> str:
+    """Return what messages call an open raster: its path; of a `Mosaic`, its title."""
+    label = MosaicLabel.of(dataset)
+    return str(path) if label is None else label.title
 
 
 def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
@@ -485,7 +490,7 @@ def open_overview(stack: ExitStack, scene: Scene, level: int) -> Scene | None:
         return None
     if scene.nodata is not None or any(f.endswith(".msk") for f in scene.dataset.files):
         return None
-    if scene.is_part or scene.is_mosaic:  # those of its file are of the whole, or of a tile
+    if scene.is_part or scene.mosaic:  # those of its file are of the whole, or of a tile
         return None
     if scene.is_palette_picture:  # its overviews may have mixed numbers of the palette
         return None

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import OptionError
-from hrrsi.scenes.mosaic import mosaic_places
 from hrrsi.scenes.scene import FULL_SCALE, Scene
 from hrrsi.scenes.windows import Window
 
@@ -115,8 +114,8 @@ def scene_sample(
     if not any(part.values.size for part in pieces_read):
         if area is not None:
             return scene_sample(scene, missing)
-        if scene.is_mosaic and not scene.is_part:  # of tiles that lie far apart
-            pieces_read = [_values(scene, _middle(p)) for p in mosaic_places(scene.dataset)]
+        if scene.mosaic is not None and not scene.is_part:  # of tiles that lie far apart
+            pieces_read = [_values(scene, _middle(place)) for place in scene.mosaic.places]
     values = np.concatenate([part.values for part in pieces_read], axis=1)
     if missing is not None:
         values = values[:, (values[: len(scene.bands)] != missing).any(axis=0)]
