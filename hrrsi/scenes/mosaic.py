@@ -387,7 +387,7 @@ def _header(path: str, crs: str | None) -> _Header:
         )
         return _Header(
             path,
-            os.path.realpath(path) if is_local(path) and os.path.exists(path) else path,
+            _gdal_name(path, dataset),
             dataset.height,
             dataset.width,
             dataset.transform,
@@ -606,6 +606,13 @@ def _farthest(paths: Sequence[str], windows: Sequence[Window]) -> str:
     """Return the tile that is farthest from the middle one."""
     places = np.array([window[:2] for window in windows], dtype=float)
     return paths[int(np.abs(places - np.median(places, axis=0)).max(axis=1).argmax())]
+
+
+def _gdal_name(path: str, dataset: Any) -> str:
+    """Return what GDAL opens a raster by, wherever the name is read."""
+    if not is_local(path):  # rasterio's own schemes, such as s3://
+        return str(dataset.files[0]) if dataset.files else path
+    return os.path.realpath(path) if os.path.exists(path) else path
 
 
 def _name(headers: Sequence[_Header]) -> str:

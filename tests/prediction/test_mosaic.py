@@ -15,6 +15,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from samples.made_weights import scene_pixels
 from samples.predicted_scenes import notices, one_error_line, save_area, save_scene
+from samples.range_server import serving
 
 import hrrsi
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -408,6 +409,17 @@ def test_places_may_be_rounded(tmp_path: Path, tiles: Path) -> None:
     tile_mosaic(rounded).write_vrt(tmp_path / "m.vrt")
     with rasterio.open(tmp_path / "m.vrt") as mosaic:
         np.testing.assert_array_equal(mosaic.read(), PIXELS)
+
+
+def test_tiles_of_a_server_are_one_scene(run: Run, tmp_path: Path, tiles: Path) -> None:
+    assert run(tiles, "--mosaic", "--out", "city.tif").exit_code == 0
+    with serving(tiles) as port:
+        names = [f"http://127.0.0.1:{port}/{name}" for name in WINDOWS]
+        result = run(*names, "--mosaic", "--out", "served.tif")
+        assert result.exit_code == 0, result.output
+        tile_mosaic(names).write_vrt(tmp_path / "m.vrt")
+    assert "/vsicurl/http://" in (tmp_path / "m.vrt").read_text()  # in parts, not as a whole
+    np.testing.assert_array_equal(labels("served.tif"), labels("city.tif"))
 
 
 def test_far_tiles_and_hidden_ones_are_told(run: Run, tmp_path: Path) -> None:
