@@ -66,13 +66,14 @@ def zone_pixels(path: Path) -> list[int]:
         return [int(row["pixels"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.long
 def test_a_mosaic_has_the_map_of_the_whole_scene(
     run: Run, tmp_path: Path, tiles: Path, whole: Path
 ) -> None:
-    options = ("--confidence", "uint8", "--min-area", 3, "--preview", "png")
+    options = ("--confidence", "uint8", "--min-area", 3)
     before = sorted(tmp_path.rglob("*"))
     assert run(whole, *options).exit_code == 0
-    result = run(tiles / "*.tif", "--mosaic", *options)
+    result = run(tiles / "*.tif", "--mosaic", *options, "--preview", "png")
     assert result.exit_code == 0, result.output
     assert "6 tiles of city → city_classes.tif  (260 x 200 px" in result.stdout
     for name in ("classes", "confidence"):
@@ -84,22 +85,18 @@ def test_a_mosaic_has_the_map_of_the_whole_scene(
     assert len(np.unique(labels("city_classes.tif"))) > 2
     made = {p.name for p in (tmp_path / "here").iterdir()}  # nothing hidden is left
     assert {n.replace("city", "whole") for n in made if "city" in n} == {
-        n for n in made if "whole" in n
+        "whole_classes.png",
+        *(n for n in made if "whole" in n),
     }
     others = [p for p in tmp_path.rglob("*") if tmp_path / "here" not in p.parents]
     assert sorted(others) == before
-    alone = tmp_path / "alone"
-    assert run(tiles, "--out", alone).exit_code == 0
-    seams = sum(
-        (
-            labels(alone / f"{Path(name).stem}_classes.tif")
-            != labels("whole_classes.tif")[w.toslices()]
-        ).sum()
-        for name, w in WINDOWS.items()
-    )
-    assert seams > 100  # tiles by themselves lack what lies beyond their borders
+    # a tile by itself lacks what lies beyond its borders
+    assert run(tiles / "t01.tif", "--out", "alone.tif").exit_code == 0
+    in_whole = labels("whole_classes.tif")[WINDOWS["t01.tif"].toslices()]
+    assert (labels("alone.tif") != in_whole).sum() > 100
 
 
+@pytest.mark.long
 def test_tiles_of_a_mosaic_have_maps_of_their_own(
     run: Run, tmp_path: Path, tiles: Path, whole: Path
 ) -> None:
@@ -108,7 +105,7 @@ def test_tiles_of_a_mosaic_have_maps_of_their_own(
     options = ("--confidence", "float32", "--probabilities", "uint8", "--min-area", 3)
     options = (*options, "--zones", zones)
     assert run(whole, *options).exit_code == 0
-    files = ("--vector", "geojson", "--preview", "png")
+    files = ("--vector", "geojson")
     result = run(tiles, "--mosaic", "--tiles", "--out", "maps/", *options, *files)
     assert result.exit_code == 0, result.output
     for name, window in WINDOWS.items():
@@ -122,9 +119,7 @@ def test_tiles_of_a_mosaic_have_maps_of_their_own(
                 np.testing.assert_array_equal(found.read(), one.read(window=window))
                 assert (found.transform, found.crs) == (tile.transform, tile.crs)
         assert f"{tiles / name} → maps/{stem}_classes.tif" in result.stdout
-        assert {f"{stem}_classes.geojson", f"{stem}_classes.png"} <= {
-            p.name for p in Path("maps").iterdir()
-        }
+        assert Path(f"maps/{stem}_classes.geojson").is_file()
     # what tiles count in a zone is what one map counts in it
     counts = [zone_pixels(path) for path in Path("maps").glob("*_zones.csv")]
     assert len(counts) == len(WINDOWS)
