@@ -83,13 +83,16 @@ class PlannedScene:
     problem: str | None = None
 
 
-def scene_files(inputs: Sequence[str | Path], *, show_progress: bool = False) -> list[str]:
+def scene_files(
+    inputs: Sequence[str | Path], *, tiles: bool = False, show_progress: bool = False
+) -> list[str]:
     """Return the rasters that inputs name, each once, in the order given.
 
     Args:
         inputs: Files, folders (every raster in them, by name, but what hrrsi wrote and the files
             of a mosaic that lies beside them), patterns such as ``scenes/*.tif`` (likewise), or
             whatever GDAL opens (``/vsizip/...``). Of a GeoPackage each raster in it counts.
+        tiles: Whether to take the files of a mosaic instead of it.
         show_progress: Whether to show progress on a terminal where many are looked at.
 
     Raises:
@@ -99,7 +102,7 @@ def scene_files(inputs: Sequence[str | Path], *, show_progress: bool = False) ->
     bar_of_files = progress("files", None, " files", enabled=show_progress, delay=2)
     with many_files([str(name) for name in inputs]), bar_of_files as bar:
         for name in inputs:
-            rasters.update(dict.fromkeys(_expanded(str(name), bar)))
+            rasters.update(dict.fromkeys(_expanded(str(name), bar, tiles=tiles)))
     return list(rasters)
 
 
@@ -181,7 +184,7 @@ def _reaching(
     return [s for s in starts if s * step <= stop and (s + window) * step >= first]
 
 
-def _expanded(name: str, bar: Any) -> list[str]:
+def _expanded(name: str, bar: Any, *, tiles: bool) -> list[str]:
     path = Path(name)
     if is_local(name) and path.is_file() and path.suffix.lower() == _GEOPACKAGE:
         return raster_parts(name) or [name]
@@ -193,13 +196,13 @@ def _expanded(name: str, bar: Any) -> list[str]:
         rasters += [
             part for f in files if Path(f).suffix.lower() == _GEOPACKAGE for part in raster_parts(f)
         ]
-        scenes = _without_tiles(_without_products(rasters, bar))
+        scenes = _one_of_each(_without_products(rasters, bar), tiles=tiles)
         if not scenes:
             raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(name):
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
-        scenes = _without_tiles(_without_products(matches, bar))
+        scenes = _one_of_each(_without_products(matches, bar), tiles=tiles)
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
             raise InputError(what, where=name, fix="check the pattern")
@@ -222,8 +225,13 @@ def _without_products(rasters: Sequence[str], bar: Any) -> list[str]:
     return kept
 
 
-def _without_tiles(scenes: Sequence[str]) -> list[str]:
-    """Return scenes without those that a mosaic among them shows whole, and say so."""
+def _one_of_each(scenes: Sequence[str], *, tiles: bool) -> list[str]:
+    """Return scenes without those that a mosaic among them shows whole, and say so.
+
+    Args:
+        scenes: The scenes.
+        tiles: Whether the mosaics are left out instead.
+    """
     others = {Path(scene).resolve(): scene for scene in scenes}
     shown: set[str] = set()
     for scene in scenes:
@@ -232,13 +240,14 @@ def _without_tiles(scenes: Sequence[str]) -> list[str]:
         whole: set[str] = set()
         with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
             files = {Path(file).resolve() for file in mosaic.files} - {Path(scene).resolve()}
-            tiles = [others[file] for file in files & others.keys()]
-            whole = {tile for tile in tiles if _is_within(tile, mosaic)}
+            beside = [others[file] for file in files & others.keys()]
+            whole = {tile for tile in beside if _is_within(tile, mosaic)}
         if whole - shown:
-            shown |= whole
+            shown |= {scene} if tiles else whole
+            verb = "is" if len(whole) == 1 else "are"
+            done = "taken in its place" if tiles else "left out; name files one by one to have all"
             warnings.warn(
-                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which "
-                f"{'is' if len(whole) == 1 else 'are'} left out; name files one by one to have all",
+                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which {verb} {done}",
                 SceneNotice,
                 stacklevel=2,
             )

@@ -247,7 +247,7 @@ def map_inputs(
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")
     given = [inputs] if isinstance(inputs, str | Path) else inputs
-    scenes = scene_files(given, show_progress=show_progress)
+    scenes = scene_files(given, tiles=options.mosaic, show_progress=show_progress)
     heights = None if options.height is None else height_files(str(options.height))
     if heights is not None:
         beside = {Path(path).resolve() for path in heights.paths}

@@ -196,6 +196,15 @@ def test_maps_of_tiles_that_are_there_are_not_written_again(
         np.testing.assert_array_equal(labels(scene.path), one[WINDOWS[name].toslices()])
 
 
+def test_a_mosaic_of_a_folder_with_one_in_it_is_of_the_tiles(run: Run, tiles: Path) -> None:
+    tile_mosaic([str(tiles / name) for name in WINDOWS]).write_vrt(tiles / "all.vrt")
+    result = run(tiles, "--mosaic", "--tiles", "--out", "maps")
+    assert result.exit_code == 0, result.output
+    assert "all.vrt: shows 6 rasters beside it, which are taken in its place" in result.stderr
+    names = {p.name for p in Path("maps").glob("*.tif")}
+    assert names == {f"{Path(name).stem}_classes.tif" for name in WINDOWS}
+
+
 def test_gaps_and_overlaps_are_told(run: Run, tiles: Path, whole: Path) -> None:
     (tiles / "t11.tif").unlink()
     save_tile(tiles / "t02.tif", Window(140, 0, 120, 90))  # ten columns more
