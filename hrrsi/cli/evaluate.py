@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from hrrsi.cli.options import (
     OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
+    Cluster,
     Flag,
     Flags,
     Layer,
@@ -41,7 +42,11 @@ from hrrsi.evaluation.options import (
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.report import ReportOutputs
 
+if TYPE_CHECKING:
+    from hrrsi.evaluation.result import EvaluationResult
+
 _MAPS = "Maps that are there (with --scheme)"
+_CLUSTER_SCORES = "scores one weights file, without --report"
 _SCENES = "Whole scenes (with --scheme)"
 
 _EVALUATION_FLAGS: Flags = {
@@ -261,6 +266,7 @@ def evaluate(
     images: Images = None,
     layer: Layer = None,
     quiet: Quiet = False,
+    cluster: Cluster = None,
 ) -> None:
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
 
@@ -306,27 +312,41 @@ def evaluate(
     # the page has each image once
     views = [SceneViewCollector(paths) for paths in (images or [], [])] if outputs.report else []
     observers: Sequence[SceneViewCollector | None] = views or (None, None)
-    settings: dict[str, Any] = {
-        "labels": truth, "options": options, "mapping": mapping, "engine": engine,
-        "reading": reading, "show_progress": not quiet,
-    }  # fmt: skip
+    settings: dict[str, Any] = {"labels": truth, "options": options, "mapping": mapping}
+    settings |= {"engine": engine, "reading": reading, "show_progress": not quiet}
+    if cluster is not None and (len(systems) == 2 or scored_maps or outputs.report):
+        raise typer.BadParameter(_CLUSTER_SCORES, param_hint="--cluster")
     with scene_warnings_in_one_line():
-        outcome = (
-            compare(systems[0], systems[1], folders, observers=observers, **settings)
-            if len(systems) == 2
-            else evaluate_one(
-                folders, weights=weights, maps=scored_maps, observer=observers[0], **settings
-            )
-        )
+        if len(systems) == 2:
+            outcome: Any = compare(systems[0], systems[1], folders, observers=observers, **settings)
+        elif cluster is None:
+            settings |= {"weights": weights, "maps": scored_maps, "observer": observers[0]}
+            outcome = evaluate_one(folders, **settings)
+        else:
+            outcome = _on_cluster(cluster, folders, weights, settings)
     if not (scored_maps or quiet):
-        used: list[Path | None] = [*(path for (path,) in systems)]
-        for named in used or [weights]:
-            print_weights(named)
+        _print_used(systems, weights)
     text = outcome_text if output == "table" else json_document
     print_line(text(outcome, in_flags))
     outputs.write(outcome, views, in_flags)
     if outputs.report is not None:
         print_line(f"{outputs.report}: open it in a browser", err=True)
+
+
+def _print_used(systems: list[list[Path]], weights: Path | None) -> None:
+    used: list[Path | None] = [*(path for (path,) in systems)]
+    for named in used or [weights]:
+        print_weights(named)
+
+
+def _on_cluster(
+    cluster: str, data: list[Path], weights: Path | None, settings: dict[str, Any]
+) -> EvaluationResult:
+    from hrrsi.cluster.evaluate import evaluate_on_cluster
+
+    taken = ("options", "mapping", "engine", "show_progress")
+    chosen = {name: settings[name] for name in taken}
+    return evaluate_on_cluster(data, weights, cluster=cluster, **chosen)
 
 
 def _systems(

@@ -48,6 +48,16 @@ NetworkWeights = Annotated[  # of commands that make something of a network
 ExportedFile = Annotated[
     Path, typer.Option("--out", "-o", help="The file: .onnx, or .xml for OpenVINO.")
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Let workers of a Dask cluster work on whole scenes, with the same results to the "
+        "last byte: tcp://HOST:8786 of its scheduler, a scheduler file (.json), or local:4 for "
+        "four processes of this machine.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, only results.")]
 
 

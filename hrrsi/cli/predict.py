@@ -23,6 +23,7 @@ from hrrsi.cli.options import (
     OVERWRITE_FLAG,
     READING_FLAGS,
     WINDOW_FLAGS,
+    Cluster,
     Flag,
     Flags,
     Layer,
@@ -192,18 +193,6 @@ _DryRun = Annotated[
 ]
 
 
-_Cluster = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster",
-        metavar="ADDRESS",
-        help="Let workers of a Dask cluster map, in the same bytes: tcp://HOST:8786 of its "
-        "scheduler, a scheduler file (.json), or local:4 for four processes of this machine.",
-        rich_help_panel=_RUN,
-    ),
-]
-
-
 @takes_option_classes
 def predict(
     scenes: Annotated[
@@ -230,7 +219,7 @@ def predict(
     engine: Annotated[EngineOptions, ENGINE_FLAGS],
     layer: Layer = None,
     dry_run: _DryRun = False,
-    cluster: _Cluster = None,
+    cluster: Cluster = None,
 ) -> None:
     """Map the land cover of scenes.
 

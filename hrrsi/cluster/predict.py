@@ -7,14 +7,21 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hrrsi.cluster.connection import ClusterOptions, connected
-from hrrsi.cluster.readiness import Run, answer_name, check_worker, own_versions, scene_state
+from hrrsi.cluster.readiness import (
+    EngineOfWorkers,
+    Run,
+    answer_name,
+    check_worker,
+    own_versions,
+    scene_state,
+)
 from hrrsi.cluster.scene_dealer import PlannedRun, SceneDealer
 from hrrsi.cluster.strip_files import (
     ObjectFolder,
@@ -25,7 +32,6 @@ from hrrsi.cluster.worker import absolute, moved
 from hrrsi.cluster.workforce import Workforce, new_run_id
 from hrrsi.errors import ClusterError, HrrsiError, OptionError, OutputError, OutputExistsError
 from hrrsi.files import content_digest, prepare_folder, scratch_folder
-from hrrsi.graphs.graph import Floats
 from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import Outputs
 from hrrsi.networks.model_meta import ModelMeta
@@ -44,27 +50,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _ANSWER_SECONDS = 10.0  # how long a file may take to be seen from elsewhere
-
-
-@dataclass
-class EngineOfWorkers:
-    """What workers compute with, for who does not compute. See `Engine`."""
-
-    name: str
-    precision: str
-    device: str
-    meta: ModelMeta
-    logit_stride: int = 4
-    side_by_side: int = 1
-
-    def prepare(self, height: int, width: int) -> None:
-        """Do nothing: workers do."""
-
-    def logits(
-        self, windows: Any, gain: Floats, offset: Floats
-    ) -> Generator[Floats | None, None, None]:
-        """Raise, since workers compute."""
-        raise NotImplementedError
 
 
 @heeding_signals()

@@ -11,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,7 +28,9 @@ from hrrsi.errors import (
     InputError,
     OutputError,
 )
+from hrrsi.graphs.graph import Floats
 from hrrsi.hardware import available_cores, processor_name
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import SCENE_FILES, scene_file_states
@@ -87,6 +89,27 @@ class WorkerFacts:
     seconds: float | None
 
 
+@dataclass
+class EngineOfWorkers:
+    """What workers compute with, for who does not compute. See `Engine`."""
+
+    name: str
+    precision: str
+    device: str
+    meta: ModelMeta
+    logit_stride: int = 4
+    side_by_side: int = 1
+
+    def prepare(self, height: int, width: int) -> None:
+        """Do nothing: workers do."""
+
+    def logits(
+        self, windows: Any, gain: Floats, offset: Floats
+    ) -> Generator[Floats | None, None, None]:
+        """Raise, since workers compute."""
+        raise NotImplementedError
+
+
 class NotReadyError(HrrsiError, RuntimeError):
     """A worker has not been checked for a run: it has begun anew since."""
 
@@ -129,14 +152,21 @@ def own_versions() -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def check_worker(run: Run, scene: str, state: SceneState, measure: bool) -> WorkerFacts:
+def check_worker(
+    run: Run,
+    scene: str | None,
+    state: SceneState,
+    measure: bool,
+    weights_there: Sequence[bytes] | None = None,
+) -> WorkerFacts:
     """Make a worker ready for a run, if it fits.
 
     Args:
         run: The run.
-        scene: A scene that it shall read.
+        scene: A scene that it shall read; None: none is tried.
         state: Size and time of change of the scene's files, by their names.
         measure: Whether to measure how fast the network is here.
+        weights_there: What the weights' files hold, where no folder that all reach has them.
 
     Returns:
         What the worker says of itself.
@@ -149,7 +179,7 @@ def check_worker(run: Run, scene: str, state: SceneState, measure: bool) -> Work
     with one_at_a_time:
         ended.discard(run.id)
         _compare_versions(dict(run.versions), run.engine, name)
-        weights = _fetched_weights(run, name)
+        weights = _fetched_weights(run, name, weights_there)
         threads = min(_declared_threads() or available_cores(), available_cores())
         options = run.engine
         options = replace(options, threads=options.threads or threads)
@@ -159,22 +189,8 @@ def check_worker(run: Run, scene: str, state: SceneState, measure: bool) -> Work
         mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
         mapper.count_scenes(0)  # the client has said what there is to say
         _ready[run.id] = Ready(engine, mapper, weights.parent)
-        try:
-            with mapper.open(scene) as source:
-                own = scene_state(source)
-        except InputError as error:
-            raise ClusterError(
-                f"worker {name} can't read a scene ({error.what})",
-                where=scene,
-                fix="let workers see scenes under the same path as the client, or name them by "
-                "an address such as s3://",
-            ) from error
-        if own != state:
-            raise ClusterError(
-                f"is another file on worker {name} than here, by size or time",
-                where=scene,
-                fix="let workers and client see the same files",
-            )
+        if scene is not None:
+            _require_same(mapper, scene, state, name)
         seconds = None
         if measure:
             seconds = seconds_a_window(engine, map_options.effective_window)
@@ -186,6 +202,30 @@ def check_worker(run: Run, scene: str, state: SceneState, measure: bool) -> Work
         options.threads or threads,
         seconds,
     )
+
+
+def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str) -> None:
+    """Raise where a scene can't be read on this worker, or is another one.
+
+    Raises:
+        ClusterError: It can't, or is.
+    """
+    try:
+        with mapper.open(scene) as source:
+            own = scene_state(source)
+    except InputError as error:
+        raise ClusterError(
+            f"worker {name} can't read a scene ({error.what})",
+            where=scene,
+            fix="let workers see scenes under the same path as the client, or name them by "
+            "an address such as s3://",
+        ) from error
+    if own != state:
+        raise ClusterError(
+            f"is another file on worker {name} than here, by size or time",
+            where=scene,
+            fix="let workers and client see the same files",
+        )
 
 
 def end_run(run_id: str) -> None:
@@ -242,14 +282,15 @@ def _compare_versions(client: dict[str, str], engine: EngineOptions, name: str) 
         )
 
 
-def _fetched_weights(run: Run, name: str) -> Path:
+def _fetched_weights(run: Run, name: str, sent: Sequence[bytes] | None) -> Path:
     """Return the run's weights on this machine, and leave an answer in each of its places.
 
     Raises:
-        ClusterError: A place is not reached from here, or holds other bytes.
+        ClusterError: A place is not reached from here, or the weights are other bytes.
     """
     folder = _own_folder(run.id)
     folder.mkdir(parents=True, exist_ok=True)
+    contents: list[bytes | None] = list(sent or ())
     for number, address in enumerate(run.places):
         place = folder_of(address)
         unreachable = ClusterError(
@@ -261,20 +302,21 @@ def _fetched_weights(run: Run, name: str) -> Path:
         try:
             if not place.names():
                 raise unreachable
-            for weights, digest in run.weights if number == 0 else ():
-                content = place.read(weights)
-                if content is None or hashlib.sha256(content).hexdigest() != digest:
-                    raise ClusterError(
-                        f"worker {name} reads other bytes than the client wrote",
-                        where=f"{address}/{weights}",
-                        fix="run it again; if it stays so, check the file system",
-                    )
-                meanwhile = folder / f".{weights}.part"
-                meanwhile.write_bytes(content)
-                meanwhile.replace(folder / weights)
+            if number == 0:
+                contents = [place.read(weights) for weights, _ in run.weights]
             place.write(answer_name(_address()), name.encode())
         except OutputError as error:
             raise unreachable.with_note(error.what) from error
+    for (weights, digest), content in zip(run.weights, contents, strict=True):
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise ClusterError(
+                f"worker {name} has got other bytes than the client sent",
+                where=weights,
+                fix="run it again; if it stays so, check the file system",
+            )
+        meanwhile = folder / f".{weights}.part"
+        meanwhile.write_bytes(content)
+        meanwhile.replace(folder / weights)
     return folder / run.weights[0][0]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -40,6 +41,9 @@ from hrrsi.errors import (
     InputError,
     OutputExistsError,
 )
+from hrrsi.evaluation.options import EvaluationOptions
+from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading, count_scene
+from hrrsi.labels.scheme import Scheme
 from hrrsi.maps.outputs import Outputs
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.map_writer import MapRecord, is_finished
@@ -136,6 +140,15 @@ def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
 
         mapped = ready.mapper.map(scene.name, outputs, facts=facts, strips=strips)
     return Done(work.pixels, tuple(mapped), tuple(work.said))
+
+
+def evaluate_scene(
+    run: Run, reading: SceneReading, scheme: Scheme, options: EvaluationOptions, key: str
+) -> CountedScene:
+    """Count a scene that the client has looked at."""
+    ready = ready_for(run)
+    with _working(run, key) as work:
+        return count_scene(reading, scheme, ready.engine, options, on_pixels=work.add)
 
 
 def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
@@ -291,6 +304,9 @@ def moved(outputs: Outputs, place: Callable[[Any], Path]) -> Outputs:
 
 def absolute(name: str) -> str:
     """Return the name of a scene or file as a program in another folder has to call it."""
+    archive = re.fullmatch(r"(/vsi(?:zip|tar|gzip)/)([^/{].*)", name)
+    if archive is not None:
+        return archive[1] + os.path.abspath(archive[2])
     parts = subdataset_parts(name) if is_local(name) else None
     if parts is not None and is_local(parts[0]):
         return name.replace(parts[0], os.path.abspath(parts[0]), 1)

@@ -227,8 +227,7 @@ class Workforce:
             if self._client.status == "closed" or time.monotonic() > deadline:
                 raise ClusterError(
                     "the scheduler is gone",
-                    fix="start it again, then run the same command with `resume`; finished strips "
-                    "are kept",
+                    fix="start it again, then run the same command with `resume`",
                 )
             time.sleep(0.1)
         self.facts.clear()  # its workers have begun anew, too
@@ -327,7 +326,7 @@ class Workforce:
         if time.monotonic() - self._alone_since > self._options.alone_seconds:
             raise ClusterError(
                 "no workers are left",
-                fix="start some, then run the same command with `resume`; finished strips are kept",
+                fix="start some, then run the same command with `resume`",
             )
 
     def _give(self, next_job: Callable[[], Job | None], ahead: float) -> bool:

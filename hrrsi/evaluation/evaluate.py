@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,12 @@ from hrrsi.evaluation.options import (
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_maps
-from hrrsi.evaluation.weights_evaluation import evaluate_scenes, scene_pixels
+from hrrsi.evaluation.weights_evaluation import (
+    CountedScene,
+    SceneReading,
+    evaluate_scenes,
+    scene_pixels,
+)
 from hrrsi.interruption import heeding_signals
 from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
@@ -77,6 +82,10 @@ class SceneObserver(Protocol):
 
     def add(self, file: SceneFiles, strip: EvaluatedStrip) -> None:
         """See a strip; those of a scene come from top to bottom."""
+
+
+# counts scenes: (what labels mean, a progress bar in megapixels, the scenes)
+CountingElsewhere = Callable[[Scheme, Any, Sequence[SceneReading]], Sequence[CountedScene]]
 
 
 @heeding_signals()
@@ -127,7 +136,9 @@ def evaluate(
         OptionError: Options that don't go together, or with the data.
         InputError: Data, weights or maps that can't be used, or no pixel to score.
     """
-    task = _Task(_paths(data), _paths(labels), options, mapping, engine, reading, show_progress)
+    task = EvaluationTask(
+        _paths(data), _paths(labels), options, mapping, engine, reading, show_progress
+    )
     task.check(_paths(maps), weights)
     if task.labels:
         return task.of_maps(_paths(maps), observer)
@@ -182,7 +193,9 @@ def compare(
         return Comparison(first, second)
     if isinstance(first, EvaluationResult) or isinstance(second, EvaluationResult):
         raise OptionError("is of another kind than `first`", parameter="second")
-    task = _Task(_paths(data), _paths(labels), options, mapping, engine, reading, show_progress)
+    task = EvaluationTask(
+        _paths(data), _paths(labels), options, mapping, engine, reading, show_progress
+    )
     paths = _paths(first), _paths(second)
     are_weights = all(len(own) == 1 and is_weights_file(own[0]) for own in paths)
     task.check(() if are_weights else (*paths[0], *paths[1]))
@@ -206,8 +219,12 @@ def _paths(paths: Paths) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is evaluated on which data, and how: the arguments of `evaluate`."""
+class EvaluationTask:
+    """What is evaluated on which data, and how: the arguments of `evaluate`.
+
+    Attributes:
+        elsewhere: What counts whole scenes, instead of this process; it has a bar of its own.
+    """
 
     data: tuple[Path, ...]
     labels: tuple[Path, ...]
@@ -216,6 +233,7 @@ class _Task:
     engine: EngineOptions
     reading: MapReading
     show_progress: bool
+    elsewhere: CountingElsewhere | None = None
 
     @cached_property
     def scheme(self) -> Scheme | None:
@@ -264,6 +282,7 @@ class _Task:
             bands = self.mapping.bands or runner.meta.bands
             observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
         evaluations: list[Evaluation] = []
+        elsewhere = self.elsewhere
         before = file_states(path for file in chosen.files for path in file.paths)
         for augmentation in dict.fromkeys(("none", self.mapping.augmentation)):
             what = "evaluating" if augmentation == "none" else f"with {augmentation}"
@@ -278,6 +297,7 @@ class _Task:
                         split=chosen.split,
                         on_strip=observer.add if observer and not evaluations else None,
                         on_pixels=_in_megapixels(bar),
+                        elsewhere=None if elsewhere is None else partial(elsewhere, scheme, bar),
                     )
                 )
         refuse_changed(before)

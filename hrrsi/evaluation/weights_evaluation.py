@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hrrsi.errors import InputError
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
@@ -15,7 +15,7 @@ from hrrsi.evaluation.evaluation import (
     scenes_seen_in_training,
     warn_of_placements,
 )
-from hrrsi.evaluation.options import EvaluationOptions, mapping_words
+from hrrsi.evaluation.options import EvaluationOptions, LabelKind, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
@@ -31,8 +31,38 @@ from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.scenes.scene import Scene, open_scene
-from hrrsi.scenes.window_source import open_scene_windows
+from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 from hrrsi.scenes.windows import Window
+
+
+@dataclass(frozen=True)
+class SceneReading:
+    """How a scene is read, decided before its pixels are counted.
+
+    Attributes:
+        file: Its files.
+        kind: Which labels of the scenes are the truth.
+        mapping: How it is mapped, with the value of full brightness.
+        resolution: Metres per pixel that it is read at; None: its own.
+    """
+
+    file: SceneFiles
+    kind: LabelKind
+    mapping: MapOptions
+    resolution: float | None
+
+
+@dataclass(frozen=True)
+class CountedScene:
+    """What was counted of a scene.
+
+    Attributes:
+        counts: The counts.
+        unknown_pixels: Pixels with labels that the scheme doesn't know.
+    """
+
+    counts: SceneCounts
+    unknown_pixels: int
 
 
 @bounded_block_cache()
@@ -46,6 +76,7 @@ def evaluate_scenes(
     split: str | None = None,
     on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None = None,
     on_pixels: Callable[[int], None] | None = None,
+    elsewhere: Callable[[Sequence[SceneReading]], Sequence[CountedScene]] | None = None,
 ) -> Evaluation:
     """Evaluate a network on whole scenes, each stitched from overlapping windows.
 
@@ -65,6 +96,8 @@ def evaluate_scenes(
         split: What the scenes are, for the record.
         on_strip: Called with each strip of each scene, from top to bottom, before it is counted.
         on_pixels: Called with the number of pixels that have just been predicted.
+        elsewhere: Counts scenes once all were looked at, as `count_scene` does; None: this
+            process does, one after the other. `on_strip` and `on_pixels` are not called then.
 
     Raises:
         InputError: Other classes or bands than the weights', a file that can't be read, a label
@@ -72,12 +105,13 @@ def evaluate_scenes(
     """
     mapping = mapping.fitting(engine.meta)
     merged = merged_classes(scheme, options.merges)
-    new_index, is_joined = _predicted_index(engine.meta.classes, scheme, merged)
+    _predicted_index(engine.meta.classes, scheme, merged)
     kind = labels_read(files)
     checks = SceneChecks(engine.meta)
     declared: dict[float, None] = {}
     resolutions: dict[str, None] = {}
-    counts, unknown = [], 0
+    readings: list[SceneReading] = []
+    counted: list[CountedScene] = []
     for file in files:
         with ExitStack() as stack:
             scene, truth = _open_labelled_scene(stack, file, scheme, engine, options, mapping)
@@ -94,27 +128,18 @@ def evaluate_scenes(
             checks.compare_likeness(windows, scale)
             if windows.step != 1:
                 resolutions[f"{windows.resolution:.3g} m"] = None
-            # entered last: its reader must stop before the scene is closed
-            strips = predict_strips(
-                windows,
-                engine,
-                replace(mapping, scale=scale),
-                # probabilities of joined classes add up, and only the winner's is known
-                confidence=None if is_joined else "float32",
-                on_pixels=on_pixels,
-            )
-            areas = pixel_areas(scene.dataset)
-            scene_counts = SceneCounts(
-                file.name, merged.names, kind, options.block, areas, merged.candidates
-            )
-            predicted = stack.enter_context(closing(strips))
-            compared = _compared(predicted, truth, merged.new_index, new_index)
-            scene_counts.add(observed(compared, file, on_strip))
-            counts.append(scene_counts)
-            unknown += truth.unknown_pixels
+            reading = SceneReading(file, kind, replace(mapping, scale=scale), resolution)
+            readings.append(reading)
+            if elsewhere is None:
+                opened = (windows, truth)
+                counted.append(
+                    _counted(opened, reading, scheme, engine, options, on_strip, on_pixels)
+                )
+    if elsewhere is not None:
+        counted += elsewhere(readings)
     checks.count_scenes(len(files))
     names = tuple(f.name for f in files)
-    pooled = PooledCounts(tuple(counts))
+    pooled = PooledCounts(tuple(scene.counts for scene in counted))
     require_labels(pooled, kind, names_text(names, most=3))
     return Evaluation(
         counts=pooled,
@@ -126,7 +151,7 @@ def evaluate_scenes(
         window=mapping.effective_window,
         overlap=mapping.effective_overlap,
         labels=kind,
-        unknown_pixels=unknown,
+        unknown_pixels=sum(scene.unknown_pixels for scene in counted),
         augmentation=mapping.augmentation,
         model=engine.meta.model,
         seen_in_training=scenes_seen_in_training(engine.meta, scheme.name, names),
@@ -141,6 +166,66 @@ def evaluate_scenes(
             ),
         ),
     )
+
+
+@bounded_block_cache()
+def count_scene(
+    reading: SceneReading,
+    scheme: Scheme,
+    engine: Engine,
+    options: EvaluationOptions,
+    *,
+    on_pixels: Callable[[int], None] | None = None,
+) -> CountedScene:
+    """Return what is counted of a scene that `evaluate_scenes` has looked at.
+
+    Args:
+        reading: How it is read.
+        scheme: What the labels mean.
+        engine: Runs the network.
+        options: As for `evaluate_scenes`.
+        on_pixels: Called with the number of pixels that have just been predicted.
+
+    Raises:
+        InputError: A file can't be read.
+    """
+    with ExitStack() as stack:
+        scene, truth = _open_labelled_scene(
+            stack, reading.file, scheme, engine, options, reading.mapping
+        )
+        windows = stack.enter_context(open_scene_windows(scene, resolution=reading.resolution))
+        return _counted((windows, truth), reading, scheme, engine, options, None, on_pixels)
+
+
+def _counted(
+    opened: tuple[SceneWindows, Truth],
+    reading: SceneReading,
+    scheme: Scheme,
+    engine: Engine,
+    options: EvaluationOptions,
+    on_strip: Callable[[SceneFiles, EvaluatedStrip], None] | None,
+    on_pixels: Callable[[int], None] | None,
+) -> CountedScene:
+    """Predict and count an open scene strip by strip."""
+    windows, truth = opened
+    merged = merged_classes(scheme, options.merges)
+    new_index, is_joined = _predicted_index(engine.meta.classes, scheme, merged)
+    strips = predict_strips(
+        windows,
+        engine,
+        reading.mapping,
+        # probabilities of joined classes add up, and only the winner's is known
+        confidence=None if is_joined else "float32",
+        on_pixels=on_pixels,
+    )
+    areas = pixel_areas(windows.scene.dataset)
+    counts = SceneCounts(
+        reading.file.name, merged.names, reading.kind, options.block, areas, merged.candidates
+    )
+    with closing(strips):  # their reader must stop before the scene is closed
+        compared = _compared(strips, truth, merged.new_index, new_index)
+        counts.add(observed(compared, reading.file, on_strip))
+    return CountedScene(counts, truth.unknown_pixels)
 
 
 def scene_pixels(
