@@ -9,7 +9,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick types tests clean
+.PHONY: help demo test quick docs types tests clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ test: $(VENV)/installed-test ## lint, types and every test except the slow ones 
 	$(BIN)/ruff format --check
 	$(MAKE) --no-print-directory --jobs=2 types tests
 
+docs: $(VENV)/installed ## build the site into site/, which opens from the disk too
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]' || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html."
+
 quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over half a second
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -37,7 +43,7 @@ tests:
 	$(PYTEST)
 
 clean: ## remove the environment, the demo's outputs and caches
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: $(INSTALLED_FROM)

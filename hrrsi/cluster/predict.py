@@ -72,7 +72,7 @@ def predict(
     beside the map, from which ``OutputOptions(resume=True)`` goes on. The workers of a cluster
     write the same bytes as this process alone.
 
-    Example:
+    Examples:
         >>> hrrsi.predict("scene.tif", out="maps/")[0].shares  # doctest: +SKIP
         [0.13, 0.52, 0.09, 0.1, 0.16]
         >>> hrrsi.predict("flights/", out="maps/", cluster="local:4")  # doctest: +SKIP

@@ -109,7 +109,7 @@ def evaluate(
     tool made are laid on their labels by georeference. Warns of what a reader of the scores has
     to know (`EvaluationWarning`).
 
-    Example:
+    Examples:
         >>> options = hrrsi.EvaluationOptions(scheme="dubai", split="test")
         >>> result = hrrsi.evaluate("dubai/", options=options)  # doctest: +SKIP
         >>> round(result.scores.mean_iou, 4)  # doctest: +SKIP
@@ -164,7 +164,7 @@ def compare(
     Two maps are scored where both predict, so that leaving out what is hard can't win; polygons
     are burned onto the grid of the first.
 
-    Example:
+    Examples:
         >>> options = hrrsi.EvaluationOptions(scheme="dubai", split="val")
         >>> comparison = hrrsi.compare(
         ...     "old.safetensors", "new.safetensors", "dubai/", options=options

@@ -23,7 +23,7 @@ from hrrsi.scenes.window_source import ArrayWindows
 class Segmenter:
     """Maps arrays with a network that is made ready once, one after the other.
 
-    Example:
+    Examples:
         >>> segmenter = hrrsi.Segmenter()  # doctest: +SKIP
         >>> labels = segmenter(frame)  # (H, W, 3) uint8 -> (H, W) uint8
         >>> segmenter.classes[labels[0, 0]]

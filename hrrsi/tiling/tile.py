@@ -85,7 +85,7 @@ def tile(
     arguments, whatever `options.workers`. A script that calls this needs
     ``if __name__ == "__main__":`` unless there is one worker, since processes import it.
 
-    Example:
+    Examples:
         >>> hrrsi.tile("Vaihingen/", "vaihingen", "vaihingen512").notes  # doctest: +SKIP
         ['warning: no training pixel is labelled clutter']
 

@@ -1,0 +1,106 @@
+"""Pages of the site that are made from the package, for `mkdocs build` (see mkdocs.yml).
+
+The commands' flags come from the command line itself, the Python API from `hrrsi.__all__` and its
+docstrings; the changelog and the architecture are the files of the repository. Links to files that
+are no pages lead to the repository.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import hrrsi
+from hrrsi.cli import COMMANDS, app
+
+ROOT = Path(__file__).parents[1]
+KINDS = {
+    "Verbs": str.islower,
+    "Options, results and the rest": lambda name: not name.endswith(("Error", "Warning")),
+    "Errors and warnings": lambda name: True,
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made."""
+    pages = {
+        "reference/commands.md": commands_page(),
+        "reference/python.md": python_page(),
+        "reference/changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "reference/architecture.md": (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"),
+    }
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links to files that are no pages lead to the repository."""
+    here = posixpath.dirname(page.file.src_uri)
+    # where the file lies in the repository, by which its own links go
+    folder = "" if here == "reference" else posixpath.join("docs", here)
+
+    def rewritten(match: re.Match[str]) -> str:
+        target, anchor = match["target"], match["anchor"] or ""
+        if not target or ":" in target:
+            return match[0]
+        place = posixpath.normpath(posixpath.join(folder, target))
+        if place.startswith("docs/") and files.get_file_from_path(place.removeprefix("docs/")):
+            return f"]({posixpath.relpath(place.removeprefix('docs/'), here or '.')}{anchor})"
+        if not (ROOT / place).exists():
+            return match[0]  # mkdocs says so
+        return f"]({config.extra['repository']}/blob/main/{place}{anchor})"
+
+    return re.sub(r"\](?P<all>\((?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\))", rewritten, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Let pages that lie on the disk search without a script from elsewhere."""
+    own = posixpath.relpath("javascripts/search_from_disk.js", posixpath.dirname(page.url) or ".")
+    return output.replace("https://unpkg.com/iframe-worker/shim", own)
+
+
+def commands_page() -> str:
+    """Return the reference of every command, as Markdown."""
+    group: Any = typer.main.get_command(app)
+    lines = ["# Commands", "", "Made from the program: `hrrsi COMMAND --help` says the same.", ""]
+    for name in COMMANDS:
+        command = group.get_command(None, name)
+        lines += [f"## hrrsi {name}", "", command.help or "", ""]
+        lines += ["| | what it takes | |", "|---|---|---|"]
+        context = typer.Context(command)
+        shown = [p for p in command.get_params(context) if not getattr(p, "hidden", False)]
+        lines += [_row(parameter, context) for parameter in shown]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(parameter: Any, context: typer.Context) -> str:
+    is_option = parameter.param_type_name == "option"
+    names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name.upper()]
+    kind = (parameter.display_type_rich(ctx=context) or "").strip("<>")
+    text = " ".join((parameter.help or "").split()).replace("|", "\\|")
+    default = parameter.default
+    if parameter.required:
+        text += " Required."
+    elif default not in (None, False, True, "", [], ()) and not callable(default):
+        text += f" Default: `{default}`."
+    kind = f"`{kind}`".replace("|", "\\|") if kind else ""
+    return f"| {'<br>'.join(f'`{n}`' for n in names)} | {kind} | {text} |"
+
+
+def python_page() -> str:
+    """Return the reference of the Python API, as Markdown for mkdocstrings."""
+    lines = ["# Python", "", (hrrsi.__doc__ or "").split("\n", 1)[0], ""]
+    names = [name for name in hrrsi.__all__ if name != "__version__"]
+    for title, holds in KINDS.items():
+        chosen = [name for name in names if holds(name)]
+        names = [name for name in names if name not in chosen]
+        lines += [f"## {title}", ""]
+        lines += [f"::: {hrrsi._HOMES[name]}.{name}\n" for name in chosen]
+    return "\n".join(lines)
