@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio.shutil
@@ -19,6 +19,9 @@ from hrrsi.errors import InputError
 from hrrsi.scenes.georeference import crs_to_assign
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
 from hrrsi.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 RED, GREEN, BLUE, NEAR_INFRARED = "red", "green", "blue", "near infrared"
 # The order that networks see known bands in, where nobody says another.
@@ -109,12 +112,16 @@ def bands_showing(dataset: Any, wanted: Sequence[str | None] | None) -> list[int
     return None if None in wanted else [own.index(meaning) + 1 for meaning in wanted]
 
 
-def alpha_is_imagery(dataset: Any) -> bool:
+def alpha_is_imagery(dataset: Any, area: AreaOfInterest | None = None) -> bool:
     """Return whether the band that a rasterio dataset calls alpha holds values as imagery does.
 
     GDAL calls the fourth of four 8-bit bands alpha unless it is told otherwise: near infrared too,
     which is 0 in clear water and shadow. An alpha has mostly one value beside 0, whatever it is;
     near infrared has many. 64 squares of 64 px are looked at.
+
+    Args:
+        dataset: A rasterio dataset.
+        area: Where the squares lie; None: all over.
     """
     alphas = alpha_bands(dataset)
     if not alphas:
@@ -123,7 +130,10 @@ def alpha_is_imagery(dataset: Any) -> bool:
     counts: dict[float, int] = {}
     for row in _spread(height):
         for column in _spread(width):
-            window = RasterWindow(column, row, min(_PIECE, width), min(_PIECE, height))
+            place = Window(row, column, min(_PIECE, height), min(_PIECE, width))
+            if area is not None and not area.touches(place):
+                continue
+            window = RasterWindow(place.col, place.row, place.width, place.height)
             try:
                 piece = dataset.read(alphas[0], window=window)
             except RasterioError:  # whoever reads the pixels says so

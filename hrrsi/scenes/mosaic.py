@@ -1,7 +1,6 @@
 """Neighbouring tiles as one scene: checked for one grid, and shown by a virtual raster (VRT)."""
 
-# rasterio has no gdal.BuildVRT (1.4), which checks neither fractions of a pixel nor nodata, and
-# takes a tile's mask for the mosaic's only where the first tile has one.
+# gdal.BuildVRT would write the same, but rasterio (1.4) has none.
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,9 @@ from hrrsi.scenes.missing_data import RIM_MARGIN, is_lossy, lossy_rim, without_u
 from hrrsi.scenes.pixel_reader import PixelReader, open_band_datasets
 from hrrsi.scenes.raster_opening import MosaicLabel, open_raster, opened_raster, unified_gdal_errors
 from hrrsi.scenes.windows import Window
+
+if TYPE_CHECKING:
+    from hrrsi.scenes.polygons import AreaOfInterest
 
 # No ground lies there, in metres or feet. -9999, -32768 and the largest floats mark missing data.
 _LOWEST, _HIGHEST = -1500.0, 1e6
@@ -237,6 +240,7 @@ class Scene:
         band_datasets: From `open_band_datasets`.
         imagery_alpha: Whether the band that the file calls alpha holds values as imagery does, and
             masks nothing; None: not looked at yet (`has_imagery_alpha` does).
+        alpha_area: Where it is looked at; None: all over.
     """
 
     path: str
@@ -246,6 +250,7 @@ class Scene:
     height_model: HeightModel | None = None
     band_datasets: tuple[Any, ...] = ()
     imagery_alpha: bool | None = False
+    alpha_area: AreaOfInterest | None = None
 
     @cached_property
     def has_imagery_alpha(self) -> bool:
@@ -254,7 +259,7 @@ class Scene:
         `hrrsi.scenes.bands.alpha_is_imagery` looks at pixels, which may come from a server.
         """
         known = self.imagery_alpha
-        return alpha_is_imagery(self.dataset) if known is None else known
+        return alpha_is_imagery(self.dataset, self.alpha_area) if known is None else known
 
     @property
     def own_grid(self) -> Scene:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -230,6 +230,8 @@ def open_scene_windows(
             from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
 
             area = area_of_interest(aoi, scene)
+            if scene.is_part:  # of a map service, maybe: nothing else of it is looked at
+                scene = replace(scene, alpha_area=area)
         yield SceneWindows(scene, step, area, overview)
 
 

@@ -278,3 +278,19 @@ def test_values_are_sampled_within_the_area(tmp_path: Path) -> None:
         assert gap is not None
         assert gap.value == 0
         assert undeclared_gap(source.scene, source.area) is None
+
+
+def test_an_alpha_of_a_part_is_looked_at_within_the_area(tmp_path: Path) -> None:
+    values = np.full((4, 400, 500), 9, np.uint8)
+    values[3, :, 200:] = np.arange(400 * 300).reshape(400, 300) % 200  # as near infrared has
+    values[3, :, :200] = 255
+    made = {"count": 4, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "alpha": "YES"}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=400, width=500, photometric="RGB", **made
+    ) as dataset:
+        dataset.write(values)
+    aoi = polygon_file(tmp_path / "aoi.gpkg", [shapely.box(0, 0, 100, 400)])
+    with opened_windows(tmp_path / "a.tif", aoi=aoi) as source:
+        assert source.scene.has_imagery_alpha
+    with opened_windows(tmp_path / "a.tif", aoi=aoi, part=Window(0, 0, 400, 500)) as source:
+        assert not source.scene.has_imagery_alpha
