@@ -47,7 +47,7 @@ LONG = (
     "tests/scenes/test_any_raster.py",
     "tests/test_light_install.py",
     "tests/test_packaging.py",
-    "tests/test_readme.py",
+    "tests/test_documents.py",
     "tests/tiling/test_tile_blocks.py",
     "tests/training/test_batch_picture.py",
     "tests/training/test_distillation.py",

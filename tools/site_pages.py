@@ -19,6 +19,13 @@ import hrrsi
 from hrrsi.cli import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
+# pages that are files of the repository, and a picture of one of them
+FILES = {
+    "reference/changes.md": "CHANGELOG.md",
+    "reference/architecture.md": "ARCHITECTURE.md",
+    "reference/weights.md": "hrrsi/pretrained/MODEL_CARD.md",
+    "reference/curves.png": "hrrsi/pretrained/curves.png",
+}
 KINDS = {
     "Verbs": str.islower,
     "Options, results and the rest": lambda name: not name.endswith(("Error", "Warning")),
@@ -28,14 +35,11 @@ KINDS = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    pages = {
-        "reference/commands.md": commands_page(),
-        "reference/python.md": python_page(),
-        "reference/changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
-        "reference/architecture.md": (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"),
-    }
-    for path, text in pages.items():
+    made = {"reference/commands.md": commands_page(), "reference/python.md": python_page()}
+    for path, text in made.items():
         files.append(File.generated(config, path, content=text))
+    for path, source in FILES.items():
+        files.append(File.generated(config, path, content=(ROOT / source).read_bytes()))
     return files
 
 
@@ -43,15 +47,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let links to files that are no pages lead to the repository."""
     here = posixpath.dirname(page.file.src_uri)
     # where the file lies in the repository, by which its own links go
-    folder = "" if here == "reference" else posixpath.join("docs", here)
+    source = FILES.get(page.file.src_uri, posixpath.join("docs", page.file.src_uri))
+    folder = posixpath.dirname(source)
+    pages = {source: path for path, source in FILES.items()}
 
     def rewritten(match: re.Match[str]) -> str:
         target, anchor = match["target"], match["anchor"] or ""
         if not target or ":" in target:
             return match[0]
         place = posixpath.normpath(posixpath.join(folder, target))
-        if place.startswith("docs/") and files.get_file_from_path(place.removeprefix("docs/")):
-            return f"]({posixpath.relpath(place.removeprefix('docs/'), here or '.')}{anchor})"
+        own = pages.get(place, place.removeprefix("docs/"))
+        if files.get_file_from_path(own):
+            return f"]({posixpath.relpath(own, here or '.')}{anchor})"
         if not (ROOT / place).exists():
             return match[0]  # mkdocs says so
         return f"]({config.extra['repository']}/blob/main/{place}{anchor})"

@@ -1,4 +1,4 @@
-"""The README's tour, run as it stands on the imagery that ships with the repository."""
+"""The tour of all commands, run as it stands on imagery that ships; and how prose is set."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from samples.console_tour import clone, follow, tour
 from samples.repository import REPOSITORY
 
-TOUR = tour("README.md")
+TOUR = tour("docs/tour.md")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_tour_shows_every_step() -> None:
     ]
 
 
-def test_the_readme_shows_what_happens(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tour_shows_what_happens(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(TOUR, cloned, monkeypatch)
     assert (cloned / "dubai_tile1_classes.tif").exists()
     assert (cloned / "dubai_tile1.png").exists()
