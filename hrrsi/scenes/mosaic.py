@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,22 +17,25 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 import shapely
 from rasterio import Affine
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 
 from hrrsi.errors import InputError
 from hrrsi.progress import progress
 from hrrsi.quantities import area_text, counted
-from hrrsi.scenes.bands import band_meanings, is_palette
 from hrrsi.scenes.georeference import (
     RasterGrid,
-    crs_name,
-    crs_to_assign,
     ground_resolution,
-    has_transform,
 )
-from hrrsi.scenes.missing_data import is_lossy
-from hrrsi.scenes.raster_opening import MosaicLabel, is_local, many_files, open_raster
+from hrrsi.scenes.raster_opening import MosaicLabel, many_files
+from hrrsi.scenes.tile_headers import (
+    GDAL_TYPES,
+    Band,
+    TileHeader,
+    differing_tiles,
+    expanded_bands,
+    require_alike,
+    tile_header,
+)
 from hrrsi.scenes.windows import Window
 
 # Pixels by which a tile may be off the others' grid. Places that were rounded to a centimetre are
@@ -41,18 +44,6 @@ _TOLERANCE = 0.1
 _LARGEST_SIDE = 2**31 - 1  # of a raster, to GDAL
 _MOSTLY_EMPTY = 0.5
 _MOST_PLACES = 64
-_GDAL_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
-}
 _INTERPRETATIONS = {
     ColorInterp.rededge: "RedEdge",
     ColorInterp.nir: "NIR",
@@ -61,43 +52,6 @@ _INTERPRETATIONS = {
     ColorInterp.coastal: "Coastal",
 }
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
-
-
-class _Band(NamedTuple):
-    """What a band of a tile says of itself; of tiles of one mosaic it is the same."""
-
-    dtype: str
-    interpretation: ColorInterp
-    meaning: str | None
-    nodata: float | None
-    scale: float
-    offset: float
-    bits: str | None
-
-
-class _Header(NamedTuple):
-    """What a tile says of itself, without its pixels."""
-
-    path: str
-    file: str  # absolute
-    height: int
-    width: int
-    transform: Affine
-    crs: CRS | None
-    bands: tuple[_Band, ...]
-    descriptions: tuple[str | None, ...]
-    block: tuple[int, int]
-    has_mask: bool
-    is_lossy: bool
-    palette: tuple[tuple[int, tuple[int, ...]], ...] | None
-
-    @property
-    def has_nodata(self) -> bool:
-        return any(band.nodata is not None for band in self.bands)
-
-    @property
-    def has_alpha(self) -> bool:
-        return any(band.interpretation == ColorInterp.alpha for band in self.bands)
 
 
 class Tile(NamedTuple):
@@ -135,7 +89,7 @@ class Mosaic:
     hidden: tuple[tuple[str, str], ...]
     pixel_area: float | None
     _transform: Affine = field(repr=False)
-    _headers: tuple[_Header, ...] = field(repr=False)
+    _headers: tuple[TileHeader, ...] = field(repr=False)
 
     @property
     def title(self) -> str:
@@ -205,7 +159,7 @@ class Mosaic:
         yield f"<GeoTransform>{numbers}</GeoTransform>\n"
         if any(header.is_lossy for header in self._headers):
             yield '<Metadata domain="IMAGE_STRUCTURE"><MDI key="COMPRESSION">JPEG</MDI></Metadata>'
-        expanded = _expanded_bands(self._headers)
+        expanded = expanded_bands(self._headers)
         if expanded:
             for number, interpretation in enumerate(_COLOURS[:expanded], start=1):
                 colour = f"<ColorTableComponent>{number}</ColorTableComponent>"
@@ -236,7 +190,7 @@ class Mosaic:
     def _band(self, number: int) -> Iterator[str]:
         first = self._headers[0]
         band, description = first.bands[number - 1], first.descriptions[number - 1]
-        yield f'<VRTRasterBand dataType="{_GDAL_TYPES[band.dtype]}" band="{number}">\n'
+        yield f'<VRTRasterBand dataType="{GDAL_TYPES[band.dtype]}" band="{number}">\n'
         if description:
             yield f"<Description>{escape(description)}</Description>\n"
         if band.bits is not None:
@@ -257,7 +211,7 @@ class Mosaic:
         yield from self._sources(str(number), lambda header: self._compositing(header, band))
         yield "</VRTRasterBand>\n"
 
-    def _compositing(self, header: _Header, band: _Band) -> str:
+    def _compositing(self, header: TileHeader, band: Band) -> str:
         """Return what lets an earlier tile be seen where this one holds no data."""
         if not self.overlapping:
             return ""
@@ -266,7 +220,7 @@ class Mosaic:
         value = 0.0 if band.interpretation == ColorInterp.alpha else band.nodata
         return "" if value is None else f"<NODATA>{_number(value)}</NODATA>"
 
-    def _sources(self, band: str, more: str | Callable[[_Header], str]) -> Iterator[str]:
+    def _sources(self, band: str, more: str | Callable[[TileHeader], str]) -> Iterator[str]:
         """Yield the tiles as sources of a band, with what else their XML is to say."""
         for header, tile in zip(self._headers, self.tiles, strict=True):
             path = escape(header.file)
@@ -279,7 +233,7 @@ class Mosaic:
                 f'<{kind}><SourceFilename relativeToVRT="0">{path}</SourceFilename>'
                 f"<SourceBand>{band}</SourceBand>"
                 f'<SourceProperties RasterXSize="{header.width}" RasterYSize="{header.height}" '
-                f'DataType="{_GDAL_TYPES[header.bands[0].dtype]}" BlockXSize="{columns}" '
+                f'DataType="{GDAL_TYPES[header.bands[0].dtype]}" BlockXSize="{columns}" '
                 f'BlockYSize="{rows}"/>'
                 f'<SrcRect xOff="0" yOff="0" {size}/>'
                 f'<DstRect xOff="{tile.window.col}" yOff="{tile.window.row}" {size}/>'
@@ -304,13 +258,13 @@ def tile_mosaic(
         InputError: One can't be opened or has no place on the map, or they differ in CRS, grid,
             bands, type, nodata, or what else can't be two things in one raster.
     """
-    headers: list[_Header] = []
+    headers: list[TileHeader] = []
     failed: list[InputError] = []
     bar_of_tiles = progress("tiles", len(paths), " tiles", enabled=show_progress, delay=2)
     with many_files(paths), bar_of_tiles as bar:
         for path in paths:
             try:
-                headers.append(_header(path, crs))
+                headers.append(tile_header(path, crs))
             except InputError as error:
                 failed.append(error)
             bar.update()
@@ -319,7 +273,7 @@ def tile_mosaic(
             more = f"{len(failed) - 1} more of {counted(len(paths), 'tile')} can't be used either"
             raise failed[0].with_note(more)
         raise failed[0]
-    _require_alike(headers)
+    require_alike(headers)
     windows, transform = _places(headers)
     shapes = shapely.box(*np.array([_corners(window) for window in windows]).T)
     left, top, right, bottom = (round(edge) for edge in shapely.total_bounds(shapes))
@@ -348,163 +302,7 @@ def tile_mosaic(
     )
 
 
-def _header(path: str, crs: str | None) -> _Header:
-    with open_raster(path) as dataset:
-        if not has_transform(dataset):
-            by_points = len(dataset.gcps[0]) >= 3
-            raise InputError(
-                "has control points instead of a transform, so it lies on no grid"
-                if by_points
-                else "has no place on the map, so it is no tile of a mosaic",
-                where=path,
-                fix="bring it onto one with `gdalwarp`"
-                if by_points
-                else "put its world file beside it, or map it without `mosaic`",
-            )
-        if not dataset.transform.determinant:
-            raise InputError(
-                "has a transform that puts all pixels on a line", where=path, fix="correct it"
-            )
-        unknown = set(dataset.dtypes) - _GDAL_TYPES.keys()
-        if unknown:
-            raise InputError(
-                f"holds {min(unknown)} numbers", where=path, fix="use rasters of real values"
-            )
-        flags = dataset.mask_flag_enums[0]
-        meanings = band_meanings(dataset)
-        bands = tuple(
-            _Band(
-                dataset.dtypes[number],
-                dataset.colorinterp[number],
-                meanings[number],
-                dataset.nodatavals[number],
-                dataset.scales[number],
-                dataset.offsets[number],
-                dataset.tags(number + 1, ns="IMAGE_STRUCTURE").get("NBITS"),
-            )
-            for number in range(dataset.count)
-        )
-        return _Header(
-            path,
-            _gdal_name(path, dataset),
-            dataset.height,
-            dataset.width,
-            dataset.transform,
-            crs_to_assign(dataset, path, crs) or dataset.crs,
-            bands,
-            dataset.descriptions,
-            dataset.block_shapes[0],
-            MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-            is_lossy(dataset),
-            tuple(dataset.colormap(1).items()) if is_palette(dataset) else None,
-        )
-
-
-class _Property(NamedTuple):
-    """Something in which tiles must not differ: its value, that in words, and what to do."""
-
-    value: Callable[[_Header], Hashable]
-    text: Callable[[_Header], str]
-    fix: str
-
-
-def _words(values: Sequence[object]) -> str:
-    """Return the values of bands in words, once where all have the same."""
-    texts = ["none" if value is None else str(value) for value in values]
-    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
-
-
-_PROPERTIES = (
-    _Property(
-        lambda tile: None if tile.crs is None else tile.crs.to_wkt(),
-        lambda tile: "has no CRS" if tile.crs is None else f"is in {crs_name(tile.crs)}",
-        "bring all into one with `gdalwarp -t_srs`, or name that of tiles without one with `crs`",
-    ),
-    _Property(
-        lambda tile: len(tile.bands),
-        lambda tile: f"has {counted(len(tile.bands), 'band')}",
-        "give all the same with `gdal_translate -b`",
-    ),
-    _Property(
-        lambda tile: tuple(band.dtype for band in tile.bands),
-        lambda tile: f"holds {_words([band.dtype for band in tile.bands])}",
-        "convert them to one type and range with `gdal_translate -ot -scale`",
-    ),
-    _Property(
-        lambda tile: tuple((band.interpretation, band.meaning) for band in tile.bands),
-        lambda tile: (
-            "calls its bands "
-            + ", ".join(band.meaning or band.interpretation.name for band in tile.bands)
-        ),
-        "put them into one order with `gdal_translate -b`, or correct their names with "
-        "`gdal_edit.py -colorinterp_1`",
-    ),
-    _Property(
-        lambda tile: tuple(str(band.nodata) for band in tile.bands),
-        lambda tile: f"has the nodata value {_words([band.nodata for band in tile.bands])}",
-        "give all the same with `gdal_edit.py -a_nodata` (or -unsetnodata)",
-    ),
-    _Property(
-        lambda tile: tile.has_mask and (tile.has_nodata or tile.has_alpha),
-        lambda tile: f"has {'a' if tile.has_mask else 'no'} mask beside its nodata value or alpha",
-        "mark missing data in all tiles in one way",
-    ),
-    _Property(
-        lambda tile: tuple((band.scale, band.offset) for band in tile.bands),
-        lambda tile: (
-            f"declares scale {_words([band.scale for band in tile.bands])} and offset "
-            + _words([band.offset for band in tile.bands])
-        ),
-        "give all the same with `gdal_edit.py -scale -offset`",
-    ),
-    _Property(
-        lambda tile: tuple(band.bits for band in tile.bands),
-        lambda tile: f"uses {_words([band.bits or 'all' for band in tile.bands])} bits a value",
-        "write all with the same NBITS (`gdal_translate -co NBITS`)",
-    ),
-)
-
-
-def _require_alike(headers: Sequence[_Header]) -> None:
-    """Raise where tiles differ in anything that a raster has once, naming the first odd one.
-
-    Raises:
-        InputError: They do.
-    """
-    for value, text, fix in _PROPERTIES:
-        values = [value(header) for header in headers]
-        common = Counter(values).most_common(1)[0][0]
-        odd = [header for header, own in zip(headers, values, strict=True) if own != common]
-        if value is _PROPERTIES[0].value:  # a CRS may be written in several ways
-            known = headers[values.index(common)].crs
-            odd = [header for header in odd if header.crs is None or header.crs != known]
-        if odd:
-            raise _differing(odd, headers[values.index(common)], headers, text, fix)
-    if any(h.palette for h in headers) and not _expanded_bands(headers):
-        palettes = [header.palette for header in headers]
-        other = next((h for h in headers if h.palette != palettes[0]), None)
-        if other is not None:
-            raise InputError(
-                f"has another palette than {headers[0].path}, beside an alpha",
-                where=other.path,
-                fix="write the tiles as colours, with `gdal_translate -expand rgb`",
-            )
-
-
-def _differing(
-    odd: Sequence[_Header],
-    other: _Header,
-    headers: Sequence[_Header],
-    text: Callable[[_Header], str],
-    fix: str,
-) -> InputError:
-    more = f" ({len(odd)} of {len(headers)} tiles differ)" if odd[1:] else ""
-    return InputError(
-        f"{text(odd[0])} where {other.path} {text(other)}{more}", where=odd[0].path, fix=fix
-    )
-
-
-def _places(headers: Sequence[_Header]) -> tuple[list[Window], Affine]:
+def _places(headers: Sequence[TileHeader]) -> tuple[list[Window], Affine]:
     """Return where tiles lie on the rectangle that holds them, and its transform.
 
     Raises:
@@ -521,7 +319,7 @@ def _places(headers: Sequence[_Header]) -> tuple[list[Window], Affine]:
     off = np.abs(sides - expected).max(axis=(1, 2)) > _TOLERANCE
     if off.any():
         odd = [header for header, is_off in zip(headers, off, strict=True) if is_off]
-        raise _differing(
+        raise differing_tiles(
             odd,
             headers[sizes.index(common)],
             headers,
@@ -558,7 +356,7 @@ def _linear(transform: Affine) -> tuple[float, float, float, float]:
     return transform.a, transform.b, transform.d, transform.e
 
 
-def _ends(to_grid: Affine, header: _Header) -> list[tuple[float, float]]:
+def _ends(to_grid: Affine, header: TileHeader) -> list[tuple[float, float]]:
     """Return where a tile's first corner, and those beside and below it, lie on a grid."""
     corners = [(0, 0), (header.width, 0), (0, header.height)]
     return [to_grid @ (header.transform @ corner) for corner in corners]
@@ -583,20 +381,6 @@ def _overlaps(shapes: Any) -> tuple[int, list[tuple[int, int]]]:
     return several, list(zip(first[whole].tolist(), second[whole].tolist(), strict=True))
 
 
-def _expanded_bands(headers: Sequence[_Header]) -> int:
-    """Return as how many bands of colours palettes are shown, 0 where all tiles have one palette.
-
-    Numbers of several palettes mean nothing together.
-    """
-    palettes = {header.palette for header in headers}
-    if len(palettes) == 1 or any(len(header.bands) != 1 for header in headers):
-        return 0
-    is_whole = not headers[0].has_nodata and all(
-        entry[-1] for palette in palettes for _, entry in palette or ()
-    )
-    return 3 if is_whole else 4
-
-
 def _corners(window: Window) -> tuple[int, int, int, int]:
     return window.col, window.row, window.col + window.width, window.row + window.height
 
@@ -607,14 +391,7 @@ def _farthest(paths: Sequence[str], windows: Sequence[Window]) -> str:
     return paths[int(np.abs(places - np.median(places, axis=0)).max(axis=1).argmax())]
 
 
-def _gdal_name(path: str, dataset: Any) -> str:
-    """Return what GDAL opens a raster by, wherever the name is read."""
-    if not is_local(path):  # rasterio's own schemes, such as s3://
-        return str(dataset.files[0]) if dataset.files else path
-    return os.path.realpath(path) if os.path.exists(path) else path
-
-
-def _name(headers: Sequence[_Header]) -> str:
+def _name(headers: Sequence[TileHeader]) -> str:
     """Return the name of the folder that holds all tiles, else ``mosaic``."""
     folders = [os.path.dirname(header.file) for header in headers]
     try:
