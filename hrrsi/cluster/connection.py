@@ -119,9 +119,9 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         yield options.cluster
         return
     kind, where = _parsed(options.cluster)
-    _quiet_loggers()
     if kind == "local":
         with (
+            _quiet_loggers(),
             _local_cluster(int(where or available_cores())) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
@@ -129,7 +129,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         return
     if kind == "file":
         where = _address_in(Path(where))
-    with _answering(where) as client:
+    with _quiet_loggers(), _answering(where) as client:
         yield client
 
 
@@ -203,8 +203,16 @@ def _local_cluster(workers: int) -> Iterator[Any]:
             cluster.close(timeout=10)
 
 
-def _quiet_loggers() -> None:
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
     """Leave what goes wrong to one line of ours: Dask's loggers say it in many."""
-    for name in ("distributed", *logging.Logger.manager.loggerDict):
-        if name == "distributed" or name.startswith("distributed."):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    names = ["distributed", *logging.Logger.manager.loggerDict]
+    own = [name for name in names if name.partition(".")[0] == "distributed"]
+    before = {name: logging.getLogger(name).level for name in own}
+    for name in own:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
+from hrrsi.prediction.scene_checks import SceneNotice
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -81,13 +83,16 @@ def evaluate_on_cluster(
             engine,
             own_versions(),
         )
-        # through the scheduler once, then from worker to worker
-        sent = [client.scatter(part.read_bytes()) for part in files]
-        arguments: Callable[[bool], tuple[Any, ...]] = lambda measure: (  # noqa: E731
-            None, [], measure, sent,
-        )  # fmt: skip
+        sent: list[Any] = []
+
+        def arguments(measure: bool) -> tuple[Any, ...]:
+            # through the scheduler once, then from worker to worker, until none has it any more
+            if not sent or any(part.status != "finished" for part in sent):
+                sent[:] = [client.scatter(part.read_bytes()) for part in files]
+            return (None, [], measure, sent)
+
         with Workforce(client, dealt, run, check_worker, arguments) as force:
-            facts = force.gather(lambda _what: None)
+            facts = force.gather(lambda what: warnings.warn(what, SceneNotice, stacklevel=2))
             runner = EngineOfWorkers(*facts[0].engine, read_meta(file))
             counted = replace(task, elsewhere=_Counting(force, options))
             return counted.of_weights(weights, runner, None)

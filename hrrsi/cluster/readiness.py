@@ -188,9 +188,9 @@ def check_worker(
         # what makes the maps is in their records, which the client has
         mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
         mapper.count_scenes(0)  # the client has said what there is to say
-        _ready[run.id] = Ready(engine, mapper, weights.parent)
         if scene is not None:
             _require_same(mapper, scene, state, name)
+        _ready[run.id] = Ready(engine, mapper, weights.parent)
         seconds = None
         if measure:
             seconds = seconds_a_window(engine, map_options.effective_window)
@@ -260,7 +260,7 @@ def ready_for(run: Run) -> Ready:
     """
     ready = _ready.get(run.id)
     if ready is None:
-        raise NotReadyError("this worker was not checked")
+        raise NotReadyError("was not checked for this run", where=_address())
     return ready
 
 

@@ -9,12 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hrrsi.cluster.connection import ClusterOptions
 from hrrsi.cluster.readiness import Run
 from hrrsi.cluster.strip_files import (
-    RemotePath,
     StripsMissingError,
     folder_of,
     identity_mark,
@@ -31,7 +30,7 @@ from hrrsi.cluster.worker import (
     moved,
 )
 from hrrsi.cluster.workforce import Job, Workforce
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import ClusterError, HrrsiError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import cluster_lock_held, is_unfinished, rows_kept
@@ -42,11 +41,9 @@ from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import strip_rows
 from hrrsi.progress import progress
+from hrrsi.quantities import counted_names
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
-
-if TYPE_CHECKING:
-    pass
 
 _BAND_SECONDS = 30.0  # of a task, unless so few rows of windows are too few
 # The row of windows above a band is computed once more for it: a twelfth of the work at most.
@@ -113,7 +110,17 @@ class _Scene:
 class SceneDealer:
     """Deals scenes to workers as tasks, and takes up what they give.
 
-    Args: as in `_prepared`.
+    Args:
+        names: The scenes, as they are opened.
+        files: The files of each.
+        address: The object storage that these go to, or None.
+        mapper: Looks at scenes; it does not map.
+        meta: What the weights say of themselves.
+        options: How scenes are mapped.
+        outputs: What is written.
+        dealt: How work is dealt.
+        run: What tasks share.
+        force: The workers.
     """
 
     def __init__(
@@ -183,14 +190,15 @@ class SceneDealer:
                 bar.update((now - done) / 1e6)
                 done = now
 
-            self._finished = 0
+            self._finished = self._lost = 0
             self._show = show
             try:
                 self._force.work(
                     lambda: self._next(waiting), self._done, self._fail, show, 2 if brief else 1
                 )
             except BaseException as error:
-                share = (self._finished + sum(_pixels(s) for s in self._open)) / max(pixels, 1)
+                there = self._finished - self._lost + sum(_pixels(s) for s in self._open)
+                share = there / max(pixels, 1)
                 self._let_go()
                 kept = f"{share:.0%} of the pixels are kept for `resume`"
                 if isinstance(error, KeyboardInterrupt):
@@ -200,6 +208,9 @@ class SceneDealer:
                 if isinstance(error, HrrsiError):
                     raise error.with_note(kept) from error
                 raise
+        left = [n for n in self._names if n not in self._mapped and n not in self._failures]
+        if left:  # a fault of ours; nothing must be missing without a word
+            raise ClusterError(f"{counted_names(left)}: not mapped", fix="go on with `resume`")
         if self._failures:
             if len(self._names) == 1:
                 raise next(iter(self._failures.values()))
@@ -280,7 +291,7 @@ class SceneDealer:
 
     def _last(self, scene: _Scene) -> Job:
         title = f"write maps-{Path(scene.name).name}"
-        return Job(title, finish_scene, (scene.task,), scene, may_hang=False)
+        return Job(title, finish_scene, (scene.task,), scene)
 
     def _next(self, waiting: list[_Scene]) -> Job | None:
         """Return the next task, of scenes that are in work or of one that begins now."""
@@ -302,16 +313,17 @@ class SceneDealer:
     def _begin(self, scene: _Scene) -> None:
         """Take a scene into work: hold its map, see what is there of it."""
         resume, path = self._outputs.resume, scene.task.outputs.classes
-        rows = dict.fromkeys(scene.rows[:-1])
         kept: dict[int, int] = {}
         if self._address is None:
             finished = any(one.classes.exists() for one in scene.task.outputs.maps)
             finished = finished and not is_unfinished(path)
             scene.held.enter_context(cluster_lock_held(path))
-            first = min(rows_kept(path), scene.rows[-1]) if resume else 0
+            first = min(rows_kept(path, scene.identity), scene.rows[-1]) if resume else 0
         else:
-            finished = isinstance(scene.files.classes, RemotePath) and scene.files.classes.exists()
-            first = 0
+            classes: Any = scene.files.classes  # a `RemotePath`
+            finished, first = resume and classes.exists(), 0
+        if not resume:
+            scene.task.strips.remove()
         folder_of(self._run.places[0]).write(scene.task.facts, scene.facts)
         if resume and finished:  # a task says whether it is the same map
             scene.jobs, scene.is_whole = [self._whole(scene)], True
@@ -320,12 +332,8 @@ class SceneDealer:
             if not scene.is_whole or there:
                 kept = scene.task.strips.begin(scene.identity, resume=resume)
                 scene.is_whole = False
-                if first in rows or first == scene.rows[-1]:
-                    kept = (
-                        {0: first, **{a: b for a, b in kept.items() if a >= first}}
-                        if first
-                        else kept
-                    )
+                if first and first in scene.rows:  # of a single process
+                    kept = {0: first, **{a: b for a, b in kept.items() if a >= first}}
                 scene.jobs = self._lacking(scene, kept)
             else:
                 scene.jobs = [self._whole(scene)]
@@ -379,6 +387,7 @@ class SceneDealer:
                 scene.jobs, scene.out = [self._last(scene)], 1
             return
         share = _pixels(scene) / max(scene.shape[0] * scene.shape[1], 1)
+        self._lost += scene.shape[0] * scene.shape[1] - _pixels(scene)
         self._force.drop(scene)
         self._close(scene)
         if share and isinstance(error, HrrsiError) and "`resume`" not in str(error):

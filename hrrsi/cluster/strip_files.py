@@ -27,8 +27,8 @@ from hrrsi.errors import DependencyError, HrrsiError, OutputError
 from hrrsi.files import prepare_folder, require_regular
 from hrrsi.maps.partial_map import (
     STRIPS_FOLDER,
-    fingerprint_differences,
     partial_map_folder,
+    refuse_differences,
     remove_strips,
 )
 from hrrsi.maps.raw_pyramid import write_errors
@@ -273,14 +273,10 @@ class StripFiles:
         identity = json.loads(json.dumps(identity))
         record = folder.read(_RECORD) if resume else None
         if record is not None:
+            before = identity
             with suppress(ValueError, TypeError):  # damaged: what is of this map has its mark
-                differences = fingerprint_differences(dict(json.loads(record)), identity)
-                if differences:
-                    raise OutputError(
-                        f"was begun otherwise: {differences}",
-                        where=self.map,
-                        fix="give what it was begun with, or start over without `resume`",
-                    )
+                before = dict(json.loads(record))
+            refuse_differences(self.map, before, identity)
         if not resume:
             self.remove()
         folder.write(_RECORD, json.dumps(identity).encode())

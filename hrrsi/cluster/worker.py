@@ -20,7 +20,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hrrsi.cluster.readiness import (
-    NotReadyError,
     Run,
     ended,
     one_at_a_time,
@@ -136,7 +135,8 @@ def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
             _check_scene(source, facts)
 
         def strips(source: SceneWindows, scale: float, row: int) -> Generator[Strip, None, None]:
-            return ready.mapper.strips(source, scale, (row, None), work.add)
+            yield from ready.mapper.strips(source, scale, (row, None), work.add)
+            work.tell(is_watched=False)  # files may take long
 
         mapped = ready.mapper.map(scene.name, outputs, facts=facts, strips=strips)
     return Done(work.pixels, tuple(mapped), tuple(work.said))
@@ -167,7 +167,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
     def mapped(outputs: Outputs, *, resume: bool) -> list[MappedScene]:
         return ready.mapper.map(scene.name, outputs, facts=facts, strips=strips, resume=resume)
 
-    with _working(run, key) as work:
+    with _working(run, key, is_watched=False) as work:
         with ready.mapper.open(scene.name) as source:
             _check_scene(source, facts)
         try:
@@ -196,22 +196,24 @@ def missing_rows(kept: dict[int, int], rows: tuple[int, int]) -> list[tuple[int,
         rows: Where they begin and end.
     """
     parts, row = [], rows[0]
-    for first in sorted(r for r in kept if rows[0] <= r < rows[1]):
+    for first, stop in sorted(kept.items()):
+        if stop <= row or first >= rows[1]:
+            continue
         if row < first:
             parts.append((row, first))
-        row = kept[first]
+        row = stop
     return [*parts, (row, rows[1])] if row < rows[1] else parts
 
 
 class _Work:
     """What a task has done so far, told to the client now and then."""
 
-    def __init__(self, run: Run, key: str) -> None:
-        self._run, self._key = run, key
+    def __init__(self, run: Run, key: str, *, is_watched: bool) -> None:
+        self._run, self._key, self._is_watched = run, key, is_watched
         self._told = 0.0
         self.pixels = 0
         self.said: list[tuple[type[Warning], str]] = []
-        self.tell()
+        self.tell(is_watched=is_watched)
 
     def add(self, pixels: int) -> None:
         """Count pixels that have got their labels."""
@@ -227,20 +229,29 @@ class _Work:
         if self._run.id in ended:
             raise RunEndedError("the run was stopped")
         if time.monotonic() - self._told > _TELL_SECONDS:
-            self.tell()
+            self.tell(is_watched=self._is_watched)
 
-    def tell(self) -> None:
-        """Tell the client, through the scheduler, in a few bytes."""
+    def tell(self, *, is_watched: bool) -> None:
+        """Tell the client, through the scheduler, in a few bytes.
+
+        Args:
+            is_watched: Whether more will be told soon, so that nothing more means that it hangs.
+        """
         from distributed import get_worker
 
         self._told = time.monotonic()
         worker = get_worker()
-        said = {"task": self._key, "pixels": self.pixels, "worker": worker.address}
+        said = {
+            "task": self._key,
+            "pixels": self.pixels,
+            "worker": worker.address,
+            "is_watched": is_watched,
+        }
         worker.log_event(f"hrrsi-{self._run.id}", said)
 
 
 @contextmanager
-def _working(run: Run, key: str) -> Iterator[_Work]:
+def _working(run: Run, key: str, *, is_watched: bool = True) -> Iterator[_Work]:
     """Yield what a task counts by; nothing else of hrrsi happens on this worker meanwhile."""
     with (
         one_at_a_time,
@@ -249,7 +260,7 @@ def _working(run: Run, key: str) -> Iterator[_Work]:
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        work = _Work(run, key)
+        work = _Work(run, key, is_watched=is_watched)
         work.pause()
         try:
             yield work
@@ -275,7 +286,13 @@ def _local_outputs(scene: SceneTask, *, resume: bool) -> Iterator[Outputs]:
             for path in (*outputs.files, *outputs.sidecars):
                 remote.download(path.name, path)
         before = {path: path.stat().st_mtime_ns for path in stage.iterdir()}
-        yield outputs
+        try:
+            yield outputs
+        except HrrsiError as error:
+            name = str(error.where)
+            if name.startswith(f"{stage}/"):
+                raise error.at(f"{scene.folder}/{Path(name).name}") from error
+            raise
         written = [
             path
             for path in sorted(stage.iterdir())
@@ -318,11 +335,11 @@ def _facts(run: Run, scene: SceneTask) -> SceneFacts:
     """Return what the client has found out of a scene.
 
     Raises:
-        NotReadyError: It is not there any more.
+        StripsMissingError: It is not there any more.
     """
     content = folder_of(run.places[0]).read(scene.facts)
     if content is None:
-        raise NotReadyError(f"{scene.facts} is gone")
+        raise StripsMissingError(f"{scene.facts} is gone", where=scene.name)
     return facts_from(content)
 
 

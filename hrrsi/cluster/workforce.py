@@ -48,7 +48,6 @@ class Job:
         function: What a worker calls, with `arguments` and the task's key.
         arguments: Of the run, after the run itself.
         owner: Whose job it is.
-        may_hang: Whether it says how far it is, so that it can be told whether it hangs.
         pixels: How many it had done when it was last heard of.
     """
 
@@ -56,7 +55,6 @@ class Job:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     owner: Any
-    may_hang: bool = True
     pixels: int = 0
     attempts: int = field(default=0, init=False)
     _best: int = field(default=0, init=False)
@@ -75,6 +73,7 @@ class _Running:
     future: Future
     workers: tuple[str, ...]
     worker: str | None = None
+    is_watched: bool = True
     heard: float = field(default_factory=time.monotonic)
 
 
@@ -127,7 +126,7 @@ class Workforce:
         with suppress(Exception):
             self._client.cancel(futures, force=True)
         with suppress(Exception):
-            there = [address for address in self._workers() if address in self.facts]
+            there = list(self._workers())
             self._client.run(end_run, self._run.id, workers=there, on_error="ignore")
 
     def gather(self, on_waiting: Callable[[str], None]) -> list[WorkerFacts]:
@@ -188,13 +187,14 @@ class Workforce:
             stop_if_requested()
             self._require_scheduler()
             self._look_for_workers()
-            is_idle = not self._give(next_job, ahead)
+            gave, is_all_given = self._give(next_job, ahead)
+            is_idle = not gave
             self._listen(on_heard)
             for key in [k for k, running in self._running.items() if running.future.done()]:
                 is_idle = False
                 if key in self._running:  # a scene that fails takes its other tasks along
                     self._take(self._running.pop(key), on_done, on_failed)
-            if not (self._running or self._later) and is_idle:
+            if is_all_given and is_idle and not (self._running or self._later):
                 return
             self._relieve_hanging()
             time.sleep(_TICK_SECONDS if is_idle else 0)
@@ -308,6 +308,7 @@ class Workforce:
             return
         self._looked = time.monotonic()
         there = self._workers()
+        self._refused &= there  # another one may come under that address
         for address in self.facts.keys() - there:
             del self.facts[address]
         for address in self._checks.keys() - there:
@@ -329,8 +330,8 @@ class Workforce:
                 fix="start some, then run the same command with `resume`",
             )
 
-    def _give(self, next_job: Callable[[], Job | None], ahead: float) -> bool:
-        """Submit jobs as far as workers are free; return whether there were some."""
+    def _give(self, next_job: Callable[[], Job | None], ahead: float) -> tuple[bool, bool]:
+        """Submit jobs as far as workers are free; return whether there were some, and no more."""
         gave = False
         while self.facts and len(self._running) < len(self.facts) * ahead:
             job = None
@@ -338,10 +339,10 @@ class Workforce:
                 job = self._later.popleft()[1]
             job = job or next_job()
             if job is None:
-                return gave
+                return gave, True
             self._submit(job)
             gave = True
-        return gave
+        return gave, False  # without a worker, nobody knows
 
     def _submit(self, job: Job) -> None:
         key = f"{job.title}-{self._run.id}.{self._next_number()}"
@@ -366,6 +367,7 @@ class Workforce:
                 if running is not None:
                     running.heard = time.monotonic()
                     running.worker = said["worker"]
+                    running.is_watched = said["is_watched"]
                     running.job.pixels = said["pixels"]
                     on_heard(running.job)
 
@@ -390,10 +392,8 @@ class Workforce:
             return
         error = future.exception()
         if isinstance(error, NotReadyError):  # a worker began anew under its old address
-            self.facts.pop(running.worker or "", None)
+            self.facts.pop(str(error.where), None)
             self._later.append((time.monotonic() + _LOOK_SECONDS, job))
-            if running.worker is None:
-                self.facts.clear()  # nobody knows which one: all are checked again
             return
         if isinstance(error, _FOR_GOOD) or job.failed() >= _ATTEMPTS:
             on_failed(job, _plain(error, job))
@@ -405,7 +405,8 @@ class Workforce:
         now = time.monotonic()
         for key, running in list(self._running.items()):
             job, address = running.job, running.worker
-            if address is None or not job.may_hang or now - running.heard < self._options.patience:
+            is_late = now - running.heard >= self._options.patience
+            if address is None or not (is_late and running.is_watched):
                 continue
             del self._running[key]
             running.future.cancel(force=True)

@@ -208,13 +208,7 @@ class PartialMap:
                 return 0, []
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return 0, []  # damaged: what it counted is mapped again
-        differences = fingerprint_differences(begun_with, self._fingerprint)
-        if differences:
-            raise OutputError(
-                f"was begun otherwise: {differences}",
-                where=self._path,
-                fix="give what it was begun with, or start over without `resume`",
-            )
+        refuse_differences(self._path, begun_with, self._fingerprint)
         return rows, checksums
 
     def _write_journal(self, rows: int) -> None:
@@ -263,14 +257,7 @@ def open_partial_map(
         OutputError: Another process maps to `path`, what is there was begun otherwise, or there is
             not enough space on the disk.
     """
-    folder = partial_map_folder(path)
-    if folder.is_symlink():
-        raise OutputError(
-            "is a link, where hrrsi keeps what it writes and removes",
-            where=folder,
-            fix="remove the link, or choose another `out`",
-        )
-    prepare_folder(folder)
+    folder = _prepared_folder(path)
     with lock_held(folder / _LOCK, str(os.getpid()), _busy(path)):
         if not in_cluster:
             refuse_held(folder / _CLUSTER_LOCK, _busy(path))
@@ -305,8 +292,7 @@ def cluster_lock_held(path: Path) -> Iterator[None]:
     Raises:
         OutputError: Another process maps to `path`.
     """
-    folder = partial_map_folder(path)
-    prepare_folder(folder)
+    folder = _prepared_folder(path)
     holder = f"{os.getpid()} on {socket.gethostname()}"
     try:
         with lock_held(folder / _CLUSTER_LOCK, holder, _busy(path)):
@@ -316,6 +302,18 @@ def cluster_lock_held(path: Path) -> Iterator[None]:
         for empty in (folder / STRIPS_FOLDER, folder):
             with suppress(OSError):
                 empty.rmdir()
+
+
+def _prepared_folder(path: Path) -> Path:
+    folder = partial_map_folder(path)
+    if folder.is_symlink():
+        raise OutputError(
+            "is a link, where hrrsi keeps what it writes and removes",
+            where=folder,
+            fix="remove the link, or choose another `out`",
+        )
+    prepare_folder(folder)
+    return folder
 
 
 def remove_strips(folder: Path) -> None:
@@ -337,12 +335,25 @@ def is_unfinished(path: Path) -> bool:
     return bool(names - {_LOCK, _CLUSTER_LOCK})
 
 
-def rows_kept(path: Path) -> int:
-    """Return how many rows of a map its partial map says it has; 0 where there is none."""
+def rows_kept(path: Path, fingerprint: Mapping[str, object]) -> int:
+    """Return how many rows of a map its partial map says it has; 0 where there is none.
+
+    Args:
+        path: The map.
+        fingerprint: All that labels depend on, as for `open_partial_map`.
+
+    Raises:
+        OutputError: It was begun otherwise.
+    """
     try:
-        return int(json.loads((partial_map_folder(path) / _JOURNAL).read_text())["rows_done"])
+        journal = json.loads((partial_map_folder(path) / _JOURNAL).read_text(encoding="utf-8"))
+        begun_with, rows = dict(journal["fingerprint"]), int(journal["rows_done"])
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return 0
+    now = json.loads(json.dumps(fingerprint))
+    begun_with = {name: value for name, value in begun_with.items() if name in now}
+    refuse_differences(path, begun_with, now)
+    return rows
 
 
 def partial_map_folder(path: Path) -> Path:
@@ -358,7 +369,27 @@ def _busy(path: Path) -> Callable[[str], OutputError]:
     )
 
 
-def fingerprint_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def refuse_differences(path: str | Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise where what is there of a map was begun otherwise.
+
+    Args:
+        path: The map.
+        before: What its labels depended on.
+        now: What they depend on.
+
+    Raises:
+        OutputError: They differ.
+    """
+    differences = _fingerprint_differences(before, now)
+    if differences:
+        raise OutputError(
+            f"was begun otherwise: {differences}",
+            where=path,
+            fix="give what it was begun with, or start over without `resume`",
+        )
+
+
+def _fingerprint_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what differs between two fingerprints, e.g. ``overlap 64, not 128``."""
     missing = object()
     return "; ".join(

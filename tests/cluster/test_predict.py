@@ -20,8 +20,10 @@ import hrrsi
 from hrrsi.cli import app
 from hrrsi.cluster import readiness, worker
 from hrrsi.cluster.strip_files import DiskFolder
+from hrrsi.cluster.workforce import Workforce
 from hrrsi.errors import ClusterError, OptionError, OutputError, OutputExistsError
 from hrrsi.files import lock_held
+from hrrsi.maps.partial_map import PartialMap
 from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_mapper import SceneMapper
 
@@ -320,3 +322,61 @@ def test_tiles_of_a_mosaic_are_mapped_by_workers_as_by_one_process(
     assert [m.scene for m in maps] == [m.scene for m in alone]
     assert [m.path.name for m in maps] == [m.path.name for m in alone]
     assert not hidden(tmp_path / "b")
+
+
+def test_workers_go_on_with_what_a_single_process_has_begun(
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append = PartialMap.append
+
+    def failing(self: Any, first_row: int, *strip: Any, **scores: Any) -> None:
+        if first_row > 100:
+            raise OutputError("cannot be written", where=tmp_path)
+        append(self, first_row, *strip, **scores)
+
+    monkeypatch.setattr(PartialMap, "append", failing)
+    with pytest.raises(OutputError, match="is kept for `resume`"):
+        hrrsi.predict(scene, made_weights, tmp_path, SMALL, SINGLE, SCORES)
+    monkeypatch.setattr(PartialMap, "append", append)
+    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
+    with pytest.raises(OutputError, match="was begun otherwise: options"):
+        on_cluster(scene, tmp_path, resumed, options=hrrsi.MapOptions(window=64, overlap=8))
+    written: list[int] = []
+    write = worker.StripFiles.write
+    monkeypatch.setattr(
+        worker.StripFiles,
+        "write",
+        lambda self, strip: (written.append(strip.first_row), write(self, strip)),
+    )
+    on_cluster(scene, tmp_path, resumed)
+    assert min(written) > 100
+    assert files_of(tmp_path) == files_of(alone)
+
+
+def test_nothing_is_left_out_where_workers_are_lost_between_tasks(
+    tmp_path: Path,
+    scene: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take, lost = Workforce._take, []
+
+    def taken(self: Any, *arguments: Any) -> None:
+        take(self, *arguments)
+        if not lost and not self._running:
+            lost.append(dict(self.facts))
+            self.facts.clear()
+
+    monkeypatch.setattr(Workforce, "_take", taken)
+    other = shutil.copy(scene, tmp_path / "other.tif")
+    maps = on_cluster([scene, other], tmp_path / "maps", rows=10_000)
+    assert lost
+    assert [m.scene for m in maps] == [str(scene), str(other)]
+    on_cluster(scene, tmp_path / "again", rows=48)
+    assert files_of(tmp_path / "again") == files_of(alone)
