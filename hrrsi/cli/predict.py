@@ -400,6 +400,9 @@ def _print_plan(plans: list[PlannedScene]) -> None:
         )
         for path in plan.outputs.files:
             print_line(f"  → {path}{' (exists)' if path.exists() else ''}")
+        if plan.kept_rows:
+            share = plan.kept_rows / plan.height
+            print_line(f"  an unfinished map is there ({share:.0%}): --resume goes on with it")
     if len(possible) > 1:
         seconds = sum(plan.seconds for plan in possible)
         print_line(f"{len(possible)} scenes, about {time_text(seconds)} in all")

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrrsi.cluster.readiness import (
     Run,
@@ -40,9 +40,6 @@ from hrrsi.errors import (
     InputError,
     OutputExistsError,
 )
-from hrrsi.evaluation.options import EvaluationOptions
-from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading, count_scene
-from hrrsi.labels.scheme import Scheme
 from hrrsi.maps.outputs import Outputs
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.map_writer import MapRecord, is_finished
@@ -51,6 +48,11 @@ from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.prediction.scene_mapper import SceneFacts
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, many_files, subdataset_parts
 from hrrsi.scenes.window_source import SceneWindows
+
+if TYPE_CHECKING:
+    from hrrsi.evaluation.options import EvaluationOptions
+    from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading
+    from hrrsi.labels.scheme import Scheme
 
 _TELL_SECONDS = 1.0  # how often a task says how far it is
 _WEIGHTS = "weights"
@@ -146,6 +148,9 @@ def evaluate_scene(
     run: Run, reading: SceneReading, scheme: Scheme, options: EvaluationOptions, key: str
 ) -> CountedScene:
     """Count a scene that the client has looked at."""
+    # libraries of labels, which maps don't need
+    from hrrsi.evaluation.weights_evaluation import count_scene
+
     ready = ready_for(run)
     with _working(run, key) as work:
         return count_scene(reading, scheme, ready.engine, options, on_pixels=work.add)

@@ -15,6 +15,7 @@ import numpy as np
 
 from hrrsi.errors import InputError
 from hrrsi.maps.outputs import Outputs
+from hrrsi.maps.partial_map import rows_kept
 from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
@@ -70,6 +71,7 @@ class PlannedScene:
         windows: Windows that the network will see.
         seconds: Estimated wall time.
         disk_bytes: Disk space that the unfinished map needs beside the finished one.
+        kept_rows: Rows of an unfinished map that is there: those that ``resume`` need not map.
         problem: Why it can't be mapped, or None.
     """
 
@@ -80,6 +82,7 @@ class PlannedScene:
     windows: int = 0
     seconds: float = 0.0
     disk_bytes: int = 0
+    kept_rows: int = 0
     problem: str | None = None
 
 
@@ -173,6 +176,7 @@ def planned_scene(
         windows=windows,
         seconds=windows * seconds + height * width * _SECONDS_A_PIXEL,
         disk_bytes=height * width * bytes_a_pixel * 4 // 3,  # overviews make a third more
+        kept_rows=rows_kept(files.classes, {}),
     )
 
 

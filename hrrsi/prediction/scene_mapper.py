@@ -17,7 +17,7 @@ from hrrsi.maps.outputs import (
     SHAPEFILE_TEXT_BYTES,
     Outputs,
 )
-from hrrsi.maps.partial_map import PartialMap, open_partial_map
+from hrrsi.maps.partial_map import PartialMap, open_partial_map, rows_kept
 from hrrsi.maps.rasters import MapSummary
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip
@@ -91,6 +91,18 @@ class SceneFacts:
 
 # strips of a scene's map from a row on, of who has made them: (scene, full brightness, row)
 StripSource = Callable[[SceneWindows, float, int], Generator[Strip, None, None]]
+
+
+def _say_unfinished(path: Path, height: int) -> None:
+    """Say that an unfinished map is begun anew."""
+    rows = rows_kept(path, {})
+    if rows:
+        warnings.warn(
+            f"{path}: an unfinished map of it ({rows / height:.0%}) is begun anew; with `resume` "
+            "a run goes on where another one was stopped",
+            SceneNotice,
+            stacklevel=3,
+        )
 
 
 class SceneMapper:
@@ -292,6 +304,8 @@ class SceneMapper:
                 maps = self._writer.write_derived(scene, outputs, again=False)
                 return _mapped(scene, maps, start, earlier=True)
             height, width = scene.shape
+            if not (resume or in_cluster):
+                _say_unfinished(outputs.classes, height)
             with open_partial_map(
                 outputs.classes,
                 height=height,

@@ -114,8 +114,12 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         assert stopped.code == -signal.SIGKILL
         other = Path(shutil.copytree(maps, tmp_path / "started over"))
         line = [*command(scene, made_weights, other), "--nodata", "1"]  # without --resume
+        assert f"map is there ({rows / dataset.height:.0%}): --resume goes on with it" in (
+            CliRunner().invoke(app, [*line, "--dry-run"]).stdout
+        )
         result = CliRunner().invoke(app, line)
         assert result.exit_code == 0, result.output
+        assert "is begun anew; with --resume a run goes on" in result.stderr
         assert not [p for p in other.iterdir() if p.name.startswith(".")]
     result = CliRunner().invoke(app, [*stopped.line, "--resume", "--tta", "flip"])
     assert "was begun otherwise: options" in one_error_line(result)
