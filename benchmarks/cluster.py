@@ -81,7 +81,7 @@ def workers(count: int, threads: int = 1) -> Iterator[Client]:
             n_workers=count,
             threads_per_worker=threads,
             memory_limit=None,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -145,7 +145,7 @@ def many_scenes(folder: Path, out: Path, count: int) -> dict[str, Any]:
 
 def scheduler_bytes(scene: Path, out: Path) -> dict[str, Any]:
     with LocalCluster(
-        n_workers=0, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
     ) as cluster:
         from distributed import Nanny
 

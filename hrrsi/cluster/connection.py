@@ -187,7 +187,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 threads_per_worker=max(1, available_cores() // workers),
                 processes=True,
                 memory_limit=None,  # what an engine needs is no task's
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )
         except (OSError, RuntimeError) as error:

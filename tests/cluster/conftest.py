@@ -16,7 +16,7 @@ def client() -> Iterator[Any]:
 
         with (
             LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
             ) as cluster,
             Client(cluster, set_as_default=False) as connected,
         ):
