@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -174,9 +175,7 @@ def _prepared(
         probe.count_scenes(0)
         first, state = _readable(probe, names)
         force = stack.enter_context(
-            Workforce(
-                client, dealt, run, check_worker, lambda measure: (absolute(first), state, measure)
-            )
+            Workforce(client, dealt, run, check_worker, lambda measure: (first, state, measure))
         )
         workers = force.gather(lambda what: warnings.warn(what, SceneNotice, stacklevel=2))
         _require_answers(places, force)
@@ -265,7 +264,10 @@ def _remove_empty(folder: Path) -> None:
 def _place(run_id: str, folder: str) -> Iterator[str]:
     """Yield a hidden folder for what a run needs once; it goes with the run."""
     if "://" not in folder:
-        with scratch_folder(Path(folder) / f"hrrsi-{socket.gethostname()}") as path:
+        # a later run of this machine removes what a killed one has left, but no thread another's
+        thread = threading.current_thread()
+        own = "" if thread is threading.main_thread() else f"-{thread.ident}"
+        with scratch_folder(Path(folder) / f"hrrsi-{socket.gethostname()}{own}") as path:
             (path / "run").write_text(run_id)
             yield str(path)
         return
@@ -304,21 +306,20 @@ def _mapper_of(
     return mapper
 
 
-def _readable(mapper: SceneMapper, names: list[str]) -> tuple[str, Any]:
-    """Return the first scene that can be opened here, and the state of its files.
+def _readable(mapper: SceneMapper, names: list[str]) -> tuple[str | None, Any]:
+    """Return the first scene that can be opened here, and the state of its files; else None.
 
     Raises:
-        HrrsiError: None can.
+        HrrsiError: The only one can't be.
     """
-    problem: Exception | None = None
     for name in names:
         try:
             with mapper.open(name) as source:
-                return name, scene_state(source)
-        except Exception as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
+                return absolute(name), scene_state(source)
+        except Exception:  # of several, each is told of when its turn comes
+            if len(names) == 1:
+                raise
+    return None, []
 
 
 def _require_answers(places: list[str], force: Workforce) -> None:
