@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -46,8 +47,8 @@ from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
 _BAND_SECONDS = 30.0  # of a task, unless so few rows of windows are too few
-# The row of windows above a band is computed once more for it: a twelfth of the work at most.
-_LEAST_ROWS = 12
+# The row of windows above a band is computed once more for it: a twentieth of the work at most.
+_LEAST_ROWS = 20
 _BRIEF_SECONDS = 3.0  # tasks below this are sent ahead of a worker's need
 _OPEN_SCENES = 64  # that are in work at a time: each holds a lock
 
@@ -441,17 +442,16 @@ def _pixels(scene: _Scene) -> int:
 
 
 def band_strips(strips: float, workers: int, seconds: float) -> int:
-    """Return how many strips a task maps: four tasks a worker, unless that makes them too small.
+    """Return how many strips a task maps.
+
+    Each worker gets as many tasks as the others, so that all end at a time: four, or more where
+    they would take long, unless that makes them too small.
 
     Args:
         strips: Strips in all, counted as wide as the scene's.
         workers: Workers that there are.
         seconds: Wall time of a strip.
     """
-    count = 1.0
-    for tasks in (4, 2, 1):
-        count = strips / (tasks * workers)
-        if count >= _LEAST_ROWS:
-            break
-    most = max(_LEAST_ROWS, _BAND_SECONDS / max(seconds, 1e-6))
-    return max(1, -int(-min(count, most) // 1))
+    wanted = max(4, math.ceil(strips * seconds / (workers * _BAND_SECONDS)))
+    most = max(1, int(strips / (workers * _LEAST_ROWS)))
+    return max(1, math.ceil(strips / (min(wanted, most) * workers)))
