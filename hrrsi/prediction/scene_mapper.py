@@ -363,12 +363,11 @@ class SceneMapper:
             enabled=self._show_progress,
             done=partial.rows_done * width / 1e6,
         ) as bar:
-            on_pixels = lambda pixels: bar.update(pixels / 1e6)  # noqa: E731
-            made = (
-                self.strips(source, scale, (partial.rows_done, None), on_pixels)
-                if strips is None
-                else strips(source, scale, partial.rows_done)
-            )
+            if strips is None:
+                rows = (partial.rows_done, None)
+                made = self.strips(source, scale, rows, lambda n: bar.update(n / 1e6))
+            else:
+                made = strips(source, scale, partial.rows_done)
             with closing(made):
                 for strip in made:
                     partial.append(
