@@ -211,8 +211,7 @@ def test_nobody_maps_what_a_cluster_maps(
 ) -> None:
     folder = tmp_path / ".scene_classes.tif.unfinished"
     folder.mkdir()
-    holder: Any = lambda text: OutputError(text)  # noqa: E731
-    with lock_held(folder / "cluster.lock", "4 on elsewhere", holder):
+    with lock_held(folder / "cluster.lock", "4 on elsewhere", OutputError):
         with pytest.raises(OutputError, match="is being mapped by another process"):
             on_cluster(scene, tmp_path)
         with pytest.raises(OutputError, match="is being mapped by another process"):
