@@ -109,5 +109,5 @@ def python_page() -> str:
         chosen = [name for name in names if holds(name)]
         names = [name for name in names if name not in chosen]
         lines += [f"## {title}", ""]
-        lines += [f"::: {hrrsi._HOMES[name]}.{name}\n" for name in chosen]
+        lines += [f"::: {getattr(hrrsi, name).__module__}.{name}\n" for name in chosen]
     return "\n".join(lines)

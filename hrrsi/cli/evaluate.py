@@ -303,8 +303,7 @@ def evaluate(
         check_combination(folders, scored_maps, truth, weights, options, mapping, reading)
         outputs.prepare(is_comparison=len(systems) == 2)
 
-    from hrrsi.evaluation.evaluate import compare
-    from hrrsi.evaluation.evaluate import evaluate as evaluate_one
+    from hrrsi.evaluation.evaluate import compare, evaluate as evaluate_one
     from hrrsi.report.plain_data import json_document
     from hrrsi.report.scene_views import SceneViewCollector
     from hrrsi.report.text import outcome_text

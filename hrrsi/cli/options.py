@@ -241,7 +241,7 @@ def given(file: str | Path | None) -> list[str | Path]:
 
 
 def _holds_layers(file: Path) -> bool:
-    from hrrsi.scenes.height_files import RASTER_SUFFIXES
+    from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 
     suffix = file.suffix.lower()
     if file.is_dir():

@@ -75,8 +75,12 @@ class Calibration:
             float_nodes: Names of nodes that stay in float.
             keep_activations: Whether activations stay that ranges of int8 make superfluous.
         """
-        from onnxruntime.quantization import CalibrationMethod as Kind
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization import (
+            CalibrationMethod as Kind,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
 
         out = self._folder / "rounded.onnx"
         extra: dict[str, float] = {"CalibStridedMinMax": 1}  # windows at once, whose maps are held

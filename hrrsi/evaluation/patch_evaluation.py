@@ -30,7 +30,7 @@ from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import LARGEST_WINDOW, MapOptions, Resample
 from hrrsi.prediction.scene_checks import BandWarning, SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.resampling import nearest_step, resolution_step
+from hrrsi.scenes.resampling import nearest_step, required_step
 from hrrsi.scenes.window_source import ArrayWindows
 from hrrsi.tiling.dataset import (
     DESCRIPTION,
@@ -165,22 +165,7 @@ def _patch_step(
     """
     own = description.metres_per_pixel
     resolution = SceneChecks(meta).reading_resolution(where, own, resample)
-    if resolution is None:
-        return 1.0
-    if own is None:
-        raise InputError(
-            "its ground resolution is not known, so it can't be read at another one",
-            where=where,
-            fix="leave out `resample`, or tile scenes that have a CRS and a transform",
-        )
-    step = resolution_step(own, resolution)
-    if step is None:
-        raise InputError(
-            f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
-            where=where,
-            fix="leave out `resample`",
-        )
-    return step
+    return 1.0 if resolution is None else required_step(own, resolution, where)
 
 
 def patch_labels(

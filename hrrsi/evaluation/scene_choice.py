@@ -15,7 +15,7 @@ from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, match_scene, scenes_matching
 from hrrsi.maps.rasters import is_product, read_class_raster
 from hrrsi.quantities import names_text
-from hrrsi.scenes.height_files import RASTER_SUFFIXES
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 from hrrsi.tiling.dataset import SPLITS
 
 _MAP_ENDING = "_classes"

@@ -23,7 +23,7 @@ from hrrsi.labels.file_values import (
 )
 from hrrsi.labels.merged_classes import joined_scheme
 from hrrsi.labels.scheme import IgnoredColour, Scheme, SchemeClass
-from hrrsi.scenes.height_files import RASTER_SUFFIXES
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 
 _BACKGROUND = "background"  # of masks
 _LONGEST_NAME = 60  # of a scheme made of several files

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_coordinates
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform as transform_coordinates, transform_bounds
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError

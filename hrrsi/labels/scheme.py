@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hrrsi.classes import IGNORE_INDEX, Colour, LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.files import named_layer, read_yaml
-from hrrsi.scenes.height_files import RASTER_SUFFIXES
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 
 VECTOR_SUFFIXES = frozenset({".gpkg", ".geojson", ".json", ".fgb", ".shp", ".gml", ".kml"})
 

@@ -16,7 +16,7 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions, Resample
 from hrrsi.prediction.scene_checks import SceneChecks
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.resampling import resolution_step
+from hrrsi.scenes.resampling import required_step
 from hrrsi.scenes.window_source import ArrayWindows
 
 
@@ -193,10 +193,4 @@ class Segmenter:
         if own is None:
             return 1.0
         reading = self._checks.reading_resolution("array", own, self._options.resample)
-        step = 1.0 if reading is None else resolution_step(own, reading)
-        if step is None:
-            raise InputError(
-                f"an array of {own:.3g} m a pixel is far too coarse to be read at {reading:.3g} m",
-                fix="use weights for that resolution, or `resample=off`",
-            )
-        return step
+        return 1.0 if reading is None else required_step(own, reading, "array")

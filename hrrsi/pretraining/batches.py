@@ -16,8 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from torchvision.transforms.v2 import InterpolationMode, functional as transforms
 
 from hrrsi.pretraining.epoch_images import (
     Corrupt,

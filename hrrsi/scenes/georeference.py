@@ -14,8 +14,7 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.transform import GCPTransformer
-from rasterio.transform import array_bounds as bounds_of_transform
+from rasterio.transform import GCPTransformer, array_bounds as bounds_of_transform
 from rasterio.warp import transform as transform_coordinates
 
 from hrrsi.errors import InputError, OptionError

@@ -10,12 +10,8 @@ from typing import Literal, NamedTuple
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.quantities import names_text
-from hrrsi.scenes.raster_opening import is_local
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local
 
-RASTER_SUFFIXES = frozenset(
-    {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}
-    | {".mbtiles"}
-)
 _HEIGHT_SUFFIXES = RASTER_SUFFIXES | {".asc", ".dem", ".bil"}
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _SHOWN = 6

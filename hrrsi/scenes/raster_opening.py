@@ -55,6 +55,11 @@ _OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 # pyogrio takes these for parts of an address
 NOT_IN_VECTOR_PATHS = re.compile(r"[\x00-\x1f\x7f!;]")
 
+RASTER_SUFFIXES = frozenset(
+    {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".ecw", ".sid"}
+    | {".mbtiles"}
+)
+
 # Rows of windows need the blocks of two rows of tiles, 184 MB where a scene is 60000 px wide.
 _BLOCK_CACHE = 256 * 2**20
 

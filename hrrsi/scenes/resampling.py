@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.errors import InputError
 from hrrsi.scenes.windows import Window
 
 Valid = npt.NDArray[np.bool_] | None
@@ -214,6 +215,36 @@ def resolution_step(own: float, wanted: float) -> float | None:
     if not (math.isfinite(step) and step >= _FINEST_STEP):
         return None
     return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def required_step(
+    own: float | None, wanted: float, where: str, *, parameter: str = "resample"
+) -> float:
+    """Return the `resolution_step` that a user asked for.
+
+    Args:
+        own: Metres per pixel, or None where they are not known.
+        wanted: Those at which the pixels are to be read.
+        where: The scene, array or dataset, for messages.
+        parameter: The one that holds `wanted`.
+
+    Raises:
+        InputError: Their own resolution is not known, or too coarse for it.
+    """
+    if own is None:
+        raise InputError(
+            "its ground resolution is not known, so it can't be read at another one",
+            where=where,
+            fix=f"give its scenes a CRS and a transform, or leave out `{parameter}`",
+        )
+    step = resolution_step(own, wanted)
+    if step is None:
+        raise InputError(
+            f"has {own:.3g} m a pixel, far too coarse to be read at {wanted:.3g} m",
+            where=where,
+            fix=f"give a coarser `{parameter}`, or leave it out",
+        )
+    return step
 
 
 def nearest_resolution(own: float | None, trained: Sequence[float] | None) -> float | None:

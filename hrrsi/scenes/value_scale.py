@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.errors import OptionError
-from hrrsi.scenes.scene import FULL_SCALE, Scene
+from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _RANGES = (
     (32767.0, "all of int16"),
     (65535.0, "16-bit values"),
 )
+# What the largest value of a type counts as: values are divided by it before normalisation.
+FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "int16": 32767.0}
 _BEYOND = 1.05
 _HIGH_PERCENTILE = 99.9
 _BRIGHT_PERCENTILE = 99.5

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import InputError
 from hrrsi.scenes.georeference import scaled_grid
-from hrrsi.scenes.resampling import GridAxis, Valid, resampled_window, resolution_step
+from hrrsi.scenes.resampling import GridAxis, Valid, required_step, resampled_window
 from hrrsi.scenes.scene import Scene, open_overview
 from hrrsi.scenes.windows import Grid, Window
 
@@ -223,7 +222,9 @@ def open_scene_windows(
             its own to start from.
     """
     with ExitStack() as stack:
-        step = 1.0 if resolution is None else _step(scene, resolution, scene.resolution)
+        step = (
+            1.0 if resolution is None else required_step(scene.resolution, resolution, scene.path)
+        )
         overview = None if resolution is None else _coarsest_overview(stack, scene, step)
         area = None
         if aoi is not None:
@@ -233,25 +234,6 @@ def open_scene_windows(
             if scene.is_part:  # of a map service, maybe: nothing else of it is looked at
                 scene = replace(scene, alpha_area=area)
         yield SceneWindows(scene, step, area, overview)
-
-
-def _step(scene: Scene, resolution: float, own: float | None, parameter: str = "resample") -> float:
-    """Return how many of the raster's pixels one of the wanted resolution is wide."""
-    if own is None:
-        raise InputError(
-            "its ground resolution is not known, so it can't be read at another one",
-            where=scene.path,
-            fix=f"give it a CRS and a transform, or leave out `{parameter}`",
-        )
-    step = resolution_step(own, resolution)
-    if step is None:
-        other = "use weights for that resolution, or leave out `resample`"
-        raise InputError(
-            f"has {own:.3g} m a pixel, far too coarse to be read at {resolution:.3g} m",
-            where=scene.path,
-            fix=other if parameter == "resample" else f"give a coarser `{parameter}`",
-        )
-    return step
 
 
 @dataclass(frozen=True)
@@ -352,7 +334,7 @@ def scene_at(scene: Scene, resolution: float | None, known: float | None = None)
     if resolution is None:
         return scene
     own = scene.resolution or known
-    step = _step(scene, resolution, own, "resolution")
+    step = required_step(own, resolution, scene.path, parameter="resolution")
     if step == 1:
         return scene
     return ResampledScene(

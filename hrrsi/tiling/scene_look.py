@@ -19,8 +19,8 @@ from hrrsi.scenes.bands import (
     open_imagery,
     unnamed_bands,
 )
-from hrrsi.scenes.scene import FULL_SCALE, Scene, open_scene
-from hrrsi.scenes.value_scale import nominal_scale
+from hrrsi.scenes.scene import Scene, open_scene
+from hrrsi.scenes.value_scale import FULL_SCALE, nominal_scale
 from hrrsi.scenes.window_source import ResampledScene
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.options import TileOptions

@@ -15,8 +15,7 @@ from imgaug import augmenters as iaa
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.training.options import CAMERA_CHANGES
-from hrrsi.training.options import Augmentation as AugmentationName
+from hrrsi.training.options import CAMERA_CHANGES, Augmentation as AugmentationName
 
 Pixels = npt.NDArray[np.float32]
 _FINEST = 0.5  # of a patch's own pixel: what is finer would be made up
