@@ -19,8 +19,8 @@ import numpy as np
 from hrrsi.errors import HrrsiError
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 from hrrsi.scenes.likeness import Likeness, scene_squares
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 from hrrsi.scenes.resampling import nearest_resolution
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.value_scale import estimated_scale, scene_sample

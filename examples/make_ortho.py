@@ -1,8 +1,9 @@
-"""Make one orthophoto and one file of labels of the crops in examples/dubai, for the tutorial.
+"""Make one orthophoto and one file of labels of the crops in examples/dubai, for the tutorials.
 
 `python examples/make_ortho.py [FOLDER]` writes ``ortho.tif``, five crops wide and two high, and
-``areas.gpkg``, the polygons of their masks with the attribute ``class``. The imagery and labels are
-real; that the crops lie side by side, and where, is made up.
+``areas.gpkg``, the polygons of their masks with the attribute ``class``, and ``parcels.gpkg``, its
+four quarters without a strip along the edge, with the attribute ``name``. The imagery and labels
+are real; that the crops lie side by side, and where, is made up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import rasterio
 import shapely
 from PIL import Image
 from rasterio.features import shapes
-from rasterio.transform import from_origin
+from rasterio.transform import array_bounds, from_origin
 
 from hrrsi.labels.scheme import load_scheme
 
@@ -52,13 +53,30 @@ def make_ortho(folder: Path) -> None:
         **_PLACE,
     ) as dataset:
         dataset.write(image.transpose(2, 0, 1))
-    found = list(shapes(labels, mask=labels != 255, transform=_PLACE["transform"]))
+    areas = list(shapes(labels, mask=labels != 255, transform=_PLACE["transform"]))
+    names = [scheme.class_names[int(index)] for _, index in areas]
+    polygons = [shapely.geometry.shape(shape) for shape, _ in areas]
+    _write_polygons(folder / "areas.gpkg", polygons, "class", names)
+    left, bottom, right, top = array_bounds(*labels.shape, _PLACE["transform"])
+    middle, half = (left + right) / 2, (bottom + top) / 2
+    parcels = {
+        "north-west": shapely.box(left + 20, half, middle, top - 20),
+        "north-east": shapely.box(middle, half, right - 20, top - 20),
+        "south-west": shapely.box(left + 20, bottom + 20, middle, half),
+        "south-east": shapely.box(middle, bottom + 20, right - 20, half),
+    }
+    _write_polygons(folder / "parcels.gpkg", list(parcels.values()), "name", list(parcels))
+
+
+def _write_polygons(
+    path: Path, polygons: list[shapely.Geometry], attribute: str, values: list[str]
+) -> None:
     pyogrio.raw.write(
-        folder / "areas.gpkg",
-        shapely.to_wkb([shapely.geometry.shape(shape) for shape, _ in found]),
-        [np.array([scheme.class_names[int(index)] for _, index in found], dtype=object)],
-        ["class"],
-        layer="areas",
+        path,
+        shapely.to_wkb(polygons),
+        [np.array(values, dtype=object)],
+        [attribute],
+        layer=path.stem,
         driver="GPKG",
         geometry_type="Polygon",
         crs=_PLACE["crs"],

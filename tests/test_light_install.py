@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import lazy_loader
 import pytest
 import torch
 from samples.made_weights import meta
@@ -325,6 +326,7 @@ def test_an_editable_installation_is_imported_from_the_folder_above(tmp_path: Pa
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
     zipfile.ZipFile(wheel).extractall(packages)
+    shutil.copytree(Path(lazy_loader.__file__).parent, packages / "lazy_loader")
     done = subprocess.run(
         [environment / "bin" / "python", "-c", "import hrrsi; print(hrrsi.__file__, dir(hrrsi))"],
         **{"cwd": tmp_path, "env": without_path(), "capture_output": True, "text": True},

@@ -21,6 +21,7 @@ IMPORT_NAMES = {
     "imaug": "imgaug",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
     "torch-pruning": "torch_pruning",
+    "lazy-loader": "lazy_loader",
 }
 # Parts of a dependency that come as packages of their own; their versions follow its.
 PARTS = {

@@ -1,15 +1,17 @@
 """Pages of the site that are made from the package, for `mkdocs build` (see mkdocs.yml).
 
-The commands' flags come from the command line itself, the Python API from `hrrsi.__all__` and its
-docstrings; the changelog and the architecture are the files of the repository. Links to files that
-are no pages lead to the repository.
+The commands' flags come from the command line itself; the Python API and the fields of files come
+from docstrings; the changelog and the architecture are the files of the repository. Links to files
+that are no pages lead to the repository.
 """
 
+import inspect
 import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -17,6 +19,10 @@ from mkdocs.structure.pages import Page
 
 import hrrsi
 from hrrsi.cli import COMMANDS, app
+from hrrsi.labels.scheme import IgnoredColour, PartialLabel, Scheme, SchemeClass, Split
+from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.tiling.dataset import DatasetDescription, SplitContent
+from hrrsi.training.options import Recipe
 
 ROOT = Path(__file__).parents[1]
 # pages that are files of the repository, and a picture of one of them
@@ -31,11 +37,22 @@ KINDS = {
     "Options, results and the rest": lambda name: not name.endswith(("Error", "Warning")),
     "Errors and warnings": lambda name: True,
 }
+# what fields stand in files, by the classes that check them
+FIELDS: dict[str, tuple[type, ...]] = {
+    "A scheme (`--scheme FILE.yaml`)": (Scheme, SchemeClass, PartialLabel, IgnoredColour, Split),
+    "A dataset (`dataset.yaml`)": (DatasetDescription, SplitContent),
+    "Weights (metadata of a `.safetensors`)": (ModelMeta,),
+    "A recipe (`recipe` in a run's `config.yaml`)": (Recipe,),
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    made = {"reference/commands.md": commands_page(), "reference/python.md": python_page()}
+    made = {
+        "reference/commands.md": commands_page(),
+        "reference/python.md": python_page(),
+        "reference/fields.md": fields_page(),
+    }
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     for path, source in FILES.items():
@@ -111,3 +128,35 @@ def python_page() -> str:
         lines += [f"## {title}", ""]
         lines += [f"::: {getattr(hrrsi, name).__module__}.{name}\n" for name in chosen]
     return "\n".join(lines)
+
+
+def fields_page() -> str:
+    """Return what the fields of files mean, as Markdown made of the docstrings of their classes."""
+    lines = ["# Fields of files", "", "Made from the classes that read, check and write them.", ""]
+    for title, classes in FIELDS.items():
+        lines += [f"## {title}", ""]
+        for cls in classes:
+            lines += _fields(cls, heading=cls is not classes[0])
+    return "\n".join(lines)
+
+
+def _fields(cls: type, *, heading: bool) -> list[str]:
+    """Return the table of a class' fields, under its name where that is one of several."""
+    kinds: dict[str, Any] = {}
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        parts = griffe.Docstring(inspect.cleandoc(base.__doc__ or "")).parse("google")
+        kinds |= inspect.get_annotations(base)
+        for part in parts:
+            if part.kind is griffe.DocstringSectionKind.attributes:
+                meanings |= {a.name: " ".join(a.description.split()) for a in part.value}
+    text = next(part.value for part in parts if part.kind is griffe.DocstringSectionKind.text)
+    lines = [f"### {cls.__name__}", ""] if heading else []
+    lines += [text, "", "| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in inspect.signature(cls).parameters.items():
+        kind = kinds[name]
+        kind = kind if isinstance(kind, str) else inspect.formatannotation(kind, "typing")
+        default = "" if field.default is field.empty else f"`{field.default!r}`"
+        cells = (f"`{name}`", f"`{kind}`", default, meanings[name])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return [*lines, ""]

@@ -271,7 +271,7 @@ def evaluate(
     """Score weights on labelled data: every pixel counts once, in one confusion matrix.
 
     Prints precision, recall, F1 and IoU of each class, OA, mF1, mIoU and kappa with their
-    intervals, the same under other protocols, boundary scores, areas adjusted for the map's errors,
+    intervals, the same under every protocol, boundary scores, areas adjusted for the map's errors,
     calibration, the protocol that the figures were taken under, and what predicted. With two
     weights, the differences of their scores, and how sure these are.
 

@@ -45,7 +45,7 @@ class GridRow:
 
     Attributes:
         scene: The scene, or None for all of them together.
-        protocol: ``all`` or ``no-clutter``, and which labels.
+        protocol: Which labels, and which classes count in which score.
         augmentation: Test-time augmentation: ``none``, ``flip`` or ``d4``.
         scores: The scores.
     """
@@ -59,10 +59,10 @@ class GridRow:
 def protocol_grid(
     evaluations: Sequence[Evaluation], clutter: Collection[str] = CLUTTER_NAMES
 ) -> tuple[GridRow, ...]:
-    """Return the scores under full and eroded labels, with clutter and without it.
+    """Return the scores under every protocol, of full and of eroded labels.
 
-    Cells that nothing is known of are left out: those without clutter where no class is clutter,
-    those of full labels where eroded ones were read, those of single patches.
+    What says nothing else is left out: protocols that treat clutter apart where no class is
+    clutter, full labels where eroded ones were read, single patches.
 
     Args:
         evaluations: Of the same data: without test-time augmentation, and maybe with it.
@@ -339,7 +339,8 @@ def _protocols(
     matrix: ConfusionMatrix, clutter: Collection[str], labels: LabelKind
 ) -> Iterator[Protocol]:
     yield named_protocol("all", matrix.classes, clutter, labels)
-    names = {name.casefold() for name in clutter}
-    kept = [name for name in matrix.classes if name.casefold() not in names]
+    clutter_names = {name.casefold() for name in clutter}
+    kept = [name for name in matrix.classes if name.casefold() not in clutter_names]
     if kept and len(kept) < len(matrix.classes):
-        yield named_protocol("no-clutter", matrix.classes, clutter, labels)
+        names = ("no-clutter", "published", *(["isprs"] if labels == "eroded" else []))
+        yield from (named_protocol(name, matrix.classes, clutter, labels) for name in names)

@@ -29,8 +29,7 @@ from hrrsi.maps.rasters import TAG
 from hrrsi.networks.weights_file import WEIGHTS_SUFFIXES, is_packaged_name, weights_path
 from hrrsi.quantities import counted, counted_names, length_text
 from hrrsi.scenes.georeference import ground_resolution
-from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
-from hrrsi.scenes.raster_opening import NOT_A_RASTER, is_local, open_raster
+from hrrsi.scenes.raster_opening import NOT_A_RASTER, RASTER_SUFFIXES, is_local, open_raster
 from hrrsi.tiling.dataset import DESCRIPTION
 
 __all__ = ["FileInfo", "info"]

@@ -60,7 +60,13 @@ class PartialLabel(SchemeClass):
 
 
 class IgnoredColour(_Strict):
-    """A colour (or index) of the labels that stands for no class: its pixels are ignored."""
+    """A colour (or index) of the labels that stands for no class: its pixels are ignored.
+
+    Attributes:
+        name: What it marks.
+        colour: Red, green, blue, 0 to 255.
+        index: Value in labels that hold class indices.
+    """
 
     name: str
     colour: ValidatedColour
@@ -68,7 +74,13 @@ class IgnoredColour(_Strict):
 
 
 class Split(_Strict):
-    """Scene names, or patterns such as ``tile8_*``, of each part of a split."""
+    """Scene names, or patterns such as ``tile8_*``, of each part of a split.
+
+    Attributes:
+        train: Scenes that networks learn from.
+        val: Scenes on which they are validated during training, and an epoch is chosen.
+        test: Scenes that are scored at the end.
+    """
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()

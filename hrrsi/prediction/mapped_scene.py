@@ -22,8 +22,13 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.progress import progress
 from hrrsi.quantities import counted
-from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
-from hrrsi.scenes.raster_opening import is_local, many_files, opened_raster, raster_parts
+from hrrsi.scenes.raster_opening import (
+    RASTER_SUFFIXES,
+    is_local,
+    many_files,
+    opened_raster,
+    raster_parts,
+)
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 

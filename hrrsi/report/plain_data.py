@@ -138,8 +138,8 @@ def _class_data(scores: Scores) -> list[dict[str, Any]]:
 def _grid_data(row: GridRow) -> dict[str, Any]:
     return {
         "scene": row.scene,
+        "protocol": row.protocol.name,
         "labels": row.protocol.labels,
-        "clutter": "out" if row.protocol.dropped_from_overall else "in",
         "test_time_augmentation": row.augmentation,
         **_overall(row.scores),
         "pixels": row.scores.pixels,

@@ -36,7 +36,7 @@ from hrrsi.report.figures import (
     points_interval_text,
 )
 from hrrsi.report.model_sections import EvaluatedMap
-from hrrsi.report.text import clutter_words, mean_words
+from hrrsi.report.text import mean_words
 
 _MEANINGS = {
     "OA": "overall accuracy",
@@ -91,21 +91,17 @@ def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
     grids = []
     for scene, rows in scenes.items():
         first = rows[0][1].scores
-        clutter = clutter_words([row for _, row in rows], absent=NONE)
         table = Table(
             "All scenes together" if scene is None else f"Scene {scene}",
             [
                 *(["map"] if len(maps) > 1 else []),
+                "protocol",
                 "labels",
-                "clutter",
                 "augmentation",
                 *_MEANINGS,
                 "pixels",
             ],
-            [
-                _grid_cells(entry, row, word, named=len(maps) > 1)
-                for (entry, row), word in zip(rows, clutter, strict=True)
-            ],
+            [_grid_cells(entry, row, named=len(maps) > 1) for entry, row in rows],
             is_sortable=True,
             marked=_headline_row(maps, [row for _, row in rows]) if len(maps) == 1 else None,
         )
@@ -121,21 +117,13 @@ def protocol_grids(maps: Sequence[EvaluatedMap]) -> list[dict[str, Any]]:
 
 
 def _headline_row(maps: Sequence[EvaluatedMap], rows: Sequence[GridRow]) -> int | None:
-    protocol = maps[0].result.protocol
-    for index, row in enumerate(rows):
-        same = (row.protocol.labels, row.protocol.dropped_from_overall)
-        if (
-            same == (protocol.labels, protocol.dropped_from_overall)
-            and row.protocol.dropped_from_means == protocol.dropped_from_means
-            and not protocol.left_out_of_means
-            and row.augmentation == maps[0].result.evaluation.augmentation
-        ):
-            return index
-    return None
+    headline_of = (maps[0].result.protocol, maps[0].result.evaluation.augmentation)
+    places = (i for i, row in enumerate(rows) if (row.protocol, row.augmentation) == headline_of)
+    return next(places, None)
 
 
-def _grid_cells(entry: EvaluatedMap, row: GridRow, clutter: str, *, named: bool) -> list[Cell]:
-    words = [row.protocol.labels, clutter, row.augmentation]
+def _grid_cells(entry: EvaluatedMap, row: GridRow, *, named: bool) -> list[Cell]:
+    words = [row.protocol.name, row.protocol.labels, row.augmentation]
     return [
         *([name_cell(entry.name)] if named else []),
         *(Cell(word, word) for word in words),

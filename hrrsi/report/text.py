@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from prettytable import PrettyTable
@@ -18,7 +18,7 @@ from hrrsi.evaluation.intervals import (
     Interval,
     counted_blocks,
 )
-from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
+from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.quantities import area_text, counted
 
 _MUCH_LEFT_OUT = 0.01  # of the labelled pixels
@@ -44,6 +44,7 @@ def outcome_text(
 def evaluation_text(result: EvaluationResult) -> str:
     """Return tables of scores, and the protocol that they were taken under."""
     parts = [
+        _wrapped(f"Protocol {result.protocol.name!r}: {sentence(result)}."),
         *_class_tables(result),
         *_grid_table(result),
         *_boundary_tables(result),
@@ -75,7 +76,6 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
     lines = [
         f"A: {source_sentence(first.source)}.",
         f"B: {source_sentence(second.source)}.",
-        *_protocol_lines(comparison),
         f"Scenes: {', '.join(first.evaluation.scenes)}.",
         f"In percent. 95 %: bootstrap over the same {blocks_text(first)} for both. p: how often "
         "maps that are swapped within random blocks differ by as much (at least "
@@ -84,6 +84,7 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
     lines += filter(None, [unequal_pixels_text(comparison)])
     return "\n".join(
         [
+            *map(_wrapped, _protocol_lines(comparison)),
             table.get_string(),
             verdict(comparison, wording),
             *_comparison_grid_table(comparison),
@@ -119,11 +120,11 @@ def _grid_table(result: EvaluationResult) -> Iterator[str]:
     rows = [row for row in result.grid if row.scene is None]
     if len(rows) < 2:
         return
-    yield "\nThe same under other protocols:"
-    table = _table("labels", "clutter", "augmentation", *rows[0].scores.overall)
-    for row, clutter in zip(rows, clutter_words(rows), strict=True):
+    yield "\nThe same under every protocol:"
+    table = _table("protocol", "labels", "augmentation", *rows[0].scores.overall)
+    for row in rows:
         scores = map(percent, row.scores.overall.values())
-        table.add_row([row.protocol.labels, clutter, row.augmentation, *scores])
+        table.add_row([row.protocol.name, row.protocol.labels, row.augmentation, *scores])
     yield table.get_string()
 
 
@@ -190,7 +191,6 @@ def _calibration_line(result: EvaluationResult) -> Iterator[str]:
 def _notes(result: EvaluationResult) -> Iterator[str]:
     e = result.evaluation
     lines = [
-        f"Protocol {result.protocol.name!r}: {sentence(result)}.",
         f"Scenes: {', '.join(e.scenes)}.",
         f"Made by: {source_sentence(result.source)}.",
         f"Not scored: {unscored_text(result)}.",
@@ -256,13 +256,13 @@ def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     ]
     if len(pairs) < 2:
         return
-    yield "\nThe same under other protocols:"
-    table = _table("labels", "clutter", "augmentation", "", "OA", "mF1", "mIoU")
+    yield "\nThe same under every protocol:"
+    table = _table("protocol", "labels", "augmentation", "", "OA", "mF1", "mIoU")
     table.align[""] = "l"
-    clutter = clutter_words([first for first, _ in pairs])
-    for (first, second), word in zip(pairs, clutter, strict=True):
+    for first, second in pairs:
         a, b = ((s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (first.scores, second.scores))
-        table.add_row([first.protocol.labels, word, first.augmentation, "A", *map(percent, a)])
+        protocol = first.protocol
+        table.add_row([protocol.name, protocol.labels, first.augmentation, "A", *map(percent, a)])
         table.add_row(["", "", "", "B", *map(percent, b)])
         differences = [_signed(of_b - of_a) for of_a, of_b in zip(a, b, strict=True)]
         table.add_row(["", "", "", "B - A", *differences], divider=True)
@@ -388,15 +388,6 @@ def partial_text(result: EvaluationResult) -> str:
         f"{100 * right / pixels:.2f} % of them are predicted as one of these: they count in OA, "
         "and as false positives where they are not; kappa and calibration have no figures then"
     )
-
-
-def clutter_words(rows: Sequence[GridRow], absent: str = "-") -> list[str]:
-    """Return whether clutter is ``in`` or ``out`` of each row; `absent` where no class is."""
-    has_clutter = any(row.protocol.dropped_from_overall for row in rows)
-    return [
-        "out" if row.protocol.dropped_from_overall else "in" if has_clutter else absent
-        for row in rows
-    ]
 
 
 def mean_words(result: EvaluationResult) -> str:

@@ -260,7 +260,7 @@ def test_maps_of_several_scenes_against_full_and_eroded_labels(labelled_scenes, 
         row = next(
             row
             for row in found["grid"]
-            if (row["scene"], row["labels"], row["clutter"]) == (None, kind, "in")
+            if (row["scene"], row["labels"], row["protocol"]) == (None, kind, "all")
         )
         assert [row["OA"], row["mIoU"]] == pytest.approx(scores_of(counts))
         recall = [c["recall"] for c in row["classes"]]

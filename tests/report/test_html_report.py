@@ -99,10 +99,9 @@ def test_its_tables_hold_the_figures_of_the_evaluation(one_map) -> None:
         assert cells[0][1].startswith(f"{100 * scores.iou:.2f}")
         assert cells[0][3] == f"{100 * scores.precision:.2f}"
     pool = [row for row in report.grid if row.scene is None]
-    assert len(pool) == 8  # labels, clutter and augmentation
+    assert len(pool) == 14  # three protocols of full labels, four of eroded; and augmentation
     for row in pool:
-        clutter = "out" if row.protocol.dropped_from_overall else "in"
-        shown = [row.protocol.labels, clutter, row.augmentation]
+        shown = [row.protocol.name, row.protocol.labels, row.augmentation]
         figures = [f"{100 * row.scores.overall_accuracy:.2f}", f"{100 * row.scores.mean_f1:.2f}"]
         assert any(cells[:5] == [*shown, *figures] for cells in rows)
     matrix = report.matrix

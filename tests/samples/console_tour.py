@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ _BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```
 class Step(NamedTuple):
     """A command: how exactly its output is shown, the command, and that.
 
-    ``exact``, ``runs`` (all but figures), or ``head`` (the first lines, but for figures).
+    ``exact``, ``runs`` (all but figures), ``head`` (the first lines, but for figures), or
+    ``command``, which shows no output.
     """
 
     kind: str
@@ -44,8 +46,16 @@ def without_figures(text: str) -> str:
     return " ".join(re.sub(r"[-+|\d.,:%]+", " ", text).split())
 
 
-def follow(steps: list[Step], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the commands in a folder: each takes what the one before made."""
+def follow(
+    steps: list[Step],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shortened: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Run the commands in a folder: each takes what the one before made.
+
+    `shortened` holds flags of subcommands that make them cheaper, and come after those shown.
+    """
     monkeypatch.chdir(folder)
     # without a GPU: the report says what predicted
     for name, value in {"COLUMNS": "100", "CUDA_VISIBLE_DEVICES": ""}.items():
@@ -57,6 +67,7 @@ def follow(steps: list[Step], folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
             runpy.run_path(arguments[0], run_name="__main__")
             continue
         assert program == "hrrsi"
+        arguments += (shortened or {}).get(arguments[0], ())
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
         if kind == "exact":

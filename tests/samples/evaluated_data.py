@@ -250,6 +250,10 @@ def matrix_of(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def scores_of(counts: np.ndarray) -> tuple[float, float]:
     """Return OA and mIoU."""
+    return np.diag(counts).sum() / counts.sum(), ious_of(counts).mean()
+
+
+def ious_of(counts: np.ndarray) -> np.ndarray:
+    """Return the IoU of each class."""
     hits = np.diag(counts)
-    ious = hits / (counts.sum(axis=0) + counts.sum(axis=1) - hits)
-    return hits.sum() / counts.sum(), ious.mean()
+    return hits / (counts.sum(axis=0) + counts.sum(axis=1) - hits)
