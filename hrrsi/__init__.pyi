@@ -1,7 +1,6 @@
 """The public API: what each name is, and where it lives; `hrrsi` loads names by this file."""
 
 from .cluster.connection import ClusterOptions as ClusterOptions
-from .cluster.predict import predict as predict
 from .deployment.export import ExportedNetwork as ExportedNetwork, export as export
 from .deployment.options import (
     ExportOptions as ExportOptions,
@@ -23,7 +22,7 @@ from .errors import (
     RunError as RunError,
     WeightsError as WeightsError,
 )
-from .evaluation.evaluate import compare as compare, evaluate as evaluate
+from .evaluation.evaluate import compare as compare
 from .evaluation.evaluation import EvaluationWarning as EvaluationWarning
 from .evaluation.options import EvaluationOptions as EvaluationOptions, MapReading as MapReading
 from .evaluation.result import Comparison as Comparison, EvaluationResult as EvaluationResult
@@ -35,7 +34,7 @@ from .prediction.options import (
     MapOptions as MapOptions,
     OutputOptions as OutputOptions,
 )
-from .prediction.predict import ScenesFailedError as ScenesFailedError
+from .prediction.predict import MapObserver as MapObserver, ScenesFailedError as ScenesFailedError
 from .prediction.scene_checks import SceneWarning as SceneWarning
 from .prediction.segmenter import Segmenter as Segmenter
 from .pretraining.options import (
@@ -54,5 +53,6 @@ from .training.options import (
     recipe_named as recipe_named,
 )
 from .training.run import TrainedRun as TrainedRun, train as train, train_all as train_all
+from .verbs import evaluate as evaluate, predict as predict
 
 __version__: str

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,9 +41,6 @@ from hrrsi.evaluation.options import (
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.report import ReportOutputs
-
-if TYPE_CHECKING:
-    from hrrsi.evaluation.result import EvaluationResult
 
 _MAPS = "Maps that are there (with --scheme)"
 _CLUSTER_SCORES = "scores one weights file, without --report"
@@ -300,29 +297,29 @@ def evaluate(
         raise typer.BadParameter("is for maps; give --label and --report", param_hint="--image")
     with _usage_errors():
         scored_maps = [path for paths in systems for path in paths] if truth else maps or []
-        check_combination(folders, scored_maps, truth, weights, options, mapping, reading)
+        check_combination(truth or folders, scored_maps, weights, options, mapping, reading)
         outputs.prepare(is_comparison=len(systems) == 2)
 
-    from hrrsi.evaluation.evaluate import compare, evaluate as evaluate_one
+    from hrrsi.evaluation.evaluate import compare
     from hrrsi.report.plain_data import json_document
     from hrrsi.report.scene_views import SceneViewCollector
     from hrrsi.report.text import outcome_text
+    from hrrsi.verbs import evaluate as evaluate_one
 
     # the page has each image once
     views = [SceneViewCollector(paths) for paths in (images or [], [])] if outputs.report else []
     observers: Sequence[SceneViewCollector | None] = views or (None, None)
-    settings: dict[str, Any] = {"labels": truth, "options": options, "mapping": mapping}
-    settings |= {"engine": engine, "reading": reading, "show_progress": not quiet}
+    settings: dict[str, Any] = {"options": options, "mapping": mapping, "engine": engine}
+    settings |= {"reading": reading, "show_progress": not quiet}
     if cluster is not None and (len(systems) == 2 or scored_maps or outputs.report):
         raise typer.BadParameter(_CLUSTER_SCORES, param_hint="--cluster")
     with scene_warnings_in_one_line():
         if len(systems) == 2:
-            outcome: Any = compare(systems[0], systems[1], folders, observers=observers, **settings)
-        elif cluster is None:
-            settings |= {"weights": weights, "maps": scored_maps, "observer": observers[0]}
-            outcome = evaluate_one(folders, **settings)
+            settings |= {"observers": observers}
+            outcome: Any = compare(systems[0], systems[1], truth or folders, **settings)
         else:
-            outcome = _on_cluster(cluster, folders, weights, settings)
+            settings |= {"weights": weights, "maps": scored_maps, "observer": observers[0]}
+            outcome = evaluate_one(truth or folders, cluster=cluster, **settings)
     if not (scored_maps or quiet):
         _print_used(systems, weights)
     text = outcome_text if output == "table" else json_document
@@ -336,16 +333,6 @@ def _print_used(systems: list[list[Path]], weights: Path | None) -> None:
     used: list[Path | None] = [*(path for (path,) in systems)]
     for named in used or [weights]:
         print_weights(named)
-
-
-def _on_cluster(
-    cluster: str, data: list[Path], weights: Path | None, settings: dict[str, Any]
-) -> EvaluationResult:
-    from hrrsi.cluster.evaluate import evaluate_on_cluster
-
-    taken = ("options", "mapping", "engine", "show_progress")
-    chosen = {name: settings[name] for name in taken}
-    return evaluate_on_cluster(data, weights, cluster=cluster, **chosen)
 
 
 def _systems(
@@ -363,9 +350,11 @@ def _systems(
                 param_hint="--pred",
             )
         systems = [maps] if maps else [[path] for path in data]
-        if len(systems) > 2:
+        if len(systems) not in (1, 2):
             raise typer.BadParameter("name one map, or two to compare", param_hint="--pred")
         return systems, []
+    if maps:
+        raise typer.BadParameter("needs --label", param_hint="--pred")
     from hrrsi.networks.weights_file import is_weights_file  # numpy, which --help does without
 
     compared = [path for path in data if is_weights_file(path)]

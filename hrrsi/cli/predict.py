@@ -257,24 +257,25 @@ def predict(
             _plan(arguments, cluster, say_weights)
             return
         try:
-            _map(arguments, cluster, say_weights, quiet)
+            _map(arguments, cluster, say_weights)
         except ScenesFailedError as failed:
             _print_failures(failed)
             raise
 
 
 def _plan(
-    arguments: tuple[Any, ...], cluster: str | None, say_weights: Callable[[], None] | None
+    arguments: tuple[Any, ...], cluster: str | None, say_weights: Callable[..., None] | None
 ) -> None:
     """Print what mapping would take, here or on a cluster."""
+    from hrrsi.prediction.predict import MapTask, planned_scenes
+
+    task = MapTask(*arguments)
     if cluster is None:
-        from hrrsi.prediction.predict import plan
-
-        plans = plan(*arguments)
+        plans = planned_scenes(task)
     else:
-        from hrrsi.cluster.predict import plan as plan_on_cluster
+        from hrrsi.cluster.client import planned_by_workers
 
-        planned = plan_on_cluster(*arguments, cluster=cluster)
+        planned = planned_by_workers(task, cluster)
     if say_weights:
         say_weights()
     if cluster is None:
@@ -284,34 +285,17 @@ def _plan(
 
 
 def _map(
-    arguments: tuple[Any, ...],
-    cluster: str | None,
-    say_weights: Callable[..., None] | None,
-    quiet: bool,
+    arguments: tuple[Any, ...], cluster: str | None, say_weights: Callable[..., None] | None
 ) -> None:
     """Map scenes, here or on a cluster, and print what each has."""
-    if cluster is None:
-        from hrrsi.prediction.predict import predict as map_scenes
+    from hrrsi.prediction.predict import MapObserver
+    from hrrsi.verbs import predict as map_scenes
 
-        map_scenes(
-            *arguments,
-            show_progress=not quiet,
-            on_ready=say_weights,
-            on_mapped=_print_mapped,
-            on_failed=_print_failure,
-        )
-        return
-    from hrrsi.cluster.predict import predict as map_on_cluster
-
+    observer = MapObserver(mapped=_print_mapped, failed=_print_failure)
     if say_weights:
-        say_weights()
-    map_on_cluster(
-        *arguments,
-        cluster=cluster,
-        show_progress=not quiet,
-        on_mapped=_print_mapped,
-        on_failed=_print_failure,
-    )
+        observer = replace(observer, ready=say_weights)
+    is_quiet = say_weights is None
+    map_scenes(*arguments, cluster=cluster, observer=observer, show_progress=not is_quiet)
 
 
 def _print_failures(failed: ScenesFailedError) -> None:

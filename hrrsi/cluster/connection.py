@@ -1,24 +1,34 @@
-"""Reaches a Dask cluster: by its address, by a scheduler file, or as processes of this machine."""
+"""Reaches what client and workers share: a Dask scheduler, and folders on a disk or in a storage.
+
+A cluster is named by its address, by a scheduler file, or as processes of this machine.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hrrsi.errors import (
     ClusterError,
+    DependencyError,
+    HrrsiError,
     InputError,
     MissingInputError,
     OptionError,
+    OutputError,
 )
 from hrrsi.extras import require
+from hrrsi.files import prepare_folder, require_regular
 from hrrsi.hardware import available_cores
 from hrrsi.interruption import interrupt_kept_from_children
+from hrrsi.maps.raw_pyramid import write_errors
 from hrrsi.prediction.scene_checks import SceneWarning
 
 if TYPE_CHECKING:
@@ -27,6 +37,9 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 8.0  # how long an address may take
 RETURN_SECONDS = 60.0  # how long a scheduler that went away may take to come back
 _SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
+# what object storage raises where it does not answer, or not to us
+_REACHED = "check the address, the network and your credentials"
+_GO_ON = "free space there, then go on with `resume`"
 
 
 class ClusterWarning(SceneWarning):
@@ -61,6 +74,11 @@ class ClusterOptions:
             raise OptionError(f"{self.patience:g} is no time to wait", parameter="patience")
         if isinstance(self.cluster, str):
             _parsed(self.cluster)
+
+    @classmethod
+    def of(cls, cluster: str | ClusterOptions | Client) -> ClusterOptions:
+        """Return the options that callers name a cluster by."""
+        return cluster if isinstance(cluster, ClusterOptions) else cls(cluster)
 
     @property
     def alone_seconds(self) -> float:
@@ -216,3 +234,190 @@ def _quiet_loggers() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+class Folder(Protocol):
+    """A folder on a shared disk or in object storage; names are of files right in it."""
+
+    def names(self) -> list[str]:
+        """Return the names of its files; of a folder that is not there, none."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None where there is none."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        ...
+
+
+class DiskFolder:
+    """A folder of a file system. See `Folder`.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> list[str]:
+        """Return the names of its files; of a folder that is not there, none."""
+        try:
+            return os.listdir(self._path)
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None where there is none."""
+        require_regular(self._path / name)
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            OutputError: The disk is full, or the folder can't be written to.
+        """
+        prepare_folder(self._path)
+        # of this machine's process 17 and another's: several may write one file at a time
+        meanwhile = self._path / f".{name}.{uuid.uuid4().hex}.part"
+        with write_errors(self._path / name, _GO_ON):
+            try:
+                with meanwhile.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                meanwhile.replace(self._path / name)
+            finally:
+                with suppress(OSError):
+                    meanwhile.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
+
+class ObjectFolder:
+    """A prefix of object storage, by fsspec. See `Folder`.
+
+    Args:
+        url: E.g. ``s3://bucket/maps``.
+
+    Raises:
+        DependencyError: What reads that storage is not installed.
+        OutputError: It can't be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        with self._errors():
+            self._files, self._path = storage_of(self.url)
+
+    def names(self) -> list[str]:
+        """Return the names of its files; of a folder that is not there, none."""
+        with self._errors():
+            try:
+                self._files.invalidate_cache()  # others write there
+                found = self._files.ls(self._path, detail=False)
+            except FileNotFoundError:
+                return []
+        return [name.rpartition("/")[2] for name in found]
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None where there is none."""
+        with self._errors():
+            try:
+                return bytes(self._files.cat_file(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all, as object storage does."""
+        with self._errors():
+            self._files.pipe_file(f"{self._path}/{name}", content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with self._errors(), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._path}/{name}")
+
+    def upload(self, file: Path) -> None:
+        """Write a file of this machine under its own name."""
+        with self._errors():
+            self._files.put_file(str(file), f"{self._path}/{file.name}")
+
+    def download(self, name: str, file: Path) -> bool:
+        """Write a file to this machine; return whether it is there."""
+        with self._errors():
+            try:
+                self._files.get_file(f"{self._path}/{name}", str(file))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def require_reachable(self) -> None:
+        """Raise where its bucket is not there, or not for us.
+
+        Raises:
+            OutputError: It is not.
+        """
+        with self._errors():
+            bucket = self._path.partition("/")[0]
+            if not self._files.exists(bucket):
+                raise FileNotFoundError(f"there is no {bucket}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except HrrsiError:
+            raise
+        except Exception as error:  # each storage has its own, few of them OSErrors
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise OutputError(
+                f"cannot be used ({cause[:120]})", where=self.url, fix=_REACHED
+            ) from (error)
+
+
+class RemotePath(PurePosixPath):
+    """A file in object storage: its text is its address, ``s3://bucket/maps/a_classes.tif``."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    def exists(self) -> bool:
+        """Return whether it is there."""
+        parent, _, name = str(self).rpartition("/")
+        return name in ObjectFolder(parent).names()
+
+
+def storage_of(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and the path in it.
+
+    Raises:
+        DependencyError: What reads that storage is not installed.
+    """
+    import fsspec  # type: ignore[import-untyped] # comes with distributed
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise DependencyError(
+            f"{url} needs packages that are not installed ({' '.join(str(error).split())})",
+            extra="cluster",
+        ) from error
+    return files, str(path)
+
+
+def folder_of(place: str) -> Folder:
+    """Return a folder by its path or address."""
+    return ObjectFolder(place) if "://" in place else DiskFolder(Path(place))

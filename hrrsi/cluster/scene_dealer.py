@@ -5,31 +5,26 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hrrsi.cluster.connection import ClusterOptions
-from hrrsi.cluster.readiness import Run
-from hrrsi.cluster.strip_files import (
-    StripsMissingError,
-    folder_of,
-    identity_mark,
-)
-from hrrsi.cluster.worker import (
+from hrrsi.cluster.connection import ClusterOptions, folder_of
+from hrrsi.cluster.run import (
     Done,
+    Run,
     SceneTask,
+    StripsMissingError,
     absolute,
     facts_bytes,
-    finish_scene,
-    map_band,
-    map_scene,
+    identity_mark,
     missing_rows,
     moved,
 )
+from hrrsi.cluster.worker import finish_scene, map_band, map_scene
 from hrrsi.cluster.workforce import Job, Workforce
 from hrrsi.errors import ClusterError, HrrsiError
 from hrrsi.interruption import stop_if_requested
@@ -38,7 +33,7 @@ from hrrsi.maps.partial_map import cluster_lock_held, is_unfinished, rows_kept
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.predict import ScenesFailedError
+from hrrsi.prediction.predict import MapObserver, ScenesFailedError
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import strip_rows
 from hrrsi.progress import progress
@@ -144,6 +139,7 @@ class SceneDealer:
         self._failures: dict[str, Exception] = {}
         self._mapped: dict[str, list[MappedScene]] = {}
         self._open: list[_Scene] = []  # that are in work
+        self._observer = MapObserver()
 
     def planned(self) -> PlannedRun:
         """Return what mapping the scenes will take."""
@@ -166,15 +162,12 @@ class SceneDealer:
             pixels * a_pixel,
         )
 
-    def mapped(
-        self,
-        show_progress: bool,
-        on_mapped: Callable[[MappedScene], None] | None,
-        on_failed: Callable[[str, Exception], None] | None,
-    ) -> list[MappedScene]:
-        """Map the scenes; see `predict`."""
-        self._on_mapped, self._on_failed = on_mapped, on_failed
+    def mapped(self, observer: MapObserver, *, show_progress: bool) -> list[MappedScene]:
+        """Map the scenes; see `hrrsi.predict`."""
+        self._observer = observer
         waiting = self._scenes()
+        if waiting:
+            observer.ready(self._meta)
         self._deal(waiting)
         pixels = sum(s.shape[0] * s.shape[1] for s in waiting)
         waiting.reverse()
@@ -372,9 +365,8 @@ class SceneDealer:
         maps = _as_named(scene, done.scenes, seconds)
         self._mapped[scene.name] = maps
         self._show()
-        if self._on_mapped:
-            for mapped in maps:
-                self._on_mapped(mapped)
+        for mapped in maps:
+            self._observer.mapped(mapped)
 
     def _fail(self, job: Job, error: Exception) -> None:
         """Take up that a task has failed for good."""
@@ -399,11 +391,8 @@ class SceneDealer:
 
     def _give_up(self, name: str, error: Exception) -> None:
         self._failures[name] = error
-        if self._on_failed and len(self._names) > 1:
-            self._on_failed(name, error)
-
-    _on_failed: Callable[[str, Exception], None] | None = None
-    _on_mapped: Callable[[MappedScene], None] | None = None
+        if len(self._names) > 1:
+            self._observer.failed(name, error)
 
     def _close(self, scene: _Scene) -> None:
         scene.jobs = []

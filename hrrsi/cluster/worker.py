@@ -1,52 +1,60 @@
-"""What workers of a cluster do: check that they fit, map bands of scenes, finish maps.
+"""What workers of a cluster do: check that they fit, map bands, finish maps, count scenes.
 
-A worker opens its engine once, and does one task of hrrsi at a time with all its threads, whatever
-number of tasks Dask sends it.
+A worker opens its engine once for a run, and keeps it until the run ends. It does one task of hrrsi
+at a time with all its threads, whatever number of tasks Dask sends it.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import re
+import shutil
+import socket
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrrsi.cluster.readiness import (
+from hrrsi.cluster.connection import ObjectFolder, folder_of
+from hrrsi.cluster.run import (
+    Done,
     Run,
-    ended,
-    one_at_a_time,
-    ready_for,
-    scene_state,
-    scratch_folder,
-    states_of,
-)
-from hrrsi.cluster.strip_files import (
-    ObjectFolder,
-    StripFiles,
+    SceneState,
+    SceneTask,
     StripsMissingError,
-    folder_of,
+    WorkerFacts,
+    answer_name,
+    facts_of,
+    missing_rows,
+    moved,
+    require_unchanged,
+    require_versions,
+    scene_state,
 )
 from hrrsi.errors import (
+    ClusterError,
     FileWarning,
     HrrsiError,
     InputError,
+    OutputError,
     OutputExistsError,
 )
+from hrrsi.hardware import available_cores, processor_name
 from hrrsi.maps.outputs import Outputs
 from hrrsi.prediction.blending import Strip
-from hrrsi.prediction.map_writer import MapRecord, is_finished
-from hrrsi.prediction.mapped_scene import MappedScene
+from hrrsi.prediction.engines import open_engine
+from hrrsi.prediction.engines.engine import Engine
+from hrrsi.prediction.map_writer import is_finished
+from hrrsi.prediction.mapped_scene import MappedScene, seconds_a_window
 from hrrsi.prediction.scene_checks import SceneWarning
-from hrrsi.prediction.scene_mapper import SceneFacts
-from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, many_files, subdataset_parts
+from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.sliding_window import symmetries
+from hrrsi.scenes.raster_opening import bounded_block_cache, many_files
 from hrrsi.scenes.window_source import SceneWindows
 
 if TYPE_CHECKING:
@@ -54,50 +62,198 @@ if TYPE_CHECKING:
     from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading
     from hrrsi.labels.scheme import Scheme
 
+one_at_a_time = threading.Lock()
+_ready: dict[str, Ready] = {}  # by the run
+ended: set[str] = set()
 _TELL_SECONDS = 1.0  # how often a task says how far it is
-_WEIGHTS = "weights"
+
+
+class NotReadyError(HrrsiError, RuntimeError):
+    """A worker has not been checked for a run: it has begun anew since."""
 
 
 @dataclass(frozen=True)
-class SceneTask:
-    """A scene that is mapped.
+class Ready:
+    """What a worker keeps for a run.
 
     Attributes:
-        name: The scene, as all can open it.
-        outputs: Its files: absolute, or names in `folder`.
-        folder: The address of the object storage that they go to, or None.
-        facts: What the client has found out: a file in the run's place, so that it does not pass
-            through the scheduler with each task.
-        mark: What tells the strips of the map from those of others.
+        engine: Its engine.
+        mapper: Opens and maps scenes with it.
+        folder: Where the weights lie here.
     """
 
-    name: str
-    outputs: Outputs
-    folder: str | None
-    facts: str
-    mark: str
-
-    @property
-    def strips(self) -> StripFiles:
-        """Its finished strips."""
-        path = self.outputs.classes
-        place = str(path) if self.folder is None else f"{self.folder}/{path.name}"
-        return StripFiles(place, self.mark)
+    engine: Engine
+    mapper: SceneMapper
+    folder: Path
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a task gives back.
+def check_worker(
+    run: Run,
+    scene: str | None,
+    state: SceneState,
+    measure: bool,
+    weights_there: Sequence[bytes] | None = None,
+) -> WorkerFacts:
+    """Make a worker ready for a run, if it fits.
 
-    Attributes:
-        pixels: Pixels that got their labels.
-        scenes: What was mapped, where the task has finished a map, or those of a mosaic's tiles.
-        said: Warnings on the way: their class, and what they say.
+    Args:
+        run: The run.
+        scene: A scene that it shall read; None: none is tried.
+        state: Size and time of change of the scene's files, by their names.
+        measure: Whether to measure how fast the network is here.
+        weights_there: What the weights' files hold, where no folder that all reach has them.
+
+    Returns:
+        What the worker says of itself.
+
+    Raises:
+        ClusterError: Its versions differ, or it does not reach what it has to.
+        HrrsiError: The engine can't be opened.
     """
+    name = _own_name()
+    with one_at_a_time:
+        ended.discard(run.id)
+        require_versions(dict(run.versions), run.engine, name)
+        weights = _fetched_weights(run, name, weights_there)
+        threads = min(_declared_threads() or available_cores(), available_cores())
+        options = run.engine
+        options = replace(options, threads=options.threads or threads)
+        engine = open_engine(weights, options)
+        map_options = run.options.fitting(engine.meta)
+        # what makes the maps is in their records, which the client has
+        mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
+        mapper.count_scenes(0)  # the client has said what there is to say
+        if scene is not None:
+            _require_same(mapper, scene, state, name)
+        _ready[run.id] = Ready(engine, mapper, weights.parent)
+        seconds = None
+        if measure:
+            seconds = seconds_a_window(engine, map_options.effective_window)
+            seconds *= len(symmetries(map_options.augmentation))
+    return WorkerFacts(
+        name,
+        (engine.name, engine.precision, engine.device),
+        processor_name(),
+        options.threads or threads,
+        seconds,
+    )
 
-    pixels: int
-    scenes: tuple[MappedScene, ...]
-    said: tuple[tuple[type[Warning], str], ...]
+
+def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str) -> None:
+    """Raise where a scene can't be read on this worker, or is another one.
+
+    Raises:
+        ClusterError: It can't, or is.
+    """
+    try:
+        with mapper.open(scene) as source:
+            own = scene_state(source)
+    except InputError as error:
+        raise ClusterError(
+            f"worker {name} can't read a scene ({error.what})",
+            where=scene,
+            fix="let workers see scenes under the same path as the client, or name them by "
+            "an address such as s3://",
+        ) from error
+    if own != state:
+        raise ClusterError(
+            f"is another file on worker {name} than here, by size or time",
+            where=scene,
+            fix="let workers and client see the same files",
+        )
+
+
+def end_run(run_id: str) -> None:
+    """Let tasks of a run stop where they are, and forget what was kept for it."""
+    ended.add(run_id)
+    ready = _ready.pop(run_id, None)
+    if ready is not None:
+        shutil.rmtree(ready.folder, ignore_errors=True)
+
+
+def ready_for(run: Run) -> Ready:
+    """Return what this worker keeps for a run.
+
+    Raises:
+        NotReadyError: It was not checked for it.
+    """
+    ready = _ready.get(run.id)
+    if ready is None:
+        raise NotReadyError("was not checked for this run", where=_address())
+    return ready
+
+
+def _fetched_weights(run: Run, name: str, sent: Sequence[bytes] | None) -> Path:
+    """Return the run's weights on this machine, and leave an answer in each of its places.
+
+    Raises:
+        ClusterError: A place is not reached from here, or the weights are other bytes.
+    """
+    folder = _own_folder(run.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: list[bytes | None] = list(sent or ())
+    for number, address in enumerate(run.places):
+        place = folder_of(address)
+        unreachable = ClusterError(
+            f"worker {name} does not reach the folder of the outputs",
+            where=address.rpartition("/")[0],
+            fix="write to a folder that the client and all workers share, or to object storage "
+            "(s3://...)",
+        )
+        try:
+            if not place.names():
+                raise unreachable
+            if number == 0:
+                contents = [place.read(weights) for weights, _ in run.weights]
+            place.write(answer_name(_address()), name.encode())
+        except OutputError as error:
+            raise unreachable.with_note(error.what) from error
+    for (weights, digest), content in zip(run.weights, contents, strict=True):
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise ClusterError(
+                f"worker {name} has got other bytes than the client sent",
+                where=weights,
+                fix="run it again; if it stays so, check the file system",
+            )
+        meanwhile = folder / f".{weights}.part"
+        meanwhile.write_bytes(content)
+        meanwhile.replace(folder / weights)
+    return folder / run.weights[0][0]
+
+
+def _own_folder(run_id: str) -> Path:
+    """Return where this worker keeps what it needs for a run."""
+    mark = hashlib.sha256(_address().encode()).hexdigest()[:8]
+    return scratch_folder() / f"hrrsi-{run_id}-{os.getpid()}-{mark}"
+
+
+def scratch_folder() -> Path:
+    """Return a folder of this machine for files that nobody needs later."""
+    with suppress(ValueError):
+        return Path(_worker().local_directory)  # Dask removes it when the worker ends
+    return Path(tempfile.gettempdir())
+
+
+def _worker() -> Any:
+    from distributed import get_worker
+
+    return get_worker()
+
+
+def _address() -> str:
+    with suppress(ValueError):
+        return str(_worker().address)
+    return ""
+
+
+def _declared_threads() -> int | None:
+    with suppress(ValueError):
+        return int(_worker().state.nthreads)
+    return None
+
+
+def _own_name() -> str:
+    return f"{socket.gethostname()} ({_address()})"
 
 
 class RunEndedError(HrrsiError, RuntimeError):
@@ -114,9 +270,9 @@ def map_band(run: Run, scene: SceneTask, rows: tuple[int, int], key: str) -> Don
         key: The task, as progress is told.
     """
     ready = ready_for(run)
-    facts = _facts(run, scene)
+    facts = facts_of(run, scene)
     with _working(run, key) as work, ready.mapper.open(scene.name) as source:
-        _check_scene(source, facts)
+        require_unchanged(source, facts)
         width, strips = source.raster_grid.width, scene.strips
         kept = strips.rows()
         work.add(sum(kept[row] - row for row in kept if rows[0] <= row < rows[1]) * width)
@@ -125,16 +281,16 @@ def map_band(run: Run, scene: SceneTask, rows: tuple[int, int], key: str) -> Don
             with closing(made):
                 for strip in made:
                     strips.write(strip)
-        _check_scene(source, facts)
+        require_unchanged(source, facts)
     return Done(work.pixels, (), tuple(work.said))
 
 
 def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
     """Map a scene that is small enough for one task, as one process does."""
-    ready, facts = ready_for(run), _facts(run, scene)
+    ready, facts = ready_for(run), facts_of(run, scene)
     with _working(run, key) as work, _local_outputs(scene, resume=run.outputs.resume) as outputs:
         with ready.mapper.open(scene.name) as source:
-            _check_scene(source, facts)
+            require_unchanged(source, facts)
 
         def strips(source: SceneWindows, scale: float, row: int) -> Generator[Strip, None, None]:
             yield from ready.mapper.strips(source, scale, (row, None), work.add)
@@ -162,7 +318,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
     Raises:
         StripsMissingError: Some are not there, or damaged.
     """
-    ready, facts = ready_for(run), _facts(run, scene)
+    ready, facts = ready_for(run), facts_of(run, scene)
 
     def strips(source: SceneWindows, _scale: float, row: int) -> Generator[Strip, None, None]:
         for strip in scene.strips.read(row, source.raster_grid.height):
@@ -174,7 +330,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
 
     with _working(run, key, is_watched=False) as work:
         with ready.mapper.open(scene.name) as source:
-            _check_scene(source, facts)
+            require_unchanged(source, facts)
         try:
             with _local_outputs(scene, resume=run.outputs.resume) as outputs:
                 done = mapped(outputs, resume=False)
@@ -191,23 +347,6 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
             raise
     scene.strips.remove()
     return Done(0, tuple(done), tuple(work.said))
-
-
-def missing_rows(kept: dict[int, int], rows: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the parts of some rows that no strip has.
-
-    Args:
-        kept: The row after the last one of each strip, by its first.
-        rows: Where they begin and end.
-    """
-    parts, row = [], rows[0]
-    for first, stop in sorted(kept.items()):
-        if stop <= row or first >= rows[1]:
-            continue
-        if row < first:
-            parts.append((row, first))
-        row = stop
-    return [*parts, (row, rows[1])] if row < rows[1] else parts
 
 
 class _Work:
@@ -307,63 +446,3 @@ def _local_outputs(scene: SceneTask, *, resume: bool) -> Iterator[Outputs]:
         # who sees the map can be sure of the rest
         for path in sorted(written, key=lambda path: path in maps):
             remote.upload(path)
-
-
-def moved(outputs: Outputs, place: Callable[[Any], Path]) -> Outputs:
-    """Return outputs elsewhere.
-
-    Args:
-        outputs: Files of a scene, or of a mosaic's tiles.
-        place: Where each of them is to be.
-    """
-    files = {k: place(v) for k, v in vars(outputs).items() if isinstance(v, PurePath)}
-    tiles = (
-        replace(t, raster=absolute(t.raster), outputs=moved(t.outputs, place))
-        for t in outputs.tiles
-    )
-    return replace(outputs, **files, tiles=tuple(tiles))
-
-
-def absolute(name: str) -> str:
-    """Return the name of a scene or file as a program in another folder has to call it."""
-    archive = re.fullmatch(r"(/vsi(?:zip|tar|gzip)/)([^/{].*)", name)
-    if archive is not None:
-        return archive[1] + os.path.abspath(archive[2])
-    parts = subdataset_parts(name) if is_local(name) else None
-    if parts is not None and is_local(parts[0]):
-        return name.replace(parts[0], os.path.abspath(parts[0]), 1)
-    return os.path.abspath(name) if is_local(name) else name
-
-
-@lru_cache(maxsize=16)
-def _facts(run: Run, scene: SceneTask) -> SceneFacts:
-    """Return what the client has found out of a scene.
-
-    Raises:
-        StripsMissingError: It is not there any more.
-    """
-    content = folder_of(run.places[0]).read(scene.facts)
-    if content is None:
-        raise StripsMissingError(f"{scene.facts} is gone", where=scene.name)
-    return facts_from(content)
-
-
-def facts_bytes(facts: SceneFacts) -> bytes:
-    """Return what was found out of a scene as JSON."""
-    return json.dumps([facts.scale, vars(facts.record)]).encode()
-
-
-def facts_from(content: bytes) -> SceneFacts:
-    """Return what `facts_bytes` has written."""
-    scale, record = json.loads(content)
-    return SceneFacts(scale, MapRecord(**record))
-
-
-def _check_scene(source: SceneWindows, facts: SceneFacts) -> None:
-    """Raise where a scene is not as the client has found it."""
-    if scene_state(source) != states_of(facts.record.identity):
-        raise InputError(
-            "was changed while it was mapped",
-            where=source.path,
-            fix="wait until nothing writes to it, then map it again",
-        )

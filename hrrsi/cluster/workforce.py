@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster: reached, checked, given tasks, and relieved of those that fail.
+"""The workers of a Dask cluster: checked, given tasks, and relieved of those that fail.
 
 Dask chooses which worker does a task, and repeats those of workers that were killed. What it does
 not see is watched here: a worker that hangs, one that joins later, a scheduler that begins anew.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import time
-import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,14 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hrrsi.cluster.connection import RETURN_SECONDS, ClusterOptions, ClusterWarning
-from hrrsi.cluster.readiness import NotReadyError, WorkerFacts, end_run
-from hrrsi.cluster.strip_files import StripsMissingError
-from hrrsi.errors import (
-    ClusterError,
-    HrrsiError,
-    OptionError,
-    OutputError,
-)
+from hrrsi.cluster.run import StripsMissingError, WorkerFacts
+from hrrsi.cluster.worker import NotReadyError, end_run
+from hrrsi.errors import ClusterError, HrrsiError, OptionError, OutputError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.quantities import counted, time_text
 
@@ -426,11 +420,6 @@ class Workforce:
     def _next_number(self) -> int:
         self._number += 1
         return self._number
-
-
-def new_run_id() -> str:
-    """Return a name for a run."""
-    return uuid.uuid4().hex[:8]
 
 
 def _of_worker(error: BaseException, address: str) -> HrrsiError:

@@ -1,4 +1,4 @@
-"""Evaluates weights and maps on labelled data, and compares two of them."""
+"""What an evaluation of weights or maps on labelled data takes, and comparisons of two of them."""
 
 from __future__ import annotations
 
@@ -89,69 +89,11 @@ CountingElsewhere = Callable[[Scheme, Any, Sequence[SceneReading]], Sequence[Cou
 
 
 @heeding_signals()
-def evaluate(
-    data: Paths = (),
-    *,
-    weights: str | Path | None = None,
-    maps: Paths = (),
-    labels: Paths = (),
-    options: EvaluationOptions = EvaluationOptions(),
-    mapping: MapOptions = MapOptions(),
-    engine: EngineOptions = SINGLE_PRECISION,
-    reading: MapReading = MapReading(),
-    observer: SceneObserver | None = None,
-    show_progress: bool = False,
-) -> EvaluationResult:
-    """Score weights on labelled data, or maps that are there against labels.
-
-    Every pixel counts once, in one confusion matrix. Without a scheme, `data` is a tiled dataset,
-    whose patches are seen on their own; with one, raw scenes, stitched from windows. Maps that any
-    tool made are laid on their labels by georeference. Warns of what a reader of the scores has
-    to know (`EvaluationWarning`).
-
-    Examples:
-        >>> options = hrrsi.EvaluationOptions(scheme="dubai", split="test")
-        >>> result = hrrsi.evaluate("dubai/", options=options)  # doctest: +SKIP
-        >>> round(result.scores.mean_iou, 4)  # doctest: +SKIP
-        0.4404
-        >>> maps = hrrsi.evaluate(
-        ...     maps="map.tif", labels="gt.tif", options=hrrsi.EvaluationOptions(scheme="dubai")
-        ... )  # doctest: +SKIP
-
-    Args:
-        data: The folder of a tiled dataset; or folders and zips of raw scenes and labels.
-        weights: A weights file, or the name of weights inside the package: ``default``, which it
-            is by default, or ``light``.
-        maps: Rasters of classes, or folders of them, instead of weights.
-        labels: The maps' labels: rasters or polygons, or folders and zips of them.
-        options: What is scored, and under which protocol.
-        mapping: How whole scenes are read and mapped. With `augmentation` they are scored in a
-            second pass, too (`EvaluationResult.augmented`).
-        engine: What runs the network; by default in single precision.
-        reading: How maps that are there are read.
-        observer: Sees the strips of whole scenes and maps.
-        show_progress: Whether to show progress on a terminal.
-
-    Raises:
-        OptionError: Options that don't go together, or with the data.
-        InputError: Data, weights or maps that can't be used, or no pixel to score.
-    """
-    task = EvaluationTask(
-        _paths(data), _paths(labels), options, mapping, engine, reading, show_progress
-    )
-    task.check(_paths(maps), weights)
-    if task.labels:
-        return task.of_maps(_paths(maps), observer)
-    return task.of_weights(weights, task.opened(weights), observer)
-
-
-@heeding_signals()
 def compare(
     first: EvaluationResult | Paths,
     second: EvaluationResult | Paths,
     data: Paths = (),
     *,
-    labels: Paths = (),
     options: EvaluationOptions = EvaluationOptions(),
     mapping: MapOptions = MapOptions(),
     engine: EngineOptions = SINGLE_PRECISION,
@@ -159,7 +101,7 @@ def compare(
     observers: Sequence[SceneObserver | None] = (None, None),
     show_progress: bool = False,
 ) -> Comparison:
-    """Compare two evaluations, two weights files on `data`, or two maps with `labels`.
+    """Compare two evaluations, or two weights files or maps on `data`.
 
     Two maps are scored where both predict, so that leaving out what is hard can't win; polygons
     are burned onto the grid of the first.
@@ -176,8 +118,7 @@ def compare(
         first: What to compare with: the result of an evaluation, a weights file, or a map, or
             several of several scenes.
         second: What differences are of; of the same kind.
-        data: As for `evaluate`, for weights.
-        labels: Likewise, for maps.
+        data: As for `evaluate`.
         options: Likewise.
         mapping: Likewise.
         engine: Likewise.
@@ -193,13 +134,11 @@ def compare(
         return Comparison(first, second)
     if isinstance(first, EvaluationResult) or isinstance(second, EvaluationResult):
         raise OptionError("is of another kind than `first`", parameter="second")
-    task = EvaluationTask(
-        _paths(data), _paths(labels), options, mapping, engine, reading, show_progress
-    )
-    paths = _paths(first), _paths(second)
+    task = EvaluationTask(paths_of(data), options, mapping, engine, reading, show_progress)
+    paths = paths_of(first), paths_of(second)
     are_weights = all(len(own) == 1 and is_weights_file(own[0]) for own in paths)
     task.check(() if are_weights else (*paths[0], *paths[1]))
-    if task.labels:
+    if not are_weights:
         results = [
             task.of_maps(own, observer, compared_with=other, grids=paths[0])
             for own, other, observer in zip(paths, reversed(paths), observers, strict=True)
@@ -214,20 +153,20 @@ def compare(
     return Comparison(*results)
 
 
-def _paths(paths: Paths) -> tuple[Path, ...]:
+def paths_of(paths: Paths) -> tuple[Path, ...]:
+    """Return one path or several, as callers name them."""
     return (Path(paths),) if isinstance(paths, str | Path) else tuple(map(Path, paths))
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What is evaluated on which data, and how: the arguments of `evaluate`.
+    """On which data is evaluated, and how: arguments of `hrrsi.evaluate`.
 
     Attributes:
         elsewhere: What counts whole scenes, instead of this process; it has a bar of its own.
     """
 
     data: tuple[Path, ...]
-    labels: tuple[Path, ...]
     options: EvaluationOptions
     mapping: MapOptions
     engine: EngineOptions
@@ -250,9 +189,7 @@ class EvaluationTask:
             OptionError: Options don't go together, or with the data.
             InputError: The scheme can't be used.
         """
-        check_combination(
-            self.data, maps, self.labels, weights, self.options, self.mapping, self.reading
-        )
+        check_combination(self.data, maps, weights, self.options, self.mapping, self.reading)
         if self.scheme is not None:
             classes = merged_classes(self.scheme, self.options.merges).names
             named_protocol(self.options.protocol, classes, self.options.clutter)
@@ -310,7 +247,7 @@ class EvaluationTask:
         compared_with: Sequence[Path] = (),
         grids: Sequence[Path] = (),
     ) -> EvaluationResult:
-        """Evaluate maps against the labels.
+        """Evaluate maps against their labels, which are the data.
 
         Args:
             maps: Rasters, and folders of them.
@@ -382,7 +319,7 @@ class EvaluationTask:
 
     def _paired(self, scheme: Scheme, maps: Sequence[Path]) -> ChosenScenes:
         return paired_maps(
-            maps, self.labels, scheme, split=self.options.split, scenes=self.options.scenes
+            maps, self.data, scheme, split=self.options.split, scenes=self.options.scenes
         )
 
     def _scene_set(
@@ -400,7 +337,7 @@ class EvaluationTask:
         classes = evaluation.counts.scenes[0].classes
         protocol = named_protocol(options.protocol, classes, options.clutter, kind)
         result = EvaluationResult(evaluation, protocol, source, augmented, options.clutter)
-        where = f"{(self.labels or self.data)[0]}, {result.labels_text}"
+        where = f"{self.data[0]}, {result.labels_text}"
         require_labels(evaluation.counts, protocol.labels, where)
         if evaluation.labels == "eroded" and self.scheme and not options.eroded:
             _warn("the labels are eroded ones, there are no full ones: borders are not scored")

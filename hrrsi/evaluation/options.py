@@ -244,7 +244,6 @@ def mapping_words(mapping: MapOptions) -> tuple[str, ...]:
 def check_combination(
     data: Sequence[Path],
     maps: Sequence[Path],
-    labels: Sequence[Path],
     weights: str | Path | None,
     options: EvaluationOptions,
     mapping: MapOptions,
@@ -253,9 +252,8 @@ def check_combination(
     """Raise unless the arguments of `hrrsi.evaluate` go together.
 
     Args:
-        data: A tiled dataset, or raw scenes and labels.
+        data: A tiled dataset, raw scenes and labels, or the labels of maps.
         maps: Maps that are there.
-        labels: Those of the maps.
         weights: A weights file, or None.
         options: What is scored.
         mapping: How whole scenes are mapped.
@@ -267,24 +265,20 @@ def check_combination(
     unused = [f.name for f in fields(mapping) if f.name not in (*_OF_MAPPING, "aoi")]
     for name in _changed(mapping, unused):
         raise OptionError("is for maps that are written, not for scores", parameter=name)
-    if labels:
+    if maps:
         if options.scheme is None:
-            raise OptionError("needs `scheme`", parameter="labels")
-        if data:
-            raise OptionError(f"goes without {data[0]}", parameter="maps")
-        if not maps:
-            raise OptionError("name one map, or two to compare", parameter="maps")
+            raise OptionError("needs `scheme`", parameter="maps")
+        if not data:
+            raise OptionError("name the labels of the maps", parameter="data")
         named = ["weights"] if weights is not None else []
         for name in (*named, *_changed(mapping, _OF_MAPPING)):
             raise OptionError("is for weights, not for maps that are there", parameter=name)
         return
-    if maps:
-        raise OptionError("needs `labels`", parameter="maps")
     for name in (
         *_changed(reading, ("aoi", "map_format", "first_index")),
         *_changed(mapping, ("aoi",)),
     ):
-        raise OptionError("is for maps; give `maps` and `labels`", parameter=name)
+        raise OptionError("is for maps that are there; give `maps`", parameter=name)
     if not data:
         raise OptionError("name what to evaluate", parameter="data")
     if options.scheme is None:

@@ -30,7 +30,7 @@ _OWN_FILES = re.compile(
     r"journal\.json(\.new)?|(labels|confidence|probability\d+)(\.overview\d+)?\.(raw|vrt)(\.aux\.xml)?"
 )
 _CLUSTER_LOCK = "cluster.lock"  # of who has workers of a cluster make the map
-# what these have made of it, a file for a strip (`hrrsi.cluster.strip_files`)
+# what these have made of it, a file for a strip (`hrrsi.cluster.run`)
 STRIPS_FOLDER = "strips"
 _OWN_STRIPS = re.compile(r"map\.json|\.?(rows-\d+-\d+-[0-9a-f]+\.npz|map\.json)(\.\w+\.part)?")
 _GO_ON = "free space on the disk, then go on with `resume`"

@@ -24,6 +24,7 @@ from hrrsi.maps.outputs import (
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines import open_engine
+from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import run_provenance
 from hrrsi.prediction.mapped_scene import (
     MappedScene,
@@ -64,62 +65,65 @@ class ScenesFailedError(HrrsiError):
         return (ScenesFailedError, (self.mapped, self.failures))
 
 
-@heeding_signals()
-def predict(
-    scenes: str | Path | Sequence[str | Path],
-    weights: str | Path | None = None,
-    out: str | Path | None = None,
-    options: MapOptions = MapOptions(),
-    engine: EngineOptions = EngineOptions(),
-    outputs: OutputOptions = OutputOptions(),
-    *,
-    show_progress: bool = False,
-    on_ready: Callable[[ModelMeta], None] | None = None,
-    on_mapped: Callable[[MappedScene], None] | None = None,
-    on_failed: Callable[[str, Exception], None] | None = None,
-) -> list[MappedScene]:
-    """Map scenes in this process. `hrrsi.predict`, which can give them to a cluster, says more.
+@dataclass(frozen=True)
+class MapTask:
+    """Which scenes are mapped by which weights, how, and where to: arguments of `hrrsi.predict`.
+
+    Attributes:
+        scenes: One or many rasters, patterns or folders.
+        weights: A weights file, or the name of weights inside the package; None: its default.
+        out: A ``.tif`` file for one scene, or a folder; None: the current one.
+        options: How scenes are read and mapped.
+        engine: What runs the network.
+        outputs: What is written beside the class maps, and what may be there already.
+        show_progress: Whether to show progress on a terminal.
+    """
+
+    scenes: str | Path | Sequence[str | Path]
+    weights: str | Path | None = None
+    out: str | Path | None = None
+    options: MapOptions = MapOptions()
+    engine: EngineOptions = EngineOptions()
+    outputs: OutputOptions = OutputOptions()
+    show_progress: bool = False
+
+
+def _ignored(*_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class MapObserver:
+    """What is called while scenes are mapped.
+
+    Attributes:
+        ready: Called with what the weights say of themselves before the first scene is mapped.
+        mapped: Called with each scene, or tile of a mosaic, once it has its map.
+        failed: Called with the name of each of several scenes that fails, and why.
+    """
+
+    ready: Callable[[ModelMeta], object] = _ignored
+    mapped: Callable[[MappedScene], object] = _ignored
+    failed: Callable[[str, Exception], object] = _ignored
+
+
+def mapped_scenes(task: MapTask, observer: MapObserver) -> list[MappedScene]:
+    """Map scenes in this process, and return what `hrrsi.predict` does.
 
     Memory does not grow with the height of a scene (`sliding_window.predict_strips` says how);
     `hrrsi.maps.rasters.write_class_raster` says what is written.
 
-    Args:
-        scenes: One or many rasters, patterns (``scenes/*.tif``) or folders.
-        weights: A weights file, or the name of weights inside the package: ``default``, which it
-            is by default, or ``light``.
-        out: A ``.tif`` file for one scene, or a folder; by default the current folder, where maps
-            are named ``SCENE_classes.tif``.
-        options: How scenes are read and mapped.
-        engine: What runs the network.
-        outputs: What is written beside the class maps, and what may be there already.
-        show_progress: Whether to show progress in megapixels on a terminal.
-        on_ready: Called with what the weights say of themselves before the first scene is mapped.
-        on_mapped: Called with each scene once it has its map.
-        on_failed: Called with each of several scenes that fails, and why.
-
-    Returns:
-        What was mapped, in the order of the scenes; with ``OutputOptions(tiles=True)`` each tile.
-
     Raises:
-        HrrsiError: A scene, an output or an option is not usable.
-        ScenesFailedError: Some of several scenes failed; the others have their maps.
-        KeyboardInterrupt: Interrupted; says how to go on.
+        HrrsiError: As there.
+        ScenesFailedError: Likewise.
+        KeyboardInterrupt: Likewise.
     """
-    inputs = map_inputs(scenes, out, options, outputs, show_progress=show_progress)
+    _require_local(task.out)
+    inputs = map_inputs(task)
     files = inputs.files
     for folder in {path.parent for written in files for path in written.files}:
         prepare_folder(folder)
-    weights_file = weights_path(weights)
-    runner = open_engine(weights_file, engine)
-    options = options.fitting(runner.meta)
-    mapper = SceneMapper(
-        runner,
-        run_provenance(runner, weights_file, options),
-        options,
-        outputs,
-        show_progress=show_progress,
-        on_ready=on_ready,
-    )
+    mapper, _ = _mapper(task, observer)
     mapped: list[MappedScene] = []
     failures: dict[str, Exception] = {}
     # beside the map, where other machines see the mosaic too
@@ -135,28 +139,19 @@ def predict(
                 if len(names) == 1:
                     raise
                 failures[name] = error
-                if on_failed:
-                    on_failed(name, error)
+                observer.failed(name, error)
                 continue
             mapped += maps
-            if on_mapped:
-                for scene in maps:
-                    on_mapped(scene)
+            for scene in maps:
+                observer.mapped(scene)
     if failures:
         raise ScenesFailedError(mapped, failures)
     return mapped
 
 
 @heeding_signals()
-def plan(
-    scenes: str | Path | Sequence[str | Path],
-    weights: str | Path | None = None,
-    out: str | Path | None = None,
-    options: MapOptions = MapOptions(),
-    engine: EngineOptions = EngineOptions(),
-    outputs: OutputOptions = OutputOptions(),
-) -> list[PlannedScene]:
-    """Return what `predict` would do with the same arguments, writing nothing.
+def planned_scenes(task: MapTask) -> list[PlannedScene]:
+    """Return what mapping would take in this process, writing nothing.
 
     The time is estimated from a few windows of noise on this machine.
 
@@ -166,12 +161,10 @@ def plan(
     Raises:
         HrrsiError: An option is not usable.
     """
-    inputs = map_inputs(scenes, out, options, outputs)
-    weights_file = weights_path(weights)
-    runner = open_engine(weights_file, engine)
-    options = options.fitting(runner.meta)
-    provenance = run_provenance(runner, weights_file, options)
-    mapper = SceneMapper(runner, provenance, options, outputs, show_progress=False)
+    _require_local(task.out)
+    inputs = map_inputs(task)
+    mapper, runner = _mapper(task, MapObserver())
+    options = task.options.fitting(runner.meta)
     seconds = seconds_a_window(runner, options.effective_window)
     seconds *= len(symmetries(options.augmentation))
     plans = []
@@ -179,11 +172,38 @@ def plan(
         for name, written in zip(names, inputs.files, strict=True):
             try:
                 with mapper.open(name) as source:
-                    plans.append(planned_scene(source, written, options, outputs, runner, seconds))
+                    plans.append(
+                        planned_scene(source, written, options, task.outputs, runner, seconds)
+                    )
             except HrrsiError as error:
                 plans.append(PlannedScene(name, written, problem=str(error)))
         mapper.count_scenes(len(names))
     return plans
+
+
+def _require_local(out: str | Path | None) -> None:
+    if out is not None and not is_local(str(out)):
+        raise OptionError(
+            f"{out} is written to by the workers of a cluster alone",
+            parameter="cluster",
+            fix="give one (local:4 for processes of this machine), or a folder as `out`",
+        )
+
+
+def _mapper(task: MapTask, observer: MapObserver) -> tuple[SceneMapper, Engine]:
+    """Return what maps scenes, and its engine."""
+    weights_file = weights_path(task.weights)
+    runner = open_engine(weights_file, task.engine)
+    options = task.options.fitting(runner.meta)
+    mapper = SceneMapper(
+        runner,
+        run_provenance(runner, weights_file, options),
+        options,
+        task.outputs,
+        show_progress=task.show_progress,
+        on_ready=observer.ready,
+    )
+    return mapper, runner
 
 
 @dataclass(frozen=True)
@@ -226,27 +246,21 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def map_inputs(
-    inputs: str | Path | Sequence[str | Path],
-    out: str | Path | None,
-    options: MapOptions,
-    outputs: OutputOptions,
-    *,
-    show_progress: bool = False,
-) -> MapInputs:
-    """Return the scenes, with the files that each gets.
+def map_inputs(task: MapTask) -> MapInputs:
+    """Return the scenes of a task, with the files that each gets.
 
     Raises:
         HrrsiError: There are none, one is missing, they are no tiles of one mosaic, or outputs
             collide or exist.
     """
+    options, outputs, show_progress = task.options, task.outputs, task.show_progress
     _check_tiles(options, outputs)
     named = [path for path in (options.aoi, outputs.zones) if path is not None]
     polygons = [Path(named_layer(path)[0]) for path in named]
     for path in polygons:
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")
-    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    given = [task.scenes] if isinstance(task.scenes, str | Path) else task.scenes
     scenes = scene_files(given, tiles=options.mosaic, show_progress=show_progress)
     heights = None if options.height is None else height_files(str(options.height))
     if heights is not None:
@@ -268,8 +282,8 @@ def map_inputs(
 
         mosaic = tile_mosaic(scenes, crs=options.crs, show_progress=show_progress)
         for line in mosaic.notices():
-            warnings.warn(line, SceneNotice, stacklevel=4)
-    files = _files(scenes, mosaic, out, outputs)
+            warnings.warn(line, SceneNotice, stacklevel=5)
+    files = _files(scenes, mosaic, task.out, outputs)
     if len(scenes) == 1:
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
             pass

@@ -128,7 +128,7 @@ class SceneMapper:
         outputs: OutputOptions,
         *,
         show_progress: bool,
-        on_ready: Callable[[ModelMeta], None] | None = None,
+        on_ready: Callable[[ModelMeta], object] | None = None,
     ) -> None:
         self._on_ready = on_ready
         self._engine = engine

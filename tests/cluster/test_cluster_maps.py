@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.cluster import readiness, worker
-from hrrsi.cluster.strip_files import DiskFolder
+from hrrsi.cluster import client as cluster_client, worker
+from hrrsi.cluster.connection import DiskFolder
+from hrrsi.cluster.run import StripFiles, own_versions
 from hrrsi.cluster.workforce import Workforce
 from hrrsi.errors import ClusterError, OptionError, OutputError, OutputExistsError
 from hrrsi.files import lock_held
@@ -108,7 +109,7 @@ def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
     on_cluster: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, written = worker.StripFiles.write, []
+    write, written = StripFiles.write, []
 
     def failing(self: Any, strip: Any) -> None:
         if strip.first_row > 150:
@@ -116,11 +117,11 @@ def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
         written.append(strip.first_row)
         write(self, strip)
 
-    monkeypatch.setattr(worker.StripFiles, "write", failing)
+    monkeypatch.setattr(StripFiles, "write", failing)
     with pytest.raises(OutputError, match=r"No space left.*% of the map is kept for `resume`"):
         on_cluster(scene, tmp_path)
     assert hidden(tmp_path) == [".scene_classes.tif.unfinished"]
-    monkeypatch.setattr(worker.StripFiles, "write", write)
+    monkeypatch.setattr(StripFiles, "write", write)
     made: list[tuple[int, int]] = []
     map_band = SceneMapper.strips
 
@@ -150,7 +151,7 @@ def test_a_damaged_strip_is_made_again(
     on_cluster: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, spoilt = worker.StripFiles.write, []
+    write, spoilt = StripFiles.write, []
 
     def spoiling(self: Any, strip: Any) -> None:
         write(self, strip)
@@ -161,7 +162,7 @@ def test_a_damaged_strip_is_made_again(
             content[len(content) // 2] ^= 255
             file.write_bytes(content)
 
-    monkeypatch.setattr(worker.StripFiles, "write", spoiling)
+    monkeypatch.setattr(StripFiles, "write", spoiling)
     on_cluster(scene, tmp_path)
     assert spoilt
     assert files_of(tmp_path) == files_of(alone)
@@ -206,6 +207,27 @@ def test_what_there_is_to_say_of_a_scene_is_said_once(
     assert len([w for w in said if "holds uint16" in str(w.message)]) == 1
 
 
+def test_an_observer_hears_of_workers_what_it_hears_of_one_process(
+    tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
+) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"no raster")
+    heard: list[tuple[str, str]] = []
+    observer = hrrsi.MapObserver(
+        ready=lambda meta: heard.append(("ready", meta.model)),
+        mapped=lambda mapped: heard.append(("mapped", mapped.scene)),
+        failed=lambda name, error: heard.append((name, str(error))),
+    )
+    with pytest.raises(ScenesFailedError):
+        hrrsi.predict([scene, bad], made_weights, tmp_path, SMALL, SINGLE, observer=observer)
+    alone, heard = heard, []
+    with pytest.raises(ScenesFailedError):
+        on_cluster([scene, bad], tmp_path / "dealt", observer=observer)
+    assert {what for what, _ in alone} == {"ready", "mapped", str(bad)}
+    assert sorted(heard) == sorted(alone)
+    assert heard.index(alone[0]) < heard.index(("mapped", str(scene)))
+
+
 def test_nobody_maps_what_a_cluster_maps(
     tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
 ) -> None:
@@ -233,11 +255,9 @@ def test_an_existing_map_is_not_replaced_unasked(
 def test_versions_that_differ_are_refused_by_name(
     tmp_path: Path, scene: Path, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hrrsi.cluster import predict
-
-    there = dict(readiness.own_versions())
+    there = dict(own_versions())
     monkeypatch.setattr(
-        predict, "own_versions", lambda: tuple({**there, "openvino": "2020.1"}.items())
+        cluster_client, "own_versions", lambda: tuple({**there, "openvino": "2020.1"}.items())
     )
     expected = rf"worker .* runs openvino {there['openvino']}, the client 2020\.1"
     with pytest.raises(ClusterError, match=expected):
@@ -249,7 +269,7 @@ def test_an_output_folder_that_workers_do_not_share_is_told_at_once(
     tmp_path: Path, scene: Path, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "disk of the worker"
-    monkeypatch.setattr(readiness, "folder_of", lambda _place: DiskFolder(elsewhere))
+    monkeypatch.setattr(worker, "folder_of", lambda _place: DiskFolder(elsewhere))
     with pytest.raises(ClusterError, match="does not reach the folder of the outputs; write to a"):
         on_cluster(scene, tmp_path / "maps")
 
@@ -279,7 +299,7 @@ def test_what_is_no_cluster_is_said_in_a_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = ["predict", str(scene), "--weights", str(made_weights), "--cluster", cluster]
-    result = CliRunner().invoke(app, [*line, "--quiet"])
+    result = CliRunner().invoke(app, line)
     assert result.exit_code == 1
     (said,) = result.stderr.splitlines()
     assert message in said
@@ -346,9 +366,9 @@ def test_workers_go_on_with_what_a_single_process_has_begun(
     with pytest.raises(OutputError, match="was begun otherwise: options"):
         on_cluster(scene, tmp_path, resumed, options=hrrsi.MapOptions(window=64, overlap=8))
     written: list[int] = []
-    write = worker.StripFiles.write
+    write = StripFiles.write
     monkeypatch.setattr(
-        worker.StripFiles,
+        StripFiles,
         "write",
         lambda self, strip: (written.append(strip.first_row), write(self, strip)),
     )

@@ -1,7 +1,6 @@
 """Workers of a cluster count what one process counts, to the last digit."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.cluster.evaluate import evaluate_on_cluster
 from hrrsi.errors import OptionError
 from hrrsi.report.plain_data import json_document
 
@@ -28,33 +26,53 @@ def test_scores_are_those_of_one_process_to_the_digit(
     cluster = hrrsi.ClusterOptions(client, patience=20)
     data = examples / "dubai"
     alone = hrrsi.evaluate(data, weights=made_weights, options=DUBAI, mapping=SMALL)
-    dealt = evaluate_on_cluster(data, made_weights, DUBAI, SMALL, cluster=cluster)
+    dealt = hrrsi.evaluate(
+        data, weights=made_weights, options=DUBAI, mapping=SMALL, cluster=cluster
+    )
     assert told(dealt) == told(alone)
     assert len(alone.evaluation.scenes) > 1
+
+
+def test_the_command_prints_of_workers_what_it_prints_of_one_process(
+    examples: Path, made_weights: Path, client: Any
+) -> None:
+    line = ["eval", str(examples / "dubai"), "--scheme", "dubai", "--scenes", "tile1_part007"]
+    line += ["--weights", str(made_weights), "--window", "128", "--overlap", "16", "--quiet"]
+    alone = CliRunner().invoke(app, line)
+    dealt = CliRunner().invoke(app, [*line, "--cluster", client.scheduler.address])
+    assert alone.exit_code == 0, alone.output
+    assert "mIoU" in alone.stdout
+    assert dealt.output == alone.output
 
 
 def test_an_augmented_pass_and_its_warnings_are_the_same(
     examples: Path, made_weights: Path, client: Any, recwarn: pytest.WarningsRecorder
 ) -> None:
     chosen = hrrsi.EvaluationOptions(scheme="dubai", scenes=("tile1_part007",), block=64)
-    mapping = hrrsi.MapOptions(window=128, overlap=16, augmentation="flip", scale=200)
+    mapping = hrrsi.MapOptions(window=128, overlap=16, augmentation="flip", scale=40)
 
-    def said(score: Callable[[], Any]) -> tuple[dict[str, Any], list[str]]:
+    def said(cluster: Any) -> tuple[dict[str, Any], list[str]]:
         recwarn.clear()
-        return told(score()), [str(warning.message) for warning in recwarn]
+        result = hrrsi.evaluate(
+            examples / "dubai",
+            weights=made_weights,
+            options=chosen,
+            mapping=mapping,
+            cluster=cluster,
+        )
+        return told(result), [str(warning.message) for warning in recwarn]
 
-    data = examples / "dubai"
-    alone = said(
-        lambda: hrrsi.evaluate(data, weights=made_weights, options=chosen, mapping=mapping)
-    )
-    assert alone == said(
-        lambda: evaluate_on_cluster(data, made_weights, chosen, mapping, cluster=client)
-    )
+    alone = said(None)
+    assert any("unlike" in line for line in alone[1])
+    assert said(client) == alone
 
 
 def test_what_workers_do_not_score_is_said_in_a_line(examples: Path, client: Any) -> None:
-    with pytest.raises(OptionError, match="workers score whole scenes"):
-        evaluate_on_cluster(examples / "dubai", cluster=client)
+    refusal = "`cluster`: workers score weights on whole scenes"
+    with pytest.raises(OptionError, match=refusal):
+        hrrsi.evaluate(examples / "dubai", cluster=client)
+    with pytest.raises(OptionError, match=refusal):
+        hrrsi.evaluate(examples / "dubai", maps="map.tif", options=DUBAI, cluster=client)
     line = ["eval", str(examples / "dubai"), "--scheme", "dubai", "--cluster", "local:2"]
     result = CliRunner().invoke(app, [*line, "--report", "page.html"])
     assert result.exit_code == 2

@@ -10,7 +10,7 @@ from samples.made_weights import scene_pixels
 from samples.predicted_scenes import save_scene
 
 import hrrsi
-from hrrsi.cluster import worker
+from hrrsi.cluster.run import StripFiles
 from hrrsi.errors import OptionError, OutputError, OutputExistsError
 
 SMALL = hrrsi.MapOptions(window=64, overlap=16)
@@ -100,20 +100,20 @@ def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
     on_cluster: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = worker.StripFiles.write
+    write = StripFiles.write
 
     def failing(self: Any, strip: Any) -> None:
         if strip.first_row > 150:
             raise OutputError("cannot be written", where=self.map)
         write(self, strip)
 
-    monkeypatch.setattr(worker.StripFiles, "write", failing)
+    monkeypatch.setattr(StripFiles, "write", failing)
     with pytest.raises(OutputError, match="is kept for `resume`"):
         on_cluster(scene, "s3://maps/it.tif")
     assert {name.split("/")[0] for name in objects(bucket)} == {".it.tif.unfinished"}
     made: list[Any] = []
     monkeypatch.setattr(
-        worker.StripFiles, "write", lambda self, strip: (made.append(strip), write(self, strip))
+        StripFiles, "write", lambda self, strip: (made.append(strip), write(self, strip))
     )
     resumed = hrrsi.OutputOptions(confidence="uint8", vector="gpkg", resume=True)
     on_cluster(scene, "s3://maps/it.tif", resumed, rows=100)

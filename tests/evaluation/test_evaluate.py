@@ -62,11 +62,11 @@ def test_maps_are_scored_and_compared_where_both_predict(labelled_scenes, weight
     maps = [tmp_path / f"{name}_classes.tif" for name in ("b", "c")]
     labels = labelled_scenes["folder"]
     views = SceneViewCollector([labels])
-    result = hrrsi.evaluate(maps=maps, labels=labels, options=options, observer=views)
+    result = hrrsi.evaluate(labels, maps=maps, options=options, observer=views)
     assert result.evaluation.scenes == ("b", "c")
     assert [view.picture is not None for view in views.views] == [True, True]
     assert result.source.inputs == tuple(maps)
-    comparison = hrrsi.compare(maps, maps, labels=labels, options=options)
+    comparison = hrrsi.compare(maps, maps, labels, options=options)
     assert comparison.differences["OA"].interval.value == 0
     assert comparison.first.evaluation.is_compared
 
@@ -91,7 +91,7 @@ def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path, train
     [
         ({}, "data"),
         ({"maps": "map.tif"}, "maps"),
-        ({"maps": "map.tif", "labels": "gt.tif"}, "labels"),
+        ({"maps": "map.tif", "options": hrrsi.EvaluationOptions(scheme="dubai")}, "data"),
         ({"data": ["first", "second"]}, "data"),
         ({"data": "patches", "mapping": WINDOWS}, "window"),
         ({"data": "patches", "options": hrrsi.EvaluationOptions(eroded=True)}, "eroded"),
@@ -99,8 +99,8 @@ def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path, train
         ({"data": "patches", "mapping": hrrsi.MapOptions(min_area=3)}, "min_area"),
         (
             {
+                "data": "gt.tif",
                 "maps": "map.tif",
-                "labels": "gt.tif",
                 "options": hrrsi.EvaluationOptions(scheme="dubai"),
                 "mapping": WINDOWS,
             },
@@ -148,7 +148,7 @@ def test_outputs_check_themselves(tmp_path: Path):
         ReportOutputs(confusion_matrix=tmp_path / "m.png").prepare(is_comparison=True)
     with pytest.raises(InputError, match="no such file"):
         hrrsi.evaluate(
+            tmp_path / "gt.tif",
             maps=tmp_path / "none.tif",
-            labels=tmp_path / "gt.tif",
             options=hrrsi.EvaluationOptions(scheme="dubai"),
         )

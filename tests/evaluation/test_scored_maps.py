@@ -278,7 +278,7 @@ def test_maps_of_several_scenes_against_full_and_eroded_labels(labelled_scenes, 
         (["--label", "gt.tif", "--pred", "map.tif"], "needs --scheme"),
         (["--label", "gt.tif", "--scheme", "dubai"], "one map, or two"),
         (["--label", "gt.tif", "--scheme", "dubai", "--pred", "m.tif", "--tta", "d4"], "--tta"),
-        (["data", "--scheme", "dubai", "--aoi", "area.gpkg"], "give --pred and --label"),
+        (["data", "--scheme", "dubai", "--aoi", "area.gpkg"], "give --pred"),
         ([], "name what to evaluate"),
     ],
 )

@@ -155,12 +155,13 @@ import sys
 import numpy as np
 from hrrsi.prediction.engines.graph_engines import OpenVinoEngine
 from hrrsi.prediction.options import EngineOptions
-from hrrsi.prediction.predict import predict
+from hrrsi.verbs import predict
 
 # the network's own memory does not depend on the raster, and would take minutes here
 logits = np.random.default_rng(0).normal(size=(5, 128, 128)).astype(np.float32)
 OpenVinoEngine.logits = lambda self, windows, gain, offset: (logits for _ in windows)
 predict(sys.argv[1], weights=sys.argv[2], out=sys.argv[3], engine=EngineOptions("openvino"))
+assert "hrrsi.cluster" not in sys.modules
 # not ru_maxrss: that starts at the size of the process which started this one
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """

@@ -1,4 +1,7 @@
-"""Maps scenes by the workers of a cluster, in the same bytes as one process does."""
+"""What the client of a cluster does: it readies a run, then has scenes mapped or scored.
+
+Maps have the bytes of those that one process makes, scores its digits.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hrrsi.cluster.connection import ClusterOptions, connected
-from hrrsi.cluster.readiness import (
+from hrrsi.cluster.connection import ClusterOptions, ObjectFolder, RemotePath, connected, folder_of
+from hrrsi.cluster.run import (
     EngineOfWorkers,
     Run,
+    WorkerFacts,
+    absolute,
     answer_name,
-    check_worker,
+    moved,
+    new_run_id,
     own_versions,
     scene_state,
 )
 from hrrsi.cluster.scene_dealer import PlannedRun, SceneDealer
-from hrrsi.cluster.strip_files import (
-    ObjectFolder,
-    RemotePath,
-    folder_of,
-)
-from hrrsi.cluster.worker import absolute, moved
-from hrrsi.cluster.workforce import Workforce, new_run_id
-from hrrsi.errors import ClusterError, HrrsiError, OptionError, OutputError, OutputExistsError
+from hrrsi.cluster.worker import check_worker, evaluate_scene
+from hrrsi.cluster.workforce import Job, Workforce
+from hrrsi.errors import ClusterError, HrrsiError, OutputError, OutputExistsError
 from hrrsi.files import content_digest, prepare_folder, scratch_folder
 from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import Outputs
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.prediction import predict as one_process
 from hrrsi.prediction.map_writer import run_provenance
 from hrrsi.prediction.mapped_scene import MappedScene
-from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-from hrrsi.prediction.predict import MapInputs, map_inputs
+from hrrsi.prediction.options import MapOptions, OutputOptions
+from hrrsi.prediction.predict import MapInputs, MapObserver, MapTask, map_inputs
 from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.scenes.raster_opening import is_local
@@ -50,107 +50,86 @@ from hrrsi.scenes.raster_opening import is_local
 if TYPE_CHECKING:
     from distributed import Client
 
+    from hrrsi.evaluation.evaluate import EvaluationTask
+    from hrrsi.evaluation.options import EvaluationOptions
+    from hrrsi.evaluation.result import EvaluationResult
+    from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading
+    from hrrsi.labels.scheme import Scheme
+
 _ANSWER_SECONDS = 10.0  # how long a file may take to be seen from elsewhere
 
 
-@heeding_signals()
-def predict(
-    scenes: str | Path | Sequence[str | Path],
-    weights: str | Path | None = None,
-    out: str | Path | None = None,
-    options: MapOptions = MapOptions(),
-    engine: EngineOptions = EngineOptions(),
-    outputs: OutputOptions = OutputOptions(),
-    *,
-    cluster: str | ClusterOptions | Client | None = None,
-    show_progress: bool = False,
-    on_mapped: Callable[[MappedScene], None] | None = None,
-    on_failed: Callable[[str, Exception], None] | None = None,
+def mapped_by_workers(
+    task: MapTask, cluster: str | ClusterOptions | Client, observer: MapObserver
 ) -> list[MappedScene]:
-    """Map scenes: write a georeferenced class raster for each, and what else is asked for.
-
-    Memory does not grow with the height of a scene. Whatever stops a run, it leaves a hidden folder
-    beside the map, from which ``OutputOptions(resume=True)`` goes on. The workers of a cluster
-    write the same bytes as this process alone.
-
-    Examples:
-        >>> hrrsi.predict("scene.tif", out="maps/")[0].shares  # doctest: +SKIP
-        [0.13, 0.52, 0.09, 0.1, 0.16]
-        >>> hrrsi.predict("flights/", out="maps/", cluster="local:4")  # doctest: +SKIP
-
-    Args:
-        scenes: One or many rasters, patterns (``scenes/*.tif``) or folders.
-        weights: A weights file, or the name of weights inside the package: ``default``, which it
-            is by default, or ``light``.
-        out: A ``.tif`` file for one scene, or a folder; by default the current folder, where maps
-            are named ``SCENE_classes.tif``. With `cluster` also an address such as
-            ``s3://bucket/maps/``.
-        options: How scenes are read and mapped.
-        engine: What runs the network.
-        outputs: What is written beside the class maps, and what may be there already.
-        cluster: Who maps: a `distributed.Client`, the address of a Dask scheduler, or
-            `ClusterOptions`; None: this process.
-        show_progress: Whether to show progress in megapixels on a terminal.
-        on_mapped: Called with each scene once it has its map.
-        on_failed: Called with each of several scenes that fails, and why.
-
-    Returns:
-        What was mapped, in the order of the scenes.
+    """Map scenes by the workers of a cluster, and return what `hrrsi.predict` does.
 
     Raises:
-        HrrsiError: A scene, an output or an option is not usable.
+        HrrsiError: As there.
         ClusterError: The cluster can't be reached, or its workers don't fit.
         ScenesFailedError: Some of several scenes failed; the others have their maps.
         KeyboardInterrupt: Interrupted; says how to go on.
     """
-    if cluster is None:
-        if out is not None and not is_local(str(out)):
-            raise OptionError(
-                f"{out} is written to by the workers of a cluster alone",
-                parameter="cluster",
-                fix="give one (local:4 for processes of this machine), or a folder as `out`",
-            )
-        return one_process.predict(
-            scenes, weights, out, options, engine, outputs,
-            show_progress=show_progress, on_mapped=on_mapped, on_failed=on_failed,
-        )  # fmt: skip
-    with _prepared(scenes, weights, out, options, engine, outputs, cluster) as mapping:
-        return mapping.mapped(show_progress, on_mapped, on_failed)
+    with _dealer(task, ClusterOptions.of(cluster)) as dealer:
+        return dealer.mapped(observer, show_progress=task.show_progress)
 
 
 @heeding_signals()
-def plan(
-    scenes: str | Path | Sequence[str | Path],
-    weights: str | Path | None = None,
-    out: str | Path | None = None,
-    options: MapOptions = MapOptions(),
-    engine: EngineOptions = EngineOptions(),
-    outputs: OutputOptions = OutputOptions(),
-    *,
+def planned_by_workers(task: MapTask, cluster: str | ClusterOptions | Client) -> PlannedRun:
+    """Return what mapping would take on a cluster; the workers are checked, nothing is mapped."""
+    with _dealer(task, ClusterOptions.of(cluster)) as dealer:
+        return dealer.planned()
+
+
+def evaluated_by_workers(
+    task: EvaluationTask,
+    weights: str | Path | None,
     cluster: str | ClusterOptions | Client,
-) -> PlannedRun:
-    """Return what `predict` would do on a cluster; the workers are checked, nothing is mapped."""
-    with _prepared(scenes, weights, out, options, engine, outputs, cluster) as mapping:
-        return mapping.planned()
+) -> EvaluationResult:
+    """Score weights on whole scenes by the workers of a cluster.
+
+    A task counts a scene. Counts are added up in the order of the scenes, so scores are those of
+    one process to the last digit. The weights travel through Dask: no folder is shared.
+
+    Raises:
+        HrrsiError: As `hrrsi.evaluate`.
+        ClusterError: The cluster can't be reached, or its workers don't fit.
+    """
+    dealt = ClusterOptions.of(cluster)
+    file = weights_path(weights)
+    files = _weights_files(file)
+    with connected(dealt) as client:
+        run = Run(
+            new_run_id(),
+            (),
+            tuple((part.name, content_digest(part)) for part in files),
+            *_absolute_options(task.mapping, OutputOptions()),
+            task.engine,
+            own_versions(),
+        )
+        sent: list[Any] = []
+
+        def arguments(measure: bool) -> tuple[Any, ...]:
+            # through the scheduler once, then from worker to worker, until none has it any more
+            if not sent or any(part.status != "finished" for part in sent):
+                sent[:] = [client.scatter(part.read_bytes()) for part in files]
+            return (None, [], measure, sent)
+
+        with Workforce(client, dealt, run, check_worker, arguments) as force:
+            facts = _workers(force)
+            runner = EngineOfWorkers(*facts[0].engine, read_meta(file))
+            counted = replace(task, elsewhere=_Counting(force, task.options))
+            return counted.of_weights(weights, runner, None)
 
 
 @contextmanager
-def _prepared(
-    scenes: str | Path | Sequence[str | Path],
-    weights: str | Path | None,
-    out: str | Path | None,
-    options: MapOptions,
-    engine: EngineOptions,
-    outputs: OutputOptions,
-    cluster: str | ClusterOptions | Client,
-) -> Iterator[SceneDealer]:
-    """Yield the mapping of scenes by workers that were checked."""
-    dealt = cluster if isinstance(cluster, ClusterOptions) else ClusterOptions(cluster)
+def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
+    """Yield what deals scenes to workers that were checked."""
     with ExitStack() as stack:
-        inputs, files, address = _inputs_and_files(scenes, out, options, outputs, stack)
-        weights_file = weights_path(weights)
+        inputs, files, address = _inputs_and_files(task, stack)
+        weights_file = weights_path(task.weights)
         meta = read_meta(weights_file)
-        options = options.fitting(meta)
+        options, outputs = task.options.fitting(meta), task.outputs
         client = stack.enter_context(connected(dealt))
         run_id = new_run_id()
         folders = _folders(files, address)
@@ -167,7 +146,7 @@ def _prepared(
             tuple(places),
             _handed_over(weights_file, places[0]),
             *_absolute_options(options, outputs),
-            engine,
+            task.engine,
             own_versions(),
         )
         mapper_of = _mapper_of(weights_file, meta, options, outputs)
@@ -177,10 +156,15 @@ def _prepared(
         force = stack.enter_context(
             Workforce(client, dealt, run, check_worker, lambda measure: (first, state, measure))
         )
-        workers = force.gather(lambda what: warnings.warn(what, SceneNotice, stacklevel=2))
+        workers = _workers(force)
         _require_answers(places, force)
         mapper = mapper_of(workers[0].engine)
         yield SceneDealer(names, files, address, mapper, meta, options, outputs, dealt, run, force)
+
+
+def _workers(force: Workforce) -> list[WorkerFacts]:
+    """Return what the workers that are there say of themselves."""
+    return force.gather(lambda what: warnings.warn(what, SceneNotice, stacklevel=2))
 
 
 def _absolute_options(
@@ -196,17 +180,13 @@ def _absolute_options(
 
 
 def _inputs_and_files(
-    scenes: str | Path | Sequence[str | Path],
-    out: str | Path | None,
-    options: MapOptions,
-    outputs: OutputOptions,
-    stack: ExitStack,
+    task: MapTask, stack: ExitStack
 ) -> tuple[MapInputs, list[Outputs], str | None]:
     """Return scenes and the files of each, and the address of the object storage they are in."""
-    if out is None or is_local(str(out)):
-        inputs = map_inputs(scenes, out, options, outputs)
+    if task.out is None or is_local(str(task.out)):
+        inputs = map_inputs(task)
         return inputs, inputs.files, None
-    url = str(out)
+    url, outputs = str(task.out), task.outputs
     if url.startswith("/vsis3/"):
         url = f"s3://{url.removeprefix('/vsis3/')}"
     if "://" not in url:
@@ -225,13 +205,13 @@ def _inputs_and_files(
     stack.callback(shutil.rmtree, stage, ignore_errors=True)
     is_file = url.lower().endswith((".tif", ".tiff"))
     folder, _, name = url.rpartition("/") if is_file else (url.rstrip("/"), "", "")
-    if options.mosaic:
+    if task.options.mosaic:
         raise OutputError(
             "the mosaic of tiles is made beside the maps, and that is no folder of a file system",
             where=url,
             fix="make it with gdalbuildvrt, and map that without `mosaic`",
         )
-    inputs = map_inputs(scenes, stage / name if is_file else stage, options, outputs)
+    inputs = map_inputs(replace(task, out=stage / name if is_file else stage))
     remote = ObjectFolder(folder)
     remote.require_reachable()
     there_all = RemotePath(folder)
@@ -284,13 +264,16 @@ def _place(run_id: str, folder: str) -> Iterator[str]:
 
 def _handed_over(weights: Path, place: str) -> tuple[tuple[str, str], ...]:
     """Put weights where workers find them; return the names of their files, and digests."""
-    files = [weights]
-    if weights.suffix.lower() == ".xml":
-        files.append(weights.with_suffix(".bin"))
-    folder = folder_of(place)
+    files, folder = _weights_files(weights), folder_of(place)
     for file in files:
         folder.write(file.name, file.read_bytes())
     return tuple((file.name, content_digest(file)) for file in files)
+
+
+def _weights_files(weights: Path) -> list[Path]:
+    """Return the files of weights: OpenVINO's are two."""
+    is_pair = weights.suffix.lower() == ".xml"
+    return [weights, weights.with_suffix(".bin")] if is_pair else [weights]
 
 
 def _mapper_of(
@@ -341,3 +324,65 @@ def _require_answers(places: list[str], force: Workforce) -> None:
                         "object storage (s3://...)",
                     )
                 time.sleep(0.2)
+
+
+class _Counting:
+    """Counts scenes by workers."""
+
+    def __init__(self, force: Workforce, options: EvaluationOptions) -> None:
+        self._force, self._options = force, options
+
+    def __call__(
+        self, scheme: Scheme, bar: Any, readings: Sequence[SceneReading]
+    ) -> list[CountedScene]:
+        """Return what is counted of scenes, in their order."""
+        jobs = [
+            Job(
+                f"evaluate scenes-{reading.file.name}",
+                evaluate_scene,
+                (_as_workers_see(reading), scheme, self._options),
+                number,
+            )
+            for number, reading in enumerate(readings)
+        ]
+        waiting = list(reversed(jobs))
+        counted: dict[int, CountedScene] = {}
+        heard: dict[int, int] = {}
+        shown = 0
+
+        def show(job: Job) -> None:
+            nonlocal shown
+            heard[job.owner] = job.pixels
+            now = sum(heard.values())
+            bar.update((now - shown) / 1e6)
+            shown = now
+
+        def fail(_job: Job, error: Exception) -> None:
+            raise error
+
+        self._force.work(
+            lambda: waiting.pop() if waiting else None,
+            lambda job, result: counted.__setitem__(job.owner, result),
+            fail,
+            show,
+            2,
+        )
+        return [counted[number] for number in range(len(jobs))]
+
+
+def _as_workers_see(reading: SceneReading) -> SceneReading:
+    file = reading.file
+
+    def there(path: str | None) -> str | None:
+        return None if path is None else absolute(path)
+
+    seen = replace(
+        file,
+        image=absolute(file.image),
+        label=there(file.label),
+        eroded_label=there(file.eroded_label),
+        height=there(file.height),
+        more_labels=tuple(map(absolute, file.more_labels)),
+    )
+    height = there(None if reading.mapping.height is None else str(reading.mapping.height))
+    return replace(reading, file=seen, mapping=replace(reading.mapping, height=height))
