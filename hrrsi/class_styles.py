@@ -147,9 +147,9 @@ def polygon_categories(path: str | Path, layer: str) -> PolygonCategories | None
         layer: The layer's name.
     """
     for text in (*_stored_styles(Path(path), layer), _text_of(Path(path).with_suffix(".qml"))):
-        found = _polygon_categories(text)
-        if found is not None:
-            return found
+        categories = _polygon_categories(text)
+        if categories is not None:
+            return categories
     return None
 
 
@@ -230,12 +230,12 @@ def _sidecar_categories(path: Path) -> list[Category]:
     if root is None:
         return []
     names = root.iterfind("PAMRasterBand[@band='1']/CategoryNames/Category")
-    found = {}
+    categories = {}
     for number, name in enumerate(names):
-        found[str(number)] = Category(str(number), (name.text or "").strip(), None)
+        categories[str(number)] = Category(str(number), (name.text or "").strip(), None)
     table = root.find("PAMRasterBand[@band='1']/GDALRasterAttributeTable")
     if table is None:
-        return [category for category in found.values() if category.label]
+        return [category for category in categories.values() if category.label]
     columns = {
         field.findtext("Usage", ""): int(field.get("index", "0"))
         for field in reversed(table.findall("FieldDefn"))
@@ -244,8 +244,8 @@ def _sidecar_categories(path: Path) -> list[Category]:
         cells = [cell.text or "" for cell in row.iterfind("F")]
         category = _table_row(cells, columns)
         if category is not None:
-            found[category.value] = category
-    return [category for category in found.values() if category.label or category.colour]
+            categories[category.value] = category
+    return [category for category in categories.values() if category.label or category.colour]
 
 
 def _table_row(cells: Sequence[str], columns: dict[str, int]) -> Category | None:

@@ -47,7 +47,7 @@ _STEPS = (0, 51, 102, 153, 204, 255)  # of red, green and blue of colours that a
 _DARKEST, _LIGHTEST = 30, 85  # of these, in CIELAB
 
 
-def chosen_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list[Colour]:
+def chosen_colours(names: Sequence[str], colours: Sequence[Colour | None]) -> list[Colour]:
     """Return a colour for each class, no two the same.
 
     A colour that is given stays, at the first class that has it; a name that speaks for itself gets
@@ -55,10 +55,10 @@ def chosen_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list
 
     Args:
         names: Names of the classes.
-        given: Their colours, None where there is none.
+        colours: Their own colours, None where there is none.
     """
     chosen: list[Colour | None] = []
-    for colour in given:
+    for colour in colours:
         chosen.append(colour if colour not in chosen else None)
     for number, name in enumerate(names):
         if chosen[number] is None:
@@ -72,8 +72,8 @@ def chosen_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list
 def _expected_colour(name: str) -> Colour | None:
     words = re.findall(r"[^\W\d_]+", name.casefold())
     for word in [*words, *(word.removesuffix("s") for word in words)]:
-        for colour, known in _EXPECTED.items():
-            if word in known.split():
+        for colour, terms in _EXPECTED.items():
+            if word in terms.split():
                 return colour
     return None
 

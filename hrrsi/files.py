@@ -454,14 +454,14 @@ def _plain_data(text: str) -> Any:
         loader.dispose()
 
 
-def _size(node: yaml.Node, known: dict[int, float]) -> float:
+def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
     """Return how many nodes there are where each alias counts as all that it repeats."""
-    if id(node) not in known:
-        known[id(node)] = math.inf  # of one that holds itself
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # of one that holds itself
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
-        known[id(node)] = 1 + sum(_size(part, known) for part in pairs)
-    return known[id(node)]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in pairs)
+    return sizes[id(node)]
 
 
 def _short(error: Exception) -> str:

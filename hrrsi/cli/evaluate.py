@@ -27,7 +27,7 @@ from hrrsi.cli.options import (
     Layer,
     Quiet,
     Weights,
-    given,
+    file_list,
     names,
     takes_option_classes,
     with_layers,
@@ -290,7 +290,7 @@ def evaluate(
     too. Pixels without a label are not scored; nor are those where the image (or the
     height model of weights that see one) holds no data, which are counted.
     """
-    truth, areas = with_layers([layer] if layer else [], labels or [], given(reading.aoi))
+    truth, areas = with_layers([layer] if layer else [], labels or [], file_list(reading.aoi))
     reading = replace(reading, aoi=next(iter(areas), None))
     systems, folders = _systems(data or [], maps or [], truth, weights)
     if images and not (truth and outputs.report):
@@ -321,7 +321,7 @@ def evaluate(
             settings |= {"weights": weights, "maps": scored_maps, "observer": observers[0]}
             outcome = evaluate_one(truth or folders, cluster=cluster, **settings)
     if not (scored_maps or quiet):
-        _print_used(systems, weights)
+        _print_systems(systems, weights)
     text = outcome_text if output == "table" else json_document
     print_line(text(outcome, in_flags))
     outputs.write(outcome, views, in_flags)
@@ -329,10 +329,10 @@ def evaluate(
         print_line(f"{outputs.report}: open it in a browser", err=True)
 
 
-def _print_used(systems: list[list[Path]], weights: Path | None) -> None:
-    used: list[Path | None] = [*(path for (path,) in systems)]
-    for named in used or [weights]:
-        print_weights(named)
+def _print_systems(systems: list[list[Path]], weights: Path | None) -> None:
+    files: list[Path | None] = [*(path for (path,) in systems)]
+    for file in files or [weights]:
+        print_weights(file)
 
 
 def _systems(

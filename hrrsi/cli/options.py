@@ -217,25 +217,25 @@ def with_layers(layers: Sequence[str], *inputs: Sequence[str | Path]) -> list[li
     Raises:
         typer.BadParameter: None of the files can hold several layers.
     """
-    files = [Path(file) for given in inputs for file in given]
+    files = [Path(file) for paths in inputs for file in paths]
     layered = {file for file in files if layers and "|" not in file.name and _holds_layers(file)}
     if layers and not layered:
-        which = f" ({names_text([str(file) for file in files], most=3)})" if files else ""
+        examples = f" ({names_text([str(file) for file in files], most=3)})" if files else ""
         raise typer.BadParameter(
-            f"is for files that can hold several layers, and none is given{which}",
+            f"is for files that can hold several layers, and none is given{examples}",
             param_hint="--layer",
         )
     return [
         [
             Path(f"{file}|layername={layer}") if layer else Path(file)
-            for file in given
+            for file in paths
             for layer in (layers if Path(file) in layered else [""])
         ]
-        for given in inputs
+        for paths in inputs
     ]
 
 
-def given(file: str | Path | None) -> list[str | Path]:
+def file_list(file: str | Path | None) -> list[str | Path]:
     """Return a file as the only one of an input, or none."""
     return [] if file is None else [file]
 

@@ -29,7 +29,7 @@ from hrrsi.cli.options import (
     Layer,
     Quiet,
     Weights,
-    given,
+    file_list,
     names,
     takes_option_classes,
     with_layers,
@@ -247,7 +247,9 @@ def predict(
     """
     from hrrsi.prediction.predict import ScenesFailedError
 
-    areas, zones = with_layers([layer] if layer else [], given(options.aoi), given(outputs.zones))
+    areas, zones = with_layers(
+        [layer] if layer else [], file_list(options.aoi), file_list(outputs.zones)
+    )
     options = replace(options, aoi=next(iter(areas), None))
     outputs = replace(outputs, zones=next(iter(zones), None))
     arguments = (scenes, weights, out, options, engine, outputs)

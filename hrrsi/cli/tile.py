@@ -19,7 +19,7 @@ from hrrsi.cli.options import (
     Flags,
     Overwrite,
     Quiet,
-    given,
+    file_list,
     names,
     takes_option_classes,
     with_layers,
@@ -284,7 +284,7 @@ def _with_layers(options: TileOptions, layers: list[str]) -> TileOptions:
     Raises:
         typer.BadParameter: The area of interest would have several.
     """
-    labels, area = with_layers(layers, options.label_files, given(options.aoi))
+    labels, area = with_layers(layers, options.label_files, file_list(options.aoi))
     if len(area) > 1:
         raise typer.BadParameter(
             f"gives {options.aoi} several layers; choose one as '{options.aoi}|layername=NAME'",

@@ -178,11 +178,11 @@ class BoundaryCounts:
             core: The rows and columns that are counted.
         """
         valid = (strip.prediction != IGNORE_INDEX) & (strip.truth != IGNORE_INDEX)
-        prediction, truth = both = [
+        prediction, truth = pair = [
             np.where(valid, labels, np.uint8(IGNORE_INDEX))
             for labels in (strip.prediction, strip.truth)
         ]
-        borders = [border_pixels(labels) for labels in both]
+        borders = [border_pixels(labels) for labels in pair]
         first = (
             strip.first_row + (core[0].start or 0),
             strip.first_column + (core[1].start or 0),
@@ -192,12 +192,12 @@ class BoundaryCounts:
             self._count(numbers, kind, labels[core], mask[core], first)
 
         for kind in (0, 1):
-            count(slice(None), kind, both[kind], borders[kind])
-        near, rims = _near_borders_and_rims(both, borders, len(self.classes), self.tolerances)
+            count(slice(None), kind, pair[kind], borders[kind])
+        near, rims = _near_borders_and_rims(pair, borders, len(self.classes), self.tolerances)
         for number in range(len(self.tolerances)):
             for kind in (0, 1):
-                count(number, 2 + kind, both[kind], near[number, kind] & borders[kind])
-                count(number, 4 + kind, both[kind], rims[number, kind] & valid)
+                count(number, 2 + kind, pair[kind], near[number, kind] & borders[kind])
+                count(number, 4 + kind, pair[kind], rims[number, kind] & valid)
             right = rims[number].all(axis=0) & valid & (prediction == truth)
             count(number, 6, truth, right)
 
@@ -352,16 +352,16 @@ class BoundaryArrays(NamedTuple):
 
 
 def boundary_arrays(
-    counts: Counts, averaged: Sequence[int] | None = None, needed: Sequence[int] = ()
+    counts: Counts, averaged: Sequence[int] | None = None, required_classes: Sequence[int] = ()
 ) -> BoundaryArrays:
     """Return the scores of many counts at once.
 
     Args:
         counts: (..., tolerances, 7, classes), as in `BoundaryCounts.counts`.
         averaged: Indices of the classes that means are of; None: of each.
-        needed: Indices of those without whose true border means are undefined.
+        required_classes: Indices of those without whose true border means are undefined.
     """
-    predicted, true, predicted_near, true_near, predicted_rim, true_rim, both = np.moveaxis(
+    predicted, true, predicted_near, true_near, predicted_rim, true_rim, common_rim = np.moveaxis(
         counts, -2, 0
     )
     precision, recall = shares(predicted_near, predicted), shares(true_near, true)
@@ -370,8 +370,8 @@ def boundary_arrays(
     p, r = np.nan_to_num(precision), np.nan_to_num(recall)
     f1 = np.where(p + r > 0, shares(2 * p * r, p + r), 0.0)
     f1 = np.where(predicted + true > 0, f1, np.nan)
-    iou = iou_scores(both, predicted_rim, true_rim)
-    complete = (true[..., list(needed)] > 0).all(axis=-1)
+    iou = iou_scores(common_rim, predicted_rim, true_rim)
+    complete = (true[..., list(required_classes)] > 0).all(axis=-1)
     kept = list(range(counts.shape[-1])) if averaged is None else list(averaged)
     mean_f1, mean_iou = (complete_means(values, kept, complete) for values in (f1, iou))
     return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)

@@ -225,13 +225,13 @@ def _joined(above: EvaluatedStrip, below: EvaluatedStrip) -> EvaluatedStrip:
         above.first_row,
         np.concatenate([above.truth, below.truth]),
         np.concatenate([above.prediction, below.prediction]),
-        _both(above.confidence, below.confidence),
-        _both(above.eroded_truth, below.eroded_truth),
-        _both(above.mapped, below.mapped),
+        _joined_rows(above.confidence, below.confidence),
+        _joined_rows(above.eroded_truth, below.eroded_truth),
+        _joined_rows(above.mapped, below.mapped),
     )
 
 
-def _both(
+def _joined_rows(
     above: npt.NDArray[Any] | None, below: npt.NDArray[Any] | None
 ) -> npt.NDArray[Any] | None:
     return None if above is None or below is None else np.concatenate([above, below])

@@ -253,15 +253,15 @@ class _LabelledMap:
     def seen_pixels(self) -> npt.NDArray[np.int64]:
         """Return the pixels of some rows by predicted and true class, (classes, classes)."""
         count = len(self.merged.names)
-        seen = np.zeros((count, count), dtype=np.int64)
+        counts = np.zeros((count, count), dtype=np.int64)
         last = self.grid.height - 1
         for row in sorted({round(last * n / (_ROWS_SEEN - 1)) for n in range(_ROWS_SEEN)}):
             window = Window(row, 0, 1, self.grid.width)
             truth = self.merged.new_index[self.truth.peek(window)]
             prediction = self.prediction.read(window)
-            told = (truth < count) & (prediction < count)
-            np.add.at(seen, (prediction[told], truth[told]), 1)
-        return seen
+            is_counted = (truth < count) & (prediction < count)
+            np.add.at(counts, (prediction[is_counted], truth[is_counted]), 1)
+        return counts
 
     def strips(self) -> Iterator[EvaluatedStrip]:
         new_index = self.merged.new_index

@@ -127,8 +127,12 @@ class EvaluationResult:
         Means of parts of the pixels are over the classes of all pixels.
         """
         matrix = self.matrix
-        needed = matrix.counts.sum(axis=0) > 0
-        return partial(named_scores, classes=matrix.classes, protocol=self.protocol, needed=needed)
+        return partial(
+            named_scores,
+            classes=matrix.classes,
+            protocol=self.protocol,
+            required_classes=matrix.counts.sum(axis=0) > 0,
+        )
 
     @cached_property
     def grid(self) -> tuple[GridRow, ...]:
@@ -165,7 +169,7 @@ class EvaluationResult:
         return partial(
             mean_boundary_scores,
             averaged=self.protocol.averaged(self.matrix.classes),
-            needed=self._bordered,
+            required_classes=self._bordered,
         )
 
     def boundary_support(self, blocks: Counts) -> dict[str, int]:
@@ -247,16 +251,16 @@ class EvaluationResult:
 
 
 def mean_boundary_scores(
-    counts: Counts, averaged: Sequence[int] | None = None, needed: Sequence[int] = ()
+    counts: Counts, averaged: Sequence[int] | None = None, required_classes: Sequence[int] = ()
 ) -> dict[str, Floats]:
     """Return the means over classes of many boundary counts, as ``F1 at 3 px``.
 
     Args:
         counts: (n, tolerances, 7, classes), as `hrrsi.evaluation.boundary_scores` has them.
         averaged: As for `boundary_arrays`.
-        needed: Likewise.
+        required_classes: Likewise.
     """
-    arrays = boundary_arrays(counts, averaged, needed)
+    arrays = boundary_arrays(counts, averaged, required_classes)
     means = {}
     for index, tolerance in enumerate(TOLERANCES):
         means[f"F1 at {tolerance} px"] = arrays.mean_f1[..., index]

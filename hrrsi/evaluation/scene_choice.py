@@ -149,7 +149,7 @@ def paired_maps(
         Path(named_layer(path)[0]).is_file() and path.suffix.lower() != ".zip" for path in labels
     ):
         if len(labels) == 1 and scheme.reads_polygons(str(labels[0])):
-            return _with_one_label(files, labels[0], scheme, split, scenes)
+            return _scenes_of_label_file(files, labels[0], scheme, split, scenes)
         labelled = _label_files(labels, scheme)
         if len(files) == len(labelled) and not any(path.is_dir() for path in maps):
             named = _maps_by_scene(files, [scene.name for scene in labelled], scheme)
@@ -210,7 +210,7 @@ def _split_patterns(scheme: Scheme, text: str) -> tuple[str, tuple[str, ...]]:
     return f"{name}:{part}", patterns
 
 
-def _with_one_label(
+def _scenes_of_label_file(
     files: Sequence[Path],
     label: Path,
     scheme: Scheme,
@@ -222,8 +222,8 @@ def _with_one_label(
     names = [label.stem] if len(files) == 1 else [_own_name(path) for path in files]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        both = [path for path, name in zip(files, names, strict=True) if name == twice]
-        raise _both_claim(twice, both[0], both[1])
+        paths = [path for path, name in zip(files, names, strict=True) if name == twice]
+        raise _claim_error(twice, paths[0], paths[1])
     pairs = [
         SceneFiles(name, str(path), str(label)) for name, path in zip(names, files, strict=True)
     ]
@@ -279,12 +279,12 @@ def _label_files(labels: Sequence[Path], scheme: Scheme) -> list[SceneFiles]:
         if name in labelled and getattr(labelled[name], field) is not None:
             name = str(path)  # of one name in several folders
         scene = labelled.get(name, SceneFiles(name, str(path)))
-        full_one, eroded_one = scene.label, scene.eroded_label
+        full_label, eroded_label = scene.label, scene.eroded_label
         if field == "label":
-            full_one = str(path)
+            full_label = str(path)
         else:
-            eroded_one = str(path)
-        labelled[name] = replace(scene, label=full_one, eroded_label=eroded_one)
+            eroded_label = str(path)
+        labelled[name] = replace(scene, label=full_label, eroded_label=eroded_label)
     return list(labelled.values())
 
 
@@ -354,7 +354,7 @@ def _maps_by_scene(files: Sequence[Path], scenes: Sequence[str], scheme: Scheme)
             path.suffix.lower() not in (".tif", ".tiff", ".vrt"),
         )
         if scene in best and best[scene][0] == rank:
-            raise _both_claim(scene, best[scene][1], path)
+            raise _claim_error(scene, best[scene][1], path)
         if scene not in best or rank < best[scene][0]:
             best[scene] = rank, path
     return {scene: path for scene, (_, path) in best.items()}
@@ -383,7 +383,7 @@ def _refuse_without_label(
         )
 
 
-def _both_claim(scene: str, first: Path, second: Path) -> InputError:
+def _claim_error(scene: str, first: Path, second: Path) -> InputError:
     return InputError(
         f"the maps {first} and {second} claim the same scene",
         where=f"scene {scene}",

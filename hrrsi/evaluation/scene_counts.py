@@ -255,8 +255,8 @@ class PooledCounts:
 
     def matrix(self, labels: LabelKind) -> ConfusionMatrix:
         """Return the confusion matrix of all scenes under one kind of labels."""
-        total, *others = (scene.matrices[labels].matrix for scene in self.scenes)
-        for matrix in others:
+        total, *rest = (scene.matrices[labels].matrix for scene in self.scenes)
+        for matrix in rest:
             total.merge(matrix)
         return total
 

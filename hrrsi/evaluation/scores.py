@@ -130,7 +130,7 @@ def score_arrays(
     counts: Counts,
     classes: Sequence[str],
     protocol: Protocol,
-    needed: npt.NDArray[np.bool_] | None = None,
+    required_classes: npt.NDArray[np.bool_] | None = None,
 ) -> ScoreArrays:
     """Return the scores of many confusion matrices at once.
 
@@ -138,8 +138,8 @@ def score_arrays(
         counts: (..., classes, classes), rows = prediction; or (..., classes, classes + 2).
         classes: Class names.
         protocol: What counts.
-        needed: (classes,) those without whose truth mF1 and mIoU are undefined, so that means of
-            parts of a whole are over the classes of the whole; None: no class is.
+        required_classes: (classes,) those without whose truth mF1 and mIoU are undefined, so that
+            means of parts of a whole are over the classes of the whole; None: no class is.
     """
     overall, _ = _without(counts, classes, protocol.dropped_from_overall)
     means, names = _without(counts, classes, protocol.dropped_from_means)
@@ -149,8 +149,8 @@ def score_arrays(
     f1, iou = f1_scores(hits, predicted, true), iou_scores(hits, predicted, true)
     averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
     complete = np.ones(f1.shape[:-1], dtype=np.bool_)
-    if needed is not None:
-        kept = [i for i in averaged if needed[list(classes).index(names[i])]]
+    if required_classes is not None:
+        kept = [i for i in averaged if required_classes[list(classes).index(names[i])]]
         complete = np.asarray((true[..., kept] > 0).all(axis=-1))
     pixels = overall.sum(axis=(-2, -1))
     right = _margins(overall)[0].sum(axis=-1) + overall[..., _right(overall)].sum(axis=(-2, -1))
@@ -174,10 +174,10 @@ def named_scores(
     counts: Counts,
     classes: Sequence[str],
     protocol: Protocol,
-    needed: npt.NDArray[np.bool_] | None = None,
+    required_classes: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Floats]:
     """Return what `score_arrays` does by the scores' names, as `ScoreArrays.by_name`."""
-    return score_arrays(counts, classes, protocol, needed).by_name
+    return score_arrays(counts, classes, protocol, required_classes).by_name
 
 
 def score_support(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:

@@ -103,18 +103,18 @@ def _folder_info(folder: Path) -> FileInfo:
     Raises:
         InputError: It holds nothing.
     """
-    found: dict[str, list[Path]] = {kind: [] for kind in _KINDS}
+    paths_by_kind: dict[str, list[Path]] = {kind: [] for kind in _KINDS}
     rasters = []
     for path in _contents(folder, _DEEPEST):
         suffix = path.suffix.lower()
         if path.is_dir() and suffix not in VECTOR_SUFFIXES:
-            found["runs" if is_run(path) else "datasets"].append(path)
+            paths_by_kind["runs" if is_run(path) else "datasets"].append(path)
         elif suffix in RASTER_SUFFIXES:
             rasters.append(path)
         elif suffix in VECTOR_SUFFIXES:
-            found["vector files"].append(path)
+            paths_by_kind["vector files"].append(path)
         else:
-            found["weights" if suffix in WEIGHTS_SUFFIXES else "other files"].append(path)
+            paths_by_kind["weights" if suffix in WEIGHTS_SUFFIXES else "other files"].append(path)
     opened = list(_first_of_each(rasters))[:_MOST_OPENED]
     looks = _looks(opened)
     usual: dict[tuple[Path, str], Counter[str]] = {}
@@ -122,15 +122,16 @@ def _folder_info(folder: Path) -> FileInfo:
         usual.setdefault((path.parent, path.suffix), Counter())[look.kind] += 1
     for path in rasters:
         of_folder = usual.get((path.parent, path.suffix), Counter(["scenes"]))
-        found[looks[path].kind if path in looks else of_folder.most_common(1)[0][0]].append(path)
-    if not any(found.values()):
+        kind = looks[path].kind if path in looks else of_folder.most_common(1)[0][0]
+        paths_by_kind[kind].append(path)
+    if not any(paths_by_kind.values()):
         raise InputError(
             "holds no files, nor do its folders",
             where=folder,
             fix="name a folder of scenes, a tiled dataset, a run, or a file",
         )
     lines = []
-    for kind, paths in found.items():
+    for kind, paths in paths_by_kind.items():
         if paths:
             text = _counted_places(folder, paths, _KINDS[kind])
             if kind == "scenes":
@@ -142,7 +143,7 @@ def _folder_info(folder: Path) -> FileInfo:
     if left:
         text = f"{counted(left, 'raster')}, which count as others of their folder do"
         lines.append(("not opened", text))
-    data = {kind: [_place(folder, path) for path in paths] for kind, paths in found.items()}
+    data = {kind: [_place(folder, path) for path in paths] for kind, paths in paths_by_kind.items()}
     return FileInfo("folder", lines, {**data, "not_opened": left})
 
 

@@ -159,10 +159,10 @@ def _made_lines(
     packaged = made_by.get("WEIGHTS_PACKAGED")
     weights = f"{packaged} (packaged)" if packaged else made_by.get("WEIGHTS", "?")
     digest = made_by.get("WEIGHTS_SHA256")
-    known = f", sha256 {digest[:12]}" if digest else ""
+    digest_text = f", sha256 {digest[:12]}" if digest else ""
     engine = f" with {made_by['ENGINE']}" if "ENGINE" in made_by else ""
     lines = [
-        ("weights", f"{weights}, {made_by.get('MODEL', '?')}{known}"),
+        ("weights", f"{weights}, {made_by.get('MODEL', '?')}{digest_text}"),
         ("made by", f"hrrsi {made_by.get('VERSION', '?')}{engine}"),
         *([("file of", _time_of_change(Path(path)))] if is_local(path) else []),
     ]
@@ -213,13 +213,13 @@ def _time_of_change(path: Path) -> str:
 
 def _beside(path: Path) -> dict[str, str]:
     """Return the files that were made of a map or with it, each with what became of it."""
-    found = {}
+    states = {}
     for name, digest in files_beside(path).items():
         file = path.with_name(name)
         if Path(name).name == name and (file.exists() or digest is None):
             is_same = digest is not None and file.is_file() and content_digest(file) == digest
-            found[name] = "" if is_same else " (changed since, or unfinished)"
-    return found
+            states[name] = "" if is_same else " (changed since, or unfinished)"
+    return states
 
 
 def is_vector_file(path: str) -> bool:
@@ -330,7 +330,7 @@ def _class_values(path: str, layer: str) -> dict[str, dict[str, int]]:
     ]
     if not texts:
         return {}
-    found = {}
+    attributes = {}
     _, _, _, columns = pyogrio.raw.read(path, layer=layer, columns=texts, read_geometry=False)
     # in the file's own order of columns
     for name, column in zip([t for t in info["fields"] if t in texts], columns, strict=True):
@@ -338,10 +338,10 @@ def _class_values(path: str, layer: str) -> dict[str, dict[str, int]]:
         values.pop("", None)
         repeats = len(values) < values.total() or len(column) == 1
         if 0 < len(values) <= _MOST_VALUES and repeats:
-            found[str(name)] = dict(values.most_common())
+            attributes[str(name)] = dict(values.most_common())
     style = polygon_categories(path, layer)
     usual = ("" if style is None else style.attribute.casefold(), CLASS_FIELD)
-    return dict(sorted(found.items(), key=lambda item: item[0].casefold() not in usual))
+    return dict(sorted(attributes.items(), key=lambda item: item[0].casefold() not in usual))
 
 
 def _layer_lines(path: str, content: dict[str, Any], driver: str) -> list[tuple[str, str]]:

@@ -88,12 +88,15 @@ def _weights_info(path: Path) -> FileInfo:
     ]
     data = {**meta, "parameters": parameters, "file_size": file_bytes(path)}
     if meta.likeness is not None:  # thousands of numbers
-        known = {"squares": len(meta.likeness["squares"]), "threshold": meta.likeness["threshold"]}
-        data["likeness"] = known
+        likeness = {
+            "squares": len(meta.likeness["squares"]),
+            "threshold": meta.likeness["threshold"],
+        }
+        data["likeness"] = likeness
         text = (
             "by {squares:,} squares of training patches; warns above a distance of {threshold:.2g}"
         )
-        lines.append(("knows scenes", text.format(**known)))
+        lines.append(("knows scenes", text.format(**likeness)))
     return FileInfo("weights", lines, data)
 
 

@@ -44,6 +44,25 @@ class FileScheme:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class FileSchemeOptions:
+    """How files of labels are read to make a scheme of them.
+
+    Attributes:
+        attribute: The polygons' attribute that holds classes; None: that of the style, ``class``,
+            or the only one; where there is none at all, polygons are of one class, named after the
+            file or layer.
+        label_format: ``colours`` or ``indices`` for a raster whose look deceives.
+        crs: The CRS of images that hold none.
+        background: The name of the background of a mask; None: ``background``.
+    """
+
+    attribute: str | None = None
+    label_format: LabelFormat | None = None
+    crs: str | None = None
+    background: str | None = None
+
+
 def is_label_raster(labels: str | Path) -> bool:
     """Return whether a file of labels is a raster, by its suffix; any other holds polygons."""
     return PurePosixPath(named_layer(labels)[0]).suffix.lower() in RASTER_SUFFIXES
@@ -52,58 +71,46 @@ def is_label_raster(labels: str | Path) -> bool:
 def file_scheme(
     labels: Sequence[str | Path],
     images: Sequence[str],
-    *,
-    attribute: str | None = None,
-    label_format: LabelFormat | None = None,
-    crs: str | None = None,
-    background: str | None = None,
+    options: FileSchemeOptions = FileSchemeOptions(),
 ) -> FileScheme:
-    """Return the scheme of files with the labels of some scenes, as `one_file_scheme` of each.
+    """Return the scheme of files with the labels of some scenes: polygons, or rasters.
 
-    Classes of one name are one class.
+    Classes are the values that lie on the scenes; classes of one name are one class. Names and
+    colours are those of the file's QGIS style (in a GeoPackage, or the ``.qml`` beside it), of
+    GDAL's sidecar or palette of a raster, else chosen (`hrrsi.classes.chosen_colours`). Empty
+    values are ignored, and so is 255 in rasters of uint8 that hold more than two values. A mask, of
+    0 and either 1, 255 or 65535 (or black and white) without names, has two classes: the
+    background, and one named after the file.
 
     Args:
-        labels: The files, or layers of them.
-        images: As for `one_file_scheme`.
-        attribute: Likewise.
-        label_format: Likewise.
-        crs: Likewise.
-        background: Likewise.
+        labels: The files, or layers of them as ``areas.gpkg|layername=parcels``.
+        images: The scenes' images.
+        options: How they are read.
 
     Raises:
-        InputError: As `one_file_scheme`.
-        OptionError: Likewise.
+        InputError: A file can't be read, or holds no classes on the scenes.
+        OptionError: Which attribute holds classes is not clear, or there is none of this name.
     """
-    made = [
-        one_file_scheme(
-            label,
-            images,
-            attribute=attribute,
-            label_format=label_format,
-            crs=crs,
-            background=background,
-        )
-        for label in labels
-    ]
-    if len(made) == 1:
-        return made[0]
-    own = [of_file.scheme for of_file in made]
-    formats = [scheme.label_format for scheme in own]
+    file_schemes = [_scheme_of(label, images, options) for label in labels]
+    if len(file_schemes) == 1:
+        return file_schemes[0]
+    schemes = [of_file.scheme for of_file in file_schemes]
+    formats = [scheme.label_format for scheme in schemes]
     rasters = [kind for kind in formats if kind != "polygons"]
     scheme = joined_scheme(
-        own,
+        schemes,
         name="_".join(dict.fromkeys(file_name(label) for label in labels))[:_LONGEST_NAME],
         title="Made of " + ", ".join(PurePosixPath(str(label)).name for label in labels),
         label_format=rasters[0] if rasters else "polygons",
-        outside=next((s.outside for s in own if s.outside is not None), None),
-        files={str(label): _of_file(scheme) for label, scheme in zip(labels, own, strict=True)},
+        outside=next((s.outside for s in schemes if s.outside is not None), None),
+        files={str(label): _of_file(scheme) for label, scheme in zip(labels, schemes, strict=True)},
     )
     last = (
         f"note: {len(scheme.classes)} classes in all: "
         f"{', '.join(scheme.class_names)}; where several files have a class, that of the last "
         "counts"
     )
-    notes = [note for of_file in made for note in of_file.notes]
+    notes = [note for of_file in file_schemes for note in of_file.notes]
     return FileScheme(scheme, (*notes, last))
 
 
@@ -120,54 +127,26 @@ def image_patterns(labels: str | Path) -> Scheme:
     return Scheme(name=file_name(labels), classes=(nothing,), images=_ANY_IMAGE, labels=())
 
 
-def one_file_scheme(
-    labels: str | Path,
-    images: Sequence[str],
-    *,
-    attribute: str | None = None,
-    label_format: LabelFormat | None = None,
-    crs: str | None = None,
-    background: str | None = None,
-) -> FileScheme:
-    """Return the scheme of one file with the labels of some scenes: polygons, or a raster.
-
-    Classes are the values that lie on the scenes. Names and colours are those of the file's QGIS
-    style (in a GeoPackage, or the ``.qml`` beside it), of GDAL's sidecar or palette of a raster,
-    else chosen (`hrrsi.classes.chosen_colours`). Empty values are ignored, and so is 255 in rasters
-    of uint8 that hold more than two values. A mask, of 0 and either 1, 255 or 65535 (or black and
-    white) without names, has two classes: the background, and one named after the file.
-
-    Args:
-        labels: The file, or a layer of it as ``areas.gpkg|layername=parcels``.
-        images: The scenes' images.
-        attribute: The polygons' attribute that holds classes; None: that of the style, ``class``,
-            or the only one; where there is none at all, polygons are of one class, named after the
-            file or layer.
-        label_format: ``colours`` or ``indices`` for a raster whose look deceives.
-        crs: The CRS of images that hold none.
-        background: The name of the background of a mask; None: ``background``.
-
-    Raises:
-        InputError: The file can't be read, or holds no classes on the scenes.
-        OptionError: Which attribute holds classes is not clear, or there is none of this name.
-    """
+def _scheme_of(labels: str | Path, images: Sequence[str], options: FileSchemeOptions) -> FileScheme:
+    """Return the scheme of one file of labels, as `file_scheme`."""
     if is_label_raster(labels):
-        found = _as_mask(labels, raster_values(str(labels), images, label_format, crs), background)
+        values = raster_values(str(labels), images, options.label_format, options.crs)
+        values = _as_mask(labels, values, options.background)
     else:
-        found = polygon_values(labels, images, attribute, crs)
-    names = _distinct_names(found)
-    given = [category.colour for category in found.categories]
+        values = polygon_values(labels, images, options.attribute, options.crs)
+    names = _distinct_names(values)
+    own_colours = [category.colour for category in values.categories]
     # those of values that are no class come after, so that classes keep theirs
-    rest: list[Colour | None] = [(0, 0, 0), *[None] * len(found.ignored)][: len(found.ignored)]
-    colours = chosen_colours([*names, *found.ignored], [*given, *rest])
-    are_colours = found.label_format == "colours"
+    rest: list[Colour | None] = [(0, 0, 0), *[None] * len(values.ignored)][: len(values.ignored)]
+    colours = chosen_colours([*names, *values.ignored], [*own_colours, *rest])
+    are_colours = values.label_format == "colours"
     classes = [
         _scheme_class(name, category.value, colour, are_colours=are_colours)
-        for name, category, colour in zip(names, found.categories, colours, strict=False)
+        for name, category, colour in zip(names, values.categories, colours, strict=False)
     ]
     ignored = [
         IgnoredColour(name=value, colour=colour, index=whole_number(value))
-        for value, colour in zip(found.ignored, colours[len(names) :], strict=True)
+        for value, colour in zip(values.ignored, colours[len(names) :], strict=True)
     ]
     try:
         scheme = Scheme(
@@ -177,9 +156,9 @@ def one_file_scheme(
             ignored=tuple(ignored),
             images=_ANY_IMAGE,
             labels=(),
-            label_format=found.label_format,
-            outside=names[0] if found.is_mask else None,
-            attribute=USUAL_ATTRIBUTE if found.attribute is None else found.attribute,
+            label_format=values.label_format,
+            outside=names[0] if values.is_mask else None,
+            attribute=USUAL_ATTRIBUTE if values.attribute is None else values.attribute,
         )
     except ValidationError as error:
         raise InputError(
@@ -188,14 +167,14 @@ def one_file_scheme(
             fix="rename its classes, or write a scheme",
         ) from error
     listed = [f"{c.name} ({','.join(map(str, c.colour))})" for c in classes]
-    by = f"the attribute {found.attribute!r}" if found.attribute else "the values"
-    if found.attribute == "":
+    by = f"the attribute {values.attribute!r}" if values.attribute else "the values"
+    if values.attribute == "":
         by = "the name"
     first = (
         f"note: {len(listed)} {'class' if len(listed) == 1 else 'classes'} by {by} of {labels}"
-        f"{found.source}: {', '.join(listed)}"
+        f"{values.source}: {', '.join(listed)}"
     )
-    return FileScheme(scheme, (first, *found.notes))
+    return FileScheme(scheme, (first, *values.notes))
 
 
 def scheme_yaml(scheme: Scheme) -> str:
@@ -213,16 +192,16 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _distinct_names(found: FileValues) -> list[str]:
+def _distinct_names(values: FileValues) -> list[str]:
     """Return the names of classes: their labels, with the value after those that come twice."""
     plain = [
-        category.label or _plain_name(category.value, found.label_format)
-        for category in found.categories
+        category.label or _plain_name(category.value, values.label_format)
+        for category in values.categories
     ]
     count = Counter(name.casefold() for name in plain)
     return [
         f"{name} ({category.value})" if count[name.casefold()] > 1 else name
-        for name, category in zip(plain, found.categories, strict=True)
+        for name, category in zip(plain, values.categories, strict=True)
     ]
 
 
@@ -238,17 +217,17 @@ def _scheme_class(name: str, value: str, colour: Colour, *, are_colours: bool) -
     return SchemeClass(name=name, colour=colour, code=code, index=index)
 
 
-def _as_mask(labels: str | Path, found: FileValues, background: str | None) -> FileValues:
+def _as_mask(labels: str | Path, values: FileValues, background: str | None) -> FileValues:
     """Return what a raster holds, with names where it is a mask of one class."""
-    first, *rest = [category.value for category in found.categories]
-    has_names = any(category.label for category in found.categories)
-    if found.label_format == "colours":
+    first, *rest = [category.value for category in values.categories]
+    has_names = any(category.label for category in values.categories)
+    if values.label_format == "colours":
         is_mask = first == "0,0,0" and rest == ["255,255,255"]
     else:
-        is_mask = first == "0" and rest in (["1"], ["255"], ["65535"]) and not found.source
-    if not is_mask or has_names or found.ignored:
-        return found
+        is_mask = first == "0" and rest in (["1"], ["255"], ["65535"]) and not values.source
+    if not is_mask or has_names or values.ignored:
+        return values
     names = (background or _BACKGROUND, file_name(labels))
-    categories = [c._replace(label=n) for c, n in zip(found.categories, names, strict=True)]
+    categories = [c._replace(label=n) for c, n in zip(values.categories, names, strict=True)]
     source = f", a mask of {first} and {rest[0]} that is named after its file"
-    return found._replace(categories=categories, source=source, is_mask=True)
+    return values._replace(categories=categories, source=source, is_mask=True)

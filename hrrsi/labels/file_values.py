@@ -114,7 +114,7 @@ def polygon_values(
             if empty
             else "check the CRS of polygons and image, and that they are of one place",
         )
-    values = [min(found, key=lambda v: (-found[v], v)) for found in spellings.values()]
+    values = [min(counts, key=lambda v: (-counts[v], v)) for counts in spellings.values()]
     _refuse_measures(labels, attribute, values, columns)
     styled: dict[str, Category] = {}
     if style is not None and style.attribute.casefold() == attribute.casefold():
@@ -126,12 +126,7 @@ def polygon_values(
             *_sort_key(v),
         )
     )
-    categories = [
-        Category(v, found.label, found.colour)
-        if (found := styled.get(v.casefold()))
-        else Category(v, "", None)
-        for v in values
-    ]
+    categories = [styled.get(v.casefold(), Category(v, "", None))._replace(value=v) for v in values]
     notes = []
     if empty:
         notes.append(
@@ -181,8 +176,8 @@ def _described(columns: Mapping[str, Sequence[object]]) -> str:
     texts = []
     for name, values in columns.items():
         different = sorted({_text(value) for value in values} - {""}, key=_sort_key)
-        few = f": {names_text(different)}" if len(different) <= 8 else ""
-        texts.append(f"{name} ({counted(len(different), 'value')}{few})")
+        values_text = f": {names_text(different)}" if len(different) <= 8 else ""
+        texts.append(f"{name} ({counted(len(different), 'value')}{values_text})")
     return counted_names(texts, 12)
 
 
@@ -211,7 +206,7 @@ def _refuse_measures(
         )
 
 
-class _ValuesRead:
+class _ValueCollector:
     """The values of a raster of labels, remembered as they are read; its classes say nothing.
 
     Args:
@@ -257,17 +252,17 @@ class _ValuesRead:
             values = bands[0]
         if self._reader.declares_nodata:
             values = values[self._reader.valid(window)]
-        found = np.unique(values)
-        if found.dtype.kind == "f":
-            found = found[~np.isnan(found)]
-            broken = found[(found != np.trunc(found)) | (np.abs(found) >= 2**31)]
+        unique = np.unique(values)
+        if unique.dtype.kind == "f":
+            unique = unique[~np.isnan(unique)]
+            broken = unique[(unique != np.trunc(unique)) | (np.abs(unique) >= 2**31)]
             if broken.size:
                 raise InputError(
                     f"holds {broken[0]:g}, which is no class",
                     where=self._scene.path,
                     fix="give a raster of classes as `labels`",
                 )
-        self.values.update(found.astype(np.int64).tolist())
+        self.values.update(unique.astype(np.int64).tolist())
         if len(self.values) > _MOST_CLASSES + 1:
             raise InputError(
                 f"holds more than {_MOST_CLASSES} {'colours' if len(bands) == 3 else 'values'}, "
@@ -316,17 +311,17 @@ def raster_values(
                 where=path,
                 fix="give a raster of classes as `labels`",
             )
-        read = _ValuesRead(own, bands)
+        collector = _ValueCollector(own, bands)
         for image in images:
             with open_imagery(image, 3, crs) as opened:
                 scene = Scene(image, opened, (1,))
-                laid = on_grid(read, scene, "image")
+                laid = on_grid(collector, scene, "image")
                 step = max(1, _STRIP // scene.width)
                 for row in range(0, scene.height, step):
                     laid.read(Window(row, 0, min(step, scene.height - row), scene.width))
         palette = dataset.colormap(1) if is_palette(dataset) else {}
         is_byte = dataset.dtypes[bands[0] - 1] == "uint8"
-    values = sorted(read.values)
+    values = sorted(collector.values)
     if not values:
         raise InputError(
             "holds no data on the images", where=path, fix="check what it declares as no data"
@@ -335,22 +330,22 @@ def raster_values(
         shown = [(value >> 16 & 255, value >> 8 & 255, value & 255) for value in values]
         by_colour = [Category(",".join(map(str, colour)), "", colour) for colour in shown]
         return FileValues(by_colour, [], "colours", None, "", [])
-    known = {category.value: category for category in raster_categories(path)}
+    styles = {category.value: category for category in raster_categories(path)}
     ignored = [v for v in values if v in palette and not palette[v][3]]
     notes = []
-    if is_byte and IGNORE_INDEX in values and len(values) > 2 and str(IGNORE_INDEX) not in known:
+    if is_byte and IGNORE_INDEX in values and len(values) > 2 and str(IGNORE_INDEX) not in styles:
         ignored.append(IGNORE_INDEX)
         notes.append(f"note: {IGNORE_INDEX} in {path} has no name and counts as no class")
     _refuse_blurred_mask(path, values)
     categories = []
     for value in (v for v in values if v not in ignored):
-        _, label, colour = known.get(str(value), Category("", "", None))
+        _, label, colour = styles.get(str(value), Category("", "", None))
         if colour is None and value in palette:
             red, green, blue, _ = palette[value]
             colour = (red, green, blue)
         categories.append(Category(str(value), label, colour))
     if not categories:
         raise InputError("holds no class", where=path, fix="check its values")
-    source = ", as its style or palette has them" if known or palette else ""
+    source = ", as its style or palette has them" if styles or palette else ""
     texts = [str(value) for value in ignored if value != IGNORE_INDEX]
     return FileValues(categories, texts, "indices", None, source, notes)

@@ -124,8 +124,8 @@ def labelled_scenes(
             full = _all_matches(candidates, scheme, scheme.labels)
         else:
             ways_out = ", or take all with `join_labels: true` in the scheme"
-            found = _matches(candidates, scheme, scheme.labels, ways_out)
-            full = {name: (path,) for name, path in found.items()}
+            matches = _matches(candidates, scheme, scheme.labels, ways_out)
+            full = {name: (path,) for name, path in matches.items()}
         eroded = _matches(candidates, scheme, scheme.eroded_labels)
     models: dict[str, str | None] = {}
     if heights is not None:
@@ -246,15 +246,15 @@ def _all_matches(
 
     Of files of one name and pattern, plain ones count rather than those in archives.
     """
-    found: dict[str, list[tuple[int, _Candidate]]] = {}
+    fitting: dict[str, list[tuple[int, _Candidate]]] = {}
     for candidate in candidates:
         for order, pattern in enumerate(patterns):
             name = match_scene(scheme, [pattern], candidate.virtual)
             if name is not None:
-                found.setdefault(name, []).append((order, candidate))
+                fitting.setdefault(name, []).append((order, candidate))
                 break
     matches = {}
-    for name, files in found.items():
+    for name, files in fitting.items():
         plain = {(order, PurePosixPath(c.virtual).name) for order, c in files if not c.zipped}
         kept = [
             (order, c)

@@ -67,8 +67,8 @@ def joined_scheme(schemes: Sequence[Scheme], **changes: object) -> Scheme:
             ignored.setdefault(entry.name.casefold(), entry)
     first = [alike[0] for alike in by_name.values()]
     names = [c.name for c in first] + [entry.name for entry in ignored.values()]
-    given = [c.colour for c in first] + [entry.colour for entry in ignored.values()]
-    colours = chosen_colours(names, given)
+    own_colours = [c.colour for c in first] + [entry.colour for entry in ignored.values()]
+    colours = chosen_colours(names, own_colours)
     codes = Counter(c.code for c in first)
     classes = [
         own.model_copy(
@@ -84,8 +84,8 @@ def joined_scheme(schemes: Sequence[Scheme], **changes: object) -> Scheme:
         entry.model_copy(update={"colour": colour, "index": None})
         for entry, colour in zip(ignored.values(), colours[len(first) :], strict=True)
     ]
-    made = {"classes": tuple(classes), "ignored": tuple(rest), **changes}
-    return Scheme.model_validate(dict(schemes[0]) | made)
+    fields = {"classes": tuple(classes), "ignored": tuple(rest), **changes}
+    return Scheme.model_validate(dict(schemes[0]) | fields)
 
 
 def index_by_name(own: Scheme, scheme: Scheme) -> npt.NDArray[np.uint8]:

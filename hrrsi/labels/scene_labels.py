@@ -149,12 +149,14 @@ class StackedLabels(Labels):
             own, unknown = labels.read_with_unknown(window)
             count += unknown
             indices = new_index[own]
-            told = indices != IGNORE_INDEX
+            is_labelled = indices != IGNORE_INDEX
             if self._outside is not None:
-                is_ignored |= labels.ignored(window) if isinstance(labels, PolygonLabels) else ~told
+                is_ignored |= (
+                    labels.ignored(window) if isinstance(labels, PolygonLabels) else ~is_labelled
+                )
             if weak is not None:
-                told &= (indices != weak) | (result == IGNORE_INDEX)
-            result[told] = indices[told]
+                is_labelled &= (indices != weak) | (result == IGNORE_INDEX)
+            result[is_labelled] = indices[is_labelled]
         if self._outside is not None:
             result[(result == IGNORE_INDEX) & ~is_ignored] = self._outside
         return result, count
@@ -200,11 +202,11 @@ class PolygonLabels(Labels):
         ignored = {i.name.casefold() for i in scheme.ignored}
         ignored |= {str(i.index) for i in scheme.ignored if i.index is not None}
         self._codes = np.full(len(values), UNKNOWN_LABEL, dtype=np.uint8)
-        known: dict[object, int | None] = {}
+        indices: dict[object, int | None] = {}
         for number, value in enumerate(values):
-            if value not in known:
-                known[value] = None if value is None else scheme.index_of(value)
-            index = known[value]
+            if value not in indices:
+                indices[value] = None if value is None else scheme.index_of(value)
+            index = indices[value]
             if index is not None:
                 self._codes[number] = index
             elif ("" if value is None else str(value).strip().casefold()) in ignored:

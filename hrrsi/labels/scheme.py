@@ -221,9 +221,9 @@ class Scheme(_Strict):
         Raises:
             OptionError: There is no room for it, or partial labels would not know it.
         """
-        known = self.index_of(name)
-        if known is not None:
-            return self.model_copy(update={"outside": self.all_labels[known].name})
+        index = self.index_of(name)
+        if index is not None:
+            return self.model_copy(update={"outside": self.all_labels[index].name})
         if self.partial or len(self.classes) >= _MOST_LABELS:
             raise OptionError(
                 f"the scheme {self.name} has no class {name!r}, and none can be added "
@@ -231,8 +231,8 @@ class Scheme(_Strict):
                 parameter="background",
                 fix="choose one of its classes or partial labels, or add it to the scheme",
             )
-        used = {label.colour for label in self.all_labels} | {i.colour for i in self.ignored}
-        grey = next(g for g in range(220, -1, -1) if (g, g, g) not in used)
+        colours = {label.colour for label in self.all_labels} | {i.colour for i in self.ignored}
+        grey = next(g for g in range(220, -1, -1) if (g, g, g) not in colours)
         try:
             added = SchemeClass(name=name, colour=(grey, grey, grey))
             changed = {"classes": (*self.classes, added), "outside": name}

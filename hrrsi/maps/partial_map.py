@@ -178,10 +178,10 @@ class PartialMap:
         remaining = sum(band.nbytes - band.bytes_written for band in self._bands())
         scores = sum(band.nbytes for band in self._bands()[1:])
         # class rasters compress to some percent, scores to 20 to 70 percent (floats least)
-        needed = remaining + self.labels.nbytes // 10 + scores * 3 // 4
-        if free < needed:
+        estimate = remaining + self.labels.nbytes // 10 + scores * 3 // 4
+        if free < estimate:
             raise OutputError(
-                f"needs {byte_text(needed)} of free disk space while the scene is being mapped, "
+                f"needs {byte_text(estimate)} of free disk space while the scene is being mapped, "
                 f"{byte_text(free)} are free",
                 where=self._path,
                 fix="free space on the disk, or choose another `out`",

@@ -52,14 +52,14 @@ class SheetFacts:
         unit: The unit of lengths, e.g. ``m``.
         unit_length: Its length in metres, or in pixels where these are not known.
         lines: The lines below the pictures.
-        made: When the map was written.
+        map_time: When the map was written.
     """
 
     pixel: GroundPixel | None
     unit: str
     unit_length: float
     lines: tuple[str, ...]
-    made: datetime
+    map_time: datetime
 
 
 def write_preview(
@@ -99,7 +99,7 @@ def write_preview(
     picture = _layout(summary, facts, panels, factor)
     with replacing(path) as temporary:
         if path.suffix.lower() == ".pdf":
-            _save_page(picture, temporary, Path(summary.scene).name, facts.made)
+            _save_page(picture, temporary, Path(summary.scene).name, facts.map_time)
             return
         tags = PngInfo()
         tags.add_text(TAG + "CONTENT", "preview")  # so that it is not taken for a scene
@@ -124,7 +124,7 @@ def scale_bar(metres: float, longest: int) -> tuple[float, str]:
 
 def _facts(class_map: Path) -> SheetFacts:
     """Return what the sheet of a map says beside its pictures."""
-    made = datetime.fromtimestamp(class_map.stat().st_mtime, UTC)
+    map_time = datetime.fromtimestamp(class_map.stat().st_mtime, UTC)
     with open_raster(class_map) as dataset:
         pixel, crs = ground_pixel(dataset), map_coordinates(dataset).crs
         tags = {key.removeprefix(TAG): value for key, value in dataset.tags().items()}
@@ -147,14 +147,14 @@ def _facts(class_map: Path) -> SheetFacts:
     weights = f"{packaged} (packaged)" if packaged else tags.get("WEIGHTS", "unknown")
     lines = (
         f"Coordinates: {place}",
-        f"Mapped: {made:%Y-%m-%d} by hrrsi {tags.get('VERSION', '')}",
+        f"Mapped: {map_time:%Y-%m-%d} by hrrsi {tags.get('VERSION', '')}",
         f"Weights: {weights}, {tags.get('MODEL', 'unknown network')}",
     )
-    return SheetFacts(pixel, unit, unit_length, lines, made)
+    return SheetFacts(pixel, unit, unit_length, lines, map_time)
 
 
-def _save_page(picture: Image.Image, path: Path, title: str, made: datetime) -> None:
-    moment = made.timetuple()  # that of writing would make every file another
+def _save_page(picture: Image.Image, path: Path, title: str, map_time: datetime) -> None:
+    moment = map_time.timetuple()  # that of writing would make every file another
     picture.save(
         path,
         format="PDF",

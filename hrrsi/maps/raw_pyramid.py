@@ -149,12 +149,12 @@ class RawPyramid:
         for level, size in zip(self.levels, sizes, strict=True):
             if (level.file.stat().st_size if level.file.exists() else 0) < size:
                 return False
-        found = [
+        file_checksums = [
             _checksum(level.file, size) for level, size in zip(self.levels, sizes, strict=True)
         ]
-        if checksums and list(checksums) != found:
+        if checksums and list(checksums) != file_checksums:
             return False
-        self.checksums = found
+        self.checksums = file_checksums
         for index, (level, size) in enumerate(zip(self.levels, sizes, strict=True)):
             with level.file.open("ab") as file:
                 file.truncate(size)

@@ -275,11 +275,11 @@ def vector_file(
         _name(finished, path)
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, names: Iterable[str]) -> str:
     """Return a name for a column, with a number where it is taken, in whatever case."""
-    others = {other.casefold() for other in taken}
+    folded = {other.casefold() for other in names}
     numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
-    return next(candidate for candidate in numbered if candidate.casefold() not in others)
+    return next(candidate for candidate in numbered if candidate.casefold() not in folded)
 
 
 def _concatenated(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -308,13 +308,13 @@ def _convert(draft: VectorDraft, target: Path, options: Mapping[str, str]) -> No
 
 def _name(finished: Path, path: Path) -> None:
     """Give a finished file its name, and its parts theirs, the one that programs open last."""
-    made = {part: finished.with_suffix(part.suffix.lower()) for part in vector_parts(path)}
+    parts = {part: finished.with_suffix(part.suffix.lower()) for part in vector_parts(path)}
     with ExitStack() as stack:
-        for part in [part for part in made if made[part].exists()]:  # left in reverse order
-            made.pop(part).replace(stack.enter_context(replacing(part)))
+        for part in [part for part in parts if parts[part].exists()]:  # left in reverse order
+            parts.pop(part).replace(stack.enter_context(replacing(part)))
         if path.suffix.lower() == ".shp":
             # what was there before goes first: its parts must never stand beside these
-            for old in (path, *made, *map(path.with_suffix, _SHAPEFILE_INDEXES)):
+            for old in (path, *parts, *map(path.with_suffix, _SHAPEFILE_INDEXES)):
                 remove(old)
 
 

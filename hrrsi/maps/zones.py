@@ -335,8 +335,10 @@ def _layers(zones: npt.NDArray[Any], tree: Any) -> Integers:
     for later, earlier in zip(zone[order].tolist(), neighbour[order].tolist(), strict=True):
         earlier_neighbours.setdefault(later, set()).add(earlier)
     for later, earlier_zones in earlier_neighbours.items():
-        used = {int(layers[n]) for n in earlier_zones}
-        layers[later] = next(i for i in range(len(used) + 1) if i not in used)
+        neighbour_layers = {int(layers[n]) for n in earlier_zones}
+        layers[later] = next(
+            i for i in range(len(neighbour_layers) + 1) if i not in neighbour_layers
+        )
     return layers
 
 
@@ -397,8 +399,8 @@ def _typed(values: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
     if kind.startswith(("int", "bool")) and values.dtype.kind == "f":
         missing = np.isnan(values)
         masked: Any = np.ma  # has no types of its own
-        found: npt.NDArray[Any] = masked.array(np.where(missing, 0, values), kind, mask=missing)
-        return found
+        column: npt.NDArray[Any] = masked.array(np.where(missing, 0, values), kind, mask=missing)
+        return column
     if kind.startswith("datetime64") and not any(map(_ZONED.search, filter(None, values))):
         return values.astype(kind)  # those with a time zone stay texts, which keep it
     if kind.startswith("list"):

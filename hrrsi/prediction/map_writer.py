@@ -148,14 +148,14 @@ class MapWriter:
             smallest = smallest_component(dataset, self._options.min_area)
             labels = sieved_strips(partial.labels.strips(), dataset.width, dataset.height, smallest)
         with gathered_labels(labels, files.classes, dataset, len(self._meta.classes)) as whole:
-            made = _Bands(whole, partial.confidence, partial.probabilities)
+            bands = _Bands(whole, partial.confidence, partial.probabilities)
             if files.tiles:
-                self._write_tiles(made, source, files.tiles, record)
+                self._write_tiles(bands, source, files.tiles, record)
             else:
-                self._write_bands(made, source, dataset, files, record)
+                self._write_bands(bands, source, dataset, files, record)
 
     def _write_tiles(
-        self, made: _Bands, source: SceneWindows, tiles: Sequence[TileOutputs], record: MapRecord
+        self, bands: _Bands, source: SceneWindows, tiles: Sequence[TileOutputs], record: MapRecord
     ) -> None:
         """Write the rasters of a mosaic's tiles; those that are there already stay in `resume`."""
         with progress("tiles", len(tiles), " tiles", enabled=self._show_progress) as bar:
@@ -167,28 +167,28 @@ class MapWriter:
                         scratch_folder(path.with_name(path.name + ".cut")) as folder,
                     ):
                         with write_errors(path, FREE_SPACE):
-                            cut = made.cut(tile.window, folder)
+                            cut = bands.cut(tile.window, folder)
                         self._write_bands(cut, source, scene.dataset, tile.outputs, record)
                 bar.update()
 
     def _write_bands(
-        self, made: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
+        self, bands: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
     ) -> None:
         """Write the rasters of a map; the class map last, since it says that all are there.
 
         Args:
-            made: What they hold.
+            bands: What they hold.
             source: The scene that was mapped.
             grid: The rasterio dataset whose grid they have: the scene's, or a tile's.
             files: The files.
             record: What the map depends on.
         """
         has_nodata = source.declares_nodata or source.area is not None
-        if files.confidence is not None and made.confidence is not None:
+        if files.confidence is not None and bands.confidence is not None:
             write_confidence_raster(
                 files.confidence,
                 grid,
-                made.confidence,
+                bands.confidence,
                 has_nodata=has_nodata,
                 provenance=record.provenance,
             )
@@ -196,7 +196,7 @@ class MapWriter:
             write_probability_raster(
                 files.probabilities,
                 grid,
-                made.probabilities,
+                bands.probabilities,
                 classes=self._meta.classes,
                 has_nodata=has_nodata,
                 provenance=record.provenance,
@@ -204,7 +204,7 @@ class MapWriter:
         write_class_raster(
             files.classes,
             grid,
-            made.labels,
+            bands.labels,
             classes=self._meta.classes,
             colours=self._meta.colours,
             has_nodata=has_nodata,
@@ -412,16 +412,16 @@ def is_finished(files: Outputs, record: MapRecord) -> bool:
     Raises:
         OutputExistsError: There is a map that another run made.
     """
-    for one in files.maps:
-        if one.classes.exists() and run_of(one.classes) != record.digest:
+    for outputs in files.maps:
+        if outputs.classes.exists() and run_of(outputs.classes) != record.digest:
             raise OutputExistsError(
                 "exists already, and was made otherwise, or of another scene",
-                where=one.classes,
+                where=outputs.classes,
                 fix="give `overwrite` instead of `resume`, or another `out`",
             )
     if is_unfinished(files.classes):
         return False
-    return all(_is_written(one) for one in files.maps)
+    return all(_is_written(outputs) for outputs in files.maps)
 
 
 def _is_written(files: Outputs) -> bool:

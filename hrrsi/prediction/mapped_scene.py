@@ -205,13 +205,13 @@ def _expanded(name: str, bar: Any, *, tiles: bool) -> list[str]:
         rasters += [
             part for f in files if Path(f).suffix.lower() == _GEOPACKAGE for part in raster_parts(f)
         ]
-        scenes = _one_of_each(_without_products(rasters, bar), tiles=tiles)
+        scenes = _distinct_scenes(_without_products(rasters, bar), tiles=tiles)
         if not scenes:
             raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(name):
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
-        scenes = _one_of_each(_without_products(matches, bar), tiles=tiles)
+        scenes = _distinct_scenes(_without_products(matches, bar), tiles=tiles)
         if not scenes:
             what = "matches class maps only" if matches else "matches no file"
             raise InputError(what, where=name, fix="check the pattern")
@@ -234,14 +234,14 @@ def _without_products(rasters: Sequence[str], bar: Any) -> list[str]:
     return kept
 
 
-def _one_of_each(scenes: Sequence[str], *, tiles: bool) -> list[str]:
+def _distinct_scenes(scenes: Sequence[str], *, tiles: bool) -> list[str]:
     """Return scenes without those that a mosaic among them shows whole, and say so.
 
     Args:
         scenes: The scenes.
         tiles: Whether the mosaics are left out instead.
     """
-    others = {Path(scene).resolve(): scene for scene in scenes}
+    by_path = {Path(scene).resolve(): scene for scene in scenes}
     shown: set[str] = set()
     for scene in scenes:
         if not scene.lower().endswith(".vrt"):
@@ -249,14 +249,17 @@ def _one_of_each(scenes: Sequence[str], *, tiles: bool) -> list[str]:
         whole: set[str] = set()
         with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
             files = {Path(file).resolve() for file in mosaic.files} - {Path(scene).resolve()}
-            beside = [others[file] for file in files & others.keys()]
+            beside = [by_path[file] for file in files & by_path.keys()]
             whole = {tile for tile in beside if _is_within(tile, mosaic)}
         if whole - shown:
             shown |= {scene} if tiles else whole
             verb = "is" if len(whole) == 1 else "are"
-            done = "taken in its place" if tiles else "left out; name files one by one to have all"
+            treatment = (
+                "taken in its place" if tiles else "left out; name files one by one to have all"
+            )
             warnings.warn(
-                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which {verb} {done}",
+                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which {verb} "
+                f"{treatment}",
                 SceneNotice,
                 stacklevel=2,
             )

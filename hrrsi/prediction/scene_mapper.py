@@ -365,11 +365,11 @@ class SceneMapper:
         ) as bar:
             if strips is None:
                 rows = (partial.rows_done, None)
-                made = self.strips(source, scale, rows, lambda n: bar.update(n / 1e6))
+                mapped_strips = self.strips(source, scale, rows, lambda n: bar.update(n / 1e6))
             else:
-                made = strips(source, scale, partial.rows_done)
-            with closing(made):
-                for strip in made:
+                mapped_strips = strips(source, scale, partial.rows_done)
+            with closing(mapped_strips):
+                for strip in mapped_strips:
                     partial.append(
                         strip.first_row,
                         strip.labels,

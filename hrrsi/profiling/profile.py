@@ -227,8 +227,8 @@ def _measure_speed(
             left = len(way) * options.seconds
             try:
                 for engine in way:
-                    given = (path, options.size, engine, options.seconds)
-                    speed = _in_own_process(_sustained, *given, advance=advance)
+                    arguments = (path, options.size, engine, options.seconds)
+                    speed = _in_own_process(_sustained, *arguments, advance=advance)
                     left -= options.seconds
                     profiles[-1] = replace(profiles[-1], sustained=(*profiles[-1].sustained, speed))
             except HrrsiError as error:

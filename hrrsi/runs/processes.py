@@ -228,17 +228,19 @@ class FlagExchange:
             stop: Whether this process was told to stop.
             save: Whether this process finds it is time for a checkpoint.
         """
-        asked = torch.tensor([0.0, float(stop), float(save)])
+        own_flags = torch.tensor([0.0, float(stop), float(save)])
         on_gpu = self._device.type == "cuda"
-        mine = asked.pin_memory().to(self._device, non_blocking=True) if on_gpu else asked
+        device_flags = (
+            own_flags.pin_memory().to(self._device, non_blocking=True) if on_gpu else own_flags
+        )
         if loss is not None:
-            mine[0] = ~torch.isfinite(loss.detach())
+            device_flags[0] = ~torch.isfinite(loss.detach())
         if self._processes > 1:
-            rows = [torch.empty_like(mine) for _ in range(self._processes)]
-            dist.all_gather(rows, mine)
+            rows = [torch.empty_like(device_flags) for _ in range(self._processes)]
+            dist.all_gather(rows, device_flags)
             flags = torch.stack(rows)
         else:
-            flags = mine[None]
+            flags = device_flags[None]
         if not on_gpu:
             return _flags(step, flags)
         before = self.settled()

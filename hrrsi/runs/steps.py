@@ -176,24 +176,24 @@ class Steps:
         self._fabric.strategy.precision.load_state_dict(state["precision"])
 
 
-def _require_alike(given: Any, own: Any) -> None:
+def _require_alike(data: Any, own: Any) -> None:
     """Raise where plain data has other names or types than what it takes the place of.
 
     Raises:
         ValueError: It has.
     """
     if isinstance(own, Mapping):
-        if not isinstance(given, Mapping) or given.keys() != own.keys():
+        if not isinstance(data, Mapping) or data.keys() != own.keys():
             raise ValueError("other names are there")
         for name, value in own.items():
-            _require_alike(given[name], value)
+            _require_alike(data[name], value)
     elif isinstance(own, list):
-        if not isinstance(given, list) or len(given) != len(own):
+        if not isinstance(data, list) or len(data) != len(own):
             raise ValueError("a list is another one")
-        for one, other in zip(given, own, strict=True):
-            _require_alike(one, other)
-    elif isinstance(own, int | float) and not isinstance(given, int | float):
-        raise ValueError(f"{given!r} is no number")
+        for value, own_value in zip(data, own, strict=True):
+            _require_alike(value, own_value)
+    elif isinstance(own, int | float) and not isinstance(data, int | float):
+        raise ValueError(f"{data!r} is no number")
 
 
 def keep_freed_memory() -> None:

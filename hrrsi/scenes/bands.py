@@ -269,11 +269,11 @@ def _described(description: str | None) -> str | None:
     if text in _LETTERS:
         return _LETTERS[text]
     text = " ".join(re.findall(r"[^\W\d_]+", text))
-    found = []
+    meanings = []
     for meaning, words in _WORDS:
         text, count = re.subn(rf"\b(?:{words})\b", " ", text)
-        found += [meaning] * (count > 0)
-    return found[0] if len(found) == 1 else None
+        meanings += [meaning] * (count > 0)
+    return meanings[0] if len(meanings) == 1 else None
 
 
 def _wavelength_meaning(tags: dict[str, str]) -> str | None:

@@ -226,17 +226,19 @@ def _spread_windows(grid: Sequence[int], side: int, positions: int, most: int) -
         for length in grid
     )
     places = [Window(row, col, side, side) for row in rows for col in columns]
-    few = positions == _POSITIONS[0] and len(places) > most
+    is_sampled = positions == _POSITIONS[0] and len(places) > most
     # (every fourth of sixteen would be a column)
     chosen = (
-        np.linspace(0, len(places) - 1, most).round().astype(int) if few else range(len(places))
+        np.linspace(0, len(places) - 1, most).round().astype(int)
+        if is_sampled
+        else range(len(places))
     )
     return [places[index] for index in chosen]
 
 
-def _distances(squares: Numbers, others: Numbers) -> Numbers:
-    """Return the (squares, others) root mean square of differences."""
-    products = squares @ others.T
-    lengths = (squares**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    distances: Numbers = np.sqrt(np.maximum(lengths - 2 * products, 0) / others.shape[1])
+def _distances(squares: Numbers, references: Numbers) -> Numbers:
+    """Return the (squares, references) root mean square of differences."""
+    products = squares @ references.T
+    lengths = (squares**2).sum(axis=1)[:, None] + (references**2).sum(axis=1)
+    distances: Numbers = np.sqrt(np.maximum(lengths - 2 * products, 0) / references.shape[1])
     return distances

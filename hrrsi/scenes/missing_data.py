@@ -77,15 +77,15 @@ def undeclared_gap(scene: Scene, area: AreaOfInterest | None = None) -> Undeclar
         InputError: The file can't be read somewhere.
     """
     look = _look(scene, area)
-    found: list[UndeclaredGap] = []
+    gaps: list[UndeclaredGap] = []
     for value, share in look.shares.items():
-        same = look.cells == value
-        at_rim = _touching_rim(same)
-        enough = at_rim.sum() >= max(1, _LEAST * same.size)
+        is_value = look.cells == value
+        at_rim = _touching_rim(is_value)
+        enough = at_rim.sum() >= max(1, _LEAST * is_value.size)
         is_marker = value <= _LOWEST or value >= _HIGHEST
-        if is_marker or enough or _holds_block(scene, look, same & ~at_rim, value):
-            found.append(UndeclaredGap(value, share))
-    return max(found, key=lambda gap: gap.share, default=None)
+        if is_marker or enough or _holds_block(scene, look, is_value & ~at_rim, value):
+            gaps.append(UndeclaredGap(value, share))
+    return max(gaps, key=lambda gap: gap.share, default=None)
 
 
 def without_undeclared_gap(scene: Scene) -> Scene:
@@ -134,11 +134,11 @@ def is_lossy(dataset: Any) -> bool:
     """
     own = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION")
     if dataset.driver == "VRT" and own is None:
-        others = [name for name in dataset.files if name != dataset.name]
-        if not (others and is_local(others[0]) and Path(others[0]).exists()):
+        sources = [name for name in dataset.files if name != dataset.name]
+        if not (sources and is_local(sources[0]) and Path(sources[0]).exists()):
             return False
         try:
-            with opened_raster(others[0]) as first:
+            with opened_raster(sources[0]) as first:
                 return is_lossy(first)
         except RasterioError:
             return False
@@ -212,8 +212,8 @@ def _single_values(scene: Scene, window: Window) -> npt.NDArray[np.float64]:
 
 
 def _count(values: npt.NDArray[np.float64], counts: dict[float, int]) -> None:
-    found = values[np.isfinite(values)]
-    for value, count in zip(*np.unique(found, return_counts=True), strict=True):
+    finite = values[np.isfinite(values)]
+    for value, count in zip(*np.unique(finite, return_counts=True), strict=True):
         counts[float(value)] = counts.get(float(value), 0) + int(count)
 
 

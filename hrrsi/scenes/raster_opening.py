@@ -74,7 +74,7 @@ _MOSAIC_TAGS = ("MOSAIC_OF", "MOSAIC_SHA256", "MOSAIC_PLACES")
 # then reads zeros in its place without a word. So mosaics of such files are not read again.
 _failed: set[str] = set()
 # What GDAL has said of vector files, each time they were read.
-_told: set[str] = set()
+_file_messages: set[str] = set()
 
 
 @contextmanager
@@ -196,8 +196,8 @@ def vector_warnings_once(path: str | Path, *, muted: bool = False) -> Iterator[N
             )
             continue
         line = f"{path}: {' '.join(str(warning.message).split())}"
-        if not muted and line not in _told:
-            _told.add(line)
+        if not muted and line not in _file_messages:
+            _file_messages.add(line)
             warnings.warn(line, FileWarning, stacklevel=3)
 
 

@@ -219,17 +219,17 @@ def require_alike(headers: Sequence[TileHeader]) -> None:
         common = Counter(values).most_common(1)[0][0]
         odd = [header for header, own in zip(headers, values, strict=True) if own != common]
         if value is _PROPERTIES[0].value:  # a CRS may be written in several ways
-            known = headers[values.index(common)].crs
-            odd = [header for header in odd if header.crs is None or header.crs != known]
+            crs = headers[values.index(common)].crs
+            odd = [header for header in odd if header.crs is None or header.crs != crs]
         if odd:
             raise differing_tiles(odd, headers[values.index(common)], headers, text, fix)
     if any(h.palette for h in headers) and not expanded_bands(headers):
         palettes = [header.palette for header in headers]
-        other = next((h for h in headers if h.palette != palettes[0]), None)
-        if other is not None:
+        deviating = next((h for h in headers if h.palette != palettes[0]), None)
+        if deviating is not None:
             raise InputError(
                 f"has another palette than {headers[0].path}, beside an alpha",
-                where=other.path,
+                where=deviating.path,
                 fix="write the tiles as colours, with `gdal_translate -expand rgb`",
             )
 

@@ -32,19 +32,19 @@ def dealt_parts(counts: Counts, shares: Sequence[float], seed: int) -> list[Part
         seed: Chooses among equals.
     """
     random = np.random.default_rng(seed)
-    asked = np.flatnonzero(shares).tolist()
+    part_indices = np.flatnonzero(shares).tolist()
     parts = _stratified(counts, shares, random)
-    for part in asked:  # none may go empty
+    for part in part_indices:  # none may go empty
         if not (parts == part).any():
             fullest = np.flatnonzero(parts == np.bincount(parts).argmax())
             parts[fullest[counts[fullest].sum(axis=1).argmin()]] = part
     held: Counts = np.stack([counts[parts == part].sum(axis=0) for part in range(len(PARTS))])
     best = float(_distances(held[np.newaxis], shares)[0])
     for _ in range(_MOST_CHANGES):
-        blocks, new = _changes(parts, asked, random)
+        blocks, new = _changes(parts, part_indices, random)
         changed = _held_after(held, counts, parts, blocks, new)
         distances = _distances(changed, shares)
-        distances[(changed[:, asked].sum(axis=2) == 0).any(axis=1)] = np.inf
+        distances[(changed[:, part_indices].sum(axis=2) == 0).any(axis=1)] = np.inf
         nearest = int(distances.argmin()) if len(distances) else 0
         if not len(distances) or distances[nearest] >= best - 1e-12:
             break
@@ -57,25 +57,25 @@ def _stratified(counts: Counts, shares: Sequence[float], random: np.random.Gener
     """Return the part of each block by iterative stratification."""
     parts = np.full(len(counts), -1)
     lots = random.permutation(len(counts))
-    wanted = np.multiply.outer(np.array(shares), counts.sum(axis=0).astype(np.float64))
-    asked = np.flatnonzero(shares).tolist()
+    quotas = np.multiply.outer(np.array(shares), counts.sum(axis=0).astype(np.float64))
+    part_indices = np.flatnonzero(shares).tolist()
     while (parts < 0).any():
-        left = np.flatnonzero(parts < 0)
-        holding = (counts[left] > 0).sum(axis=0)
+        rest = np.flatnonzero(parts < 0)
+        holding = (counts[rest] > 0).sum(axis=0)
         if not holding.any():
-            parts[left] = asked[0]
+            parts[rest] = part_indices[0]
             break
         rarest = int(np.where(holding > 0, holding, len(counts) + 1).argmin())
-        of_class = [int(block) for block in left if counts[block, rarest]]
+        of_class = [int(block) for block in rest if counts[block, rarest]]
         for block in sorted(of_class, key=lambda b: (-counts[b, rarest], lots[b])):
-            part = max(asked, key=lambda p: (wanted[p, rarest], wanted[p].sum()))
+            part = max(part_indices, key=lambda p: (quotas[p, rarest], quotas[p].sum()))
             parts[block] = part
-            wanted[part] -= counts[block]
+            quotas[part] -= counts[block]
     return parts
 
 
 def _changes(
-    parts: Indices, asked: Sequence[int], random: np.random.Generator
+    parts: Indices, part_indices: Sequence[int], random: np.random.Generator
 ) -> tuple[Indices, Indices]:
     """Return two blocks, which may be one twice, and the parts that they could have instead.
 
@@ -83,8 +83,8 @@ def _changes(
         (changes, 2) blocks, (changes, 2) parts: every move of one block, and a sample of pairs that
         change places.
     """
-    moved = np.repeat(np.arange(len(parts)), len(asked))
-    to = np.tile(np.array(asked), len(parts))
+    moved = np.repeat(np.arange(len(parts)), len(part_indices))
+    to = np.tile(np.array(part_indices), len(parts))
     pairs = random.integers(len(parts), size=(_SWAPS, 2))
     blocks = np.concatenate([np.stack([moved, moved], axis=1), pairs])
     new = np.concatenate([np.stack([to, to], axis=1), parts[pairs[:, ::-1]]])
@@ -113,11 +113,11 @@ def _distances(held: Counts, shares: Sequence[float]) -> npt.NDArray[np.float64]
         held: (ways, parts, labels) pixels.
         shares: The share of each part.
     """
-    asked = np.array(shares)
+    targets = np.array(shares)
     of_label = held[0].sum(axis=0)
     held = held[:, :, of_label > 0]
-    of_pixels = held.sum(axis=2) / held[0].sum() - asked
-    of_labels = held / of_label[of_label > 0] - asked[:, np.newaxis]
+    of_pixels = held.sum(axis=2) / held[0].sum() - targets
+    of_labels = held / of_label[of_label > 0] - targets[:, np.newaxis]
     distances: npt.NDArray[np.float64] = (of_pixels**2).sum(axis=1)
     distances += (of_labels**2).sum(axis=1).mean(axis=1)
     return distances

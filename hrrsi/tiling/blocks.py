@@ -140,10 +140,10 @@ class BlockSplit:
     def _share_note(self) -> str:
         counts = np.array([self.class_pixels(part) for part in PARTS])
         whole = counts.sum()
-        asked = [number for number, share in enumerate(self.shares) if share]
+        parts = [number for number, share in enumerate(self.shares) if share]
 
         def listed(values: Counts) -> str:
-            return ", ".join(f"{PARTS[p]} {values[p] / max(values.sum(), 1):.1%}" for p in asked)
+            return ", ".join(f"{PARTS[p]} {values[p] / max(values.sum(), 1):.1%}" for p in parts)
 
         note = f"note: of the labelled pixels {listed(counts.sum(axis=1))}"
         shares = counts / np.maximum(counts.sum(axis=0), 1)
@@ -179,7 +179,7 @@ class _Layout(NamedTuple):
     columns: list[tuple[int, int]]
 
 
-class _Counted(NamedTuple):
+class _BlockCounts(NamedTuple):
     """Labels in the blocks of all grids.
 
     Attributes:
@@ -196,11 +196,11 @@ class _Counted(NamedTuple):
     @property
     def labelled(self) -> dict[tuple[int, int, int], Counts]:
         """The pixels in each block that has any: by its grid, row and column, sorted."""
-        found: dict[tuple[int, int, int], Counts] = {}
+        pixels: dict[tuple[int, int, int], Counts] = {}
         for (_, *key), counts in sorted(self.within.items(), key=lambda item: item[0][1:]):
             place = (key[0], key[1], key[2])
-            found[place] = found.get(place, 0) + counts
-        return {place: counts for place, counts in found.items() if counts.any()}
+            pixels[place] = pixels.get(place, 0) + counts
+        return {place: counts for place, counts in pixels.items() if counts.any()}
 
 
 def block_split(
@@ -226,19 +226,19 @@ def block_split(
     least = math.ceil(1 / min(share for share in shares if share) - 1e-9)
     count = _Counting(_places(looks), scheme, merged, options)
     whole = _whole_patches(looks, options, least)
-    found = count.blocks(whole)
-    while len(found.labelled) < least and whole > 1 and options.block_size is None:
+    block_counts = count.blocks(whole)
+    while len(block_counts.labelled) < least and whole > 1 and options.block_size is None:
         whole //= 2
-        found = count.blocks(whole)
-    labelled = found.labelled
+        block_counts = count.blocks(whole)
+    labelled = block_counts.labelled
     if len(labelled) < least:
         raise _too_few(len(labelled), whole, least, shares, count)
     counts = np.array(list(labelled.values()))
     parts = dict(zip(labelled, dealt_parts(counts, shares, options.seed), strict=True))
-    blocks = tuple(_blocks(found, count.places, parts))
+    blocks = tuple(_blocks(block_counts, count.places, parts))
     names = [*merged.names, *(label.name for label in merged.partial)]
     holding = (counts > 0).sum(axis=0).tolist()
-    wanted = sum(share > 0 for share in shares)
+    part_count = sum(share > 0 for share in shares)
     return BlockSplit(
         blocks,
         shares,
@@ -246,7 +246,11 @@ def block_split(
         whole * options.size,
         options.effective_guard,
         looks[0].resolution or scheme.resolution,
-        {name: number for name, number in zip(names, holding, strict=True) if 0 < number < wanted},
+        {
+            name: number
+            for name, number in zip(names, holding, strict=True)
+            if 0 < number < part_count
+        },
     )
 
 
@@ -260,7 +264,7 @@ def _whole_patches(looks: Sequence[SceneLook], options: TileOptions, least: int)
 
 
 def _too_few(
-    found: int, whole: int, least: int, shares: Sequence[float], count: _Counting
+    blocks: int, whole: int, least: int, shares: Sequence[float], count: _Counting
 ) -> OptionError:
     """Return the error of too few blocks, with the largest ones that would do."""
     options = count.options
@@ -276,7 +280,7 @@ def _too_few(
                 fix = f"patches of `size={size}` would do"
                 break
     return OptionError(
-        f"labels lie on {counted(found, 'block')} of {whole * options.size} px beside guard bands "
+        f"labels lie on {counted(blocks, 'block')} of {whole * options.size} px beside guard bands "
         f"of {options.effective_guard} px, too few for a share of "
         f"{min(share for share in shares if share):.0%} ({least} or more)",
         parameter="split_blocks",
@@ -325,7 +329,7 @@ class _Counting:
     options: TileOptions
 
     @bounded_block_cache()
-    def blocks(self, whole: int) -> _Counted:
+    def blocks(self, whole: int) -> _BlockCounts:
         """Return the blocks of so many whole patches along a side, and what they hold."""
         layouts = []
         for grid in range(max(place.grid for place in self.places) + 1):
@@ -345,12 +349,12 @@ class _Counting:
                     ),
                 )
             )
-        found = _Counted(layouts, {}, {})
+        block_counts = _BlockCounts(layouts, {}, {})
         for place in self.places:
-            self._count(place, layouts[place.grid], found)
-        return found
+            self._count(place, layouts[place.grid], block_counts)
+        return block_counts
 
-    def _count(self, place: _Place, layout: _Layout, found: _Counted) -> None:
+    def _count(self, place: _Place, layout: _Layout, block_counts: _BlockCounts) -> None:
         """Add what lies in the blocks that a scene has part in, and in the bands between them."""
         look, options = place.look, self.options
         height, width = look.shape
@@ -385,9 +389,9 @@ class _Counting:
                 counts = counts[:, :labels] * (stop - start) // read
                 for number, (column, *_) in enumerate(columns):
                     key = (look.name, place.grid, row, column)
-                    found.within[key] = counts[2 * number + 1]
+                    block_counts.within[key] = counts[2 * number + 1]
                     if number + 1 < len(columns):
-                        found.after[key] = counts[2 * number + 2]
+                        block_counts.after[key] = counts[2 * number + 2]
 
 
 def _axis_blocks(
@@ -407,14 +411,14 @@ def _axis_blocks(
     length = max(first + count for first, count in extents) - start
     blocks = max(1, (length + guard) // (whole * size + guard))
     patches = max(blocks, (length - (blocks - 1) * guard) // size)
-    found = []
+    spans = []
     at = start
     for number in range(blocks):
         pixels = size * (patches // blocks + (number < patches % blocks))
         stop = at + pixels if number + 1 < blocks else start + length
-        found.append((at, stop))
+        spans.append((at, stop))
         at = stop + guard
-    return found
+    return spans
 
 
 def _on_scene(
@@ -425,12 +429,12 @@ def _on_scene(
     Returns:
         Number, first place and place after the last of each; slivers are left out.
     """
-    found = []
+    spans = []
     for number, (start, stop) in enumerate(blocks):
         start, stop = max(start - first, 0), min(stop - first, length)
         if stop - start >= min(SMALLEST_PATCH, length):
-            found.append((number, start, stop))
-    return found
+            spans.append((number, start, stop))
+    return spans
 
 
 def _strips(start: int, stop: int, height: int, width: int) -> Iterator[Window]:
@@ -442,23 +446,23 @@ def _strips(start: int, stop: int, height: int, width: int) -> Iterator[Window]:
 
 
 def _blocks(
-    found: _Counted, places: Sequence[_Place], parts: dict[tuple[int, int, int], Part]
+    block_counts: _BlockCounts, places: Sequence[_Place], parts: dict[tuple[int, int, int], Part]
 ) -> Iterator[Block]:
     """Yield the blocks of each scene, those of one part that follow each other in a row as one."""
-    digits = len(str(max(max(row, column) for _, _, row, column in found.within)))
+    digits = len(str(max(max(row, column) for _, _, row, column in block_counts.within)))
     for place in places:
-        look, layout = place.look, found.layouts[place.grid]
+        look, layout = place.look, block_counts.layouts[place.grid]
         columns = _on_scene(layout.columns, place.column, look.shape[1])
         for row, top, stop in _on_scene(layout.rows, place.row, look.shape[0]):
             run: Block | None = None
             for column, left, right in columns:
                 key = (look.name, place.grid, row, column)
-                pixels = found.within[key]
+                pixels = block_counts.within[key]
                 part = parts.get(key[1:]) if pixels.any() else None
                 name = block_name(look.name, row, column, digits)
                 window = Window(top, left, stop - top, right - left)
                 if run is not None and part is not None and run.part == part:
-                    between = found.after[(*key[:3], column - 1)]
+                    between = block_counts.after[(*key[:3], column - 1)]
                     run = replace(
                         run,
                         blocks=run.blocks + 1,

@@ -11,7 +11,12 @@ from typing import NamedTuple, get_args
 from hrrsi.classes import LabelFormat
 from hrrsi.errors import InputError, OptionError
 from hrrsi.interruption import stop_if_requested
-from hrrsi.labels.file_scheme import file_scheme, image_patterns, is_label_raster
+from hrrsi.labels.file_scheme import (
+    FileSchemeOptions,
+    file_scheme,
+    image_patterns,
+    is_label_raster,
+)
 from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
@@ -186,15 +191,14 @@ def tiling_sources(
                 fix="give it, or `labels`, a file whose classes make one",
             )
         files = _files(paths, image_patterns(labels[0]), options)
-        made = file_scheme(
-            labels,
-            [file.image for file in files],
-            attribute=options.attribute,
-            label_format=options.label_format,
-            crs=options.crs,
-            background=options.background and options.background.strip(),
+        reading = FileSchemeOptions(
+            options.attribute,
+            options.label_format,
+            options.crs,
+            options.background and options.background.strip(),
         )
-        scheme, notes = made.scheme, made.notes
+        label_scheme = file_scheme(labels, [file.image for file in files], reading)
+        scheme, notes = label_scheme.scheme, label_scheme.notes
     else:
         scheme, notes = scheme if isinstance(scheme, Scheme) else load_scheme(scheme), ()
         files = _files(paths, scheme, options)
@@ -338,11 +342,11 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
 def _require_polygons(looks: Sequence[SceneLook], scheme: Scheme, options: TileOptions) -> None:
     """Raise where polygons lie on no scene at all, or without an outside on none that trains."""
     of_training = [look for look in looks if "train" in look.labels]
-    for among, what in ((looks, "scenes"), (of_training, "training scenes")):
-        needed = among is looks or scheme.outside is None
-        if needed and among and all(look.is_blank for look in among):
+    for among, kind in ((looks, "scenes"), (of_training, "training scenes")):
+        is_required = among is looks or scheme.outside is None
+        if is_required and among and all(look.is_blank for look in among):
             raise InputError(
-                f"no polygon lies on any of the {counted(len(among), what.removesuffix('s'))}"
+                f"no polygon lies on any of the {counted(len(among), kind.removesuffix('s'))}"
                 f" ({names_text([look.name for look in among], most=3)})",
                 where=", ".join(options.label_files) or f"the labels of scheme {scheme.name}",
                 fix="check the CRS of polygons and scenes, or choose other scenes",
@@ -371,16 +375,16 @@ def _wanted_meanings(files: Sequence[SceneFiles], scheme: Scheme) -> tuple[str, 
     for file in files:
         with open_imagery(file.image, 3) as dataset:
             if scheme.band_meanings:
-                found = bands_showing(dataset, scheme.band_meanings) is not None
-                if found or len(colour_bands(dataset)) == len(scheme.band_meanings):
+                has_meanings = bands_showing(dataset, scheme.band_meanings) is not None
+                if has_meanings or len(colour_bands(dataset)) == len(scheme.band_meanings):
                     return scheme.band_meanings
                 return None
             own = band_meanings(dataset)
             names = [own[band - 1] for band in colour_bands(dataset)]
-        known = [name for name in names if name is not None]
-        if len(known) == len(names) == len(set(names)):
+        meanings = [name for name in names if name is not None]
+        if len(meanings) == len(names) == len(set(names)):
             rank = {name: number for number, name in enumerate(NATURAL_ORDER)}
-            return tuple(sorted(known, key=lambda name: rank.get(name, len(rank))))
+            return tuple(sorted(meanings, key=lambda name: rank.get(name, len(rank))))
     return None
 
 
@@ -395,14 +399,14 @@ def _scene_bands(
     unnamed = next((scene.bands for scene in scenes if not scene.is_named), None)
     # bands of scenes that name them come in the order that is wanted, as if they lay so
     bands = unnamed or tuple(range(1, len(scenes[0].bands) + 1))
-    known: Sequence[str | None] | None = meanings
-    if known is None and options.bands and max(bands) <= len(scheme.band_meanings):
-        known = [scheme.band_meanings[band - 1] for band in bands]
-    elif known is None and None not in scenes[0].meanings:
-        known = scenes[0].meanings
+    patch_meanings: Sequence[str | None] | None = meanings
+    if patch_meanings is None and options.bands and max(bands) <= len(scheme.band_meanings):
+        patch_meanings = [scheme.band_meanings[band - 1] for band in bands]
+    elif patch_meanings is None and None not in scenes[0].meanings:
+        patch_meanings = scenes[0].meanings
     return SceneBands(
         bands=bands,
-        meanings=None if known is None else tuple(known),
+        meanings=None if patch_meanings is None else tuple(patch_meanings),
         alpha_band=next(alphas, None),
         imagery_alphas=tuple(scene.name for scene in scenes if scene.has_imagery_alpha),
         named={scene.name: scene.bands for scene in scenes if scene.is_named},

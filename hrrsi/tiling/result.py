@@ -275,7 +275,7 @@ def gap_notes(gaps: Mapping[str, UndeclaredGap], *, are_missing: bool) -> list[s
     if not gaps:
         return []
     scene, gap = max(gaps.items(), key=lambda item: item[1].share)
-    values = ",".join(sorted({f"{found.value:g}" for found in gaps.values()}))
+    values = ",".join(sorted({f"{entry.value:g}" for entry in gaps.values()}))
     rest = f", {len(gaps)} scenes in all" if len(gaps) > 1 else ""
     if are_missing:
         return [

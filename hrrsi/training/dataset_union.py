@@ -178,9 +178,9 @@ def _check_alike(datasets: Sequence[TiledDataset]) -> None:
                 where=dataset.folder,
                 fix="tile them with the same number of `bands`",
             )
-        of_both = first.band_meanings, about.band_meanings
-        orders = [",".join(map(str, meanings or ())) for meanings in of_both]
-        if orders[0] != orders[1] and len({tuple(sorted(map(str, m or ()))) for m in of_both}) == 1:
+        pair = first.band_meanings, about.band_meanings
+        orders = [",".join(map(str, meanings or ())) for meanings in pair]
+        if orders[0] != orders[1] and len({tuple(sorted(map(str, m or ()))) for m in pair}) == 1:
             raise InputError(
                 f"its bands are {orders[1]}, where those of {datasets[0].folder} are {orders[0]}",
                 where=dataset.folder,
@@ -188,13 +188,13 @@ def _check_alike(datasets: Sequence[TiledDataset]) -> None:
             )
     for dataset in datasets:
         own = {name.casefold() for name in dataset.description.classes}
-        others = {
+        other_names = {
             name.casefold()
             for other in datasets
             if other is not dataset
             for name in other.description.classes
         }
-        if not own & others:
+        if not own & other_names:
             raise InputError(
                 f"has no class in common with the other datasets ({', '.join(own)})",
                 where=dataset.folder,

@@ -162,9 +162,9 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     apart = labels < logits.shape[1]
     probability = logits.softmax(1) * apart[:, None]
     truth = _one_hot(labels, logits.shape[1])
-    both = (probability * truth).sum((0, 2, 3))
+    intersection = (probability * truth).sum((0, 2, 3))
     sizes = truth.sum((0, 2, 3), dtype=logits.dtype)
-    coefficients = 2 * both / (probability.sum((0, 2, 3)) + sizes).clamp_min(1)
+    coefficients = 2 * intersection / (probability.sum((0, 2, 3)) + sizes).clamp_min(1)
     present = sizes > 0
     return ((1 - coefficients) * present).sum() / present.sum().clamp_min(1)
 

@@ -398,10 +398,10 @@ def optimizer_and_schedule(
             network.parameters(), recipe.lr, momentum=_MOMENTUM, weight_decay=recipe.weight_decay
         )
     else:
-        kernels, others = _kernels_and_others(network.parameters())
+        kernels, vectors = _kernels_and_vectors(network.parameters())
         groups = [
             {"params": kernels, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], recipe.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -427,14 +427,14 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     return (1 - math.cos(math.pi * left)) / 2
 
 
-def _kernels_and_others(
+def _kernels_and_vectors(
     parameters: Iterable[nn.Parameter],
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     kernels: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for parameter in parameters:
-        (kernels if parameter.ndim > 1 else others).append(parameter)
-    return kernels, others
+        (kernels if parameter.ndim > 1 else vectors).append(parameter)
+    return kernels, vectors
 
 
 def _losses(

@@ -363,11 +363,11 @@ def _legend_places(keys: Sequence[Key], width: int) -> list[tuple[int, int]]:
     """Return the left upper corner of each entry, in as many lines as they need."""
     places, x, y = [], 2 * _GAP, 0
     for key in keys:
-        needed = key.swatch.shape[1] + 5 * _GAP + round(text_font(_TEXT).getlength(key.name))
-        if x > 2 * _GAP and x + needed > width:
+        entry_width = key.swatch.shape[1] + 5 * _GAP + round(text_font(_TEXT).getlength(key.name))
+        if x > 2 * _GAP and x + entry_width > width:
             x, y = 2 * _GAP, y + _LINE
         places.append((x, y))
-        x += needed
+        x += entry_width
     return places
 
 

@@ -113,12 +113,12 @@ def _hub_weights(encoder: str) -> dict[str, Any]:
     repository = described and described.hf_hub_id
     if not repository:
         return {"url": str(described.url)} if described and described.url else {}
-    found: dict[str, Any] = {"repository": str(repository)}
+    source: dict[str, Any] = {"repository": str(repository)}
     for name in (constants.SAFETENSORS_SINGLE_FILE, "pytorch_model.bin"):
         cached = try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
-            return {**found, "revision": Path(cached).parent.name, **file_source(Path(cached))}
-    return found
+            return {**source, "revision": Path(cached).parent.name, **file_source(Path(cached))}
+    return source
 
 
 @dataclass(frozen=True)

@@ -79,29 +79,29 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) ->
     data = as_run_data(dataset)
     # to overfit, a batch of all patches is what is meant
     patches = options.recipe.batch if options.overfit else len(data.patches("train"))
-    found = run_warnings(options, patches)
-    wanted = options.recipe.resolutions
-    for source, seen in zip(data.sources, seen_resolutions(data, options), strict=True):
-        if wanted and seen and (seen.low > wanted[1] or seen.high < wanted[0]):
-            found.append(
-                f"`resolutions={wanted[0]:g}-{wanted[1]:g}`: the patches of {source.name} "
-                f"({source.resolution:g} m a pixel) are seen at {seen.low:.3g} m, the nearest that "
+    lines = run_warnings(options, patches)
+    bounds = options.recipe.resolutions
+    for source, span in zip(data.sources, seen_resolutions(data, options), strict=True):
+        if bounds and span and (span.low > bounds[1] or span.high < bounds[0]):
+            lines.append(
+                f"`resolutions={bounds[0]:g}-{bounds[1]:g}`: the patches of {source.name} "
+                f"({source.resolution:g} m a pixel) are seen at {span.low:.3g} m, the nearest that "
                 "they allow"
             )
     frozen, epochs = options.freeze_encoder, options.recipe.epochs
     if frozen >= epochs:
-        found.append(
+        lines.append(
             f"`freeze_encoder={frozen}`: the encoder is never trained in {counted(epochs, 'epoch')}"
         )
     if frozen and options.init is None and options.encoder_weights == "none":
-        found.append(f"`freeze_encoder={frozen}`: the encoder's weights are random")
+        lines.append(f"`freeze_encoder={frozen}`: the encoder's weights are random")
     if not options.teachers:
         of_recipe = RECIPES.get(options.recipe.name, options.recipe)
         for name in OF_TEACHERS:
             value = getattr(options.recipe, name)
             if value != getattr(of_recipe, name):
-                found.append(f"`{name}={value:g}`: has no effect without `teachers`")
-    return found + teacher_warnings(options.teachers, data.description)
+                lines.append(f"`{name}={value:g}`: has no effect without `teachers`")
+    return lines + teacher_warnings(options.teachers, data.description)
 
 
 def _check_trainable(data: RunData, options: TrainOptions, processes: Processes) -> None:

@@ -129,12 +129,12 @@ def test_means_of_all_draws_are_over_the_same_classes():
     blocks = blocks_of(4, 20)
     blocks[:, 2, :] = blocks[:, :, 2] = 0
     blocks[:6, 2, 2], blocks[:6, 0, 2] = 30, 970  # clutter, nearly always wrong, in six blocks
-    needed = blocks.sum(axis=(0, 1)) > 0
-    scores = partial(named_scores, classes=NAMES, protocol=ALL, needed=needed)
-    found = score_intervals(blocks, scores, score_support(blocks, NAMES, ALL))["mIoU"]
+    required = blocks.sum(axis=(0, 1)) > 0
+    scores = partial(named_scores, classes=NAMES, protocol=ALL, required_classes=required)
+    interval = score_intervals(blocks, scores, score_support(blocks, NAMES, ALL))["mIoU"]
     without = blocks[6:].sum(axis=0)
     assert np.isnan(scores(without)["mIoU"])  # else the mean of two good classes
-    assert found.low < found.value < found.high < SCORES(without)["mIoU"] - 0.1
+    assert interval.low < interval.value < interval.high < SCORES(without)["mIoU"] - 0.1
 
 
 def test_false_predictions_of_a_class_tell_nothing_of_it():
