@@ -27,8 +27,8 @@ from hrrsi.evaluation.options import ALL
 from hrrsi.evaluation.result import mean_boundary_scores
 from hrrsi.evaluation.scene_choice import chosen_scenes
 from hrrsi.evaluation.scene_counts import PooledCounts
+from hrrsi.evaluation.scene_evaluation import evaluate_scenes
 from hrrsi.evaluation.scores import named_scores
-from hrrsi.evaluation.weights_evaluation import evaluate_scenes
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines import open_engine

@@ -59,7 +59,7 @@ from hrrsi.scenes.window_source import SceneWindows
 
 if TYPE_CHECKING:
     from hrrsi.evaluation.options import EvaluationOptions
-    from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading
+    from hrrsi.evaluation.scene_evaluation import CountedScene, SceneReading
     from hrrsi.labels.scheme import Scheme
 
 one_at_a_time = threading.Lock()
@@ -305,7 +305,7 @@ def evaluate_scene(
 ) -> CountedScene:
     """Count a scene that the client has looked at."""
     # libraries of labels, which maps don't need
-    from hrrsi.evaluation.weights_evaluation import count_scene
+    from hrrsi.evaluation.scene_evaluation import count_scene
 
     ready = ready_for(run)
     with _working(run, key) as work:

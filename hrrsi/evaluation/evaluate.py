@@ -31,7 +31,7 @@ from hrrsi.evaluation.options import (
 from hrrsi.evaluation.patch_evaluation import default_split, evaluate_dataset
 from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.evaluation.scene_choice import ChosenScenes, chosen_scenes, paired_maps
-from hrrsi.evaluation.weights_evaluation import (
+from hrrsi.evaluation.scene_evaluation import (
     CountedScene,
     SceneReading,
     evaluate_scenes,
