@@ -64,8 +64,8 @@ def chosen_colours(names: Sequence[str], colours: Sequence[Colour | None]) -> li
         if chosen[number] is None:
             expected = _expected_colour(name)
             chosen[number] = expected if expected not in chosen else None
-    taken = [colour for colour in chosen if colour is not None]
-    free = _distant_colours(taken, len(chosen) - len(taken))
+    palette = [colour for colour in chosen if colour is not None]
+    free = _distant_colours(palette, len(chosen) - len(palette))
     return [free.pop(0) if colour is None else colour for colour in chosen]
 
 
@@ -78,7 +78,7 @@ def _expected_colour(name: str) -> Colour | None:
     return None
 
 
-def _distant_colours(taken: Sequence[Colour], count: int) -> list[Colour]:
+def _distant_colours(palette: Sequence[Colour], count: int) -> list[Colour]:
     """Return colours that are, one after the other, the furthest in CIELAB from all before them."""
     import numpy as np
 
@@ -89,7 +89,7 @@ def _distant_colours(taken: Sequence[Colour], count: int) -> list[Colour]:
     places = _lab(grid)
     usable = (places[:, 0] >= _DARKEST) & (places[:, 0] <= _LIGHTEST)
     grid, places = grid[usable], places[usable]
-    before = _lab(np.array([*taken, (0, 0, 0), (255, 255, 255)]))
+    before = _lab(np.array([*palette, (0, 0, 0), (255, 255, 255)]))
     distance = np.linalg.norm(places[:, None] - before, axis=2).min(axis=1)
     colours: list[Colour] = []
     for _ in range(count):

@@ -93,18 +93,18 @@ def heeding_signals(*, also: Sequence[signal.Signals] = ()) -> Iterator[None]:
         return
     stop_if_requested()
     is_outermost = not _request.handlers
-    taken = {}
+    handlers = {}
     for number in (*_STOPPING, *also):
         before = signal.getsignal(number)
         # None: of a handler that is not Python's, which can't be put back
         if number not in _request.handlers and before not in (signal.SIG_IGN, None):
-            taken[number] = before
+            handlers[number] = before
             _request.handlers[number] = before
             signal.signal(number, _request.take)
     try:
         yield
     finally:
-        for number, before in taken.items():
+        for number, before in handlers.items():
             signal.signal(number, before)
             del _request.handlers[number]
         if is_outermost:

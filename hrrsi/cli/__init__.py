@@ -147,8 +147,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(is_asked_for: bool) -> None:
-    if is_asked_for:
+def _print_version(show: bool) -> None:
+    if show:
         from hrrsi import __version__
 
         typer.echo(f"hrrsi {__version__}")

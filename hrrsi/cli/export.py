@@ -62,11 +62,11 @@ def export(
     from hrrsi.cli.messages import print_weights
 
     print_weights(weights)
-    written = hrrsi.export(
+    exported = hrrsi.export(
         weights, out, options=options, overwrite=overwrite, show_progress=not quiet
     )
     print_line(
-        f"{written.path}: {written.file_bytes / 1e6:.1f} MB, windows of {options.window} px at "
-        f"{100 * written.resolution:.3g} cm a pixel; checked with {written.runtime} on "
-        f"{written.compared:,} px, of which {written.different:,} have another label than here"
+        f"{exported.path}: {exported.file_bytes / 1e6:.1f} MB, windows of {options.window} px at "
+        f"{100 * exported.resolution:.3g} cm a pixel; checked with {exported.runtime} on "
+        f"{exported.compared:,} px, of which {exported.different:,} have another label than here"
     )

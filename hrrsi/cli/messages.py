@@ -94,18 +94,18 @@ def print_note(note: str) -> None:
     print_line(note, err=True)
 
 
-def said_early(said: list[str]) -> Callable[[str], None]:
+def note_printer(notes: list[str]) -> Callable[[str], None]:
     """Return what prints a note at once, and remembers it.
 
     Args:
-        said: Gets the notes.
+        notes: Gets the notes.
     """
 
-    def say(note: str) -> None:
-        said.append(note)
+    def show(note: str) -> None:
+        notes.append(note)
         print_note(note)
 
-    return say
+    return show
 
 
 def print_warning(message: object, kind: str = "warning") -> None:

@@ -102,12 +102,12 @@ class FieldValues:
     Attributes:
         kind: The class.
         flags: How its fields are given.
-        only_given: Whether values that are not given are left out, where they would be defaults.
+        explicit_only: Whether values that are not given are left out, where they would be defaults.
     """
 
     kind: type
     flags: Flags
-    only_given: bool = False
+    explicit_only: bool = False
 
 
 def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,7 +132,7 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
         if request is not None:
             fields[parameter.name] = request
             flagged = _fields_as_parameters(request.kind, request.flags)
-            parameters += map(_optional, flagged) if request.only_given else flagged
+            parameters += map(_optional, flagged) if request.explicit_only else flagged
             continue
         kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if not dataclasses.is_dataclass(kind):
@@ -155,7 +155,7 @@ def takes_option_classes(command: Callable[..., Any]) -> Callable[..., Any]:
             arguments[name] = {
                 field: _converted(request.flags[field], value)
                 for field, value in values.items()
-                if value is not None or not (request.only_given or field in lists)
+                if value is not None or not (request.explicit_only or field in lists)
             }
         return command(**arguments)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hrrsi.cli.messages import (
+    note_printer,
     print_line,
     print_note,
-    said_early,
     scene_warnings_in_one_line,
 )
 from hrrsi.cli.options import (
@@ -255,7 +255,7 @@ def tile(
     from hrrsi.tiling.tile import tile as tile_scenes
 
     options = _with_layers(options, layers or [])
-    said: list[str] = []
+    notes: list[str] = []
 
     result: TilingPlan | TilingResult
     with scene_warnings_in_one_line():
@@ -269,11 +269,11 @@ def tile(
                 options=options,
                 overwrite=overwrite,
                 show_progress=not quiet,
-                on_note=said_early(said),
+                on_note=note_printer(notes),
             )
             outcome = f"wrote {out}"
     for note in result.notes:
-        if note not in said:
+        if note not in notes:
             print_note(note)
     print_line(f"{result.table}\nsplit {result.split.name}; {outcome}")
 

@@ -24,7 +24,7 @@ from hrrsi.cli.training_options import (
     RECIPE_PANEL,
     RecipeName,
     hardware_flags,
-    is_given,
+    is_on_command_line,
     naming_config,
     parsed_mix,
     recipe_precision,
@@ -189,7 +189,7 @@ def train(
     encoder: _Encoder = None,
     recipe: RecipeName = "default",
     *,
-    changes: Annotated[dict[str, Any], FieldValues(Recipe, RECIPE_FLAGS, only_given=True)],
+    changes: Annotated[dict[str, Any], FieldValues(Recipe, RECIPE_FLAGS, explicit_only=True)],
     settings: Annotated[dict[str, Any], FieldValues(TrainOptions, _FLAGS)],
     config: _Config = None,
     resume: _Resume = False,
@@ -259,7 +259,7 @@ def train(
 
 
 def _check_start(ctx: typer.Context, init: Path | None) -> None:
-    if init is not None and is_given(ctx, "encoder_weights"):
+    if init is not None and is_on_command_line(ctx, "encoder_weights"):
         raise typer.BadParameter(
             f"has no effect beside --init {init}, which holds an encoder; give --init none to "
             "start from an encoder alone",

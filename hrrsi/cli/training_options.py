@@ -27,7 +27,7 @@ CONFIG_HELP = (
 )
 
 
-def is_given(ctx: typer.Context, option: str) -> bool:
+def is_on_command_line(ctx: typer.Context, option: str) -> bool:
     """Return whether the command line itself holds an option."""
     source = ctx.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
@@ -59,7 +59,7 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
         if name in values:
             raise InputError(f"holds {name} twice", where=path, fix="remove one")
         try:
-            values[name] = _as_given(value, options[name])
+            values[name] = _option_value(value, options[name])
             if value is not None:
                 options[name].process_value(ctx, values[name])
         except typer.BadParameter as error:
@@ -69,7 +69,7 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _as_given(value: Any, option: Any) -> Any:
+def _option_value(value: Any, option: Any) -> Any:
     """Return a value of a file as an option takes it: a list where that can be given repeatedly.
 
     Raises:
@@ -434,6 +434,6 @@ def recipe_precision(
     """
     file = ctx.default_map or {}
     of_file = file.get("recipe", recipe)
-    if recipe == of_file or "precision" not in file or is_given(ctx, "precision"):
+    if recipe == of_file or "precision" not in file or is_on_command_line(ctx, "precision"):
         return precision
     return "auto" if precision == automatic_precision(of_file, device) else precision

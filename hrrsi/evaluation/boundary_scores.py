@@ -372,8 +372,8 @@ def boundary_arrays(
     f1 = np.where(predicted + true > 0, f1, np.nan)
     iou = iou_scores(common_rim, predicted_rim, true_rim)
     complete = (true[..., list(required_classes)] > 0).all(axis=-1)
-    kept = list(range(counts.shape[-1])) if averaged is None else list(averaged)
-    mean_f1, mean_iou = (complete_means(values, kept, complete) for values in (f1, iou))
+    class_indices = list(range(counts.shape[-1])) if averaged is None else list(averaged)
+    mean_f1, mean_iou = (complete_means(values, class_indices, complete) for values in (f1, iou))
     return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)
 
 

@@ -211,9 +211,9 @@ class EvaluationTask:
             return self._result(self._of_dataset(runner), source)
         chosen = self._labelled_scenes(self.scheme, runner)
         labels = [label for file in chosen.files for label in file.labels]
-        scheme, said = mask_scheme(self.scheme, labels)
-        if said is not None:
-            _warn(said.partition(": ")[2])
+        scheme, note = mask_scheme(self.scheme, labels)
+        if note is not None:
+            _warn(note.partition(": ")[2])
         total = scene_pixels(chosen.files, scheme, runner, self.options, self.mapping) / 1e6
         if observer is not None:
             bands = self.mapping.bands or runner.meta.bands

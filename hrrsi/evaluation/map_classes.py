@@ -142,9 +142,9 @@ def _format_of(path: str, scene: Scene) -> MapFormat:
         return "colours"
     if len(bands) == 1 and np.dtype(dataset.dtypes[bands[0] - 1]).kind in "iuf":
         return "indices"
-    many = "band" if len(bands) == 1 else "bands"
+    noun = "band" if len(bands) == 1 else "bands"
     raise InputError(
-        f"is no map of classes: it has {len(bands)} {many} of {' and '.join(sorted(types))}, "
+        f"is no map of classes: it has {len(bands)} {noun} of {' and '.join(sorted(types))}, "
         "not three of colours (uint8), a palette, or one of class indices",
         where=path,
         fix="score the classes, not what they were made from",

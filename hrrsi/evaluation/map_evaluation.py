@@ -168,19 +168,19 @@ def map_pixels(
     Raises:
         InputError: As `evaluate_maps`, for what shows without reading the pixels.
     """
-    opener, said = _opener(files, scheme, options, reading)
-    for line in said:
+    opener, notes = _opener(files, scheme, options, reading)
+    for line in notes:
         warnings.warn(line, EvaluationWarning, stacklevel=3)
     labels_read(files)
     pixels = 0
     placements: dict[str, str] = {}
     count = len(opener.merged.names)
-    seen = np.zeros((count, count), dtype=np.int64)
+    pair_counts = np.zeros((count, count), dtype=np.int64)
     for number, file in enumerate(files):
         with ExitStack() as stack:
             pair = opener.labelled_map(stack, file)
             if number < _MAPS_LOOKED_AT and pair.classes.counts_by_scheme:
-                seen += pair.seen_pixels()
+                pair_counts += pair.seen_pixels()
             grid, own = pair.grid, pair.classes.scene
             pixels += grid.height * grid.width
             if pair.prediction is pair.classes and own is not grid:
@@ -188,21 +188,24 @@ def map_pixels(
                 placements.update({file.name: words} if words else {})
     warn_of_placements(placements)
     if reading.first_index is None:
-        _refuse_shifted(seen, files)
+        _refuse_shifted(pair_counts, files)
     return pixels
 
 
-def _refuse_shifted(seen: npt.NDArray[np.int64], files: Sequence[SceneFiles]) -> None:
+def _refuse_shifted(pair_counts: npt.NDArray[np.int64], files: Sequence[SceneFiles]) -> None:
     """Raise where indices of maps are those of labels, plus or minus one, for several classes.
 
     Args:
-        seen: Pixels by predicted and true class.
+        pair_counts: Pixels by predicted and true class.
         files: The maps and their labels.
 
     Raises:
         InputError: They are.
     """
-    for counted, other, matrix in (("map", "label", seen), ("label", "map", seen.T)):
+    for counted, other, matrix in (
+        ("map", "label", pair_counts),
+        ("label", "map", pair_counts.T),
+    ):
         total, shifted = matrix.sum(), np.diagonal(matrix, offset=-1)
         alike = int((2 * shifted > matrix[1:].sum(axis=1)).sum())
         if matrix[0].any() or alike < 2 or shifted.sum() <= max(np.trace(matrix), total // 2):
@@ -307,9 +310,9 @@ def _opener(
         if changed.classes == scheme.classes:
             of_maps = None  # what is ignored of maps is counted, and told
         map_scheme = scheme.model_copy(update={"classes": changed.classes})
-    said = [line.partition(": ")[2] for line in (of_labels, of_maps) if line is not None]
+    notes = [line.partition(": ")[2] for line in (of_labels, of_maps) if line is not None]
     labelled = label_scheme if of_labels is not None else scheme
-    return _Opener(map_scheme, merged, options, reading, labelled), said
+    return _Opener(map_scheme, merged, options, reading, labelled), notes
 
 
 @dataclass(frozen=True)

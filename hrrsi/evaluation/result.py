@@ -344,7 +344,7 @@ def _protocols(
 ) -> Iterator[Protocol]:
     yield named_protocol("all", matrix.classes, clutter, labels)
     clutter_names = {name.casefold() for name in clutter}
-    kept = [name for name in matrix.classes if name.casefold() not in clutter_names]
-    if kept and len(kept) < len(matrix.classes):
+    averaged_classes = [name for name in matrix.classes if name.casefold() not in clutter_names]
+    if averaged_classes and len(averaged_classes) < len(matrix.classes):
         names = ("no-clutter", "published", *(["isprs"] if labels == "eroded" else []))
         yield from (named_protocol(name, matrix.classes, clutter, labels) for name in names)

@@ -118,7 +118,7 @@ def evaluate_scenes(
             value_scale(scene, engine.meta, mapping.scale)  # scores rest on no estimate
             checks.compare_bands(scene, unasked=mapping.bands is None)
             if mapping.nodata == "auto":
-                checks.say_found_nodata(scene)
+                checks.note_nodata(scene)
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
@@ -290,7 +290,7 @@ def _open_labelled_scene(
             bands=mapping.bands,
             expected_bands=engine.meta.image_bands,
             trained_bands=engine.meta.bands,
-            meanings=engine.meta.known_meanings,
+            meanings=engine.meta.input_meanings,
             nodata=mapping.nodata,
             crs=mapping.crs,
             height_model=files.height,

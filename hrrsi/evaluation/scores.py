@@ -150,8 +150,8 @@ def score_arrays(
     averaged = [i for i, name in enumerate(names) if name not in protocol.left_out_of_means]
     complete = np.ones(f1.shape[:-1], dtype=np.bool_)
     if required_classes is not None:
-        kept = [i for i in averaged if required_classes[list(classes).index(names[i])]]
-        complete = np.asarray((true[..., kept] > 0).all(axis=-1))
+        class_indices = [i for i in averaged if required_classes[list(classes).index(names[i])]]
+        complete = np.asarray((true[..., class_indices] > 0).all(axis=-1))
     pixels = overall.sum(axis=(-2, -1))
     right = _margins(overall)[0].sum(axis=-1) + overall[..., _right(overall)].sum(axis=(-2, -1))
     return ScoreArrays(
@@ -210,9 +210,9 @@ def score_support(blocks: Counts, classes: Sequence[str], protocol: Protocol) ->
 def _without(
     counts: Counts, classes: Sequence[str], dropped: Collection[str]
 ) -> tuple[Counts, list[str]]:
-    kept = [i for i, name in enumerate(classes) if name not in dropped]
-    columns = [*kept, *range(len(classes), counts.shape[-1])]
-    return counts[..., kept, :][..., columns], [classes[i] for i in kept]
+    class_indices = [i for i, name in enumerate(classes) if name not in dropped]
+    columns = [*class_indices, *range(len(classes), counts.shape[-1])]
+    return counts[..., class_indices, :][..., columns], [classes[i] for i in class_indices]
 
 
 def _margins(counts: Counts) -> tuple[Counts, Counts, Counts]:

@@ -37,7 +37,7 @@ __all__ = ["FileInfo", "info"]
 _DEEPEST = 3  # folders below the one that is asked for
 _MOST_OPENED, _MOST_OF_FOLDER = 1000, 100  # rasters; the rest is counted
 _LOOKED_INTO = 4  # rasters of a folder that are alike, by which it is told for all of them
-_FEW = 4  # files that are named one by one
+_MOST_NAMES = 4  # files that are named one by one
 _LOOKED_AT = 48  # rows and columns of the look that tells labels from scenes
 _MOST_COLOURS = 32  # of labels in that look
 # what belongs to files of other names
@@ -186,7 +186,7 @@ class _Look(NamedTuple):
 def _looks(rasters: Sequence[Path]) -> dict[Path, _Look]:
     """Return what rasters seem to be: those of a folder with like bands are of one kind."""
     looks: dict[Path, _Look] = {}
-    seen: dict[tuple[Path, str, int, str], list[bool]] = {}
+    looks_alike: dict[tuple[Path, str, int, str], list[bool]] = {}
     for path in rasters:
         try:
             with open_raster(path) as dataset:
@@ -194,7 +194,7 @@ def _looks(rasters: Sequence[Path]) -> dict[Path, _Look]:
                 bands, dtype = dataset.count, dataset.dtypes[0]
                 resolution = ground_resolution(dataset)
                 crs = "no CRS" if dataset.crs is None else str(dataset.crs)
-                alike = seen.setdefault((path.parent, path.suffix, bands, dtype), [])
+                alike = looks_alike.setdefault((path.parent, path.suffix, bands, dtype), [])
                 if not is_ours and len(alike) < _LOOKED_INTO:
                     alike.append(_seems_labels(dataset))
                 is_label = bool(alike) and 2 * sum(alike) > len(alike)
@@ -239,7 +239,7 @@ def _state(path: Path) -> str:
 
 def _counted_places(folder: Path, paths: Sequence[Path], noun: str) -> str:
     """Return a few files by name, more by their number in each folder."""
-    if len(paths) <= _FEW:
+    if len(paths) <= _MOST_NAMES:
         return ", ".join(_place(folder, path) for path in paths)
     where = Counter(_place(folder, path.parent) for path in paths)
     if list(where) == ["."]:

@@ -109,7 +109,7 @@ def raster_info(path: str) -> FileInfo:
     if tags.get("CONTENT") in ("confidence", "probabilities") and "WEIGHTS" in tags:
         kind = {"confidence": "map of confidences"}.get(tags["CONTENT"], "map of probabilities")
         return FileInfo(
-            kind, [*lines, *_made_lines(path, tags, data)], {**data, "provenance": tags}
+            kind, [*lines, *_origin_lines(path, tags, data)], {**data, "provenance": tags}
         )
     fits = max(scene.width, scene.height) <= _WINDOW
     several = f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
@@ -135,7 +135,7 @@ def _map_info(
     if areas is not None:
         named = zip(content.classes, areas, strict=True)
         lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in named)))
-    lines += _made_lines(path, content.provenance, data)
+    lines += _origin_lines(path, content.provenance, data)
     as_written = is_as_written(Path(path)) if is_local(path) else None
     if as_written is False:
         lines.append(("damage", "it was damaged or changed since it was written: map it again"))
@@ -152,22 +152,22 @@ def _map_info(
     return FileInfo("class map", lines, data)
 
 
-def _made_lines(
-    path: str, made_by: Mapping[str, str], raster: Mapping[str, Any]
+def _origin_lines(
+    path: str, provenance: Mapping[str, str], raster: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """Return what made a map, in words."""
-    packaged = made_by.get("WEIGHTS_PACKAGED")
-    weights = f"{packaged} (packaged)" if packaged else made_by.get("WEIGHTS", "?")
-    digest = made_by.get("WEIGHTS_SHA256")
+    packaged = provenance.get("WEIGHTS_PACKAGED")
+    weights = f"{packaged} (packaged)" if packaged else provenance.get("WEIGHTS", "?")
+    digest = provenance.get("WEIGHTS_SHA256")
     digest_text = f", sha256 {digest[:12]}" if digest else ""
-    engine = f" with {made_by['ENGINE']}" if "ENGINE" in made_by else ""
+    engine = f" with {provenance['ENGINE']}" if "ENGINE" in provenance else ""
     lines = [
-        ("weights", f"{weights}, {made_by.get('MODEL', '?')}{digest_text}"),
-        ("made by", f"hrrsi {made_by.get('VERSION', '?')}{engine}"),
+        ("weights", f"{weights}, {provenance.get('MODEL', '?')}{digest_text}"),
+        ("made by", f"hrrsi {provenance.get('VERSION', '?')}{engine}"),
         *([("file of", _time_of_change(Path(path)))] if is_local(path) else []),
     ]
     try:
-        options = json.loads(made_by.get("OPTIONS", "{}"))
+        options = json.loads(provenance.get("OPTIONS", "{}"))
     except ValueError:
         options = {}
     if not isinstance(options, dict):
@@ -176,15 +176,17 @@ def _made_lines(
         augmented = f"; test-time augmentation {options['tta']}" if "tta" in options else ""
         overlap = f" that overlap by {options.get('overlap')} px" if options.get("overlap") else ""
         lines.append(("windows", f"{options['window']} px{overlap}{augmented}"))
-    small = made_by.get("MIN_AREA")
+    small = provenance.get("MIN_AREA")
     unit = "px" if raster["resolution"] is None else "m²"
     merged = [("merged", f"areas below {small} {unit}")] if small else []
-    return [*lines, *_reading_lines(made_by, options), *merged]
+    return [*lines, *_reading_lines(provenance, options), *merged]
 
 
-def _reading_lines(made_by: Mapping[str, str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _reading_lines(
+    provenance: Mapping[str, str], options: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     """Return how a map's scene was read, and what was left out of it, where that was asked for."""
-    height = made_by.get("HEIGHT") or options.get("height")
+    height = provenance.get("HEIGHT") or options.get("height")
     bands = options.get("bands")
     read = [
         f"bands {', '.join(map(str, bands))}" if isinstance(bands, list) else "",
@@ -192,11 +194,11 @@ def _reading_lines(made_by: Mapping[str, str], options: Mapping[str, Any]) -> li
         f"CRS {options['crs']}" if "crs" in options else "",
         f"full brightness {options['scale']:g}" if "scale" in options else "",
         *(
-            f"full brightness {made_by[f'{word.upper()}_SCALE']} ({word})"
+            f"full brightness {provenance[f'{word.upper()}_SCALE']} ({word})"
             for word in ("estimated", "declared")
-            if f"{word.upper()}_SCALE" in made_by
+            if f"{word.upper()}_SCALE" in provenance
         ),
-        f"{made_by['READ_RESOLUTION']} m a pixel" if "READ_RESOLUTION" in made_by else "",
+        f"{provenance['READ_RESOLUTION']} m a pixel" if "READ_RESOLUTION" in provenance else "",
         f"heights of {height}" if height else "",
     ]
     cropped = ", cropped to it" if options.get("crop") else ""

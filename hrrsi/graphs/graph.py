@@ -352,9 +352,9 @@ class Graph:
     def resize(self, x: Map, height: int, width: int, *, align_corners: bool) -> Map:
         """Resize a map bilinearly, as torch's ``interpolate`` does."""
         if self._windows is None:  # sizes of batch and channels stay as they are
-            kept = self.node("Shape", x.name, end=2)
+            leading = self.node("Shape", x.name, end=2)
             ends = self.constant(np.array([height, width], dtype=np.int64))
-            sizes = self.node("Concat", kept, ends, axis=0)
+            sizes = self.node("Concat", leading, ends, axis=0)
         else:
             whole = [self._windows, x.channels, height, width]
             sizes = self.constant(np.array(whole, dtype=np.int64))

@@ -40,7 +40,7 @@ _LEAST_COVERED = 0.5  # of a scene, by a label on another grid
 
 
 def mask_scheme(
-    scheme: Scheme, rasters: Sequence[str], what: str = "labels", most_ignored: float = 1.0
+    scheme: Scheme, rasters: Sequence[str], noun: str = "labels", most_ignored: float = 1.0
 ) -> tuple[Scheme, str | None]:
     """Return the scheme that reads rasters of class indices, which may be masks of 0 and 255.
 
@@ -50,7 +50,7 @@ def mask_scheme(
     Args:
         scheme: Says what they mean.
         rasters: The files, of which up to 20 are looked at; those of polygons are left out.
-        what: What they are, for messages.
+        noun: What they are, for messages.
         most_ignored: The share of 255 above which a line warns that it is ignored.
 
     Returns:
@@ -68,32 +68,32 @@ def mask_scheme(
     looked_at = files[:_MASKS_LOOKED_AT]
     for path in looked_at:
         stop_if_requested()
-        seen = seen_values(path)
-        if set(seen) == {IGNORE_INDEX}:  # which tells nothing
+        value_counts = seen_values(path)
+        if set(value_counts) == {IGNORE_INDEX}:  # which tells nothing
             continue
-        for value, count in seen.items():
+        for value, count in value_counts.items():
             counts[value] = counts.get(value, 0) + count
-        if set(seen) == {0, IGNORE_INDEX}:
+        if set(value_counts) == {0, IGNORE_INDEX}:
             masks.append(path)
     changed = scheme.with_mask_values(counts)
     if changed is not scheme:
         return changed, (
-            f"note: the {what} hold 0 and 255 alone, so 255 counts as {scheme.class_names[1]}; "
+            f"note: the {noun} hold 0 and 255 alone, so 255 counts as {scheme.class_names[1]}; "
             "where it is to be ignored, say that in the scheme's `ignored`"
         )
     share = counts.get(IGNORE_INDEX, 0) / max(sum(counts.values()), 1)
     fix = "if it stands for a class, give that `index: 255` in the scheme"
     if set(counts) == {0, IGNORE_INDEX}:
-        line = f"the {what} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored"
+        line = f"the {noun} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored"
     elif masks and len(scheme.all_labels) == 2:
         line = (
-            f"{len(masks)} of the {len(looked_at)} {what} looked at hold 0 and 255 alone, such as "
+            f"{len(masks)} of the {len(looked_at)} {noun} looked at hold 0 and 255 alone, such as "
             f"{masks[0]}, and others other values; 255 is ignored"
         )
         fix = "write masks with the values of the others"
     elif share > most_ignored:
         line = (
-            f"about {share:.0%} of the pixels of {what} hold 255, which is ignored among class "
+            f"about {share:.0%} of the pixels of {noun} hold 255, which is ignored among class "
             "indices"
         )
     else:

@@ -67,7 +67,7 @@ class LaidMap:
         places: Where the pixels of the map lie.
         grid: Where the pixels of the other grid lie.
         crs: The CRS of both, the map's first; None where they are the same.
-        what: What the other grid is, for messages.
+        noun: What the other grid is, for messages.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class LaidMap:
         places: MapCoordinates,
         grid: MapCoordinates,
         crs: tuple[CRS, CRS] | None,
-        what: str = "label",
+        noun: str = "label",
     ) -> None:
         self._classes = classes
         self._places = places
         self._grid = grid
         self._crs = crs
-        self._what = what
+        self._noun = noun
 
     def read(self, window: Window) -> Indices:
         """Return the merged classes of a window, 255 where the map predicts nothing.
@@ -144,7 +144,7 @@ class LaidMap:
                 with unified_gdal_errors():
                     x, y = map(np.asarray, transform_coordinates(target, own, x, y))
             except RasterioError as error:
-                raise _not_laid(self._classes, self._what, error) from error
+                raise _not_laid(self._classes, self._noun, error) from error
         positions = np.stack(self._places.pixels_of(x, y)[::-1]) + _ON_THE_LINE
         sizes = np.array(self._classes.scene.shape)[:, None]
         # False for NaN and infinity
@@ -163,7 +163,7 @@ class LaidMap:
         return float(self._positions(columns.ravel(), rows.ravel())[1].mean())
 
 
-def on_grid(classes: Classes, grid: Scene, what: str = "label") -> GridClasses:
+def on_grid(classes: Classes, grid: Scene, noun: str = "label") -> GridClasses:
     """Return a raster's classes on the grid of another, as a map's on that of its labels.
 
     On the same grid they are read as they are; also where not both have a place on the map and
@@ -174,7 +174,7 @@ def on_grid(classes: Classes, grid: Scene, what: str = "label") -> GridClasses:
     Args:
         classes: The map.
         grid: The other raster.
-        what: What that is called.
+        noun: What that is called.
 
     Returns:
         Reads windows of the other grid; the map itself where that is its own.
@@ -194,7 +194,7 @@ def on_grid(classes: Classes, grid: Scene, what: str = "label") -> GridClasses:
             if not has_place
         )
         raise InputError(
-            f"has {scene.height} rows and {scene.width} columns where its {what} {grid.path} has "
+            f"has {scene.height} rows and {scene.width} columns where its {noun} {grid.path} has "
             f"{grid.height} and {grid.width}, and no place on the map is known of {lacking}",
             where=scene.path,
             fix="give both a CRS and a transform, or put the one on the other's grid",
@@ -211,8 +211,8 @@ def on_grid(classes: Classes, grid: Scene, what: str = "label") -> GridClasses:
         crs = (places.crs, target.crs) if places.crs != target.crs else None
     if crs is None and is_same_size and _same_places(places, target, grid):
         return classes
-    _require_overlap(classes, places, target, crs, grid, what)
-    return LaidMap(classes, places, target, crs, what)
+    _require_overlap(classes, places, target, crs, grid, noun)
+    return LaidMap(classes, places, target, crs, noun)
 
 
 def placement(raster: Scene, grid: Scene) -> str:
@@ -256,9 +256,9 @@ def unsaid_place(raster: Scene, grid: Scene) -> str | None:
     if is_on_earth(own.crs) == is_on_earth(other.crs) or not has_place(raster):
         return None
     lacking = raster if is_on_earth(other.crs) else grid
-    whose = "its" if lacking is raster else "its image's"
+    owner = "its" if lacking is raster else "its image's"
     crs = "no CRS" if lacking.dataset.crs is None else "a CRS without place on the Earth"
-    return f"has its image's transform and size, and counts as lying on it ({whose}: {crs})"
+    return f"has its image's transform and size, and counts as lying on it ({owner}: {crs})"
 
 
 def has_place(scene: Scene) -> bool:
@@ -280,7 +280,7 @@ def _require_overlap(
     target: MapCoordinates,
     crs: tuple[CRS, CRS] | None,
     grid: Scene,
-    what: str,
+    noun: str,
 ) -> None:
     left, bottom, right, top = places.bounds()
     bounds = target.bounds()
@@ -289,7 +289,7 @@ def _require_overlap(
             with unified_gdal_errors():
                 bounds = transform_bounds(crs[1], crs[0], *bounds)
         except RasterioError as error:
-            raise _not_laid(classes, what, error) from error
+            raise _not_laid(classes, noun, error) from error
 
     def overlaps(x1: float, y1: float, x2: float, y2: float) -> bool:
         return x1 < right and x2 > left and y1 < top and y2 > bottom
@@ -298,7 +298,7 @@ def _require_overlap(
         return
     swapped = overlaps(bounds[1], bounds[0], bounds[3], bounds[2])
     raise InputError(
-        f"does not lie on its {what} {grid.path}",
+        f"does not lie on its {noun} {grid.path}",
         where=classes.scene.path,
         fix="one of them has x and y swapped: correct its transform"
         if swapped
@@ -314,10 +314,10 @@ def _halves(part: Indices) -> list[tuple[Indices, tuple[int, int]]]:
     return [(part[:, : width // 2], (0, 0)), (part[:, width // 2 :], (0, width // 2))]
 
 
-def _not_laid(classes: Classes, what: str, error: Exception) -> InputError:
+def _not_laid(classes: Classes, noun: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
     return InputError(
-        f"can't be laid over its {what} ({reason})",
+        f"can't be laid over its {noun} ({reason})",
         where=classes.scene.path,
         fix="check the CRS of both",
     )

@@ -131,11 +131,11 @@ class StackedLabels(Labels):
         self._layers = layers
         self._outside = outside if any(isinstance(own, PolygonLabels) for own in labels) else None
         self.is_blank = all(own.is_blank for own in labels)
-        said = [(own, own.placement) for own in labels if own.placement is not None]
+        placements = [(own, own.placement) for own in labels if own.placement is not None]
         if self.is_blank:
             self.placement = labels[0].placement
-        elif said:
-            own, words = said[0]
+        elif placements:
+            own, words = placements[0]
             file = PurePath(own.path).name
             words = f"has no polygon of {file} there" if own.is_blank else f"{words} ({file})"
             self.placement = words

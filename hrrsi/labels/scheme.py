@@ -425,13 +425,13 @@ def _placeholders(pattern: str) -> list[str]:
 
 
 def _pattern_regex(pattern: str) -> re.Pattern[str]:
-    seen: set[str] = set()
+    names: set[str] = set()
 
     def group(match: re.Match[str]) -> str:
         name = match[1]
-        if name in seen:
+        if name in names:
             return f"(?P={name})"
-        seen.add(name)
+        names.add(name)
         return f"(?P<{name}>[^/]+?)"
 
     parts = re.split(r"(\{\w+\})", pattern)

@@ -286,18 +286,18 @@ def _cycles(following: Integers) -> tuple[Integers, Integers]:
     """
     count = len(following)
     successor = np.ascontiguousarray(following).data
-    seen = bytearray(count)
+    is_visited = bytearray(count)
     order = np.empty(count, dtype=np.int64)
     places = order.data
     starts = []
     filled = 0
     for start in range(count):
-        if seen[start]:
+        if is_visited[start]:
             continue
         starts.append(filled)
         node = start
-        while not seen[node]:
-            seen[node] = 1
+        while not is_visited[node]:
+            is_visited[node] = 1
             places[filled] = node
             filled += 1
             node = successor[node]
@@ -388,11 +388,11 @@ class _Tracer:
         corner, corner_run = corners(runs, self._row, self._width)
         corner_component = component[corner_run]
 
-        kept: list[list[Integers]] = [[] for _ in range(int(stays.sum()))]
+        open_corners: list[list[Integers]] = [[] for _ in range(int(stays.sum()))]
         ended, ended_component = [], []
         for parts, into in zip(self._open_corners, of_open.tolist(), strict=True):
             if stays[into]:
-                kept[number[into]] += parts
+                open_corners[number[into]] += parts
             else:
                 ended += parts
                 ended_component += [np.full(len(part), number[into]) for part in parts]
@@ -400,7 +400,7 @@ class _Tracer:
         ended.append(corner[~going_on])
         ended_component.append(number[corner_component[~going_on]])
         for target, part in _grouped(number[corner_component[going_on]], corner[going_on]):
-            kept[target].append(part)
+            open_corners[target].append(part)
 
         closing = ~stays
         classes = np.zeros(count, dtype=np.uint8)
@@ -419,7 +419,7 @@ class _Tracer:
             if self._exact is None
             else units[closing] * self._exact.unit,
         )
-        self._open, self._open_corners = number[last], kept
+        self._open, self._open_corners = number[last], open_corners
         self._open_pixels, self._open_units = pixels[stays], units[stays]
         self._last_row = strip[-1].copy()
         self._row += len(strip)

@@ -62,7 +62,7 @@ class Outputs:
         """The files that were asked for, each class map first."""
         if self.tiles:
             return [path for outputs in self.maps for path in outputs.files]
-        every = (
+        paths = (
             self.classes,
             self.confidence,
             self.probabilities,
@@ -71,7 +71,7 @@ class Outputs:
             self.zone_polygons,
             self.preview,
         )
-        return [path for path in every if path is not None]
+        return [path for path in paths if path is not None]
 
     @property
     def sidecars(self) -> list[Path]:

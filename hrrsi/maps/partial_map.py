@@ -218,9 +218,9 @@ class PartialMap:
             "checksums": [band.checksums for band in self._bands()],
             "fingerprint": self._fingerprint,
         }
-        written = self.folder / (_JOURNAL + ".new")
-        written.write_text(json.dumps(journal), encoding="utf-8")
-        written.replace(self.folder / _JOURNAL)
+        temporary = self.folder / (_JOURNAL + ".new")
+        temporary.write_text(json.dumps(journal), encoding="utf-8")
+        temporary.replace(self.folder / _JOURNAL)
 
 
 @contextmanager

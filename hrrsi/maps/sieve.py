@@ -301,11 +301,11 @@ class _Sieve:
         first_run, second_run, length = runs.borders()
         first, second = component[first_run], component[second_run]
         length = np.concatenate((length, length))
-        this, that = np.concatenate((first, second)), np.concatenate((second, first))
-        to_decided = ~decided[this] & decided[that]
-        among = ~decided[this] & ~decided[that]
+        near, far = np.concatenate((first, second)), np.concatenate((second, first))
+        to_decided = ~decided[near] & decided[far]
+        among = ~decided[near] & ~decided[far]
         needs_region = np.zeros(len(decided), dtype=bool)
-        needs_region[this[among]] = True
+        needs_region[near[among]] = True
         needs_region[in_last_row] = True
         needs_region &= ~decided
         for number in np.flatnonzero(needs_region).tolist():
@@ -316,7 +316,7 @@ class _Sieve:
         has_region[list(regions)] = True
 
         number, label, total = _totals(
-            this[to_decided], classes[that[to_decided]].astype(np.int64), 256, length[to_decided]
+            near[to_decided], classes[far[to_decided]].astype(np.int64), 256, length[to_decided]
         )
         slow = has_region[number]
         for n, c, t in zip(*(a[slow].tolist() for a in (number, label, total)), strict=True):
@@ -327,7 +327,7 @@ class _Sieve:
         _, foremost = np.unique(number[best], return_index=True)
         held.classes[number[best][foremost]] = label[best][foremost]
 
-        number, beside, total = _totals(this[among], that[among], len(decided), length[among])
+        number, beside, total = _totals(near[among], far[among], len(decided), length[among])
         for n, m, t in zip(number.tolist(), beside.tolist(), total.tolist(), strict=True):
             neighbours, neighbour = regions[n].neighbours, regions[m]
             neighbours[neighbour] = neighbours.get(neighbour, 0) + t

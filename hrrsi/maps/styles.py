@@ -24,7 +24,7 @@ _RAT_FIELDS = (
     ("Green", _INTEGER, "7"),
     ("Blue", _INTEGER, "8"),
 )
-_MADE_WITH = ": made with"
+_OPTIONS_KEY = ": made with"
 _CHECK = "free space on the disk"
 _RECORD = "Metadata[@domain='HRRSI']"
 
@@ -144,9 +144,7 @@ def files_beside(path: Path) -> dict[str, str | None]:
     return files if isinstance(files, dict) else {}
 
 
-def record_beside(
-    path: Path, parts: Sequence[Path], *, finished: bool, made_with: str = ""
-) -> None:
+def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options: str = "") -> None:
     """Keep in a map's sidecar that a file was begun, or what it holds once it is finished.
 
     Args:
@@ -154,7 +152,7 @@ def record_beside(
         parts: The file, which is made from it or with it, and others that belong to it; those that
             are not there once it is finished do not.
         finished: Whether it is.
-        made_with: The options that it is made with, as `options_beside` returns them.
+        options: The options that it is made with, as `options_beside` returns them.
 
     Raises:
         OutputError: The sidecar can't be written.
@@ -165,9 +163,9 @@ def record_beside(
         files.pop(part.name, None)
         if not finished or part.exists():
             files[part.name] = content_digest(part) if finished else None
-    files.pop(parts[0].name + _MADE_WITH, None)
-    if made_with:
-        files[parts[0].name + _MADE_WITH] = made_with
+    files.pop(parts[0].name + _OPTIONS_KEY, None)
+    if options:
+        files[parts[0].name + _OPTIONS_KEY] = options
     record = map_record(record.get("RUN"), record.get("SHA256"), files)
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
@@ -176,7 +174,7 @@ def record_beside(
 
 def options_beside(path: Path, file: Path) -> str:
     """Return the options that a file was made with from a map."""
-    return files_beside(path).get(file.name + _MADE_WITH) or ""
+    return files_beside(path).get(file.name + _OPTIONS_KEY) or ""
 
 
 def sidecar_path(path: Path) -> Path:

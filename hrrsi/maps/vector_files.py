@@ -115,10 +115,10 @@ def write_class_polygons(
     )
     if simplify:
         polygons = _simplified(polygons, simplify / (ground_resolution(dataset) or 1))
-    wanted = [index for index, name in enumerate(classes) if only is None or name in only]
+    class_indices = [index for index, name in enumerate(classes) if only is None or name in only]
     placed = (
         part._replace(geometries=_placed(part.geometries, places, curved=curved))
-        for part in (_of_classes(part, wanted) for part in polygons)
+        for part in (_of_classes(part, class_indices) for part in polygons)
     )
     in_file = polygon_style(classes, colours, CLASS_FIELD) if style else None
     crs_text = None if crs is None else crs.to_wkt()
@@ -334,8 +334,8 @@ def _keeps_orientation(places: MapCoordinates, dataset: Any) -> bool:
     return bool((x[1] - x[0]) * (y[2] - y[0]) > (x[2] - x[0]) * (y[1] - y[0]))
 
 
-def _of_classes(polygons: ClassPolygons, wanted: Sequence[int]) -> ClassPolygons:
-    chosen = np.isin(polygons.class_indices, wanted)
+def _of_classes(polygons: ClassPolygons, class_indices: Sequence[int]) -> ClassPolygons:
+    chosen = np.isin(polygons.class_indices, class_indices)
     geometries, indices, pixels, areas = polygons
     return ClassPolygons(geometries[chosen], indices[chosen], pixels[chosen], areas[chosen])
 

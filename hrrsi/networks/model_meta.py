@@ -202,7 +202,7 @@ class ModelMeta(Mapping[str, Any]):
         return f"{self.model} pruned to {self.macs_share:.0%}" if self.pruned else self.model
 
     @property
-    def known_meanings(self) -> tuple[str | None, ...] | None:
+    def input_meanings(self) -> tuple[str | None, ...] | None:
         """What each of `bands` shows, by the weights' own word, else their built-in scheme's."""
         if self.band_meanings is not None:
             return tuple(self.band_meanings)

@@ -341,16 +341,16 @@ def with_fewer_channels(network: SegmentationNetwork, shapes: Mapping[str, Seque
         if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             continue
         own = tuple(module.weight.shape)
-        wanted = list(shapes.get(f"{key}.weight", ()))
+        sizes = list(shapes.get(f"{key}.weight", ()))
         if key in network.class_heads:
-            wanted[:1] = own[:1]
+            sizes[:1] = own[:1]
         if module is first:
-            wanted[1:2] = own[1:2]
-        if len(wanted) != len(own) or any(n > m for n, m in zip(wanted, own, strict=True)):
-            raise ValueError(f"{key}.weight has shape {wanted} where the network has {own}")
+            sizes[1:2] = own[1:2]
+        if len(sizes) != len(own) or any(n > m for n, m in zip(sizes, own, strict=True)):
+            raise ValueError(f"{key}.weight has shape {sizes} where the network has {own}")
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if tensor.ndim:
-                fewer = tensor.detach()[tuple(map(slice, wanted[: min(2, tensor.ndim)]))].clone()
+                fewer = tensor.detach()[tuple(map(slice, sizes[: min(2, tensor.ndim)]))].clone()
                 is_learned = isinstance(tensor, nn.Parameter)
                 setattr(module, name, nn.Parameter(fewer) if is_learned else fewer)
         _count_channels(module)

@@ -96,19 +96,19 @@ def weights_file(path: Path) -> Path:
     """
     if is_safetensors(path):
         return path
-    kept = cache_folder() / f"checkpoint-{content_digest(path)}-{FORMAT}.safetensors"
-    with suppress(HrrsiError), open_weights(kept):
-        return kept
+    cache_file = cache_folder() / f"checkpoint-{content_digest(path)}-{FORMAT}.safetensors"
+    with suppress(HrrsiError), open_weights(cache_file):
+        return cache_file
     with requiring("gpu", "a published checkpoint"):  # torch takes seconds to import
         from hrrsi.networks.weights import load_network, save_weights
 
     network, meta = load_network(path)
     try:
-        save_weights(network.state_dict(), meta, kept)
+        save_weights(network.state_dict(), meta, cache_file)
     except (OSError, HrrsiError) as error:
         raise OutputError(
             "the checkpoint can't be kept in a form that is read without PyTorch",
-            where=kept.parent,
+            where=cache_file.parent,
             fix="free space there, or name another folder with HRRSI_CACHE",
         ) from error
-    return kept
+    return cache_file

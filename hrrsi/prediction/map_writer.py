@@ -247,27 +247,27 @@ class MapWriter:
             bands=options.bands,
             expected_bands=meta.image_bands,
             trained_bands=meta.bands,
-            meanings=meta.known_meanings,
+            meanings=meta.input_meanings,
             crs=options.crs,
         )
 
     def _write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
         """Write what is made from a finished class map, and return the classes of the zones."""
-        made_with = self._outputs.of_polygons
-        if files.vector is not None and (again or not _is_made(files.vector, files, made_with)):
-            with _recorded(files.vector, files, made_with):
+        options = self._outputs.of_polygons
+        if files.vector is not None and (again or not _is_current(files.vector, files, options)):
+            with _recorded(files.vector, files, options):
                 self._write_polygons(scene, files, files.vector)
         zones = None if self._outputs.zones is None else self._zones(scene, files)
         if zones is not None and files.zones is not None and files.zone_polygons is not None:
             if not again:  # other zones may be asked for: they are made again
                 for path in (files.zones, files.zone_polygons):
-                    _is_made(path, files)
+                    _is_current(path, files)
             with _recorded(files.zones, files):
                 zones.write_csv(files.zones)
             with _recorded(files.zone_polygons, files):
                 assert self._outputs.zones is not None
                 zones.write_polygons(files.zone_polygons, self._outputs.zones, self._meta.colours)
-        if files.preview is not None and (again or not _is_made(files.preview, files)):
+        if files.preview is not None and (again or not _is_current(files.preview, files)):
             # fonts and pictures, seldom asked for
             from hrrsi.maps.preview import write_preview
 
@@ -459,7 +459,7 @@ def _file_states(names: Sequence[str]) -> FileStates:
     return f"{digest} of {len(listed)} files"
 
 
-def _is_made(path: Path, files: Outputs, made_with: str = "") -> bool:
+def _is_current(path: Path, files: Outputs, options: str = "") -> bool:
     """Return whether a file was made from the class map with some options, and is as it was then.
 
     Raises:
@@ -482,12 +482,12 @@ def _is_made(path: Path, files: Outputs, made_with: str = "") -> bool:
             )
     if any(part.name in digests and part not in there for part in parts):
         return False
-    return options_beside(files.classes, path) == made_with
+    return options_beside(files.classes, path) == options
 
 
 @contextmanager
-def _recorded(path: Path, files: Outputs, made_with: str = "") -> Iterator[None]:
+def _recorded(path: Path, files: Outputs, options: str = "") -> Iterator[None]:
     """Say beside the class map that a file is being made from it, and what it holds at the end."""
     record_beside(files.classes, vector_parts(path), finished=False)
     yield
-    record_beside(files.classes, vector_parts(path), finished=True, made_with=made_with)
+    record_beside(files.classes, vector_parts(path), finished=True, options=options)

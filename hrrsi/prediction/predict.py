@@ -121,7 +121,7 @@ def mapped_scenes(task: MapTask, observer: MapObserver) -> list[MappedScene]:
     _require_local(task.out)
     inputs = map_inputs(task)
     files = inputs.files
-    for folder in {path.parent for written in files for path in written.files}:
+    for folder in {path.parent for map_files in files for path in map_files.files}:
         prepare_folder(folder)
     mapper, _ = _mapper(task, observer)
     mapped: list[MappedScene] = []
@@ -130,9 +130,9 @@ def mapped_scenes(task: MapTask, observer: MapObserver) -> list[MappedScene]:
     with bounded_block_cache(), inputs.scenes(scratch_folder) as names:
         if len(names) > 1:
             mapper.look(names)
-        for name, written in zip(names, files, strict=True):
+        for name, map_files in zip(names, files, strict=True):
             try:
-                maps = mapper.map(name, written)
+                maps = mapper.map(name, map_files)
             except MemoryError:
                 raise  # the next scene would meet it too
             except Exception as error:  # one bad scene must not stop the others, whatever it is
@@ -169,14 +169,14 @@ def planned_scenes(task: MapTask) -> list[PlannedScene]:
     seconds *= len(symmetries(options.augmentation))
     plans = []
     with inputs.scenes(temporary_folder) as names:
-        for name, written in zip(names, inputs.files, strict=True):
+        for name, map_files in zip(names, inputs.files, strict=True):
             try:
                 with mapper.open(name) as source:
                     plans.append(
                         planned_scene(source, written, options, task.outputs, runner, seconds)
                     )
             except HrrsiError as error:
-                plans.append(PlannedScene(name, written, problem=str(error)))
+                plans.append(PlannedScene(name, map_files, problem=str(error)))
         mapper.count_scenes(len(names))
     return plans
 

@@ -87,15 +87,15 @@ class SceneChecks:
 
     def __init__(self, meta: ModelMeta) -> None:
         self._meta = meta
-        self._said: dict[object, _Said] = {}
+        self._remarks: dict[object, _Remark] = {}
         self._is_silent = False
         likeness = meta.likeness
         self._likeness = None if likeness is None else Likeness.from_plain(likeness)
 
     def needs_estimate(self, scene: Scene, user_scale: float | None) -> bool:
         """Return whether only a look at a scene's values tells which is full brightness."""
-        is_known = user_scale is not None or same_values(scene.dtype, self._meta.dtype)
-        return not is_known and nominal_scale(scene) is None
+        has_scale = user_scale is not None or same_values(scene.dtype, self._meta.dtype)
+        return not has_scale and nominal_scale(scene) is None
 
     def scale(
         self,
@@ -125,12 +125,12 @@ class SceneChecks:
             scale = self._own_scale(scene)
         if scale is None:
             scale, reason = estimate or estimated_scale(sample)
-            whose = "" if estimate is None else " in all scenes of this type"
+            scope = "" if estimate is None else " in all scenes of this type"
             self._warn(
                 ScaleWarning,
                 scene.path,
                 f"holds {scene.dtype} where the weights were trained on "
-                f"{meta['dtype']}; {scale:g} counts as full brightness{whose} ({reason}), "
+                f"{meta['dtype']}; {scale:g} counts as full brightness{scope} ({reason}), "
                 "unless `scale` says otherwise",
                 once_for=scale,  # another estimate is news
             )
@@ -225,7 +225,7 @@ class SceneChecks:
         )
         return gap.value
 
-    def say_found_nodata(self, scene: Scene) -> None:
+    def note_nodata(self, scene: Scene) -> None:
         """Say which value was found to mark pixels without data.
 
         Args:
@@ -243,20 +243,21 @@ class SceneChecks:
 
     def _compare_meanings(self, scene: Scene) -> bool:
         """Return whether a scene says what its bands show and the weights know what they want."""
-        wanted, bands = self._meta.known_meanings, list(scene.bands)
-        if wanted is None or not names_bands(scene.dataset):
+        expected, bands = self._meta.input_meanings, list(scene.bands)
+        if expected is None or not names_bands(scene.dataset):
             return False
         listed, own = ",".join(map(str, bands)), band_meanings(scene.dataset)
         shown = [own[band - 1] for band in bands]
         if None in shown:
             return False
         names = ", ".join(map(str, shown))
-        if tuple(shown) != wanted and None not in wanted:
+        if tuple(shown) != expected and None not in expected:
             self._warn(
                 BandWarning,
                 scene.path,
                 f"calls bands {listed} {names} where the weights were trained on "
-                f"{', '.join(map(str, wanted))}; choose others with `bands`, or expect worse maps",
+                f"{', '.join(map(str, expected))}; choose others with `bands`, or expect worse "
+                "maps",
                 once_for="meanings",
                 counted="bands that the weights were not trained on",
             )
@@ -335,10 +336,10 @@ class SceneChecks:
         Args:
             scenes: How many were looked at.
         """
-        for said in self._said.values():
-            if said.counted is not None and len(said.paths) > 1 and not self._is_silent:
-                line = f"{len(said.paths)} of {scenes} scenes: {said.counted}"
-                warnings.warn(line, said.kind, stacklevel=2)
+        for remark in self._remarks.values():
+            if remark.counted is not None and len(remark.paths) > 1 and not self._is_silent:
+                line = f"{len(remark.paths)} of {scenes} scenes: {remark.counted}"
+                warnings.warn(line, remark.kind, stacklevel=2)
         self._is_silent = True
 
     def compare_resolution(self, scene: Scene, reading: float | None = None) -> None:
@@ -431,13 +432,13 @@ class SceneChecks:
             once_for: What tells this from other things of the same kind.
             counted: What `count_scenes` says of several scenes; None: nothing.
         """
-        said = self._said.setdefault((kind, once_for), _Said(kind, counted, set()))
-        if not said.paths and not self._is_silent:
+        remark = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
+        if not remark.paths and not self._is_silent:
             warnings.warn(f"{path}: {what}", kind, stacklevel=3)
-        said.paths.add(path)
+        remark.paths.add(path)
 
 
-class _Said(NamedTuple):
+class _Remark(NamedTuple):
     """Of which scenes something was to be said, and how their number is."""
 
     kind: type[SceneWarning]

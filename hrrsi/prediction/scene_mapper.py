@@ -160,7 +160,7 @@ class SceneMapper:
                 bands=options.bands,
                 expected_bands=meta.image_bands,
                 trained_bands=meta.bands,
-                meanings=meta.known_meanings,
+                meanings=meta.input_meanings,
                 nodata=options.nodata,
                 crs=options.crs,
                 part=self._part(name) if options.crop else None,
@@ -234,7 +234,7 @@ class SceneMapper:
         scene = source.scene
         self._checks.compare_bands(scene, unasked=self._options.bands is None)
         if self._options.nodata == "auto":
-            self._checks.say_found_nodata(scene)
+            self._checks.note_nodata(scene)
         area = self._sampled_area(source)
         scale = self._checks.scale(scene, self._options.scale, estimate, area)
         self._checks.compare_likeness(source, scale)
@@ -332,14 +332,14 @@ class SceneMapper:
                     if not partial.is_kept:
                         partial.discard(strips=False)
                         raise
-                    kept = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
+                    note = f"{partial.rows_done / height:.0%} of the map is kept for `resume`"
                     if isinstance(error, KeyboardInterrupt):
                         raise KeyboardInterrupt(
-                            f"{scene.path}: interrupted; {kept}: run the same command with it to "
+                            f"{scene.path}: interrupted; {note}: run the same command with it to "
                             "go on"
                         ) from None
                     if isinstance(error, HrrsiError):
-                        raise error.with_note(kept) from error
+                        raise error.with_note(note) from error
                     raise
                 partial.discard()
             return _mapped(scene, maps, start, earlier=False)

@@ -113,7 +113,7 @@ class TorchvisionImages(Dataset[ImageBatch]):
 
     def __getitem__(self, share: Share) -> ImageBatch:
         """Return the batch of a share."""
-        seen: list[EncodedImage] = []
+        encoded_images: list[EncodedImage] = []
         pixels: list[npt.NDArray[np.uint8]] = []
         skipped: list[Corrupt] = []
         size = self._images.size
@@ -123,13 +123,13 @@ class TorchvisionImages(Dataset[ImageBatch]):
                 try:
                     image = decoded_image(encoded.content)
                     pixels.append(np.asarray(seen_part(image, encoded.view, size)))
-                    seen.append(encoded)
+                    encoded_images.append(encoded)
                 except CorruptImage as reason:
                     skipped.append(Corrupt(index, str(reason)))
             else:
                 skipped.append(encoded)
         stacked = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
-        return self._images.batch(torch.from_numpy(stacked), seen, skipped)
+        return self._images.batch(torch.from_numpy(stacked), encoded_images, skipped)
 
 
 def seen_part(image: Image.Image, view: View, size: int) -> Image.Image:
@@ -229,30 +229,30 @@ class DaliBatches:
     def _batch(self, parts: list[Future[list[EncodedImage | Corrupt]]]) -> ImageBatch:
         images_read = [each for part in parts for each in part.result()]
         skipped = [each for each in images_read if isinstance(each, Corrupt)]
-        seen = [each for each in images_read if isinstance(each, EncodedImage)]
+        encoded_images = [each for each in images_read if isinstance(each, EncodedImage)]
         try:
-            images = self._decoded(seen)
+            images = self._decoded(encoded_images)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
             # One of them has the start and the end of a JPEG, and damage between. DALI does not
             # say which, and its pipeline is of no more use: Pillow decides, as for torchvision.
             self._pipeline = self._new_pipeline()
-            checked = [_decoded_by_pillow(each) for each in seen]
+            checked = [_decoded_by_pillow(each) for each in encoded_images]
             skipped += [each for each in checked if isinstance(each, Corrupt)]
-            seen = [each for each in checked if isinstance(each, EncodedImage)]
-            images = self._decoded(seen)
-        return self._images.batch(images, seen, skipped)
+            encoded_images = [each for each in checked if isinstance(each, EncodedImage)]
+            images = self._decoded(encoded_images)
+        return self._images.batch(images, encoded_images, skipped)
 
-    def _decoded(self, seen: list[EncodedImage]) -> torch.Tensor:
+    def _decoded(self, encoded_images: list[EncodedImage]) -> torch.Tensor:
         """Return (N, size, size, 3) uint8 on the device."""
-        if not seen:
+        if not encoded_images:
             size = self._images.size
             return torch.empty((0, size, size, 3), dtype=torch.uint8, device=self._device)
-        views = np.array([each.view for each in seen], dtype=np.int32)
+        views = np.array([each.view for each in encoded_images], dtype=np.int32)
         left, top, width, height, columns, rows, skipped_columns, skipped_rows, mirrored = views.T
         (decoded,) = self._pipeline.run(
-            content=[np.frombuffer(each.content, dtype=np.uint8) for each in seen],
+            content=[np.frombuffer(each.content, dtype=np.uint8) for each in encoded_images],
             start=np.stack([top, left], axis=1),
             shape=np.stack([height, width], axis=1),
             resized=np.stack([rows, columns], axis=1).astype(np.float32),

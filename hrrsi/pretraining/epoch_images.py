@@ -276,16 +276,16 @@ class EpochImages:
         return EncodedImage(index, content, view, plain)
 
     def batch(
-        self, images: torch.Tensor, seen: list[EncodedImage], skipped: list[Corrupt]
+        self, images: torch.Tensor, encoded_images: list[EncodedImage], skipped: list[Corrupt]
     ) -> ImageBatch:
         """Return a batch of decoded images.
 
         Args:
             images: (N, size, size, 3) uint8.
-            seen: What the images are, likewise.
+            encoded_images: What the images are, likewise.
             skipped: What could not be read.
         """
-        indices = np.array([each.image for each in seen], dtype=np.int64)
+        indices = np.array([each.image for each in encoded_images], dtype=np.int64)
         return ImageBatch(
             images.permute(0, 3, 1, 2),
             torch.from_numpy(self._split.labels[indices]),

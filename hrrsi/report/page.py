@@ -181,7 +181,7 @@ def _sentences(maps: Sequence[EvaluatedMap]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for entry in maps:
         alike.setdefault(shared_sentence(entry.result), []).append(entry.name)
-    return [f"{said}; {' and '.join(of)}" for said, of in alike.items()]
+    return [f"{sentence}; {' and '.join(names)}" for sentence, names in alike.items()]
 
 
 @cache

@@ -82,7 +82,7 @@ class SceneViewCollector:
         self._side = _LONGER_SIDE
         self._views: list[SceneView] = []
         self._file: SceneFiles | None = None
-        self._kept: _KeptRows | None = None
+        self._rows: _SceneRows | None = None
 
     def begin(self, scenes: SceneSet) -> None:
         """Begin with scenes: the more they are, the smaller their pictures.
@@ -106,9 +106,9 @@ class SceneViewCollector:
             self._finish()
             self._file = file
             width = strip.truth.shape[1]
-            self._kept = _KeptRows(self._side, width) if len(self._views) < MOST_SCENES else None
-        if self._kept is not None:
-            self._kept.add(strip)
+            self._rows = _SceneRows(self._side, width) if len(self._views) < MOST_SCENES else None
+        if self._rows is not None:
+            self._rows.add(strip)
 
     @property
     def views(self) -> tuple[SceneView, ...]:
@@ -118,36 +118,36 @@ class SceneViewCollector:
 
     def _finish(self) -> None:
         """Turn what was kept of the last scene into pictures, which are smaller."""
-        file, kept = self._file, self._kept
-        self._file = self._kept = None
-        if file is None or kept is None:
+        file, rows = self._file, self._rows
+        self._file = self._rows = None
+        if file is None or rows is None:
             return
-        truth, prediction = kept.truth, kept.prediction
+        truth, prediction = rows.truth, rows.prediction
         self._views.append(
             SceneView(
                 name=file.name,
-                height=kept.height,
-                width=kept.width,
-                step=kept.step,
+                height=rows.height,
+                width=rows.width,
+                step=rows.step,
                 truth=class_image(truth, self._colours),
                 prediction=class_image(prediction, self._colours),
                 errors=error_image(truth, prediction),
-                picture=self._picture(file, kept, truth.shape),
+                picture=self._picture(file, rows, truth.shape),
             )
         )
 
-    def _picture(self, file: SceneFiles, kept: _KeptRows, shape: tuple[int, ...]) -> bytes | None:
+    def _picture(self, file: SceneFiles, rows: _SceneRows, shape: tuple[int, ...]) -> bytes | None:
         image = self._image_of.get(file.name)
         if image is None:
             return None
         with open_raster(image) as dataset:
-            if dataset.shape != (kept.height, kept.width):
+            if dataset.shape != (rows.height, rows.width):
                 return None  # of another grid: it would not lie on the labels
         pixels = scene_picture(image, self._bands, *shape[:2])
         return _encoded(Image.fromarray(pixels), "JPEG", quality=_JPEG_QUALITY, optimize=True)
 
 
-class _KeptRows:
+class _SceneRows:
     """Every `step`-th row and column of a scene.
 
     Args:

@@ -152,11 +152,11 @@ def _save_batch(batch: Sequence[torch.Tensor], about: Mapping[str, str], path: P
 
 
 def _is_compilers(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if type(seen).__module__.startswith(_COMPILER_MODULES):
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__module__.startswith(_COMPILER_MODULES):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 

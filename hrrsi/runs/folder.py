@@ -343,12 +343,12 @@ def write_checkpoint(position: Position, content: Mapping[str, Any], path: Path)
     except OSError as error:
         if not is_full_disk(error):
             raise
-        kept = "the checkpoint before is whole; " if path.exists() else ""
+        state = "the checkpoint before is whole; " if path.exists() else ""
         raise OutputError(
             "the disk is full",
             where=path,
-            fix=f"{kept}free {buffer.tell() / 2**20:.0f} MB, and "
-            + ("continue with `resume=True`" if kept else "start again"),
+            fix=f"{state}free {buffer.tell() / 2**20:.0f} MB, and "
+            + ("continue with `resume=True`" if state else "start again"),
         ) from error
 
 

@@ -51,7 +51,7 @@ from hrrsi.runs.task import EpochBatches, Task
 
 # what SLURM sends before it takes a machine away (Windows has none)
 _ALSO_STOPPING = [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
-_REASON_SAID = "hrrsi_has_said_why"  # a key of the store that processes met at
+_REASON_KEY = "hrrsi_has_said_why"  # a key of the store that processes met at
 _STORE_SECONDS = 10
 
 
@@ -348,7 +348,7 @@ def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Proc
             for process in launcher.procs:
                 process.kill()  # they may be waiting for this process forever
             launcher.procs.clear()  # Fabric would kill this process, too, when it finds them so
-        if isinstance(reason, PeerEndedError) and _another_has_said_why(processes):
+        if isinstance(reason, PeerEndedError) and _is_reason_stored(processes):
             raise SystemExit(1) from None
     elif isinstance(error, SharedError):
         # not 1: Fabric and torchrun would kill the first process before it has said why
@@ -357,7 +357,7 @@ def _end(error: BaseException, fabric: Any, options: RunOptions, processes: Proc
         raise SystemExit(1) from None
     elif dist.is_initialized():
         with suppress(dist.DistError):  # the first process ended, too
-            _store(processes).set(_REASON_SAID, "")
+            _store(processes).set(_REASON_KEY, "")
     if reason is None:
         raise error
     raise reason from error
@@ -370,20 +370,20 @@ def _let_go_of_loaders(error: BaseException) -> None:
     for these processes when it ends, so it would wait forever.
     """
     errors: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    cleared: set[int] = set()
     while errors:
         each = errors.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
+        if each is not None and id(each) not in cleared:
+            cleared.add(id(each))
             clear_frames(each.__traceback__)
             errors += [each.__cause__, each.__context__]
 
 
-def _another_has_said_why(processes: Processes) -> bool:
+def _is_reason_stored(processes: Processes) -> bool:
     if not dist.is_initialized():
         return False
-    is_said: bool = _store(processes).check([_REASON_SAID])
-    return is_said
+    is_stored: bool = _store(processes).check([_REASON_KEY])
+    return is_stored
 
 
 def _store(processes: Processes) -> Any:
@@ -397,8 +397,8 @@ def _store(processes: Processes) -> Any:
 def _interruption(options: RunOptions) -> str:
     checkpoint = options.run_folder / LAST_CHECKPOINT
     if not checkpoint.is_file():
-        kept = replaced_run(options.run_folder).exists()
+        has_earlier = replaced_run(options.run_folder).exists()
         return "interrupted before the first checkpoint; " + (
-            "the run it was to replace stays" if kept else "start it again"
+            "the run it was to replace stays" if has_earlier else "start it again"
         )
     return f"interrupted; {checkpoint} holds the run as it was, continue it with `resume=True`"

@@ -101,15 +101,19 @@ def names_bands(dataset: Any) -> bool:
     return any(map(_described, dataset.descriptions)) or NEAR_INFRARED in meanings
 
 
-def bands_showing(dataset: Any, wanted: Sequence[str | None] | None) -> list[int] | None:
+def bands_showing(dataset: Any, meanings: Sequence[str | None] | None) -> list[int] | None:
     """Return the 1-based bands that a rasterio dataset itself says show what is wanted, or None.
 
     None where one is not known, or the dataset does not name each just once.
     """
     own = band_meanings(dataset)
-    if not wanted or len(set(wanted)) < len(wanted) or any(own.count(w) != 1 for w in wanted):
+    if (
+        not meanings
+        or len(set(meanings)) < len(meanings)
+        or any(own.count(w) != 1 for w in meanings)
+    ):
         return None
-    return None if None in wanted else [own.index(meaning) + 1 for meaning in wanted]
+    return None if None in meanings else [own.index(meaning) + 1 for meaning in meanings]
 
 
 def alpha_is_imagery(dataset: Any, area: AreaOfInterest | None = None) -> bool:
@@ -223,7 +227,7 @@ def chosen_bands(
             fix="correct `bands`",
         )
     if len(chosen) != expected_bands:
-        many = "band" if len(chosen) == 1 else "bands"
+        noun = "band" if len(chosen) == 1 else "bands"
         example = ",".join(str(b) for b in range(1, expected_bands + 1))
         fix = (
             f"choose {expected_bands} with `bands`, e.g. `bands={example}`"
@@ -231,7 +235,7 @@ def chosen_bands(
             else f"use a raster with at least {expected_bands} bands"
         )
         raise InputError(
-            f"has {len(chosen)} {many} where {expected_bands} are needed", where=path, fix=fix
+            f"has {len(chosen)} {noun} where {expected_bands} are needed", where=path, fix=fix
         )
     types = {dataset.dtypes[b - 1] for b in chosen}
     if len(types) > 1:

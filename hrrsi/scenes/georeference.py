@@ -127,14 +127,14 @@ def scaled_grid(dataset: Any, step: float) -> RasterGrid:
         step: How many of its pixels one of the grid is wide.
     """
     points, crs = dataset.gcps
-    are_used = dataset.transform.is_identity and len(points) >= 3
+    has_points_only = dataset.transform.is_identity and len(points) >= 3
     scaled = [
         GroundControlPoint(p.row / step, p.col / step, p.x, p.y, p.z, p.id, p.info) for p in points
     ]
     return RasterGrid(
         dataset.name,
         dataset.crs,
-        dataset.transform if are_used else dataset.transform @ Affine.scale(step),
+        dataset.transform if has_points_only else dataset.transform @ Affine.scale(step),
         (scaled, crs),
         *(max(1, math.ceil(n / step - 1e-6)) for n in dataset.shape),
     )

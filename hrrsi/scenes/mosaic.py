@@ -132,8 +132,8 @@ class Mosaic:
         """
         body = "".join(self._body())
         digest = hashlib.sha256(body.encode(errors="surrogateescape")).hexdigest()
-        some = self.tiles[:: -(-len(self.tiles) // _MOST_PLACES)]
-        label = MosaicLabel(self.title, digest, tuple(tile.window for tile in some))
+        sample = self.tiles[:: -(-len(self.tiles) // _MOST_PLACES)]
+        label = MosaicLabel(self.title, digest, tuple(tile.window for tile in sample))
         tags = "".join(
             f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>"
             for key, value in label.tags().items()

@@ -136,7 +136,7 @@ class PixelReader:
         self._dataset = dataset
         self._bands = list(bands)
         self._where = where
-        self._kept: dict[bool, tuple[int, npt.NDArray[Any]]] = {}
+        self._row_cache: dict[bool, tuple[int, npt.NDArray[Any]]] = {}
         self._row_bytes = dataset.width * sum(
             np.dtype(dataset.dtypes[band - 1]).itemsize for band in self._bands
         )
@@ -196,17 +196,17 @@ class PixelReader:
     def _rows_or_window(self, window: Window, *, masks: bool) -> npt.NDArray[Any]:
         if window.width == self._dataset.width or not self._rows_pay(window):
             return self._read(window, masks=masks)
-        first, kept = self._kept.setdefault(masks, (0, np.empty((0, 0, 0))))
+        first, rows = self._row_cache.setdefault(masks, (0, np.empty((0, 0, 0))))
         stop = window.row + window.height
-        if not first <= window.row < stop <= first + kept.shape[1]:
-            overlap = kept[:, window.row - first :] if first <= window.row else kept[:, :0]
+        if not first <= window.row < stop <= first + rows.shape[1]:
+            overlap = rows[:, window.row - first :] if first <= window.row else rows[:, :0]
             overlap = overlap.copy()
-            del kept, self._kept[masks]  # the new rows take as much memory
-            kept = self._more_rows(window, overlap, masks=masks)
+            del rows, self._row_cache[masks]  # the new rows take as much memory
+            rows = self._more_rows(window, overlap, masks=masks)
             first = window.row
-            self._kept[masks] = first, kept
+            self._row_cache[masks] = first, rows
         columns = slice(window.col, window.col + window.width)
-        return kept[:, window.row - first : stop - first, columns].copy()
+        return rows[:, window.row - first : stop - first, columns].copy()
 
     def _rows_pay(self, window: Window) -> bool:
         """Return whether a row of such windows touches more blocks than GDAL keeps."""

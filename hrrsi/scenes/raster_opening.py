@@ -102,8 +102,8 @@ def many_files(names: Sequence[str]) -> Iterator[None]:
     Args:
         names: The rasters.
     """
-    as_it_is = "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ or not all(map(is_local, names))
-    with rasterio.Env(**{} if as_it_is else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}):
+    keeps_default = "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ or not all(map(is_local, names))
+    with rasterio.Env(**{} if keeps_default else {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}):
         yield
 
 

@@ -320,12 +320,12 @@ class _Values(NamedTuple):
 
 
 def _values(scene: Scene, window: Window, *, thin: bool = False) -> _Values:
-    every = slice(None, None, 2 if thin else 1)
+    thinning = slice(None, None, 2 if thin else 1)
     pixels = scene.read(window)
-    valid = scene.read_valid(window, pixels)[every, every]
+    valid = scene.read_valid(window, pixels)[thinning, thinning]
     heightless = scene.without_height(window, pixels)
-    values: npt.NDArray[np.float64] = pixels[:, every, every][:, valid].astype(np.float64)
-    return _Values(values, 0 if heightless is None else int(heightless[every, every].sum()))
+    values: npt.NDArray[np.float64] = pixels[:, thinning, thinning][:, valid].astype(np.float64)
+    return _Values(values, 0 if heightless is None else int(heightless[thinning, thinning].sum()))
 
 
 def _middle(window: Window) -> Window:

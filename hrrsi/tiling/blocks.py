@@ -232,7 +232,7 @@ def block_split(
         block_counts = count.blocks(whole)
     labelled = block_counts.labelled
     if len(labelled) < least:
-        raise _too_few(len(labelled), whole, least, shares, count)
+        raise _shortage_error(len(labelled), whole, least, shares, count)
     counts = np.array(list(labelled.values()))
     parts = dict(zip(labelled, dealt_parts(counts, shares, options.seed), strict=True))
     blocks = tuple(_blocks(block_counts, count.places, parts))
@@ -263,7 +263,7 @@ def _whole_patches(looks: Sequence[SceneLook], options: TileOptions, least: int)
     return max(1, round((side - options.effective_guard) / options.size))
 
 
-def _too_few(
+def _shortage_error(
     blocks: int, whole: int, least: int, shares: Sequence[float], count: _Counting
 ) -> OptionError:
     """Return the error of too few blocks, with the largest ones that would do."""

@@ -203,20 +203,20 @@ def tiling_sources(
         scheme, notes = scheme if isinstance(scheme, Scheme) else load_scheme(scheme), ()
         files = _files(paths, scheme, options)
         scheme = scheme.read_as(_label_format(scheme, options), options.attribute)
-    is_made = bool(notes)
-    if is_made and len(labels) == 1:
+    is_from_labels = bool(notes)
+    if is_from_labels and len(labels) == 1:
         scheme = scheme.read_as(options.label_format)
     are_mixed = len(labels) > 1 and not all(map(is_label_raster, labels))
     has_polygons = scheme.label_format == "polygons" or are_mixed
     if options.background is not None:
-        if not (has_polygons or (is_made and scheme.outside is not None)):
+        if not (has_polygons or (is_from_labels and scheme.outside is not None)):
             raise OptionError(
                 f"is for polygons, and the labels hold {scheme.label_format}",
                 parameter="background",
                 fix="leave it out, or give polygons as `labels` or `label_format=polygons`",
             )
         scheme = scheme.with_outside(options.background.strip())
-    elif is_made and has_polygons and len(scheme.classes) == 1:
+    elif is_from_labels and has_polygons and len(scheme.classes) == 1:
         notes += (
             f"warning: {scheme.class_names[0]} is the only class, and what lies outside of its "
             "polygons is ignored; `background=other` makes a class of it",
@@ -287,7 +287,7 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
         scheme_notes += (mask_note,)
     meanings = None
     if not options.bands:
-        meanings = _wanted_meanings([by_name[name] for name in part_of], scheme)
+        meanings = _target_meanings([by_name[name] for name in part_of], scheme)
     for name, part in part_of.items():
         stop_if_requested()
         parts: Sequence[Part] = [part] if options.split_blocks is None else get_args(Part)
@@ -364,7 +364,7 @@ def scheme_statistics(
     return list(scheme.mean), list(scheme.std)
 
 
-def _wanted_meanings(files: Sequence[SceneFiles], scheme: Scheme) -> tuple[str, ...] | None:
+def _target_meanings(files: Sequence[SceneFiles], scheme: Scheme) -> tuple[str, ...] | None:
     """Return what the bands of patches are to show, or None where that is not known.
 
     By the scheme's word, else that of the first scene that names all of its bands: red, green,

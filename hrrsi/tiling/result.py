@@ -183,14 +183,14 @@ class TilingResult:
                 possible.update(label.classes)
         absent = [name for name in description.classes if name not in possible]
         if len(present) == 1:
-            is_said = any("is the only class" in note for note in self.scene_notes)
+            has_note = any("is the only class" in note for note in self.scene_notes)
             outside = (
                 ", and what lies outside of their polygons is ignored; `background=NAME` makes a "
                 "class of it"
             )
             notes.append(
                 f"warning: the training labels hold one class only ({present[0]})"
-                + (outside if self.ignores_outside and not is_said else "")
+                + (outside if self.ignores_outside and not has_note else "")
             )
         elif absent:
             is_first = self.counts_by_position and description.classes[0] in absent
@@ -207,18 +207,18 @@ def scale_note(estimate: EstimatedScale) -> str:
     )
 
 
-def resolution_notes(resolutions: Mapping[str, float], wanted: float | None) -> list[str]:
+def resolution_notes(resolutions: Mapping[str, float], resolution: float | None) -> list[str]:
     """Return a line where scenes differ in their ground resolution, or are brought to another.
 
     Args:
         resolutions: Metres a pixel of each scene that has a known resolution.
-        wanted: Those to which they are brought, or None.
+        resolution: That to which they are brought, or None.
     """
     if not resolutions:
         return []
     fine, coarse = (choose(resolutions, key=resolutions.__getitem__) for choose in (min, max))
-    if wanted is not None:
-        return _resampling_notes(resolutions, wanted)
+    if resolution is not None:
+        return _resampling_notes(resolutions, resolution)
     if resolutions[coarse] <= _SAME_RESOLUTION * resolutions[fine]:
         return []
     most = sum(length > _SAME_RESOLUTION * resolutions[fine] for length in resolutions.values())
@@ -231,8 +231,8 @@ def resolution_notes(resolutions: Mapping[str, float], wanted: float | None) -> 
     ]
 
 
-def _resampling_notes(resolutions: Mapping[str, float], wanted: float) -> list[str]:
-    steps = {scene: resolution_step(own, wanted) or 1.0 for scene, own in resolutions.items()}
+def _resampling_notes(resolutions: Mapping[str, float], resolution: float) -> list[str]:
+    steps = {scene: resolution_step(own, resolution) or 1.0 for scene, own in resolutions.items()}
     kinds = (
         ("means by area", {scene for scene, step in steps.items() if step > 1}),
         ("interpolated, so no sharper", {scene for scene, step in steps.items() if step < 1}),
@@ -245,7 +245,7 @@ def _resampling_notes(resolutions: Mapping[str, float], wanted: float) -> list[s
             parts.append(f"{counted(len(scenes), 'scene')} of {' to '.join(texts)} ({how})")
     if not parts:
         return []
-    return [f"note: brought to {length_text(wanted)} a pixel: {' and '.join(parts)}"]
+    return [f"note: brought to {length_text(resolution)} a pixel: {' and '.join(parts)}"]
 
 
 def placement_notes(placements: Mapping[str, str]) -> list[str]:

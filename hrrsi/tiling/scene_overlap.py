@@ -125,8 +125,8 @@ def overlaps_by_georeference(footprints: Sequence[Footprint]) -> list[SceneOverl
     """Return the overlaps, wider than a pixel, of scenes of different parts."""
     overlaps = []
     for first, second in combinations(footprints, 2):
-        is_one = first.part == second.part or first.image == second.image
-        if is_one or not first.comparable(second):
+        is_same_part = first.part == second.part or first.image == second.image
+        if is_same_part or not first.comparable(second):
             continue
         outline = shapely.Polygon(second.outline)
         common = shapely.intersection(_outline_in(first, second.crs), outline)

@@ -127,17 +127,17 @@ class CameraChanges:
         if not drawn:
             return image
         colours = image[..., : image.shape[2] - self._has_height]
-        kept = (label == IGNORE_INDEX) & (colours == 0).all(axis=-1)
+        is_empty = (label == IGNORE_INDEX) & (colours == 0).all(axis=-1)
         if image.dtype.kind == "f":
-            kept |= ~np.isfinite(colours).all(axis=-1)
-        if kept.all():
+            is_empty |= ~np.isfinite(colours).all(axis=-1)
+        if is_empty.all():
             return image
         scale = np.float32(self._scale)
         # band by band: two to four times as fast as pixel by pixel, and OpenCV takes any number
         values = np.ascontiguousarray(colours.transpose(2, 0, 1), dtype=np.float32)
         values /= scale
-        if kept.any():
-            values[:, kept] = values[:, ~kept].mean(axis=1, keepdims=True)
+        if is_empty.any():
+            values[:, is_empty] = values[:, ~is_empty].mean(axis=1, keepdims=True)
         low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
         for name, random in drawn:
             _CAMERA[name].change(values, random)
@@ -148,7 +148,7 @@ class CameraChanges:
             np.rint(values, out=values).clip(limits.min, limits.max, out=values)
         changed = image.copy()
         changed[..., : colours.shape[2]] = values.transpose(1, 2, 0)
-        changed[kept] = image[kept]
+        changed[is_empty] = image[is_empty]
         return changed
 
     def names(self, seed: int) -> list[str]:
@@ -330,7 +330,7 @@ class GroundResolutions(NamedTuple):
 
 
 def possible_resolutions(
-    wanted: tuple[float, float], own: float, patch: int, crop: int
+    bounds: tuple[float, float], own: float, patch: int, crop: int
 ) -> GroundResolutions:
     """Return the part of a range of ground resolutions that a dataset can be seen at.
 
@@ -338,13 +338,13 @@ def possible_resolutions(
     beyond these, the limit nearest to it is left.
 
     Args:
-        wanted: The finest and the coarsest, in metres per pixel.
+        bounds: The finest and the coarsest, in metres per pixel.
         own: That of the patches.
         patch: Their rows and columns.
         crop: Rows and columns of what the network sees, at most as many.
     """
     finest, coarsest = _FINEST * own, own * patch / (_SMALLEST * crop)
-    low, high = (min(max(value, finest), coarsest) for value in wanted)
+    low, high = (min(max(value, finest), coarsest) for value in bounds)
     return GroundResolutions(low, high)
 
 

@@ -62,7 +62,7 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
     if missing:
         raise WeightsError(
             f"lacks {len(missing)} of the {len(expected)} tensors of {model}'s encoder, "
-            f"e.g. {missing[0]}{_what_it_holds(source)}",
+            f"e.g. {missing[0]}{_encoder_text(source)}",
             where=source,
             fix=f"give weights of {name}, or `encoder_weights=none`",
         )
@@ -78,7 +78,7 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
         raise WeightsError(
             f"holds an encoder of another width or number of bands ({differing[0]} is "
             f"{tuple(fitting[differing[0]].shape)}, not {tuple(expected[differing[0]].shape)})"
-            f"{_what_it_holds(source)}",
+            f"{_encoder_text(source)}",
             where=source,
             fix=f"give weights of {name}, or `encoder_weights=none`",
         )
@@ -213,7 +213,7 @@ def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _what_it_holds(source: str) -> str:
+def _encoder_text(source: str) -> str:
     """Return what a file says of the encoder that it holds, for the end of a sentence."""
     if source == "imagenet" or Path(source).suffix != ".safetensors":
         return ""

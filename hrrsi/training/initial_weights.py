@@ -138,39 +138,39 @@ def load_initial_weights(
     parameters = {key for key, _ in network.named_parameters()}
     heads = {f"{head}.{part}" for head in network.class_heads for part in ("weight", "bias")}
     source_heads = {f"{head}.{part}" for head in source.class_heads for part in ("weight", "bias")}
-    taken: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     count, adapted = 0, None
     for key, value in own.items():
         tensor = source_tensors.get(key)
         # a layer may hold classes in one of the networks and features in the other
         if tensor is None or (key in heads) != (key in source_heads):
             continue
-        kept = value.numel()
+        size = value.numel()
         if key in heads:
             if not rows or tensor.shape[1:] != value.shape[1:]:
                 continue
             mixed = value.clone()
             mixed[list(rows)] = tensor[list(rows.values())]
-            kept = mixed[list(rows)].numel()
-            taken[key] = mixed
+            size = mixed[list(rows)].numel()
+            tensors[key] = mixed
         elif tensor.shape == value.shape:
-            taken[key] = tensor
+            tensors[key] = tensor
         elif _is_first_layer(tensor, value, source.bands, network.bands):
-            taken[key] = adapted_to_bands(tensor, network.bands)
+            tensors[key] = adapted_to_bands(tensor, network.bands)
             adapted = source.bands
         else:
             continue
-        count += kept if key in parameters else 0
-    _check_encoder(network, taken, meta["model"], path)
-    network.load_state_dict({**own, **taken})
+        count += size if key in parameters else 0
+    _check_encoder(network, tensors, meta["model"], path)
+    network.load_state_dict({**own, **tensors})
     return KeptTensors(
         source=Path(path).name,
         model=meta["model"],
-        tensors=len(taken),
+        tensors=len(tensors),
         all_tensors=len(own),
         parameters=count,
         all_parameters=sum(own[key].numel() for key in parameters),
-        classes=tuple(classes[row] for row in rows) if heads & taken.keys() else (),
+        classes=tuple(classes[row] for row in rows) if heads & tensors.keys() else (),
         all_classes=tuple(classes),
         bands_adapted=adapted,
         bands=tuple(bands),
@@ -272,7 +272,7 @@ def _is_first_layer(tensor: torch.Tensor, own: torch.Tensor, bands: int, own_ban
 
 def _check_encoder(
     network: SegmentationNetwork,
-    taken: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],
     model: str,
     path: str | Path,
 ) -> None:
@@ -283,7 +283,7 @@ def _check_encoder(
     """
     inside = next(name for name, module in network.named_modules() if module is network.encoder)
     keys = [key for key in network.state_dict() if key.startswith(f"{inside}.")]
-    lacking = [key for key in keys if key not in taken]
+    lacking = [key for key in keys if key not in tensors]
     if lacking:
         raise WeightsError(
             f"holds {model}, whose encoder is another one ({len(keys) - len(lacking)} of "

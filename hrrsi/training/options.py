@@ -164,15 +164,15 @@ def _camera_changes(names: str) -> list[str]:
     Raises:
         OptionError: One is none of them.
     """
-    wanted = [name.strip() for name in names.split(",")]
-    unknown = [name for name in wanted if name not in CAMERA_CHANGES]
+    chosen = [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in CAMERA_CHANGES]
     if unknown:
         raise OptionError(
             f"{unknown[0]!r} is unknown",
             parameter="camera",
             fix=f"give none, all, or some of {', '.join(CAMERA_CHANGES)}",
         )
-    return [name for name in CAMERA_CHANGES if name in wanted]
+    return [name for name in CAMERA_CHANGES if name in chosen]
 
 
 # Section "recipe" of the published description; the paper's own numbers.

@@ -90,11 +90,11 @@ class EpochOrder:
             order = random.permutation(self._patches)
         else:
             order = random.choice(self._patches, self._patches, p=self._weights)
-        seen: Counter[int] = Counter()
+        times: Counter[int] = Counter()
         draws = []
         for index in map(int, order):
-            draws.append(Draw(self.epoch, index, seen[index]))
-            seen[index] += 1
+            draws.append(Draw(self.epoch, index, times[index]))
+            times[index] += 1
         return draws
 
     def _mixed_order(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -331,8 +331,8 @@ class PlainPatches(Dataset[Batch]):
             image = np.ascontiguousarray(image.transpose(1, 2, 0))
             size = self._sizes[source]
             if size != len(label):
-                none = np.random.default_rng(0)  # the whole patch lies nowhere else
-                image, label = scaled_crop(image, label, size / len(label), size, none)
+                random = np.random.default_rng(0)  # the whole patch lies nowhere else
+                image, label = scaled_crop(image, label, size / len(label), size, random)
         pixels = torch.from_numpy(image), torch.from_numpy(label)
         return (*pixels, torch.tensor(source)) if self._data.is_mixed else pixels
 
@@ -375,13 +375,13 @@ def seen_resolutions(data: RunData, options: TrainOptions) -> list[GroundResolut
 
     None where the augmentation scales them, or nothing does.
     """
-    wanted, crop = options.recipe.resolutions, seen_crop(data, options)
-    if wanted is None or options.overfit:
+    bounds, crop = options.recipe.resolutions, seen_crop(data, options)
+    if bounds is None or options.overfit:
         return [None] * len(data.sources)
     return [
         None
         if source.resolution is None
-        else possible_resolutions(wanted, source.resolution, source.description.patch_size, crop)
+        else possible_resolutions(bounds, source.resolution, source.description.patch_size, crop)
         for source in data.sources
     ]
 

@@ -92,18 +92,18 @@ def write_batch_picture(
     prepare_folder(path.parent)
     data = run_data(options)
     description = data.description
-    seen = list(islice(seen_patches(data, options), patches))
-    limits = stretch_limits([patch.before for patch in seen])
+    first_patches = list(islice(seen_patches(data, options), patches))
+    limits = stretch_limits([patch.before for patch in first_patches])
     has_camera = bool(options.recipe.camera_changes) and not options.overfit
     columns = (*_COLUMNS, *_DETAILS) if has_camera else _COLUMNS
-    side = panel_side(seen[0].label.shape[0])
+    side = panel_side(first_patches[0].label.shape[0])
     keys = [
         *class_keys(description.label_names, description.label_colours),
         Key("ignored", striped_swatch()),
         Key("edge", plain_swatch(_EDGE)),
         Key("no edge", plain_swatch(_NO_EDGE)),
     ]
-    further = description.band_names[_drawn_bands(seen[0].image) :]
+    further = description.band_names[_drawn_bands(first_patches[0].image) :]
     below = f"; below each in grey: {', '.join(further)}" if further else ""
     augmentation: str = "none (`overfit`)" if options.overfit else options.recipe.augmentation
     if any(seen_resolutions(data, options)):
@@ -112,7 +112,7 @@ def write_batch_picture(
     picture = patch_picture(
         [
             Group(_caption(p), _panels(p, description, limits, side, with_details=has_camera))
-            for p in seen
+            for p in first_patches
         ],
         columns,
         keys,

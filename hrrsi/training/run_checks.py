@@ -268,9 +268,9 @@ def _about(options: TrainOptions, data: RunData) -> dict[str, str]:
         for name, content in description.splits.items()
         if name == "train" or (name == "val" and not options.overfit)
     }
-    said = ", ".join(f"{share:.3g} % of the pixels of {name}" for name, share in shares.items())
+    text = ", ".join(f"{share:.3g} % of the pixels of {name}" for name, share in shares.items())
     taught = " but by the teachers" if options.teachers else ""
-    lines["labelled"] = f"{said}; the others are ignored{taught}"
+    lines["labelled"] = f"{text}; the others are ignored{taught}"
     return lines
 
 
@@ -301,11 +301,11 @@ def _start(options: TrainOptions) -> str:
 def _source_lines(data: RunData, options: TrainOptions) -> list[str]:
     """Return what is drawn of each dataset, and at which ground resolutions."""
     lines = []
-    for source, seen in zip(data.sources, seen_resolutions(data, options), strict=True):
+    for source, span in zip(data.sources, seen_resolutions(data, options), strict=True):
         line = f"{source.name} {source.share:.1%} of the patches drawn"
         if source.resolution is not None:
             line += f", {source.resolution:g} m a pixel"
-        lines.append(line if seen is None else f"{line} seen at {seen.low:.3g} to {seen.high:.3g}")
+        lines.append(line if span is None else f"{line} seen at {span.low:.3g} to {span.high:.3g}")
     return lines
 
 

@@ -81,8 +81,8 @@ class SamplePictures:
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the best mIoU so far and the epochs it goes with."""
         drawn = self.latest.epoch if self.latest else 0
-        kept = {"best": self._best, "best_epoch": self._best_epoch}
-        return {**kept, "epoch": self._epoch, "drawn": drawn}
+        best = {"best": self._best, "best_epoch": self._best_epoch}
+        return {**best, "epoch": self._epoch, "drawn": drawn}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned, and forget pictures of epochs after it."""
