@@ -25,7 +25,7 @@ from hrrsi.networks.network import SegmentationNetwork
 CRITERION = "the first-order Taylor expansion of the loss (Molchanov et al. 2019)"
 _PROBE = 64  # rows and columns of the image that the graph is traced with
 # What a layer gives is along 0 of its kernel, what it sees along 1.
-GIVEN, SEEN = 0, 1
+OUTPUT, INPUT = 0, 1
 # Two numbers a pixel, the flow; and heads that only training needs, where nothing would be saved.
 _UNCUT = ("decouple_body_edge.flow_make", "body_out.", "edge_out.")
 
@@ -41,7 +41,7 @@ class CoupledChannels:
     Attributes:
         units: How many there are.
         places: (units, channels of each) indices of channels, by the layer's name and side,
-            `GIVEN` or `SEEN`.
+            `OUTPUT` or `INPUT`.
     """
 
     units: int
@@ -59,28 +59,28 @@ def coupled_channels(network: SegmentationNetwork) -> list[CoupledChannels]:
     """
     modules = dict(network.named_modules())
     names = {module: name for name, module in modules.items()}
-    found = []
+    channels = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters outside of layers, which stay as they are
         image = torch.zeros(1, network.bands, _PROBE, _PROBE)
         graph = DependencyGraph().build_dependency(_AllMaps(network), image)
         for whole in graph.get_all_groups(root_module_types=(nn.Conv2d, nn.Linear)):
-            given = {
+            outputs = {
                 names[item.dep.target.module]: len(item.idxs)
                 for item in whole
-                if isinstance(item.dep.target.module, _Layer) and _side(graph, item) == GIVEN
+                if isinstance(item.dep.target.module, _Layer) and _side(graph, item) == OUTPUT
             }
-            if any(name in network.class_heads or name.startswith(_UNCUT) for name in given):
+            if any(name in network.class_heads or name.startswith(_UNCUT) for name in outputs):
                 continue
             # half as many channels in a ghost module's halves as where these lie side by side
-            root = min(given, key=lambda name: given[name])
+            root = min(outputs, key=lambda name: outputs[name])
             cut = graph.get_pruner_of_module(modules[root]).prune_out_channels
-            units = given[root]
+            units = outputs[root]
             group = graph.get_pruning_group(modules[root], cut, list(range(units)))
             places = _places(graph, group, names, units)
             if places is not None:
-                found.append(CoupledChannels(units, places))
-    return found
+                channels.append(CoupledChannels(units, places))
+    return channels
 
 
 class _AllMaps(nn.Module):
@@ -95,7 +95,7 @@ class _AllMaps(nn.Module):
 
 
 def _side(graph: Any, item: Any) -> int:
-    return GIVEN if graph.is_out_channel_pruning_fn(item.dep.handler) else SEEN
+    return OUTPUT if graph.is_out_channel_pruning_fn(item.dep.handler) else INPUT
 
 
 def _places(
@@ -160,14 +160,14 @@ def taylor_importances(
             )
         slopes = torch.autograd.grad(loss, tuple(kernels.values()), allow_unused=True)
         effects = {
-            name: _sums_along(kernel.detach() * slope, SEEN)
+            name: _sums_along(kernel.detach() * slope, INPUT)
             for (name, kernel), slope in zip(kernels.items(), slopes, strict=True)
             if slope is not None
         }
         for each, total in zip(coupled, sums, strict=True):
             effect = np.zeros(each.units)
             for (name, side), places in each.places.items():
-                if side == SEEN and name in effects:
+                if side == INPUT and name in effects:
                     effect += effects[name][places].sum(axis=1)
             total += effect**2
         count += 1
@@ -189,14 +189,14 @@ def _loss(
     logits: torch.Tensor, label: torch.Tensor, candidates: Sequence[Sequence[int]]
 ) -> torch.Tensor | None:
     """Return the cross-entropy of labelled pixels; None where there are none."""
-    known = label != IGNORE_INDEX
-    if not bool(known.any()):
+    is_labelled = label != IGNORE_INDEX
+    if not bool(is_labelled.any()):
         return None
     allowed = torch.full((len(candidates), logits.shape[1]), -torch.inf, device=logits.device)
     for index, classes in enumerate(candidates):
         allowed[index, list(classes)] = 0
-    likelihoods = logits.log_softmax(dim=1).movedim(1, -1)[known]
-    return -(likelihoods + allowed[label[known].long()]).logsumexp(dim=-1).mean()
+    likelihoods = logits.log_softmax(dim=1).movedim(1, -1)[is_labelled]
+    return -(likelihoods + allowed[label[is_labelled].long()]).logsumexp(dim=-1).mean()
 
 
 class LayerCosts:
@@ -231,7 +231,7 @@ class LayerCosts:
     @property
     def channels(self) -> dict[str, int]:
         """Channels that each layer gives."""
-        return {name: given for name, (given, _) in self._channels.items()}
+        return {name: outputs for name, (outputs, _) in self._channels.items()}
 
     @property
     def macs(self) -> dict[str, int]:
@@ -246,15 +246,16 @@ class LayerCosts:
     def saved(self, coupled: CoupledChannels, units: int) -> int:
         """Return the multiply-accumulates that are saved by so many units less."""
         saved = 0
-        for name, (given, seen) in self._losses(coupled, units).items():
+        for name, (output_cut, input_cut) in self._losses(coupled, units).items():
             outputs, inputs = self._channels[name]
-            saved += self._taps[name] * (outputs * inputs - (outputs - given) * (inputs - seen))
+            rest = (outputs - output_cut) * (inputs - input_cut)
+            saved += self._taps[name] * (outputs * inputs - rest)
         return saved
 
     def remove(self, coupled: CoupledChannels, units: int) -> None:
         """Take so many units away."""
         for name, losses in self._losses(coupled, units).items():
-            for side in (GIVEN, SEEN):
+            for side in (OUTPUT, INPUT):
                 self._channels[name][side] -= losses[side]
 
     def _losses(self, coupled: CoupledChannels, units: int) -> dict[str, list[int]]:

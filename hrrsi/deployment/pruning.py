@@ -140,27 +140,27 @@ def prune(
     network, meta = load_network(source)
     smaller, parts, macs = _pruned(network, meta, dataset, options, show_progress=show_progress)
     parameters = [sum(p.numel() for p in each.parameters()) for each in (network, smaller)]
-    found = PrunedNetwork(None, meta, options, parts, (parameters[0], parameters[1]), macs)
-    cut = [*(meta.pruned or []), _said(source, dataset, options, found)]
-    found = replace(found, meta=replace(meta, pruned=cut, scores={}))
+    pruned = PrunedNetwork(None, meta, options, parts, (parameters[0], parameters[1]), macs)
+    cut = [*(meta.pruned or []), _pruning_record(source, dataset, options, pruned)]
+    pruned = replace(pruned, meta=replace(meta, pruned=cut, scores={}))
     if dry_run:
-        return found
+        return pruned
     half = _has_half_kernels(source)
     with scratch_folder(path) as folder:
         written = folder / path.name
-        save_weights(smaller.state_dict(), found.meta, written, half=half)
+        save_weights(smaller.state_dict(), pruned.meta, written, half=half)
         engine = EngineOptions(device=options.device, precision="32")
         engines = open_engine(source, engine), open_engine(written, engine)
         total = len(dataset.patches("val"))
         with progress("validating", total, " patches", enabled=show_progress) as bar:
             matrices, agreement = paired_counts(dataset, engines, "val", on_patches=bar.update)
-        described = replace(found.meta, scores=_scores_meta(matrices[1], dataset))
+        described = replace(pruned.meta, scores=_scores_meta(matrices[1], dataset))
         save_weights(smaller.state_dict(), described, written, half=half)
         sizes = (source.stat().st_size, written.stat().st_size)
         written.replace(path)
     before, after = (matrix.scores().mean_iou for matrix in matrices)
     return replace(
-        found,
+        pruned,
         path=path,
         meta=described,
         file_bytes=sizes,
@@ -298,13 +298,13 @@ def _by_part(numbers: Mapping[str, int]) -> dict[str, int]:
     return dict(sums)
 
 
-def _said(
-    source: Path, dataset: TiledDataset, options: PruneOptions, found: PrunedNetwork
+def _pruning_record(
+    source: Path, dataset: TiledDataset, options: PruneOptions, pruned: PrunedNetwork
 ) -> dict[str, Any]:
     """Return what the weights say of having been pruned."""
     from hrrsi.deployment.channel_cuts import CRITERION
 
-    before, after = found.macs
+    before, after = pruned.macs
     return {
         "from": packaged_name(source) or source.name,
         "macs": round(after / before, 6),
@@ -313,7 +313,7 @@ def _said(
         "patches": min(options.patches, len(dataset.patches("train"))),
         "channels": {
             part.name: list(part.channels)
-            for part in found.parts
+            for part in pruned.parts
             if part.channels[0] != part.channels[1]
         },
     }

@@ -201,17 +201,17 @@ def _along_columns(values: npt.NDArray[Any], taps: _Taps) -> npt.NDArray[Any]:
     return np.ascontiguousarray(_along_rows(turned, taps).transpose(0, 2, 1))
 
 
-def resolution_step(own: float, wanted: float) -> float | None:
+def resolution_step(own: float, target: float) -> float | None:
     """Return how many pixels one of another ground resolution is wide.
 
     Args:
         own: Metres per pixel.
-        wanted: Those at which they are to be read.
+        target: Those at which they are to be read.
 
     Returns:
         1 where the two differ by less than 1 %; None where the pixels are too coarse for it.
     """
-    step = wanted / own
+    step = target / own
     if not (math.isfinite(step) and step >= _FINEST_STEP):
         return None
     return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step

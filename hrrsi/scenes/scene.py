@@ -67,8 +67,8 @@ class Scene:
 
         `hrrsi.scenes.bands.alpha_is_imagery` looks at pixels, which may come from a server.
         """
-        known = self.imagery_alpha
-        return alpha_is_imagery(self.dataset, self.alpha_area) if known is None else known
+        is_imagery = self.imagery_alpha
+        return alpha_is_imagery(self.dataset, self.alpha_area) if is_imagery is None else is_imagery
 
     @property
     def own_grid(self) -> Scene:

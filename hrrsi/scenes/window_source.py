@@ -320,20 +320,20 @@ class ResampledScene(Scene):
         return without if covers is None else without & covers
 
 
-def scene_at(scene: Scene, resolution: float | None, known: float | None = None) -> Scene:
+def scene_at(scene: Scene, resolution: float | None, own_resolution: float | None = None) -> Scene:
     """Return a scene at a ground resolution, as a scene of its own; itself where it has that.
 
     Args:
         scene: The scene; nobody else may read it meanwhile.
         resolution: Metres a pixel, within 1 %; None: the scene's own.
-        known: Its own where the raster doesn't tell; None: not known.
+        own_resolution: Its own where the raster doesn't tell; None: not known.
 
     Raises:
         InputError: Its own is not known, or over 16 times as coarse.
     """
     if resolution is None:
         return scene
-    own = scene.resolution or known
+    own = scene.resolution or own_resolution
     step = required_step(own, resolution, scene.path, parameter="resolution")
     if step == 1:
         return scene

@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.deployment.channel_cuts import (
-    GIVEN,
-    SEEN,
+    INPUT,
+    OUTPUT,
     LayerCosts,
     chosen_cuts,
     coupled_channels,
@@ -88,7 +88,7 @@ def test_what_is_left_computes_what_the_whole_did_without_what_was_cut(model: st
     for group, kept in zip(coupled, units, strict=True):
         gone = np.setdiff1d(np.arange(group.units), kept)
         for (name, side), places in group.places.items():
-            if side == SEEN:
+            if side == INPUT:
                 layers[name].weight.data[:, places[gone].ravel()] = 0
     with torch.inference_mode():
         found, expected = smaller(image_of()), network(image_of())
@@ -124,25 +124,28 @@ def test_both_halves_of_ghost_modules_and_what_sums_join_go_together() -> None:
     (group,) = (
         each
         for each in coupled_channels(network)
-        if (f"{key}.primary_conv.0", GIVEN) in each.places
+        if (f"{key}.primary_conv.0", OUTPUT) in each.places
     )
     assert group.units == 80
     pairs = np.arange(80)[:, None] + [0, 80]
-    assert (group.places[f"{key}.cheap_operation.0", GIVEN] == np.arange(80)[:, None]).all()
+    assert (group.places[f"{key}.cheap_operation.0", OUTPUT] == np.arange(80)[:, None]).all()
     # the whole stage adds its maps up, and the decoder sees them
     for number in (1, 2, 3):
-        place = (f"base_network.blocks.8.{number}.ghost2.primary_conv.0", GIVEN)
+        place = (f"base_network.blocks.8.{number}.ghost2.primary_conv.0", OUTPUT)
         assert (group.places[place] == np.arange(80)[:, None]).all()
-    for place in ((f"{key.replace('8.0', '7.0')[:-7]}.shortcut.2", GIVEN), ("dec_c3.up.0", SEEN)):
+    for place in (
+        (f"{key.replace('8.0', '7.0')[:-7]}.shortcut.2", OUTPUT),
+        ("dec_c3.up.0", INPUT),
+    ):
         assert (np.sort(group.places[place], axis=1) == pairs).all()
     # the other half of what this sees comes from the lower map
-    (high,) = (each for each in coupled_channels(network) if ("dec_c1.up.0", GIVEN) in each.places)
-    assert (high.places["dec_c1.cat_conv.0", SEEN] == 24 + np.arange(24)[:, None]).all()
+    (high,) = (each for each in coupled_channels(network) if ("dec_c1.up.0", OUTPUT) in each.places)
+    assert (high.places["dec_c1.cat_conv.0", INPUT] == 24 + np.arange(24)[:, None]).all()
 
 
 def test_importance_is_the_squared_derivative_of_the_loss() -> None:
     network = network_of("ued")
-    coupled = [each for each in coupled_channels(network) if ("dec_c1.up.0", GIVEN) in each.places]
+    coupled = [each for each in coupled_channels(network) if ("dec_c1.up.0", OUTPUT) in each.places]
     labels = torch.randint(0, 5, (1, 32, 32), generator=torch.Generator().manual_seed(0))
     labels[0, :4] = 255
     image = image_of(32)
