@@ -78,16 +78,16 @@ def main() -> None:
     parser.add_argument("--scheme", default="dubai")
     parser.add_argument("--split", default="standard:test")
     parser.add_argument("--rounds", type=int, default=9)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     columns = ["network", "file (MB)", "G multiply-accumulates"]
     columns += [f"ms, {engine} {precision}" for engine, precision in WAYS]
     table = PrettyTable([*columns, "mIoU", f"boundary F1 {TOLERANCE} px"], align="r")
     table.set_style(TableStyle.MARKDOWN)
     table.align["network"] = "l"
     with tempfile.TemporaryDirectory() as folder:
-        paths = [exported(name, Path(folder)) for name in given.files]
-        times = milliseconds(paths, given.rounds)
-        for name, path in zip(given.files, paths, strict=True):
+        paths = [exported(name, Path(folder)) for name in arguments.files]
+        times = milliseconds(paths, arguments.rounds)
+        for name, path in zip(arguments.files, paths, strict=True):
             row = [name, f"{weights_path(name).stat().st_size / 1e6:.2f}"]
             row.append(f"{ExportedGraph(path).macs / 1e9:.2f}")
             first = times[paths[0], WAYS[0]], times[paths[0], WAYS[1]]
@@ -95,10 +95,10 @@ def main() -> None:
                 own = times.get((path, way))
                 base = first[0] if way == WAYS[0] else first[1]
                 row.append("-" if own is None else f"{own:.1f} ({base / own:.2f}x)")
-            if given.data is None:
+            if arguments.data is None:
                 row += ["-", "-"]
             else:
-                result = scores(name, given.data, given.scheme, given.split)
+                result = scores(name, arguments.data, arguments.scheme, arguments.split)
                 row.append(interval_text(result.intervals["mIoU"]))
                 row.append(interval_text(result.boundary_intervals[f"F1 at {TOLERANCE} px"]))
             table.add_row(row)

@@ -105,8 +105,12 @@ def one_scene(scene: Path, out: Path, rounds: int) -> dict[str, Any]:
         hrrsi.predict(scene, out=out / f"{name}.tif", engine=engine, outputs=overwrite,
                       cluster=client)  # fmt: skip
 
-    with workers(1) as one, workers(2) as two:
-        ways = {"one process, two threads": None, "one worker": one, "two workers": two}
+    with workers(1) as worker_one, workers(2) as worker_two:
+        ways = {
+            "one process, two threads": None,
+            "one worker": worker_one,
+            "two workers": worker_two,
+        }
         for number in range(rounds + 1):
             for name, client in ways.items():
                 seconds = seconds_of(lambda name=name, client=client: mapped(name, client))
@@ -206,9 +210,9 @@ def scheduler_bytes(scene: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def on_paper(pixels: int, one: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
+def on_paper(pixels: int, single: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
     """What 10^12 px take on 100 workers of one thread, as far as that follows from one machine."""
-    speed = pixels / statistics.median(one["seconds"]["one worker"])
+    speed = pixels / statistics.median(single["seconds"]["one worker"])
     seconds = PAPER_PIXELS / speed
     tasks = seconds / counted["seconds a band"]
     return {
@@ -236,14 +240,14 @@ def main() -> None:
         folder = Path(name)
         (folder / "small").mkdir()
         scene = write_scene(folder / "scene.tif", arguments.rows, arguments.columns)
-        one = one_scene(scene, folder, arguments.rounds)
-        print(json.dumps(one, indent=1), flush=True)
+        single = one_scene(scene, folder, arguments.rounds)
+        print(json.dumps(single, indent=1), flush=True)
         small = many_scenes(folder / "small", folder, arguments.scenes)
         print(json.dumps(small, indent=1), flush=True)
         counted = scheduler_bytes(scene, folder)
         print(json.dumps(counted, indent=1), flush=True)
         pixels = arguments.rows * arguments.columns
-        print(json.dumps(on_paper(pixels, one, counted), indent=1))
+        print(json.dumps(on_paper(pixels, single, counted), indent=1))
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ class OriginalPatches(Dataset[Item]):
 def edge_target_of(label: np.ndarray) -> np.ndarray:
     """Return the 5 px band around class changes of one label: 1 edge, 0 not, 255 ignored."""
     kernel = np.ones((5, 5), np.uint8)
-    known = label != IGNORED
-    highest = cv2.dilate(np.where(known, label, 0).astype(np.uint8), kernel)
+    is_labelled = label != IGNORED
+    highest = cv2.dilate(np.where(is_labelled, label, 0).astype(np.uint8), kernel)
     lowest = cv2.erode(label, kernel)
-    return np.where(known, highest > lowest, IGNORED).astype(np.int64)
+    return np.where(is_labelled, highest > lowest, IGNORED).astype(np.int64)
 
 
 class OriginalStep:
@@ -122,18 +122,18 @@ class OriginalStep:
 
     def body_loss(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Return the relaxed cross-entropy."""
-        known = label != IGNORED
-        one_hot = F.one_hot(label.masked_fill(~known, 0), logits.shape[1]).permute(0, 3, 1, 2)
-        target = F.avg_pool2d((one_hot * known[:, None]).float(), 5, 1)
+        is_labelled = label != IGNORED
+        one_hot = F.one_hot(label.masked_fill(~is_labelled, 0), logits.shape[1]).permute(0, 3, 1, 2)
+        target = F.avg_pool2d((one_hot * is_labelled[:, None]).float(), 5, 1)
         relaxed = F.avg_pool2d(logits.softmax(1), 5, 1).clamp_min(1e-30)
         divergence = torch.xlogy(target, target) - target * relaxed.log()
         return (divergence * self.weights[:, None, None]).sum() / label.numel()
 
 
 def edge_loss(logits: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
-    found, known = (edge == 1).numpy(), (edge != IGNORED).numpy()
-    share = found.sum() / max(1, known.sum())
-    weight = torch.from_numpy(np.where(found, 2 - share, 1 + share) * known).float()
+    is_edge, is_labelled = (edge == 1).numpy(), (edge != IGNORED).numpy()
+    share = is_edge.sum() / max(1, is_labelled.sum())
+    weight = torch.from_numpy(np.where(is_edge, 2 - share, 1 + share) * is_labelled).float()
     total = F.binary_cross_entropy_with_logits(
         logits, (edge == 1).float(), weight=weight, reduction="sum"
     )

@@ -41,10 +41,12 @@ def map_scene(scene: str, network: torch.nn.Module, out: str) -> None:
         batch = places[first : first + BATCH]
         windows = np.stack([image[:, r : r + WINDOW, c : c + WINDOW] for r, c in batch])
         classes = network(torch.from_numpy(windows))["lbl"].argmax(dim=1).numpy()
-        for (row, col), found in zip(batch, classes, strict=True):
+        for (row, col), window_labels in zip(batch, classes, strict=True):
             # where the last window moved inward, the pixels of the one before stay
             top, left = -(-row // WINDOW) * WINDOW, -(-col // WINDOW) * WINDOW
-            labels[top : row + WINDOW, left : col + WINDOW] = found[top - row :, left - col :]
+            labels[top : row + WINDOW, left : col + WINDOW] = window_labels[
+                top - row :, left - col :
+            ]
     with rasterio.open(
         out,
         "w",

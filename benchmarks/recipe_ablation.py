@@ -70,7 +70,7 @@ def main() -> None:
     runs = {
         k: v for k, v in {**FROM_PUBLISHED, **FROM_DEFAULT}.items() if not wanted or k in wanted
     }
-    found: dict[str, list[list[dict[str, str]]]] = {name: [] for name in runs}
+    rows_by_run: dict[str, list[list[dict[str, str]]]] = {name: [] for name in runs}
     for seed in range(arguments.seeds):
         for name, changes in runs.items():
             out = arguments.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
@@ -82,12 +82,12 @@ def main() -> None:
                 rows = finished_rows(out / arguments.model, epochs)
                 print(f"{name}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
             if rows:
-                found[name].append(rows)
+                rows_by_run[name].append(rows)
     table = PrettyTable(
         ["recipe", "seeds", "mIoU of the last epoch", "of the best epoch", "images seen", "minutes"]
     )
     table.align["recipe"] = "l"
-    for name, done in found.items():
+    for name, done in rows_by_run.items():
         if done:
             seconds = [sum(float(row["seconds"]) for row in rows) for rows in done]
             table.add_row([

@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     scheme = load_scheme(arguments.scheme)
-    found = labelled_scenes(arguments.scenes, scheme)
-    chosen = chosen_scenes(found, scheme, split=arguments.split)
+    scene_files = labelled_scenes(arguments.scenes, scheme)
+    chosen = chosen_scenes(scene_files, scheme, split=arguments.split)
     epochs = epochs_of(arguments.dataset, arguments.images, arguments.batch)
     models = arguments.models.split(",")
     counts: dict[str, list[PooledCounts]] = {model: [] for model in models}

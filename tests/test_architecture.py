@@ -36,12 +36,12 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
 @cache
 def modules() -> dict[str, ast.Module]:
     """The modules of the package by name, the package itself as ``hrrsi``."""
-    found = {}
+    trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         source = path.read_text(encoding="utf-8")
-        found[name.removesuffix(".__init__")] = _without_type_checking(ast.parse(source))
-    return found
+        trees[name.removesuffix(".__init__")] = _without_type_checking(ast.parse(source))
+    return trees
 
 
 def imported(statements: list[ast.stmt], *, inside_functions: bool = True) -> Iterator[str]:
@@ -155,14 +155,14 @@ def library() -> Iterator[tuple[str, ast.Module]]:
 
 
 def wide_functions() -> set[str]:
-    found = set()
+    wide = set()
     for module, tree in library():
         for function in functions(tree):
             arguments = function.args
             names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
             if len([n for n in names if n not in ("self", "cls")]) > MOST_PARAMETERS:
-                found.add(f"{module}.{function.name}")
-    return found
+                wide.add(f"{module}.{function.name}")
+    return wide
 
 
 def commands() -> Iterator[tuple[str, Function]]:
@@ -287,13 +287,13 @@ def test_no_test_module_imports_another() -> None:
         for path in (REPOSITORY / "tests").rglob("*.py")
     }
     names = {stem for stem in trees if stem.startswith("test_")}
-    found = {
+    imports = {
         f"{stem} imports {name}"
         for stem, tree in trees.items()
         for name in imported(tree.body)
         if names & set(name.split("."))
     }
-    assert not found
+    assert not imports
 
 
 def _names_of_the_package(tree: ast.Module) -> Iterator[str]:

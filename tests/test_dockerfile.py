@@ -29,15 +29,15 @@ class Instruction(NamedTuple):
 def instructions() -> list[Instruction]:
     text = (REPOSITORY / "Dockerfile").read_text()
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    found: list[Instruction] = []
+    steps: list[Instruction] = []
     stage = ""
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         if line.strip():
             keyword, _, rest = line.partition(" ")
             if keyword == "FROM":
                 stage = rest.split()[-1]
-            found.append(Instruction(stage, keyword, " ".join(rest.split())))
-    return found
+            steps.append(Instruction(stage, keyword, " ".join(rest.split())))
+    return steps
 
 
 def of_target(target: str) -> list[Instruction]:

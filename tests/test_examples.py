@@ -29,14 +29,14 @@ def test_crops_pair_up_and_show_every_class_in_every_split(examples: Path) -> No
         image = folder / path.parent.parent.name / "images" / f"{path.stem}.jpg"
         assert rgb(image).shape == masks[name].shape == (256, 320, 3)
     assert len(masks) == len(list(folder.rglob("*.jpg"))) == 10
-    known = {*scheme.colours, *(c.colour for c in scheme.ignored)}
+    scheme_colours = {*scheme.colours, *(c.colour for c in scheme.ignored)}
     for part in ("train", "val", "test"):
         names = scenes_matching(masks, getattr(scheme.splits["standard"], part))
         assert len(names) >= 2
         pixels = np.concatenate([masks[name].reshape(-1, 3) for name in names])
         colours, counts = np.unique(pixels, axis=0, return_counts=True)
         shares = {tuple(map(int, c)): n / len(pixels) for c, n in zip(colours, counts, strict=True)}
-        assert set(shares) <= known
+        assert set(shares) <= scheme_colours
         assert all(shares[colour] > 0.02 for colour in scheme.colours)
 
 
@@ -65,10 +65,10 @@ def test_the_script_makes_them(examples: Path, imagery: Path, tmp_path: Path) ->
         elif path.suffix == ".jpg":  # another build of libjpeg may round otherwise
             assert np.abs(rgb(tmp_path / path) - rgb(examples / path)).max() <= 4
     with (
-        open_scene(tmp_path / "dubai_tile1.tif") as one,
-        open_scene(examples / "dubai_tile1.tif") as other,
+        open_scene(tmp_path / "dubai_tile1.tif") as script_scene,
+        open_scene(examples / "dubai_tile1.tif") as package_scene,
     ):
-        difference = one.dataset.read().astype(int) - other.dataset.read()
+        difference = script_scene.dataset.read().astype(int) - package_scene.dataset.read()
         assert np.abs(difference).max() <= 4
 
 

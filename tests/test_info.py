@@ -39,20 +39,20 @@ def lines(path: Path) -> dict[str, str]:
     kind = first.removeprefix(f"{path}: ")
     assert len(rest) <= 24  # a few lines a person reads
     assert all(len(line) <= 98 for line in rest if str(path.parent) not in line)
-    found = {"kind": kind}
+    text_of = {"kind": kind}
     for line in rest:
         if line[2] != " ":
-            label, found[label] = line[2:].split("  ")[0], line[2:].split("  ")[-1].strip()
+            label, text_of[label] = line[2:].split("  ")[0], line[2:].split("  ")[-1].strip()
         else:
-            found[label] += f" {line.strip()}"
-    return found
+            text_of[label] += f" {line.strip()}"
+    return text_of
 
 
 def facts(path: Path) -> dict[str, Any]:
     result = info(path, "--format", "json")
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
 
 
 @pytest.fixture
@@ -66,16 +66,16 @@ def scene(tmp_path: Path) -> Path:
 
 
 def test_a_raster(scene: Path) -> None:
-    found = lines(scene)
-    assert found["kind"] == "raster"
-    assert found["size"] == "1000 x 700 px (0.7 Mpx), GTiff"
-    assert found["bands"].startswith("4 bands (")
-    assert found["bands"].endswith("uint16")
-    assert found["CRS"] == "EPSG:28992"
-    assert found["resolution"] == "25 cm a pixel"
-    assert found["area"] == "4.38 ha"
-    assert found["no data"] == "value 0"
-    assert found["windows"] == "6 of 512 px that overlap by 96 px"
+    texts = lines(scene)
+    assert texts["kind"] == "raster"
+    assert texts["size"] == "1000 x 700 px (0.7 Mpx), GTiff"
+    assert texts["bands"].startswith("4 bands (")
+    assert texts["bands"].endswith("uint16")
+    assert texts["CRS"] == "EPSG:28992"
+    assert texts["resolution"] == "25 cm a pixel"
+    assert texts["area"] == "4.38 ha"
+    assert texts["no data"] == "value 0"
+    assert texts["windows"] == "6 of 512 px that overlap by 96 px"
     data = facts(scene)
     assert data["kind"] == "raster"
     assert (data["width"], data["height"], data["bands"]) == (1000, 700, 4)
@@ -89,12 +89,12 @@ def test_a_raster_without_georeference(tmp_path: Path) -> None:
         path, "w", driver="GTiff", height=30, width=40, count=1, dtype="float32"
     ) as dataset:
         dataset.write_mask(np.ones((30, 40), dtype=bool))
-    found = lines(path)
-    assert found["CRS"] == "none"
-    assert found["resolution"] == "unknown"
-    assert found["no data"] == "mask"
-    assert found["windows"] == "1 (the raster is no larger than a window)"
-    assert "area" not in found
+    texts = lines(path)
+    assert texts["CRS"] == "none"
+    assert texts["resolution"] == "unknown"
+    assert texts["no data"] == "mask"
+    assert texts["windows"] == "1 (the raster is no larger than a window)"
+    assert "area" not in texts
     assert info(path).stderr == ""
 
 
@@ -131,18 +131,18 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
                 "MIN_AREA": "20",
             },
         )
-    found = lines(tmp_path / "map.tif")
-    assert found["kind"] == "class map"
-    assert found["classes"] == "road 50.0%, roof 50.0%; no data in 10.0% of the raster"
-    assert found["areas"] == "road 1.97 ha, roof 1.97 ha"
-    assert found["weights"] == "w.safetensors, ued, sha256 d1b7be5f942d"
-    assert found["made by"] == "hrrsi 0.1 with openvino, precision 32"
-    assert found["windows"] == "512 px that overlap by 96 px; test-time augmentation flip"
-    assert found["scene read"] == (
+    texts = lines(tmp_path / "map.tif")
+    assert texts["kind"] == "class map"
+    assert texts["classes"] == "road 50.0%, roof 50.0%; no data in 10.0% of the raster"
+    assert texts["areas"] == "road 1.97 ha, roof 1.97 ha"
+    assert texts["weights"] == "w.safetensors, ued, sha256 d1b7be5f942d"
+    assert texts["made by"] == "hrrsi 0.1 with openvino, precision 32"
+    assert texts["windows"] == "512 px that overlap by 96 px; test-time augmentation flip"
+    assert texts["scene read"] == (
         "bands 4, 1, 2, no data 0, full brightness 2047 (estimated), 0.3 m a pixel"
     )
-    assert found["inside of"] == "area.gpkg, cropped to it"
-    assert found["merged"] == "areas below 20 m²"
+    assert texts["inside of"] == "area.gpkg, cropped to it"
+    assert texts["merged"] == "areas below 20 m²"
     data = facts(tmp_path / "map.tif")
     assert data["class_pixels"] == [315000, 315000]
     assert data["areas"] == [315000 / 16, 315000 / 16]
@@ -152,13 +152,13 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_weights(tmp_path: Path) -> None:
     path = save_made_weights(tmp_path / "made.safetensors", resolution=0.09)
-    found = lines(path)
-    assert found["kind"] == "weights"
+    texts = lines(path)
+    assert texts["kind"] == "weights"
     # the published 2,833,409 are for 6 classes; a class less is 25 numbers in each of two heads
-    assert found["network"].startswith("ued_bes_sfm, 2,833,359 parameters, ")
-    assert found["classes"] == "5: Building, Land, Road, Vegetation, Water"
-    assert found["resolution"] == "9 cm a pixel"
-    assert found["sees"] == "bands 1, 2, 3 of uint8 scenes, 255 = full"
+    assert texts["network"].startswith("ued_bes_sfm, 2,833,359 parameters, ")
+    assert texts["classes"] == "5: Building, Land, Road, Vegetation, Water"
+    assert texts["resolution"] == "9 cm a pixel"
+    assert texts["sees"] == "bands 1, 2, 3 of uint8 scenes, 255 = full"
     data = facts(path)
     assert data["parameters"] == 2_833_359
     assert data["colours"][0] == [60, 16, 152]
@@ -179,22 +179,22 @@ def test_how_weights_were_trained_is_said_in_words(tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     meta = replace(made.meta, training=training, scores=scores)
     save_weights(made.state_dict(), meta, path)
-    found = lines(path)
-    assert found["trained on"] == "dubai: 2 scenes, 1,405 patches of 64 px"
-    assert found["start"] == "random numbers"
-    assert found["kept"] == "epoch 21 of 34, 8,400 images seen"
-    assert found["took"] == "5 min on Slow CPU, 2 cores, 8.1 GB of memory"
-    assert found["settings"] == "recipe default, batch 8, lr 0.05, dice 1, seed 0"
-    assert found["validation"] == "OA 50.00%, mF1 -; IoU of Building 25.00%, Water - (patches)"
+    texts = lines(path)
+    assert texts["trained on"] == "dubai: 2 scenes, 1,405 patches of 64 px"
+    assert texts["start"] == "random numbers"
+    assert texts["kept"] == "epoch 21 of 34, 8,400 images seen"
+    assert texts["took"] == "5 min on Slow CPU, 2 cores, 8.1 GB of memory"
+    assert texts["settings"] == "recipe default, batch 8, lr 0.05, dice 1, seed 0"
+    assert texts["validation"] == "OA 50.00%, mF1 -; IoU of Building 25.00%, Water - (patches)"
 
 
 def test_a_published_checkpoint(tmp_path: Path) -> None:
     state = {key: torch.zeros(shape) for key, shape in published_layout("ued_bes").items()}
     path = tmp_path / "epoch_420_OA_0.8925.pth"
     torch.save({"epoch": 420, "model_state_dict": state, "optimizer_state_dict": {}}, path)
-    found = lines(path)
-    assert found["network"].startswith("ued_bes, 2,822,393 parameters")
-    assert found["classes"].startswith("6: building, clutter, car")
+    texts = lines(path)
+    assert texts["network"].startswith("ued_bes, 2,822,393 parameters")
+    assert texts["classes"].startswith("6: building, clutter, car")
 
 
 def test_an_encoder_of_pretrain(tmp_path: Path) -> None:
@@ -202,12 +202,12 @@ def test_an_encoder_of_pretrain(tmp_path: Path) -> None:
     about = {"encoder": "ghostnet_100", "classes": ["cat", "dog"], "top1": 0.625, "top5": 1.0}
     tensors = {"conv_stem.weight": torch.zeros(3)}
     save_file(tensors, path, {"hrrsi_encoder": json.dumps(about)})
-    found = lines(path)
-    assert found["kind"] == "encoder weights"
-    assert found["encoder"].startswith("ghostnet_100, ")
-    assert found["trained"] == "by `hrrsi pretrain` on images of 2 classes"
-    assert found["validation"] == "top-1 62.50%, top-5 100.00%"
-    assert found["use"] == "hrrsi train DATASET --encoder-weights FILE"
+    texts = lines(path)
+    assert texts["kind"] == "encoder weights"
+    assert texts["encoder"].startswith("ghostnet_100, ")
+    assert texts["trained"] == "by `hrrsi pretrain` on images of 2 classes"
+    assert texts["validation"] == "top-1 62.50%, top-5 100.00%"
+    assert texts["use"] == "hrrsi train DATASET --encoder-weights FILE"
     assert facts(path)["top1"] == 0.625
 
 
@@ -236,11 +236,11 @@ def test_a_tiled_dataset(tmp_path: Path) -> None:
     )
     (tmp_path / "dataset.yaml").write_text(description.to_yaml())
     for path in (tmp_path, tmp_path / "dataset.yaml"):
-        found = lines(path)
-        assert found["kind"] == "tiled dataset"
-        assert found["patches"] == "256 x 256 px, stride 128, png"
-        assert found["train"] == ("12 patches of 2 scenes, 20.0% ignored: road 75.0%, roof 25.0%")
-        assert found["val"] == "no patches"
+        texts = lines(path)
+        assert texts["kind"] == "tiled dataset"
+        assert texts["patches"] == "256 x 256 px, stride 128, png"
+        assert texts["train"] == ("12 patches of 2 scenes, 20.0% ignored: road 75.0%, roof 25.0%")
+        assert texts["val"] == "no patches"
     assert facts(tmp_path)["class_frequencies"] == [0.75, 0.25]
 
 
@@ -321,18 +321,18 @@ def test_a_vector_file(tmp_path: Path) -> None:
     names = np.array(["a", "b", "c", "d"], dtype=object)
     years = np.array(["2024-01-02"] * 4, dtype="datetime64[D]")
     polygons(path, "parcels", number=[1, 2, 3, 4], name=names, kind=kinds, since=years)
-    found = lines(path)
-    assert found["kind"] == "vector file"
-    assert found["format"] == "GPKG"
-    assert found["layer"] == "parcels: 4 polygons"
-    assert found["CRS"] == "EPSG:28992"
-    assert found["extent"] == "x 0 to 35, y 0 to 7"
-    assert found["fields"] == "number (whole number), name (text), kind (text), since (date)"
-    assert found["values of kind"] == "roof (2), road (1)"
-    assert "values of name" not in found  # each comes once
+    texts = lines(path)
+    assert texts["kind"] == "vector file"
+    assert texts["format"] == "GPKG"
+    assert texts["layer"] == "parcels: 4 polygons"
+    assert texts["CRS"] == "EPSG:28992"
+    assert texts["extent"] == "x 0 to 35, y 0 to 7"
+    assert texts["fields"] == "number (whole number), name (text), kind (text), since (date)"
+    assert texts["values of kind"] == "roof (2), road (1)"
+    assert "values of name" not in texts  # each comes once
     # one that is long stands on several lines
-    assert found["as labels"].startswith("hrrsi tile ORTHO.tif --labels ")
-    assert found["as labels"].endswith("--attribute kind")
+    assert texts["as labels"].startswith("hrrsi tile ORTHO.tif --labels ")
+    assert texts["as labels"].endswith("--attribute kind")
     (layer,) = facts(path)["layers"]
     assert layer["bounds"] == [0, 0, 35, 7]
     assert layer["values"] == {"kind": {"roof": 2, "road": 1}}
@@ -340,9 +340,9 @@ def test_a_vector_file(tmp_path: Path) -> None:
     assert lines(path)["QGIS style"] == "by name, 1 colour"
 
     polygons(path, "trees", height=[1.5, 2, 3, 4])
-    found = lines(path)
-    assert found["layers"] == "2 layers"
-    assert found["trees"] == "4 polygons, EPSG:28992; fields: height"
+    texts = lines(path)
+    assert texts["layers"] == "2 layers"
+    assert texts["trees"] == "4 polygons, EPSG:28992; fields: height"
     assert lines(Path(f"{path}|layername=trees"))["layer"] == "trees: 4 polygons"
     result = info(Path(f"{path}|layername=roads"))
     assert "has no layer 'roads'; choose from parcels, trees, layer_styles" in result.stderr
@@ -362,18 +362,18 @@ def test_a_folder(tmp_path: Path, scene: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "datasets" / "small" / "dataset.yaml").write_text("scheme: [")
     write_run(tmp_path / "runs" / "ued", epochs=3)
-    found = lines(tmp_path)
-    assert found["kind"] == "folder"
-    assert found["scenes"] == (
+    texts = lines(tmp_path)
+    assert texts["kind"] == "folder"
+    assert texts["scenes"] == (
         "7 rasters: 6 in images, 1 in it; 3 bands of uint8 or 4 bands of uint16, no CRS or "
         "EPSG:28992, 25 cm a pixel"
     )
-    assert found["labels"] == "6 rasters: 6 in masks"
-    assert found["datasets"] == "datasets/small (damaged)"
-    assert found["runs"] == "runs/ued (2 of 3 epochs; cannot be resumed: it has no checkpoint)"
-    assert found["vector files"] == "parcels.shp"
-    assert found["unreadable"] == "cut.tif"
-    assert found["other files"] == "notes.txt"
+    assert texts["labels"] == "6 rasters: 6 in masks"
+    assert texts["datasets"] == "datasets/small (damaged)"
+    assert texts["runs"] == "runs/ued (2 of 3 epochs; cannot be resumed: it has no checkpoint)"
+    assert texts["vector files"] == "parcels.shp"
+    assert texts["unreadable"] == "cut.tif"
+    assert texts["other files"] == "notes.txt"
     assert facts(tmp_path)["labels"] == [f"masks/{number}.png" for number in range(6)]
 
 
@@ -390,11 +390,11 @@ def test_a_run_says_how_to_go_on(tmp_path: Path) -> None:
     run.mkdir()
     write_run(run, epochs=3)
     (run / "last.ckpt").write_bytes(b"")
-    found = lines(run)
-    assert found["kind"] == "training run"
-    assert found["done"] == "2 of 3 epochs; can be resumed"
-    assert found["best"] == "epoch 1: validation mIoU 50.00%"
-    assert found["go on"] == f"hrrsi train --config '{run}/config.yaml' --resume"
+    texts = lines(run)
+    assert texts["kind"] == "training run"
+    assert texts["done"] == "2 of 3 epochs; can be resumed"
+    assert texts["best"] == "epoch 1: validation mIoU 50.00%"
+    assert texts["go on"] == f"hrrsi train --config '{run}/config.yaml' --resume"
     assert facts(run)["state"] == "can be resumed"
     with locked(run):  # this process is no other one: its own lock is held all the same
         assert lines(run)["done"] == "2 of 3 epochs; running"

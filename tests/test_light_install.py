@@ -79,10 +79,10 @@ class LightInstall:
             "HRRSI_CACHE": str(folder / "cache"),
         }
 
-    def python(self, code: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    def python(self, code: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", code],
-            **{"input": given, "env": self.environment, "capture_output": True, "text": True},
+            **{"input": arguments, "env": self.environment, "capture_output": True, "text": True},
         )
 
     def run(self, *commands: str) -> list[Outcome]:
@@ -162,9 +162,9 @@ def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     weights = tmp_path / "lite.safetensors"
     described = replace(meta(), model="ued-tf_efficientnet_lite0")
     save_weights(build_network(described.model, 5).state_dict(), described, weights)
-    given = f"--weights {weights} --window 256 --quiet"
+    arguments = f"--weights {weights} --window 256 --quiet"
     mapped, about, exported, profiled = light.run(
-        f"predict {SCENE} --out {tmp_path}/light.tif {given}",
+        f"predict {SCENE} --out {tmp_path}/light.tif {arguments}",
         f"info {weights}",
         f"export {weights} --out {tmp_path}/light.onnx --window 64 --resolution 0.3",
         f"profile --weights {weights} --latency --size 64 --format json --quiet",
@@ -176,7 +176,7 @@ def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     assert costs["latency"]["milliseconds_per_window"] > 0
     assert "checked with openvino on" in exported.stdout
     assert "3,371,448 parameters" in about.stdout
-    command = f"predict {SCENE} --out {tmp_path}/full.tif {given}"
+    command = f"predict {SCENE} --out {tmp_path}/full.tif {arguments}"
     assert CliRunner().invoke(app, shlex.split(command)).exit_code == 0
     assert (tmp_path / "light.tif").read_bytes() == (tmp_path / "full.tif").read_bytes()
 
@@ -286,8 +286,8 @@ def test_an_installation_maps_and_scores_in_600_mb(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert "not counted, since PyTorch is not installed" in (tmp_path / "light.html").read_text()
-    given = shlex.split(f"predict {SCENE} --out {tmp_path}/full/light.tif")
-    assert CliRunner().invoke(app, given).exit_code == 0
+    arguments = shlex.split(f"predict {SCENE} --out {tmp_path}/full/light.tif")
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "light.tif").read_bytes() == (tmp_path / "full/light.tif").read_bytes()
 
 

@@ -29,11 +29,11 @@ class Loaded(HTMLParser):
         self.anchors: set[str] = set()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        self.anchors.add(given.get("id", ""))
-        is_loaded = tag == "link" and given.get("rel") in ("stylesheet", "preconnect", "icon")
-        if "src" in given or is_loaded:
-            self.addresses.append(given.get("src") or given["href"])
+        values = {name: value or "" for name, value in attributes}
+        self.anchors.add(values.get("id", ""))
+        is_loaded = tag == "link" and values.get("rel") in ("stylesheet", "preconnect", "icon")
+        if "src" in values or is_loaded:
+            self.addresses.append(values.get("src") or values["href"])
 
 
 @pytest.fixture(scope="module")

@@ -116,11 +116,11 @@ def test_python_gives_the_labels_of_hrrsi(python_maps: Path, frames: Path) -> No
             expected = segmenter(np.asarray(frame))
         with Image.open(python_maps / f"{path.stem}.png") as picture:
             assert picture.mode == "P"
-            found = np.asarray(picture)
-        assert (found == labels(python_maps / f"{path.stem}.png")).all()
+            indices = np.asarray(picture)
+        assert (indices == labels(python_maps / f"{path.stem}.png")).all()
         # several windows are cut here and blended there
         least = {"large": 0.97, "wide": 0.97}.get(path.stem, 0.999)
-        assert (found == expected).mean() >= least, path.stem
+        assert (indices == expected).mean() >= least, path.stem
 
 
 @pytest.mark.long
@@ -131,9 +131,9 @@ def test_cpp_gives_the_same_maps(
     assert done.returncode == 0, done.stderr
     assert_summary(done.stdout, tmp_path / "maps")
     for path in sorted(frames.iterdir()):
-        found = labels(tmp_path / "maps" / path.name)
+        cpp_labels = labels(tmp_path / "maps" / path.name)
         expected = labels(python_maps / f"{path.stem}.png")
-        assert (found != expected).mean() <= 1e-4, path.stem
+        assert (cpp_labels != expected).mean() <= 1e-4, path.stem
     again = run([program], network, frames, tmp_path / "maps")
     assert (again.returncode, again.stdout) == (1, "")
     assert "exists; give another folder" in again.stderr

@@ -108,10 +108,10 @@ def frames_in(place: Path) -> list[Path]:
         raise SystemExit(f"error: {place}: no such file or folder")
     if place.is_file():
         return [place]
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
+    frames = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not frames:
         raise SystemExit(f"error: {place}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return frames
 
 
 def read(path: Path) -> np.ndarray[Any, Any]:

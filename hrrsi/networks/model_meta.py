@@ -62,7 +62,7 @@ class ModelMeta(Mapping[str, Any]):
         likeness: What patches of the training look like, by which scenes that are unlike all of
             them are known (`hrrsi.scenes.likeness.Likeness.from_plain`), or None.
         band_meanings: What each of `bands` shows, as `hrrsi.scenes.bands.band_meanings` calls it,
-            where training knew it; None: `known_meanings` may know it by the scheme.
+            where training knew it; None: `input_meanings` may know it by the scheme.
         pruned: What was cut out of the network of that name, a mapping for each time, the first
             one first: `from` (the weights it was cut out of), `macs` (the share of their
             multiply-accumulates that was kept), `criterion`, `data`, `patches`, and `channels`

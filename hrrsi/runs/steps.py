@@ -185,8 +185,8 @@ def _require_alike(data: Any, own: Any) -> None:
     if isinstance(own, Mapping):
         if not isinstance(data, Mapping) or data.keys() != own.keys():
             raise ValueError("other names are there")
-        for name, value in own.items():
-            _require_alike(data[name], value)
+        for name, own_value in own.items():
+            _require_alike(data[name], own_value)
     elif isinstance(own, list):
         if not isinstance(data, list) or len(data) != len(own):
             raise ValueError("a list is another one")

@@ -55,28 +55,28 @@ def changes(labels: np.ndarray, rows: int = 1000) -> LabelChanges:
 
 def test_no_seam_is_seen_in_a_map_without_windows() -> None:
     for seed in range(4):
-        found = seam_statistic(changes(land(300, 400, seed)), window=64, overlap=0)
-        assert found is not None
-        assert 0.7 < found.ratio < 1.3
-        assert found.p_value > 0.05
-        low, high = found.noise
+        statistic = seam_statistic(changes(land(300, 400, seed)), window=64, overlap=0)
+        assert statistic is not None
+        assert 0.7 < statistic.ratio < 1.3
+        assert statistic.p_value > 0.05
+        low, high = statistic.noise
         assert low < 1 < high
 
 
 def test_planted_seams_are_found() -> None:
-    found = seam_statistic(changes(with_windows(land(300, 400), 64)), window=64, overlap=0)
-    assert found is not None
-    assert found.joints == 4 + 6
-    assert found.ratio > 1.5
-    assert found.ratio > found.noise[1]
+    statistic = seam_statistic(changes(with_windows(land(300, 400), 64)), window=64, overlap=0)
+    assert statistic is not None
+    assert statistic.joints == 4 + 6
+    assert statistic.ratio > 1.5
+    assert statistic.ratio > statistic.noise[1]
     # no shift of the lines reaches the share of the true ones
-    assert found.p_value == 1 / (1 + len(found.shifted_shares)) < 0.02
-    assert np.nanargmax(found.profile) == len(found.profile) // 2
+    assert statistic.p_value == 1 / (1 + len(statistic.shifted_shares)) < 0.02
+    assert np.nanargmax(statistic.profile) == len(statistic.profile) // 2
 
 
 def test_several_maps_count_as_one() -> None:
     maps = [changes(with_windows(land(300, 400, seed), 64, seed)) for seed in (1, 2)]
-    apart = [seam_statistic(one, window=64, overlap=0) for one in maps]
+    apart = [seam_statistic(a_map, window=64, overlap=0) for a_map in maps]
     together = seam_statistic(*maps, window=64, overlap=0)
     assert together is not None
     assert apart[0] is not None
@@ -93,9 +93,9 @@ def test_several_maps_count_as_one() -> None:
 
 def test_seams_of_other_windows_are_not_taken_for_these() -> None:
     planted = changes(with_windows(land(300, 400), 64))
-    found = seam_statistic(planted, window=50, overlap=0)
-    assert found is not None
-    assert found.p_value > 0.05
+    statistic = seam_statistic(planted, window=50, overlap=0)
+    assert statistic is not None
+    assert statistic.p_value > 0.05
 
 
 @pytest.mark.parametrize("place", ["begin", "middle", "end"])
@@ -105,19 +105,19 @@ def test_a_seam_is_found_at_every_line_of_a_handover(place: str) -> None:
         # right of the line everything is another class
         line = getattr(joint, place)
         labels[:, line:] = (labels[:, line:] + 1) % 5
-    found = seam_statistic(changes(labels), window=96, overlap=32)
-    assert found is not None
-    assert found.ratio > 3
-    assert found.p_value < 0.05
-    assert found.overlap_ratio is not None
-    assert found.overlap_ratio > 1
+    statistic = seam_statistic(changes(labels), window=96, overlap=32)
+    assert statistic is not None
+    assert statistic.ratio > 3
+    assert statistic.p_value < 0.05
+    assert statistic.overlap_ratio is not None
+    assert statistic.overlap_ratio > 1
 
 
 def test_lines_and_shares_are_those_of_a_naive_count() -> None:
     size, overlap, height, width = 24, 8, 70, 90
     labels = land(height, width)
     labels[10:33, 20:50] = NO_DATA
-    found = seam_statistic(changes(labels, rows=7), window=size, overlap=overlap)
+    statistic = seam_statistic(changes(labels, rows=7), window=size, overlap=overlap)
 
     def joints(length: int) -> Iterator[tuple[int, int, int]]:
         start = 0
@@ -132,17 +132,17 @@ def test_lines_and_shares_are_those_of_a_naive_count() -> None:
         inside = {n for first, _, last in joints(length) for n in range(first, last + 1)}
         for line in range(1, length):
             a, b = np.take(labels, line - 1, axis), np.take(labels, line, axis)
-            for one, other in zip(a, b, strict=True):
-                if NO_DATA in (one, other):
+            for label, neighbour in zip(a, b, strict=True):
+                if NO_DATA in (label, neighbour):
                     continue
                 for key in ("seam" if line in seams else "else", "in" if line in inside else "out"):
                     compared[key] += 1
-                    changed[key] += one != other
-    assert found is not None
-    assert found.seam_share == changed["seam"] / compared["seam"]
-    assert found.elsewhere_share == changed["else"] / compared["else"]
-    assert found.overlap_share == changed["in"] / compared["in"]
-    assert found.outside_share == changed["out"] / compared["out"]
+                    changed[key] += label != neighbour
+    assert statistic is not None
+    assert statistic.seam_share == changed["seam"] / compared["seam"]
+    assert statistic.elsewhere_share == changed["else"] / compared["else"]
+    assert statistic.overlap_share == changed["in"] / compared["in"]
+    assert statistic.outside_share == changed["out"] / compared["out"]
 
 
 def test_pairs_without_data_count_for_nothing() -> None:
@@ -167,10 +167,10 @@ def test_a_scene_of_one_window_has_nothing_to_say(size: int) -> None:
 
 
 def test_one_class_everywhere_has_no_seam() -> None:
-    found = seam_statistic(changes(np.zeros((200, 200), dtype=np.uint8)), window=64, overlap=16)
-    assert found is not None
-    assert found.ratio == 1
-    assert found.p_value == 1
+    statistic = seam_statistic(changes(np.zeros((200, 200), dtype=np.uint8)), window=64, overlap=16)
+    assert statistic is not None
+    assert statistic.ratio == 1
+    assert statistic.p_value == 1
 
 
 def test_strips_may_have_any_height_but_must_cover_the_map() -> None:
@@ -198,8 +198,8 @@ def test_a_real_map_without_overlap_has_seams(examples: Path, tmp_path: Path) ->
     options = ["--window", "256", "--overlap", "0", "--out", str(out), "--quiet"]
     result = CliRunner().invoke(app, ["predict", str(scene), *options])
     assert result.exit_code == 0, result.output
-    found = seam_statistic(map_label_changes(out), window=256, overlap=0)
-    assert found is not None
-    assert found.joints == 6
-    assert found.ratio > found.noise[1]
-    assert found.p_value < 0.02
+    statistic = seam_statistic(map_label_changes(out), window=256, overlap=0)
+    assert statistic is not None
+    assert statistic.joints == 6
+    assert statistic.ratio > statistic.noise[1]
+    assert statistic.p_value < 0.02

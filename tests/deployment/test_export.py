@@ -74,15 +74,23 @@ def test_the_file_is_what_plugins_read(weights: Path, tmp_path: Path) -> None:
     assert model.ir_version == 8
     assert all(t.data_location == onnx.TensorProto.DEFAULT for t in model.graph.initializer)
     session = session_of(out)
-    (given,), (made,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape) == ("input", "tensor(float)", [1, 3, SIDE, SIDE])
-    assert (made.name, made.type, made.shape) == ("output", "tensor(float)", [1, 5, SIDE, SIDE])
+    (network_input,), (network_output,) = session.get_inputs(), session.get_outputs()
+    assert (network_input.name, network_input.type, network_input.shape) == (
+        "input",
+        "tensor(float)",
+        [1, 3, SIDE, SIDE],
+    )
+    assert (network_output.name, network_output.type, network_output.shape) == (
+        "output",
+        "tensor(float)",
+        [1, 5, SIDE, SIDE],
+    )
 
-    found = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
-    assert found.pop("hrrsi")["model"] == '"ued_bes_sfm"'
+    metadata = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata.pop("hrrsi")["model"] == '"ued_bes_sfm"'
     # as Deepness and GeoDeep read it: each value JSON, classes from 0 without gaps
     names = hrrsi.load_model(weights).meta.classes
-    assert found == {
+    assert metadata == {
         "model_type": "Segmentor",
         "class_names": {str(index): name for index, name in enumerate(names)},
         "resolution": 30,
@@ -102,9 +110,9 @@ def test_it_gives_the_networks_probabilities(weights: Path, tmp_path: Path) -> N
     assert written.file_bytes == written.path.stat().st_size
     pixels = np.moveaxis(scene_pixels()[:SIDE, :SIDE], -1, 0)
     window = (pixels[None] / 255).astype(np.float32)
-    (found,) = session_of(written.path).run(None, {"input": window})
-    np.testing.assert_allclose(found, probabilities_of(weights, pixels, 255), atol=1e-4)
-    assert len(np.unique(found.argmax(axis=1))) >= 3
+    (probabilities,) = session_of(written.path).run(None, {"input": window})
+    np.testing.assert_allclose(probabilities, probabilities_of(weights, pixels, 255), atol=1e-4)
+    assert len(np.unique(probabilities.argmax(axis=1))) >= 3
 
 
 def test_openvinos_format_says_and_gives_the_same(weights: Path, tmp_path: Path) -> None:
@@ -118,8 +126,8 @@ def test_openvinos_format_says_and_gives_the_same(weights: Path, tmp_path: Path)
     assert list(names.values()) == written.meta.classes
     pixels = np.moveaxis(scene_pixels()[:SIDE, :SIDE], -1, 0)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = compiled((pixels[None] / 255).astype(np.float32))["output"]
-    np.testing.assert_allclose(found, probabilities_of(weights, pixels, 255), atol=1e-4)
+    probabilities = compiled((pixels[None] / 255).astype(np.float32))["output"]
+    np.testing.assert_allclose(probabilities, probabilities_of(weights, pixels, 255), atol=1e-4)
 
 
 def test_bands_scale_and_heights_are_the_weights_own(tmp_path: Path) -> None:
@@ -136,8 +144,8 @@ def test_bands_scale_and_heights_are_the_weights_own(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 2047, (3, SIDE, SIDE)).astype(np.float32)
     pixels[2] = rng.uniform(0, METRES, (SIDE, SIDE))
-    (found,) = session_of(written.path).run(None, {"input": pixels[None] / np.float32(255)})
-    np.testing.assert_allclose(found, probabilities_of(path, pixels, 2047), atol=1e-4)
+    (probabilities,) = session_of(written.path).run(None, {"input": pixels[None] / np.float32(255)})
+    np.testing.assert_allclose(probabilities, probabilities_of(path, pixels, 2047), atol=1e-4)
 
 
 @pytest.mark.long
@@ -153,8 +161,8 @@ def test_networks_without_a_graph_go_through_torch(tmp_path: Path, model: str) -
     assert written.different <= 1
     pixels = np.moveaxis(scene_pixels()[:SIDE, :SIDE], -1, 0)
     window = (pixels[None] / 255).astype(np.float32)
-    (found,) = session_of(written.path).run(None, {"input": window})
-    np.testing.assert_allclose(found, probabilities_of(path, pixels, 255), atol=1e-4)
+    (probabilities,) = session_of(written.path).run(None, {"input": window})
+    np.testing.assert_allclose(probabilities, probabilities_of(path, pixels, 255), atol=1e-4)
 
 
 @pytest.mark.long
@@ -186,8 +194,8 @@ def test_a_file_that_gives_other_labels_is_not_kept(
     monkeypatch.setattr(export_module, "probabilities_graph", wrong)
     for name, more in (("model.onnx", []), ("model.xml", ["--format", "openvino"])):
         out = tmp_path / name
-        given = ("--out", out, "--window", SIDE, "--resolution", 0.3)
-        line = error_of(run(weights, *given, *more))
+        flags = ("--out", out, "--window", SIDE, "--resolution", 0.3)
+        line = error_of(run(weights, *flags, *more))
         assert "what was written gives other labels on" in line
         assert "nothing was kept" in line
         assert list(tmp_path.iterdir()) == []
@@ -198,11 +206,11 @@ def test_wrong_input_is_one_line_and_leaves_what_is_there(
 ) -> None:
     out = tmp_path / "model.onnx"
     out.write_text("mine")
-    given = (weights, "--out", out, "--resolution", 0.3)
-    assert "exists already; give --overwrite" in wrong_input(*given)
+    flags = (weights, "--out", out, "--resolution", 0.3)
+    assert "exists already; give --overwrite" in wrong_input(*flags)
     assert out.read_text() == "mine"
     (tmp_path / "other.bin").write_text("mine")  # of OpenVINO's two files the one that is not named
-    openvinos = (*given[:2], tmp_path / "other.xml", "--resolution", 0.3, "--format", "openvino")
+    openvinos = (*flags[:2], tmp_path / "other.xml", "--resolution", 0.3, "--format", "openvino")
     assert "other.bin: exists already; give --overwrite" in wrong_input(*openvinos)
     assert (tmp_path / "other.bin").read_text() == "mine"
     free = tmp_path / "free.onnx"

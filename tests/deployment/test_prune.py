@@ -91,12 +91,12 @@ def test_what_is_left_computes_what_the_whole_did_without_what_was_cut(model: st
             if side == INPUT:
                 layers[name].weight.data[:, places[gone].ravel()] = 0
     with torch.inference_mode():
-        found, expected = smaller(image_of()), network(image_of())
+        maps, expected = smaller(image_of()), network(image_of())
         widths = tuple(each.shape[1] for each in smaller.encoder(image_of()))
     assert widths == smaller.encoder.channels  # which distillation goes by
     for key in ("lbl", "bdy", "edg"):
         if key in expected:
-            torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(maps[key], expected[key], atol=1e-5, rtol=1e-4)
     if parsed_model(model).has_graph:  # which maps without torch
         arrays = {key: tensor.numpy().astype(np.float32) for key, tensor in tensors.items()}
         graph = logits_graph(model, arrays, 5, 3, SIDE, SIDE, "float32", pruned=True)
@@ -151,7 +151,7 @@ def test_importance_is_the_squared_derivative_of_the_loss() -> None:
     image = image_of(32)
     candidates = [[index] for index in range(5)]
     batches = [(image, labels.to(torch.uint8))]
-    (found,) = taylor_importances(network, coupled, batches, candidates)
+    (importances,) = taylor_importances(network, coupled, batches, candidates)
     kernel = network.dec_c1.cat_conv[0].weight
     whole = kernel.detach().double().clone()
     network = network.double()
@@ -166,7 +166,7 @@ def test_importance_is_the_squared_derivative_of_the_loss() -> None:
 
     for unit in (0, 7, 23):
         slope = (loss(unit, 1 + 1e-4) - loss(unit, 1 - 1e-4)) / 2e-4
-        assert found[unit] == pytest.approx(slope**2, rel=1e-3)
+        assert importances[unit] == pytest.approx(slope**2, rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,8 @@ def run(*arguments: object) -> Result:
 def test_the_file_is_smaller_and_says_what_was_cut(folder: Path) -> None:
     before, out = folder / "made.safetensors", folder / "pruned.safetensors"
     said = (folder / "said.txt").read_text()
-    one, other = hrrsi.profile(weights=before), hrrsi.profile(weights=out)
-    share = other[0].operations.macs / one[0].operations.macs
+    whole_profile, pruned_profile = hrrsi.profile(weights=before), hrrsi.profile(weights=out)
+    share = pruned_profile[0].operations.macs / whole_profile[0].operations.macs
     assert 0.67 <= share <= 0.7
     assert f"left ({share:.1%})" in said
     assert f"hrrsi train {folder / 'data'} --model ued_bes_sfm --init {out}" in said
@@ -204,8 +204,8 @@ def test_the_file_is_smaller_and_says_what_was_cut(folder: Path) -> None:
     of_both = {key: value for key, value in described.items() if key not in ("pruned", "scores")}
     assert of_both == {k: v for k, v in hrrsi.load_model(before).meta.items() if k != "scores"}
     for command in (["info", str(out)], ["profile", "--weights", str(out)]):
-        told = " ".join(CliRunner().invoke(app, command).stdout.split())
-        assert f"to {share:.1%} of the multiply-accumulates of made.safetensors" in told
+        text = " ".join(CliRunner().invoke(app, command).stdout.split())
+        assert f"to {share:.1%} of the multiply-accumulates of made.safetensors" in text
 
 
 def test_every_engine_gives_the_same_labels(folder: Path, tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ def test_training_goes_on_from_it_and_is_resumed_without_it(
         (options.run_folder / name).write_bytes((whole.folder / name).read_bytes())
     kept[0].rename(options.run_folder / "last.ckpt")
     resumed, _ = quietly(options, resume=True)
-    expected, found = (weights_of(run.folder / "last.ckpt") for run in (whole, resumed))
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    expected, tensors = (weights_of(run.folder / "last.ckpt") for run in (whole, resumed))
+    assert all(torch.equal(tensors[key], value) for key, value in expected.items())
     trained, pruned = load_file(resumed.weights), load_file(folder / "pruned.safetensors")
     assert {k: v.shape for k, v in trained.items()} == {k: v.shape for k, v in pruned.items()}
     network = hrrsi.load_model(resumed.weights)
@@ -317,13 +317,13 @@ def test_wrong_input_is_one_line(
     folder: Path, tmp_path: Path, wrong_input: Callable[..., str]
 ) -> None:
     weights, data, out = folder / "made.safetensors", folder / "data", tmp_path / "p.safetensors"
-    given = (weights, "--out", out, "--patches", 1, "--data")
-    line = wrong_input(*given, data, "--macs", 0.01)
+    arguments = (weights, "--out", out, "--patches", 1, "--data")
+    line = wrong_input(*arguments, data, "--macs", 0.01)
     assert "--macs: 0.01 can't be reached" in line
     assert "give 0." in line
     for share in (0, 1, 1.5, -0.3):
-        assert "no share of multiply-accumulates" in wrong_input(*given, data, "--macs", share)
-    assert "is not a tiled dataset" in wrong_input(*given, tmp_path)
+        assert "no share of multiply-accumulates" in wrong_input(*arguments, data, "--macs", share)
+    assert "is not a tiled dataset" in wrong_input(*arguments, tmp_path)
     assert "does not end in .safetensors" in wrong_input(
         weights, "--data", data, "--out", tmp_path / "p.onnx"
     )
@@ -333,7 +333,7 @@ def test_wrong_input_is_one_line(
     )
     assert "no such weights" in wrong_input("nowhere.safetensors", "--data", data, "--out", out)
     four = save_made_weights(tmp_path / "four.safetensors", bands=4)
-    assert "3 bands where the weights expect 4" in wrong_input(four, *given[1:], data)
+    assert "3 bands where the weights expect 4" in wrong_input(four, *arguments[1:], data)
     for name, change in UNFIT.items():
         unfit = tmp_path / name
         unfit.mkdir()
@@ -341,7 +341,7 @@ def test_wrong_input_is_one_line(
         (unfit / "dataset.yaml").write_text(yaml.safe_dump(content | change(content)))
         for split in ("train", "val"):
             (unfit / split).symlink_to(data / split)
-        assert name in wrong_input(*given, unfit)
+        assert name in wrong_input(*arguments, unfit)
     assert not out.exists()
 
 

@@ -91,8 +91,8 @@ def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
     said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
     assert said["agreement"] > 0.98
     assert out.stat().st_size < 0.55 * said["before"]["bytes"]
-    (given,) = onnxruntime.InferenceSession(out).get_inputs()
-    assert given.type == "tensor(float)"
+    (network_input,) = onnxruntime.InferenceSession(out).get_inputs()
+    assert network_input.type == "tensor(float)"
 
 
 def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_what_costs_too_much_is_not_written(
     scores = quantization._scores
 
     def worse(*arguments: object) -> dict:
-        found = scores(*arguments)
-        found["after"]["mIoU"] = found["before"]["mIoU"] - 0.02
-        return found
+        changed_scores = scores(*arguments)
+        changed_scores["after"]["mIoU"] = changed_scores["before"]["mIoU"] - 0.02
+        return changed_scores
 
     monkeypatch.setattr(quantization, "_scores", worse)
     line = error_of(quantize(folder, tmp_path / "out.onnx", "--precision 16 --max-drop 0.5"))
@@ -139,13 +139,15 @@ def test_what_costs_too_much_is_not_written(
 
 def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
-    few = save_made_dataset(tmp_path / "few", train=1, val=1)
+    small_dataset = save_made_dataset(tmp_path / "few", train=1, val=1)
     line = f"quantize {folder / 'made.safetensors'} --out {out} --window {SIDE}"
-    assert "its training split holds 1 patches, too few" in error_of(f"{line} --data {few}")
-    description = yaml.safe_load((few / "dataset.yaml").read_text())
+    assert "its training split holds 1 patches, too few" in error_of(
+        f"{line} --data {small_dataset}"
+    )
+    description = yaml.safe_load((small_dataset / "dataset.yaml").read_text())
     description["splits"]["val"]["labels"] = "none"
-    (few / "dataset.yaml").write_text(yaml.safe_dump(description))
-    assert "its val split has no labels" in error_of(f"{line} --data {few}")
+    (small_dataset / "dataset.yaml").write_text(yaml.safe_dump(description))
+    assert "its val split has no labels" in error_of(f"{line} --data {small_dataset}")
     assert "nowhere" in error_of(f"{line} --data {tmp_path / 'nowhere'}")
     data = f"--data {folder / 'data'}"
     assert "3 patches don't show" in error_of(f"{line} {data} --patches 3")

@@ -13,17 +13,17 @@ MAPPED = (200_000, 150_000, 3_200_000, 6_450_000)
 
 
 def test_the_papers_example():
-    found = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
-    assert found[0].mapped == pytest.approx(0.02)
-    assert 10_000_000 * found[0].estimated == pytest.approx(235_086, abs=1)
-    assert 10_000_000 * found[0].half_width == pytest.approx(68_418, abs=5)
-    users = [(c.users_accuracy, c.users_half_width) for c in found]
-    for given, printed in zip(
+    areas = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
+    assert areas[0].mapped == pytest.approx(0.02)
+    assert 10_000_000 * areas[0].estimated == pytest.approx(235_086, abs=1)
+    assert 10_000_000 * areas[0].half_width == pytest.approx(68_418, abs=5)
+    users = [(c.users_accuracy, c.users_half_width) for c in areas]
+    for estimate, printed in zip(
         users, [(0.88, 0.07), (0.73, 0.10), (0.93, 0.04), (0.96, 0.02)], strict=True
     ):
-        assert given == pytest.approx(printed, abs=0.006)
-    assert found[0].producers_accuracy == pytest.approx(0.75, abs=0.005)
-    assert found[0].producers_half_width == pytest.approx(0.21, abs=0.006)
+        assert estimate == pytest.approx(printed, abs=0.006)
+    assert areas[0].producers_accuracy == pytest.approx(0.75, abs=0.005)
+    assert areas[0].producers_half_width == pytest.approx(0.21, abs=0.006)
 
 
 def test_half_widths_are_the_spread_of_repeated_samples():
@@ -38,12 +38,12 @@ def test_half_widths_are_the_spread_of_repeated_samples():
     weights = mapped / mapped.sum()
     hits = np.diagonal(draws, axis1=1, axis2=2) * weights / sampled
     producers = hits / shares
-    found = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
-    for index, area in enumerate(found):
+    areas = class_areas(ConfusionMatrix(NAMES, COUNTS), MAPPED)
+    for index, area in enumerate(areas):
         assert area.half_width == pytest.approx(1.96 * shares[:, index].std(), rel=0.06)
         spread = 1.96 * producers[:, index].std()
         assert area.producers_half_width == pytest.approx(spread, rel=0.12)
-    assert shares.mean(axis=0) == pytest.approx([c.estimated for c in found], rel=0.02)
+    assert shares.mean(axis=0) == pytest.approx([c.estimated for c in areas], rel=0.02)
 
 
 def test_a_bias_of_the_map_is_taken_out():

@@ -36,7 +36,7 @@ def test_scores_of_many_matrices_are_those_of_each(name):
     matrices[1, 0], matrices[1, :, 0] = 0, 0  # a class in neither truth nor prediction
     matrices[2, 0] = 0  # in the truth alone
     matrices[3] = np.diag([5, 0, 0])  # one class alone
-    found = named_scores(matrices, NAMES, protocol)
+    scores = named_scores(matrices, NAMES, protocol)
     for number, counts in enumerate(matrices):
         expected = ConfusionMatrix(NAMES, counts).scores(protocol)
         for key, value in (
@@ -45,11 +45,11 @@ def test_scores_of_many_matrices_are_those_of_each(name):
             ("mIoU", expected.mean_iou),
             ("kappa", expected.kappa),
         ):
-            assert found[key][number] == pytest.approx(value, nan_ok=True), (key, number)
+            assert scores[key][number] == pytest.approx(value, nan_ok=True), (key, number)
         for c in expected.classes:
-            if f"IoU {c.name}" in found:
-                assert found[f"IoU {c.name}"][number] == pytest.approx(c.iou, nan_ok=True)
-                assert found[f"F1 {c.name}"][number] == pytest.approx(c.f1, nan_ok=True)
+            if f"IoU {c.name}" in scores:
+                assert scores[f"IoU {c.name}"][number] == pytest.approx(c.iou, nan_ok=True)
+                assert scores[f"F1 {c.name}"][number] == pytest.approx(c.f1, nan_ok=True)
 
 
 def test_blocks_add_up_to_the_scene_however_it_is_cut():
@@ -88,10 +88,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_more_blocks_give_narrower_intervals_and_empty_ones_change_nothing():
-    few, many = (score_intervals(blocks_of(3, n), SCORES)["OA"] for n in (20, 500))
-    assert many.high - many.low < (few.high - few.low) / 2
+    of_20, of_500 = (score_intervals(blocks_of(3, n), SCORES)["OA"] for n in (20, 500))
+    assert of_500.high - of_500.low < (of_20.high - of_20.low) / 2
     padded = np.concatenate([blocks_of(3, 20), np.zeros((30, 3, 3), dtype=np.int64)])
-    assert score_intervals(padded, SCORES)["OA"] == few
+    assert score_intervals(padded, SCORES)["OA"] == of_20
 
 
 @pytest.mark.parametrize(("blocks", "is_known"), [(1, False), (5, False), (6, True)])
@@ -150,8 +150,8 @@ def test_false_predictions_of_a_class_tell_nothing_of_it():
 
 def test_blocks_in_which_nothing_was_counted_are_told_apart_by_nothing():
     nothing = np.zeros((4, 3, 3), dtype=np.int64)
-    found = score_differences(nothing, nothing, SCORES)["mIoU"]
-    assert np.isnan([found.interval.value, found.interval.low, found.p]).all()
+    difference = score_differences(nothing, nothing, SCORES)["mIoU"]
+    assert np.isnan([difference.interval.value, difference.interval.low, difference.p]).all()
 
 
 def test_a_difference_needs_both_its_interval_and_its_test():
@@ -182,14 +182,14 @@ def test_a_small_gain_in_every_block_is_told_from_none():
 @pytest.mark.long
 def test_p_values_of_maps_that_are_equally_good_are_spread_evenly():
     random = np.random.default_rng(6)
-    found = []
+    p_values = []
     for seed in range(100):
         first, second = blocks_of(1000 + seed, 30), blocks_of(5000 + seed, 30)
         swap = random.integers(0, 2, 30).astype(bool)[:, None, None]
-        one, other = np.where(swap, second, first), np.where(swap, first, second)
-        found.append(score_differences(one, other, SCORES)["OA"].p)
-    assert 0.3 < np.mean(found) < 0.7
-    assert np.mean(np.array(found) < 0.05) < 0.15
+        blocks_a, blocks_b = np.where(swap, second, first), np.where(swap, first, second)
+        p_values.append(score_differences(blocks_a, blocks_b, SCORES)["OA"].p)
+    assert 0.3 < np.mean(p_values) < 0.7
+    assert np.mean(np.array(p_values) < 0.05) < 0.15
 
 
 def test_maps_of_other_blocks_are_not_compared():

@@ -42,13 +42,15 @@ def test_boundary_scores_are_those_of_whole_masks_however_a_scene_is_cut(rows, c
     scores = counted(BoundaryCounts(NAMES), prediction, truth, rows, columns).scores()
     assert [s.tolerance for s in scores] == [1, 3, 5]
     for at in scores:
-        for index, found in enumerate(at.classes):
+        for index, class_scores in enumerate(at.classes):
             precision, recall, iou = naive_boundary(prediction, truth, index, at.tolerance)
             expected = [part / whole for part, whole in (precision, recall, iou)]
-            assert [found.precision, found.recall, found.iou] == pytest.approx(expected)
+            assert [class_scores.precision, class_scores.recall, class_scores.iou] == pytest.approx(
+                expected
+            )
             f1 = 2 * expected[0] * expected[1] / (expected[0] + expected[1])
-            assert found.f1 == pytest.approx(f1)
-            assert 0.1 < found.f1 < 0.99
+            assert class_scores.f1 == pytest.approx(f1)
+            assert 0.1 < class_scores.f1 < 0.99
         assert at.mean_f1 == pytest.approx(np.mean([c.f1 for c in at.classes]))
         assert at.mean_iou == pytest.approx(np.mean([c.iou for c in at.classes]))
 
@@ -57,10 +59,10 @@ def test_a_map_shifted_by_two_pixels_is_right_at_three_and_wrong_at_one():
     truth = np.zeros((60, 60), dtype=np.uint8)
     truth[20:40, 20:40] = 1
     prediction = np.roll(truth, 2, axis=1)
-    one, three, _ = counted(BoundaryCounts(NAMES[:2]), prediction, truth, 1000).scores()
-    assert three.classes[1].f1 == 1
-    assert one.classes[1].f1 < 0.75
-    assert one.mean_iou < three.mean_iou < 1
+    at_1_px, at_3_px, _ = counted(BoundaryCounts(NAMES[:2]), prediction, truth, 1000).scores()
+    assert at_3_px.classes[1].f1 == 1
+    assert at_1_px.classes[1].f1 < 0.75
+    assert at_1_px.mean_iou < at_3_px.mean_iou < 1
 
 
 def test_boundary_scores_of_classes_without_borders():
@@ -103,21 +105,21 @@ def test_a_scheme_of_more_classes_than_a_machine_word_has_bits():
     names = [f"class {n}" for n in range(200)]
     scores = counted(BoundaryCounts(names), prediction, labels, 1000).scores()[0]
     precision, _, iou = naive_boundary(prediction, labels, int(labels[20, 20]), 1)
-    found = scores.classes[labels[20, 20]]
-    assert (found.precision, found.iou) == pytest.approx(
+    class_scores = scores.classes[labels[20, 20]]
+    assert (class_scores.precision, class_scores.iou) == pytest.approx(
         (precision[0] / precision[1], iou[0] / iou[1])
     )
 
 
 def test_eroded_labels_ignore_a_disc_around_each_change_of_class():
     labels = blobs(4, ignored=0.15)
-    found = eroded_labels(labels, 4, radius=3)
+    eroded = eroded_labels(labels, 4, radius=3)
     expected = labels.copy()
     for index in range(4):
         other = (labels != index) & (labels != 255)
         expected[(labels == index) & ndimage.binary_dilation(other, disc(3))] = 255
-    assert (found == expected).all()
-    assert (labels != 255).sum() * 0.3 < (found != 255).sum() < (labels != 255).sum()
+    assert (eroded == expected).all()
+    assert (labels != 255).sum() * 0.3 < (eroded != 255).sum() < (labels != 255).sum()
 
 
 def test_nothing_is_eroded_at_ignored_pixels_and_at_the_end_of_the_raster():

@@ -134,9 +134,9 @@ def test_options_check_themselves(options, parameter):
 
 
 def test_options_are_equal_by_their_values():
-    one = hrrsi.EvaluationOptions(scenes=["a", "b"], merges=["a+b=c"])
-    assert one == hrrsi.EvaluationOptions(scenes=("a", "b"), merges=("a+b=c",))
-    assert hash(one) == hash(dataclasses.replace(one))
+    options = hrrsi.EvaluationOptions(scenes=["a", "b"], merges=["a+b=c"])
+    assert options == hrrsi.EvaluationOptions(scenes=("a", "b"), merges=("a+b=c",))
+    assert hash(options) == hash(dataclasses.replace(options))
     assert hrrsi.EvaluationOptions(scenes="tile1_*").scenes == ("tile1_*",)
 
 

@@ -47,10 +47,10 @@ def vaihingen(tmp_path: Path) -> Path:
 def test_maps_have_the_name_of_the_scene_or_of_its_image(vaihingen: Path, name: str) -> None:
     for area in (1, 11, 15):
         a_raster(vaihingen / "maps" / name.format(area))
-    found = paired_maps([vaihingen / "maps"], [vaihingen / "data"], VAIHINGEN)
-    tails = {n: f"{'x' if 'x/' in name else 'maps'}/{Path(name).name.format(n)}" for n in of(found)}
+    pairs = paired_maps([vaihingen / "maps"], [vaihingen / "data"], VAIHINGEN)
+    tails = {n: f"{'x' if 'x/' in name else 'maps'}/{Path(name).name.format(n)}" for n in of(pairs)}
     assert list(tails) == ["1", "11", "15"]
-    assert of(found) == {
+    assert of(pairs) == {
         n: (
             tails[n],
             f"gts_for_participants/top_mosaic_09cm_area{n}.tif",
@@ -66,13 +66,13 @@ def test_labels_may_lie_in_folders_of_other_names(vaihingen: Path, eroded: bool)
     maps = [a_raster(vaihingen / "maps" / f"{n}_classes.tif") for n in (1, 11, 15)]
     full.rename(full.with_name("mine"))
     labels = [full.with_name("mine"), *([cut] if eroded else [])]
-    found = of(paired_maps(maps, labels, VAIHINGEN))
-    assert found["11"] == (
+    pairs = of(paired_maps(maps, labels, VAIHINGEN))
+    assert pairs["11"] == (
         "maps/11_classes.tif",
         "mine/top_mosaic_09cm_area11.tif",
         "eroded/top_mosaic_09cm_area11_noBoundary.tif" if eroded else None,
     )
-    assert list(found) == ["1", "11", "15"]
+    assert list(pairs) == ["1", "11", "15"]
     only_eroded = of(paired_maps(maps, [cut], VAIHINGEN))
     assert only_eroded["1"][1:] == (None, "eroded/top_mosaic_09cm_area1_noBoundary.tif")
     assert list(only_eroded) == ["1", "11", "15"]
@@ -91,9 +91,9 @@ def test_labels_in_an_archive_are_read_there(vaihingen: Path) -> None:
         image = vaihingen / "data" / "gts_for_participants" / f"top_mosaic_09cm_area{n}.tif"
         maps.mkdir(exist_ok=True)
         (maps / f"{n}.tif").write_bytes(image.read_bytes())
-    found = paired_maps([maps], [labels], VAIHINGEN)
-    assert found.files[0].label.startswith("/vsizip/")
-    matrix = evaluate_maps(found.files, VAIHINGEN).counts.matrix("full")
+    pairs = paired_maps([maps], [labels], VAIHINGEN)
+    assert pairs.files[0].label.startswith("/vsizip/")
+    matrix = evaluate_maps(pairs.files, VAIHINGEN).counts.matrix("full")
     assert matrix.counts.trace() == matrix.pixels == 3 * 400
 
 
@@ -103,14 +103,14 @@ def test_folders_tell_scenes_apart(tmp_path: Path) -> None:
         for part in ("001", "002"):
             a_raster(tmp_path / "data" / f"tile{tile}" / "masks" / f"image_part_{part}.png")
             a_raster(tmp_path / "maps" / f"tile{tile}" / f"image_part_{part}_classes.tif")
-    found = of(paired_maps([tmp_path / "maps"], [tmp_path / "data"], dubai))
-    assert list(found) == ["tile1_part001", "tile1_part002", "tile6_part001", "tile6_part002"]
-    assert found["tile6_part001"][:2] == (
+    pairs = of(paired_maps([tmp_path / "maps"], [tmp_path / "data"], dubai))
+    assert list(pairs) == ["tile1_part001", "tile1_part002", "tile6_part001", "tile6_part002"]
+    assert pairs["tile6_part001"][:2] == (
         "tile6/image_part_001_classes.tif",
         "masks/image_part_001.png",
     )
     folder = tmp_path / "flat"
-    for name in found:
+    for name in pairs:
         a_raster(folder / f"{name}_classes.tif")
     flat = of(paired_maps([folder], [tmp_path / "data"], dubai, scenes=["tile6_*"]))
     assert list(flat) == ["tile6_part001", "tile6_part002"]
@@ -135,16 +135,16 @@ def test_what_stands_beside_maps_is_passed_over(vaihingen: Path) -> None:
         with rasterio.open(confidence, "r+") as raster:
             raster.update_tags(HRRSI_MODEL="ued")
     a_raster(folder / ".hidden" / "1_classes.tif")
-    found = of(paired_maps([folder], [vaihingen / "data"], VAIHINGEN))
-    assert [one[0] for one in found.values()] == [f"maps/{n}_classes.tif" for n in (1, 11, 15)]
+    pairs = of(paired_maps([folder], [vaihingen / "data"], VAIHINGEN))
+    assert [pair[0] for pair in pairs.values()] == [f"maps/{n}_classes.tif" for n in (1, 11, 15)]
 
 
 def test_files_belong_together_in_their_order(tmp_path: Path) -> None:
     scheme = load_scheme(own_scheme(tmp_path))
     maps = [a_raster(tmp_path / name) for name in ("x.tif", "y.png")]
     labels = [a_raster(tmp_path / name) for name in ("b.tif", "a.tif")]
-    found = of(paired_maps(maps, labels, scheme))
-    assert [(n, Path(f[0]).name) for n, f in found.items()] == [("b", "x.tif"), ("a", "y.png")]
+    pairs = of(paired_maps(maps, labels, scheme))
+    assert [(n, Path(f[0]).name) for n, f in pairs.items()] == [("b", "x.tif"), ("a", "y.png")]
     # two maps of one place are of one scene, so that they can be compared
     for path in maps:
         assert list(of(paired_maps([path], labels[:1], scheme))) == ["b"]
@@ -153,9 +153,9 @@ def test_files_belong_together_in_their_order(tmp_path: Path) -> None:
     assert len(of(paired_maps(maps, labels, scheme))) == 2
     # full and eroded labels of one scene
     both = [a_raster(tmp_path / f"top_mosaic_09cm_area1{end}.tif") for end in ("", "_noBoundary")]
-    found = of(paired_maps(maps[:1], both, VAIHINGEN))
-    assert list(found) == ["1"]
-    assert found["1"][2].endswith("_noBoundary.tif")
+    pairs = of(paired_maps(maps[:1], both, VAIHINGEN))
+    assert list(pairs) == ["1"]
+    assert pairs["1"][2].endswith("_noBoundary.tif")
 
 
 def test_folders_of_maps_meet_label_files_by_name(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_folders_of_maps_meet_label_files_by_name(tmp_path: Path) -> None:
     labels = [a_raster(tmp_path / "gt" / f"{name}.tif") for name in ("b", "a")]
     for name in ("a", "b"):
         a_raster(tmp_path / "maps" / f"{name}_classes.tif")
-    found = of(paired_maps([tmp_path / "maps"], labels, scheme))
-    assert {name: pair[0] for name, pair in found.items()} == {
+    pairs = of(paired_maps([tmp_path / "maps"], labels, scheme))
+    assert {name: pair[0] for name, pair in pairs.items()} == {
         "b": "maps/b_classes.tif",
         "a": "maps/a_classes.tif",
     }
@@ -176,8 +176,8 @@ def test_folders_of_maps_and_labels_without_names_of_the_scheme_meet_by_theirs(
     for name in ("a", "b"):
         a_raster(tmp_path / "gt" / f"{name}.tif")
         a_raster(tmp_path / "maps" / f"{name}_classes.tif")
-    found = of(paired_maps([tmp_path / "maps"], [tmp_path / "gt"], VAIHINGEN))
-    assert {name: pair[:2] for name, pair in found.items()} == {
+    pairs = of(paired_maps([tmp_path / "maps"], [tmp_path / "gt"], VAIHINGEN))
+    assert {name: pair[:2] for name, pair in pairs.items()} == {
         "a": ("maps/a_classes.tif", "gt/a.tif"),
         "b": ("maps/b_classes.tif", "gt/b.tif"),
     }
@@ -188,8 +188,8 @@ def test_one_vector_file_holds_the_labels_of_all_maps(tmp_path: Path) -> None:
     label = tmp_path / "gt.gpkg"
     label.write_bytes(b"")
     maps = [a_raster(tmp_path / "maps" / f"{name}_classes.tif") for name in ("a", "b")]
-    found = paired_maps([tmp_path / "maps"], [label], scheme)
-    assert [(f.name, f.label) for f in found.files] == [("a", str(label)), ("b", str(label))]
+    pairs = paired_maps([tmp_path / "maps"], [label], scheme)
+    assert [(f.name, f.label) for f in pairs.files] == [("a", str(label)), ("b", str(label))]
     assert list(of(paired_maps(maps[:1], [label], scheme))) == ["gt"]
     other = a_raster(tmp_path / "other" / "a.tif")
     with pytest.raises(HrrsiError, match=r"scene a: the maps .* claim the same scene"):
@@ -227,12 +227,12 @@ def test_names_pair_files_before_their_order(tmp_path: Path) -> None:
     scheme = load_scheme(own_scheme(tmp_path))
     maps = [a_raster(tmp_path / "maps" / f"area{n}.tif") for n in (1, 2)]
     labels = [a_raster(tmp_path / "labels" / f"area{n}.tif") for n in (2, 1)]
-    found = of(paired_maps(maps, labels, scheme))
-    assert found["area1"][:2] == ("maps/area1.tif", "labels/area1.tif")
-    assert found["area2"][:2] == ("maps/area2.tif", "labels/area2.tif")
+    pairs = of(paired_maps(maps, labels, scheme))
+    assert pairs["area1"][:2] == ("maps/area1.tif", "labels/area1.tif")
+    assert pairs["area2"][:2] == ("maps/area2.tif", "labels/area2.tif")
     new = a_raster(tmp_path / "maps" / "new.tif")
-    found = of(paired_maps([new, maps[0]], labels, scheme))  # one is left, and one label
-    assert [found[name][0] for name in ("area1", "area2")] == ["maps/area1.tif", "maps/new.tif"]
+    pairs = of(paired_maps([new, maps[0]], labels, scheme))  # one is left, and one label
+    assert [pairs[name][0] for name in ("area1", "area2")] == ["maps/area1.tif", "maps/new.tif"]
     other = a_raster(tmp_path / "labels" / "area3.tif")
     with pytest.raises(HrrsiError, match="pair only 1 of 3 maps"):
         paired_maps([new, maps[0], a_raster(tmp_path / "newer.tif")], [*labels, other], scheme)
@@ -240,9 +240,9 @@ def test_names_pair_files_before_their_order(tmp_path: Path) -> None:
 
 def test_nothing_counts_twice(tmp_path: Path) -> None:
     scheme = load_scheme(own_scheme(tmp_path))
-    one, label = a_raster(tmp_path / "a.tif"), a_raster(tmp_path / "gt.tif")
+    map_file, label = a_raster(tmp_path / "a.tif"), a_raster(tmp_path / "gt.tif")
     again = tmp_path / "link.tif"
-    again.symlink_to(one)
-    for maps, labels in (([one, again], [label]), ([one], [label, label])):
+    again.symlink_to(map_file)
+    for maps, labels in (([map_file, again], [label]), ([map_file], [label, label])):
         with pytest.raises(HrrsiError, match="is given twice"):
             paired_maps(maps, labels, scheme)

@@ -121,10 +121,10 @@ def test_a_palette_that_is_no_legend_is_read_as_indices_on_request(tmp_path: Pat
     assert_counted(scored(own, label, scheme, reading=MapReading(map_format="indices")), MAP, TRUTH)
 
 
-@pytest.mark.parametrize("given", ["colours", "polygons"])
-def test_polygons_are_burned_onto_the_maps_grid(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("label_format", ["colours", "polygons"])
+def test_polygons_are_burned_onto_the_maps_grid(tmp_path: Path, label_format: str) -> None:
     """A vector file is polygons, whatever the scheme's labels are."""
-    scheme = scheme_of(tmp_path, given)
+    scheme = scheme_of(tmp_path, label_format)
     label = polygon_file(tmp_path / "label.gpkg", SHAPES)
     # the map has another resolution and extent than what polygons were drawn on
     grid = from_origin(499_990, 5_500_003, 0.7, 0.7)

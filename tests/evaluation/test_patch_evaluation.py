@@ -85,10 +85,10 @@ def test_patches_are_read_at_the_nearest_resolution_as_scenes_are(dataset, tmp_p
 
 @pytest.mark.long
 def test_batches_do_not_change_the_matrix(dataset, weights):
-    one, all_at_once = (
+    by_patch, all_at_once = (
         scored(dataset, "--weights", weights, "--batch", n)["confusion_matrix"] for n in (1, 5)
     )
-    assert one == all_at_once
+    assert by_patch == all_at_once
 
 
 @pytest.mark.long

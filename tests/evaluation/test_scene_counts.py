@@ -52,8 +52,8 @@ def test_a_wide_scene_counts_as_it_does_when_turned():
 @pytest.mark.long
 def test_what_a_wide_strip_takes_is_hardly_more_than_itself():
     width, rows = 30_000, 128
-    one = np.repeat(np.arange(width // 40, dtype=np.uint8) % 3, 40)
-    labels = np.broadcast_to(one, (rows, width))
+    wide_row = np.repeat(np.arange(width // 40, dtype=np.uint8) % 3, 40)
+    labels = np.broadcast_to(wide_row, (rows, width))
     counts = SceneCounts("scene", NAMES)
     tracemalloc.start()
     try:

@@ -182,9 +182,9 @@ def test_scenes_unlike_training_are_told_as_by_predict(scenes, tmp_path):
 def test_scenes_are_read_at_the_nearest_resolution_as_by_predict(scenes, tmp_path):
     ranged = write_weights(tmp_path / "r.safetensors", CLASSES, resolutions=(1.0, 2.0))
     line = [scenes["folder"], *scenes["options"], "--weights", ranged]
-    told = notices(evaluated(*line))
-    assert "read at 1 m, since the weights were trained on 1 to 2 m; --resample off" in told[0]
-    assert told[1:] == ["note: 3 of 3 scenes: read at a resolution of the weights' training"]
+    lines = notices(evaluated(*line))
+    assert "read at 1 m, since the weights were trained on 1 to 2 m; --resample off" in lines[0]
+    assert lines[1:] == ["note: 3 of 3 scenes: read at a resolution of the weights' training"]
     reports = {
         name: scored(*line, *options)
         for name, options in (

@@ -108,12 +108,12 @@ def test_boundary_scores_are_those_of_the_maps(labelled_scenes, weights, tmp_pat
     report = scored(labelled_scenes["folder"], *options)
     maps, truths = predicted(labelled_scenes, weights, tmp_path), labelled_scenes["truths"]
     for at in report["boundaries"]:
-        for index, found in enumerate(at["classes"]):
+        for index, entry in enumerate(at["classes"]):
             parts = np.array([
                 naive_boundary(maps[n], truths[n], index, at["tolerance"]) for n in SIZES
             ]).sum(axis=0)  # fmt: skip
             expected = [part / whole for part, whole in parts]
-            values = [found["precision"], found["recall"], found["IoU"]]
+            values = [entry["precision"], entry["recall"], entry["IoU"]]
             assert values == pytest.approx(expected)
         low, high = at["intervals"]["mF1"]
         assert low <= at["mF1"] <= high
@@ -143,17 +143,19 @@ def test_intervals_areas_and_calibration_are_part_of_the_report(labelled_scenes,
     # nearly all pixels are labelled, so the estimate is nearly their share
     assert [c["estimated"] for c in areas["classes"]] == pytest.approx(shares, abs=0.01)
     maps = predicted(labelled_scenes, weights, tmp_path, "--confidence", "float32")
-    found = MulticlassCalibrationError(3, n_bins=20, norm="l1")
+    calibration = MulticlassCalibrationError(3, n_bins=20, norm="l1")
     for name in SIZES:
         with rasterio.open(tmp_path / f"{name}_confidence.tif") as raster:
             confidence = torch.from_numpy(raster.read(1))
-        known = labelled_scenes["truths"][name] != 255
+        is_labelled = labelled_scenes["truths"][name] != 255
         # as probabilities of the predicted class, and the rest shared by the others
         index = torch.from_numpy(maps[name]).long()[..., None]
         shares = ((1 - confidence) / 2)[..., None].repeat(1, 1, 3)
-        shares = shares.scatter(2, index, confidence[..., None])[torch.from_numpy(known)]
-        found.update(shares, torch.from_numpy(labelled_scenes["truths"][name][known]).long())
-    assert report["calibration"]["ECE"] == pytest.approx(float(found.compute()), abs=1e-5)
+        shares = shares.scatter(2, index, confidence[..., None])[torch.from_numpy(is_labelled)]
+        calibration.update(
+            shares, torch.from_numpy(labelled_scenes["truths"][name][is_labelled]).long()
+        )
+    assert report["calibration"]["ECE"] == pytest.approx(float(calibration.compute()), abs=1e-5)
     assert sum(report["calibration"]["pixels"]) == report["scores"]["pixels"]
     assert sum(report["border_distance"]["pixels"]) == report["scores"]["pixels"]
 
@@ -163,12 +165,12 @@ def test_two_weights_are_compared_over_the_same_blocks(labelled_scenes, weights,
     torch.manual_seed(5)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)  # another order of classes
     options = [*labelled_scenes["options"], "--window", 64, "--block", 32]
-    found = scored(weights, other, labelled_scenes["folder"], *options)
+    scores = scored(weights, other, labelled_scenes["folder"], *options)
     alone = [scored(labelled_scenes["folder"], *options, "--weights", w) for w in (weights, other)]
     for which, report in zip(("first", "second"), alone, strict=True):
-        assert found[which]["scores"] == report["scores"]
+        assert scores[which]["scores"] == report["scores"]
     for name in ("OA", "mIoU", "mF1", "kappa"):
-        difference = found["differences"][name]
+        difference = scores["differences"][name]
         expected = alone[1]["scores"][name] - alone[0]["scores"][name]
         assert difference["difference"] == pytest.approx(expected)
         assert difference["interval"][0] <= expected <= difference["interval"][1]
@@ -179,9 +181,9 @@ def test_two_weights_are_compared_over_the_same_blocks(labelled_scenes, weights,
 
 def test_what_cannot_be_compared(labelled_scenes, weights, tmp_path):
     options = [*labelled_scenes["options"], "--window", 64]
-    one = evaluated(weights, labelled_scenes["folder"], *options)
-    assert one.exit_code == 2
-    assert "two weights to compare" in " ".join(one.output.split())
+    outcome = evaluated(weights, labelled_scenes["folder"], *options)
+    assert outcome.exit_code == 2
+    assert "two weights to compare" in " ".join(outcome.output.split())
     both = evaluated(weights, weights, labelled_scenes["folder"], *options, "--weights", weights)
     assert both.exit_code == 2
     other = write_weights(tmp_path / "other.safetensors", [*CLASSES, "car"])
@@ -245,8 +247,8 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(
     page = tmp_path / "report.html"
     result = evaluated(labelled_scenes["folder"], *options, "--report", page, "--format", "json")
     assert result.exit_code == 0, result.output
-    text, found = page.read_text(), json.loads(result.stdout)
-    assert f"{100 * found['scores']['mIoU']:.2f}" in text
+    text, scores = page.read_text(), json.loads(result.stdout)
+    assert f"{100 * scores['scores']['mIoU']:.2f}" in text
     assert "parameters" in text  # the model card
     assert text.count("data:image/") >= 2 * 4  # scene, truth, map and errors of both scenes
     again = evaluated(labelled_scenes["folder"], *options, "--report", page)
@@ -264,11 +266,11 @@ def test_the_report_of_two_weights_holds_their_differences(
     other = write_weights(tmp_path / "other.safetensors", CLASSES)
     page = tmp_path / "report.html"
     options = [*labelled_scenes["options"], "--window", 64, "--block", 32, "--report", page]
-    found = scored(weights, other, labelled_scenes["folder"], *options)
+    scores = scored(weights, other, labelled_scenes["folder"], *options)
     text = page.read_text()
     assert "random.safetensors" in text
     assert "other.safetensors" in text
-    difference = 100 * found["differences"]["OA"]["difference"]
+    difference = 100 * scores["differences"]["OA"]["difference"]
     assert f"{abs(difference):.2f}" in text
 
 
@@ -329,10 +331,10 @@ def test_outputs_are_different_files(labelled_scenes, weights, tmp_path):
 def test_clutter_is_named_among_the_merged_classes(labelled_scenes, weights):
     options = [*labelled_scenes["options"], "--weights", weights, "--window", 64, "--scenes", "c"]
     options += ["--merge", "tree+clutter=other"]
-    found = scored(
+    scores = scored(
         labelled_scenes["folder"], *options, "--clutter", "other", "--protocol", "no-clutter"
     )
-    assert [c["name"] for c in found["classes"]] == ["water"]
+    assert [c["name"] for c in scores["classes"]] == ["water"]
     result = evaluated(labelled_scenes["folder"], *options, "--protocol", "no-clutter")
     assert result.exit_code == 1
     assert "no class is named 'clutter'" in result.stderr

@@ -60,26 +60,26 @@ def test_a_map_that_leaves_out_what_is_hard_does_not_win(labelled_scenes, tmp_pa
     ]
     common += ["--label-format", "indices"]
     maps = [map_of(tmp_path / "a.tif", indices), map_of(tmp_path / "b.tif", hole)]
-    found = scored(*maps, *common)
+    scores = scored(*maps, *common)
     counted = np.where(hole == 255, 255, truth)
     oa, miou = scores_of(matrix_of(indices, counted))
     for which in ("first", "second"):
-        assert found[which]["scores"]["OA"] == pytest.approx(oa)
-        assert found[which]["scores"]["mIoU"] == pytest.approx(miou)
-    assert all(d["difference"] == 0 for d in found["differences"].values())
+        assert scores[which]["scores"]["OA"] == pytest.approx(oa)
+        assert scores[which]["scores"]["mIoU"] == pytest.approx(miou)
+    assert all(d["difference"] == 0 for d in scores["differences"].values())
     text = " ".join(evaluated(*maps, *common).stdout.split())
     left_out = (truth[40:90, 20:100] != 255).sum()
     assert f"A leaves out 0 labelled pixels that B maps, and B {left_out:,} that A maps" in text
-    lacking = found["first"]["not_scored"]
+    lacking = scores["first"]["not_scored"]
     assert lacking["labelled_pixels_that_the_other_map_lacks"] == left_out
     assert lacking["unlabelled_pixels"] == (truth == 255).sum()
     # borders of the truth are where they were, so eroded labels are the same of both
-    grids = [[row["pixels"] for row in found[which]["grid"]] for which in ("first", "second")]
+    grids = [[row["pixels"] for row in scores[which]["grid"]] for which in ("first", "second")]
     assert grids[0] == grids[1]
-    distances = [found[which]["border_distance"]["pixels"] for which in ("first", "second")]
+    distances = [scores[which]["border_distance"]["pixels"] for which in ("first", "second")]
     assert distances[0] == distances[1]
     # areas are those of the whole maps
-    mapped = [found[which]["areas"]["mapped_pixels"] for which in ("first", "second")]
+    mapped = [scores[which]["areas"]["mapped_pixels"] for which in ("first", "second")]
     assert mapped == [truth.size, truth.size - 50 * 80]
 
 
@@ -146,17 +146,17 @@ def test_maps_on_other_grids_are_compared_on_one_against_polygons(labelled_scene
         32,
         *labelled_scenes["options"],
     ]
-    found = scored(first, shifted, *options)
-    assert found["first"]["confusion_matrix"] == found["second"]["confusion_matrix"]
-    assert found["first"]["scores"]["pixels"] == 128 * (148 - 20)
-    assert all(d["difference"] in (0, None) for d in found["differences"].values())
+    scores = scored(first, shifted, *options)
+    assert scores["first"]["confusion_matrix"] == scores["second"]["confusion_matrix"]
+    assert scores["first"]["scores"]["pixels"] == 128 * (148 - 20)
+    assert all(d["difference"] in (0, None) for d in scores["differences"].values())
 
 
 def test_two_maps_of_one_class_have_no_borders_to_compare(labelled_scenes, tmp_path):
-    one = map_of(tmp_path / "a.tif", np.zeros((70, 80), np.uint8))
-    options = ["--label", one, "--label-format", "indices", "--map-format", "indices"]
-    found = scored(one, one, *options, *labelled_scenes["options"])
-    assert found["boundary_differences"]["F1 at 3 px"]["difference"] is None
+    class_map = map_of(tmp_path / "a.tif", np.zeros((70, 80), np.uint8))
+    options = ["--label", class_map, "--label-format", "indices", "--map-format", "indices"]
+    scores = scored(class_map, class_map, *options, *labelled_scenes["options"])
+    assert scores["boundary_differences"]["F1 at 3 px"]["difference"] is None
 
 
 @pytest.mark.long
@@ -199,13 +199,13 @@ def test_pixels_outside_of_the_area_are_counted_apart(labelled_scenes, tmp_path)
     aoi = tmp_path / "aoi.geojson"
     aoi.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
     label = map_of(tmp_path / "gt.tif", truth)
-    found = scored(
+    scores = scored(
         "--pred", label, "--label", label, "--label-format", "indices", "--map-format", "indices",
         "--aoi", aoi, *labelled_scenes["options"],
     )  # fmt: skip
     inside = truth[20:80, 20:80]
-    assert found["not_scored"]["pixels_outside_of_the_area_of_interest"] == truth.size - 3600
-    assert found["not_scored"]["unlabelled_pixels"] == (inside == 255).sum()
+    assert scores["not_scored"]["pixels_outside_of_the_area_of_interest"] == truth.size - 3600
+    assert scores["not_scored"]["unlabelled_pixels"] == (inside == 255).sum()
 
 
 def test_areas_of_a_class_in_few_blocks_have_no_interval(labelled_scenes, tmp_path):
@@ -216,12 +216,12 @@ def test_areas_of_a_class_in_few_blocks_have_no_interval(labelled_scenes, tmp_pa
     label = map_of(tmp_path / "gt.tif", truth.astype(np.uint8))
     options = ["--label", label, "--label-format", "indices", "--map-format", "indices"]
     options += [*labelled_scenes["options"], "--block", 32]
-    found = scored("--pred", map_of(tmp_path / "a.tif", indices), *options)["areas"]["classes"]
-    assert [c["interval_over_blocks"] for c in found] == [[None, None]] * 3
+    scores = scored("--pred", map_of(tmp_path / "a.tif", indices), *options)["areas"]["classes"]
+    assert [c["interval_over_blocks"] for c in scores] == [[None, None]] * 3
     indices[:20, :20] = 0
-    found = scored("--pred", map_of(tmp_path / "b.tif", indices), *options)["areas"]["classes"]
-    low, high = found[0]["interval_over_blocks"]
-    assert low < found[0]["estimated"] < high
+    scores = scored("--pred", map_of(tmp_path / "b.tif", indices), *options)["areas"]["classes"]
+    low, high = scores[0]["interval_over_blocks"]
+    assert low < scores[0]["estimated"] < high
 
 
 def test_a_verdict_says_why_there_is_none(labelled_scenes, tmp_path):
@@ -254,20 +254,20 @@ def test_maps_of_several_scenes_against_full_and_eroded_labels(labelled_scenes, 
         (tmp_path / "maps" / f"{name}_classes.tif").rename(folder / f"{name}_classes.tif")
         for name in SIZES
     ]
-    found = scored("--pred", files[0], "--pred", files[1], *labels, *labelled_scenes["options"])
+    scores = scored("--pred", files[0], "--pred", files[1], *labels, *labelled_scenes["options"])
     for kind, truths in (("full", labelled_scenes["truths"]), ("eroded", thick)):
         counts = sum(matrix_of(maps[name], truths[name]) for name in SIZES)
         row = next(
             row
-            for row in found["grid"]
+            for row in scores["grid"]
             if (row["scene"], row["labels"], row["protocol"]) == (None, kind, "all")
         )
         assert [row["OA"], row["mIoU"]] == pytest.approx(scores_of(counts))
         recall = [c["recall"] for c in row["classes"]]
         assert recall == pytest.approx(list(np.diag(counts) / counts.sum(axis=0)))
-    assert found["protocol"]["maps"] == [str(file) for file in files]
+    assert scores["protocol"]["maps"] == [str(file) for file in files]
     of_folder = scored("--pred", folder, *labels, *labelled_scenes["options"])
-    assert of_folder["protocol"] == found["protocol"]  # names files, not their folder
+    assert of_folder["protocol"] == scores["protocol"]  # names files, not their folder
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def test_scores_agree_with_scikit_learn(case):
     matrix = ConfusionMatrix("abcde")
     matrix.add(prediction, truth)
     scores = matrix.scores()
-    known = truth != 255
-    t, p, labels = truth[known], prediction[known], range(5)
+    is_labelled = truth != 255
+    t, p, labels = truth[is_labelled], prediction[is_labelled], range(5)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         t, p, labels=labels, zero_division=np.nan
     )

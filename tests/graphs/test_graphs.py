@@ -103,12 +103,12 @@ def assert_equal_logits(
     image = np.random.default_rng(1).normal(size=(2, 3, *size)).astype(np.float32)
     gain, offset = normalisation(1, [0, 0, 0], [1, 1, 1])
     session = onnxruntime.InferenceSession(graph.SerializeToString())
-    (found,) = session.run(None, {"pixels": image, "gain": gain, "offset": offset})
+    (logits,) = session.run(None, {"pixels": image, "gain": gain, "offset": offset})
     with torch.inference_mode():
         expected = network.coarse_logits(torch.from_numpy(image)).numpy()
     assert np.abs(expected).max() > 0.01
     np.testing.assert_allclose(
-        found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
+        logits, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
     )
 
 
@@ -117,11 +117,11 @@ def assert_equal_logits(
 def test_maps_on_efficientnet_lite_are_those_of_torch(engine: str, tmp_path: Path) -> None:
     weights = tmp_path / "lite.safetensors"
     save_weights(random_network(LITE, 5).state_dict(), replace(meta(), model=LITE), weights)
-    given = f"predict {scene(tmp_path)} --weights {weights} --window 64 --overlap 0 --quiet"
+    flags = f"predict {scene(tmp_path)} --weights {weights} --window 64 --overlap 0 --quiet"
     labels = []
     for name in (engine, "torch"):
         out = tmp_path / f"{name}.tif"
-        command = f"{given} --engine {name} --precision 32 --out {out}"
+        command = f"{flags} --engine {name} --precision 32 --out {out}"
         result = CliRunner().invoke(app, shlex.split(command))
         assert result.exit_code == 0, result.output
         labels.append(np.asarray(Image.open(out)))
@@ -163,11 +163,11 @@ def test_engines_agree(engine: str, dtype: str) -> None:
     reference = open_engine(options=EngineOptions("torch", "32", "cpu"))
     runner = open_engine(options=EngineOptions(engine, "32", "cpu", threads=2))
     expected = list(reference.logits(iter(windows), *normal))
-    found = list(runner.logits(iter(windows), *normal))
-    assert [f is None for f in found] == [False, True, False]
-    for one, other in zip(expected, found, strict=True):
-        if one is not None and other is not None:
-            np.testing.assert_allclose(other, one, atol=1e-4)
+    outputs = list(runner.logits(iter(windows), *normal))
+    assert [f is None for f in outputs] == [False, True, False]
+    for logits, other_logits in zip(expected, outputs, strict=True):
+        if logits is not None and other_logits is not None:
+            np.testing.assert_allclose(other_logits, logits, atol=1e-4)
 
 
 @pytest.mark.long
@@ -176,7 +176,7 @@ def test_batches_and_threads_give_the_same_logits(engine: str) -> None:
     meta, _ = read_weights(packaged_weights())
     normal = meta.normalisation()
     windows = [pixels(64, 64 + 32 * (i > 4)) for i in range(7)]  # the size changes on the way
-    found = [
+    outputs = [
         list(
             open_engine(options=EngineOptions(engine, "32", "cpu", threads, batch)).logits(
                 iter(windows), *normal
@@ -184,9 +184,9 @@ def test_batches_and_threads_give_the_same_logits(engine: str) -> None:
         )
         for threads, batch in ((1, 1), (2, 1), (2, 3))
     ]
-    for others in found[1:]:
-        for one, other in zip(found[0], others, strict=True):
-            np.testing.assert_allclose(one, other, atol=2e-5)
+    for batch_logits in outputs[1:]:
+        for logits, other_logits in zip(outputs[0], batch_logits, strict=True):
+            np.testing.assert_allclose(logits, other_logits, atol=2e-5)
 
 
 def scene(folder: Path) -> Path:

@@ -65,7 +65,7 @@ def test_a_label_beside_its_image_is_laid_where_it_says(
     tmp_path: Path, east: int, south: int, words: str
 ) -> None:
     place = from_origin(500000 + 0.3 * east, 2790000 - 0.3 * south, 0.3, 0.3)
-    found, said = read(*saved(tmp_path, transform=place))
+    labels, said = read(*saved(tmp_path, transform=place))
     expected = np.full((SIDE, SIDE), 255, np.uint8)
     rows = slice(max(0, south), SIDE + min(0, south))
     columns = slice(max(0, east), SIDE + min(0, east))
@@ -74,7 +74,7 @@ def test_a_label_beside_its_image_is_laid_where_it_says(
         max(0, -south) : SIDE - max(0, south),
         max(0, -east) : SIDE - max(0, east),
     ]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(labels, expected)
     assert said is not None
     assert said.startswith(words)
 
@@ -82,10 +82,10 @@ def test_a_label_beside_its_image_is_laid_where_it_says(
 def test_a_label_of_another_resolution_and_extent_is_laid_over_its_image(tmp_path: Path) -> None:
     coarse = np.random.default_rng(1).integers(0, 2, (1, 60, 60)).astype(np.uint8)
     place = from_origin(500000 - 0.9, 2790000 + 0.9, 0.6, 0.6)
-    found, said = read(*saved(tmp_path, coarse, transform=place))
+    labels, said = read(*saved(tmp_path, coarse, transform=place))
     places = (np.arange(SIDE) + 0.5) * 0.3 + 0.9
     index = (places / 0.6).astype(int)
-    np.testing.assert_array_equal(found, coarse[0][np.ix_(index, index)])
+    np.testing.assert_array_equal(labels, coarse[0][np.ix_(index, index)])
     assert said == "has pixels 2 times as wide as its image: laid over it by nearest pixel"
 
 
@@ -95,7 +95,7 @@ def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
     place = from_origin(bounds[0] - 3, bounds[3] + 3, 0.1, 0.1)
     blocks = np.kron(np.arange(64).reshape(8, 8) % 3 == 0, np.ones((60, 60))).astype(np.uint8)
     image, label = saved(tmp_path, blocks[None], crs="EPSG:32639", transform=place)
-    found, said = read(image, label)
+    labels, said = read(image, label)
     expected = np.full((SIDE, SIDE), 255, np.uint8)
     reproject(
         rasterio.band(rasterio.open(label), 1),
@@ -105,7 +105,7 @@ def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
         dst_nodata=255,
         resampling=Resampling.nearest,
     )
-    assert (found == expected).mean() > 0.99  # GDAL approximates places
+    assert (labels == expected).mean() > 0.99  # GDAL approximates places
     assert said is not None
     assert said.startswith("is in EPSG:32639 where its image is in EPSG:32640: laid over it")
 
@@ -145,8 +145,8 @@ def test_a_label_of_another_place_is_refused(tmp_path: Path, place: Any, line: s
 def test_a_label_without_place_on_the_earth_lies_where_its_transform_says(
     tmp_path: Path, crs: Any, reason: str
 ) -> None:
-    found, said = read(*saved(tmp_path, crs=crs))
-    np.testing.assert_array_equal(found, TRUTH[0])
+    labels, said = read(*saved(tmp_path, crs=crs))
+    np.testing.assert_array_equal(labels, TRUTH[0])
     assert said == (
         f"has its image's transform and size, and counts as lying on it (its: {reason})"
     )
@@ -192,9 +192,9 @@ def test_masks_of_0_and_255_alone_are_two_classes(tmp_path: Path, index: int | N
     said: list[str] = []
     options = TileOptions(size=32, val_scenes=["b"], workers=1)
     result = tile(root, scheme, tmp_path / "out", options=options, on_note=said.append)
-    told = [note for note in result.notes if "255" in note]
-    assert told == [note for note in said if "255" in note]
-    assert [note.partition(";")[0] for note in told] == (
+    notes = [note for note in result.notes if "255" in note]
+    assert notes == [note for note in said if "255" in note]
+    assert [note.partition(";")[0] for note in notes] == (
         ["note: the labels hold 0 and 255 alone, so 255 counts as y"] if index is None else []
     )
     train = result.description.splits["train"]
@@ -244,8 +244,8 @@ def test_an_evaluation_takes_masks_as_tile_does(tmp_path: Path) -> None:
         )
         assert result.exit_code == 0, result.output
         assert "hold 0 and 255 alone, so 255 counts as b" in result.stderr
-        found = json.loads(result.stdout)
-        assert abs(_value(found, "OA") - right) < 1e-6
+        scores = json.loads(result.stdout)
+        assert abs(_value(scores, "OA") - right) < 1e-6
 
 
 def _value(document: Any, name: str) -> float:
@@ -257,8 +257,8 @@ def _value(document: Any, name: str) -> float:
         document = list(document.values())
     if isinstance(document, list):
         for inner in document:
-            if (found := _value(inner, name)) == found:
-                return found
+            if (match := _value(inner, name)) == match:
+                return match
     return float("nan")
 
 
@@ -313,8 +313,8 @@ def test_an_index_after_the_last_names_the_option(tmp_path: Path) -> None:
 
 def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) -> None:
     image = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
-    found, said = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))
-    np.testing.assert_array_equal(found, TRUTH[0])
+    labels, said = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))
+    np.testing.assert_array_equal(labels, TRUTH[0])
     assert said is None
     assert read(*saved(tmp_path))[1] is None
 
@@ -363,13 +363,13 @@ def test_polygons_of_every_format_are_burned_in_their_order_or_told_of(
     truth = np.full((SIDE, SIDE), 255)
     for number, (left, low) in enumerate(corners):
         truth[(x > left) & (x < left + 5) & (y > low) & (y < low + 5)] = number % 2
-    found = np.full((SIDE, SIDE), 255)
+    labels = np.full((SIDE, SIDE), 255)
     for path in (tmp_path / "out/train/label").glob("a_*.png"):
         row, column = (int(part) for part in path.stem.split("_")[1:])
         with rasterio.open(path) as dataset:
-            found[row : row + 32, column : column + 32] = dataset.read(1)
-    assert (found != truth).mean() < 0.01 or suffix == ".fgb"
-    np.testing.assert_array_equal(found == 255, truth == 255)
+            labels[row : row + 32, column : column + 32] = dataset.read(1)
+    assert (labels != truth).mean() < 0.01 or suffix == ".fgb"
+    np.testing.assert_array_equal(labels == 255, truth == 255)
 
 
 @pytest.mark.parametrize("outside", [None, "b"])
@@ -406,13 +406,13 @@ def test_what_lies_outside_of_polygons_is_a_class_of_choice(
 ) -> None:
     scheme, flags = polygon_labels(tmp_path, suffix, "abc")
     scheme.write_text(scheme.read_text().replace("OUTSIDE", ""))
-    found = []
+    patch_labels = []
     for more in ([], ["--background", name]):
         result = CliRunner().invoke(app, [*flags, "--unknown", "ignore", *more])
         assert result.exit_code == 0, result.output
         with rasterio.open(tmp_path / "out/train/label/a_00032_00032.png") as dataset:
-            found.append(dataset.read(1))
-    ignored, classed = found
+            patch_labels.append(dataset.read(1))
+    ignored, classed = patch_labels
     assert (ignored == 255).any()
     assert (ignored != 255).any()
     expected = np.where(ignored == 255, 1 if name == "b" else 2, ignored)

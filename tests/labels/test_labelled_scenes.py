@@ -49,10 +49,10 @@ def test_dubai_under_either_name_of_its_folders(tmp_path: Path) -> None:
     touch(tmp_path, "Tile 1/images/image_part_001.jpg", "Tile 1/masks/image_part_001.png")
     touch(tmp_path, "tile4/images/image_part_009.jpg")
     scheme = load_scheme("dubai")
-    one, four = labelled_scenes([tmp_path], scheme)
-    assert (one.name, four.name) == ("tile1_part001", "tile4_part009")
-    assert one.label is not None
-    assert four.label is None
+    first, second = labelled_scenes([tmp_path], scheme)
+    assert (first.name, second.name) == ("tile1_part001", "tile4_part009")
+    assert first.label is not None
+    assert second.label is None
     # a folder of one tile alone is enough, since its own name counts
     assert [s.name for s in labelled_scenes([tmp_path / "tile4"], scheme)] == ["tile4_part009"]
 
@@ -60,5 +60,5 @@ def test_dubai_under_either_name_of_its_folders(tmp_path: Path) -> None:
 def test_the_same_folder_twice_and_links_in_a_circle(tmp_path: Path) -> None:
     touch(tmp_path, "tile4/images/image_part_001.jpg")
     (tmp_path / "tile4" / "up").symlink_to(tmp_path)
-    found = labelled_scenes([tmp_path, tmp_path / "tile4"], load_scheme("dubai"))
-    assert [s.name for s in found] == ["tile4_part001"]
+    scenes = labelled_scenes([tmp_path, tmp_path / "tile4"], load_scheme("dubai"))
+    assert [s.name for s in scenes] == ["tile4_part001"]

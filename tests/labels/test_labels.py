@@ -90,9 +90,9 @@ def test_windows_of_every_kind_of_raster_label_agree(tmp_path: Path) -> None:
     }
     for label_format, paths in labels.items():
         for path in paths:
-            with opened(tmp_path, path, label_format) as found:
-                np.testing.assert_array_equal(found.read(WHOLE), expected, err_msg=path.name)
-                part = found.read(Window(5, 30, 20, 41))
+            with opened(tmp_path, path, label_format) as label:
+                np.testing.assert_array_equal(label.read(WHOLE), expected, err_msg=path.name)
+                part = label.read(Window(5, 30, 20, 41))
                 np.testing.assert_array_equal(part, expected[5:25, 30:71])
                 assert part.dtype == np.uint8
 
@@ -127,8 +127,8 @@ def test_missing_data_is_no_label_however_the_file_says_so(tmp_path: Path) -> No
     }
     for label_format, paths in labels.items():
         for path in paths:
-            with opened(tmp_path, path, label_format) as found:
-                np.testing.assert_array_equal(found.read(WHOLE), expected, err_msg=path.name)
+            with opened(tmp_path, path, label_format) as label:
+                np.testing.assert_array_equal(label.read(WHOLE), expected, err_msg=path.name)
 
 
 def test_a_class_that_is_declared_as_missing_is_refused(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_indices_may_differ_from_positions(tmp_path: Path) -> None:
         open_scene(image) as scene,
         open_labels(str(label), scene, load_scheme(scheme), name="s") as labels,
     ):
-        found = labels.read(WHOLE)
+        read_indices = labels.read(WHOLE)
     expected = np.select([values == 300, values == 7], [0, 1], 255)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(read_indices, expected)
 
 
 def test_unknown_values_are_ignored_and_counted_on_request(tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_unknown_values_are_ignored_and_counted_on_request(tmp_path: Path) -> No
     indices[40, 7] = indices[41, 8] = 6
     label = write_raster(tmp_path / "label.tif", indices)
     with opened(tmp_path, label, "indices", unknown="ignore") as labels:
-        found, unknown = labels.read_with_unknown(WHOLE)
+        read_indices, unknown = labels.read_with_unknown(WHOLE)
         assert unknown == 2
         assert labels.read_with_unknown(Window(0, 0, 40, 80))[1] == 0
-    assert (found == 255).sum() == 2
+    assert (read_indices == 255).sum() == 2
     with (
         opened(tmp_path, label, "indices") as labels,
         pytest.raises(HrrsiError, match=r"index 6 at row 40, column 7, 2 pixels.* water \(2\)"),
@@ -232,11 +232,13 @@ def test_polygons_take_pixels_whose_centre_they_hold(tmp_path: Path, suffix: str
         ]
     path = write_polygons(tmp_path / f"p{suffix}", rings, [n for n, _ in POLYGONS], crs)
     with opened(tmp_path, path, "polygons") as labels:
-        found = labels.read(WHOLE)
+        read_indices = labels.read(WHOLE)
         np.testing.assert_array_equal(
-            labels.read(Window(7, 11, 33, 44)), found[7:40, 11:55], err_msg="a window differs"
+            labels.read(Window(7, 11, 33, 44)),
+            read_indices[7:40, 11:55],
+            err_msg="a window differs",
         )
-    np.testing.assert_array_equal(found, naive_polygons(SHAPE))
+    np.testing.assert_array_equal(read_indices, naive_polygons(SHAPE))
 
 
 def test_polygons_in_pixels_where_nothing_has_a_crs(tmp_path: Path) -> None:
@@ -318,12 +320,12 @@ def test_polygons_of_unknown_class_are_ignored_on_request(tmp_path: Path) -> Non
     rings = [ground(ring, utm()) for _, ring in POLYGONS]
     path = write_polygons(tmp_path / "p.gpkg", rings, ["roof", "?", "unsure"], "EPSG:32632")
     with opened(tmp_path, path, "polygons", unknown="ignore") as labels:
-        found, unknown = labels.read_with_unknown(WHOLE)
+        read_indices, unknown = labels.read_with_unknown(WHOLE)
     expected = naive_polygons(SHAPE)
     assert unknown == (expected == 2).sum()
     expected[expected == 2] = 255
     expected[40:, 70:] = 255
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(read_indices, expected)
 
 
 def test_a_file_of_lines_is_no_label(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def test_polygons_without_attributes_are_a_class_of_their_name(folder: Path) -> 
 
 def layered(folder: Path) -> Path:
     for name, squares in (("houses", [A]), ("lakes", [C])):
-        one = write_polygons(folder / f"{name}.gpkg", squares, {"class": [name]})
-        _, _, wkb, columns = pyogrio.raw.read(one)
+        file = write_polygons(folder / f"{name}.gpkg", squares, {"class": [name]})
+        _, _, wkb, columns = pyogrio.raw.read(file)
         pyogrio.raw.write(
             folder / "layers.gpkg",
             wkb,

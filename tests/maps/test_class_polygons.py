@@ -73,10 +73,10 @@ def as_set(geometries: np.ndarray, values: np.ndarray) -> set[tuple[str, int]]:
 
 
 def expected(labels: np.ndarray, transform: Affine = UTM) -> set[tuple[str, int]]:
-    found = list(shapes(labels, mask=labels != NODATA, connectivity=4, transform=transform))
+    polygons = list(shapes(labels, mask=labels != NODATA, connectivity=4, transform=transform))
     return as_set(
-        np.array([shapely.geometry.shape(s) for s, _ in found], dtype=object),
-        np.array([value for _, value in found]),
+        np.array([shapely.geometry.shape(s) for s, _ in polygons], dtype=object),
+        np.array([value for _, value in polygons]),
     )
 
 
@@ -165,8 +165,8 @@ def test_geojson_is_in_longitude_and_latitude(tmp_path: Path):
     content = json.loads(path.read_text())
     assert "crs" not in content
     assert shapely.is_ccw(shapely.get_exterior_ring(geometries)).all()
-    found = shapes(labels, connectivity=4, transform=UTM @ Affine.rotation(20))
-    for shape, value in found:
+    polygons = shapes(labels, connectivity=4, transform=UTM @ Affine.rotation(20))
+    for shape, value in polygons:
         there = shapely.geometry.shape(transform_geom("EPSG:32632", "EPSG:4326", shape))
         own = geometries[list(fields["class_index"]).index(value)]
         assert shapely.area(there.symmetric_difference(own)) < 1e-5 * there.area

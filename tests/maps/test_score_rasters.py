@@ -40,7 +40,7 @@ def mapped(
     probabilities = made_probabilities(classes)
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     labels[100:400, 50:333] = 255
-    given = np.rint(probabilities * 250).astype(np.uint8) if as_steps else probabilities
+    scores = np.rint(probabilities * 250).astype(np.uint8) if as_steps else probabilities
     shape = {"height": HEIGHT, "width": WIDTH, "count": 1, "dtype": "uint8"}
     with rasterio.open(
         folder / "scene.tif", "w", driver="GTiff", crs="EPSG:32640", transform=TRANSFORM, **shape
@@ -63,8 +63,8 @@ def mapped(
             partial.append(
                 row,
                 labels[rows],
-                confidence=given[:, rows].max(axis=0),
-                probabilities=given[:, rows],
+                confidence=scores[:, rows].max(axis=0),
+                probabilities=scores[:, rows],
             )
         yield scene, partial, np.where(labels == 255, np.float32(np.nan), probabilities)
         partial.discard()

@@ -93,10 +93,12 @@ def test_overlapping_zones_count_each(tmp_path: Path, labels: np.ndarray, transf
     expected = [counted(labels, zone, transform) for zone in blob_zones]
     assert np.any(expected)
     for rows in (1, 7, 64, 120):
-        found = areas_of(zones, scene, labels, rows)
-        np.testing.assert_array_equal(found.pixels, expected)
-        np.testing.assert_allclose(found.areas, np.array(expected) * abs(transform.determinant))
-        assert found.names == [f"z{i}" for i in range(60)]
+        zone_areas = areas_of(zones, scene, labels, rows)
+        np.testing.assert_array_equal(zone_areas.pixels, expected)
+        np.testing.assert_allclose(
+            zone_areas.areas, np.array(expected) * abs(transform.determinant)
+        )
+        assert zone_areas.names == [f"z{i}" for i in range(60)]
 
 
 def test_zones_cut_by_many_strips_are_whole(
@@ -107,8 +109,8 @@ def test_zones_cut_by_many_strips_are_whole(
     fine = [shapely.segmentize(zone, 0.01) for zone in blobs(20)]  # over a thousand corners
     bow_tie = shapely.Polygon([UTM @ p for p in ((9, 9), (60, 70), (60, 9), (9, 70))])
     zones = zone_file(tmp_path / "zones.gpkg", [*fine, bow_tie])
-    found = areas_of(zones, scene, labels)
-    np.testing.assert_array_equal(found.pixels, [counted(labels, z) for z in [*fine, bow_tie]])
+    zone_areas = areas_of(zones, scene, labels)
+    np.testing.assert_array_equal(zone_areas.pixels, [counted(labels, z) for z in [*fine, bow_tie]])
 
 
 def test_a_grid_of_zones_adds_up(tmp_path: Path, labels: np.ndarray):
@@ -120,8 +122,8 @@ def test_a_grid_of_zones_adds_up(tmp_path: Path, labels: np.ndarray):
         for top, bottom in pairwise(edges)
     ]
     scene = scene_file(tmp_path / "scene.tif")
-    found = areas_of(zone_file(tmp_path / "zones.fgb", cells), scene, labels)
-    total = found.pixels.sum() + found.nodata_pixels.sum()
+    zone_areas = areas_of(zone_file(tmp_path / "zones.fgb", cells), scene, labels)
+    total = zone_areas.pixels.sum() + zone_areas.nodata_pixels.sum()
     assert total == 80 * 80
 
 
@@ -138,11 +140,11 @@ def test_zones_of_another_crs(tmp_path: Path, labels: np.ndarray):
         "EPSG:4326",
         ZONE=["far", "here", "pole"],
     )
-    found = areas_of(zones, scene_file(tmp_path / "scene.tif"), labels)
-    assert found.names == ["far", "here", "pole"]
-    np.testing.assert_array_equal(found.pixels[[0, 2]], 0)
-    np.testing.assert_array_equal(found.nodata_pixels[[0, 2]], 0)
-    np.testing.assert_array_equal(found.pixels[1], counted(labels, inside))
+    zone_areas = areas_of(zones, scene_file(tmp_path / "scene.tif"), labels)
+    assert zone_areas.names == ["far", "here", "pole"]
+    np.testing.assert_array_equal(zone_areas.pixels[[0, 2]], 0)
+    np.testing.assert_array_equal(zone_areas.nodata_pixels[[0, 2]], 0)
+    np.testing.assert_array_equal(zone_areas.pixels[1], counted(labels, inside))
 
 
 def test_names_of_zones(tmp_path: Path, labels: np.ndarray):
@@ -155,8 +157,8 @@ def test_names_of_zones(tmp_path: Path, labels: np.ndarray):
     assert areas_of(named, scene, labels, attribute="code").names == ["7", "8"]
     assert areas_of(named, scene, labels, attribute="GEN_NAME").names == ["Nord", "2"]
     plain = zone_file(tmp_path / "plain.gpkg", boxes, code=[7, 8])
-    found = areas_of(plain, scene, labels)
-    assert found.names == ["1", "2"] == [str(f) for f in found.features]
+    zone_areas = areas_of(plain, scene, labels)
+    assert zone_areas.names == ["1", "2"] == [str(f) for f in zone_areas.features]
     with pytest.raises(InputError, match=r"no attribute 'nme'.*code, GEN_NAME, Name"):
         areas_of(named, scene, labels, attribute="nme")
 
@@ -164,9 +166,9 @@ def test_names_of_zones(tmp_path: Path, labels: np.ndarray):
 def test_csv_and_table(tmp_path: Path, labels: np.ndarray):
     boxes = [shapely.box(500_000, 5_599_940, 500_080, 5_600_000), shapely.box(0, 0, 1, 1)]
     zones = zone_file(tmp_path / "zones.gpkg", boxes, name=["all, of it", "none"])
-    found = areas_of(zones, scene_file(tmp_path / "scene.tif"), labels)
+    zone_areas = areas_of(zones, scene_file(tmp_path / "scene.tif"), labels)
     path = tmp_path / "areas.csv"
-    found.write_csv(path)
+    zone_areas.write_csv(path)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     counts = [int((labels == c).sum()) for c in range(3)]
@@ -179,23 +181,23 @@ def test_csv_and_table(tmp_path: Path, labels: np.ndarray):
     np.testing.assert_allclose(
         [float(r["area_m2"]) for r in rows], [*(np.array(counts) * 0.25), 0, 0, 0]
     )
-    assert found.nodata_pixels.tolist() == [20 * 70, 0]
-    text = found.text()
+    assert zone_areas.nodata_pixels.tolist() == [20 * 70, 0]
+    text = zone_areas.text()
     assert "all, of it" in text
     assert f"{counts[0] / sum(counts):.2%}" in text
-    assert found.text(most=1).endswith("... and 1 zone more")
+    assert zone_areas.text(most=1).endswith("... and 1 zone more")
 
 
 def test_without_crs_zones_lie_on_pixels(tmp_path: Path, labels: np.ndarray):
     scene = scene_file(tmp_path / "plain.tif", crs=None, transform=None)
     box = shapely.box(10, 20, 50, 45)
-    found = areas_of(zone_file(tmp_path / "zones.fgb", [box], None), scene, labels)
+    zone_areas = areas_of(zone_file(tmp_path / "zones.fgb", [box], None), scene, labels)
     np.testing.assert_array_equal(
-        found.pixels[0], np.bincount(labels[20:45, 10:50].ravel(), minlength=3)
+        zone_areas.pixels[0], np.bincount(labels[20:45, 10:50].ravel(), minlength=3)
     )
-    assert found.areas is None
-    assert [row.area for row in found.rows()] == [None] * 3
-    found.write_csv(tmp_path / "areas.csv")
+    assert zone_areas.areas is None
+    assert [row.area for row in zone_areas.rows()] == [None] * 3
+    zone_areas.write_csv(tmp_path / "areas.csv")
     assert (tmp_path / "areas.csv").read_text().splitlines()[1].endswith(",")
     with pytest.raises(InputError, match="has no CRS"):
         areas_of(zone_file(tmp_path / "utm.fgb", [box]), scene, labels)
@@ -234,8 +236,10 @@ def test_areas_of_degrees_are_those_of_the_ellipsoid(tmp_path: Path):
     assert totals[0] == totals[1] == totals[2]
     np.testing.assert_allclose(totals[0][1], ellipsoid_area(49, 50, 3), rtol=1e-8)
     zone = shapely.box(7, 49, 8.5, 49.5)
-    found = areas_of(zone_file(tmp_path / "z.gpkg", [zone], "EPSG:4326"), path, labels)
-    np.testing.assert_allclose(found.areas[0], [0, ellipsoid_area(49, 49.5, 1.5), 0], rtol=1e-8)
+    zone_areas = areas_of(zone_file(tmp_path / "z.gpkg", [zone], "EPSG:4326"), path, labels)
+    np.testing.assert_allclose(
+        zone_areas.areas[0], [0, ellipsoid_area(49, 49.5, 1.5), 0], rtol=1e-8
+    )
 
 
 def test_pixels_of_projections_true_to_scale_have_their_own_area(tmp_path: Path):

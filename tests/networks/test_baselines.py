@@ -117,8 +117,8 @@ def test_maps_of_an_encoder_are_timms_last_ones_of_each_stride() -> None:
         x = whole.bn1(whole.conv_stem(image))
         stages = [x := stage(x) for stage in whole.blocks]
     assert encoder.channels == (24, 40, 112, 320)
-    for found, stage in zip(maps, (1, 2, 4, 6), strict=True):
-        torch.testing.assert_close(found, stages[stage])
+    for feature_map, stage in zip(maps, (1, 2, 4, 6), strict=True):
+        torch.testing.assert_close(feature_map, stages[stage])
 
 
 def test_a_padded_image_is_one_with_its_edges_repeated() -> None:
@@ -214,10 +214,10 @@ def test_a_window_has_the_labels_that_its_network_gives(
     gain = np.full((1, 3, 1, 1), 1 / 255 / 0.2, dtype=np.float32)
     offset = np.full((1, 3, 1, 1), -0.5 / 0.2, dtype=np.float32)
     (logits,) = engine.logits([np.moveaxis(pixels, 2, 0)], gain, offset)
-    found = window_labels(logits, 101, 90, logit_stride=engine.logit_stride)
+    labels = window_labels(logits, 101, 90, logit_stride=engine.logit_stride)
     expected = labels_of(weights[model], pixels)
     assert len(np.unique(expected)) > 2
-    assert (found == expected).mean() > 0.999
+    assert (labels == expected).mean() > 0.999
 
 
 @pytest.mark.parametrize("model", [pytest.param("unet", marks=pytest.mark.slow), "ued-resnet18"])
@@ -273,8 +273,8 @@ def test_blended_logits_of_every_pixel_are_their_weighted_mean(weights: dict[str
         weight[start : start + size] += share
     np.testing.assert_allclose(weight, 1)
     odds = np.exp(expected - expected.max(axis=0))
-    found = blender.strip().probabilities
-    np.testing.assert_allclose(found, odds / odds.sum(axis=0), atol=1e-5)
+    probabilities = blender.strip().probabilities
+    np.testing.assert_allclose(probabilities, odds / odds.sum(axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -327,7 +327,7 @@ def test_evaluation_counts_every_pixel_of_theirs(weights: dict[str, Path], tmp_p
             predicted = labels_of(path, np.moveaxis(raster.read(), 0, 2))
         with rasterio.open(tiled / "val" / "label" / image.name) as raster:
             truth = raster.read(1)
-        known = truth != 255
-        np.add.at(expected, (predicted[known], truth[known]), 1)
+        is_labelled = truth != 255
+        np.add.at(expected, (predicted[is_labelled], truth[is_labelled]), 1)
     difference = np.abs(counts - expected).sum() / expected.sum()
     assert difference < 0.002

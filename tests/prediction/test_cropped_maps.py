@@ -65,10 +65,10 @@ def test_names_with_question_marks_are_cropped(run: Run, tmp_path: Path) -> None
     for number, scene in enumerate(scenes):
         result = run(scene, "--aoi", aoi, "--crop", "--out", f"{number}.tif")
         assert result.exit_code == 0, result.output
-    with rasterio.open("0.tif") as plain, rasterio.open("1.tif") as found:
-        assert plain.shape == found.shape == (60, 100)
-        np.testing.assert_array_equal(plain.read(), found.read())
-        assert plain.transform == found.transform
+    with rasterio.open("0.tif") as plain, rasterio.open("1.tif") as cropped:
+        assert plain.shape == cropped.shape == (60, 100)
+        np.testing.assert_array_equal(plain.read(), cropped.read())
+        assert plain.transform == cropped.transform
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def test_a_part_of_a_map_service_is_mapped(run: Run, tmp_path: Path, service: An
     assert run(part, *options, "--out", "expected.tif").exit_code == 0
     result = run(source, *options, "--crop", "--out", "map.tif")
     assert result.exit_code == 0, result.output
-    with rasterio.open("map.tif") as found, rasterio.open("expected.tif") as expected:
-        np.testing.assert_array_equal(found.read(), expected.read())
-        assert found.transform.almost_equals(expected.transform, 1e-3)
-        missing = int((found.read(1) == found.nodata).sum())
+    with rasterio.open("map.tif") as class_map, rasterio.open("expected.tif") as expected:
+        np.testing.assert_array_equal(class_map.read(), expected.read())
+        assert class_map.transform.almost_equals(expected.transform, 1e-3)
+        missing = int((class_map.read(1) == class_map.nodata).sum())
     assert missing >= (400 - 256) * (381 - 256)
     assert f"{missing:,}" in result.stdout  # counted as without data
 
@@ -137,9 +137,9 @@ def test_a_part_of_a_map_service_is_planned_without_a_request(
     aoi = save_area(tmp_path / "aoi.gpkg", box, "EPSG:3857")
     result = run(service[0], "--aoi", aoi, "--crop", "--out", "m.tif", "--dry-run")
     assert result.exit_code == 0, result.output
-    found = re.search(r"(\d+) x (\d+) px, ([\d,]+) windows", result.stdout)
-    assert found is not None
-    width, height, windows = (int(n.replace(",", "")) for n in found.groups())
+    match = re.search(r"(\d+) x (\d+) px, ([\d,]+) windows", result.stdout)
+    assert match is not None
+    width, height, windows = (int(n.replace(",", "")) for n in match.groups())
     assert width == pytest.approx(10_000 / SIZE, abs=2)
     assert height == pytest.approx(10_000 / SIZE, abs=2)
     # those of 64 px, every 48 px, that a disc touches

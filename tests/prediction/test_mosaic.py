@@ -77,11 +77,14 @@ def test_a_mosaic_has_the_map_of_the_whole_scene(
     assert result.exit_code == 0, result.output
     assert "6 tiles of city → city_classes.tif  (260 x 200 px" in result.stdout
     for name in ("classes", "confidence"):
-        with rasterio.open(f"city_{name}.tif") as found, rasterio.open(f"whole_{name}.tif") as one:
-            np.testing.assert_array_equal(found.read(), one.read())
-            assert found.transform.almost_equals(one.transform, 1e-9)
-            assert (found.crs, found.nodata) == (one.crs, one.nodata)
-            assert found.overviews(1) == one.overviews(1)
+        with (
+            rasterio.open(f"city_{name}.tif") as city,
+            rasterio.open(f"whole_{name}.tif") as whole_map,
+        ):
+            np.testing.assert_array_equal(city.read(), whole_map.read())
+            assert city.transform.almost_equals(whole_map.transform, 1e-9)
+            assert (city.crs, city.nodata) == (whole_map.crs, whole_map.nodata)
+            assert city.overviews(1) == whole_map.overviews(1)
     assert len(np.unique(labels("city_classes.tif"))) > 2
     made = {p.name for p in (tmp_path / "here").iterdir()}  # nothing hidden is left
     assert {n.replace("city", "whole") for n in made if "city" in n} == {
@@ -112,12 +115,12 @@ def test_tiles_of_a_mosaic_have_maps_of_their_own(
         stem = Path(name).stem
         for kind in ("classes", "confidence", "probabilities"):
             with (
-                rasterio.open(f"maps/{stem}_{kind}.tif") as found,
-                rasterio.open(f"whole_{kind}.tif") as one,
+                rasterio.open(f"maps/{stem}_{kind}.tif") as tile_map,
+                rasterio.open(f"whole_{kind}.tif") as whole_map,
                 rasterio.open(tiles / name) as tile,
             ):
-                np.testing.assert_array_equal(found.read(), one.read(window=window))
-                assert (found.transform, found.crs) == (tile.transform, tile.crs)
+                np.testing.assert_array_equal(tile_map.read(), whole_map.read(window=window))
+                assert (tile_map.transform, tile_map.crs) == (tile.transform, tile.crs)
         assert f"{tiles / name} → maps/{stem}_classes.tif" in result.stdout
         assert Path(f"maps/{stem}_classes.geojson").is_file()
     # what tiles count in a zone is what one map counts in it
@@ -191,9 +194,9 @@ def test_maps_of_tiles_that_are_there_are_not_written_again(
     mapped = hrrsi.predict(tiles, made_weights, out, options, outputs=outputs)
     assert len(written) == 7  # three, the one that stopped, and the last three
     hrrsi.predict(whole, made_weights, tmp_path / "one.tif", MapOptions(window=64, overlap=16))
-    one = labels(tmp_path / "one.tif")
+    whole_map = labels(tmp_path / "one.tif")
     for name, scene in zip(named, mapped, strict=True):
-        np.testing.assert_array_equal(labels(scene.path), one[WINDOWS[name].toslices()])
+        np.testing.assert_array_equal(labels(scene.path), whole_map[WINDOWS[name].toslices()])
 
 
 def test_a_mosaic_of_a_folder_with_one_in_it_is_of_the_tiles(run: Run, tiles: Path) -> None:
@@ -215,9 +218,9 @@ def test_gaps_and_overlaps_are_told(run: Run, tiles: Path, whole: Path) -> None:
     share, area = f"{gap / 52000:.2%}", f"{gap * 0.09:,.0f} m²"
     assert f"5 tiles of city: {share} ({area}) of its rectangle of 260 x 200 px lie in no" in lines
     assert f"{overlap / 52000:.2%} ({overlap * 0.09:,.0f} m²) of its rectangle lie in sev" in lines
-    found = labels("city.tif")
-    assert (found[90:, 70:150] == 255).all()
-    assert (found == 255).sum() == gap
+    class_map = labels("city.tif")
+    assert (class_map[90:, 70:150] == 255).all()
+    assert (class_map == 255).sum() == gap
     assert f"{gap:,}" in result.stdout
 
 

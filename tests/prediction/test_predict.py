@@ -242,8 +242,10 @@ def test_every_engine_gives_the_same_map(run: Run, tmp_path: Path, engine: str) 
         result = run(scene, "--engine", name, *options, "--out", f"{name}.tif")
         assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == threads  # what else runs here keeps its own
-    one, other = (rasterio.open(f"{name}.tif").read(1) for name in ("openvino", engine))
-    assert (one != other).sum() <= 1
+    openvino_map, engine_map = (
+        rasterio.open(f"{name}.tif").read(1) for name in ("openvino", engine)
+    )
+    assert (openvino_map != engine_map).sum() <= 1
 
 
 @pytest.mark.long
@@ -355,5 +357,7 @@ def test_an_engine_survives_scenes_that_fail_and_change_type(run: Run, tmp_path:
     result = run(good, bad, wide, "--scale", "255", "--precision", "32")
     assert result.exit_code == 1
     assert re.search(r"bad.tif: holds -3e\+38 .* \d\d% of the map is kept", result.stderr)
-    one, other = (rasterio.open(f"{name}_classes.tif").read(1) for name in ("good", "wide"))
-    assert (one != other).sum() <= 1
+    bytes_map, wide_map = (
+        rasterio.open(f"{name}_classes.tif").read(1) for name in ("good", "wide")
+    )
+    assert (bytes_map != wide_map).sum() <= 1

@@ -349,8 +349,8 @@ def test_another_type_gets_an_estimated_scale_and_says_so(run: Run, tmp_path: Pa
         assert f"{name}.tif: holds {scene.dtype} where the weights were trained on uint8" in line
         assert "counts as full brightness" in line
         with rasterio.open(f"{name}_classes.tif") as dataset:
-            told = float(re.search(r"; ([\d.]+) counts", line)[1])  # type: ignore[index]
-            assert float(dataset.tags()["HRRSI_ESTIMATED_SCALE"]) == pytest.approx(told)
+            scale = float(re.search(r"; ([\d.]+) counts", line)[1])  # type: ignore[index]
+            assert float(dataset.tags()["HRRSI_ESTIMATED_SCALE"]) == pytest.approx(scale)
     plain = save_scene(tmp_path / "plain.tif", values)
     assert run(plain, "--precision", "32").exit_code == 0
     maps = {p.stem: rasterio.open(p).read(1) for p in Path().glob("*.tif")}

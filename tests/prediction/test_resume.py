@@ -139,15 +139,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 @pytest.mark.long
 def test_resume_never_takes_one_scene_for_another(run: Run, tmp_path: Path) -> None:
-    one = save_scene(tmp_path / "one" / "scene.tif")
+    first = save_scene(tmp_path / "one" / "scene.tif")
     other = save_scene(tmp_path / "other" / "scene.tif")
-    assert run(one).exit_code == 0
-    assert "was finished already" in run(one, "--resume").stdout
+    assert run(first).exit_code == 0
+    assert "was finished already" in run(first, "--resume").stdout
     line = one_error_line(run(other, "--resume"))
     assert "scene_classes.tif: exists already, and was made otherwise, or of another scene" in line
-    assert "made otherwise" in one_error_line(run(one, "--resume", "--confidence", "uint8"))
-    os.utime(one, ns=(1, 1))  # edited meanwhile, for all that shows
-    assert "made otherwise" in one_error_line(run(one, "--resume"))
+    assert "made otherwise" in one_error_line(run(first, "--resume", "--confidence", "uint8"))
+    os.utime(first, ns=(1, 1))  # edited meanwhile, for all that shows
+    assert "made otherwise" in one_error_line(run(first, "--resume"))
 
 
 def test_resume_never_replaces_what_is_not_its_own(run: Run, tmp_path: Path) -> None:

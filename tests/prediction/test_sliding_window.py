@@ -161,8 +161,8 @@ def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
     options: dict[str, object] = {"window": 64, "overlap": 16, "nodata": 0, "precision": precision}
     reference = stitched(write(values), made_weights, **options)
     for batch, threads in ((1, 1), (5, 2), (64, 4)):
-        found = stitched(write(values), made_weights, batch=batch, threads=threads, **options)
-        assert (found != reference).sum() <= 1
+        labels = stitched(write(values), made_weights, batch=batch, threads=threads, **options)
+        assert (labels != reference).sum() <= 1
     for blocks in (16, 128):
         path = write(values, tiled=True, blockxsize=blocks, blockysize=blocks, compress="deflate")
         np.testing.assert_array_equal(stitched(path, made_weights, **options), reference)
@@ -197,9 +197,9 @@ def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weight
                 predict_strips(SceneWindows(scene), engine, options, first_row=strip.first_row)
             )
             assert len(rest) == len(strips) - number
-            for one, other in zip(strips[number:], rest, strict=True):
-                assert one.first_row == other.first_row
-                np.testing.assert_array_equal(one.labels, other.labels)
+            for expected_strip, strip_of_rest in zip(strips[number:], rest, strict=True):
+                assert expected_strip.first_row == strip_of_rest.first_row
+                np.testing.assert_array_equal(expected_strip.labels, strip_of_rest.labels)
 
 
 @pytest.mark.long
@@ -254,9 +254,9 @@ def test_test_time_augmentation_is_the_mean_over_symmetries(
             for flipped in (False, True):
                 seen = torch.rot90(image, turns, (2, 3))
                 seen = seen.flip(3) if flipped else seen
-                found = network(seen)["lbl"]
-                found = found.flip(3) if flipped else found
-                total += torch.rot90(found, -turns, (2, 3))
+                logits = network(seen)["lbl"]
+                logits = logits.flip(3) if flipped else logits
+                total += torch.rot90(logits, -turns, (2, 3))
     assert (labels != total.argmax(1)[0].numpy()).sum() <= 2
     assert (labels != stitched(write(values), made_weights, window=64)).any()
 

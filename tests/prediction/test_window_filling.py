@@ -8,30 +8,30 @@ from hrrsi.prediction.sliding_window import mirror_filled
 
 def naive_fill(pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Pixel by pixel, round by round, as the documentation has it."""
-    filled, known = pixels.copy(), valid.copy()
+    filled, is_filled = pixels.copy(), valid.copy()
     height, width = valid.shape
-    while not known.all():
-        found: dict[tuple[int, int], tuple[int, int]] = {}
-        for row, col in zip(*np.nonzero(~known), strict=True):
+    while not is_filled.all():
+        nearest: dict[tuple[int, int], tuple[int, int]] = {}
+        for row, col in zip(*np.nonzero(~is_filled), strict=True):
             best = None
             for down, across in ((0, -1), (0, 1), (-1, 0), (1, 0)):  # the order among equals
                 for distance in range(1, max(height, width)):
                     r, c = row + down * distance, col + across * distance
                     if not (0 <= r < height and 0 <= c < width):
                         break
-                    if known[r, c]:
+                    if is_filled[r, c]:
                         if best is None or distance < best[0]:
                             best = (distance, down, across)
                         break
             if best is not None:
                 distance, down, across = best
                 r, c = (row + down * (2 * distance - 1), col + across * (2 * distance - 1))
-                if 0 <= r < height and 0 <= c < width and known[r, c]:
-                    found[row, col] = (r, c)
-        for (row, col), (r, c) in found.items():
+                if 0 <= r < height and 0 <= c < width and is_filled[r, c]:
+                    nearest[row, col] = (r, c)
+        for (row, col), (r, c) in nearest.items():
             filled[:, row, col] = filled[:, r, c]
-        for place in found:
-            known[place] = True
+        for place in nearest:
+            is_filled[place] = True
     return filled
 
 

@@ -67,8 +67,8 @@ def about(path: Path) -> dict[str, object]:
 def test_a_run_leaves_an_encoder_and_its_record(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert result.exit_code == 0, result.output
-    found = {p.name for p in (out / "ghostnet_100").iterdir()}
-    assert found == {
+    names = {p.name for p in (out / "ghostnet_100").iterdir()}
+    assert names == {
         *("config.yaml", "curves.png", "encoder.safetensors", "environment.yaml", "last.ckpt"),
         "metrics.csv",
     }

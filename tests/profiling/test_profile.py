@@ -204,7 +204,9 @@ def test_latency_names_device_batch_and_memory():
 @pytest.fixture
 def _no_processes(monkeypatch):
     """Measure in this process, since to start others takes seconds."""
-    monkeypatch.setattr(profile, "_in_own_process", lambda function, *given, **_: function(*given))
+    monkeypatch.setattr(
+        profile, "_in_own_process", lambda function, *arguments, **_: function(*arguments)
+    )
     monkeypatch.setattr(profile, "available_cores", lambda: 2)
 
 
@@ -256,11 +258,11 @@ def test_a_last_quarter_that_is_slower_shows(monkeypatch):
 def test_what_was_measured_before_a_stop_is_printed(monkeypatch):
     calls = []
 
-    def until_the_third(function, *given, **_):
+    def until_the_third(function, *arguments, **_):
         calls.append(function)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return function(*given)
+        return function(*arguments)
 
     monkeypatch.setattr(profile, "_in_own_process", until_the_third)
     result = CliRunner().invoke(app, ["profile", *SUSTAINED, "--engine", "onnxruntime"])

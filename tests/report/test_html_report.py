@@ -106,10 +106,10 @@ def test_its_tables_hold_the_figures_of_the_evaluation(one_map) -> None:
         assert any(cells[:5] == [*shown, *figures] for cells in rows)
     matrix = report.matrix
     for i, name in enumerate(CLASSES):
-        found = next(r for r in rows if r[0] == f"mapped as{name}")
+        table_row = next(r for r in rows if r[0] == f"mapped as{name}")
         for j in range(len(CLASSES)):
             share = matrix.counts[i, j] / matrix.counts[:, j].sum()
-            assert found[1 + j] == f"{100 * share:.2f}{matrix.counts[i, j]:,}"
+            assert table_row[1 + j] == f"{100 * share:.2f}{matrix.counts[i, j]:,}"
     for at in report.boundaries:
         assert f"{100 * at.mean_f1:.2f}" in page.text
     ece = report.evaluation.counts.reliability.expected_calibration_error
@@ -156,9 +156,9 @@ def test_it_names_no_place_outside_itself(one_map, other_map) -> None:
 def test_names_are_escaped_wherever_they_appear(tmp_path: Path) -> None:
     scenes = [made_scene(tmp_path, f"scene{EVIL}", 96, 128, 3)]
     classes = [f"{name}{EVIL}" for name in CLASSES]
-    one = evaluated_map(f"map{EVIL}\udcff", scenes, 1, classes=classes, card=((EVIL, EVIL),))
-    other = evaluated_map(f"other{EVIL}", scenes, 2, classes=classes)
-    for maps in ([one], [one, other]):
+    first = evaluated_map(f"map{EVIL}\udcff", scenes, 1, classes=classes, card=((EVIL, EVIL),))
+    second = evaluated_map(f"other{EVIL}", scenes, 2, classes=classes)
+    for maps in ([first], [first, second]):
         path = tmp_path / "report.html"
         write_page(path, maps)
         text = path.read_text(encoding="utf-8")

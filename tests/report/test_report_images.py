@@ -32,15 +32,15 @@ def report(path: Path, *arguments: object) -> Result:
 def pictures(page: Path) -> dict[str, np.ndarray | None]:
     """Return the picture of each scene of a page, None where the viewer has none."""
     text = page.read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    assert found is not None
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert match is not None
     shown = iter(
         np.asarray(Image.open(BytesIO(base64.b64decode(code))))
         for code in re.findall(r'data:image/jpeg;base64,([^"]*)"', text)
     )
     return {
         scene["name"]: next(shown) if scene["layers"][0]["key"] == "picture" else None
-        for scene in json.loads(found[1])["scenes"]
+        for scene in json.loads(match[1])["scenes"]
     }
 
 
@@ -58,17 +58,17 @@ def test_images_of_a_folder_lie_under_the_maps_of_their_scenes(tmp_path: Path) -
     result = report(page, "--image", TILE / "images")
     assert result.exit_code == 0, result.output
     assert "warning" not in result.stderr
-    found = pictures(page)
-    assert [is_of(found[f"tile1_part{part}"], part) for part in PARTS] == [True, True]
-    assert not is_of(found["tile1_part007"], "008")
+    images = pictures(page)
+    assert [is_of(images[f"tile1_part{part}"], part) for part in PARTS] == [True, True]
+    assert not is_of(images["tile1_part007"], "008")
     # by the scene's name too, and a scene may lack one
     own = tmp_path / "tile1_part008.png"
     Image.open(of_part("008")).save(own)
     result = report(page, "--image", own, "--overwrite")
     assert "warning: shown without an image, for none fits: tile1_part007" in result.stderr
-    found = pictures(page)
-    assert found["tile1_part007"] is None
-    assert is_of(found["tile1_part008"], "008")
+    images = pictures(page)
+    assert images["tile1_part007"] is None
+    assert is_of(images["tile1_part008"], "008")
 
 
 def test_images_of_another_grid_are_left_out(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_images_of_another_grid_are_left_out(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     said = f"warning: left out because of another size or place than the labels: {cut}"
     assert said in result.stderr.splitlines()
-    found = pictures(page)
-    assert found["tile1_part007"] is None
-    assert is_of(found["tile1_part008"], "008")
+    images = pictures(page)
+    assert images["tile1_part007"] is None
+    assert is_of(images["tile1_part008"], "008")
 
 
 @pytest.mark.parametrize(("east", "is_shown"), [(0, True), (50, False)])

@@ -46,8 +46,8 @@ def test_long_names_leave_a_phone_room(browser, one_map, other_map, tmp_path: Pa
     page = browser.new_page(viewport={"width": width, "height": height})
     names = [f"ued_bes_sfm_seed{k}/ued/best.safetensors" for k in (0, 1)]
     maps = [
-        dataclasses.replace(one, name=name)
-        for one, name in zip((one_map, other_map), names, strict=True)
+        dataclasses.replace(entry, name=name)
+        for entry, name in zip((one_map, other_map), names, strict=True)
     ]
     write_page(tmp_path / "long.html", maps)
     page.goto((tmp_path / "long.html").as_uri())
@@ -129,9 +129,9 @@ _CONTRASTS = """() => {
 
 def test_every_text_contrasts_with_what_is_behind_it(opened) -> None:
     for name in ("one", "two"):
-        found = opened(name).evaluate(_CONTRASTS)
-        assert len(found) > 200
-        low = [pair for pair in found if pair[1] < 4.5]
+        contrasts = opened(name).evaluate(_CONTRASTS)
+        assert len(contrasts) > 200
+        low = [pair for pair in contrasts if pair[1] < 4.5]
         assert low == []
 
 
@@ -178,9 +178,9 @@ def test_a_table_is_sorted_by_click_and_by_keyboard(opened, one_map) -> None:
 
 def test_evil_names_do_nothing(browser, tmp_path: Path) -> None:
     scenes = [made_scene(tmp_path, f"s{k}{EVIL}", 96, 128, k) for k in (1, 2)]
-    one = evaluated_map(EVIL, scenes, 1, classes=[f"{c}{EVIL}" for c in CLASSES])
+    evil_map = evaluated_map(EVIL, scenes, 1, classes=[f"{c}{EVIL}" for c in CLASSES])
     path = tmp_path / "evil.html"
-    write_page(path, [one])
+    write_page(path, [evil_map])
     page = browser.new_page()
     dialogs, errors = [], []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
@@ -213,6 +213,6 @@ def test_motion_is_reduced_where_that_is_asked_for(browser, files) -> None:
     page = context.new_page()
     page.goto(files["one"].as_uri())
     page.locator("a[data-region]").first.click()
-    found = page.locator(".world").first.evaluate("e => getComputedStyle(e).transitionDuration")
-    assert found == "0s"
+    duration = page.locator(".world").first.evaluate("e => getComputedStyle(e).transitionDuration")
+    assert duration == "0s"
     context.close()

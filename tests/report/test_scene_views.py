@@ -123,10 +123,10 @@ def test_worst_regions_are_the_blocks_with_most_wrong_pixels(scenes: list, one_m
 def test_a_page_of_five_large_scenes_stays_below_15_mb(tmp_path: Path) -> None:
     names = [f"area{n}" for n in (11, 15, 28, 30, 34)]
     small = [made_scene(tmp_path, name, 64, 96, seed) for seed, name in enumerate(names)]
-    one, other = (evaluated_map(name, small, seed) for name, seed in (("A", 1), ("B", 50)))
+    first, second = (evaluated_map(name, small, seed) for name, seed in (("A", 1), ("B", 50)))
     large = made_scene(tmp_path, "large", 2000, 2500, 90)
     maps = []
-    for seed, found in ((1, one), (2, other)):
+    for seed, evaluated in ((1, first), (2, second)):
         files = [SceneFiles(name, str(large.path)) for name in names]
         collector = begun_views(files)
         prediction, _ = made_prediction(large, seed)
@@ -136,7 +136,7 @@ def test_a_page_of_five_large_scenes_stays_below_15_mb(tmp_path: Path) -> None:
             collector.add(files[0], strip)
         (view,) = collector.views
         views = tuple(dataclasses.replace(view, name=name) for name in names)
-        maps.append(dataclasses.replace(found, views=views))
+        maps.append(dataclasses.replace(evaluated, views=views))
     assert all(view.picture for view in maps[0].views)
     for count in (1, 2):
         path = tmp_path / "large.html"

@@ -105,9 +105,9 @@ def assert_tensorboard_shows(folder: Path) -> None:
         if name != "epoch"
     }
     expected = {tag: values for tag, values in expected.items() if values}
-    found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    assert set(found) == set(expected)
-    for tag, values in found.items():
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    assert set(scalars) == set(expected)
+    for tag, values in scalars.items():
         assert [e.step for e in values] == list(expected[tag])
         assert [np.float32(e.value) for e in values] == list(expected[tag].values())
 
@@ -335,21 +335,21 @@ def test_a_sample_picture_shows_what_the_best_weights_find(run: Path, dataset: P
         with torch.inference_mode():
             normal = (torch.from_numpy(image.astype(np.float32)) / meta["scale"] - mean) / std
             maps = {k: v[0].numpy() for k, v in network(normal[None]).items()}
-        found = maps["lbl"].argmax(0)
+        classes = maps["lbl"].argmax(0)
         expected = magnified(image.transpose(1, 2, 0))
         place = place_of(expected, picture)
         _, truth, predicted, errors, edge, score = row_of_panels(picture, place, 6)
         ignored = magnified(label == IGNORED)
         ignored_seen += int(ignored.sum())
-        known = ~ignored
+        is_labelled = ~ignored
         assert np.array_equal(
-            truth[known], colours[magnified(np.where(label < 5, label, 0))][known]
+            truth[is_labelled], colours[magnified(np.where(label < 5, label, 0))][is_labelled]
         )
-        assert (predicted == colours[magnified(found)]).all(-1).mean() > 0.999
-        wrong = magnified(label != found) & known
+        assert (predicted == colours[magnified(classes)]).all(-1).mean() > 0.999
+        wrong = magnified(label != classes) & is_labelled
         marked = (errors == (255, 0, 110)).all(-1)
         assert (marked == wrong).mean() > 0.999
-        assert (np.ptp(errors[known & ~marked].astype(int), axis=-1) == 0).all()  # in grey
+        assert (np.ptp(errors[is_labelled & ~marked].astype(int), axis=-1) == 0).all()  # in grey
         if ignored.any():
             assert_striped(truth, ignored, colours)
             assert_striped(errors, ignored, colours)

@@ -164,12 +164,12 @@ def test_two_processes_learn_what_one_does(
     # over the batches of both
     start = first_network(options, TiledDataset(dataset), resume=False, report=print).state_dict()
     expected = weights_of(options.run_folder / LAST_CHECKPOINT)
-    found = weights_of(two_processes.published / model / LAST_CHECKPOINT)
-    assert found.keys() == expected.keys()
+    tensors = weights_of(two_processes.published / model / LAST_CHECKPOINT)
+    assert tensors.keys() == expected.keys()
     for key, value in start.items():
         if value.is_floating_point():
             moved = expected[f"network.{key}"] - value
-            difference = found[f"network.{key}"] - expected[f"network.{key}"]
+            difference = tensors[f"network.{key}"] - expected[f"network.{key}"]
             assert difference.norm() <= 1e-3 * moved.norm() + 1e-7, key
 
 
@@ -278,15 +278,15 @@ def test_every_validation_patch_comes_once(dataset: Path, processes: int) -> Non
         for image, label in zip(images, labels, strict=True)
     )
     assert len(expected) == 7
-    found, lengths = [], set()
+    patches, lengths = [], set()
     for rank in range(processes):
         loader = validation_batches(tiled, options, rank=rank, processes=processes)
         lengths.add(len(loader))
         for images, labels in loader:
             for image, label in zip(images, labels, strict=True):
                 if not bool((label == 255).all()):
-                    found.append((image.numpy().tobytes(), label.numpy().tobytes()))
-    assert sorted(found) == expected
+                    patches.append((image.numpy().tobytes(), label.numpy().tobytes()))
+    assert sorted(patches) == expected
     assert len(lengths) == 1  # or a process would wait for others that are done
 
 

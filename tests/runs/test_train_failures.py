@@ -58,8 +58,8 @@ def test_the_batch_whose_loss_is_no_number_is_saved(
     epoch, step = int(about["epoch"]), int(about["step"])
     assert f"epoch {epoch}, step {step}" in str(caught.value)
     batches = list(training_batches(tiled, options, epoch=epoch - 1))
-    for stored, given in zip((image, label, index), batches[step - 1], strict=True):
-        assert torch.equal(stored, given)
+    for stored, drawn in zip((image, label, index), batches[step - 1], strict=True):
+        assert torch.equal(stored, drawn)
 
 
 def kill_a_loading_process(*_: Any) -> None:
@@ -125,15 +125,15 @@ def test_compiled_weights_have_the_same_names(
     options = quick(dataset, tmp_path, model="ued-resnet18", epochs=1, overfit=2, compile=True)
     network = first_network(options, TiledDataset(dataset), resume=True, report=print)
     expected = {f"network.{key}" for key in network.state_dict()}
-    found = set(weights_of(quietly(options)[0].folder / LAST_CHECKPOINT))
-    assert {key for key in found if key.startswith("network.")} == expected
-    assert {key.replace("averaged_network.", "network.") for key in found} == expected
+    keys = set(weights_of(quietly(options)[0].folder / LAST_CHECKPOINT))
+    assert {key for key in keys if key.startswith("network.")} == expected
+    assert {key.replace("averaged_network.", "network.") for key in keys} == expected
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_is_released(dataset: Path, tmp_path: Path) -> None:
-    one = quick(dataset, tmp_path / "one", epochs=1, freeze_encoder=1)
-    start = first_network(one, TiledDataset(dataset), resume=False, report=print).state_dict()
-    frozen = weights_of(quietly(one)[0].folder / LAST_CHECKPOINT)
+    options = quick(dataset, tmp_path / "one", epochs=1, freeze_encoder=1)
+    start = first_network(options, TiledDataset(dataset), resume=False, report=print).state_dict()
+    frozen = weights_of(quietly(options)[0].folder / LAST_CHECKPOINT)
     encoder = [key for key in start if key.startswith("base_network.")]
     assert encoder
     assert all(torch.equal(frozen[f"network.{key}"], start[key]) for key in encoder)
@@ -186,9 +186,9 @@ def without_labels(dataset: Path, folder: Path, split: str, *, is_told: bool) ->
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_labels_that_are_all_ignored_are_no_data(dataset: Path, tmp_path: Path, split: str) -> None:
-    told = without_labels(dataset, tmp_path / "told", split, is_told=True)
+    honest = without_labels(dataset, tmp_path / "told", split, is_told=True)
     with pytest.raises(HrrsiError, match=f"the labels of its {split} split hold no class at all"):
-        check_run(quick(told, tmp_path / "runs"))
+        check_run(quick(honest, tmp_path / "runs"))
     data = without_labels(dataset, tmp_path / "data", split, is_told=False)
     verb = {"train": "trained", "val": "validated"}[split]
     words = f"{data / split}: no pixel {verb} on has a label"
@@ -299,6 +299,6 @@ def test_pixels_are_normalised_whatever_their_type(dataset: Path, kind: str) -> 
     if kind == "float32":
         values[0, 1, 2, 3] = np.nan
         expected[0, 1, 2, 3] = 0
-    found = module.normalised(torch.from_numpy(values))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    pixels = module.normalised(torch.from_numpy(values))
+    np.testing.assert_allclose(pixels.numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)

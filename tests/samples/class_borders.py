@@ -23,17 +23,17 @@ def blobs(seed, shape=(150, 170), classes=4, ignored=0.0):
 
 def naive_boundary(prediction, truth, index, tolerance):
     """Return precision, recall and boundary IoU of a class, each as (part, whole)."""
-    known = (prediction != 255) & (truth != 255)
+    is_counted = (prediction != 255) & (truth != 255)
 
     def outline(labels):
-        return (labels == index) & ndimage.binary_dilation(known & (labels != index), CROSS)
+        return (labels == index) & ndimage.binary_dilation(is_counted & (labels != index), CROSS)
 
     def rim(labels):
-        others = known & (labels != index)
+        others = is_counted & (labels != index)
         square = np.ones((2 * tolerance + 1,) * 2, dtype=bool)
-        return known & (labels == index) & ndimage.binary_dilation(others, square)
+        return is_counted & (labels == index) & ndimage.binary_dilation(others, square)
 
-    p, t = outline(prediction) & known, outline(truth) & known
+    p, t = outline(prediction) & is_counted, outline(truth) & is_counted
     near_t = ndimage.binary_dilation(t, disc(tolerance))
     near_p = ndimage.binary_dilation(p, disc(tolerance))
     p_rim, t_rim = rim(prediction), rim(truth)

@@ -87,10 +87,10 @@ def mapped(weights: Path, scene: Path, out: Path, *options: object) -> np.ndarra
 def reference(weights: Path, stack: np.ndarray) -> np.ndarray:
     """Return the labels of (bands, height, width) by the network, padded with mirror images."""
     network = hrrsi.load_model(weights)
-    told = network.meta
-    mean, std = (np.asarray(told[k]).reshape(-1, 1, 1) for k in ("mean", "std"))
+    meta = network.meta
+    mean, std = (np.asarray(meta[k]).reshape(-1, 1, 1) for k in ("mean", "std"))
     pad = [(0, 0), *((0, 192 - n) for n in stack.shape[1:])]
-    image = (np.pad(stack, pad, mode="symmetric") / told["scale"] - mean) / std
+    image = (np.pad(stack, pad, mode="symmetric") / meta["scale"] - mean) / std
     with torch.no_grad():
         logits = network(torch.from_numpy(image.astype(np.float32))[None])["lbl"][0]
     return logits.argmax(0).numpy()[: stack.shape[1], : stack.shape[2]]

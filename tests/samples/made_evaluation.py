@@ -135,5 +135,5 @@ def _evaluation(scenes, seed, classes, wrong, block, collector) -> Evaluation:
 def _smooth(random: np.random.Generator, height: int, width: int, size: int) -> np.ndarray:
     """Return noise without details smaller than about `size`, of mean 0 and deviation 1."""
     coarse = random.normal(size=(height // size + 3, width // size + 3)).astype(np.float32)
-    found = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    return (found - found.mean()) / found.std()
+    surface = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return (surface - surface.mean()) / surface.std()

@@ -28,13 +28,13 @@ def place_of(panel: npt.NDArray[Any], picture: npt.NDArray[Any]) -> tuple[int, i
     is_alike = np.ones((rows, cols), dtype=bool)
     for n in range(0, side, SIDE // SIZE * 8):  # some pixels first: whole panels take long
         is_alike &= (picture[n : n + rows, n : n + cols] == panel[n, n]).all(-1)
-    found = [
+    places = [
         (int(r), int(c))
         for r, c in np.argwhere(is_alike)
         if np.array_equal(picture[r : r + side, c : c + side], panel)
     ]
-    assert len(found) == 1
-    return found[0]
+    assert len(places) == 1
+    return places[0]
 
 
 def row_of_panels(picture: npt.NDArray[Any], place: tuple[int, int], count: int) -> list[Any]:

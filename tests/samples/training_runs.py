@@ -43,7 +43,7 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def assert_same_run(folder: Path, undisturbed: Path) -> None:
     assert rows_of(folder) == rows_of(undisturbed)
-    found = weights_of(folder / LAST_CHECKPOINT)
+    tensors = weights_of(folder / LAST_CHECKPOINT)
     expected = weights_of(undisturbed / LAST_CHECKPOINT)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], value) for key, value in expected.items())

@@ -290,8 +290,8 @@ def predicted(made_weights: Path, folder: Path, makers: dict[str, Maker], *optio
     def labels(name: str) -> np.ndarray:
         stem = Path(scenes[name]).stem
         with rasterio.open(folder / "maps" / f"{stem}_classes.tif") as dataset:
-            found: np.ndarray = dataset.read(1)
-        return found
+            indices: np.ndarray = dataset.read(1)
+        return indices
 
     return labels
 
@@ -428,8 +428,8 @@ def test_a_mosaic_is_no_map_where_another_failed_over_the_same_file(
     for _ in range(2):
         result = predict(made_weights, tmp_path / "maps", scenes)
         assert result.exit_code == 1
-        told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-        assert [str(bad) in line for line in told] == [True] * 3 + [False]
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert [str(bad) in line for line in lines] == [True] * 3 + [False]
     assert not list((tmp_path / "maps").glob("*.tif"))
 
 

@@ -69,8 +69,8 @@ def polygon_file(
 
 def expected(shapes: list[shapely.Geometry]) -> np.ndarray:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    found: np.ndarray = shapely.contains_xy(shapely.union_all(shapes), columns, rows)
-    return found
+    inside: np.ndarray = shapely.contains_xy(shapely.union_all(shapes), columns, rows)
+    return inside
 
 
 def assert_is(

@@ -213,10 +213,10 @@ def test_eval_of_scenes_and_of_patches_with_heights(
         "--out",
         tmp_path / "ds",
     )
-    told = ("--weights", height_weights, "--format", "json", "--quiet")
-    patches = json.loads(done("eval", tmp_path / "ds", *told).stdout)
+    flags = ("--weights", height_weights, "--format", "json", "--quiet")
+    patches = json.loads(done("eval", tmp_path / "ds", *flags).stdout)
     scenes = json.loads(
-        done("eval", raw, *reading, *told, "--scenes", "c", "--window", 96, "--overlap", 0).stdout
+        done("eval", raw, *reading, *flags, "--scenes", "c", "--window", 96, "--overlap", 0).stdout
     )
     dsm = raw / "dsm/dsm_c.tif"
     done(
@@ -235,9 +235,9 @@ def test_eval_of_scenes_and_of_patches_with_heights(
         "--quiet",
     )
     truth, labels = read(raw / "labels/c.tif")[0], read(tmp_path / "c.tif")[0]
-    known = labels != 255
-    assert 0 < (~known).sum() < 400
-    expected = (truth == labels)[known].mean()
+    is_labelled = labels != 255
+    assert 0 < (~is_labelled).sum() < 400
+    expected = (truth == labels)[is_labelled].mean()
     assert scenes["scores"]["OA"] == pytest.approx(expected, abs=1e-6)
     # patches hold zeros where scenes are filled with mirror images
     assert patches["scores"]["OA"] == pytest.approx(expected, abs=0.02)
@@ -246,7 +246,7 @@ def test_eval_of_scenes_and_of_patches_with_heights(
         with rasterio.open(raw / f"dsm/dsm_{name}.tif", "r+") as dataset:
             values = dataset.read()
             dataset.write(np.where(values > 0, values - 278, values))  # above the ground
-    command = ("eval", raw, *reading, *told, "--window", 96)
+    command = ("eval", raw, *reading, *flags, "--window", 96)
     lines = notices(done(*command))
     assert sum("heights unlike those that the weights" in line for line in lines) == 1
     assert sum("of the scene's pixels have no height" in line for line in lines) == 3

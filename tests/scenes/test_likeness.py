@@ -63,7 +63,7 @@ def knowing_weights(likeness: Likeness, made_weights: Path, tmp_path: Path) -> P
 def test_numbers_are_those_of_plain_loops() -> None:
     random = np.random.default_rng(1)
     pixels = random.integers(0, 1000, (4, 17, 22)).astype(np.uint16)
-    found = square_numbers(pixels, 1000)
+    numbers = square_numbers(pixels, 1000)
     values = pixels / 1000
     brightness = values.mean(0)
     contrasts = []
@@ -86,8 +86,8 @@ def test_numbers_are_those_of_plain_loops() -> None:
         np.log((values.max(0) - values.min(0)).mean() + 0.01),
         *np.log(np.array(contrasts) + 0.002),
     ]
-    np.testing.assert_allclose([found[1], *found[3:-1]], expected, atol=2e-5)
-    assert found[0] < found[1] < found[2]
+    np.testing.assert_allclose([numbers[1], *numbers[3:-1]], expected, atol=2e-5)
+    assert numbers[0] < numbers[1] < numbers[2]
 
 
 def test_the_threshold_is_of_squares_of_other_scenes() -> None:
@@ -100,11 +100,11 @@ def test_the_threshold_is_of_squares_of_other_scenes() -> None:
     flat = (numbers.reshape(-1, 5) - numbers.reshape(-1, 5).mean(0)) / numbers.reshape(-1, 5).std(0)
     nearest = [
         min(
-            float(np.sqrt(np.mean((one - other) ** 2)))
+            float(np.sqrt(np.mean((square - other) ** 2)))
             for other, name in zip(flat, scenes, strict=True)
             if name != own
         )
-        for one, own in zip(flat, scenes, strict=True)
+        for square, own in zip(flat, scenes, strict=True)
     ]
     assert result.threshold == pytest.approx(np.quantile(nearest, 0.99), abs=0.06)
     assert result.distance(numbers.reshape(-1, 5)) < 0.06  # each is a square of the training

@@ -97,20 +97,24 @@ def test_patches_and_statistics_are_those_of_the_chosen_bands(
     save_scenes(tmp_path, [(five_bands(n) * factor).astype(dtype) for n in range(3)])
     result = tile(tmp_path, *(["--bands", bands] if bands else []))
     assert result.exit_code == 0, result.output
-    found = described(tmp_path)
+    description = described(tmp_path)
     chosen = [int(b) for b in bands.split(",")] if bands else [1, 2, 3, 4, 5]
     scale = round(255 * factor)
-    assert (found.bands, found.scale, found.patch_format) == (chosen, scale, suffix)
+    assert (description.bands, description.scale, description.patch_format) == (
+        chosen,
+        scale,
+        suffix,
+    )
     expected = read(tmp_path / "raw/images/a.tif")[[b - 1 for b in chosen]]
     kept = "float32" if dtype == "float64" else dtype
-    assert found.dtype == kept
+    assert description.dtype == kept
     folder = tmp_path / "out/train/image"
     np.testing.assert_array_equal(
         put_together(folder, len(chosen)).astype(kept), expected.astype(kept)
     )
     assert {read(path).dtype.name for path in folder.iterdir()} == {kept}
-    np.testing.assert_allclose(found.mean, expected.mean(axis=(1, 2)) / scale, atol=1e-6)
-    np.testing.assert_allclose(found.std, expected.std(axis=(1, 2)) / scale, atol=1e-6)
+    np.testing.assert_allclose(description.mean, expected.mean(axis=(1, 2)) / scale, atol=1e-6)
+    np.testing.assert_allclose(description.std, expected.std(axis=(1, 2)) / scale, atol=1e-6)
     said = f"note: {scale} counts as full brightness (99.9 % of the values lie below"
     assert (said in result.stderr) == (dtype != "uint8")
 
@@ -191,11 +195,11 @@ def test_what_a_scene_declares_comes_before_what_weights_say(
     scheme.write_text(
         f"name: own\nlabel_format: indices\nclasses: [{', '.join(classes)}]\n", encoding="utf-8"
     )
-    told = json.loads(done("eval", raw, "--scheme", scheme, *command, "--format", "json").stdout)
-    assert told["protocol"]["reading"] == ["full brightness = 4095 where scenes declare it"]
+    scores = json.loads(done("eval", raw, "--scheme", scheme, *command, "--format", "json").stdout)
+    assert scores["protocol"]["reading"] == ["full brightness = 4095 where scenes declare it"]
     truth = class_map(1, 64, 64, 5)
     right = np.mean([labels[0] == truth, again[0] == truth])
-    assert told["scores"]["OA"] == pytest.approx(right, abs=1e-6)
+    assert scores["scores"]["OA"] == pytest.approx(right, abs=1e-6)
 
 
 @pytest.mark.long
@@ -217,8 +221,8 @@ def test_a_fourth_band_that_gdal_calls_alpha_is_imagery_when_asked_for(tmp_path:
     assert described(tmp_path, "chosen").splits["train"].ignored_pixels == 0
     tile(tmp_path, "--bands", "1,2,3,4", out="four")
     assert described(tmp_path, "four").splits["train"].ignored_pixels == 0
-    found = put_together(tmp_path / "four/train/image", 4)
-    np.testing.assert_array_equal(found, read(tmp_path / "raw/images/a.tif"))
+    mosaic = put_together(tmp_path / "four/train/image", 4)
+    np.testing.assert_array_equal(mosaic, read(tmp_path / "raw/images/a.tif"))
 
 
 @pytest.mark.long
@@ -259,8 +263,8 @@ def test_scenes_whose_alpha_lies_elsewhere_are_read_by_the_names_of_their_bands(
     with rasterio.open(raw / "images/b.tif", "r+") as dataset:
         dataset.colorinterp = [dataset.colorinterp[number] for number in (3, 0, 1, 2)]
     assert tile(tmp_path, out="three").exit_code == 0
-    found = put_together(tmp_path / "three/val/image", 3)
-    np.testing.assert_array_equal(found, read(raw / "images/b.tif")[1:])
+    mosaic = put_together(tmp_path / "three/val/image", 3)
+    np.testing.assert_array_equal(mosaic, read(raw / "images/b.tif")[1:])
     assert tile(tmp_path, "--bands", "1,2,3,4", out="four").exit_code == 0
 
 
@@ -310,10 +314,10 @@ def test_from_scenes_to_maps(tmp_path: Path, kind: str) -> None:
     assert tile(tmp_path, *reading, *heights).exit_code == 0
     made = described(tmp_path)
     weights = trained(tmp_path) if heights else made_for(made, tmp_path / "made.safetensors")
-    told = json.loads(done("info", weights, "--format", "json").stdout)
+    facts = json.loads(done("info", weights, "--format", "json").stdout)
     for key in ("bands", "dtype", "scale", "mean", "std", "classes"):
-        assert told[key] == yaml.safe_load((tmp_path / "out/dataset.yaml").read_text())[key]
-    assert told.get("height", False) == bool(heights) == (made.height is not None)
+        assert facts[key] == yaml.safe_load((tmp_path / "out/dataset.yaml").read_text())[key]
+    assert facts.get("height", False) == bool(heights) == (made.height is not None)
     reads = ("--weights", weights, "--precision", 32, "--quiet")
     patches = json.loads(done("eval", tmp_path / "out", *reads, "--format", "json").stdout)
     scenes = json.loads(
@@ -326,8 +330,8 @@ def test_from_scenes_to_maps(tmp_path: Path, kind: str) -> None:
     command = ("predict", tmp_path / "raw/images/c.tif", *reads, *heights, "--window", 32)
     result = done(*command, "--overlap", 0, "--out", tmp_path / "map.tif")
     # scene c may look unlike the only one that was trained on
-    told = [line for line in result.stderr.splitlines() if "imagery unlike" not in line]
-    assert len(told) == (warning is not None)
-    assert (warning or "") in "".join(told)
+    facts = [line for line in result.stderr.splitlines() if "imagery unlike" not in line]
+    assert len(facts) == (warning is not None)
+    assert (warning or "") in "".join(facts)
     labels, truth = read(tmp_path / "map.tif")[0], read(tmp_path / "raw/labels/c.tif")[0]
     assert scenes["scores"]["OA"] == pytest.approx((labels == truth).mean(), abs=1e-6)

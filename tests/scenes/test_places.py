@@ -45,9 +45,9 @@ def write_polygons(
 
 def burned(scene_path: Path, polygons: Path) -> np.ndarray:
     with open_scene(scene_path) as scene:
-        found = scene_polygons(polygons, scene, "class")
-        codes = [int(str(value)) for value in found.values]
-        return found.burned(Window(0, 0, SIDE, SIDE), codes, 255)
+        drawn = scene_polygons(polygons, scene, "class")
+        codes = [int(str(value)) for value in drawn.values]
+        return drawn.burned(Window(0, 0, SIDE, SIDE), codes, 255)
 
 
 def test_pixels_across_the_antimeridian_have_their_size(tmp_path: Path) -> None:

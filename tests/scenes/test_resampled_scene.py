@@ -44,7 +44,7 @@ def area_means(pixels: np.ndarray, valid: np.ndarray, step: float) -> tuple[np.n
     """Return means by area over pixels with data, one pixel after the other."""
     height, width = (int(np.ceil(n / step - 1e-9)) for n in valid.shape)
     result = np.zeros((len(pixels), height, width))
-    found = np.zeros((height, width), dtype=bool)
+    has_data = np.zeros((height, width), dtype=bool)
     for i in range(height):
         for j in range(width):
             total, area = np.zeros(len(pixels)), 0.0
@@ -56,8 +56,8 @@ def area_means(pixels: np.ndarray, valid: np.ndarray, step: float) -> tuple[np.n
                         total += pixels[:, r, c] * (high * wide)
                         area += high * wide
             if area:
-                result[:, i, j], found[i, j] = total / area, True
-    return result, found
+                result[:, i, j], has_data[i, j] = total / area, True
+    return result, has_data
 
 
 @pytest.mark.parametrize("step", [1.5, 2, 2.7, 7.3])
@@ -73,13 +73,13 @@ def test_a_coarser_grid_holds_means_of_pixels_with_data(
     with opened_windows(path, resolution=0.1 * step) as source:
         assert source.step == pytest.approx(step)
         assert source.raster_grid == PIXELS.shape[1:]
-        found, found_valid = whole(source)
-    assert found.dtype == dtype
-    assert found.shape == expected.shape
-    np.testing.assert_array_equal(found_valid, with_data)
+        values, values_valid = whole(source)
+    assert values.dtype == dtype
+    assert values.shape == expected.shape
+    np.testing.assert_array_equal(values_valid, with_data)
     assert not with_data.all()
     tolerance = 0.501 if "int" in dtype else 1e-3
-    np.testing.assert_allclose(found, np.where(with_data, expected, 0), atol=tolerance, rtol=0)
+    np.testing.assert_allclose(values, np.where(with_data, expected, 0), atol=tolerance, rtol=0)
 
 
 @pytest.mark.long
@@ -89,7 +89,7 @@ def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, s
     pixels[:, 12:20, 10:18] = np.nan
     valid = np.isfinite(pixels[0])
     with opened_windows(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as source:
-        found, found_valid = whole(source)
+        values, values_valid = whole(source)
         height, width = source.network_grid
     assert (height - 1) * step < 30 <= height * step + 1e-9
     assert (width - 1) * step < 36 <= width * step + 1e-9
@@ -98,7 +98,7 @@ def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, s
         for j in range(width):
             r, c = (i + 0.5) * step - 0.5, (j + 0.5) * step - 0.5
             nearest = min(int(r + 0.5), 29), min(int(c + 0.5), 35)
-            assert found_valid[i, j] == valid[nearest]
+            assert values_valid[i, j] == valid[nearest]
             if not valid[nearest]:
                 continue
             total, weight = np.zeros(3), 0.0
@@ -110,7 +110,7 @@ def test_a_finer_grid_is_interpolated_between_pixels_with_data(tmp_path: Path, s
                         total += share * pixels[:, *place]
                         weight += share
             expected[:, i, j] = total / weight
-    np.testing.assert_allclose(np.where(found_valid, found, 0), expected, atol=1e-9)
+    np.testing.assert_allclose(np.where(values_valid, values, 0), expected, atol=1e-9)
 
 
 @pytest.mark.long
@@ -157,16 +157,16 @@ def test_overviews_are_read_where_they_help(tmp_path: Path) -> None:
     with opened_windows(path, resolution=0.47) as source:
         assert source.overview is not None
         assert source.overview.dataset.shape == (87, 105)
-        found, _ = whole(source)
-        assert found.shape == expected.shape
+        values, _ = whole(source)
+        assert values.shape == expected.shape
     # means of means: close, and far closer than a pixel to the side
-    difference = np.abs(found.astype(int) - expected).mean()
-    beside = np.abs(found[:, :, 1:].astype(int) - expected[:, :, :-1]).mean()
+    difference = np.abs(values.astype(int) - expected).mean()
+    beside = np.abs(values[:, :, 1:].astype(int) - expected[:, :, :-1]).mean()
     assert 3 * difference < beside
     with rasterio.open(path, "r+") as dataset:
         dataset.write(pixels * 0 + 99)  # leaves the overviews as they are
     with opened_windows(path, resolution=0.47) as source:
-        np.testing.assert_array_equal(whole(source)[0], found)
+        np.testing.assert_array_equal(whole(source)[0], values)
     # an overview mixes what only the user knows to be no data into its neighbours
     with opened_windows(path, resolution=0.47, nodata=0) as source:
         assert source.overview is None
@@ -194,9 +194,9 @@ def test_pixels_without_data_do_not_bleed_through_overviews(tmp_path: Path, kind
     expected, valid = area_means(pixels.astype(float), ~holes, 2)
     with opened_windows(path, resolution=0.2) as source:
         assert (source.overview is None) == (kind in ("external", "alpha_float"))
-        found, found_valid = whole(source)
-    np.testing.assert_array_equal(found_valid, valid)
-    assert np.abs(found - expected)[:, valid].max() < 1
+        values, values_valid = whole(source)
+    np.testing.assert_array_equal(values_valid, valid)
+    assert np.abs(values - expected)[:, valid].max() < 1
 
 
 def test_a_window_knows_its_place_on_the_raster(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_what_can_not_be_resampled_is_one_line(tmp_path: Path) -> None:
 def test_tiny_scenes(tmp_path: Path, shape: tuple[int, int], step: float) -> None:
     pixels = PIXELS[:, : shape[0], : shape[1]]
     with opened_windows(save(tmp_path / "a.tif", pixels), resolution=0.1 * step) as source:
-        found, valid = whole(source)
-    assert found.shape[1:] == tuple(max(1, int(np.ceil(n / step))) for n in shape)
+        values, valid = whole(source)
+    assert values.shape[1:] == tuple(max(1, int(np.ceil(n / step))) for n in shape)
     assert valid.all()
-    assert pixels.min() <= found.min() <= found.max() <= pixels.max()
+    assert pixels.min() <= values.min() <= values.max() <= pixels.max()

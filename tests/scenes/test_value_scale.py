@@ -80,8 +80,8 @@ def test_other_ranges_count_by_their_percentile(tmp_path: Path, top: float, dtyp
 def test_the_file_may_say_how_many_bits_it_uses(tmp_path: Path) -> None:
     dark = (PIXELS // 3).astype("uint16")
     assert estimate(tmp_path / "a.tif", dark, nbits=12).value == 4095
-    one = (PIXELS > 100).astype("uint8")
-    assert estimate(tmp_path / "b.tif", one, nbits=1).value == 1
+    single_bit = (PIXELS > 100).astype("uint8")
+    assert estimate(tmp_path / "b.tif", single_bit, nbits=1).value == 1
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def read(path: Path) -> np.ndarray:
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    found, at = [], 0
+    offsets, at = [], 0
     while at + size < length:
-        found.append(at)
+        offsets.append(at)
         at += stride
-    return [*found, max(0, length - size)]
+    return [*offsets, max(0, length - size)]
 
 
 def naive_colours_to_indices(rgb: np.ndarray, scheme_name: str) -> np.ndarray:

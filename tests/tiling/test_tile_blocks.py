@@ -105,10 +105,10 @@ def test_patches_hold_the_pixels_and_classes_of_their_place(made: Made) -> None:
                 label = opened.read(1)
             with rasterio.open(dataset / split / "image" / path.name) as opened:
                 np.testing.assert_array_equal(opened.read(), image[(slice(None), *place)])
-            told = label != 255
-            np.testing.assert_array_equal(label[told], labels[place][told])
+            is_labelled = label != 255
+            np.testing.assert_array_equal(label[is_labelled], labels[place][is_labelled])
             if split != "train":
-                kept[place] += told
+                kept[place] += is_labelled
     assert kept.max() == 1  # each pixel counts once in val and test
 
 

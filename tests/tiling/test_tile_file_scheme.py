@@ -276,9 +276,9 @@ def test_an_orthophoto_whose_crs_is_named_has_the_same_labels(
     assert "name it with --crs" in line
     result = tile(picture, *options, "--crs", "EPSG:32632", "--out", tmp_path / "named")
     assert result.exit_code == 0, result.output
-    found = sorted((tmp_path / "named").rglob("label/*.png"))
-    assert found
-    for path in found:
+    label_files = sorted((tmp_path / "named").rglob("label/*.png"))
+    assert label_files
+    for path in label_files:
         expected = tmp_path / "placed" / path.relative_to(tmp_path / "named")
         assert path.read_bytes() == expected.read_bytes()
 
@@ -305,8 +305,8 @@ def test_masks_are_named_after_their_files(tmp_path: Path, ortho: Path) -> None:
         assert result.exit_code == 0, result.output
         assert "that is named after its file" in " ".join(result.output.split())
         made = yaml.safe_load((tmp_path / "d/dataset.yaml").read_text())
-        found = dict(zip(made["classes"], made["splits"]["train"]["class_pixels"], strict=True))
-        assert found == expected
+        pixels = dict(zip(made["classes"], made["splits"]["train"]["class_pixels"], strict=True))
+        assert pixels == expected
 
 
 def test_a_mask_that_was_compressed_lossily_is_refused(tmp_path: Path, ortho: Path) -> None:

@@ -61,20 +61,20 @@ def test_patches_hold_the_image_and_then_the_heights(tmp_path: Path) -> None:
     assert described.height == str(tmp_path / "dsm" / "h_{}.tif")
     assert described.scale == 255
     for number, (part, name) in enumerate([("train", "a_1"), ("val", "b_2")]):
-        found = put_together(tmp_path / "out" / part / "image", 4, (96, 64))
+        bands = put_together(tmp_path / "out" / part / "image", 4, (96, 64))
         labels = put_together(tmp_path / "out" / part / "label", 1, (96, 64))[0]
-        known = ~lacking if name == "b_2" else np.ones((96, 64), dtype=bool)
+        has_height = ~lacking if name == "b_2" else np.ones((96, 64), dtype=bool)
         image = read(tmp_path / "raw" / "images" / f"{name}.tif")
         heights = hills((96, 64), number)
         for row in range(0, 96, 32):
             for col in range(0, 64, 32):  # the mean of each patch where there is none
                 square = heights[row : row + 32, col : col + 32]
-                here = known[row : row + 32, col : col + 32]
+                here = has_height[row : row + 32, col : col + 32]
                 square[~here] = square[here].mean(dtype=np.float64)
-        expected = np.concatenate([image * known, heights[None]])
-        np.testing.assert_array_equal(found[:3], expected[:3])
-        np.testing.assert_allclose(found[3], expected[3], rtol=1e-6)
-        np.testing.assert_array_equal(labels == 255, ~known)
+        expected = np.concatenate([image * has_height, heights[None]])
+        np.testing.assert_array_equal(bands[:3], expected[:3])
+        np.testing.assert_allclose(bands[3], expected[3], rtol=1e-6)
+        np.testing.assert_array_equal(labels == 255, ~has_height)
         if part == "train":
             mean, std = expected.mean(axis=(1, 2)) / 255, expected.std(axis=(1, 2)) / 255
             np.testing.assert_allclose(described.mean, mean, atol=1e-6)
@@ -141,11 +141,11 @@ def test_heights_on_another_grid_are_resampled_as_by_rasterio(tmp_path: Path, na
     assert 0 < missing.sum() < missing.size / 2
     whole = Window(0, 0, 96, 64)
     with open_scene(scene, height_model=dsm) as opened:
-        found = opened.read(whole)
-        np.testing.assert_array_equal(opened.read_valid(whole, found), ~missing)
-        np.testing.assert_allclose(found[3], expected, atol=0.02)
+        bands = opened.read(whole)
+        np.testing.assert_array_equal(opened.read_valid(whole, bands), ~missing)
+        np.testing.assert_allclose(bands[3], expected, atol=0.02)
         part = Window(31, 17, 40, 30)
-        np.testing.assert_array_equal(opened.read(part), found[:, 31:71, 17:47])
+        np.testing.assert_array_equal(opened.read(part), bands[:, 31:71, 17:47])
 
 
 @pytest.mark.parametrize("lacks", ["scene", "height model", "both"])
@@ -163,9 +163,9 @@ def test_a_transform_without_crs_is_enough(tmp_path: Path, lacks: str) -> None:
     if lacks != "scene":
         write_raster(tmp_path / "dsm.tif", heights, transform=moved["transform"])
     with open_scene(scene, height_model=dsm) as opened:
-        found = opened.read(Window(0, 0, 96, 64))[3]
+        bands = opened.read(Window(0, 0, 96, 64))[3]
     # a row of the height model is two of the scene's; the first begins 1 m above
-    np.testing.assert_allclose(found[:, 30], (np.arange(96) + 0.5) / 2 + 1 - 0.5, atol=1e-4)
+    np.testing.assert_allclose(bands[:, 30], (np.arange(96) + 0.5) / 2 + 1 - 0.5, atol=1e-4)
 
 
 @pytest.mark.parametrize("grid", ["own", "moved"])
@@ -183,10 +183,10 @@ def test_alpha_of_any_type_marks_missing_heights(
     write_raster(dsm, np.stack([heights, alpha]).astype(dtype), alpha="yes", **place)
     with open_scene(scene, height_model=dsm) as opened:
         whole = Window(0, 0, 96, 64)
-        found = opened.read(whole)
-        valid = opened.read_valid(whole, found)
+        bands = opened.read(whole)
+        valid = opened.read_valid(whole, bands)
     np.testing.assert_array_equal(valid, np.arange(96).repeat(64).reshape(96, 64) >= 20)
-    assert set(found[3][valid]) == {9}
+    assert set(bands[3][valid]) == {9}
 
 
 def test_without_georeference_pixels_lie_on_each_other(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_the_unit_that_a_height_model_declares_counts(tmp_path: Path) -> None:
     with rasterio.open(dsm, "r+") as dataset:
         dataset.scales, dataset.offsets = [0.01], [-30.0]
     with open_scene(scene, height_model=dsm) as opened:
-        found = opened.read(Window(0, 0, 96, 64))[3]
-    np.testing.assert_allclose(found, hills((96, 64)) - 30, atol=0.011)
+        bands = opened.read(Window(0, 0, 96, 64))[3]
+    np.testing.assert_allclose(bands, hills((96, 64)) - 30, atol=0.011)
 
 
 def test_coarser_windows_are_means_of_image_and_heights(tmp_path: Path) -> None:
@@ -213,11 +213,11 @@ def test_coarser_windows_are_means_of_image_and_heights(tmp_path: Path) -> None:
     heights[10:14, 20:24] = np.nan
     dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
     with opened_windows(scene, height_model=dsm, resolution=1.0) as source:
-        found, valid = source.read(Window(0, 0, *source.network_grid))
+        bands, valid = source.read(Window(0, 0, *source.network_grid))
     assert valid is not None
     expected = np.concatenate([read(scene), heights[None]]).reshape(4, 48, 2, 32, 2).mean((2, 4))
     np.testing.assert_array_equal(valid, np.isfinite(expected[3]))
-    np.testing.assert_allclose(found[:, valid], expected[:, valid], rtol=1e-5)
+    np.testing.assert_allclose(bands[:, valid], expected[:, valid], rtol=1e-5)
 
 
 @pytest.mark.long
@@ -289,8 +289,8 @@ def test_one_raster_may_cover_all_scenes(tmp_path: Path) -> None:
     heights = hills((64 * 3, 64))
     dsm = write_raster(tmp_path / "dsm.tif", heights, **utm())
     assert tile(tmp_path, own_scheme(tmp_path), dsm).exit_code == 0
-    found = put_together(tmp_path / "out/test/image", 4, (64, 64))[3]
-    np.testing.assert_allclose(found, heights[128:], atol=1e-4)
+    bands = put_together(tmp_path / "out/test/image", 4, (64, 64))[3]
+    np.testing.assert_allclose(bands, heights[128:], atol=1e-4)
 
 
 @pytest.mark.long

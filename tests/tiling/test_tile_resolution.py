@@ -48,12 +48,12 @@ def tiled(folder: Path, *options: object, scheme: str = SCHEME) -> tuple[dict[st
 
 def patches(folder: Path, part: str, kind: str) -> dict[tuple[int, int], np.ndarray]:
     """Patches of a split by their first row and column."""
-    found = {}
+    by_place = {}
     for path in sorted((folder / "d" / part / kind).iterdir()):
         row, column = map(int, path.stem.split("_")[-2:])
         with rasterio.open(path) as opened:
-            found[row, column] = opened.read()
-    return found
+            by_place[row, column] = opened.read()
+    return by_place
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -26,10 +26,10 @@ def pair_that_shows_where_pixels_come_from() -> tuple[np.ndarray, np.ndarray]:
 
 def test_same_seed_same_pair_and_another_seed_another(augmentation: Augmentation) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    first, again, other = (augmentation(image, label, seed) for seed in (3, 3, 4))
+    first, again, sent_array = (augmentation(image, label, seed) for seed in (3, 3, 4))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[0], sent_array[0])
 
 
 def test_result_does_not_depend_on_what_was_drawn_before() -> None:
@@ -46,8 +46,8 @@ def test_sent_to_another_process_it_augments_alike(name: Name) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
     augmentation = Augmentation(name, SIZE, 48)
     sent = pickle.loads(pickle.dumps(augmentation))
-    for one, other in zip(augmentation(image, label, 3), sent(image, label, 3), strict=True):
-        assert np.array_equal(one, other)
+    for array, sent_array in zip(augmentation(image, label, 3), sent(image, label, 3), strict=True):
+        assert np.array_equal(array, sent_array)
 
 
 def test_label_moves_with_the_image_and_padding_is_ignored(
@@ -61,13 +61,13 @@ def test_label_moves_with_the_image_and_padding_is_ignored(
         assert moved.dtype == np.uint8
         assert labels.shape == (SIZE, SIZE)
         assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
-        known = labels != 255
+        is_labelled = labels != 255
         # padding is black; blur and interpolation reach a few pixels across its border
-        assert moved[~known].mean() < 30 if (~known).sum() > 50 else True
+        assert moved[~is_labelled].mean() < 30 if (~is_labelled).sum() > 50 else True
         agreeing += (np.abs(moved[..., 2].astype(int) - (labels.astype(int) * 40 + 60)) < 20)[
-            known
+            is_labelled
         ].sum()
-        inside += known.sum()
+        inside += is_labelled.sum()
     assert agreeing / inside > 0.85
 
 
@@ -83,13 +83,13 @@ def test_statistics_are_the_published_ones(augmentation: Augmentation) -> None:
     padded, flipped, upside_down, sizes = [], [], [], []
     for seed in range(300):
         moved, labels = augmentation(image, label, seed)
-        known = labels != 255
-        padded.append(not known.all())
-        rows, cols = np.nonzero(known)
+        is_labelled = labels != 255
+        padded.append(not is_labelled.all())
+        rows, cols = np.nonzero(is_labelled)
         core = moved[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1].astype(float)
         upside_down.append(core[0, :, 0].mean() > core[-1, :, 0].mean())
         flipped.append(core[:, 0, 1].mean() > core[:, -1, 1].mean())
-        if not known.all():
+        if not is_labelled.all():
             sizes.append(core.shape[0] / SIZE)
     assert 0.42 < np.mean(flipped) < 0.58
     assert 0.42 < np.mean(upside_down) < 0.58

@@ -98,11 +98,11 @@ def test_teachers_see_pixels_by_their_own_normalisation_and_name_classes_in_any_
     student = SegmentationTraining(
         load_model(teacher), options, description, steps=1, teachers=teachers
     )
-    found, maps = teachers.teaching(student.normalised(pixels))
+    teaching, maps = teachers.teaching(student.normalised(pixels))
     assert not maps
     expected = [plain_probabilities(path, pixels, 2047.0, names, 2.0) for path in (teacher, other)]
     assert (expected[0] - expected[1]).abs().max() > 0.1
-    torch.testing.assert_close(found, (expected[0] + expected[1]) / 2, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(teaching, (expected[0] + expected[1]) / 2, rtol=1e-3, atol=1e-4)
     assert not any("teach" in key for key in student.state_dict())
 
 
@@ -286,8 +286,8 @@ def test_feature_matching_against_its_plain_reading() -> None:
             values = theirs[:, channel]
             target = (values - values.mean()) / values.std(correction=0)
             weight, bias = convolution.weight[channel, :, 0, 0], convolution.bias[channel]
-            found = sum(w * ours[:, i] for i, w in enumerate(weight)) + bias
-            differences.append((found - target) ** 2)
+            mapped = sum(w * ours[:, i] for i, w in enumerate(weight)) + bias
+            differences.append((mapped - target) ** 2)
         strides.append(torch.stack(differences).mean())
     expected = torch.stack(strides).mean()
     # in single precision, as targets are normalised

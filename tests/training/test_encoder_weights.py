@@ -63,8 +63,8 @@ def test_a_classifiers_weights_fill_its_encoder(encoder: str, tmp_path: Path) ->
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected, actual = reference(image), network.encoder.eval().features(image)
-    for one, other in zip(expected, actual, strict=True):
-        assert torch.equal(one, other)
+    for feature, encoder_feature in zip(expected, actual, strict=True):
+        assert torch.equal(feature, encoder_feature)
 
 
 @pytest.mark.parametrize("layout", ["timm", "published", "hrrsi"])
@@ -149,19 +149,19 @@ def test_kernels_adapt_from_any_number_of_bands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "bands"),
+    ("model", "donor_bands", "bands"),
     [("ued", 4, 3), *((name, 3, 5) for name in ("ued", "ued-resnet18", "unet", "segnet", "fcn"))],
 )
 def test_a_first_layer_adapts_to_the_bands(
-    model: str, given: int, bands: int, tmp_path: Path
+    model: str, donor_bands: int, bands: int, tmp_path: Path
 ) -> None:
-    donor = build_network(model, 3, given).encoder
+    donor = build_network(model, 3, donor_bands).encoder
     path = tmp_path / "encoder.pth"
     torch.save(donor.state_dict(), path)
     network = build_network(model, 3, bands)
     said = load_encoder_weights(network, model, str(path))
     assert said is not None
-    assert said.endswith(f"; its first layer adapted from {given} to {bands} bands")
+    assert said.endswith(f"; its first layer adapted from {donor_bands} to {bands} bands")
     actual, adapted = network.encoder.state_dict(), []
     for key, value in donor.state_dict().items():
         if actual[key].shape == value.shape:

@@ -102,16 +102,16 @@ def test_as_many_classes_as_features_are_not_taken_for_them(tmp_path: Path) -> N
     assert torch.equal(network.state_dict()["final_out.2.weight"], before)
 
 
-@pytest.mark.parametrize(("given", "bands"), [(3, 4), (5, 3), (3, 1)])
-def test_the_first_layer_adapts_to_bands(given: int, bands: int, tmp_path: Path) -> None:
-    path, tensors = saved(tmp_path, "ued_bes-resnet18", ["road", "water"], given)
+@pytest.mark.parametrize(("source_bands", "bands"), [(3, 4), (5, 3), (3, 1)])
+def test_the_first_layer_adapts_to_bands(source_bands: int, bands: int, tmp_path: Path) -> None:
+    path, tensors = saved(tmp_path, "ued_bes-resnet18", ["road", "water"], source_bands)
     network = fresh("ued_bes-resnet18", 2, bands)
     kept = load_initial_weights(network, path, ["road", "water"], NAMES[:bands])
     first = "base_network.features.conv1.weight"
     assert torch.equal(network.state_dict()[first], adapted_to_bands(tensors[first], bands))
-    assert kept.bands_adapted == given
+    assert kept.bands_adapted == source_bands
     assert kept.tensors == kept.all_tensors
-    assert kept.summary.endswith(f"; its first layer adapted from {given} bands")
+    assert kept.summary.endswith(f"; its first layer adapted from {source_bands} bands")
 
 
 @pytest.mark.parametrize(

@@ -186,14 +186,14 @@ def test_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> None:
     labels = labels.masked_fill(labels == 1, 255)  # the batch holds no pixel of class 1
     coefficients = []
     for c in (0, 2):
-        both, found, true = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+        overlap, predicted, true = (torch.zeros((), dtype=torch.float64) for _ in range(3))
         for n, y, x in np.ndindex(*labels.shape):
             if labels[n, y, x] != 255:
                 share = softmax_at(logits, n, y, x)[c]
-                found = found + share
+                predicted = predicted + share
                 if labels[n, y, x] == c:
-                    both, true = both + share, true + 1
-        coefficients.append(2 * both / (found + true))
+                    overlap, true = overlap + share, true + 1
+        coefficients.append(2 * overlap / (predicted + true))
     assert_same(dice_loss(logits, labels), 1 - sum(coefficients) / 2, logits)
 
 

@@ -178,8 +178,8 @@ def test_the_kept_weights_are_the_average_of_the_run_s(
             decay = min(0.15, (1 + number) / (10 + number))  # 0.1, then the recipe's
             expected = decay * expected + (1 - decay) * new[key]
         moved = max(moved, float((expected - after[-1][key]).abs().max()))
-        found = kept[f"averaged_network.{key}"].double()
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=key)
+        average = kept[f"averaged_network.{key}"].double()
+        torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-6, msg=key)
     assert moved > 1e-3
 
 
@@ -195,9 +195,9 @@ def test_strided_depthwise_convolutions_stay_single() -> None:
     keep_strided_depthwise_single(network)
     assert list(network.state_dict()) == names
     with torch.autocast("cpu", torch.bfloat16):
-        found = network[0](image)
-        others = network[2](network[1](found))
-    (gradient,) = torch.autograd.grad(found.square().sum(), network[0].weight)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        features = network[0](image)
+        others = network[2](network[1](features))
+    (gradient,) = torch.autograd.grad(features.square().sum(), network[0].weight)
+    torch.testing.assert_close(features, expected, rtol=0, atol=0)
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
     assert others.dtype is torch.bfloat16

@@ -229,7 +229,7 @@ def test_training_batches_hold_patches_of_all(town: Path, outlines: Path) -> Non
 def test_validation_batches_hold_patches_of_one(town: Path, outlines: Path, processes: int) -> None:
     data = data_of(town, outlines)
     options = quick((town, outlines), Path("unused"), batch=3)
-    found: list[tuple[int, bytes]] = []
+    patches: list[tuple[int, bytes]] = []
     lengths = set()
     for rank in range(processes):
         loader = validation_batches(data, options, rank=rank, processes=processes)
@@ -240,10 +240,10 @@ def test_validation_batches_hold_patches_of_one(town: Path, outlines: Path, proc
             assert images.shape[-1] == (48, 64)[int(numbers[0])]
             for image, label in zip(images, labels, strict=True):
                 if not bool((label == 255).all()):
-                    found.append((int(numbers[0]), image.numpy().tobytes()))
+                    patches.append((int(numbers[0]), image.numpy().tobytes()))
     assert len(lengths) == 1
     expected = [(data.source_index(p), data.read(p)[0].tobytes()) for p in data.patches("val")]
-    assert sorted(found) == sorted(expected)
+    assert sorted(patches) == sorted(expected)
 
 
 def test_overfitting_takes_patches_of_all_in_turn(town: Path, outlines: Path) -> None:
@@ -309,8 +309,8 @@ def test_datasets_that_do_not_go_together(town: Path, tmp_path: Path) -> None:
 
 
 def test_one_class_in_all_is_nothing_to_learn(tmp_path: Path) -> None:
-    one = [save_drawn_dataset(tmp_path / name, ["Road"]) for name in "ab"]
-    assert "hold one class only (Road)" in refusal(*one)
+    folders = [save_drawn_dataset(tmp_path / name, ["Road"]) for name in "ab"]
+    assert "hold one class only (Road)" in refusal(*folders)
 
 
 @pytest.mark.parametrize(

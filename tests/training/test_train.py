@@ -122,8 +122,8 @@ def test_best_weights_score_what_the_metrics_say(
     )
     assert evaluated.exit_code == 0, evaluated.output
     scores = json.loads(evaluated.stdout)
-    found = [v for v in _numbers(scores) if v == pytest.approx(float(best["val_mIoU"]), abs=1e-4)]
-    assert found
+    matches = [v for v in _numbers(scores) if v == pytest.approx(float(best["val_mIoU"]), abs=1e-4)]
+    assert matches
 
 
 def _numbers(data: object) -> list[float]:

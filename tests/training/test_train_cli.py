@@ -77,11 +77,11 @@ OTHERS: dict[str, Any] = {
 }
 KEYS = tuple(TrainOptions(Path(DATA)).to_config())
 
-Asked = Callable[..., list[TrainOptions]]
+RunsOf = Callable[..., list[TrainOptions]]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+def runs_of(monkeypatch: pytest.MonkeyPatch) -> RunsOf:
     """Return the runs that a command line asks for, without running them."""
     runs: list[TrainOptions] = []
     monkeypatch.setattr("hrrsi.training.run_checks.check_run", lambda *_, **__: None)
@@ -131,11 +131,11 @@ def test_every_field_of_the_options_is_in_config_yaml() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_reaches_the_run_from_the_command_line(key: str, asked: Asked) -> None:
-    (before,) = asked(DATA)
+def test_every_key_reaches_the_run_from_the_command_line(key: str, runs_of: RunsOf) -> None:
+    (before,) = runs_of(DATA)
     assert before.to_config()[key] != OTHERS[key], "the test gives the default"
     data = [] if key == "data" else [DATA]
-    (options,) = asked(*data, *as_arguments({key: OTHERS[key]}))
+    (options,) = runs_of(*data, *as_arguments({key: OTHERS[key]}))
     assert options.to_config()[key] == OTHERS[key]
     unchanged = set(KEYS) - {key}
     if key == "recipe":
@@ -148,14 +148,14 @@ def test_every_key_reaches_the_run_from_the_command_line(key: str, asked: Asked)
 @pytest.mark.long
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
-    key: str, asked: Asked, tmp_path: Path
+    key: str, runs_of: RunsOf, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path / "config.yaml", {"data": DATA, key: OTHERS[key]})
-    (options,) = asked("--config", config)
+    (options,) = runs_of("--config", config)
     assert options.to_config()[key] == OTHERS[key]
     default = TrainOptions(Path(DATA)).to_config()[key]
-    given = {key: "none" if default in (None, []) else default}
-    (options,) = asked(*as_arguments(given), "--config", config)
+    defaults = {key: "none" if default in (None, []) else default}
+    (options,) = runs_of(*as_arguments(defaults), "--config", config)
     assert options.to_config()[key] == default
 
 
@@ -170,57 +170,59 @@ def test_every_key_reaches_the_run_from_a_file_and_the_command_line_wins(
     ],
 )
 def test_config_yaml_of_a_run_asks_for_the_same_run_in_any_folder(
-    values: dict[str, Any], asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], runs_of: RunsOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (options,) = asked(*as_arguments({"data": DATA, **values}))
+    (options,) = runs_of(*as_arguments({"data": DATA, **values}))
     written = options.to_config()
     config = write_config(tmp_path / "config.yaml", written)
     monkeypatch.chdir(tmp_path)
-    (again,) = asked("--config", config)
+    (again,) = runs_of("--config", config)
     assert again.to_config() == written
 
 
 def test_config_takes_dashes_lists_and_numbers_as_people_write_them(
-    asked: Asked, tmp_path: Path
+    runs_of: RunsOf, tmp_path: Path
 ) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text(
         "data: dataset\nmodel: [ued, ued_bes]\nweight-decay: 1e-3\nprecision: 32\ninit:\n"
     )
-    first, second = asked("--config", config)
+    first, second = runs_of("--config", config)
     assert (first.model, second.model) == ("ued", "ued_bes")
     assert first.recipe.weight_decay == 0.001
     assert first.precision == "32"
     assert first.init is None
 
 
-def test_several_datasets(asked: Asked, tmp_path: Path) -> None:
-    (run,) = asked("a", "b", "c", "--mix", "2,1,0.5", "--resolutions", "0.25-0.8")
+def test_several_datasets(runs_of: RunsOf, tmp_path: Path) -> None:
+    (run,) = runs_of("a", "b", "c", "--mix", "2,1,0.5", "--resolutions", "0.25-0.8")
     assert run.folders == (Path("a"), Path("b"), Path("c"))
     assert run.mix == (2, 1, 0.5)
     assert run.recipe.resolutions == (0.25, 0.8)
     written = run.to_config()
     assert written["data"] == [str(Path(name).absolute()) for name in "abc"]
     config = write_config(tmp_path / "config.yaml", written)
-    (again,) = asked("--config", config)
+    (again,) = runs_of("--config", config)
     assert again.to_config() == written
-    (other,) = asked("d", "e", "f", "--config", config, "--resolutions", "none")
+    (other,) = runs_of("d", "e", "f", "--config", config, "--resolutions", "none")
     assert (other.folders[0], other.mix) == (Path("d"), (2, 1, 0.5))
     assert other.recipe.resolutions is None
-    (plain,) = asked("a", "b")
+    (plain,) = runs_of("a", "b")
     assert plain.mix == ()
 
 
-def test_recipes(asked: Asked) -> None:
-    assert asked(DATA)[0].recipe == DEFAULT
-    assert asked(DATA, "--recipe", "default")[0].recipe == DEFAULT
-    assert asked(DATA, "--recipe", "published")[0].recipe == PUBLISHED
+def test_recipes(runs_of: RunsOf) -> None:
+    assert runs_of(DATA)[0].recipe == DEFAULT
+    assert runs_of(DATA, "--recipe", "default")[0].recipe == DEFAULT
+    assert runs_of(DATA, "--recipe", "published")[0].recipe == PUBLISHED
 
 
-def test_another_recipe_keeps_what_a_file_changes_and_no_more(asked: Asked, tmp_path: Path) -> None:
-    (run,) = asked(DATA, "--lr", 0.5)
+def test_another_recipe_keeps_what_a_file_changes_and_no_more(
+    runs_of: RunsOf, tmp_path: Path
+) -> None:
+    (run,) = runs_of(DATA, "--lr", 0.5)
     config = write_config(tmp_path / "config.yaml", run.to_config())
-    (other,) = asked("--config", config, "--recipe", "published")
+    (other,) = runs_of("--config", config, "--recipe", "published")
     assert other.recipe.lr == 0.5
     assert other.recipe.to_config() == {**PUBLISHED.to_config(), "lr": 0.5}
 
@@ -242,14 +244,14 @@ def test_another_recipe_brings_its_precision(
     run: list[str],
     other: list[str],
     expected: str,
-    asked: Asked,
+    runs_of: RunsOf,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hrrsi.hardware.computes_in_bf16", lambda _: True)
-    (first,) = asked(DATA, *run)
+    (first,) = runs_of(DATA, *run)
     config = write_config(tmp_path / "config.yaml", first.to_config())
-    (again,) = asked("--config", config, *other)
+    (again,) = runs_of("--config", config, *other)
     assert again.precision == expected
 
 
@@ -264,34 +266,34 @@ def test_bf16_where_the_device_emulates_it_is_warned_of(
 
 
 def test_init_names_weights_of_the_package_and_brings_their_network(
-    asked: Asked, tmp_path: Path
+    runs_of: RunsOf, tmp_path: Path
 ) -> None:
-    (plain,) = asked(DATA, "--init", "best.safetensors")
+    (plain,) = runs_of(DATA, "--init", "best.safetensors")
     assert plain.model == "ued_bes_sfm"
-    (run,) = asked(DATA, "--init", "default")
+    (run,) = runs_of(DATA, "--init", "default")
     assert run.init_file == packaged_weights()
     assert run.model == read_meta(packaged_weights()).model
     assert run.to_config()["init"] == "default"
-    (again,) = asked("--config", write_config(tmp_path / "config.yaml", run.to_config()))
+    (again,) = runs_of("--config", write_config(tmp_path / "config.yaml", run.to_config()))
     assert again.to_config() == run.to_config()
-    (other,) = asked(DATA, "--init", "default", "--model", "ued")
+    (other,) = runs_of(DATA, "--init", "default", "--model", "ued")
     assert other.model == "ued"
-    (encoder,) = asked(DATA, "--encoder", "resnet18")
+    (encoder,) = runs_of(DATA, "--encoder", "resnet18")
     assert encoder.model == "ued_bes_sfm-resnet18"
 
 
-def test_init_wins_over_the_encoder_weights_of_a_file(asked: Asked, tmp_path: Path) -> None:
-    (run,) = asked(DATA, "--encoder-weights", "none")
+def test_init_wins_over_the_encoder_weights_of_a_file(runs_of: RunsOf, tmp_path: Path) -> None:
+    (run,) = runs_of(DATA, "--encoder-weights", "none")
     config = write_config(tmp_path / "config.yaml", run.to_config())
-    (other,) = asked("--config", config, "--init", "best.safetensors")
+    (other,) = runs_of("--config", config, "--init", "best.safetensors")
     assert other.init == Path("best.safetensors")
 
 
-def test_encoder_weights_take_the_place_of_a_file_s_init(asked: Asked, tmp_path: Path) -> None:
+def test_encoder_weights_take_the_place_of_a_file_s_init(runs_of: RunsOf, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", {"data": DATA, "init": "best.safetensors"})
-    given = ["--config", config, "--encoder-weights", "none"]
-    assert invoke(*given).exit_code == 2
-    (run,) = asked(*given, "--init", "none")
+    arguments = ["--config", config, "--encoder-weights", "none"]
+    assert invoke(*arguments).exit_code == 2
+    (run,) = runs_of(*arguments, "--init", "none")
     assert (run.init, run.encoder_weights) == (None, "none")
 
 
@@ -314,8 +316,8 @@ def test_help_names_what_both_recipes_do() -> None:
             assert f"{recipe.name}: {said}" in line
 
 
-def test_encoder_is_short_for_the_models_name(asked: Asked) -> None:
-    runs = asked(DATA, "--model", "ued,ued_bes_sfm", "--encoder", "mobilenetv4_conv_small")
+def test_encoder_is_short_for_the_models_name(runs_of: RunsOf) -> None:
+    runs = runs_of(DATA, "--model", "ued,ued_bes_sfm", "--encoder", "mobilenetv4_conv_small")
     assert [run.model for run in runs] == [
         "ued-mobilenetv4_conv_small",
         "ued_bes_sfm-mobilenetv4_conv_small",
@@ -402,14 +404,14 @@ def test_a_recipe_that_is_not_possible_is_one_line(option: str, value: str) -> N
 
 
 def test_resume_overwrite_and_quiet_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "hrrsi.training.run_checks.check_run", lambda _, **named: told.append(named)
+        "hrrsi.training.run_checks.check_run", lambda _, **named: calls.append(named)
     )
-    monkeypatch.setattr("hrrsi.training.run.train", lambda _, **named: told.append(named))
+    monkeypatch.setattr("hrrsi.training.run.train", lambda _, **named: calls.append(named))
     assert invoke(DATA, "--resume", "--quiet").exit_code == 0
     assert invoke(DATA, "--overwrite").exit_code == 0
-    checks, runs = told[::2], told[1::2]
+    checks, runs = calls[::2], calls[1::2]
     assert checks == [
         {"resume": True, "overwrite": False},
         {"resume": False, "overwrite": True},

@@ -151,9 +151,9 @@ def test_the_folder_repeats_the_run(run: Path, folders: tuple[Path, Path], tmp_p
 
 
 def test_info_of_run_and_weights(run: Path, folders: tuple[Path, Path]) -> None:
-    told = " ".join(invoke("info", run).output.split())
-    assert f"{folders[0]}, {folders[1]}, 15 patches" in told
-    assert "mix [2.0, 1.0]" in told
+    text = " ".join(invoke("info", run).output.split())
+    assert f"{folders[0]}, {folders[1]}, 15 patches" in text
+    assert "mix [2.0, 1.0]" in text
     described = json.loads(invoke("info", run / "best.safetensors", "--format", "json").stdout)
     assert described["training"]["datasets"]["town"]["resolution"] == 0.3
     assert "validation, town" in invoke("info", run / "best.safetensors").output

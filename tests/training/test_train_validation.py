@@ -39,8 +39,8 @@ def test_bf16_is_rounded_no_more_than_the_network_rounds(dataset: Path, model: s
             logits = F.interpolate(
                 coarse.float(), size=label.shape[-2:], mode="bilinear", align_corners=True
             )
-            found = logits.argmax(1)[label != 255]
-            np.add.at(expected, (found.numpy(), label[label != 255].numpy()), 1)
+            predicted = logits.argmax(1)[label != 255]
+            np.add.at(expected, (predicted.numpy(), label[label != 255].numpy()), 1)
     module.end_validation()
     np.testing.assert_array_equal(module.matrix.counts, expected)
 

@@ -56,13 +56,13 @@ def main() -> int:
 
 def _broken(kind: str, options: argparse.Namespace, rounds: Rounds) -> int:
     broken_inputs(kind, options.rounds, options.seed, options.keep, options.weights, rounds)
-    found = list(rounds.of(f"{kind}/"))
-    verdicts = Counter(each["verdict"] for each in found)
+    entries = list(rounds.of(f"{kind}/"))
+    verdicts = Counter(each["verdict"] for each in entries)
     counts = ", ".join(f"{number} {what}" for what, number in verdicts.most_common())
-    longest, most = max(e["seconds"] for e in found), max(e["bytes"] for e in found)
+    longest, most = max(e["seconds"] for e in entries), max(e["bytes"] for e in entries)
     limits = f"at most {longest:.1f} s and {most / 2**20:.0f} MiB more"
-    print(f"{kind}: {len(found)}: {counts}; {limits}", flush=True)
-    wrong = [each for each in found if is_wrong(each)]
+    print(f"{kind}: {len(entries)}: {counts}; {limits}", flush=True)
+    wrong = [each for each in entries if is_wrong(each)]
     for each in wrong:
         print(f"  {each['round']}: {each['verdict']}", flush=True)
     return len(wrong)

@@ -89,8 +89,8 @@ class KilledRuns:
         start = f"kills/{self._name}/{phase}/{name}/"
         for aim in range(_MOST_AIMS * number):
             key = f"{start}{seed + aim}"
-            known = [r for r in rounds.of(f"kills/{self._name}/") if f"/{name}/" in r["round"]]
-            if sum(r["hit"] == phase for r in known) >= number:
+            hits = [r for r in rounds.of(f"kills/{self._name}/") if f"/{name}/" in r["round"]]
+            if sum(r["hit"] == phase for r in hits) >= number:
                 break
             if key not in rounds:
                 begun = time.monotonic()

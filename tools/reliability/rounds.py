@@ -24,27 +24,27 @@ class Rounds:
     def __init__(self, path: Path | None, *, again: bool = False) -> None:
         self._path = path
         self._commit = _commit()
-        self._known: dict[str, dict[str, Any]] = {}
+        self._rounds: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
-            self._known = {each["round"]: each for each in map(json.loads, lines)}
+            self._rounds = {each["round"]: each for each in map(json.loads, lines)}
         if again:
-            self._known = {name: each for name, each in self._known.items() if not is_wrong(each)}
+            self._rounds = {name: each for name, each in self._rounds.items() if not is_wrong(each)}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._known
+        return name in self._rounds
 
     def of(self, start: str) -> Iterator[dict[str, Any]]:
         """Return the rounds whose name starts so."""
-        return (each for name, each in self._known.items() if name.startswith(start))
+        return (each for name, each in self._rounds.items() if name.startswith(start))
 
     def add(self, name: str, **what: Any) -> dict[str, Any]:
         """Keep what became of a round."""
-        self._known[name] = {"round": name, "commit": self._commit, **what}
+        self._rounds[name] = {"round": name, "commit": self._commit, **what}
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self._known[name]) + "\n")
-        return self._known[name]
+                file.write(json.dumps(self._rounds[name]) + "\n")
+        return self._rounds[name]
 
     def table(self) -> str:
         """Return all of them as tables of Markdown, with the commits that they were run at."""
@@ -65,11 +65,11 @@ class Rounds:
                 inputs.setdefault(each["round"].partition("/")[0], []).append(each)
         lines += ["", "| broken | read | refused in a line | wrong | most seconds | most MiB |"]
         lines.append("|---" * 6 + "|")
-        for kind, found in inputs.items():
-            verdicts = Counter(each["verdict"] for each in found)
-            seconds = max(each["seconds"] for each in found)
-            size = max(each["bytes"] for each in found) / 2**20
-            wrong = sum(map(is_wrong, found))
+        for kind, entries in inputs.items():
+            verdicts = Counter(each["verdict"] for each in entries)
+            seconds = max(each["seconds"] for each in entries)
+            size = max(each["bytes"] for each in entries) / 2**20
+            wrong = sum(map(is_wrong, entries))
             lines.append(
                 f"| {kind} | {verdicts['read']} | {verdicts['refused']} | {wrong} | {seconds:.1f} "
                 f"| {size:.0f} |"
