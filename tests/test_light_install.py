@@ -79,10 +79,10 @@ class LightInstall:
             "HRRSI_CACHE": str(folder / "cache"),
         }
 
-    def python(self, code: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
+    def python(self, code: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", code],
-            **{"input": arguments, "env": self.environment, "capture_output": True, "text": True},
+            **{"input": stdin, "env": self.environment, "capture_output": True, "text": True},
         )
 
     def run(self, *commands: str) -> list[Outcome]:
