@@ -53,10 +53,10 @@ def require(extra: str, purpose: str) -> None:
     Raises:
         DependencyError: A module of the extra is not installed.
     """
-    missing = ", ".join(name for name in MODULES[extra] if not is_installed(name))
-    if missing:
+    absent_modules = ", ".join(name for name in MODULES[extra] if not is_installed(name))
+    if absent_modules:
         raise DependencyError(
-            f"{purpose} needs packages that are not installed ({missing})", extra=extra
+            f"{purpose} needs packages that are not installed ({absent_modules})", extra=extra
         )
 
 

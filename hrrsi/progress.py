@@ -161,10 +161,10 @@ class EpochProgress:
             self._context.__exit__(None, None, None)
             self._context = None
 
-    def _start(self, what: str, total: int, done: int = 0) -> None:
+    def _start(self, label: str, total: int, done: int = 0) -> None:
         self.stop()
         self._context = progress(
-            what, total, " images", enabled=self._enabled, done=done, brief=True, heeds=False
+            label, total, " images", enabled=self._enabled, done=done, brief=True, heeds=False
         )
         self._bar = self._context.__enter__()
 
@@ -176,5 +176,5 @@ def _fitting(bar: Any, words: list[str]) -> list[str]:
     # a line that may have any length draws a bar of ten columns, of which one is enough
     bare = bar.format_meter(**{**bar.format_dict, "ncols": None, "postfix": None})
     room = bar.ncols - len(bare) + 9
-    ends = itertools.accumulate(len(f", {each}") for each in words)
-    return [each for each, end in zip(words, ends, strict=True) if end <= room]
+    ends = itertools.accumulate(len(f", {word}") for word in words)
+    return [word for word, end in zip(words, ends, strict=True) if end <= room]

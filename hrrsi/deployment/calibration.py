@@ -222,10 +222,10 @@ def network_windows(
         pixels = source.read(Window(0, 0, *source.network_grid))[0].astype(np.float32)
         inner = max(0, (pixels.shape[1] - window) // 2)
         pixels = pixels[:, inner : inner + window, inner : inner + window]
-        missing = window - pixels.shape[1]
-        while missing > 0:  # a mirror image is at most as large as what it shows
-            step = min(missing, pixels.shape[1])
+        margin = window - pixels.shape[1]
+        while margin > 0:  # a mirror image is at most as large as what it shows
+            step = min(margin, pixels.shape[1])
             pixels = np.pad(pixels, ((0, 0), (0, step), (0, step)), mode="symmetric")
-            missing -= step
+            margin -= step
         windows.append(np.ascontiguousarray(pixels * factor / np.float32(INPUT_SCALE)))
     return windows

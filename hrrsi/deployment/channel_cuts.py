@@ -115,7 +115,7 @@ def _places(
         for index, unit in zip(item.idxs, item.root_idxs, strict=True):
             of_units[unit][index] = None
     sizes = [{len(unit) for unit in of_units} for of_units in channels.values()]
-    if any(len(each) != 1 for each in sizes):
+    if any(len(counts) != 1 for counts in sizes):
         return None
     return {
         place: np.array([list(unit) for unit in of_units]) for place, of_units in channels.items()
@@ -147,7 +147,7 @@ def taylor_importances(
         InputError: No pixel has a label, or the loss is not a number.
     """
     kernels = {n: m.weight for n, m in network.named_modules() if isinstance(m, _Layer)}
-    sums = [np.zeros(each.units) for each in coupled]
+    sums = [np.zeros(group.units) for group in coupled]
     count = 0
     for image, label in batches:
         loss = _loss(network.segment(image), label, candidates)
@@ -164,9 +164,9 @@ def taylor_importances(
             for (name, kernel), slope in zip(kernels.items(), slopes, strict=True)
             if slope is not None
         }
-        for each, total in zip(coupled, sums, strict=True):
-            effect = np.zeros(each.units)
-            for (name, side), places in each.places.items():
+        for group, total in zip(coupled, sums, strict=True):
+            effect = np.zeros(group.units)
+            for (name, side), places in group.places.items():
                 if side == INPUT and name in effects:
                     effect += effects[name][places].sum(axis=1)
             total += effect**2
@@ -335,8 +335,8 @@ def cut_tensors(
         for part in ("weight", "bias", "running_mean", "running_var"):
             key = f"{name}.{part}"
             if key in tensors and tensors[key].ndim > side:
-                kept = np.setdiff1d(np.arange(tensors[key].shape[side]), gone)
-                tensors[key] = tensors[key].index_select(side, torch.from_numpy(kept))
+                channels = np.setdiff1d(np.arange(tensors[key].shape[side]), gone)
+                tensors[key] = tensors[key].index_select(side, torch.from_numpy(channels))
     return tensors
 
 
@@ -345,15 +345,15 @@ def left_channels(
 ) -> list[CoupledChannels]:
     """Return the units that are left of a network's, where they lie in what `cut_tensors` gives."""
     gone = _gone(coupled, cuts)
-    left = []
+    channels = []
     for group, units in zip(coupled, cuts, strict=True):
-        kept = np.setdiff1d(np.arange(group.units), units)
+        unit_indices = np.setdiff1d(np.arange(group.units), units)
         places = {
-            place: rows[kept] - np.searchsorted(gone[place], rows[kept])
+            place: rows[unit_indices] - np.searchsorted(gone[place], rows[unit_indices])
             for place, rows in group.places.items()
         }
-        left.append(CoupledChannels(len(kept), places))
-    return left
+        channels.append(CoupledChannels(len(unit_indices), places))
+    return channels
 
 
 def _gone(
@@ -364,4 +364,4 @@ def _gone(
     for group, units in zip(coupled, cuts, strict=True):
         for place, rows in group.places.items():  # a layer may see what several groups give
             parts.setdefault(place, []).append(rows[units].ravel())
-    return {place: np.sort(np.concatenate(each)) for place, each in parts.items()}
+    return {place: np.sort(np.concatenate(channels)) for place, channels in parts.items()}

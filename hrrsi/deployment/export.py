@@ -210,14 +210,14 @@ def _traced(path: Path, gain: Floats, offset: Floats, window: int) -> onnx.Model
 def _silent_standard_output() -> Iterator[None]:
     """Keep what PyTorch's exporter prints from C++, a graph of a thousand lines, to itself."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    standard_output, null_device = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(standard_output, 1)
+        os.close(standard_output)
+        os.close(null_device)
 
 
 def _sampled_in_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -139,7 +139,7 @@ def prune(
     _check_dataset(dataset, read_meta(source))
     network, meta = load_network(source)
     smaller, parts, macs = _pruned(network, meta, dataset, options, show_progress=show_progress)
-    parameters = [sum(p.numel() for p in each.parameters()) for each in (network, smaller)]
+    parameters = [sum(p.numel() for p in part.parameters()) for part in (network, smaller)]
     pruned = PrunedNetwork(None, meta, options, parts, (parameters[0], parameters[1]), macs)
     cut = [*(meta.pruned or []), _pruning_record(source, dataset, options, pruned)]
     pruned = replace(pruned, meta=replace(meta, pruned=cut, scores={}))
@@ -214,7 +214,7 @@ def _pruned(
     patches = evenly_chosen(dataset.patches("train"), options.patches)
     coupled, smaller = channel_cuts.coupled_channels(network), network
     with progress("pruning", _ROUNDS * len(patches), " patches", enabled=show_progress) as bar:
-        for done in range(1, _ROUNDS + 1):
+        for step in range(1, _ROUNDS + 1):
             importances = channel_cuts.taylor_importances(
                 smaller.to(device),
                 coupled,
@@ -222,16 +222,16 @@ def _pruned(
                 _candidates(dataset, meta),
             )
             smaller.cpu()
-            wanted = whole * (1 - (1 - options.macs) * done / _ROUNDS)
+            target = whole * (1 - (1 - options.macs) * step / _ROUNDS)
             cuts = channel_cuts.chosen_cuts(
-                costs, coupled, importances, wanted - beside, options.multiple
+                costs, coupled, importances, target - beside, options.multiple
             )
             tensors = channel_cuts.cut_tensors(smaller, coupled, cuts)
             shapes = {key: tensor.shape for key, tensor in tensors.items()}
             smaller = build_network(meta.model, len(meta.classes), meta.band_count, shapes).eval()
             smaller.load_state_dict(tensors)
             coupled = channel_cuts.left_channels(coupled, cuts)
-            if costs.total > wanted - beside:
+            if costs.total > target - beside:
                 break
     left = count_operations(smaller, smaller.bands, _SIZE).macs
     if left > options.macs * whole:
@@ -254,7 +254,7 @@ def _candidates(dataset: TiledDataset, meta: ModelMeta) -> list[list[int]]:
     """Return the classes of the weights that each label of a dataset stands for."""
     own = [name.casefold() for name in meta.classes]
     places = [own.index(name.casefold()) for name in dataset.description.classes]
-    return [[places[index] for index in each] for each in dataset.description.candidates]
+    return [[places[index] for index in labels] for labels in dataset.description.candidates]
 
 
 def _batches(
@@ -370,7 +370,7 @@ def pruning_table(pruned: PrunedNetwork) -> str:
     if pruned.file_bytes is not None:
         lines.append(f"bytes of the file: {_change(pruned.file_bytes)}")
     if pruned.mean_iou is not None:
-        whole, left = (100 * each for each in pruned.mean_iou)
+        whole, left = (100 * share for share in pruned.mean_iou)
         lines.append(
             f"validation: mIoU {whole:.2f} before, {left:.2f} now; "
             f"{pruned.agreement:.2%} of the labels are the same"

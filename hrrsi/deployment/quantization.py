@@ -203,12 +203,12 @@ def _in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    kept = [node.name for node in model.graph.node if node.name.startswith(PRECISE)]
+    precise_nodes = [node.name for node in model.graph.node if node.name.startswith(PRECISE)]
     tail = [node.name for node in model.graph.node[_last_convolution(model) + 1 :]]
     with contextlib.redirect_stdout(io.StringIO()):
         half = ONNXModel(
             convert_float_to_float16(
-                deepcopy(model), keep_io_types=True, node_block_list=[*kept, *tail]
+                deepcopy(model), keep_io_types=True, node_block_list=[*precise_nodes, *tail]
             )
         )
     half.topological_sort()

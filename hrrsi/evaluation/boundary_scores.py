@@ -71,8 +71,8 @@ class BorderDistanceCounts:
         border = border_pixels(truth, self._disjoint)
         place = distances_up_to(FARTHEST, border)[core]
         counted = (prediction[core] != IGNORE_INDEX) & (truth[core] != IGNORE_INDEX)
-        same = prediction == truth if may_be is None else may_be[truth, prediction]
-        right = counted & same[core]
+        is_right = prediction == truth if may_be is None else may_be[truth, prediction]
+        right = counted & is_right[core]
         self.pixels += np.bincount(place[counted], minlength=FARTHEST + 1)
         self.right += np.bincount(place[right], minlength=FARTHEST + 1)
 

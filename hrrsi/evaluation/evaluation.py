@@ -195,12 +195,12 @@ def class_lookup(weights: Sequence[str], data: Sequence[str], where: str) -> npt
     """
     places = {name.casefold(): index for index, name in enumerate(data)}
     predicted = {name.casefold() for name in weights}
-    missing = [name for name in data if name.casefold() not in predicted]
+    absent = [name for name in data if name.casefold() not in predicted]
     extra = [name for name in weights if name.casefold() not in places]
-    if missing or extra:
+    if absent or extra:
         parts = [
-            f"{what} {', '.join(names)}"
-            for what, names in (("lack", missing), ("have besides", extra))
+            f"{verb} {', '.join(names)}"
+            for verb, names in (("lack", absent), ("have besides", extra))
             if names
         ]
         raise InputError(

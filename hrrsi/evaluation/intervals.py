@@ -244,10 +244,10 @@ def _swapped(first: Counts, second: Counts) -> Iterator[tuple[Counts, Counts]]:
     """Yield sums of both maps' blocks, those of random blocks swapped."""
     random, count = np.random.default_rng(_SEED), len(first)
     for draws in _portions(count):
-        kept = random.integers(0, 2, size=(draws, count))
+        assignment = random.integers(0, 2, size=(draws, count))
         yield (
-            _weighted_sums(kept, first) + _weighted_sums(1 - kept, second),
-            _weighted_sums(kept, second) + _weighted_sums(1 - kept, first),
+            _weighted_sums(assignment, first) + _weighted_sums(1 - assignment, second),
+            _weighted_sums(assignment, second) + _weighted_sums(1 - assignment, first),
         )
 
 

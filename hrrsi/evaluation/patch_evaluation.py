@@ -240,7 +240,7 @@ def paired_counts(
     first, second = (
         ConfusionMatrix(description.classes, candidates=description.candidates) for _ in engines
     )
-    same = 0
+    agreeing = 0
     with ExitStack() as stack:
         labels = [
             stack.enter_context(closing(patch_labels(patches, description, engine, step)))
@@ -250,9 +250,9 @@ def paired_counts(
             truth = read_label(patch, description)
             first.add(new_index[own], truth)
             second.add(new_index[other], truth)
-            same += int((own == other).sum())
+            agreeing += int((own == other).sum())
             on_patches(1)
-    return PairedCounts((first, second), same / (len(patches) * description.patch_size**2))
+    return PairedCounts((first, second), agreeing / (len(patches) * description.patch_size**2))
 
 
 def default_split(dataset: TiledDataset) -> str:

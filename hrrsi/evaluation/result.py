@@ -286,14 +286,14 @@ class Comparison:
     def __post_init__(self) -> None:
         first, second = self.first, self.second
         places = first.evaluation.counts.block_places, second.evaluation.counts.block_places
-        for what, differs in (
+        for noun, differs in (
             ("classes", first.matrix.classes != second.matrix.classes),
             ("protocols", first.protocol != second.protocol),
             ("scenes or blocks", places[0] != places[1]),
         ):
             if differs:
                 raise InputError(
-                    f"they have other {what}",
+                    f"they have other {noun}",
                     where=f"{first.source.name} and {second.source.name}",
                     fix="compare evaluations of the same data",
                 )

@@ -139,12 +139,12 @@ def _folder_info(folder: Path) -> FileInfo:
             elif kind in ("datasets", "runs"):
                 text = counted_names([f"{_place(folder, p)} ({_state(p)})" for p in paths], 6)
             lines.append((kind, text))
-    left = len(rasters) - len(opened)
-    if left:
-        text = f"{counted(left, 'raster')}, which count as others of their folder do"
+    not_opened = len(rasters) - len(opened)
+    if not_opened:
+        text = f"{counted(not_opened, 'raster')}, which count as others of their folder do"
         lines.append(("not opened", text))
     data = {kind: [_place(folder, path) for path in paths] for kind, paths in paths_by_kind.items()}
-    return FileInfo("folder", lines, {**data, "not_opened": left})
+    return FileInfo("folder", lines, {**data, "not_opened": not_opened})
 
 
 def _contents(folder: Path, depth: int) -> Iterator[Path]:

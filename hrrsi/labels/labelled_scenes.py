@@ -246,23 +246,23 @@ def _all_matches(
 
     Of files of one name and pattern, plain ones count rather than those in archives.
     """
-    fitting: dict[str, list[tuple[int, _Candidate]]] = {}
+    candidates_of: dict[str, list[tuple[int, _Candidate]]] = {}
     for candidate in candidates:
         for order, pattern in enumerate(patterns):
             name = match_scene(scheme, [pattern], candidate.virtual)
             if name is not None:
-                fitting.setdefault(name, []).append((order, candidate))
+                candidates_of.setdefault(name, []).append((order, candidate))
                 break
     matches = {}
-    for name, files in fitting.items():
+    for name, files in candidates_of.items():
         plain = {(order, PurePosixPath(c.virtual).name) for order, c in files if not c.zipped}
-        kept = [
+        ordered = [
             (order, c)
             for order, c in files
             if not c.zipped or (order, PurePosixPath(c.virtual).name) not in plain
         ]
-        kept.sort(key=lambda file: (file[0], natural_key(file[1].virtual)))
-        matches[name] = tuple(c.path for _, c in kept)
+        ordered.sort(key=lambda file: (file[0], natural_key(file[1].virtual)))
+        matches[name] = tuple(c.path for _, c in ordered)
     return matches
 
 

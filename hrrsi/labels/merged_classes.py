@@ -170,5 +170,5 @@ def _members(scheme: Scheme, text: str) -> tuple[list[int], str]:
     return members, new_name.strip()
 
 
-def _merge_error(text: str, what: str, fix: str) -> OptionError:
-    return OptionError(what, parameter="merges", fix=fix).at(f"`merges={text!r}`")
+def _merge_error(text: str, message: str, fix: str) -> OptionError:
+    return OptionError(message, parameter="merges", fix=fix).at(f"`merges={text!r}`")

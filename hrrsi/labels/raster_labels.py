@@ -175,19 +175,19 @@ class _RasterLabels(Labels):
     def _unknown_error(self) -> InputError:
         (row, col), value, counts = self._unknown_values()
         text, nearest = self._describe(value)
-        what = (
+        message = (
             f"scene {self.name}: unknown {text} at row {row}, column {col}, "
             f"{_pixels(counts[value])}; the nearest class is {nearest}"
         )
         if len(counts) > 1:
             rest = sum(counts.values()) - counts[value]
-            what += f"; {len(counts) - 1} more unknown values in {_pixels(rest)}"
+            message += f"; {len(counts) - 1} more unknown values in {_pixels(rest)}"
         if self._looks_resampled(counts):
-            what += f"; the {self.noun} looks resampled or lossily compressed (blended colours)"
+            message += f"; the {self.noun} looks resampled or lossily compressed (blended colours)"
             fix = f"take the original {self.noun}, or resample it with nearest neighbour"
         else:
             fix = "add it to the scheme, or give `unknown=ignore`"
-        return InputError(what, where=self.path, fix=fix)
+        return InputError(message, where=self.path, fix=fix)
 
 
 class ColourLabels(_RasterLabels):
@@ -270,8 +270,8 @@ class IndexLabels(_RasterLabels):
         if band.dtype.kind != "f":
             values: npt.NDArray[np.int64] = band.astype(np.int64)
             return values
-        missing = np.isnan(band) | ~self._valid(window)
-        whole = np.where(missing, 0, band)
+        is_nodata = np.isnan(band) | ~self._valid(window)
+        whole = np.where(is_nodata, 0, band)
         broken = ~(np.abs(whole) < _LARGEST_INDEX) | (whole != np.trunc(whole))
         if broken.any():
             row, col = np.argwhere(broken)[0]
@@ -281,7 +281,7 @@ class IndexLabels(_RasterLabels):
                 where=self.path,
                 fix="round a map of classes to whole numbers; scores and heights are none",
             )
-        return np.where(missing, _NO_DATA, whole.astype(np.int64))
+        return np.where(is_nodata, _NO_DATA, whole.astype(np.int64))
 
     def _shown_as(self, value: int) -> int:
         return value

@@ -121,8 +121,8 @@ def _check_written(file: Path, bands: Sequence[RawPyramid], final: Path) -> None
                     raise damaged
                 for window in _blocks(level.height, level.width):
                     stop_if_requested()
-                    written = dataset.read(window=rasterio_window(window))
-                    for band, values in zip(bands, written, strict=True):
+                    blocks = dataset.read(window=rasterio_window(window))
+                    for band, values in zip(bands, blocks, strict=True):
                         if band.block(index, window).tobytes() != values.tobytes():
                             raise damaged
         except RasterioError as error:

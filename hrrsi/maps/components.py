@@ -85,8 +85,8 @@ class StripRuns:
         """Return the pairs of runs (upper, lower) that belong to one component."""
         between = self._between_runs()
         upper, lower = self.upper[between], self.lower[between]
-        same = self.labels[upper] == self.labels[lower]
-        return upper[same], lower[same]
+        is_joined = self.labels[upper] == self.labels[lower]
+        return upper[is_joined], lower[is_joined]
 
     def borders(self) -> tuple[Integers, Integers, Integers]:
         """Return the borders between runs of different classes: (first, second, length in pixels).

@@ -397,9 +397,9 @@ def _zone_features(
 def _typed(values: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
     """Return the values of an attribute as what its file calls them, masked where none stands."""
     if kind.startswith(("int", "bool")) and values.dtype.kind == "f":
-        missing = np.isnan(values)
+        is_null = np.isnan(values)
         masked: Any = np.ma  # has no types of its own
-        column: npt.NDArray[Any] = masked.array(np.where(missing, 0, values), kind, mask=missing)
+        column: npt.NDArray[Any] = masked.array(np.where(is_null, 0, values), kind, mask=is_null)
         return column
     if kind.startswith("datetime64") and not any(map(_ZONED.search, filter(None, values))):
         return values.astype(kind)  # those with a time zone stay texts, which keep it
@@ -410,9 +410,9 @@ def _typed(values: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
 
 
 def _name_field(fields: Sequence[str]) -> str | None:
-    for wanted in _NAMES:
+    for name in _NAMES:
         for field in fields:
-            if field.casefold() == wanted:
+            if field.casefold() == name:
                 return field
     return next((field for field in fields if field.casefold().endswith("name")), None)
 

@@ -245,11 +245,11 @@ class TimmEncoder(nn.Module):
         features = self.features(padded_to_multiples(image, STRIDES[-1]))
         maps = [features[position] for position in self._positions]
         if self._channels_last:
-            maps = [each.permute(0, 3, 1, 2) for each in maps]
+            maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         height, width = image.shape[-2:]
         return [
-            each[..., : -(-height // stride), : -(-width // stride)]
-            for stride, each in zip(STRIDES, maps, strict=True)
+            feature_map[..., : -(-height // stride), : -(-width // stride)]
+            for stride, feature_map in zip(STRIDES, maps, strict=True)
         ]
 
 
@@ -265,11 +265,11 @@ def check_timm_name(name: str) -> None:
         if tag and name not in tags:
             raise OptionError(
                 f"timm {timm.__version__} has no weights {tag!r} of {base}",
-                fix=f"choose from {', '.join(each.partition('.')[2] for each in tags)}, or none",
+                fix=f"choose from {', '.join(key.partition('.')[2] for key in tags)}, or none",
             )
         return
     encoders = timm.list_models()
-    longer = [each for each in encoders if each.startswith(f"{base}_")]
+    longer = [encoder for encoder in encoders if encoder.startswith(f"{base}_")]
     close = longer[:3] or get_close_matches(base, encoders, n=3)
     raise OptionError(
         f"timm {timm.__version__} has no encoder {base!r}",
@@ -316,7 +316,7 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
         (channels, height // stride, width // stride)
         for channels, stride in zip(encoder.channels, STRIDES, strict=True)
     ]
-    if [tuple(each.shape[1:]) for each in maps] != expected:
+    if [tuple(feature_map.shape[1:]) for feature_map in maps] != expected:
         raise OptionError(
             f"the maps of the encoder {name} lack the borders of the image",
             fix="choose another encoder, e.g. resnet18",

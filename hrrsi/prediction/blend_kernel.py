@@ -109,13 +109,13 @@ class Block(NamedTuple):
             logits: Logits that it shall have.
             all_logits: Logits that there are.
         """
-        missing = pixels - self.taps.shape[1]
+        margin = pixels - self.taps.shape[1]
         first = min(self.logits.start, all_logits - logits)
         return Block(
             self.pixels,
             slice(first, first + logits),
-            np.pad(self.taps + np.int32(self.logits.start - first), ((0, 0), (0, missing))),
-            np.pad(self.weights, ((0, 0), (0, missing), (0, 0))),
+            np.pad(self.taps + np.int32(self.logits.start - first), ((0, 0), (0, margin))),
+            np.pad(self.weights, ((0, 0), (0, margin), (0, 0))),
         )
 
 
@@ -125,7 +125,7 @@ class Axis:
     Attributes:
         first: The scene's first pixel of the part.
         pixels: The part's pixels, counted from the first one of the scene that the window covers.
-        taps: (4, pixels) which of the logits count: `kept` of the previous window come first.
+        taps: (4, pixels) which of the logits count: `carried` of the previous window come first.
         weights: (4, pixels) what they weigh.
     """
 
@@ -142,7 +142,7 @@ class Axis:
             length: The scene's pixels along the axis.
             logit_stride: Pixels of a window that one of its logits stands for.
         """
-        kept = kept_logits(size, overlap, logit_stride)
+        carried = kept_logits(size, overlap, logit_stride)
         count = logit_count(size, logit_stride)
         self.first = first_pixel(span.start, step)
         stop = min(first_pixel(span.stop, step), length)
@@ -156,12 +156,12 @@ class Axis:
         taps, weights = _interpolation(centres - 0.5 - span.window, size, count)
         self.taps = np.zeros((_TAPS, len(centres)), dtype=np.int32)
         self.weights = np.zeros((_TAPS, len(centres)), dtype=np.float32)
-        self.taps[:2] = taps + kept
+        self.taps[:2] = taps + carried
         self.weights[:2] = weights * share
-        if span.previous is not None and kept:
+        if span.previous is not None and carried:
             taps, weights = _interpolation(centres - 0.5 - span.previous, size, count)
             blended = share < 1
-            self.taps[2:] = np.where(blended, taps - (count - kept), 0)
+            self.taps[2:] = np.where(blended, taps - (count - carried), 0)
             self.weights[2:] = np.where(blended, weights * (1 - share), 0)
 
     def blocks(self) -> list[Block]:

@@ -226,12 +226,12 @@ def _without_products(rasters: Sequence[str], bar: Any) -> list[str]:
         rasters: The rasters.
         bar: From `progress`: counts those that were looked at.
     """
-    kept = []
+    scenes = []
     for raster in rasters:
         if not _is_product(raster):
-            kept.append(raster)
+            scenes.append(raster)
         bar.update()
-    return kept
+    return scenes
 
 
 def _distinct_scenes(scenes: Sequence[str], *, tiles: bool) -> list[str]:

@@ -326,9 +326,9 @@ def _files(
         return named(map_paths(scenes, out))
     if not outputs.tiles:
         return named(map_paths([f"{mosaic.name}.vrt"], out))
-    each = named(map_paths(scenes, out))
+    maps = named(map_paths(scenes, out))
     tiles = (
         TileOutputs(tile.path, tile.window, files)
-        for tile, files in zip(mosaic.tiles, each, strict=True)
+        for tile, files in zip(mosaic.tiles, maps, strict=True)
     )
-    return [Outputs(each[0].classes.with_name(f"{mosaic.name}_classes.tif"), tiles=tuple(tiles))]
+    return [Outputs(maps[0].classes.with_name(f"{mosaic.name}_classes.tif"), tiles=tuple(tiles))]

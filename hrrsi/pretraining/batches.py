@@ -224,7 +224,7 @@ class DaliBatches:
 
     def _read(self, epoch: int, indices: npt.NDArray[np.int64]) -> list[EncodedImage | Corrupt]:
         images = (self._images.encoded(epoch, int(index)) for index in indices)
-        return [_for_dali(each) if isinstance(each, EncodedImage) else each for each in images]
+        return [_for_dali(image) if isinstance(image, EncodedImage) else image for image in images]
 
     def _batch(self, parts: list[Future[list[EncodedImage | Corrupt]]]) -> ImageBatch:
         images_read = [each for part in parts for each in part.result()]
@@ -249,10 +249,10 @@ class DaliBatches:
         if not encoded_images:
             size = self._images.size
             return torch.empty((0, size, size, 3), dtype=torch.uint8, device=self._device)
-        views = np.array([each.view for each in encoded_images], dtype=np.int32)
+        views = np.array([encoded.view for encoded in encoded_images], dtype=np.int32)
         left, top, width, height, columns, rows, skipped_columns, skipped_rows, mirrored = views.T
         (decoded,) = self._pipeline.run(
-            content=[np.frombuffer(each.content, dtype=np.uint8) for each in encoded_images],
+            content=[np.frombuffer(encoded.content, dtype=np.uint8) for encoded in encoded_images],
             start=np.stack([top, left], axis=1),
             shape=np.stack([height, width], axis=1),
             resized=np.stack([rows, columns], axis=1).astype(np.float32),

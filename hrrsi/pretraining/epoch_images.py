@@ -285,7 +285,7 @@ class EpochImages:
             encoded_images: What the images are, likewise.
             skipped: What could not be read.
         """
-        indices = np.array([each.image for each in encoded_images], dtype=np.int64)
+        indices = np.array([encoded.image for encoded in encoded_images], dtype=np.int64)
         return ImageBatch(
             images.permute(0, 3, 1, 2),
             torch.from_numpy(self._split.labels[indices]),

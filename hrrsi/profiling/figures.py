@@ -458,5 +458,5 @@ def _sustained_notes(profiles: Sequence[Profile]) -> list[str]:
         "had to slow down, or had other work.",
         "energy: of the processor's whole package, as the kernel tells it (powercap).",
     ]
-    missing = dict.fromkeys(speed.energy_missing for speed in speeds if speed.energy_missing)
-    return [*notes, *(f"energy, -: {reason}." for reason in missing)]
+    reasons = dict.fromkeys(speed.energy_missing for speed in speeds if speed.energy_missing)
+    return [*notes, *(f"energy, -: {reason}." for reason in reasons)]

@@ -295,8 +295,8 @@ def _distance_table(maps: Sequence[EvaluatedMap]) -> Table:
         ]
         for d in range(FARTHEST + 1)
     ]
-    whose = ["right A", "right B"] if len(maps) > 1 else ["right"]
-    headings = ["distance", *whose, "pixels"]
+    columns = ["right A", "right B"] if len(maps) > 1 else ["right"]
+    headings = ["distance", *columns, "pixels"]
     return Table("Accuracy by distance to a border", headings, rows)
 
 
@@ -349,8 +349,8 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
         for k in range(BINS)
         if any(c.pixels[k] for c in counts)
     ]
-    whose = [f" {letter}" if len(calibrated) > 1 else "" for letter in LETTERS[: len(calibrated)]]
-    headings = [f"{what}{of}" for of in whose for what in ("mean confidence", "right")]
+    letters = [f" {letter}" if len(calibrated) > 1 else "" for letter in LETTERS[: len(calibrated)]]
+    headings = [f"{what}{of}" for of in letters for what in ("mean confidence", "right")]
     return {
         "chart": chart,
         "table": Table("Reliability", ["confidence", *headings, "pixels"], rows),

@@ -372,11 +372,11 @@ def _let_go_of_loaders(error: BaseException) -> None:
     errors: list[BaseException | None] = [error]
     cleared: set[int] = set()
     while errors:
-        each = errors.pop()
-        if each is not None and id(each) not in cleared:
-            cleared.add(id(each))
-            clear_frames(each.__traceback__)
-            errors += [each.__cause__, each.__context__]
+        cause = errors.pop()
+        if cause is not None and id(cause) not in cleared:
+            cleared.add(id(cause))
+            clear_frames(cause.__traceback__)
+            errors += [cause.__cause__, cause.__context__]
 
 
 def _is_reason_stored(processes: Processes) -> bool:

@@ -232,12 +232,12 @@ class PixelReader:
         if (block_stop - window.row) * self._row_bytes <= _LARGEST_ROWS:
             stop = block_stop
         begin = window.row + overlap.shape[1]
-        missing = Window(begin, 0, stop - begin, dataset.width)
+        new_rows = Window(begin, 0, stop - begin, dataset.width)
         if not overlap.size:
-            return self._read(missing, masks=masks)
+            return self._read(new_rows, masks=masks)
         whole = np.empty((len(overlap), stop - window.row, dataset.width), dtype=overlap.dtype)
         whole[:, : overlap.shape[1]] = overlap
-        self._read(missing, masks=masks, out=whole[:, overlap.shape[1] :])
+        self._read(new_rows, masks=masks, out=whole[:, overlap.shape[1] :])
         return whole
 
     def _read(

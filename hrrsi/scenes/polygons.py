@@ -232,8 +232,8 @@ def scene_polygons(
         )
     crs = _crs(path, info["crs"], scene, places.crs)
     box, read_box = places.bounds(), _bounds(places, scene, within)
-    same = crs == places.crs
-    if not same:
+    is_same_crs = crs == places.crs
+    if not is_same_crs:
         try:
             with unified_gdal_errors():
                 box = transform_bounds(places.crs, crs, *box)
@@ -266,7 +266,7 @@ def scene_polygons(
     geometries = geometries[present]
     if not len(geometries) and crs is not None and crs.is_geographic:
         _require_degrees(path, layer, info["crs"], places.crs)
-    if not same:
+    if not is_same_crs:
         geometries = _reprojected(geometries, box, crs, places.crs)
     geometries = shapely.transform(
         geometries, lambda xy: np.column_stack(places.pixels_of(xy[:, 0], xy[:, 1]))

@@ -213,11 +213,11 @@ def require_mosaic_files(dataset: Any, where: str) -> list[str]:
             over one of the files.
     """
     files = mosaic_files(dataset)
-    missing = [name for name in files if is_local(name) and not Path(name).exists()]
-    if missing:
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    absent_files = [name for name in files if is_local(name) and not Path(name).exists()]
+    if absent_files:
+        rest = f" and {len(absent_files) - 1} more" if len(absent_files) > 1 else ""
         raise MissingInputError(
-            f"refers to {missing[0]}{rest}, which {'are' if rest else 'is'} not there",
+            f"refers to {absent_files[0]}{rest}, which {'are' if rest else 'is'} not there",
             where=where,
             fix="correct the paths in it, or make it anew",
         )

@@ -218,15 +218,15 @@ def resolution_step(own: float, target: float) -> float | None:
 
 
 def required_step(
-    own: float | None, wanted: float, where: str, *, parameter: str = "resample"
+    own: float | None, target: float, where: str, *, parameter: str = "resample"
 ) -> float:
     """Return the `resolution_step` that a user asked for.
 
     Args:
         own: Metres per pixel, or None where they are not known.
-        wanted: Those at which the pixels are to be read.
+        target: Those at which the pixels are to be read.
         where: The scene, array or dataset, for messages.
-        parameter: The one that holds `wanted`.
+        parameter: The one that holds `target`.
 
     Raises:
         InputError: Their own resolution is not known, or too coarse for it.
@@ -237,10 +237,10 @@ def required_step(
             where=where,
             fix=f"give its scenes a CRS and a transform, or leave out `{parameter}`",
         )
-    step = resolution_step(own, wanted)
+    step = resolution_step(own, target)
     if step is None:
         raise InputError(
-            f"has {own:.3g} m a pixel, far too coarse to be read at {wanted:.3g} m",
+            f"has {own:.3g} m a pixel, far too coarse to be read at {target:.3g} m",
             where=where,
             fix=f"give a coarser `{parameter}`, or leave it out",
         )

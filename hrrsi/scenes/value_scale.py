@@ -78,7 +78,7 @@ class EstimatedScale(NamedTuple):
 
 
 def scene_sample(
-    scene: Scene, missing: float | None = None, area: AreaOfInterest | None = None
+    scene: Scene, nodata: float | None = None, area: AreaOfInterest | None = None
 ) -> SceneSample:
     """Return some values of a scene, spread over it, without reading all of it.
 
@@ -87,7 +87,7 @@ def scene_sample(
 
     Args:
         scene: The scene; nobody else may read it meanwhile.
-        missing: A value of pixels to leave out, where all bands hold it.
+        nodata: A value of pixels to leave out, where all bands hold it.
         area: Where the squares lie, unless none in it holds data; None: all over the scene.
 
     Raises:
@@ -115,12 +115,12 @@ def scene_sample(
         pieces_read = [_values(scene, window) for window in within]
     if not any(part.values.size for part in pieces_read):
         if area is not None:
-            return scene_sample(scene, missing)
+            return scene_sample(scene, nodata)
         if scene.mosaic is not None and not scene.is_part:  # of tiles that lie far apart
             pieces_read = [_values(scene, _middle(place)) for place in scene.mosaic.places]
     values = np.concatenate([part.values for part in pieces_read], axis=1)
-    if missing is not None:
-        values = values[:, (values[: len(scene.bands)] != missing).any(axis=0)]
+    if nodata is not None:
+        values = values[:, (values[: len(scene.bands)] != nodata).any(axis=0)]
     heightless = sum(part.without_height for part in pieces_read)
     return SceneSample(
         values[: len(scene.bands)],

@@ -205,8 +205,8 @@ def _mirrored_labels(crop: int, labels: Any, *_: Any) -> Any:
 
 def _mirrored(crop: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return values (H, W, bands) that mirror images make as large as a crop."""
-    missing = [max(crop - length, 0) for length in values.shape[:2]]
-    sides = [(length // 2, length - length // 2) for length in missing]
+    margins = [max(crop - length, 0) for length in values.shape[:2]]
+    sides = [(length // 2, length - length // 2) for length in margins]
     return np.pad(values, [*sides, (0, 0)], mode="reflect")
 
 

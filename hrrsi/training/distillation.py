@@ -187,9 +187,9 @@ class FeatureMatching(nn.Module):
         super().__init__()
         self.projections = nn.ModuleList(
             nn.ModuleList(
-                nn.Conv2d(ours, theirs, 1) for ours, theirs in zip(channels, each, strict=True)
+                nn.Conv2d(ours, theirs, 1) for ours, theirs in zip(channels, teacher, strict=True)
             )
-            for each in teachers
+            for teacher in teachers
         )
 
     def forward(

@@ -58,11 +58,11 @@ def load_encoder_weights(network: SegmentationNetwork, model: str, source: str) 
     encoder = network.encoder
     expected = encoder.state_dict()
     fitting = _under_own_names(tensors, expected)
-    missing = [key for key in expected if key not in fitting and not key.endswith(_COUNTER)]
-    if missing:
+    absent_keys = [key for key in expected if key not in fitting and not key.endswith(_COUNTER)]
+    if absent_keys:
         raise WeightsError(
-            f"lacks {len(missing)} of the {len(expected)} tensors of {model}'s encoder, "
-            f"e.g. {missing[0]}{_encoder_text(source)}",
+            f"lacks {len(absent_keys)} of the {len(expected)} tensors of {model}'s encoder, "
+            f"e.g. {absent_keys[0]}{_encoder_text(source)}",
             where=source,
             fix=f"give weights of {name}, or `encoder_weights=none`",
         )

@@ -421,10 +421,10 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     warmup = round(recipe.warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
-    left = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
+    remaining = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
     if recipe.schedule == "polynomial":
-        return float(left**_POLYNOMIAL_POWER)
-    return (1 - math.cos(math.pi * left)) / 2
+        return float(remaining**_POLYNOMIAL_POWER)
+    return (1 - math.cos(math.pi * remaining)) / 2
 
 
 def _kernels_and_vectors(

@@ -172,10 +172,10 @@ class RunRecord(EpochRecord):
     def _summary(self, row: dict[str, float]) -> str:
         losses = [f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in training_losses(row)]
         validated = "train" if self._options.overfit else "val"
-        each = [f"{name} {_percent(row[f'val_mIoU_{name}'])}" for name in self._names]
+        dataset_scores = [f"{name} {_percent(row[f'val_mIoU_{name}'])}" for name in self._names]
         return (
             f"{' '.join(losses)} | {validated} mIoU {100 * row['val_mIoU']:.2f} "
-            + (f"({', '.join(each)}) " if each else "")
+            + (f"({', '.join(dataset_scores)}) " if dataset_scores else "")
             + f"OA {100 * row['val_OA']:.2f} segmentation {row['val_seg_loss']:.3f}"
         )
 

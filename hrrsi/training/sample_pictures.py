@@ -139,11 +139,11 @@ class SamplePictures:
 
 def dropped_epochs(epochs: Sequence[int], best: int, keep: int = _KEPT) -> list[int]:
     """Return the epochs to leave out so that few remain, spread out: not the first, last, best."""
-    left, dropped = list(epochs), []
-    while len(left) > max(keep, 3):
-        inner = [i for i in range(1, len(left) - 1) if left[i] != best]
-        index = min(inner, key=lambda i: left[i + 1] - left[i - 1])
-        dropped.append(left.pop(index))
+    remaining, dropped = list(epochs), []
+    while len(remaining) > max(keep, 3):
+        inner = [i for i in range(1, len(remaining) - 1) if remaining[i] != best]
+        index = min(inner, key=lambda i: remaining[i + 1] - remaining[i - 1])
+        dropped.append(remaining.pop(index))
     return dropped
 
 
