@@ -272,11 +272,11 @@ def _symbol_colour(symbol: ET.Element) -> Colour | None:
         if layer.get("class") != "SimpleFill" or layer.get("enabled", "1") == "0":
             continue
         for entry in layer.iter():  # of QGIS 3.16 and newer, then of older ones
-            named = (entry.get("name"), entry.get("value")) if entry.tag == "Option" else ()
+            pair = (entry.get("name"), entry.get("value")) if entry.tag == "Option" else ()
             if entry.tag == "prop":
-                named = (entry.get("k"), entry.get("v"))
-            if named and named[0] == "color":
-                return _triple(named[1] or "")
+                pair = (entry.get("k"), entry.get("v"))
+            if pair and pair[0] == "color":
+                return _triple(pair[1] or "")
     return None
 
 

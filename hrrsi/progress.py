@@ -16,9 +16,9 @@ _REFRESH_SECONDS = 0.5  # a GPU's losses are not waited for after each step
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # without hints
-    def __init__(self, *, heeds: bool, **named: Any) -> None:
+    def __init__(self, *, heeds: bool, **options: Any) -> None:
         self._heeds = heeds
-        super().__init__(**named)
+        super().__init__(**options)
 
     def update(self, n: float | None = 1) -> None:
         if self._heeds:

@@ -61,8 +61,8 @@ class CommandGroup(TyperGroup):
         super().__init__(**settings)
         self._lists_only = False
         self._built: dict[str, Any] = {}
-        listed = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
-        self.commands = {**listed, **self.commands}
+        commands = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
+        self.commands = {**commands, **self.commands}
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options of the program itself."""

@@ -279,9 +279,9 @@ class _LabelledMap:
                     labels[outside] = IGNORE_INDEX
             mapped = None
             if self.other is not None:
-                lacking = (self.other.read(window) == IGNORE_INDEX) & (prediction != IGNORE_INDEX)
-                self.left_out["uncompared"] += int((lacking & (truths[0] != IGNORE_INDEX)).sum())
-                mapped, prediction = prediction, np.where(lacking, IGNORE_INDEX, prediction)
+                gaps = (self.other.read(window) == IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+                self.left_out["uncompared"] += int((gaps & (truths[0] != IGNORE_INDEX)).sum())
+                mapped, prediction = prediction, np.where(gaps, IGNORE_INDEX, prediction)
                 prediction = prediction.astype(np.uint8)
             yield EvaluatedStrip(
                 row, truths[0], prediction, None, truths[1] if len(truths) > 1 else None, mapped

@@ -104,14 +104,14 @@ def labels_read(files: Sequence[SceneFiles]) -> LabelKind:
             raise InputError(
                 "has no label", where=f"scene {file.name}", fix="give the folder of the labels too"
             )
-    lacking = [file.name for file in files if file.label is None]
-    if lacking and len(lacking) < len(files):
+    unlabelled = [file.name for file in files if file.label is None]
+    if unlabelled and len(unlabelled) < len(files):
         raise InputError(
             "has eroded labels only, where others have full ones",
-            where=f"scene {lacking[0]}",
+            where=f"scene {unlabelled[0]}",
             fix="give the folder of its full labels too, or leave it out with `scenes`",
         )
-    return "eroded" if lacking else "full"
+    return "eroded" if unlabelled else "full"
 
 
 def paired_maps(
@@ -173,11 +173,11 @@ def paired_maps(
         _refuse_without_label(files, by_scene, labelled)
     mapped = [scene for scene in chosen.files if scene.name in by_scene]
     if len(mapped) < len(chosen.files):
-        lacking = next(scene.name for scene in chosen.files if scene.name not in by_scene)
+        absent = next(scene.name for scene in chosen.files if scene.name not in by_scene)
         raise InputError(
             f"has a label and no map ({len(mapped)} of {len(chosen.files)} scenes have one)",
-            where=f"scene {lacking}",
-            fix=f"give its map as {lacking}{_MAP_ENDING}.tif, or choose other scenes with `scenes`",
+            where=f"scene {absent}",
+            fix=f"give its map as {absent}{_MAP_ENDING}.tif, or choose other scenes with `scenes`",
         )
     return chosen._replace(
         files=[replace(scene, image=str(by_scene[scene.name])) for scene in chosen.files]
@@ -302,9 +302,9 @@ def _labels_in_folders(labels: Sequence[Path], scheme: Scheme) -> list[SceneFile
     loose = _with_any_folders(scheme.labels), _with_any_folders(scheme.eroded_labels)
     for full, eroded in ((scheme.labels, scheme.eroded_labels), loose):
         # a scene is whatever has a label; names of full ones may fit eroded ones too, as others
-        named = {"images": (*eroded, *full), "labels": full, "eroded_labels": eroded}
+        patterns = {"images": (*eroded, *full), "labels": full, "eroded_labels": eroded}
         try:
-            labelled = labelled_scenes(labels, scheme.model_copy(update=named))
+            labelled = labelled_scenes(labels, scheme.model_copy(update=patterns))
         except InputError as error:
             failures.append(error)
             continue
@@ -340,11 +340,11 @@ def _maps_by_scene(files: Sequence[Path], scenes: Sequence[str], scheme: Scheme)
     Raises:
         InputError: Two maps claim one scene.
     """
-    named = [str(PurePosixPath(pattern).with_suffix("")) for pattern in _patterns_of_maps(scheme)]
+    stems = [str(PurePosixPath(pattern).with_suffix("")) for pattern in _patterns_of_maps(scheme)]
     best: dict[str, tuple[tuple[bool, bool], Path]] = {}
     for path in files:
         own = path.absolute().with_name(_own_name(path)).as_posix()
-        names = [_own_name(path), *(match_scene(scheme, [pattern], own) for pattern in named)]
+        names = [_own_name(path), *(match_scene(scheme, [pattern], own) for pattern in stems)]
         scene = next((name for name in names if name in scenes), None)
         if scene is None:
             continue

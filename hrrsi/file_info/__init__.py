@@ -218,12 +218,12 @@ def _seems_labels(dataset: Any) -> bool:
 def _alike(looks: Sequence[_Look]) -> str:
     """Return what scenes have in common, and how they differ."""
     kinds = Counter((look.bands, look.dtype) for look in looks)
-    named = [f"{counted(bands, 'band')} of {dtype}" for (bands, dtype), _ in kinds.most_common(3)]
+    texts = [f"{counted(bands, 'band')} of {dtype}" for (bands, dtype), _ in kinds.most_common(3)]
     crs = [name for name, _ in Counter(look.crs for look in looks).most_common(4)]
     lengths = sorted({look.resolution for look in looks if look.resolution is not None})
     ends = list(dict.fromkeys(length_text(length) for length in (*lengths[:1], *lengths[-1:])))
     pixel = [f"{' to '.join(ends)} a pixel"] if ends else []
-    return ", ".join([" or ".join(named), " or ".join(crs), *pixel])
+    return ", ".join([" or ".join(texts), " or ".join(crs), *pixel])
 
 
 def _state(path: Path) -> str:

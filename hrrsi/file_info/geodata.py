@@ -133,8 +133,8 @@ def _map_info(
         )
     )
     if areas is not None:
-        named = zip(content.classes, areas, strict=True)
-        lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in named)))
+        pairs = zip(content.classes, areas, strict=True)
+        lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in pairs)))
     lines += _origin_lines(path, content.provenance, data)
     as_written = is_as_written(Path(path)) if is_local(path) else None
     if as_written is False:
@@ -243,14 +243,14 @@ def vector_info(source: str) -> FileInfo:
     """
     import pyogrio  # seconds that those who ask for weights don't wait for
 
-    path, named = named_layer(source)
+    path, layer_name = named_layer(source)
     layers = _layers(path)
-    if named is not None and named not in layers:
+    if layer_name is not None and layer_name not in layers:
         raise InputError(
-            f"has no layer {named!r}", where=path, fix=f"choose from {', '.join(layers)}"
+            f"has no layer {layer_name!r}", where=path, fix=f"choose from {', '.join(layers)}"
         )
     shapes = [name for name, has_shapes in layers.items() if has_shapes]
-    chosen = [named] if named is not None else shapes or list(layers)
+    chosen = [layer_name] if layer_name is not None else shapes or list(layers)
     try:
         contents = [_layer_data(path, layer) for layer in chosen]
         drivers = [content.pop("driver") for content in contents]
@@ -357,8 +357,8 @@ def _layer_lines(path: str, content: dict[str, Any], driver: str) -> list[tuple[
         ("fields", counted_names(fields, 20) or "none"),
     ]
     for name, values in list(content["values"].items())[:_MOST_ATTRIBUTES]:
-        named = [f"{value} ({number:,})" for value, number in values.items()]
-        lines.append((f"values of {name}", counted_names(named, 12)))
+        texts = [f"{value} ({number:,})" for value, number in values.items()]
+        lines.append((f"values of {name}", counted_names(texts, 12)))
     if style is not None:
         categories = counted(len(style.categories), "colour")
         lines.append(("QGIS style", f"by {style.attribute}, {categories}"))

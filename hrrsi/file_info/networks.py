@@ -284,11 +284,11 @@ def _start_lines(starts: list[dict[str, Any]], seconds: float) -> list[tuple[str
     resumed = f"; resumed {counted(len(starts) - 1, 'time')}" if len(starts) > 1 else ""
     versions = last.get("versions", {})
     kinds = ("python", "torch", "cuda")
-    named = [f"{name} {versions[name]}" for name in kinds if versions.get(name, "none") != "none"]
+    texts = [f"{name} {versions[name]}" for name in kinds if versions.get(name, "none") != "none"]
     return [
         ("started", f"{first.get('time')}{resumed}"),
         ("took", f"{time_text(seconds)} on {hardware_text(last.get('hardware', {}))}"),
-        ("software", ", ".join([f"hrrsi {last.get('hrrsi', {}).get('version')}", *named])),
+        ("software", ", ".join([f"hrrsi {last.get('hrrsi', {}).get('version')}", *texts])),
     ]
 
 

@@ -199,8 +199,8 @@ def _heights_of_scheme(
             fix="give a template such as 'dsm/dsm_{}.tif', or add `heights` to the scheme",
         )
     for pattern in scheme.heights:
-        named = [(match_scene(scheme, [pattern], place), path) for place, path in files]
-        heights = [HeightFile(name, path) for name, path in named if name is not None]
+        pairs = [(match_scene(scheme, [pattern], place), path) for place, path in files]
+        heights = [HeightFile(name, path) for name, path in pairs if name is not None]
         if heights:
             return HeightFiles(pattern, _plain_first(heights), "template")
     raise MissingInputError(

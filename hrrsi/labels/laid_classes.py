@@ -188,14 +188,14 @@ def on_grid(classes: Classes, grid: Scene, noun: str = "label") -> GridClasses:
     if not all(have_place):
         if is_same_size:
             return classes
-        lacking = " and ".join(
+        placeless = " and ".join(
             raster.path
             for raster, has_place in zip((scene, grid), have_place, strict=True)
             if not has_place
         )
         raise InputError(
             f"has {scene.height} rows and {scene.width} columns where its {noun} {grid.path} has "
-            f"{grid.height} and {grid.width}, and no place on the map is known of {lacking}",
+            f"{grid.height} and {grid.width}, and no place on the map is known of {placeless}",
             where=scene.path,
             fix="give both a CRS and a transform, or put the one on the other's grid",
         )
@@ -255,9 +255,9 @@ def unsaid_place(raster: Scene, grid: Scene) -> str | None:
     own, other = raster.dataset, grid.dataset
     if is_on_earth(own.crs) == is_on_earth(other.crs) or not has_place(raster):
         return None
-    lacking = raster if is_on_earth(other.crs) else grid
-    owner = "its" if lacking is raster else "its image's"
-    crs = "no CRS" if lacking.dataset.crs is None else "a CRS without place on the Earth"
+    placeless = raster if is_on_earth(other.crs) else grid
+    owner = "its" if placeless is raster else "its image's"
+    crs = "no CRS" if placeless.dataset.crs is None else "a CRS without place on the Earth"
     return f"has its image's transform and size, and counts as lying on it ({owner}: {crs})"
 
 

@@ -146,8 +146,8 @@ def connected_components(count: int, first: Integers, second: Integers) -> tuple
         while not np.array_equal(grandparent := parent[parent], parent):
             parent = grandparent
         first, second = parent[low], parent[high]
-        apart = first != second
-        first, second = first[apart], second[apart]
+        differs = first != second
+        first, second = first[differs], second[differs]
     is_root = parent == np.arange(count)
     number = np.cumsum(is_root) - 1
     return int(is_root.sum()), number[parent]

@@ -140,8 +140,8 @@ def _facts(class_map: Path) -> SheetFacts:
         if is_on_earth(crs):
             place = f"{crs_name(crs)}, which does not reach here: lengths are in pixels"
     else:
-        named = dict.fromkeys((crs_name(crs), crs_title(crs)))
-        place = ", ".join(named if "unknown" not in named else ["a CRS without a name"])
+        crs_names = dict.fromkeys((crs_name(crs), crs_title(crs)))
+        place = ", ".join(crs_names if "unknown" not in crs_names else ["a CRS without a name"])
         place += "; scale and true north at the middle of the scene"
     packaged = tags.get("WEIGHTS_PACKAGED")
     weights = f"{packaged} (packaged)" if packaged else tags.get("WEIGHTS", "unknown")

@@ -183,9 +183,9 @@ class ModelMeta(Mapping[str, Any]):
     def background(self) -> str:
         """What the weights were trained on and what they are meant for, in words."""
         places = self.training.get("places") or self.training.get("data")
-        named = places if isinstance(places, str) else ", ".join(map(str, places or ()))
+        place_names = places if isinstance(places, str) else ", ".join(map(str, places or ()))
         parts = [
-            f"trained on {named}" if named else "",
+            f"trained on {place_names}" if place_names else "",
             f"at {self.resolutions_text} a pixel" if self.resolutions_text else "",
             f"for {self.purpose}" if self.purpose else "",
         ]

@@ -104,8 +104,8 @@ def weights_words(path: Path, meta: ModelMeta) -> str:
     """
     name = packaged_name(path)
     place = "packaged" if name is not None else str(path)
-    named = f"{name or path.name} ({place})" if place != path.name else place
-    return f"{named}, {meta.network_text}, {', '.join(meta.classes)}"
+    file_text = f"{name or path.name} ({place})" if place != path.name else place
+    return f"{file_text}, {meta.network_text}, {', '.join(meta.classes)}"
 
 
 def is_safetensors(path: Path) -> bool:

@@ -452,11 +452,11 @@ def _file_states(names: Sequence[str]) -> FileStates:
     """Return size and time of change of those files that are on this machine; of many a digest."""
     files = [file for file in map(Path, names) if file.exists()]
     states = [(file, file.stat()) for file in files]
-    listed = {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
-    if len(listed) <= _FILES_LISTED:
-        return listed
-    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    return f"{digest} of {len(listed)} files"
+    state_by_path = {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
+    if len(state_by_path) <= _FILES_LISTED:
+        return state_by_path
+    digest = hashlib.sha256(json.dumps(state_by_path, sort_keys=True).encode()).hexdigest()
+    return f"{digest} of {len(state_by_path)} files"
 
 
 def _is_current(path: Path, files: Outputs, options: str = "") -> bool:

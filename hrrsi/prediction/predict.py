@@ -255,8 +255,8 @@ def map_inputs(task: MapTask) -> MapInputs:
     """
     options, outputs, show_progress = task.options, task.outputs, task.show_progress
     _check_tiles(options, outputs)
-    named = [path for path in (options.aoi, outputs.zones) if path is not None]
-    polygons = [Path(named_layer(path)[0]) for path in named]
+    vector_files = [path for path in (options.aoi, outputs.zones) if path is not None]
+    polygons = [Path(named_layer(path)[0]) for path in vector_files]
     for path in polygons:
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")
@@ -314,7 +314,7 @@ def _files(
     Raises:
         HrrsiError: They collide.
     """
-    named = partial(
+    outputs_for = partial(
         scene_outputs,
         confidence=outputs.confidence is not None,
         probabilities=outputs.probabilities is not None,
@@ -323,10 +323,10 @@ def _files(
         preview=outputs.preview,
     )
     if mosaic is None:
-        return named(map_paths(scenes, out))
+        return outputs_for(map_paths(scenes, out))
     if not outputs.tiles:
-        return named(map_paths([f"{mosaic.name}.vrt"], out))
-    maps = named(map_paths(scenes, out))
+        return outputs_for(map_paths([f"{mosaic.name}.vrt"], out))
+    maps = outputs_for(map_paths(scenes, out))
     tiles = (
         TileOutputs(tile.path, tile.window, files)
         for tile, files in zip(mosaic.tiles, maps, strict=True)

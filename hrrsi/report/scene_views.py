@@ -223,9 +223,9 @@ def _images_under_maps(images: Sequence[Path], scenes: SceneSet) -> dict[str, st
     """Return the image to show under the map of each scene; warn of those without."""
     files, scheme = scenes.files, scenes.scheme
     image_of = _scene_images(images, [file.name for file in files], scheme)
-    lacking = [file.name for file in files if file.name not in image_of]
-    if lacking:
-        _warn(f"shown without an image, for none fits: {counted_names(lacking)}")
+    without_image = [file.name for file in files if file.name not in image_of]
+    if without_image:
+        _warn(f"shown without an image, for none fits: {counted_names(without_image)}")
     elsewhere = [
         file.name
         for file in files

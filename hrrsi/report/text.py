@@ -420,15 +420,17 @@ def verdict(comparison: Comparison, wording: Callable[[str], str] = str) -> str:
 
 def unequal_pixels_text(comparison: Comparison) -> str:
     """Return which labelled pixels only one of the two predicts, as a sentence; "" where none."""
-    lacking = [r.evaluation.uncompared_pixels or 0 for r in (comparison.second, comparison.first)]
-    if any(lacking):  # maps that were there: scored where both predict
+    uncompared = [
+        r.evaluation.uncompared_pixels or 0 for r in (comparison.second, comparison.first)
+    ]
+    if any(uncompared):  # maps that were there: scored where both predict
         return (
-            f"A leaves out {lacking[0]:,} labelled pixels that B maps, and B {lacking[1]:,} "
+            f"A leaves out {uncompared[0]:,} labelled pixels that B maps, and B {uncompared[1]:,} "
             "that A maps; none of them counts."
         )
     first, second = (blocks.sum(axis=1) for blocks in comparison.blocks)  # the truth of each block
-    apart = int(np.abs(second - first).sum())
-    return f"{apart:,} pixels are scored of one of the two only." if apart else ""
+    difference = int(np.abs(second - first).sum())
+    return f"{difference:,} pixels are scored of one of the two only." if difference else ""
 
 
 def printable(text: str) -> str:

@@ -217,8 +217,8 @@ def chosen_bands(
     Raises:
         InputError: The raster lacks one, they are too many or too few, or of several types.
     """
-    named = bands or bands_showing(dataset, meanings)
-    chosen = list(named or unnamed_bands(dataset, trained_bands))
+    band_numbers = bands or bands_showing(dataset, meanings)
+    chosen = list(band_numbers or unnamed_bands(dataset, trained_bands))
     wrong = [b for b in chosen if not 1 <= b <= dataset.count]
     if wrong:
         raise InputError(

@@ -102,14 +102,14 @@ class Mosaic:
         if len(self.tiles) == 1:
             lines.append(f"a mosaic of {self.tiles[0].path} alone")
         if self.missing:
-            apart = (
+            gap_text = (
                 "; tiles that are far apart are mapped faster in several calls"
                 if self.missing > _MOSTLY_EMPTY
                 else ""
             )
             lines.append(
                 f"{self._share(self.missing)} of its rectangle of {self.width} x {self.height} px "
-                f"lie in no tile, and get no class{apart}"
+                f"lie in no tile, and get no class{gap_text}"
             )
         if self.overlapping:
             lines.append(

@@ -330,8 +330,8 @@ def _file_on_disk(name: str) -> str:
 def remember_failure(dataset: Any, cause: str) -> None:
     """Keep in mind which file of a mosaic could not be read, or all where that is not clear."""
     files = mosaic_files(dataset)
-    named = [name for name in files if Path(name).name in cause]
-    _failed.update(named or files)
+    unreadable = [name for name in files if Path(name).name in cause]
+    _failed.update(unreadable or files)
 
 
 def subdataset_parts(name: str) -> tuple[str, str] | None:

@@ -119,7 +119,7 @@ def chosen_layer(source: str | Path) -> tuple[str, str]:
     Raises:
         InputError: Not a readable vector file, no such layer, or several and none is chosen.
     """
-    path, named = named_layer(source)
+    path, layer_name = named_layer(source)
     require_vector_path(path)
     if is_local(str(path)) and not Path(path).exists():
         raise MissingInputError("no such file", where=path, fix="check the path")
@@ -133,13 +133,13 @@ def chosen_layer(source: str | Path) -> tuple[str, str]:
             "is not a vector file that GDAL can read", where=path, fix="check that it opens in QGIS"
         ) from error
     spatial = [str(name) for name, geometry in layers if geometry is not None]
-    if named is not None and named not in spatial:
+    if layer_name is not None and layer_name not in spatial:
         raise InputError(
-            f"has no layer of shapes named {named!r}",
+            f"has no layer of shapes named {layer_name!r}",
             where=path,
             fix=f"choose from {', '.join(spatial) or 'none: it holds no shapes'}",
         )
-    if named is None and len(spatial) != 1:
+    if layer_name is None and len(spatial) != 1:
         raise InputError(
             f"holds {len(spatial)} layers of shapes ({', '.join(spatial)})"
             if spatial
@@ -149,7 +149,7 @@ def chosen_layer(source: str | Path) -> tuple[str, str]:
             if spatial
             else "give a file with a layer of polygons",
         )
-    return path, named or spatial[0]
+    return path, layer_name or spatial[0]
 
 
 def plain_value(value: object, path: str | Path) -> object:

@@ -38,17 +38,19 @@ def dealt_parts(counts: Counts, shares: Sequence[float], seed: int) -> list[Part
         if not (parts == part).any():
             fullest = np.flatnonzero(parts == np.bincount(parts).argmax())
             parts[fullest[counts[fullest].sum(axis=1).argmin()]] = part
-    held: Counts = np.stack([counts[parts == part].sum(axis=0) for part in range(len(PARTS))])
-    best = float(_distances(held[np.newaxis], shares)[0])
+    part_counts: Counts = np.stack(
+        [counts[parts == part].sum(axis=0) for part in range(len(PARTS))]
+    )
+    best = float(_distances(part_counts[np.newaxis], shares)[0])
     for _ in range(_MOST_CHANGES):
         blocks, new = _changes(parts, part_indices, random)
-        changed = _held_after(held, counts, parts, blocks, new)
+        changed = _held_after(part_counts, counts, parts, blocks, new)
         distances = _distances(changed, shares)
         distances[(changed[:, part_indices].sum(axis=2) == 0).any(axis=1)] = np.inf
         nearest = int(distances.argmin()) if len(distances) else 0
         if not len(distances) or distances[nearest] >= best - 1e-12:
             break
-        best, held = float(distances[nearest]), changed[nearest]
+        best, part_counts = float(distances[nearest]), changed[nearest]
         parts[blocks[nearest]] = new[nearest]
     return [PARTS[part] for part in parts]
 
@@ -93,10 +95,10 @@ def _changes(
 
 
 def _held_after(
-    held: Counts, counts: Counts, parts: Indices, blocks: Indices, new: Indices
+    part_counts: Counts, counts: Counts, parts: Indices, blocks: Indices, new: Indices
 ) -> Counts:
     """Return what parts would hold after each change, (changes, parts, labels)."""
-    changed = np.repeat(held[np.newaxis], len(blocks), axis=0)
+    changed = np.repeat(part_counts[np.newaxis], len(blocks), axis=0)
     number = np.arange(len(blocks))
     for place in (0, 1):
         once = np.ones(len(blocks), dtype=bool) if not place else blocks[:, 0] != blocks[:, 1]
@@ -106,18 +108,18 @@ def _held_after(
     return changed
 
 
-def _distances(held: Counts, shares: Sequence[float]) -> npt.NDArray[np.float64]:
+def _distances(part_counts: Counts, shares: Sequence[float]) -> npt.NDArray[np.float64]:
     """Return how far shares of pixels, and of classes on average, are from those asked for.
 
     Args:
-        held: (ways, parts, labels) pixels.
+        part_counts: (ways, parts, labels) pixels.
         shares: The share of each part.
     """
     targets = np.array(shares)
-    of_label = held[0].sum(axis=0)
-    held = held[:, :, of_label > 0]
-    of_pixels = held.sum(axis=2) / held[0].sum() - targets
-    of_labels = held / of_label[of_label > 0] - targets[:, np.newaxis]
+    of_label = part_counts[0].sum(axis=0)
+    part_counts = part_counts[:, :, of_label > 0]
+    of_pixels = part_counts.sum(axis=2) / part_counts[0].sum() - targets
+    of_labels = part_counts / of_label[of_label > 0] - targets[:, np.newaxis]
     distances: npt.NDArray[np.float64] = (of_pixels**2).sum(axis=1)
     distances += (of_labels**2).sum(axis=1).mean(axis=1)
     return distances

@@ -147,10 +147,10 @@ class BlockSplit:
 
         note = f"note: of the labelled pixels {listed(counts.sum(axis=1))}"
         shares = counts / np.maximum(counts.sum(axis=0), 1)
-        apart = np.abs(shares - np.array(self.shares)[:, None]).max(axis=0)
-        apart[counts.sum(axis=0) == 0] = 0
+        deviation = np.abs(shares - np.array(self.shares)[:, None]).max(axis=0)
+        deviation[counts.sum(axis=0) == 0] = 0
         if len(self.labels) > 1 and whole:
-            furthest = int(apart.argmax())
+            furthest = int(deviation.argmax())
             note += f"; the class furthest from that is {self.labels[furthest]} with "
             note += listed(counts[:, furthest])
         return note

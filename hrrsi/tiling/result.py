@@ -162,8 +162,8 @@ class TilingResult:
                 "a mask), give that `index: 255` in the scheme"
             )
         if self.empty_patches:
-            lacking = "data" if self.description.is_unlabelled else "labelled pixel"
-            notes.append(f"note: {self.empty_patches} patches without any {lacking} left out")
+            noun = "data" if self.description.is_unlabelled else "labelled pixel"
+            notes.append(f"note: {self.empty_patches} patches without any {noun} left out")
         return notes
 
     def _class_notes(self) -> list[str]:

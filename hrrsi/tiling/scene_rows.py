@@ -66,11 +66,11 @@ class BandMoments:
         count = self.count + other.count
         if count == 0:
             return self
-        apart = other.mean - self.mean
+        difference = other.mean - self.mean
         return BandMoments(
             count,
-            self.mean + apart * (other.count / count),
-            self.deviations + other.deviations + apart**2 * (self.count * other.count / count),
+            self.mean + difference * (other.count / count),
+            self.deviations + other.deviations + difference**2 * (self.count * other.count / count),
         )
 
     @property

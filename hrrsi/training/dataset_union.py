@@ -164,12 +164,12 @@ def _check_alike(datasets: Sequence[TiledDataset]) -> None:
     for dataset in datasets[1:]:
         about = dataset.description
         if (about.height is None) != (first.height is None):
-            lacking, other = (
+            without_heights, with_heights = (
                 (datasets[0], dataset) if first.height is None else (dataset, datasets[0])
             )
             raise InputError(
-                f"has no heights, which {other.folder} has",
-                where=lacking.folder,
+                f"has no heights, which {with_heights.folder} has",
+                where=without_heights.folder,
                 fix="tile both with `height`, or both without",
             )
         if len(about.bands) != len(first.bands):

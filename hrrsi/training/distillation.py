@@ -249,10 +249,10 @@ def check_teacher(path: Path, description: DatasetDescription, recipe: Recipe) -
     """
     meta = read_meta(path)
     theirs, ours = _folded(meta.classes), _folded(description.classes)
-    lacking = [n for n in description.classes if n.casefold() not in theirs]
+    absent_classes = [n for n in description.classes if n.casefold() not in theirs]
     beyond = [n for n in meta.classes if n.casefold() not in ours]
-    if recipe.distillation and (lacking or beyond):
-        parts = [f"does not know {', '.join(lacking)}"] if lacking else []
+    if recipe.distillation and (absent_classes or beyond):
+        parts = [f"does not know {', '.join(absent_classes)}"] if absent_classes else []
         parts += [f"knows {', '.join(beyond)}, which the dataset does not have"] if beyond else []
         raise WeightsError(
             f"can't teach the dataset's classes: it {' and '.join(parts)}",

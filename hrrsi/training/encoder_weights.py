@@ -98,9 +98,9 @@ def check_encoder_source(model: str, source: str) -> None:
     if width is None and network in NETWORKS:
         check_timm_name(encoder)
     if source == "imagenet" and not _has_weights(encoder):
-        named = encoder if width is None else f"GhostNet at width {width}"
+        encoder_text = encoder if width is None else f"GhostNet at width {width}"
         raise OptionError(
-            f"timm has no ImageNet weights for {named} ({model})",
+            f"timm has no ImageNet weights for {encoder_text} ({model})",
             fix="give `encoder_weights=FILE` or none",
             parameter="encoder_weights",
         ).at("`encoder_weights=imagenet`")

@@ -283,10 +283,10 @@ def _check_encoder(
     """
     inside = next(name for name, module in network.named_modules() if module is network.encoder)
     keys = [key for key in network.state_dict() if key.startswith(f"{inside}.")]
-    lacking = [key for key in keys if key not in tensors]
-    if lacking:
+    absent_keys = [key for key in keys if key not in tensors]
+    if absent_keys:
         raise WeightsError(
-            f"holds {model}, whose encoder is another one ({len(keys) - len(lacking)} of "
+            f"holds {model}, whose encoder is another one ({len(keys) - len(absent_keys)} of "
             f"{len(keys)} tensors of the encoder fit)",
             where=path,
             fix="start from weights of a network with the same encoder, or leave out `init`",

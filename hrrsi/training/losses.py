@@ -159,8 +159,8 @@ def dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits: (N, classes, H, W) float.
         labels: (N, H, W).
     """
-    apart = labels < logits.shape[1]
-    probability = logits.softmax(1) * apart[:, None]
+    is_class = labels < logits.shape[1]
+    probability = logits.softmax(1) * is_class[:, None]
     truth = _one_hot(labels, logits.shape[1])
     intersection = (probability * truth).sum((0, 2, 3))
     sizes = truth.sum((0, 2, 3), dtype=logits.dtype)
@@ -295,8 +295,8 @@ def _partial_edges(labels: torch.Tensor, candidates: torch.Tensor) -> torch.Tens
     possible = candidates[index].movedim(-1, 1) | ignored[:, None]
     in_all = _over_windows(possible.to(torch.uint8).flatten(0, 1), torch.minimum, 1)
     is_edge = in_all.view(possible.shape).sum(1) == 0
-    apart = ((labels < candidates.shape[1]) | ignored).to(torch.uint8)
-    is_open = ~is_edge & (_over_windows(apart, torch.minimum, 1) == 0)
+    is_definite = ((labels < candidates.shape[1]) | ignored).to(torch.uint8)
+    is_open = ~is_edge & (_over_windows(is_definite, torch.minimum, 1) == 0)
     return is_edge.to(torch.uint8).masked_fill_(ignored | is_open, IGNORE_INDEX)
 
 
