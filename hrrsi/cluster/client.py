@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from hrrsi.evaluation.evaluate import EvaluationTask
     from hrrsi.evaluation.options import EvaluationOptions
     from hrrsi.evaluation.result import EvaluationResult
-    from hrrsi.evaluation.weights_evaluation import CountedScene, SceneReading
+    from hrrsi.evaluation.scene_evaluation import CountedScene, SceneReading
     from hrrsi.labels.scheme import Scheme
 
 _ANSWER_SECONDS = 10.0  # how long a file may take to be seen from elsewhere

@@ -341,7 +341,7 @@ def _scores_meta(matrix: ConfusionMatrix, dataset: TiledDataset) -> dict[str, An
             "OA": _defined(scores.overall_accuracy),
             "mF1": _defined(scores.mean_f1),
             "mIoU": _defined(scores.mean_iou),
-            "IoU": {each.name: _defined(each.iou) for each in scores.classes},
+            "IoU": {c.name: _defined(c.iou) for c in scores.classes},
         }
     }
 

@@ -173,7 +173,7 @@ def planned_scenes(task: MapTask) -> list[PlannedScene]:
             try:
                 with mapper.open(name) as source:
                     plans.append(
-                        planned_scene(source, written, options, task.outputs, runner, seconds)
+                        planned_scene(source, map_files, options, task.outputs, runner, seconds)
                     )
             except HrrsiError as error:
                 plans.append(PlannedScene(name, map_files, problem=str(error)))
@@ -260,8 +260,8 @@ def map_inputs(task: MapTask) -> MapInputs:
     for path in polygons:
         if is_local(str(path)) and not path.exists():
             raise MissingInputError("no such file", where=path, fix="check the path")
-    given = [task.scenes] if isinstance(task.scenes, str | Path) else task.scenes
-    scenes = scene_files(given, tiles=options.mosaic, show_progress=show_progress)
+    entries = [task.scenes] if isinstance(task.scenes, str | Path) else task.scenes
+    scenes = scene_files(entries, tiles=options.mosaic, show_progress=show_progress)
     heights = None if options.height is None else height_files(str(options.height))
     if heights is not None:
         beside = {Path(path).resolve() for path in heights.paths}
