@@ -45,11 +45,14 @@ class FileInfo:
             ``map sheet``, ``raster``, ``vector file`` or ``folder``.
         lines: Label and text, for people.
         data: The same and more as plain values, for programs.
+        table: What the lines hold several of, such as runs, beside each other: rows of words, the
+            header first; empty where there is nothing to compare.
     """
 
     kind: str
     lines: list[tuple[str, str]]
     data: dict[str, Any]
+    table: Sequence[Sequence[str]] = ()
 
 
 def raster_info(path: str) -> FileInfo:
