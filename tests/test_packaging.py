@@ -112,7 +112,10 @@ def test_the_wheel_carries_licence_and_executable(wheel: zipfile.ZipFile) -> Non
     assert b"MIT License" in wheel.read(f"{info}/licenses/LICENSE")
     assert b"Bitstream" in wheel.read(f"{info}/licenses/hrrsi/scenes/fonts/LICENSE_DEJAVU")
     assert b"hrrsi = hrrsi.__main__:main" in wheel.read(f"{info}/entry_points.txt")
-    assert b"License-Expression: MIT AND Bitstream-Vera" in wheel.read(f"{info}/METADATA")
+    leaflet = wheel.read(f"{info}/licenses/hrrsi/viewer/assets/LICENSE_LEAFLET")
+    assert b"BSD 2-Clause" in leaflet
+    licences = b"License-Expression: MIT AND Bitstream-Vera AND BSD-2-Clause"
+    assert licences in wheel.read(f"{info}/METADATA")
 
 
 def test_dependencies_are_what_the_code_imports() -> None:
