@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -121,14 +122,6 @@ def run_of(path: Path) -> str | None:
     return _sidecar_record(path).get("RUN")
 
 
-def scene_of(path: Path) -> str | None:
-    """Return the scene that a map was made of, or None where nothing says so.
-
-    It is where it was then; it may be gone, or have been changed since.
-    """
-    return _sidecar_record(path).get("SCENE")
-
-
 def is_as_written(path: Path) -> bool | None:
     """Return whether a map has the bytes that it was written with, None where nothing says so.
 
@@ -174,7 +167,7 @@ def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options:
     files.pop(parts[0].name + _OPTIONS_KEY, None)
     if options:
         files[parts[0].name + _OPTIONS_KEY] = options
-    record = map_record(record.get("RUN"), record.get("SHA256"), files, record.get("SCENE"))
+    record = map_record(record.get("RUN"), record.get("SHA256"), files)
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
         temporary.write_text(content, encoding="utf-8")
@@ -183,6 +176,34 @@ def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options:
 def options_beside(path: Path, file: Path) -> str:
     """Return the options that a file was made with from a map."""
     return files_beside(path).get(file.name + _OPTIONS_KEY) or ""
+
+
+def sidecar_state(path: Path) -> int | None:
+    """Return what tells GDAL's sidecars apart by all but statistics and histograms.
+
+    QGIS writes those beside a raster that it shows, whenever it likes; they change no pixel.
+
+    Args:
+        path: The sidecar.
+
+    Returns:
+        A checksum; None where it holds nothing else, which is as if it were not there.
+
+    Raises:
+        ParseError: It is no XML.
+    """
+    root = ET.fromstring(path.read_bytes())
+    for parent in reversed(list(root.iter())):  # children first
+        for child in list(parent):
+            is_statistic = child.get("key", "").startswith("STATISTICS_")
+            is_empty = child.tag in ("Metadata", "PAMRasterBand") and not len(child)
+            if is_statistic or is_empty or child.tag == "Histograms":
+                parent.remove(child)
+    return (
+        zlib.crc32(ET.canonicalize(ET.tostring(root), strip_text=True).encode())
+        if len(root)
+        else None
+    )
 
 
 def sidecar_path(path: Path) -> Path:
@@ -199,14 +220,10 @@ def _sidecar_record(path: Path) -> dict[str, str]:
 
 
 def map_record(
-    run: str | None,
-    digest: str | None,
-    files: Mapping[str, str | None],
-    scene: str | None = None,
+    run: str | None, digest: str | None, files: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """Return what a sidecar keeps: run, SHA-256 of the map and of files beside it, and scene."""
-    listed = json.dumps(files, sort_keys=True)
-    record = {"RUN": run, "SHA256": digest, "FILES": listed, "SCENE": scene}
+    """Return what a sidecar keeps: the run, the SHA-256 of the map and of files beside it."""
+    record = {"RUN": run, "SHA256": digest, "FILES": json.dumps(files, sort_keys=True)}
     return {key: value for key, value in record.items() if value is not None}
 
 

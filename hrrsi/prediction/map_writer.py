@@ -6,10 +6,11 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree.ElementTree import ParseError
 
 from hrrsi import __version__
 from hrrsi.errors import OutputExistsError
@@ -36,6 +37,7 @@ from hrrsi.maps.styles import (
     options_beside,
     record_beside,
     run_of,
+    sidecar_state,
 )
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import packaged_name
@@ -152,7 +154,7 @@ class MapWriter:
             if files.tiles:
                 self._write_tiles(bands, source, files.tiles, record)
             else:
-                self._write_bands(bands, source, source.scene, files, record)
+                self._write_bands(bands, source, dataset, files, record)
 
     def _write_tiles(
         self, bands: _Bands, source: SceneWindows, tiles: Sequence[TileOutputs], record: MapRecord
@@ -168,22 +170,21 @@ class MapWriter:
                     ):
                         with write_errors(path, FREE_SPACE):
                             cut = bands.cut(tile.window, folder)
-                        self._write_bands(cut, source, scene, tile.outputs, record)
+                        self._write_bands(cut, source, scene.dataset, tile.outputs, record)
                 bar.update()
 
     def _write_bands(
-        self, bands: _Bands, source: SceneWindows, scene: Scene, files: Outputs, record: MapRecord
+        self, bands: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
     ) -> None:
         """Write the rasters of a map; the class map last, since it says that all are there.
 
         Args:
             bands: What they hold.
             source: The scene that was mapped.
-            scene: The scene whose grid they have: that one, or a tile of it.
+            grid: The rasterio dataset whose grid they have: the scene's, or a tile's.
             files: The files.
             record: What the map depends on.
         """
-        grid = scene.dataset
         has_nodata = source.declares_nodata or source.area is not None
         if files.confidence is not None and bands.confidence is not None:
             write_confidence_raster(
@@ -212,7 +213,6 @@ class MapWriter:
             provenance=record.class_map_provenance(source, self._meta, self._options),
             run=record.digest,
             beside=[p for p in (files.confidence, files.probabilities) if p is not None],
-            scene_path=None if scene.mosaic else scene_address(scene),
         )
 
     def write_derived(
@@ -382,9 +382,10 @@ def map_identity(
         provenance: From `run_provenance`.
     """
     scene = source.scene
+    name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
     return {
         # a mosaic's virtual raster is made anew in every run
-        "scene": scene_address(scene) if scene.mosaic is None else scene.mosaic.digest,
+        "scene": name if scene.mosaic is None else scene.mosaic.digest,
         **scene_file_states(scene),
         "scale": scale,
         "pixels of the scene in one that is read": source.step,
@@ -394,11 +395,6 @@ def map_identity(
         "probabilities": outputs.probabilities,
         **{key.lower().replace("_", " "): value for key, value in provenance.items()},
     }
-
-
-def scene_address(scene: Scene) -> str:
-    """Return what GDAL opens a scene by, from any folder."""
-    return str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
 
 
 def scene_file_states(scene: Scene) -> dict[str, FileStates]:
@@ -455,14 +451,26 @@ def _is_written(files: Outputs) -> bool:
 
 
 def _file_states(names: Sequence[str]) -> FileStates:
-    """Return size and time of change of those files that are on this machine; of many a digest."""
+    """Return size and time of change of those files that are on this machine; of many a digest.
+
+    Of GDAL's sidecars it is what they say beside statistics.
+    """
     files = [file for file in map(Path, names) if file.exists()]
-    states = [(file, file.stat()) for file in files]
-    state_by_path = {str(file.resolve()): [s.st_size, s.st_mtime_ns] for file, s in states}
+    states = ((str(file.resolve()), _file_state(file)) for file in files)
+    state_by_path = {path: state for path, state in states if state is not None}
     if len(state_by_path) <= _FILES_LISTED:
         return state_by_path
     digest = hashlib.sha256(json.dumps(state_by_path, sort_keys=True).encode()).hexdigest()
     return f"{digest} of {len(state_by_path)} files"
+
+
+def _file_state(file: Path) -> list[int] | None:
+    if file.name.endswith(".aux.xml"):
+        with suppress(OSError, ParseError):
+            state = sidecar_state(file)
+            return None if state is None else [state]
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _is_current(path: Path, files: Outputs, options: str = "") -> bool:

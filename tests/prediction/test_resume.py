@@ -150,6 +150,31 @@ def test_resume_never_takes_one_scene_for_another(run: Run, tmp_path: Path) -> N
     assert "made otherwise" in one_error_line(run(first, "--resume"))
 
 
+def test_statistics_that_a_viewer_writes_beside_a_scene_make_no_other_scene(
+    run: Run, tmp_path: Path
+) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    assert run(scene).exit_code == 0
+    sidecar = tmp_path / "scene.tif.aux.xml"
+    sidecar.write_text(
+        """<PAMDataset>
+  <PAMRasterBand band="1">
+    <Histograms><HistItem><HistMin>-0.5</HistMin><HistCounts>1|2</HistCounts></HistItem></Histograms>
+    <Metadata>
+      <MDI key="STATISTICS_MEAN">126.81274414062</MDI>
+    </Metadata>
+  </PAMRasterBand>
+</PAMDataset>"""
+    )
+    with rasterio.open(scene) as dataset:
+        assert str(sidecar) in dataset.files
+        assert dataset.tags(1) == {"STATISTICS_MEAN": "126.81274414062"}
+    assert "was finished already" in run(scene, "--resume").stdout
+    placed = sidecar.read_text().replace("</PAMDataset>", "<SRS>EPSG:25832</SRS></PAMDataset>")
+    sidecar.write_text(placed)  # what is no statistic counts
+    assert "made otherwise" in one_error_line(run(scene, "--resume"))
+
+
 def test_resume_never_replaces_what_is_not_its_own(run: Run, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
     for name in ("scene_classes.tif", "scene_confidence.tif"):
