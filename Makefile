@@ -9,7 +9,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick docs types tests clean
+.PHONY: help demo test quick docs plugin types tests clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ docs: $(VENV)/installed ## build the site into site/, which opens from the disk 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open site/index.html."
 
+plugin: ## build the QGIS plugin into dist/, to install it from its zip
+	@$(PYTHON) tools/plugin_zip.py dist
+
 quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over half a second
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -38,6 +41,7 @@ quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains
 
 types:
 	$(BIN)/mypy
+	cd qgis && ../$(BIN)/mypy --python-version 3.11 --cache-dir ../.mypy_cache/qgis hrrsi/program.py hrrsi/commands.py
 
 tests:
 	$(PYTEST)
