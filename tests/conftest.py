@@ -1,6 +1,7 @@
 """What several test modules share: small real scenes, and data that not every clone has."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,17 @@ LONG = (
     "tests/training/test_train_validation.py",
 )
 
+# of Chromium, which asks nobody for anything
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -102,6 +114,19 @@ def made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from samples.made_weights import save_made_weights
 
     return save_made_weights(tmp_path_factory.mktemp("weights") / "made.safetensors")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
+        yield started
+        started.close()
 
 
 @pytest.fixture(autouse=True)

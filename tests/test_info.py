@@ -377,12 +377,37 @@ def test_a_folder(tmp_path: Path, scene: Path) -> None:
     assert facts(tmp_path)["labels"] == [f"masks/{number}.png" for number in range(6)]
 
 
-def write_run(folder: Path, epochs: int, **more: int) -> None:
+def write_run(folder: Path, epochs: int, **more: object) -> None:
     """Write what a run that did two epochs leaves, but for its weights."""
     values = {"data": "d", "model": "ued", "epochs": epochs, **more}
     (folder / "config.yaml").write_text(json.dumps(values))
     (folder / "environment.yaml").write_text("dataset: {train: 9}")
     (folder / "metrics.csv").write_text("epoch,val_mIoU,seconds\n1,0.5,3\n2,0.25,3\n")
+
+
+def test_runs_stand_beside_each_other_the_best_first(tmp_path: Path) -> None:
+    for name, best, more in (
+        ("plain", "0.5", {}),
+        ("slow", "0.75", {"lr": 0.001}),
+        ("other", "0.25", {"data": "elsewhere/e"}),
+    ):
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name, 2, **{"lr": 0.003, **more})
+        metrics = f"epoch,val_mIoU,seconds\n1,0.125,30\n2,{best},30\n"
+        (tmp_path / name / "metrics.csv").write_text(metrics)
+    (tmp_path / "damaged").mkdir()
+    write_run(tmp_path / "damaged", 2)
+    (tmp_path / "damaged" / "metrics.csv").write_text("epoch,val_mIoU\nx,y\n")
+    shown = info(tmp_path).stdout
+    table = [[cell.strip() for cell in row.split("|")[1:-1]] for row in shown.splitlines()]
+    assert [row for row in table if len(row) == 7] == [
+        ["run", "network", "best epoch", "mIoU", "epochs", "took", "differs in"],
+        ["slow", "ued", "2", "75.00%", "2 of 2", "60 s", "lr 0.001"],
+        ["plain", "ued", "2", "50.00%", "2 of 2", "60 s", "-"],
+        ["other", "ued", "2", "25.00%", "2 of 2", "60 s", "data e"],
+    ]
+    assert "runs on other data are validated on other patches" in " ".join(shown.split())
+    assert [run["name"] for run in facts(tmp_path)["compared_runs"]] == ["slow", "plain", "other"]
 
 
 def test_a_run_says_how_to_go_on(tmp_path: Path) -> None:

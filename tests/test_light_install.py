@@ -310,7 +310,7 @@ def copied_source(folder: Path) -> Path:
     """A copy of what is installed in a folder named like the package, as a clone is."""
     source = folder / "hrrsi"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "hrrsi", source / "hrrsi", ignore=ignored)

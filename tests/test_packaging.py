@@ -1,6 +1,8 @@
 """What an installed package holds, and whether its dependencies are what the code imports."""
 
 import ast
+import email
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import tomllib
 import zipfile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from samples.repository import REPOSITORY
@@ -65,7 +68,7 @@ def pins() -> dict[str, str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     # a copy, since the build leaves folders behind
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "hrrsi", source / "hrrsi", ignore=ignored)
@@ -86,12 +89,33 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> No
     assert packed == expected
 
 
+def test_links_and_pictures_lead_somewhere_on_the_package_index(wheel: zipfile.ZipFile) -> None:
+    info = f"hrrsi-{PROJECT['version']}.dist-info"
+    metadata = email.message_from_bytes(wheel.read(f"{info}/METADATA"))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = str(metadata.get_payload())
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    local = re.findall(r"\]\(((?!\w+:|#)[^)]+)\)", (REPOSITORY / "README.md").read_text())
+    assert len(local) > 15
+    home = PROJECT["urls"]["Repository"].partition("github.com/")[2]
+    places = {
+        "!": f"https://raw.githubusercontent.com/{home}/v{PROJECT['version']}/",
+        "": f"https://github.com/{home}/blob/v{PROJECT['version']}/",
+    }
+    ours = [(kind, link) for kind, link in links if f"/{home}/" in link]
+    assert [link.removeprefix(places[kind]) for kind, link in ours] == local
+    assert all("://" in link for _, link in links)
+
+
 def test_the_wheel_carries_licence_and_executable(wheel: zipfile.ZipFile) -> None:
     info = f"hrrsi-{PROJECT['version']}.dist-info"
     assert b"MIT License" in wheel.read(f"{info}/licenses/LICENSE")
     assert b"Bitstream" in wheel.read(f"{info}/licenses/hrrsi/scenes/fonts/LICENSE_DEJAVU")
     assert b"hrrsi = hrrsi.__main__:main" in wheel.read(f"{info}/entry_points.txt")
-    assert b"License-Expression: MIT AND Bitstream-Vera" in wheel.read(f"{info}/METADATA")
+    leaflet = wheel.read(f"{info}/licenses/hrrsi/viewer/assets/LICENSE_LEAFLET")
+    assert b"BSD 2-Clause" in leaflet
+    licences = b"License-Expression: MIT AND Bitstream-Vera AND BSD-2-Clause"
+    assert licences in wheel.read(f"{info}/METADATA")
 
 
 def test_dependencies_are_what_the_code_imports() -> None:
@@ -118,6 +142,19 @@ def test_the_light_install_needs_nothing_of_the_extras() -> None:
     assert not light & import_names(with_extras("all"))
     assert {"torch", "matplotlib", "onnxruntime"} <= import_names(with_extras("all"))
     assert import_names(with_extras("all")) < import_names(with_extras("test"))
+
+
+def test_the_conda_recipe_asks_for_the_same_packages() -> None:
+    text = (REPOSITORY / "conda" / "recipe.yaml").read_text()
+    recipe = yaml.safe_load(text)
+    assert recipe["context"]["version"] == PROJECT["version"]
+    asked = [
+        Requirement(line) for line in recipe["requirements"]["run"] if "python_min" not in line
+    ]
+    assert {str(requirement) for requirement in asked} == {
+        str(requirement) for requirement in requirements(*PROJECT["dependencies"])
+    }
+    assert recipe["about"]["license"] == PROJECT["license"]
 
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:

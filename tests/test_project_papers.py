@@ -89,7 +89,8 @@ def test_a_release_needs_the_tag_of_its_version(tmp_path: Path) -> None:
 
 def test_a_release_needs_the_public_home(tmp_path: Path) -> None:
     step = ("release.yml", "build", "Check that no placeholder is left", tmp_path)
-    for name in ("pyproject.toml", "CITATION.cff"):
+    (tmp_path / "conda").mkdir()
+    for name in ("pyproject.toml", "CITATION.cff", "mkdocs.yml", "conda/recipe.yaml"):
         text = (REPOSITORY / name).read_text()
         (tmp_path / name).write_text(text.replace("github.com/OWNER", "github.com/somebody"))
     assert run_step(*step, "v1") == 0

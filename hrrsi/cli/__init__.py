@@ -22,6 +22,7 @@ from hrrsi.interruption import heed_signals_for_good
 # (a test compares them), so that the list of commands imports none of them.
 COMMANDS = {
     "predict": ("predict", "Map the land cover of scenes."),
+    "view": ("view", "Show maps over their scenes in a browser, in a page of this machine."),
     "eval": (
         "evaluate",
         "Score weights on labelled data: every pixel counts once, in one confusion matrix.",

@@ -43,6 +43,8 @@ def info(
 
     hrrsi info runs/ued
 
+    hrrsi info runs/
+
     hrrsi info areas.gpkg
 
     hrrsi info .
@@ -51,6 +53,8 @@ def info(
     """
     import json
     import textwrap
+
+    from prettytable import PrettyTable
 
     import hrrsi
 
@@ -71,6 +75,13 @@ def info(
             break_on_hyphens=False,
         )
         print_line(wrapped)
+    if content.table:
+        header, *rows = content.table
+        table = PrettyTable(header)
+        table.align = "l"
+        table.max_width[header[-1]] = _WIDTH // 2
+        table.add_rows([list(row) for row in rows])
+        print_line(table.get_string())
 
 
 def _uses(file: str, content: FileInfo) -> list[tuple[str, str]]:

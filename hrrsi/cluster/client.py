@@ -5,6 +5,7 @@ Maps have the bytes of those that one process makes, scores its digits.
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import tempfile
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from hrrsi.labels.scheme import Scheme
 
 _ANSWER_SECONDS = 10.0  # how long a file may take to be seen from elsewhere
+_PLACE = ".hrrsi-"  # what hidden folders in object storage begin with
+_SAY_SECONDS = 15.0  # how often a run says there that it goes on
+_SILENT_SECONDS = 60.0  # after which it is taken for dead
 
 
 def mapped_by_workers(
@@ -140,7 +144,8 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
                 prepare_folder(Path(folder))
         # beside the map, where workers see a mosaic too
         names = stack.enter_context(inputs.scenes(scratch_folder))
-        places = [stack.enter_context(_place(run_id, folder)) for folder in folders]
+        maps = [one.classes.name for each in files for one in each.maps]
+        places = [stack.enter_context(_place(run_id, folder, maps)) for folder in folders]
         run = Run(
             run_id,
             tuple(places),
@@ -241,8 +246,12 @@ def _remove_empty(folder: Path) -> None:
 
 
 @contextmanager
-def _place(run_id: str, folder: str) -> Iterator[str]:
-    """Yield a hidden folder for what a run needs once; it goes with the run."""
+def _place(run_id: str, folder: str, maps: list[str]) -> Iterator[str]:
+    """Yield a hidden folder for what a run needs once; it goes with the run.
+
+    Raises:
+        OutputError: Another run makes one of the maps in object storage.
+    """
     if "://" not in folder:
         # a later run of this machine removes what a killed one has left, but no thread another's
         thread = threading.current_thread()
@@ -251,15 +260,53 @@ def _place(run_id: str, folder: str) -> Iterator[str]:
             (path / "run").write_text(run_id)
             yield str(path)
         return
-    place = f"{folder}/.hrrsi-{run_id}"
-    remote = ObjectFolder(place)
-    remote.write("run", run_id.encode())
+    # object storage has no locks, but a clock of its own: a run says there that it goes on
+    remote, ended = ObjectFolder(f"{folder}/{_PLACE}{run_id}"), threading.Event()
+    claim = json.dumps([socket.gethostname(), maps]).encode()
+
+    def go_on_saying() -> None:
+        while not ended.wait(_SAY_SECONDS):
+            with suppress(HrrsiError):
+                remote.write("run", claim)
+
+    remote.write("run", claim)
+    speaker = threading.Thread(target=go_on_saying, daemon=True)
+    speaker.start()
     try:
-        yield place
+        _refuse_other_runs(folder, remote, maps)
+        yield remote.url
     finally:
+        ended.set()
+        speaker.join(timeout=5)
         with suppress(HrrsiError):
-            for name in remote.names():
-                remote.remove(name)
+            remote.empty()
+
+
+def _refuse_other_runs(folder: str, own: ObjectFolder, maps: list[str]) -> None:
+    """Raise where another run makes one of some maps; remove what killed ones have left.
+
+    Raises:
+        OutputError: One does.
+    """
+    now = own.changed("run")
+    for name in ObjectFolder(folder).names():
+        other = ObjectFolder(f"{folder}/{name}")
+        if not name.startswith(_PLACE) or other.url == own.url:
+            continue
+        said, content = other.changed("run"), other.read("run")
+        if now is None or said is None or content is None:
+            continue  # it has just ended
+        if (now - said).total_seconds() > _SILENT_SECONDS:
+            other.empty()
+            continue
+        host, others = json.loads(content)
+        for common in sorted({*maps} & {*others}):
+            raise OutputError(
+                f"is being mapped by another run, of {host}",
+                where=f"{folder}/{common}",
+                fix="wait for it (one that was killed is forgotten after a minute), or choose "
+                "another `out`",
+            )
 
 
 def _handed_over(weights: Path, place: str) -> tuple[tuple[str, str], ...]:

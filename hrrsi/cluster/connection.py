@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -350,6 +351,21 @@ class ObjectFolder:
         with self._errors(), suppress(FileNotFoundError):
             self._files.rm_file(f"{self._path}/{name}")
 
+    def empty(self) -> None:
+        """Remove its files."""
+        for name in self.names():
+            self.remove(name)
+
+    def changed(self, name: str) -> datetime | None:
+        """Return when a file was written last, by the storage's clock; None where there is none."""
+        with self._errors():
+            try:
+                self._files.invalidate_cache()
+                found: datetime = self._files.modified(f"{self._path}/{name}")
+            except FileNotFoundError:
+                return None
+        return found
+
     def upload(self, file: Path) -> None:
         """Write a file of this machine under its own name."""
         with self._errors():
@@ -370,10 +386,12 @@ class ObjectFolder:
         Raises:
             OutputError: It is not.
         """
+        if self.names():  # not `exists`, which takes every error for an answer
+            return
         with self._errors():
             bucket = self._path.partition("/")[0]
             if not self._files.exists(bucket):
-                raise FileNotFoundError(f"there is no {bucket}")
+                raise FileNotFoundError(f"there is no bucket {bucket}")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

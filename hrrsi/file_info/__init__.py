@@ -20,10 +20,9 @@ from hrrsi.file_info.geodata import (
 )
 from hrrsi.file_info.networks import (
     dataset_info,
-    is_run,
-    run_info,
     weights_info,
 )
+from hrrsi.file_info.runs import compared_runs, is_run, run_info, run_table
 from hrrsi.files import named_layer
 from hrrsi.maps.rasters import TAG
 from hrrsi.networks.weights_file import WEIGHTS_SUFFIXES, is_packaged_name, weights_path
@@ -143,8 +142,16 @@ def _folder_info(folder: Path) -> FileInfo:
     if not_opened:
         text = f"{counted(not_opened, 'raster')}, which count as others of their folder do"
         lines.append(("not opened", text))
-    data = {kind: [_place(folder, path) for path in paths] for kind, paths in paths_by_kind.items()}
-    return FileInfo("folder", lines, {**data, "not_opened": not_opened})
+    data: dict[str, Any] = {
+        kind: [_place(folder, path) for path in paths] for kind, paths in paths_by_kind.items()
+    }
+    runs = paths_by_kind["runs"]
+    compared = compared_runs(folder, runs) if len(runs) > 1 else []
+    data |= {"not_opened": not_opened, "compared_runs": [run._asdict() for run in compared]}
+    if any("data" in run.settings for run in compared):
+        text = "runs on other data are validated on other patches"
+        lines.append(("note", f"{text}: compare their weights on the same data"))
+    return FileInfo("folder", lines, data, run_table(compared) if len(compared) > 1 else ())
 
 
 def _contents(folder: Path, depth: int) -> Iterator[Path]:

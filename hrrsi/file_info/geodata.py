@@ -19,7 +19,7 @@ from hrrsi.class_styles import polygon_categories
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import content_digest, named_layer
 from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_raster
-from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written
+from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
 from hrrsi.scenes.georeference import crs_name
@@ -45,11 +45,14 @@ class FileInfo:
             ``map sheet``, ``raster``, ``vector file`` or ``folder``.
         lines: Label and text, for people.
         data: The same and more as plain values, for programs.
+        table: What the lines hold several of, such as runs, beside each other: rows of words, the
+            header first; empty where there is nothing to compare.
     """
 
     kind: str
     lines: list[tuple[str, str]]
     data: dict[str, Any]
+    table: Sequence[Sequence[str]] = ()
 
 
 def raster_info(path: str) -> FileInfo:
@@ -136,6 +139,10 @@ def _map_info(
         pairs = zip(content.classes, areas, strict=True)
         lines.append(("areas", ", ".join(f"{name} {area_text(area)}" for name, area in pairs)))
     lines += _origin_lines(path, content.provenance, data)
+    scene = scene_of(Path(path)) if is_local(path) else None
+    if scene is not None:
+        is_gone = is_local(scene) and not Path(scene).exists()
+        lines.append(("scene", f"{scene}{' (not there any more)' if is_gone else ''}"))
     as_written = is_as_written(Path(path)) if is_local(path) else None
     if as_written is False:
         lines.append(("damage", "it was damaged or changed since it was written: map it again"))
@@ -144,6 +151,7 @@ def _map_info(
         lines.append(("made of it", ", ".join(f"{name}{how}" for name, how in beside.items())))
     data |= {
         "as_written": as_written,
+        "scene": scene,
         "classes": content.classes,
         "class_pixels": content.class_pixels,
         "nodata_pixels": content.nodata_pixels,

@@ -1,25 +1,21 @@
-"""What weights, tiled datasets and runs say of themselves, in a few lines a person reads."""
+"""What weights and tiled datasets say of themselves, in a few lines a person reads."""
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hrrsi.errors import HrrsiError, InputError, OutputError
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.extras import requiring
 from hrrsi.file_info.geodata import FileInfo, shares_text
-from hrrsi.files import check_unlocked, read_yaml
 from hrrsi.graphs.exported import ExportedGraph
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.exported_file import file_bytes, is_exported
 from hrrsi.networks.model_meta import (
     ModelMeta,
-    hardware_text,
     pruning_lines,
     quantization_lines,
     score_lines,
@@ -27,17 +23,12 @@ from hrrsi.networks.model_meta import (
 )
 from hrrsi.networks.weights_file import encoder_of, is_safetensors, open_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.quantities import counted, length_text, share_text, time_text
-from hrrsi.runs.environment import read_environment
-from hrrsi.runs.options import CONFIG, ENVIRONMENT, LAST_CHECKPOINT, METRICS, NAN_BATCH
+from hrrsi.quantities import counted, length_text, share_text
 from hrrsi.tiling.dataset import TiledDataset
-
-_NOT_SETTINGS = ("data", "model", "encoder", "out", "device", "workers")
-_SCORES = {"val_mIoU": "mIoU", "val_OA": "OA", "val_top1": "top-1", "val_top5": "top-5"}
 
 
 @contextmanager
-def _of_its_shape(path: str | Path) -> Iterator[None]:
+def of_its_shape(path: str | Path) -> Iterator[None]:
     """Raise where a free part of a description, such as the recipe's, is of another shape.
 
     Raises:
@@ -60,7 +51,7 @@ def weights_info(path: Path) -> FileInfo:
         InputError: It is none, or damaged.
         DependencyError: It holds a network that only PyTorch runs, and that is not installed.
     """
-    with _of_its_shape(path):
+    with of_its_shape(path):
         return _weights_info(path)
 
 
@@ -188,108 +179,6 @@ def dataset_info(folder: Path) -> FileInfo:
             )
         )
     return FileInfo("tiled dataset", lines, description.model_dump(mode="json"))
-
-
-def is_run(folder: Path) -> bool:
-    """Return whether a folder is that of a run."""
-    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
-
-
-def run_info(folder: Path) -> FileInfo:
-    """Return what the folder of a run holds.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    with _of_its_shape(folder):
-        return _run_info(folder)
-
-
-def _run_info(folder: Path) -> FileInfo:
-    config, environment = read_yaml(folder / CONFIG), read_environment(folder)
-    epochs = _metrics(folder / METRICS)
-    network = config.get("model", config.get("encoder"))
-    state = _run_state(folder, _is_whole(config, epochs))
-    dataset, starts = environment["dataset"], environment.get("starts", [])
-    items = [f"{number:,} {what}" for what, number in dataset.items() if isinstance(number, int)]
-    data = config.get("data")
-    folders = data if isinstance(data, list) else [data]
-    settings = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
-    lines = [
-        ("network", str(network)),
-        ("data", ", ".join([*map(str, folders), *items])),
-        *training_lines(settings),
-        ("done", f"{len(epochs)} of {counted(config.get('epochs', 0), 'epoch')}; {state}"),
-        *_best_line(epochs),
-    ]
-    if starts:
-        lines += _start_lines(starts, sum(row.get("seconds") or 0 for row in epochs))
-    weights = [path.name for path in folder.glob("*.safetensors") if path.name != NAN_BATCH]
-    lines.append(("weights", ", ".join(weights) or "none yet"))
-    kind = "pre-training run" if "encoder" in config else "training run"
-    data = {"state": state, "config": config, "environment": environment, "epochs": epochs}
-    return FileInfo(kind, lines, data)
-
-
-def _is_whole(config: dict[str, Any], epochs: list[dict[str, float | None]]) -> bool:
-    """Return whether a run has done all of its epochs, or those that its patience left."""
-    best, patience = _best(epochs), config.get("patience") or 0
-    is_over = best is not None and 0 < patience <= (epochs[-1]["epoch"] or 0) - (best["epoch"] or 0)
-    return is_over or len(epochs) >= config.get("epochs", 0)
-
-
-def _run_state(folder: Path, is_whole: bool) -> str:
-    """Return how far a run has come: ``finished``, ``running``, or whether it can be resumed."""
-    if is_whole:
-        return "finished"
-    try:
-        check_unlocked(folder)
-    except OutputError:
-        return "running"
-    has_checkpoint = (folder / LAST_CHECKPOINT).is_file()
-    return "can be resumed" if has_checkpoint else "cannot be resumed: it has no checkpoint"
-
-
-def _metrics(path: Path) -> list[dict[str, float | None]]:
-    """Return a row an epoch; None stands for what is not defined."""
-    if not path.is_file():  # before the first epoch ends
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
-    except (ValueError, TypeError) as error:
-        raise InputError("is no table of metrics", where=path, fix="copy the run again") from error
-    return [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
-
-
-def _best(epochs: list[dict[str, float | None]]) -> dict[str, float | None] | None:
-    """Return the row of the epoch with the best score on the validation data."""
-    chosen_by = next((key for key in ("val_mIoU", "val_top1") if epochs and key in epochs[0]), "")
-    scored = [row for row in epochs if row.get(chosen_by) is not None]
-    return max(scored, key=lambda row: row[chosen_by] or 0) if scored else None
-
-
-def _best_line(epochs: list[dict[str, float | None]]) -> list[tuple[str, str]]:
-    best = _best(epochs)
-    if best is None:
-        return []
-    scores = [f"{name} {share_text(best[key])}" for key, name in _SCORES.items() if key in best]
-    return [("best", f"epoch {best['epoch']:.0f}: validation {', '.join(scores)}")]
-
-
-def _start_lines(starts: list[dict[str, Any]], seconds: float) -> list[tuple[str, str]]:
-    first, last = starts[0], starts[-1]
-    resumed = f"; resumed {counted(len(starts) - 1, 'time')}" if len(starts) > 1 else ""
-    versions = last.get("versions", {})
-    kinds = ("python", "torch", "cuda")
-    texts = [f"{name} {versions[name]}" for name in kinds if versions.get(name, "none") != "none"]
-    return [
-        ("started", f"{first.get('time')}{resumed}"),
-        ("took", f"{time_text(seconds)} on {hardware_text(last.get('hardware', {}))}"),
-        ("software", ", ".join([f"hrrsi {last.get('hrrsi', {}).get('version')}", *texts])),
-    ]
 
 
 def _named(classes: Sequence[str]) -> str:

@@ -122,6 +122,14 @@ def run_of(path: Path) -> str | None:
     return _sidecar_record(path).get("RUN")
 
 
+def scene_of(path: Path) -> str | None:
+    """Return the scene that a map was made of, or None where nothing says so.
+
+    It is where it was then; it may be gone, or have been changed since.
+    """
+    return _sidecar_record(path).get("SCENE")
+
+
 def is_as_written(path: Path) -> bool | None:
     """Return whether a map has the bytes that it was written with, None where nothing says so.
 
@@ -167,7 +175,7 @@ def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options:
     files.pop(parts[0].name + _OPTIONS_KEY, None)
     if options:
         files[parts[0].name + _OPTIONS_KEY] = options
-    record = map_record(record.get("RUN"), record.get("SHA256"), files)
+    record = map_record(record.get("RUN"), record.get("SHA256"), files, record.get("SCENE"))
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
         temporary.write_text(content, encoding="utf-8")
@@ -220,10 +228,14 @@ def _sidecar_record(path: Path) -> dict[str, str]:
 
 
 def map_record(
-    run: str | None, digest: str | None, files: Mapping[str, str | None]
+    run: str | None,
+    digest: str | None,
+    files: Mapping[str, str | None],
+    scene: str | None = None,
 ) -> dict[str, str]:
-    """Return what a sidecar keeps: the run, the SHA-256 of the map and of files beside it."""
-    record = {"RUN": run, "SHA256": digest, "FILES": json.dumps(files, sort_keys=True)}
+    """Return what a sidecar keeps: run, SHA-256 of the map and of files beside it, and scene."""
+    listed = json.dumps(files, sort_keys=True)
+    record = {"RUN": run, "SHA256": digest, "FILES": listed, "SCENE": scene}
     return {key: value for key, value in record.items() if value is not None}
 
 

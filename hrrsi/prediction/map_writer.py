@@ -154,7 +154,7 @@ class MapWriter:
             if files.tiles:
                 self._write_tiles(bands, source, files.tiles, record)
             else:
-                self._write_bands(bands, source, dataset, files, record)
+                self._write_bands(bands, source, source.scene, files, record)
 
     def _write_tiles(
         self, bands: _Bands, source: SceneWindows, tiles: Sequence[TileOutputs], record: MapRecord
@@ -170,21 +170,22 @@ class MapWriter:
                     ):
                         with write_errors(path, FREE_SPACE):
                             cut = bands.cut(tile.window, folder)
-                        self._write_bands(cut, source, scene.dataset, tile.outputs, record)
+                        self._write_bands(cut, source, scene, tile.outputs, record)
                 bar.update()
 
     def _write_bands(
-        self, bands: _Bands, source: SceneWindows, grid: Any, files: Outputs, record: MapRecord
+        self, bands: _Bands, source: SceneWindows, scene: Scene, files: Outputs, record: MapRecord
     ) -> None:
         """Write the rasters of a map; the class map last, since it says that all are there.
 
         Args:
             bands: What they hold.
             source: The scene that was mapped.
-            grid: The rasterio dataset whose grid they have: the scene's, or a tile's.
+            scene: The scene whose grid they have: that one, or a tile of it.
             files: The files.
             record: What the map depends on.
         """
+        grid = scene.dataset
         has_nodata = source.declares_nodata or source.area is not None
         if files.confidence is not None and bands.confidence is not None:
             write_confidence_raster(
@@ -213,6 +214,7 @@ class MapWriter:
             provenance=record.class_map_provenance(source, self._meta, self._options),
             run=record.digest,
             beside=[p for p in (files.confidence, files.probabilities) if p is not None],
+            scene_path=None if scene.mosaic else scene_address(scene),
         )
 
     def write_derived(
@@ -382,10 +384,9 @@ def map_identity(
         provenance: From `run_provenance`.
     """
     scene = source.scene
-    name = str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
     return {
         # a mosaic's virtual raster is made anew in every run
-        "scene": name if scene.mosaic is None else scene.mosaic.digest,
+        "scene": scene_address(scene) if scene.mosaic is None else scene.mosaic.digest,
         **scene_file_states(scene),
         "scale": scale,
         "pixels of the scene in one that is read": source.step,
@@ -395,6 +396,11 @@ def map_identity(
         "probabilities": outputs.probabilities,
         **{key.lower().replace("_", " "): value for key, value in provenance.items()},
     }
+
+
+def scene_address(scene: Scene) -> str:
+    """Return what GDAL opens a scene by, from any folder."""
+    return str(Path(scene.path).resolve()) if is_local(scene.path) else scene.path
 
 
 def scene_file_states(scene: Scene) -> dict[str, FileStates]:

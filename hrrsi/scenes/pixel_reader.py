@@ -65,7 +65,9 @@ def scene_picture(
         values = dataset.read(triple, out_shape=size, resampling=resampling)
         valid = (dataset.read_masks(triple, out_shape=size) != 0).any(axis=0)
     valid &= np.isfinite(values).all(axis=0)
-    pixels = values if values.dtype == np.uint8 else _stretched(values, valid)
+    pixels = values
+    if values.dtype != np.uint8:
+        pixels = stretched(values, valid, stretch_limits(values[:, valid]))
     pixels = np.where(valid, pixels, np.asarray(NO_DATA_COLOUR, dtype=np.uint8)[:, None, None])
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
@@ -95,14 +97,33 @@ def fitting_text(
     return text + "…"
 
 
-def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return values as uint8, stretched between their 2nd and 98th percentile."""
-    if not valid.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = np.percentile(values[:, valid], (2, 98))
+def stretch_limits(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the values that are black and white in pictures: the 2nd and 98th percentile.
+
+    Args:
+        values: Of all bands, from pixels with data; of any shape, perhaps empty.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.percentile(finite, (2, 98))
+    return float(low), float(high)
+
+
+def stretched(
+    values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], limits: tuple[float, float]
+) -> npt.NDArray[np.uint8]:
+    """Return values as uint8, stretched between those that are black and white.
+
+    Args:
+        values: (bands, height, width).
+        valid: (height, width), which pixels hold data; the others are black.
+        limits: From `stretch_limits`.
+    """
+    low, high = limits
     finite = np.where(valid, values, low).astype(np.float64)
-    stretched: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
-    return (stretched * 255).astype(np.uint8)
+    shares: npt.NDArray[np.float64] = np.clip((finite - low) / max(high - low, 1e-12), 0, 1)
+    return (shares * 255).astype(np.uint8)
 
 
 class PixelReader:

@@ -1,5 +1,8 @@
 """Maps go to object storage: the same bytes, resumed from strips there, refused in a line."""
 
+import dataclasses
+import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from samples.made_weights import scene_pixels
 from samples.predicted_scenes import save_scene
 
 import hrrsi
+from hrrsi.cluster import client as cluster_client
+from hrrsi.cluster.connection import ObjectFolder
 from hrrsi.cluster.run import StripFiles
 from hrrsi.errors import OptionError, OutputError, OutputExistsError
 
@@ -58,9 +63,11 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
-    def predict(scenes: Any, out: str, outputs: Any = OUTPUTS, rows: int = 48) -> Any:
+    def predict(
+        scenes: Any, out: str, outputs: Any = OUTPUTS, rows: int = 48, options: Any = SMALL
+    ) -> Any:
         cluster = hrrsi.ClusterOptions(client, band_rows=rows, patience=20)
-        return hrrsi.predict(scenes, made_weights, out, SMALL, SINGLE, outputs, cluster=cluster)
+        return hrrsi.predict(scenes, made_weights, out, options, SINGLE, outputs, cluster=cluster)
 
     return predict
 
@@ -125,9 +132,75 @@ def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
 def test_what_is_not_there_or_not_ours_is_said_in_a_line(
     scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OutputError, match=r"s3://missing/maps: cannot be used .*credentials$"):
+    with pytest.raises(
+        OutputError, match=r"s3://missing/maps: cannot be used \(there is no bucket missing\)"
+    ):
         on_cluster(scene, "s3://missing/maps")
     with pytest.raises(OutputError, match="give its kind alone"):
         on_cluster(scene, "s3://maps", hrrsi.OutputOptions(vector="areas.gpkg"))
+    mosaic = dataclasses.replace(SMALL, mosaic=True)
+    with pytest.raises(OutputError, match=r"s3://maps: the mosaic of tiles .* with gdalbuildvrt"):
+        on_cluster(scene, "s3://maps", options=mosaic)
     with pytest.raises(OptionError, match="`cluster`"):
         hrrsi.predict(scene, out="s3://maps")
+    assert not objects(bucket)
+
+
+def test_missing_credentials_are_said_in_seconds(
+    scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    start = time.monotonic()
+    with pytest.raises(
+        OutputError, match=r"s3://maps: cannot be used \(Unable to locate credentials\)"
+    ):
+        on_cluster(scene, "s3://maps")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_map_that_another_run_makes_is_refused_until_that_falls_silent(
+    scene: Path,
+    bucket: Any,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    silent: bool,
+) -> None:
+    def claim(run: str, name: str) -> None:
+        bucket.pipe_file(f"maps/.hrrsi-{run}/run", json.dumps(["elsewhere", [name]]).encode())
+
+    claim("one", "other_classes.tif")
+    on_cluster(scene, "s3://maps")
+    claim("two", "scene_classes.tif")
+    replaced = dataclasses.replace(OUTPUTS, overwrite=True)
+    if silent:
+        monkeypatch.setattr(cluster_client, "_SILENT_SECONDS", -1.0)
+        on_cluster(scene, "s3://maps", replaced)
+        assert not [name for name in objects(bucket) if name.startswith(".")]
+        return
+    expected = r"s3://maps/scene_classes\.tif: is being mapped by another run, of elsewhere"
+    with pytest.raises(OutputError, match=expected):
+        on_cluster(scene, "s3://maps", replaced)
+    hidden = [name for name in objects(bucket) if name.startswith(".")]
+    assert hidden == [".hrrsi-one/run", ".hrrsi-two/run"]
+
+
+def test_a_run_says_that_it_goes_on(
+    scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_client, "_SAY_SECONDS", 0.01)
+    said: list[str] = []
+    write = ObjectFolder.write
+
+    def noted(self: Any, name: str, content: bytes) -> None:
+        said.append(name)
+        write(self, name, content)
+
+    monkeypatch.setattr(ObjectFolder, "write", noted)
+    on_cluster(scene, "s3://maps")
+    assert said.count("run") > 2
+    assert not [name for name in objects(bucket) if name.startswith(".")]

@@ -1,6 +1,5 @@
-"""Made maps of two scenes, whose reports several test modules read, and a browser to open them."""
+"""Made maps of two scenes, whose reports several test modules read, and pages of them."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +8,6 @@ from samples.browser_windows import PHONE, WIDE
 from samples.made_evaluation import evaluated_map, made_scene
 
 from hrrsi.report.page import write_page
-
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="session")
@@ -46,19 +35,6 @@ def one_map(scenes: list):
 @pytest.fixture(scope="session")
 def other_map(scenes: list):
     return evaluated_map("weights B", scenes, 50, wrong=0.1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        pytest.skip("no Chromium is installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=list(_ARGUMENTS))
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

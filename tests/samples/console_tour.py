@@ -13,11 +13,15 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
-_BLOCK = re.compile(r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n")
+_BLOCK = re.compile(
+    r"<!-- tour: (\w+) -->\n```console\n\$ (.*)\n((?:.*\n)*?)```\n"
+    r"(?:(?:.+\n|\n(?!<!--))*?\n<!-- tour: said -->\n```text\n((?:.*\n)*?)```\n)?"
+)
+_SAID = re.compile(r"(?:note|warning|weights): .*")
 
 
 class Step(NamedTuple):
-    """A command: how exactly its output is shown, the command, and that.
+    """A command: how exactly its output is shown, the command, and what it prints and says.
 
     ``exact``, ``runs`` (all but figures), ``head`` (the first lines, but for figures), or
     ``command``, which shows no output.
@@ -26,12 +30,13 @@ class Step(NamedTuple):
     kind: str
     command: str
     shown: str
+    said: str
 
 
 def tour(paper: str) -> list[Step]:
     """Return the commands of a document in their order."""
     text = (REPOSITORY / paper).read_text(encoding="utf-8")
-    return [Step(m[1], m[2], m[3]) for m in _BLOCK.finditer(text)]
+    return [Step(m[1], m[2], m[3], m[4] or "") for m in _BLOCK.finditer(text)]
 
 
 def clone(folder: Path) -> Path:
@@ -60,7 +65,7 @@ def follow(
     # without a GPU: the report says what predicted
     for name, value in {"COLUMNS": "100", "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(name, value)
-    for kind, command, shown in steps:
+    for kind, command, shown, said in steps:
         program, *arguments = shlex.split(command)
         if program == "python":
             monkeypatch.setattr("sys.argv", arguments)
@@ -76,3 +81,10 @@ def follow(
             assert without_figures(result.stdout).startswith(without_figures(shown)), command
         elif kind == "runs":
             assert without_figures(result.stdout) == without_figures(shown), command
+        if kind != "command":
+            # what stands in the document, with ... for folders, and nothing beside it
+            lines = [re.escape(line).replace(r"\.\.\.", ".*") for line in said.splitlines()]
+            heard = _SAID.findall(result.stderr)
+            assert len(heard) == len(lines), heard
+            for line, pattern in zip(heard, lines, strict=True):
+                assert re.fullmatch(pattern, line), line

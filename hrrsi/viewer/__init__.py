@@ -1,0 +1,1 @@
+"""Maps in a browser: a page of this machine that shows them over their scenes."""

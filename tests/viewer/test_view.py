@@ -1,0 +1,450 @@
+"""What `hrrsi view` serves: tiles, counts and points as rasterio and NumPy have them."""
+
+import http.client
+import re
+from pathlib import Path
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.enums
+import rasterio.shutil
+import rasterio.vrt
+from affine import Affine
+from rasterio.warp import transform
+from samples.viewed_maps import (
+    CLASSES,
+    COLOURS,
+    CRS,
+    ORIGIN,
+    RESOLUTION,
+    asked,
+    blobs,
+    counted,
+    described,
+    layer_named,
+    made_map,
+    whole_layer,
+    write_scene,
+)
+
+import hrrsi
+from hrrsi.scenes.pixel_reader import scene_picture
+from hrrsi.viewer import layers, pictures
+
+
+def holed(height: int = 300, width: int = 420, seed: int = 0) -> np.ndarray:
+    """Return class indices with a corner without data."""
+    labels = blobs(height, width, seed)
+    labels[:40, :60] = 255
+    return labels
+
+
+def test_tiles_of_a_map_are_what_the_file_holds(tmp_path: Path) -> None:
+    made = made_map(tmp_path, labels=holed(700, 900))
+    with hrrsi.view(made.path) as viewer, rasterio.open(made.path) as file:
+        number = layer_named(viewer, "Map")
+        assert np.array_equal(whole_layer(viewer, number), made.labels)
+        assert file.overviews(1)[:2] == [2, 4]
+        for level in (1, 2):
+            with rasterio.open(made.path, overview_level=level - 1) as overview:
+                assert np.array_equal(whole_layer(viewer, number, level), overview.read(1))
+        tile = asked(viewer, f"tile/0/{number}/0/0/0.png")
+        assert tile.getpalette()[: 3 * len(COLOURS)] == [v for colour in COLOURS for v in colour]
+        shown = np.asarray(tile.convert("RGBA"))
+        assert np.array_equal(shown[..., 3] == 255, made.labels[:256, :256] != 255)
+
+
+def test_classes_that_are_hidden_are_transparent(tmp_path: Path) -> None:
+    made = made_map(tmp_path)
+    with hrrsi.view(made.path) as viewer:
+        number = layer_named(viewer, "Map")
+        shown = np.asarray(asked(viewer, f"tile/0/{number}/0/0/0.png?hide=1,3").convert("RGBA"))
+    assert np.array_equal(shown[..., 3] == 0, np.isin(made.labels[:256, :256], (1, 3)))
+
+
+def test_counts_and_areas_are_those_of_every_pixel(tmp_path: Path) -> None:
+    made = made_map(tmp_path, labels=holed())
+    pixels = np.bincount(made.labels.ravel(), minlength=256)
+    with hrrsi.view(made.path) as viewer:
+        counts = counted(viewer)["layers"][str(layer_named(viewer, "Map"))]
+    assert counts["pixels"] == pixels[:4].tolist()
+    assert counts["nodata"] == pixels[255]
+    assert counts["areas"] == [
+        f"{n * RESOLUTION**2:,.0f} m²"
+        if n * RESOLUTION**2 < 1e4
+        else f"{n * RESOLUTION**2 / 1e4:,.2f} ha"
+        for n in pixels[:4]
+    ]
+
+
+def test_a_map_that_was_changed_is_counted_anew(tmp_path: Path) -> None:
+    made = made_map(tmp_path)
+    with rasterio.open(made.path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.write(np.zeros((100, 100), dtype=np.uint8), 1, window=((0, 100), (0, 100)))
+        file.update_tags(ns="HRRSI_TEST", changed="yes")
+    with rasterio.open(made.path) as file:
+        pixels = np.bincount(file.read(1).ravel(), minlength=4)
+    with hrrsi.view(made.path) as viewer:
+        counts = counted(viewer)["layers"][str(layer_named(viewer, "Map"))]
+    assert counts["pixels"] == pixels.tolist()
+    assert any("was changed since it was written" in note for note in viewer.notes)
+
+
+def test_a_pixel_tells_class_confidence_and_place(tmp_path: Path) -> None:
+    made = made_map(tmp_path, labels=holed(), with_confidence=True)
+    row, column = 123, 217
+    with hrrsi.view(made.path) as viewer:
+        point = asked(viewer, f"point/0/{row}/{column}.json")
+        empty = asked(viewer, "point/0/3/4.json")
+        number, scores = layer_named(viewer, "Map"), layer_named(viewer, "Confidence")
+        steps = whole_layer(viewer, scores)
+        assert described(viewer)["scores"] == {str(number): scores}
+    assert point["layers"][str(number)] == made.labels[row, column]
+    assert point["layers"][str(scores)] == pytest.approx(made.confidence[row, column] / 250)
+    assert empty["layers"] == {str(number): None, str(scores): None}
+    assert np.array_equal(steps, made.confidence)
+    x, y = ORIGIN @ (column + 0.5, row + 0.5)
+    assert point["crs"] == f"{x:.2f}, {y:.2f}"
+    (longitude,), (latitude,) = transform(CRS, "EPSG:4326", [x], [y])
+    assert point["wgs84"] == f"{latitude:.6f}° N, {longitude:.6f}° E"
+
+
+def test_confidences_of_another_run_are_left_out(tmp_path: Path) -> None:
+    made = made_map(tmp_path, with_confidence=True)
+    with rasterio.open(tmp_path / "scene_confidence.tif", "r+") as file:
+        file.update_tags(HRRSI_WEIGHTS_SHA256="1" * 64)
+    with hrrsi.view(made.path) as viewer:
+        assert [layer["label"] for layer in described(viewer)["layers"]] == ["Map", "Scene"]
+    assert any("is of another run" in note for note in viewer.notes)
+
+
+def test_the_scene_is_shown_as_it_is(tmp_path: Path) -> None:
+    made = made_map(tmp_path, nodata=0)
+    with rasterio.open(made.scene, "r+") as file:
+        file.write(np.zeros((3, 50, 60), dtype=np.uint8), window=((0, 50), (0, 60)))
+    with hrrsi.view(made.path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+        half = whole_layer(viewer, layer_named(viewer, "Scene"), 1)
+    assert not shown[:50, :60, 3].any()
+    assert (shown[50:, :, 3] == 255).all()
+    assert np.array_equal(np.moveaxis(shown[50:, :, :3], -1, 0), made.pixels[:, 50:])
+    blocks = made.pixels.reshape(3, 150, 2, 210, 2).mean(axis=(2, 4))
+    assert np.abs(np.moveaxis(half[30:, :, :3], -1, 0) - blocks[:, 30:]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["16 bit", "four bands", "palette", "one band", "no CRS"])
+def test_scenes_of_every_kind_look_as_on_map_sheets(tmp_path: Path, kind: str) -> None:
+    made = made_map(tmp_path, height=200, width=240)
+    pixels = made.pixels.astype(np.uint16) * 9
+    profile = {"photometric": "RGB"}
+    if kind == "four bands":
+        infrared = np.random.default_rng(5).integers(0, 255, (1, 200, 240), dtype=np.uint8)
+        pixels = np.concatenate([made.pixels, infrared])
+        profile = {"photometric": "RGB", "alpha": "unspecified"}
+    elif kind in ("palette", "one band"):
+        pixels, profile = made.pixels[:1], {}
+    elif kind == "no CRS":
+        pixels, profile = made.pixels, {"crs": None, "transform": None}
+    scene = write_scene(tmp_path / "other.tif", pixels, **profile)
+    if kind == "palette":
+        with rasterio.open(scene, "r+") as file:
+            file.write_colormap(1, {n: (n, 255 - n, n // 2, 255) for n in range(256)})
+    with hrrsi.view(made.path, scene=scene) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert (shown[..., 3] == 255).all()
+    expected = scene_picture(str(scene), [1, 2, 3] if kind == "four bands" else None, 200, 240)
+    assert np.array_equal(shown[..., :3], expected)
+
+
+def test_a_scene_of_another_crs_is_warped(tmp_path: Path) -> None:
+    made = made_map(tmp_path)
+    other = tmp_path / "degrees.tif"
+    with rasterio.open(made.scene) as file, rasterio.vrt.WarpedVRT(file, crs="EPSG:4326") as warped:
+        rasterio.shutil.copy(warped, other, driver="GTiff")
+    with hrrsi.view(made.path, scene=other) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene")).astype(int)
+        notes = described(viewer)["notes"]
+    difference = np.abs(
+        np.moveaxis(shown[20:-20, 20:-20, :3], -1, 0) - made.pixels[:, 20:-20, 20:-20]
+    )
+    assert np.median(difference) < 12  # its texture is noise of 14 on either side, resampled twice
+    assert any("is in EPSG:4326 where the map is in EPSG:25832" in note for note in notes)
+
+
+def test_a_map_of_a_part_shows_the_part(tmp_path: Path) -> None:
+    made = made_map(tmp_path)
+    inner = ORIGIN @ Affine.translation(64, 32)
+    part = write_scene(tmp_path / "part.tif", made.labels[None, 32:200, 64:300], transform=inner)
+    with hrrsi.view(part, scene=made.scene) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), made.pixels[:, 32:200, 64:300])
+
+
+def test_levels_of_other_maps_are_chosen_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overviews of other tools may be means, so they are not used; large maps are kept thinned."""
+    monkeypatch.setattr(layers, "COARSE", 128)
+    monkeypatch.setattr(pictures, "COARSE", 128)
+    labels = blobs(610, 530, 3)
+    made = made_map(tmp_path, labels=labels)
+    other = write_scene(
+        tmp_path / "theirs.tif", labels[None], tiled=True, blockxsize=64, blockysize=64
+    )
+    with rasterio.open(other, "r+") as file:
+        file.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(COLOURS)})
+        file.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
+    with hrrsi.view(other, scene=made.scene) as viewer:
+        told = described(viewer)["layers"][layer_named(viewer, "Map")]
+        assert told["colours"] == [list(colour) for colour in COLOURS]
+        counts = counted(viewer)["layers"]
+        for level in (0, 1, 2, 3):
+            step = 1 << level
+            rows, columns = (
+                np.minimum(np.arange(0, side, step) + step // 2, side - 1) for side in labels.shape
+            )
+            shown = whole_layer(viewer, layer_named(viewer, "Map"), level)
+            if step << 7 <= 1024 and level > 2:  # thinned: the middle of a kept pixel
+                rows, columns = (axis // 8 * 8 + 4 for axis in (rows, columns))
+                rows, columns = np.minimum(rows, 609), np.minimum(columns, 529)
+            assert np.array_equal(shown, labels[np.ix_(rows, columns)])
+        scene = whole_layer(viewer, layer_named(viewer, "Scene"), 4)
+    assert counts["0"]["pixels"] == np.bincount(labels.ravel()).tolist()
+    mean = made.pixels[:, :608, :528].reshape(3, 38, 16, 33, 16).mean(axis=(2, 4))
+    assert np.abs(np.moveaxis(scene[:38, :33, :3], -1, 0) - mean).max() < 4
+
+
+def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
+    made = made_map(tmp_path, labels=holed())
+    truth = np.where(blobs(300, 420, 9) == 0, blobs(300, 420, 4), made.labels)
+    truth[:, -50:] = 255
+    truth[truth == 255] = 255
+    label = write_scene(tmp_path / "truth.tif", truth[None])
+    scheme = tmp_path / "four.yaml"
+    scheme.write_text(
+        "name: four\nlabel_format: indices\nclasses:\n"
+        + "".join(f"  - {{name: {n}, colour: [{i}, 9, 9]}}\n" for i, n in enumerate(CLASSES))
+    )
+    options = hrrsi.ViewOptions(scheme=scheme)
+    with hrrsi.view(made.path, labels=label, options=options) as viewer:
+        labels, errors = layer_named(viewer, "Labels"), layer_named(viewer, "Errors")
+        assert described(viewer)["layers"][labels]["colours"] == [list(c) for c in COLOURS]
+        assert np.array_equal(whole_layer(viewer, labels), truth)
+        shown = whole_layer(viewer, errors)
+        counts = counted(viewer)["layers"][str(errors)]
+        point = asked(viewer, "point/0/150/100.json")
+    is_compared = (truth != 255) & (made.labels != 255)
+    expected = np.where(is_compared, truth != made.labels, 255)
+    assert np.array_equal(shown, expected)
+    assert counts["pixels"] == [int((expected == k).sum()) for k in (0, 1)]
+    assert counts["nodata"] == (expected == 255).sum()
+    assert point["layers"][str(errors)] == expected[150, 100]
+    scored = hrrsi.evaluate(label, maps=made.path, options=hrrsi.EvaluationOptions(scheme=scheme))
+    assert counts["shares"][0] == pytest.approx(scored.scores.overall_accuracy)
+
+
+def test_polygons_are_labels_without_a_scheme(tmp_path: Path) -> None:
+    labels = np.ones((200, 300), dtype=np.uint8)
+    labels[50:150, 100:200] = 3
+    made = made_map(tmp_path, labels=labels)
+    x, y = ORIGIN @ (90, 40)
+    width, height = 120 * RESOLUTION, 100 * RESOLUTION
+    ring = [[x, y], [x + width, y], [x + width, y - height], [x, y - height], [x, y]]
+    (tmp_path / "truth.geojson").write_text(
+        '{"type": "FeatureCollection", "crs": {"type": "name", "properties": {"name": '
+        '"urn:ogc:def:crs:EPSG::25832"}}, "features": [{"type": "Feature", "properties": '
+        f'{{"class": "Water"}}, "geometry": {{"type": "Polygon", "coordinates": [{ring}]}}}}]}}'
+    )
+    with hrrsi.view(made.path, labels=tmp_path / "truth.geojson") as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Errors"))
+    inside = np.zeros(labels.shape, dtype=bool)
+    inside[40:140, 90:210] = True
+    assert np.array_equal(shown, np.where(inside, labels != 3, 255))
+
+
+def test_maps_of_one_place_are_shown_together(tmp_path: Path) -> None:
+    first, second = (made_map(tmp_path, name, seed=7 + n) for n, name in enumerate("ab"))
+    finer = np.repeat(np.repeat(second.labels, 2, axis=0), 2, axis=1)
+    other = write_scene(tmp_path / "c.tif", finer[None], transform=ORIGIN @ Affine.scale(0.5))
+    far = made_map(tmp_path, "far", transform=ORIGIN @ Affine.translation(5000, 0))
+    with hrrsi.view([first.path, second.path, other, far.path]) as viewer:
+        places = asked(viewer, "view.json")["places"]
+        assert [len(place["maps"]) for place in places] == [3, 1]
+        assert places[1]["name"] == "far"
+        for name, expected in (
+            ("a_classes.tif", first),
+            ("b_classes.tif", second),
+            ("c.tif", second),
+        ):
+            assert np.array_equal(whole_layer(viewer, layer_named(viewer, name)), expected.labels)
+        assert any(note.startswith("c.tif has pixels 0.5 times") for note in places[0]["notes"])
+        counts = counted(viewer)["layers"][str(layer_named(viewer, "c.tif"))]
+        assert counts["pixels"] == np.bincount(second.labels.ravel()).tolist()
+
+
+def test_maps_of_one_size_without_place_are_not_taken_for_one_place(tmp_path: Path) -> None:
+    nowhere = {"crs": None, "transform": None}
+    made = [made_map(tmp_path, name, height=90, width=120, **nowhere) for name in "ab"]
+    with hrrsi.view(tmp_path) as viewer:
+        places = asked(viewer, "view.json")["places"]
+        point = asked(viewer, "point/1/5/6.json")
+    assert [place["name"] for place in places] == ["a", "b"]
+    assert places[0]["metres"] is None
+    assert {"crs", "wgs84"}.isdisjoint(point)
+    assert point["layers"]["0"] == made[1].labels[5, 6]
+
+
+def test_a_scene_that_moved_with_its_map_is_found(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    made_map(before)
+    before.rename(after)
+    with hrrsi.view(after / "scene_classes.tif") as viewer:
+        assert layer_named(viewer, "Scene")
+    (after / "scene.tif").unlink()
+    with hrrsi.view(after / "scene_classes.tif") as viewer:
+        assert [layer["kind"] for layer in described(viewer)["layers"]] == ["classes"]
+    (note,) = viewer.notes
+    assert "its scene is not where it was" in note
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:9000", 200),
+        ("[::1]:1", 200),
+        ("evil.example", 421),
+        ("evil.example:{port}", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_only_this_machine_is_answered(tmp_path: Path, host: str, status: int) -> None:
+    made = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(made.path) as viewer:
+        assert viewer.address == f"http://127.0.0.1:{viewer.port}/"
+        for path in ("/", "/view.json", "/tile/0/0/0/0/0.png"):
+            connection = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=10)
+            connection.request("GET", path, headers={"Host": host.format(port=viewer.port)})
+            answer = connection.getresponse()
+            assert answer.status == status
+            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "scene.tif",
+        "../pyproject.toml",
+        "/etc/passwd",
+        "assets/../server.py",
+        "tile/0/9/0/0/0.png",
+        "tile/9/0/0/0/0.png",
+        "tile/0/0/0/7/0.png",
+        "tile/0/0/-1/0/0.png",
+        "point/0/40/0.json",
+        "point/3/0/0.json",
+        "counts/3.json",
+        "LICENSE_LEAFLET",
+    ],
+)
+def test_what_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
+    made = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(made.path) as viewer:
+        with pytest.raises(HTTPError) as error:
+            asked(viewer, path)
+        assert error.value.code == 404
+        error.value.close()
+
+
+def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
+    made = made_map(tmp_path, height=40, width=50)
+    viewer = hrrsi.view(made.path)
+    assert viewer.address in viewer._repr_html_()
+    counted(viewer)
+    viewer.close()
+    viewer.close()
+    viewer.wait()
+    with hrrsi.view(made.path, options=hrrsi.ViewOptions(port=viewer.port)) as again:
+        assert again.address == viewer.address
+        taken = hrrsi.ViewOptions(port=again.port)
+        with pytest.raises(hrrsi.OptionError, match=f"{again.port} is not to be had"):
+            hrrsi.view(made.path, options=taken)
+
+
+def photograph(folder: Path) -> dict:
+    made_map(folder)
+    return {"maps": folder / "scene.tif"}
+
+
+def elsewhere(folder: Path) -> dict:
+    made = made_map(folder)
+    far = made_map(folder, "far", transform=ORIGIN @ Affine.translation(9000, 0))
+    return {"maps": made.path, "scene": far.scene}
+
+
+def another_size(folder: Path) -> dict:
+    made = made_map(folder)
+    pixels = np.zeros((3, 10, 10), dtype=np.uint8)
+    return {
+        "maps": made.path,
+        "scene": write_scene(folder / "s.tif", pixels, crs=None, transform=None),
+    }
+
+
+def confidences(folder: Path) -> dict:
+    made_map(folder, with_confidence=True)
+    return {"maps": folder / "scene_confidence.tif"}
+
+
+def other_classes(folder: Path) -> dict:
+    made = made_map(folder)
+    label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None])
+    return {"maps": made.path, "labels": label}
+
+
+def labels_elsewhere(folder: Path) -> dict:
+    made = made_map(folder)
+    far = ORIGIN @ Affine.translation(9000, 0)
+    label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None], transform=far)
+    return {"maps": made.path, "labels": label}
+
+
+@pytest.mark.parametrize(
+    ("case", "line"),
+    [
+        (lambda folder: {"maps": folder / "no.tif"}, r"no\.tif: no such file or folder"),
+        (lambda folder: {"maps": folder}, "holds no maps of hrrsi's"),
+        (lambda folder: {"maps": []}, "`maps`: name a map"),
+        (photograph, r"scene\.tif: is no map of classes: .*imagery.*; name a raster of classes"),
+        (confidences, "is no map of classes, but hrrsi's confidence; name the class map"),
+        (
+            lambda folder: {"maps": made_map(folder).path, "scene": folder / "gone.tif"},
+            r"gone\.tif: .*",
+        ),
+        (elsewhere, r"far\.tif: does not lie on its map .*; check the CRS"),
+        (another_size, r"s\.tif: has 10 rows and 10 columns where its map"),
+        (
+            other_classes,
+            r"truth\.tif: its classes \(class 0, .* are not those of .*; give the `scheme`",
+        ),
+        (labels_elsewhere, r"truth\.tif: does not lie on its image"),
+    ],
+)
+def test_what_can_not_be_shown_is_said_in_a_line(tmp_path: Path, case, line: str) -> None:
+    with pytest.raises(hrrsi.HrrsiError) as error:
+        hrrsi.view(**case(tmp_path))
+    assert re.search(line, str(error.value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bands": (1, 2)}, {"port": 70000}, {"port": -1}, {"label_format": "words"}]
+)
+def test_options_check_themselves(options: dict) -> None:
+    with pytest.raises(hrrsi.OptionError):
+        hrrsi.ViewOptions(**options)
