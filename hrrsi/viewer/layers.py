@@ -176,7 +176,7 @@ class Layer(ABC):
 
     @property
     def needs_pass(self) -> bool:
-        """Whether levels are shown only once `take` has seen the whole grid."""
+        """Whether some levels show no more than what `take` has seen."""
         return False
 
     def take(self, window: Window) -> None:
@@ -219,8 +219,6 @@ class ClassLayer(Layer):
         self._overviews = overviews or {}
         self._coarse_level = highest_level(shape, COARSE)
         self._coarse: Indices | None = None
-        self._rows = 0  # of the grid, that have been seen
-        self._progress = threading.Condition()
         if self.needs_pass:
             empty = level_shape(shape, self._coarse_level)
             self._coarse = np.full(empty, IGNORE_INDEX, dtype=np.uint8)
@@ -235,12 +233,19 @@ class ClassLayer(Layer):
         return int(self.reader.read(Window(row, column, 1, 1))[0, 0])
 
     def classes(self, level: int, window: Window) -> Indices:
-        """Return the classes of a window of a level, 255 where there is none."""
+        """Return the classes of a window of a level, 255 where there is none, or none yet."""
         if level in self._overviews:
             return self._overviews[level].read(window)
+        rows, columns = self._places(level, window)
         if self._coarse is not None and level >= self._coarse_level:
-            return self._kept(level, window)
-        return self._middle(level, window)
+            coarse: Indices = self._coarse[
+                np.ix_(rows >> self._coarse_level, columns >> self._coarse_level)
+            ]
+            return coarse
+        top, left = int(rows[0]), int(columns[0])
+        whole = Window(top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
+        middle: Indices = self.reader.read(whole)[np.ix_(rows - top, columns - left)]
+        return middle
 
     def take(self, window: Window) -> None:
         """Keep what the coarse level shows of a strip of whole rows."""
@@ -254,9 +259,6 @@ class ClassLayer(Layer):
         rows, columns = self._places(self._coarse_level, Window(0, 0, *self._coarse.shape))
         inside = (rows >= window.row) & (rows < window.row + window.height)
         self._coarse[inside] = classes[rows[inside] - window.row][:, columns]
-        with self._progress:
-            self._rows = window.row + window.height
-            self._progress.notify_all()
 
     def tile(self, level: int, row: int, column: int, hidden: Collection[int] = ()) -> bytes | None:
         """Return a tile as a PNG with the classes' own colours as its palette."""
@@ -274,9 +276,6 @@ class ClassLayer(Layer):
         """Let nothing be read any more."""
         for reader in (self.reader, *self._overviews.values()):
             reader.close()
-        with self._progress:
-            self._rows = -1
-            self._progress.notify_all()
 
     def _places(self, level: int, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Return the rows and the columns of the grid in the middle of the pixels of a level."""
@@ -284,24 +283,6 @@ class ClassLayer(Layer):
         rows = (np.arange(window.row, window.row + window.height) << level) + half
         columns = (np.arange(window.col, window.col + window.width) << level) + half
         return np.minimum(rows, self.shape[0] - 1), np.minimum(columns, self.shape[1] - 1)
-
-    def _middle(self, level: int, window: Window) -> Indices:
-        rows, columns = self._places(level, window)
-        top, left = int(rows[0]), int(columns[0])
-        whole = Window(top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
-        middle: Indices = self.reader.read(whole)[np.ix_(rows - top, columns - left)]
-        return middle
-
-    def _kept(self, level: int, window: Window) -> Indices:
-        assert self._coarse is not None
-        rows, columns = self._places(level, window)
-        with self._progress:
-            self._progress.wait_for(lambda: self._rows < 0 or self._rows > rows[-1])
-            if self._rows < 0:
-                raise ClosedError
-        places = (axis >> self._coarse_level for axis in (rows, columns))
-        kept: Indices = self._coarse[np.ix_(*places)]
-        return kept
 
 
 def palette_png(

@@ -79,9 +79,9 @@ class ScoreLayer(Layer):
         steps = np.full((TILE, TILE), IGNORE_INDEX, dtype=np.uint8)
         values = self._values(level, window)
         if not self._is_bytes:
-            known = np.isfinite(values)
-            shares = np.where(known, values, 0).clip(0, 1)
-            values = np.where(known, np.rint(shares * (_SHADES - 1)), IGNORE_INDEX)
+            is_finite = np.isfinite(values)
+            shares = np.where(is_finite, values, 0).clip(0, 1)
+            values = np.where(is_finite, np.rint(shares * (_SHADES - 1)), IGNORE_INDEX)
         steps[: window.height, : window.width] = values
         opacity = np.where(np.arange(256) < _SHADES, 255, 0).astype(np.uint8)
         return palette_png(steps, self.colours, opacity)
@@ -141,13 +141,12 @@ class SceneLayer(Layer):
         self._lock = threading.RLock()
         self._is_closed = False
         self._stack = ExitStack()
-        self._laid: dict[int, Any] = {}
+        self._warped_levels: dict[int, Any] = {}
         self._coarse_level = highest_level(self.shape, COARSE // 2)
         factors = [1, *dataset.overviews(self._bands[0])]
         largest = max(dataset.shape) / max(factors)
         self._coarse: npt.NDArray[np.uint8] | None = None
-        self._rows = 0
-        self._progress = threading.Condition()
+        self._rows = 0  # of the grid that the coarse level shows
         if self._coarse_level > 0 and largest > COARSE:
             empty = level_shape(self.shape, self._coarse_level)
             self._coarse = np.zeros((*empty, 4), dtype=np.uint8)
@@ -168,9 +167,7 @@ class SceneLayer(Layer):
         if last > first:
             part = Window(first, 0, last - first, self._coarse.shape[1])
             self._coarse[first:last] = self._picture(self._coarse_level, part)
-            with self._progress:
-                self._rows = self.shape[0] if last == len(self._coarse) else last * step
-                self._progress.notify_all()
+            self._rows = last * step
 
     def tile(self, level: int, row: int, column: int, hidden: Collection[int] = ()) -> bytes | None:
         """Return a tile as a PNG, transparent where the scene holds no data."""
@@ -180,7 +177,7 @@ class SceneLayer(Layer):
         picture = np.zeros((TILE, TILE, 4), dtype=np.uint8)
         part = picture[: window.height, : window.width]
         if self._coarse is not None and level >= self._coarse_level:
-            part[:] = self._kept(level, window)
+            part[:] = self._reduced(level, window)
         else:
             part[:] = self._picture(level, window)
         is_whole = bool((picture[..., 3] == 255).all())
@@ -191,20 +188,12 @@ class SceneLayer(Layer):
         with self._lock:
             self._is_closed = True
             self._stack.close()
-        with self._progress:
-            self._rows = -1
-            self._progress.notify_all()
 
-    def _kept(self, level: int, window: Window) -> npt.NDArray[np.uint8]:
+    def _reduced(self, level: int, window: Window) -> npt.NDArray[np.uint8]:
         assert self._coarse is not None
         factor = level - self._coarse_level
         top, left = window.row << factor, window.col << factor
         rows, columns = window.height << factor, window.width << factor
-        needed = min((window.row + window.height) << level, self.shape[0])
-        with self._progress:
-            self._progress.wait_for(lambda: self._rows < 0 or self._rows >= needed)
-            if self._rows < 0:
-                raise ClosedError
         part = Image.fromarray(self._coarse[top : top + rows, left : left + columns])
         reduced = np.asarray(part.convert("RGBa").reduce(1 << factor).convert("RGBA"))
         return reduced[: window.height, : window.width]
@@ -229,7 +218,7 @@ class SceneLayer(Layer):
         how = self._how if level else Resampling.nearest
         dataset, at = self._dataset, level
         if self._grid is not None:
-            dataset, at = self._laid_on_grid(level), 0
+            dataset, at = self._warped(level), 0
             how = Resampling.nearest
         values = read_level(dataset, self._bands, at, window, how, self._where)
         if self._grid is None and not self._masked:
@@ -239,25 +228,32 @@ class SceneLayer(Layer):
         )
         return values, (masks != 0).any(axis=0)
 
-    def _laid_on_grid(self, level: int) -> Any:
+    def _warped(self, level: int) -> Any:
         """Return the scene on a level of the map's grid, as GDAL warps it."""
-        if level not in self._laid:
+        if level not in self._warped_levels:
             height, width = level_shape(self.shape, level)
             crs = self._grid.crs or self._dataset.crs or _NO_CRS
             has_alpha = ColorInterp.alpha in self._dataset.colorinterp
-            with unified_gdal_errors():
-                warped = WarpedVRT(
-                    self._dataset,
-                    src_crs=self._dataset.crs or crs,
-                    crs=crs,
-                    transform=self._grid.transform @ Affine.scale(1 << level),
-                    height=height,
-                    width=width,
-                    resampling=Resampling.average if level else Resampling.bilinear,
-                    add_alpha=not has_alpha,
-                )
-            self._laid[level] = self._stack.enter_context(warped)
-        return self._laid[level]
+            try:
+                with unified_gdal_errors():
+                    warped = WarpedVRT(
+                        self._dataset,
+                        src_crs=self._dataset.crs or crs,
+                        crs=crs,
+                        transform=self._grid.transform @ Affine.scale(1 << level),
+                        height=height,
+                        width=width,
+                        resampling=Resampling.average if level else Resampling.bilinear,
+                        add_alpha=not has_alpha,
+                    )
+            except RasterioError as error:
+                raise InputError(
+                    f"can't be laid under the map ({' '.join(str(error).split())})",
+                    where=self._where,
+                    fix="check the CRS of both",
+                ) from error
+            self._warped_levels[level] = self._stack.enter_context(warped)
+        return self._warped_levels[level]
 
 
 def read_level(

@@ -76,9 +76,9 @@ class OpenMap:
     @property
     def options(self) -> dict[str, Any]:
         """The options that it was made with, as far as it says."""
-        made_by = {} if self.content is None else self.content.provenance
+        provenance = {} if self.content is None else self.content.provenance
         try:
-            options = json.loads(made_by.get("OPTIONS", "{}"))
+            options = json.loads(provenance.get("OPTIONS", "{}"))
         except ValueError:
             return {}
         return options if isinstance(options, dict) else {}
@@ -91,13 +91,13 @@ class OpenLabels(NamedTuple):
         classes: Reads them.
         names: What each index stands for: classes, then labels that stand for several.
         colours: Their colours.
-        meant: The names of the classes that each index stands for, in lower case.
+        class_names: The names of the classes that each index stands for, in lower case.
     """
 
     classes: Labels
     names: list[str]
     colours: list[Colour]
-    meant: list[set[str]]
+    class_names: list[set[str]]
 
 
 @dataclass
@@ -173,16 +173,19 @@ class Place:
 
     def _count_all(self) -> None:
         try:
-            known = self._known_counts()
-            self.counts.update(known)
-            counted = {
+            self.counts.update(self._written_counts())
+            uncounted = {
                 number: layer
                 for number, layer in enumerate(self.layers)
-                if isinstance(layer, ClassLayer) and number not in known
+                if isinstance(layer, ClassLayer) and number not in self.counts
             }
-            passed = [layer for layer in self.layers if layer.needs_pass]
-            if counted or passed:
-                self._pass(counted, [own for own in passed if own not in counted.values()])
+            pictures = [
+                layer
+                for layer in self.layers
+                if layer.needs_pass and layer not in uncounted.values()
+            ]
+            if uncounted or pictures:
+                self._pass(uncounted, pictures)
             self.done = 1.0
         except (ClosedError, KeyboardInterrupt):  # the viewer ends
             pass
@@ -192,35 +195,35 @@ class Place:
             self.failure = f"counting failed: {type(error).__name__}: {error}"
             raise
 
-    def _known_counts(self) -> dict[int, Count]:
+    def _written_counts(self) -> dict[int, Count]:
         """Return the counts that hrrsi wrote into maps which are as it wrote them."""
-        known = {}
-        for own, layer in self.maps:
-            content = own.content
-            if content is not None and own.is_as_written and own.is_on_grid:
-                areas = map_areas(Path(own.path), self.grid.dataset, content.class_pixels)
+        counts = {}
+        for viewed_map, layer in self.maps:
+            content = viewed_map.content
+            if content is not None and viewed_map.is_as_written and viewed_map.is_on_grid:
+                areas = map_areas(Path(viewed_map.path), self.grid.dataset, content.class_pixels)
                 number = self.layers.index(layer)
-                known[number] = Count(content.class_pixels, areas, content.nodata_pixels)
-        return known
+                counts[number] = Count(content.class_pixels, areas, content.nodata_pixels)
+        return counts
 
-    def _pass(self, counted: dict[int, ClassLayer], passed: Sequence[Layer]) -> None:
+    def _pass(self, uncounted: dict[int, ClassLayer], pictures: Sequence[Layer]) -> None:
         """Read the grid once from top to bottom, for counts and for levels kept in memory."""
         by_row = pixel_areas(self.grid.dataset)
-        sums = {number: ClassAreas(len(own.names), by_row) for number, own in counted.items()}
+        sums = {number: ClassAreas(len(layer.names), by_row) for number, layer in uncounted.items()}
         for window in strips(self.grid.shape):
             if self._closing.is_set():
                 raise ClosedError
-            for number, layer in counted.items():
-                classes = self._seen(number, layer, window)
+            for number, layer in uncounted.items():
+                classes = self._strip(number, layer, window)
                 sums[number].add(classes)
                 layer.see(window, classes)
-            for other in passed:
-                other.take(window)
+            for picture in pictures:
+                picture.take(window)
             self.done = (window.row + window.height) / self.grid.height
-        for number, summed in sums.items():
-            self.counts[number] = Count(summed.pixels, summed.areas, summed.nodata_pixels)
+        for number, total in sums.items():
+            self.counts[number] = Count(total.pixels, total.areas, total.nodata_pixels)
 
-    def _seen(self, number: int, layer: ClassLayer, window: Window) -> Indices:
+    def _strip(self, number: int, layer: ClassLayer, window: Window) -> Indices:
         """Return a strip of a layer; of labels, count those that the scheme does not know."""
         if number != self.labels or self.label_source is None:
             return layer.reader.read(window)
@@ -231,14 +234,14 @@ class Place:
 
     def point(self, row: int, column: int) -> dict[str, Any]:
         """Return what lies at a pixel: classes and confidences by layer, and where it is."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for number, layer in enumerate(self.layers):
             if isinstance(layer, ClassLayer):
                 index = layer.at(row, column)
-                found[str(number)] = None if index >= len(layer.names) else index
+                values[str(number)] = None if index >= len(layer.names) else index
             elif isinstance(layer, ScoreLayer):
-                found[str(number)] = layer.at(row, column)
-        return {"row": row, "column": column, "layers": found, **self._coordinates(row, column)}
+                values[str(number)] = layer.at(row, column)
+        return {"row": row, "column": column, "layers": values, **self._coordinates(row, column)}
 
     def _coordinates(self, row: int, column: int) -> dict[str, str]:
         """Return where the middle of a pixel lies, in the map's CRS and in WGS 84, as text."""
@@ -250,15 +253,15 @@ class Place:
         if crs is None or not is_on_earth(crs):
             return {"crs": f"{x[0]:,.2f}, {y[0]:,.2f}"}
         digits = 7 if crs.is_geographic else 2
-        said = {"crs": f"{x[0]:.{digits}f}, {y[0]:.{digits}f}"}
+        texts = {"crs": f"{x[0]:.{digits}f}, {y[0]:.{digits}f}"}
         try:
             with unified_gdal_errors():
                 longitude, latitude = transform_coordinates(crs, "EPSG:4326", x, y)
         except RasterioError:  # the CRS does not reach there
-            return said
+            return texts
         north, east = "N" if latitude[0] >= 0 else "S", "E" if longitude[0] >= 0 else "W"
-        said["wgs84"] = f"{abs(latitude[0]):.6f}° {north}, {abs(longitude[0]):.6f}° {east}"
-        return said
+        texts["wgs84"] = f"{abs(latitude[0]):.6f}° {north}, {abs(longitude[0]):.6f}° {east}"
+        return texts
 
     def described(self) -> dict[str, Any]:
         """Return what the page has to know before it shows the place."""
@@ -289,7 +292,11 @@ class Place:
 
 
 def _described(layer: Layer) -> dict[str, Any]:
-    described: dict[str, Any] = {"kind": layer.kind, "label": layer.label}
+    described: dict[str, Any] = {
+        "kind": layer.kind,
+        "label": layer.label,
+        "grows": layer.needs_pass,
+    }
     if isinstance(layer, ClassLayer):
         described |= {"names": layer.names, "colours": layer.colours}
     if isinstance(layer, ScoreLayer):

@@ -197,8 +197,12 @@ def test_levels_of_other_maps_are_chosen_pixels(
         file.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(COLOURS)})
         file.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
     with hrrsi.view(other, scene=made.scene) as viewer:
-        told = described(viewer)["layers"][layer_named(viewer, "Map")]
-        assert told["colours"] == [list(colour) for colour in COLOURS]
+        layer = described(viewer)["layers"][layer_named(viewer, "Map")]
+        assert layer["colours"] == [list(colour) for colour in COLOURS]
+        assert layer["grows"]
+        # until all of it was read, an answer comes at once, with what there is
+        assert (whole_layer(viewer, layer_named(viewer, "Map"), 3) == 255).all()
+        assert not whole_layer(viewer, layer_named(viewer, "Scene"), 4)[..., 3].any()
         counts = counted(viewer)["layers"]
         for level in (0, 1, 2, 3):
             step = 1 << level

@@ -49,8 +49,8 @@ def opened(browser, request) -> Iterator:
     context.set_default_timeout(8000)
     complaints, elsewhere, viewers = [], [], []
 
-    def open_page(maps, **given):
-        viewers.append(hrrsi.view(maps, **given))
+    def open_page(maps, **options):
+        viewers.append(hrrsi.view(maps, **options))
         address = viewers[-1].address
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -108,8 +108,8 @@ def clip(page, side: str) -> list[float]:
 
 def facts(page) -> dict[str, str]:
     """What is said of a pixel."""
-    names = page.locator("#found dt").all_inner_texts()
-    return dict(zip(names, page.locator("#found dd").all_inner_texts(), strict=True))
+    names = page.locator("#pixel dt").all_inner_texts()
+    return dict(zip(names, page.locator("#pixel dd").all_inner_texts(), strict=True))
 
 
 def test_it_fits_the_window(opened, made: MadeMap) -> None:
@@ -169,7 +169,7 @@ def test_a_pixel_tells_what_rasterio_reads_there(opened, made: MadeMap) -> None:
             )
             x, y = place_of(page, row + 0.5, column + 0.5)
             page.touchscreen.tap(x, y) if is_phone else page.mouse.click(x, y)
-            wait(page, f"document.querySelector('#found.shown')?.innerText.includes('row {row}')")
+            wait(page, f"document.querySelector('#pixel.shown')?.innerText.includes('row {row}')")
             told = facts(page)
             value = int(file.read(1, window=((row, row + 1), (column, column + 1)))[0, 0])
             assert told["Pixel"] == f"column {column}, row {row}"
@@ -182,7 +182,7 @@ def test_a_pixel_tells_what_rasterio_reads_there(opened, made: MadeMap) -> None:
             mark = page.locator(".leaflet-overlay-pane path").last.bounding_box()
             assert mark["x"] < x < mark["x"] + mark["width"]
             page.keyboard.press("Escape")
-            assert not page.locator("#found").is_visible()
+            assert not page.locator("#pixel").is_visible()
 
 
 def test_the_map_is_drawn_where_its_pixels_are(opened, made: MadeMap) -> None:
@@ -219,6 +219,7 @@ def test_the_legend_counts_and_hides(opened, made: MadeMap) -> None:
         assert share == f"{100 * pixels[index] / pixels[:4].sum():.1f} %"
         assert area.endswith(("m²", "ha"))
     assert f"{pixels[255]:,} px" in page.locator(".legend tfoot").inner_text()
+    page.evaluate("window.page.map.setZoom(-1.3, {animate: false})")
     button = page.get_by_role("button", name="road")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
@@ -246,8 +247,8 @@ def test_errors_are_a_layer_and_said_of_a_pixel(opened, made: MadeMap, truth) ->
     assert words == f"{100 * right:.2f} % of {compared.sum():,} compared pixels are right."
     wrong = np.argwhere(compared & (made.labels != labels))
     row, column = (int(k) for k in wrong[len(wrong) // 2])
-    page.evaluate(f"window.page.tell({{lat: {row}.5, lng: {column}.5}})")
-    wait(page, "document.querySelector('#found.shown')")
+    page.evaluate(f"window.page.showPixel({{lat: {row}.5, lng: {column}.5}})")
+    wait(page, "document.querySelector('#pixel.shown')")
     told = facts(page)
     assert told["The map is"] == "wrong"
     assert told["Label"] == CLASSES[labels[row, column]]
@@ -263,7 +264,7 @@ def test_two_maps_are_swiped_against_each_other(opened, tmp_path: Path) -> None:
     page.keyboard.press("x")
     assert page.locator("#left-tag").inner_text() == "b_classes.tif"
     page.keyboard.press("i")
-    wait(page, "document.querySelector('#found.shown')")
+    wait(page, "document.querySelector('#pixel.shown')")
     told = facts(page)
     assert told["a_classes.tif"] == CLASSES[first.labels[150, 210]]
     assert told["b_classes.tif"] == CLASSES[second.labels[150, 210]]

@@ -11,23 +11,23 @@ const DENSITY = window.devicePixelRatio >= 1.5 ? 2 : 1;
 
 const find = (id) => document.getElementById(id);
 const element = (name, properties = {}, ...children) => {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 };
 const figures = new Intl.NumberFormat("en");
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.001 ? 3 : 1)} %`;
 
-async function asked(path) {
+async function fetchJson(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
 }
 
 function shape(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
 }
 
 function swatch([red, green, blue]) {
@@ -48,6 +48,13 @@ const Tiles = L.TileLayer.extend({
     const hide = hidden.size ? `?hide=${[...hidden].join(",")}` : "";
     const level = 1 - DENSITY - z; // denser screens take tiles of twice the pixels
     return `tile/${place}/${number}/${level}/${y}/${x}.png${hide}`;
+  },
+  // Leaflet's own asks for tiles of a zoom that is no whole number
+  redraw() {
+    if (!this._map) return this;
+    this._removeAllTiles();
+    this._resetView();
+    return this;
   },
   // as Leaflet's own, but not rounded: with `SeamlessMap`'s zooms, tiles then lie on whole pixels
   _setZoomTransform(level, center, zoom) {
@@ -107,7 +114,8 @@ class Page {
     const { name, width, height, layers, maps } = this.place;
     document.title = `${name} - hrrsi view`;
     document.querySelector("h1").textContent = name;
-    this.counts = { layers: {}, done: 0 };
+    this.counts = { layers: {}, done: 0, failure: null };
+    this.drawn = 0; // share of what grows that tiles show
     for (const side of ["left", "right"]) {
       this[side]?.tiles?.remove();
       this[side] = null;
@@ -117,8 +125,8 @@ class Page {
     this.lowest = -Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / TILE)));
     this.map.setMinZoom(this.lowest - 2).setMaxZoom(HIGHEST_ZOOM);
     this.map.setMaxBounds(this.bounds.pad(0.5));
-    this.base?.remove();
-    this.base = scene < 0 ? null : this.tiles(scene, "scene").addTo(this.map);
+    this.base?.tiles?.remove();
+    this.base = scene < 0 ? { number: null } : { number: scene, tiles: this.tiles(scene, "scene").addTo(this.map) };
     this.fillSelects(scene);
     const [first, second] = maps;
     const start = this.place.labels ?? (scene < 0 ? first : "");
@@ -126,7 +134,7 @@ class Page {
     this.show("right", second === undefined ? first : second);
     find("notes").replaceChildren(...this.place.notes.map((note) => element("li", { textContent: note })));
     find("problem").hidden = true;
-    this.forget();
+    this.hidePixel();
     this.fit();
     this.poll(number);
   }
@@ -326,7 +334,7 @@ class Page {
     if (number !== this.number) return;
     let counts;
     try {
-      counts = await asked(`counts/${number}.json`);
+      counts = await fetchJson(`counts/${number}.json`);
     } catch {
       this.complain("hrrsi view has ended. Start it again, and reload this page.");
       return;
@@ -335,7 +343,22 @@ class Page {
     this.counts = counts;
     if (counts.failure) this.complain(counts.failure);
     this.drawLegends();
+    this.drawGrowing();
     if (counts.done < 1 && !counts.failure) setTimeout(() => this.poll(number), POLL_MILLISECONDS);
+  }
+
+  /** Draw again what the server shows more of by now: layers of large files without overviews. */
+  drawGrowing() {
+    const { done, failure } = this.counts;
+    const busy = find("busy");
+    busy.hidden = done === 1 || failure !== null;
+    busy.textContent = `Reading the files: ${Math.floor(100 * done)} %`;
+    if (done !== 1 && done - this.drawn < 0.1) return;
+    if (done === this.drawn) return;
+    this.drawn = done;
+    for (const { number, tiles } of [this.base, this.left, this.right]) {
+      if (number !== null && this.layers[number].grows) tiles.redraw();
+    }
   }
 
   complain(words) {
@@ -345,30 +368,30 @@ class Page {
 
   // What lies at a pixel ---------------------------------------------------------------------------
 
-  async tell(place) {
+  async showPixel(place) {
     const [row, column] = [Math.floor(place.lat), Math.floor(place.lng)];
     const { width, height } = this.place;
     if (row < 0 || column < 0 || row >= height || column >= width) return;
     const number = this.number;
     let point;
     try {
-      point = await asked(`point/${number}/${row}/${column}.json`);
+      point = await fetchJson(`point/${number}/${row}/${column}.json`);
     } catch (error) {
       this.complain(error instanceof TypeError ? "hrrsi view has ended. Start it again, and reload this page." : error.message);
       return;
     }
     if (number !== this.number) return;
-    this.forget();
+    this.hidePixel();
     const ring = (color, weight) => L.circleMarker([row + 0.5, column + 0.5], { radius: 9, color, weight, fill: false, interactive: false });
     const square = L.rectangle([[row, column], [row + 1, column + 1]], { color: "#fff", weight: 1, fill: false, interactive: false });
     this.mark = L.layerGroup([ring("#000", 4), ring("#fff", 2), square]).addTo(this.map);
     find("facts").replaceChildren(this.list(this.facts(point)));
-    find("found").classList.add("shown");
+    find("pixel").classList.add("shown");
   }
 
-  forget() {
+  hidePixel() {
     this.mark?.remove();
-    find("found").classList.remove("shown");
+    find("pixel").classList.remove("shown");
     find("facts").replaceChildren();
   }
 
@@ -402,9 +425,9 @@ class Page {
   list(facts) {
     const list = element("dl");
     for (const [what, words] of facts) {
-      const told = element("dd", { textContent: words });
-      if (words === "right" || words === "wrong") told.className = words;
-      list.append(element("dt", { textContent: what }), told);
+      const value = element("dd", { textContent: words });
+      if (words === "right" || words === "wrong") value.className = words;
+      list.append(element("dt", { textContent: what }), value);
     }
     return list;
   }
@@ -416,13 +439,13 @@ class Page {
     map.on("move zoom viewreset resize zoomend", () => this.clip());
     map.on("zoomend resize", () => this.drawScale());
     map.on("movestart zoomstart", () => (this.isFitted &&= this.isFitting));
-    map.on("click", (event) => this.tell(event.latlng));
+    map.on("click", (event) => this.showPixel(event.latlng));
     find("zoom-in").addEventListener("click", () => map.zoomIn());
     find("zoom-out").addEventListener("click", () => map.zoomOut());
     find("fit").addEventListener("click", () => this.fit());
     find("help-button").addEventListener("click", () => find("help").showModal());
     find("swap").addEventListener("click", () => this.swap());
-    find("forget").addEventListener("click", () => this.forget());
+    find("close-pixel").addEventListener("click", () => this.hidePixel());
     find("fold").addEventListener("click", () => this.fold());
     find("place").addEventListener("change", (event) => this.open(Number(event.target.value)));
     find("opacity").addEventListener("input", (event) => this.setOpacity(Number(event.target.value)));
@@ -445,7 +468,7 @@ class Page {
       this.divide((100 * (event.clientX - box.left)) / box.width);
     });
     divider.addEventListener("pointerup", (event) => {
-      if (pressed) this.tell(map.mouseEventToLatLng(event)); // a click on what lies below the line
+      if (pressed) this.showPixel(map.mouseEventToLatLng(event)); // a click on what lies below the line
       pressed = null;
     });
     divider.addEventListener("keydown", (event) => this.onDividerKey(event));
@@ -482,11 +505,11 @@ class Page {
       "[": () => this.setOpacity(this.opacity - 5),
       "]": () => this.setOpacity(this.opacity + 5),
       m: () => this.blink(),
-      i: () => this.tell(map.getCenter()),
+      i: () => this.showPixel(map.getCenter()),
       l: () => this.fold(),
       n: () => this.step(1),
       p: () => this.step(-1),
-      Escape: () => this.forget(),
+      Escape: () => this.hidePixel(),
     };
     if (!onMap) {
       const pan = (x, y) => () => map.panBy([x, y]);
@@ -519,7 +542,7 @@ class Page {
   }
 }
 
-asked("view.json").then(
+fetchJson("view.json").then(
   (view) => (window.page = new Page(view)),
   (error) => {
     find("problem").textContent = String(error.message);

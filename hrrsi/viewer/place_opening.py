@@ -16,7 +16,7 @@ from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.evaluation.map_classes import open_map
 from hrrsi.labels.file_scheme import FileSchemeOptions, file_scheme
 from hrrsi.labels.label_reading import mask_scheme, open_labels
-from hrrsi.labels.laid_classes import LaidMap, has_place, on_grid, placement
+from hrrsi.labels.laid_classes import GridClasses, LaidMap, has_place, on_grid, placement
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import load_scheme
@@ -33,6 +33,7 @@ from hrrsi.scenes.bands import (
     colour_bands,
     open_imagery,
 )
+from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local, open_raster, opened_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import scene_sample
@@ -80,12 +81,14 @@ def open_places(
     opener = _Opener(stack, options, say, scene)
     places: list[Place] = []
     for path in _map_files(maps):
-        opened = opener.map(path)
-        laid = next(((p, own) for p in places if (own := _laid_on(opened, p)) is not None), None)
-        if laid is None:
-            places.append(opener.place(opened))
+        viewed_map = opener.map(path)
+        for place in places:
+            classes = _classes_on(viewed_map, place)
+            if classes is not None:
+                opener.add_map(place, viewed_map, classes)
+                break
         else:
-            opener.add_map(laid[0], opened, laid[1])
+            places.append(opener.place(viewed_map))
     for place in places:
         place.name = _place_name(place)
     _name_layers(places)
@@ -100,7 +103,7 @@ def open_places(
 
 def _on_some(
     places: Sequence[Place],
-    given: str | None,
+    path: str | None,
     add: Callable[[Place], None],
     say: Callable[[str], None],
 ) -> None:
@@ -114,13 +117,13 @@ def _on_some(
         try:
             add(place)
         except InputError as error:
-            if given is None or len(places) == 1:
+            if path is None or len(places) == 1:
                 raise
             failures.append((place, error))
     if failures and len(failures) == len(places):
         raise failures[0][1]
     for place, failure in failures:
-        say(f"note: {place.first.path}: shown without {given}: {failure.what}")
+        say(f"note: {place.first.path}: shown without {path}: {failure.what}")
 
 
 def _map_files(paths: Sequence[str]) -> list[str]:
@@ -149,23 +152,23 @@ def _map_files(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def _laid_on(opened: OpenMap, place: Place) -> Any | None:
+def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
     """Return what reads a map on the grid of a place, None where it is of another place."""
-    own = opened.classes.scene
-    if not (has_place(own) and has_place(place.grid)):
-        is_known = opened.scene_path == place.first.scene_path
-        return opened.classes if is_known and own.shape == place.grid.shape else None
+    raster = viewed_map.classes.scene
+    if not (has_place(raster) and has_place(place.grid)):
+        is_of_scene = viewed_map.scene_path == place.first.scene_path
+        return viewed_map.classes if is_of_scene and raster.shape == place.grid.shape else None
     try:
-        laid = on_grid(opened.classes, place.grid, "map")
+        classes = on_grid(viewed_map.classes, place.grid, "map")
     except InputError:
         return None
-    if isinstance(laid, LaidMap) and laid.covered_share(*place.grid.shape) < _LEAST_COVERED:
+    if isinstance(classes, LaidMap) and classes.covered_share(*place.grid.shape) < _LEAST_COVERED:
         return None
-    return laid
+    return classes
 
 
 def _place_name(place: Place) -> str:
-    names = list(dict.fromkeys(own.name for own, _ in place.maps))
+    names = list(dict.fromkeys(viewed_map.name for viewed_map, _ in place.maps))
     return names_text(names, most=2)
 
 
@@ -174,9 +177,9 @@ def _name_layers(places: Sequence[Place]) -> None:
     for place in places:
         if len(place.maps) == 1:
             continue
-        names = [Path(own.path).name for own, _ in place.maps]
-        for (own, layer), name in zip(place.maps, names, strict=True):
-            layer.label = name if names.count(name) == 1 else own.path
+        names = [Path(viewed_map.path).name for viewed_map, _ in place.maps]
+        for (viewed_map, layer), name in zip(place.maps, names, strict=True):
+            layer.label = name if names.count(name) == 1 else viewed_map.path
 
 
 @dataclass
@@ -218,7 +221,7 @@ class _Opener:
             content.classes,
             colours,
             content,
-            self._scene_beside(path, scene),
+            self._scene_of(path, scene),
             as_written is True,
         )
 
@@ -242,10 +245,10 @@ class _Opener:
                 where=path,
                 fix="name a raster of classes, and imagery as `scene`",
             ) from error
-        beside = self._scene_beside(path, classes.scene)
-        return OpenMap(path, classes, merged.names, merged.colours, None, beside, False)
+        scene_path = self._scene_of(path, classes.scene)
+        return OpenMap(path, classes, merged.names, merged.colours, None, scene_path, False)
 
-    def _scene_beside(self, path: str, own: Scene) -> str | None:
+    def _scene_of(self, path: str, raster: Scene) -> str | None:
         """Return the scene that a map was made of, where it still is or lies beside the map."""
         if self.scene is not None or not is_local(path):
             return self.scene
@@ -262,7 +265,7 @@ class _Opener:
                 continue
             try:
                 with open_imagery(name, 3) as dataset:
-                    on_grid(_Raster(Scene(name, dataset, (1,))), own, "map")
+                    on_grid(_Raster(Scene(name, dataset, (1,))), raster, "map")
             except HrrsiError:
                 continue
             return name
@@ -274,80 +277,88 @@ class _Opener:
             self.say(f"note: {path}: does not say which scene it is of; give it as `scene`")
         return None
 
-    def place(self, opened: OpenMap) -> Place:
+    def place(self, viewed_map: OpenMap) -> Place:
         """Return a place with a map on its own grid."""
-        place = Place("", opened.classes.scene, opened)
-        self.add_map(place, opened, opened.classes)
+        place = Place("", viewed_map.classes.scene, viewed_map)
+        self.add_map(place, viewed_map, viewed_map.classes)
         return place
 
-    def add_map(self, place: Place, opened: OpenMap, laid: Any) -> None:
-        """Add a map to a place, with its confidences where they lie beside it."""
-        opened.is_on_grid = laid is opened.classes
-        as_stored = opened.is_as_written and opened.is_on_grid
-        overviews = self._overviews(opened) if as_stored else {}
+    def add_map(self, place: Place, viewed_map: OpenMap, classes: GridClasses) -> None:
+        """Add a map to a place, with its confidences where they lie beside it.
+
+        Args:
+            place: The place.
+            viewed_map: The map.
+            classes: Reads it on the place's grid.
+        """
+        viewed_map.is_on_grid = classes is viewed_map.classes
+        is_stored_so = viewed_map.is_as_written and viewed_map.is_on_grid
         layer = ClassLayer(
-            "Map", place.grid.shape, SharedReader(laid), opened.names, opened.colours, overviews
+            "Map",
+            place.grid.shape,
+            SharedReader(classes),
+            viewed_map.names,
+            viewed_map.colours,
+            self._overviews(viewed_map) if is_stored_so else {},
         )
-        place.maps.append((opened, layer))
+        place.maps.append((viewed_map, layer))
         number = place.add(layer)
-        if isinstance(laid, LaidMap):
-            words = placement(opened.classes.scene, place.grid)
+        if isinstance(classes, LaidMap):
+            words = placement(viewed_map.classes.scene, place.grid)
             words = words.replace("its image", Path(place.first.path).name)
             place.notes.append(
-                f"{Path(opened.path).name} {words}: shown and counted on that grid, by nearest "
+                f"{Path(viewed_map.path).name} {words}: shown and counted on that grid, by nearest "
                 "pixel."
             )
-        scores = self._scores(opened) if opened.is_on_grid else None
+        scores = self._scores(viewed_map) if viewed_map.is_on_grid else None
         if scores is not None:
             place.scores[number] = place.add(scores)
 
-    def _overviews(self, opened: OpenMap) -> dict[int, SharedReader]:
+    def _overviews(self, viewed_map: OpenMap) -> dict[int, SharedReader]:
         """Return what reads the overviews of a map that is as hrrsi wrote it, by level."""
         readers = {}
-        factors = opened.classes.scene.dataset.overviews(1)
+        factors = viewed_map.classes.scene.dataset.overviews(1)
         for number, factor in enumerate(factors):
             level = int(factor).bit_length() - 1
             if factor != 1 << level:
                 return {}
-            dataset = self.stack.enter_context(opened_raster(opened.path, overview_level=number))
-            scene = Scene(opened.path, dataset, (1,))
-            readers[level] = SharedReader(StoredClasses(scene, len(opened.names)))
+            dataset = self.stack.enter_context(
+                opened_raster(viewed_map.path, overview_level=number)
+            )
+            overview = Scene(viewed_map.path, dataset, (1,))
+            readers[level] = SharedReader(StoredClasses(overview, len(viewed_map.names)))
         return readers
 
-    def _scores(self, opened: OpenMap) -> ScoreLayer | None:
+    def _scores(self, viewed_map: OpenMap) -> ScoreLayer | None:
         """Return the confidences beside a map, where they are of the same run."""
-        path = Path(opened.path)
-        beside = path.with_name(f"{path.stem.removesuffix(MAP_ENDING)}_confidence.tif")
-        if opened.content is None or not is_local(opened.path) or not beside.is_file():
+        file = Path(viewed_map.path).with_name(f"{viewed_map.name}_confidence.tif")
+        content = viewed_map.content
+        if content is None or not is_local(viewed_map.path) or not file.is_file():
             return None
-        dataset = self.stack.enter_context(open_raster(beside))
+        dataset = self.stack.enter_context(open_raster(file))
         tags = {key.removeprefix(TAG): value for key, value in dataset.tags().items()}
-        made_by = opened.content.provenance
-        is_of_run = all(tags.get(key) == made_by.get(key) for key in _SAME_RUN)
-        own = opened.classes.scene
-        is_on_map = dataset.shape == own.shape and dataset.transform == own.dataset.transform
+        is_of_run = all(tags.get(key) == content.provenance.get(key) for key in _SAME_RUN)
+        raster = viewed_map.classes.scene.dataset
+        is_on_map = dataset.shape == raster.shape and dataset.transform == raster.transform
         if tags.get("CONTENT") != "confidence" or not (is_of_run and is_on_map):
-            self.say(f"note: {beside}: left out, for it is of another run than {opened.path}")
+            self.say(f"note: {file}: left out, for it is of another run than {viewed_map.path}")
             return None
-        return ScoreLayer("Confidence", dataset, str(beside))
+        return ScoreLayer("Confidence", dataset, str(file))
 
-    def add_scene(self, place: Place, given: str | None) -> None:
+    def add_scene(self, place: Place, scene_path: str | None) -> None:
         """Put the scene below the maps of a place, where it is known.
 
         Raises:
             InputError: It can't be read, or lies elsewhere.
         """
-        path = given or next((own.scene_path for own, _ in place.maps if own.scene_path), None)
+        path = scene_path or next((m.scene_path for m, _ in place.maps if m.scene_path), None)
         if path is None:
             return
         dataset = self.stack.enter_context(open_imagery(path, 3))
         bands = self._shown_bands(place, dataset, path)
         scene = Scene(path, dataset, tuple(bands))
-        laid = on_grid(_Raster(scene), place.grid, "map")
-        if isinstance(laid, LaidMap) and not all(
-            raster.dataset.gcps[0] == [] or raster.dataset.transform.is_identity is False
-            for raster in (scene, place.grid)
-        ):
+        has_other_grid = isinstance(on_grid(_Raster(scene), place.grid, "map"), LaidMap)
+        if has_other_grid and not all(has_transform(own) for own in (dataset, place.grid.dataset)):
             raise InputError(
                 f"has another grid than {place.first.path}, and control points place one of them",
                 where=path,
@@ -361,32 +372,32 @@ class _Opener:
             dataset,
             bands,
             path,
-            grid=place.grid.dataset if isinstance(laid, LaidMap) else None,
+            grid=place.grid.dataset if has_other_grid else None,
             sample=None if is_picture else scene_sample(scene).values,
             nodata=nodata if isinstance(nodata, int | float) else None,
             masked=not (alpha_bands(dataset) and alpha_is_imagery(dataset)),
         )
         place.add(layer)
-        if isinstance(laid, LaidMap):
+        if has_other_grid:
             words = placement(scene, place.grid).replace("its image", "the map")
             place.notes.append(f"The scene {words}: shown on the map's grid.")
 
     def _shown_bands(self, place: Place, dataset: Any, path: str) -> list[int]:
         """Return the bands that are shown: those asked for, of the map, or red, green and blue."""
-        made_of = place.first.options.get("bands")
-        if not isinstance(made_of, list) or max(made_of) > dataset.count:
-            made_of = None  # of a scene of more bands
+        map_bands = place.first.options.get("bands")
+        if not isinstance(map_bands, list) or max(map_bands) > dataset.count:
+            map_bands = None  # of a scene of more bands
         candidates = (
             self.options.bands
-            or made_of
+            or map_bands
             or bands_showing(dataset, (RED, GREEN, BLUE))
             or colour_bands(dataset)
         )
         bands = list(candidates[:3]) if len(candidates) >= 3 else [candidates[0]]
-        lacking = [band for band in bands if not 1 <= band <= dataset.count]
-        if lacking:
+        absent = [band for band in bands if not 1 <= band <= dataset.count]
+        if absent:
             raise InputError(
-                f"has no band {lacking[0]} (it has {dataset.count})",
+                f"has no band {absent[0]} (it has {dataset.count})",
                 where=path,
                 fix="correct `bands`",
             )
@@ -400,32 +411,32 @@ class _Opener:
         Raises:
             InputError: They can't be read, lie elsewhere, or have no class in common with a map.
         """
-        opened = self._labels(place, path)
-        reader = SharedReader(opened.classes)
-        known = {
+        labels = self._labels(place, path)
+        reader = SharedReader(labels.classes)
+        map_colours = {
             name.casefold(): colour
-            for own, _ in reversed(place.maps)
-            for name, colour in zip(own.names, own.colours, strict=True)
+            for viewed_map, _ in reversed(place.maps)
+            for name, colour in zip(viewed_map.names, viewed_map.colours, strict=True)
         }
         colours = [
-            known.get(name.casefold(), colour)
-            for name, colour in zip(opened.names, opened.colours, strict=True)
+            map_colours.get(name.casefold(), colour)
+            for name, colour in zip(labels.names, labels.colours, strict=True)
         ]
         shape = place.grid.shape
-        place.label_source = opened.classes
-        place.labels = place.add(ClassLayer("Labels", shape, reader, opened.names, colours))
-        for own, layer in place.maps:
-            same, scored = _pairs(opened, own, path)
-            lacking = [name for label, name in enumerate(opened.names) if not same[label].any()]
-            if lacking:
+        place.label_source = labels.classes
+        place.labels = place.add(ClassLayer("Labels", shape, reader, labels.names, colours))
+        for viewed_map, layer in place.maps:
+            are_same, are_scored = _pairs(labels, viewed_map, path)
+            absent = [name for n, name in enumerate(labels.names) if not are_same[n].any()]
+            if absent:
                 place.notes.append(
-                    f"{own.path} does not know {names_text(lacking)}: not compared with it."
+                    f"{viewed_map.path} does not know {names_text(absent)}: not compared with it."
                 )
-            compared = ComparedClasses(layer.reader, reader, same, scored)
+            comparison = ComparedClasses(layer.reader, reader, are_same, are_scored)
             errors = ClassLayer(
                 "Errors" if len(place.maps) == 1 else f"Errors of {layer.label}",
                 shape,
-                SharedReader(compared),
+                SharedReader(comparison),
                 ("right", "wrong"),
                 (RIGHT_COLOUR, WRONG_COLOUR),
                 kind="errors",
@@ -452,9 +463,10 @@ class _Opener:
         if labels.placement is not None:
             place.notes.append(f"{path} {labels.placement}.")
         names = [label.name for label in scheme.all_labels]
-        meant = [{name.casefold()} for name in scheme.class_names]
-        meant += [{name.casefold() for name in label.classes} for label in scheme.partial]
-        return OpenLabels(labels, names, [label.colour for label in scheme.all_labels], meant)
+        class_names = [{name.casefold()} for name in scheme.class_names]
+        class_names += [{name.casefold() for name in label.classes} for label in scheme.partial]
+        colours = [label.colour for label in scheme.all_labels]
+        return OpenLabels(labels, names, colours, class_names)
 
 
 class _Raster:
@@ -482,24 +494,24 @@ def _stored_colours(dataset: Any, count: int) -> list[Colour]:
 
 
 def _pairs(
-    labels: OpenLabels, own: OpenMap, path: str
+    labels: OpenLabels, viewed_map: OpenMap, path: str
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return which labels and classes of a map go together, and which are compared.
 
     Raises:
         InputError: They have no class in common.
     """
-    names = [name.casefold() for name in own.names]
-    same = np.zeros((256, 256), dtype=bool)
-    scored = np.zeros((256, 256), dtype=bool)
-    for label, meant in enumerate(labels.meant):
-        same[label, : len(names)] = [name in meant for name in names]
-        scored[label, : len(names)] = same[label].any()
-    if not same.any():
+    names = [name.casefold() for name in viewed_map.names]
+    are_same = np.zeros((256, 256), dtype=bool)
+    are_scored = np.zeros((256, 256), dtype=bool)
+    for label, class_names in enumerate(labels.class_names):
+        are_same[label, : len(names)] = [name in class_names for name in names]
+        are_scored[label, : len(names)] = are_same[label].any()
+    if not are_same.any():
         raise InputError(
-            f"its classes ({names_text(labels.names)}) are not those of {own.path} "
-            f"({names_text(list(own.names))})",
+            f"its classes ({names_text(labels.names)}) are not those of {viewed_map.path} "
+            f"({names_text(list(viewed_map.names))})",
             where=path,
             fix="give the `scheme` that says what the labels mean",
         )
-    return same, scored
+    return are_same, are_scored
