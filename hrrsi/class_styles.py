@@ -1,4 +1,4 @@
-"""Names and colours of classes in files: QGIS' styles, read and written, and GDAL's sidecars."""
+"""Names and colours of classes in files and notebooks: QGIS' styles, GDAL's sidecars, legends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
@@ -50,6 +51,23 @@ class PolygonCategories(NamedTuple):
 
     attribute: str
     categories: list[Category]
+
+
+def legend_html(names: Sequence[str], colours: Sequence[Colour], texts: Sequence[str] = ()) -> str:
+    """Return the names of classes beside their colours, as HTML for a notebook.
+
+    Args:
+        names: Class names.
+        colours: Red, green and blue of each, 0 to 255.
+        texts: What follows each name, such as its share; by default nothing.
+    """
+    style = "border-left:1em solid rgb{colour};padding:0 1em 0 .3em;white-space:nowrap"
+    rows = zip(names, colours, texts or [""] * len(names), strict=True)
+    parts = [
+        f'<span style="{style.format(colour=tuple(colour))}">{escape(name)} {escape(text)}</span>'
+        for name, colour, text in rows
+    ]
+    return f"<p>{' '.join(parts)}</p>"
 
 
 def polygon_style(

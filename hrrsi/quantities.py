@@ -36,7 +36,7 @@ def counted(number: int, noun: str) -> str:
 
 def share_text(share: float | None) -> str:
     """Return a share (0 to 1) in percent, or a dash where it is not defined."""
-    return "-" if share is None else f"{share:.2%}"
+    return "-" if share is None or share != share else f"{share:.2%}"
 
 
 def names_text(names: Sequence[str], most: int = 8) -> str:

@@ -155,6 +155,7 @@ def test_the_conda_recipe_asks_for_the_same_packages() -> None:
         str(requirement) for requirement in requirements(*PROJECT["dependencies"])
     }
     assert recipe["about"]["license"] == PROJECT["license"]
+    assert recipe["about"]["license_file"] == PROJECT["license-files"]
 
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:

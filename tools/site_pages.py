@@ -84,9 +84,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Let pages that lie on the disk search without a script from elsewhere."""
+    """Let pages do without scripts from elsewhere, also for search from the disk."""
     own = posixpath.relpath("javascripts/search_from_disk.js", posixpath.dirname(page.url) or ".")
-    return output.replace("https://unpkg.com/iframe-worker/shim", own)
+    output = output.replace("https://unpkg.com/iframe-worker/shim", own)
+    # what notebooks would draw diagrams with, from elsewhere; they have none
+    return re.sub(
+        r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', "", output, flags=re.S
+    )
 
 
 def commands_page() -> str:

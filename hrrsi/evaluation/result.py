@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from html import escape
 
 import numpy as np
+from prettytable import PrettyTable
 
 from hrrsi.errors import InputError
 from hrrsi.evaluation.boundary_scores import (
@@ -37,6 +39,7 @@ from hrrsi.evaluation.scores import (
     named_scores,
     score_support,
 )
+from hrrsi.quantities import counted, share_text
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def protocol_grid(
     return tuple(rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationResult:
     """An evaluation under a protocol, with everything that follows from what was counted.
 
@@ -97,6 +100,25 @@ class EvaluationResult:
     source: MapSource
     augmented: Evaluation | None = None
     clutter: Collection[str] = field(default=CLUTTER_NAMES)
+
+    def __repr__(self) -> str:
+        """Return the scores, their protocol and what they are of in a line."""
+        scores = ", ".join(f"{name} {share_text(v)}" for name, v in self.scores.overall.items())
+        scenes = counted(len(self.evaluation.scenes), "scene")
+        return (
+            f"<EvaluationResult: {scores} (protocol {self.protocol.name!r}, {self.protocol.labels} "
+            f"labels, {scenes} of {self.evaluation.data}); {self.source.name}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the scores of each class with their intervals as a table, for notebooks."""
+        table = PrettyTable(["class", "precision", "recall", "F1", "IoU", "95 %", "pixels"])
+        for c in self.scores.classes:
+            interval = self.intervals[f"IoU {c.name}"]
+            ends = f"{share_text(interval.low)} to {share_text(interval.high)}"
+            shares = [share_text(v) for v in (c.precision, c.recall, c.f1, c.iou)]
+            table.add_row([c.name, *shares, ends, f"{c.pixels:,}"])
+        return f"<p>{escape(repr(self))}</p>{table.get_html_string()}"
 
     @cached_property
     def matrix(self) -> ConfusionMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import Resampling
 
-from hrrsi.classes import class_palette
+from hrrsi.classes import Colour, class_palette
 from hrrsi.files import replacing
 from hrrsi.maps.rasters import TAG, MapSummary
 from hrrsi.quantities import area_text, length_text
@@ -175,6 +176,23 @@ def _panel_size(height: int, width: int, pixel: GroundPixel | None) -> tuple[int
         tall *= pixel.down / pixel.across
     factor = min(_PANEL / max(tall, wide), _ENLARGED_AT_MOST)
     return max(1, round(tall * factor)), max(1, round(wide * factor)), factor
+
+
+def thumbnail(class_map: Path, colours: Sequence[Colour], longest: int = 480) -> bytes:
+    """Return a small picture of a class map, as PNG; what has no data is white.
+
+    Args:
+        class_map: The map.
+        colours: Class colours in the order of their indices.
+        longest: Pixels of the longer side at most.
+    """
+    with open_raster(class_map) as dataset:
+        factor = min(1.0, longest / max(dataset.shape))
+        height, width = (max(1, round(side * factor)) for side in dataset.shape)
+    picture = io.BytesIO()
+    labels = _labels(class_map, height, width)
+    Image.fromarray(class_palette(colours, no_class=(255, 255, 255))[labels]).save(picture, "PNG")
+    return picture.getvalue()
 
 
 def _labels(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:

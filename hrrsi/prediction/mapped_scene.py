@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import glob
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrrsi.class_styles import legend_html
 from hrrsi.errors import InputError
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import rows_kept
@@ -21,7 +24,7 @@ from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.progress import progress
-from hrrsi.quantities import counted
+from hrrsi.quantities import area_text, counted, share_text
 from hrrsi.scenes.raster_opening import (
     RASTER_SUFFIXES,
     is_local,
@@ -40,7 +43,7 @@ _TIMED_WINDOWS = 8
 _SECONDS_A_PIXEL = 2.5e-8  # for all but the network: 2.5 s in 100 Mpx
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MappedScene(MapSummary):
     """A scene that has its map.
 
@@ -62,6 +65,28 @@ class MappedScene(MapSummary):
     def path(self) -> Path:
         """The class map."""
         return self.outputs.classes
+
+    def __repr__(self) -> str:
+        """Return scene, map, size and shares in a line."""
+        shares = (f"{n} {share_text(s)}" for n, s in zip(self.classes, self.shares, strict=True))
+        size = f"{self.width} x {self.height} px"
+        return f"<MappedScene: {self.scene} → {self.path} ({size}); {', '.join(shares)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the map, if it is there, small and with its legend, for notebooks."""
+        size = f"{self.width} x {self.height} px"
+        title = f"<p>{escape(f'{self.scene} → {self.path} ({size})')}</p>"
+        texts = [
+            share_text(share) if self.areas is None else f"{share_text(share)}, {area_text(area)}"
+            for share, area in zip(self.shares, self.areas or self.shares, strict=True)
+        ]
+        legend = legend_html(self.classes, self.colours, texts)
+        if not self.path.is_file():
+            return title + legend
+        from hrrsi.maps.preview import thumbnail  # fonts and pictures, which few need
+
+        data = base64.b64encode(thumbnail(self.path, self.colours)).decode()
+        return f'{title}<img alt="class map" src="data:image/png;base64,{data}">{legend}'
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from html import escape
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from hrrsi.class_styles import legend_html
 from hrrsi.classes import class_palette
 from hrrsi.errors import InputError
 from hrrsi.networks.model_meta import ModelMeta
+from hrrsi.prediction.data_arrays import DataArrayT, ImageArray, image_array, is_data_array
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions, Resample
 from hrrsi.prediction.scene_checks import SceneChecks
@@ -28,6 +32,8 @@ class Segmenter:
         >>> labels = segmenter(frame)  # (H, W, 3) uint8 -> (H, W) uint8
         >>> segmenter.classes[labels[0, 0]]
         'Water'
+        >>> scene = rioxarray.open_rasterio("scene.tif")  # xarray in, xarray out
+        >>> segmenter(scene).rio.to_raster("map.tif")
 
     Args:
         weights: A weights file, or the name of weights inside the package: ``default``, which it
@@ -77,6 +83,26 @@ class Segmenter:
         """(256, 3) colours: ``palette[labels]`` is a picture; what is no class is black."""
         return class_palette(self.meta.colours)
 
+    def __repr__(self) -> str:
+        """Return weights, classes and engine in a line."""
+        options = f"windows of {self._options.effective_window} px, {self._engine.name}"
+        return f"<Segmenter: {self.meta.network_text}; {', '.join(self.classes)}; {options}>"
+
+    def _repr_html_(self) -> str:
+        """Return the same with the classes' colours, for notebooks."""
+        legend = legend_html(self.classes, self.meta.colours)
+        return f"<p>{escape(repr(self))}</p>{legend}"
+
+    @overload
+    def __call__(
+        self,
+        image: DataArrayT,
+        *,
+        valid: npt.ArrayLike | None = None,
+        scale: float | None = None,
+        resolution: float | None = None,
+    ) -> DataArrayT: ...
+    @overload
     def __call__(
         self,
         image: npt.ArrayLike,
@@ -85,12 +111,23 @@ class Segmenter:
         scale: float | None = None,
         resolution: float | None = None,
         bands_first: bool = False,
-    ) -> npt.NDArray[np.uint8]:
+    ) -> npt.NDArray[np.uint8]: ...
+    def __call__(
+        self,
+        image: object,
+        *,
+        valid: npt.ArrayLike | None = None,
+        scale: float | None = None,
+        resolution: float | None = None,
+        bands_first: bool = False,
+    ) -> object:
         """Return the labels of an image.
 
         Args:
             image: (height, width, bands) in the type and band order of the weights' scenes;
                 where they see heights, these come last, as float32 with the other bands' values.
+                Or an array of xarray with bands, x and y in any order, whose missing data and
+                ground resolution are known (`hrrsi.prediction.data_arrays.image_array`).
             valid: (height, width), true where pixels hold data; by default those that no band
                 masks, and of floats those that are finite.
             scale: The value that counts as full brightness, where it is not the weights'.
@@ -98,15 +135,28 @@ class Segmenter:
             bands_first: Whether the image is (bands, height, width), as rasterio reads it.
 
         Returns:
-            (height, width) uint8 class indices, 255 where there is no data.
+            (height, width) uint8 class indices, 255 where there is no data; of an array of xarray
+            one with its place.
 
         Raises:
             InputError: The image does not have the weights' bands, its type needs `scale`, or its
                 pixels are far too coarse for the resolution at which it should be read.
         """
-        labels, _ = self._mapped(image, valid, scale, resolution, bands_first, probabilities=False)
-        return labels
+        labels, _, array = self._mapped(
+            image, valid, scale, resolution, bands_first, probabilities=False
+        )
+        return labels if array is None else array.labelled(labels, self.classes)
 
+    @overload
+    def probabilities(
+        self,
+        image: DataArrayT,
+        *,
+        valid: npt.ArrayLike | None = None,
+        scale: float | None = None,
+        resolution: float | None = None,
+    ) -> DataArrayT: ...
+    @overload
     def probabilities(
         self,
         image: npt.ArrayLike,
@@ -115,7 +165,16 @@ class Segmenter:
         scale: float | None = None,
         resolution: float | None = None,
         bands_first: bool = False,
-    ) -> npt.NDArray[np.float32]:
+    ) -> npt.NDArray[np.float32]: ...
+    def probabilities(
+        self,
+        image: object,
+        *,
+        valid: npt.ArrayLike | None = None,
+        scale: float | None = None,
+        resolution: float | None = None,
+        bands_first: bool = False,
+    ) -> object:
         """Return the class probabilities of an image.
 
         Args:
@@ -126,27 +185,33 @@ class Segmenter:
             bands_first: Likewise.
 
         Returns:
-            (classes, height, width) float32 in [0, 1], NaN where there is no data.
+            (classes, height, width) float32 in [0, 1], NaN where there is no data; of an array of
+            xarray one with its place.
 
         Raises:
             InputError: As a call.
         """
-        _, probabilities = self._mapped(
+        _, probabilities, array = self._mapped(
             image, valid, scale, resolution, bands_first, probabilities=True
         )
         assert probabilities is not None
-        return probabilities
+        return probabilities if array is None else array.scored(probabilities, self.classes)
 
     def _mapped(
         self,
-        image: npt.ArrayLike,
+        image: Any,
         valid: npt.ArrayLike | None,
         scale: float | None,
         resolution: float | None,
         bands_first: bool,
         *,
         probabilities: bool,
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, ImageArray | None]:
+        array = image_array(image) if is_data_array(image) else None
+        if array is not None:
+            image, bands_first = array.pixels, True
+            valid = array.valid if valid is None else valid
+            resolution = array.resolution if resolution is None else resolution
         pixels = np.asarray(image)
         bands = self.meta.band_count
         order = "(bands, height, width)" if bands_first else "(height, width, bands)"
@@ -186,7 +251,7 @@ class Segmenter:
                 labels[rows] = strip.labels
                 if scores is not None and strip.probabilities is not None:
                     scores[:, rows] = strip.probabilities
-        return labels, scores
+        return labels, scores, array
 
     def _step(self, own: float | None) -> float:
         """Return how many of an array's pixels one is wide that the network sees."""
