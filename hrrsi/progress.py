@@ -42,7 +42,10 @@ class _Lines(_Bar):
         super().__init__(**{**named, **own})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        print(" ".join(self.format_meter(**self.format_dict).split()), file=sys.stderr, flush=True)
+        figures = self.format_dict
+        if self.total:
+            figures["n"] = min(self.n, self.total)  # a sum of megapixels may end a little above
+        print(" ".join(self.format_meter(**figures).split()), file=sys.stderr, flush=True)
 
 
 @contextmanager

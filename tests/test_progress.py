@@ -24,6 +24,17 @@ def test_lines_are_for_who_asks_for_them(
     assert lines(capsys, enabled=False) == []  # --quiet
 
 
+def test_sums_that_are_a_little_too_large_end_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HRRSI_PROGRESS", "lines")
+    with progress("scene.tif", 0.3, " Mpx", scale=True) as bar:
+        for part in (0.1, 0.1, 0.1 + 1e-9):
+            bar.update(part)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "progress: 100.0% scene.tif: 0.3/0.3 Mpx, 00:00 left"
+
+
 def test_lines_say_the_epoch_and_its_losses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -335,11 +335,14 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
         def say(line):
             for made, target in places:
                 line = line.replace(made, target)
+            if line.startswith(("|", "+-")):  # a table, where the log would join spaces
+                line = line.replace(" ", "\u00a0")
             feedback.pushConsoleInfo(line)
 
         def show(percent, text):
             feedback.setProgress(first + (last - first) * percent / 100)
-            feedback.setProgressText(text)
+            if text:
+                feedback.setProgressText(text)
 
         listener = Listener(
             on_command=lambda command: feedback.pushCommandInfo(shlex.join(command)),

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,11 @@ class MapOptions:
     aoi: str = ""
     crop: bool = False
     further: str = ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What is read."""
+        return self.scene, self.weights, self.aoi
 
     def words(self) -> list[str]:
         """Return the command without the program and outputs.
@@ -157,15 +163,19 @@ class MapFiles:
         confidence = ["--confidence", "uint8"] if made.confidence else []
         return [*_given(options), *confidence, *(["--resume"] if self.is_begun else [])]
 
-    def prepare(self, *, start_over: bool = False) -> None:
+    def prepare(self, inputs: Iterable[str] = (), *, start_over: bool = False) -> None:
         """Make the hidden folder.
 
         Args:
-            start_over: Whether what an earlier run has left in it goes.
+            inputs: What is read, as GDAL opens it.
+            start_over: Whether what an earlier run has left in the folder goes.
 
         Raises:
-            ProgramError: It can't be made.
+            ProgramError: It can't be made, or a file would replace what is no earlier result.
         """
+        refuse_inputs(self.paths, inputs)
+        if not self.is_begun:
+            self._refuse_companions()
         if start_over:
             self.discard()
         try:
@@ -175,6 +185,19 @@ class MapFiles:
                 f"{self.folder.parent}: can't be written to ({error.strerror}); choose another "
                 "folder"
             ) from error
+
+    def _refuse_companions(self) -> None:
+        """Raise where a file beside a result is there already, without that result."""
+        own = {Path(path) for path in self.paths if path}
+        for target in own:
+            for _, place in _companions(target, target):
+                if place.exists() and not any(
+                    path.exists() for path in own if _goes_with(path, place)
+                ):
+                    raise ProgramError(
+                        f"{place}: is there already, and belongs to something else; choose another "
+                        f"name than {target.name}"
+                    )
 
     def discard(self) -> None:
         """Remove the hidden folder."""
@@ -187,8 +210,10 @@ class MapFiles:
             ProgramError: A file can't be written.
         """
         for source, target in self.moves:
-            for file, place in _with_companions(Path(source), Path(target)):
-                _copy_whole(file, place)
+            for file, place in _companions(Path(source), Path(target)):
+                if file.exists():
+                    _copy_whole(file, place)
+            _copy_whole(Path(source), Path(target))
         self.discard()
 
     @property
@@ -202,17 +227,43 @@ class MapFiles:
         return self.confidence, self.classes, self.polygons, self.picture
 
 
-def _with_companions(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Return a file and what belongs to it, e.g. ``NAME.qml`` or a shapefile's parts."""
+def refuse_inputs(outputs: Iterable[str], inputs: Iterable[str]) -> None:
+    """Raise where an output would replace what is read, or another output.
+
+    Args:
+        outputs: Files, and nothing for those that are not asked for.
+        inputs: What is read, as GDAL opens it: ``areas.gpkg|layername=parcels``.
+
+    Raises:
+        ProgramError: One would.
+    """
+    files = {os.path.realpath(name.split("|")[0]) for name in inputs if name}
+    files |= {os.path.realpath(part) for name in inputs for part in name.split(":")[1:2] if part}
+    seen = set()
+    for output in filter(None, outputs):
+        path = os.path.realpath(output)
+        if path in files:
+            raise ProgramError(f"{output}: is read, and would be replaced; choose another output")
+        if path in seen:
+            raise ProgramError(f"{output}: is named for two outputs; choose another name for one")
+        seen.add(path)
+
+
+def _companions(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Return what may be made beside a file, e.g. ``NAME.qml`` or a shapefile's parts."""
     suffix = source.suffix.lower()
     endings = {".tif": (".qml",), ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qml")}.get(
-        suffix, (".qml",) if suffix in (".geojson", ".fgb") else ()
+        suffix, (".qml",) if suffix in (".tiff", ".geojson", ".fgb") else ()
     )
     pairs = [(source.with_suffix(end), target.with_suffix(end)) for end in endings]
-    pairs.append(
-        (source.with_name(f"{source.name}.aux.xml"), target.with_name(f"{target.name}.aux.xml"))
-    )
-    return [pair for pair in pairs if pair[0].exists()] + [(source, target)]
+    if suffix in (".tif", ".tiff"):
+        sidecars = (path.with_name(f"{path.name}.aux.xml") for path in (source, target))
+        pairs.append((next(sidecars), next(sidecars)))
+    return pairs
+
+
+def _goes_with(path: Path, companion: Path) -> bool:
+    return companion in [place for _, place in _companions(path, path)]
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -220,17 +271,19 @@ def _copy_whole(source: Path, target: Path) -> None:
     draft = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
         try:
             os.link(source, draft)
         except OSError:  # another disk, or one without links
             shutil.copyfile(source, draft)
         os.replace(draft, target)
+        draft.unlink(missing_ok=True)  # where both were links to one file, it is still there
         if target.suffix.lower() == ".gpkg":  # QGIS leaves a journal while it shows the old one
             for ending in ("-wal", "-shm"):
                 target.with_name(target.name + ending).unlink(missing_ok=True)
     except OSError as error:
-        if draft.exists():
-            draft.unlink()
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise ProgramError(
             f"{target}: can't be written ({error.strerror}); the map is whole in {source.parent}"
         ) from error
@@ -268,7 +321,7 @@ class Scoring:
         """Return the command without the program.
 
         Raises:
-            ProgramError: The further options can't be used.
+            ProgramError: The further options can't be used, or an output is an input.
         """
         options = {
             "--pred": self.pred,
@@ -283,6 +336,8 @@ class Scoring:
             "--json": self.json,
         }
         data = [self.dataset] if self.dataset else []
+        inputs = (self.pred, self.label, self.scheme, self.aoi, self.image, self.weights)
+        refuse_inputs((self.report, self.json), inputs)
         further = further_words(self.further, _OWN_OF_SCORES)
         return ["eval", *data, *_given(options), "--overwrite", *further]
 

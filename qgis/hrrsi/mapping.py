@@ -48,7 +48,9 @@ class _Mapping(HrrsiAlgorithm):
     def map_scene(self, files, words, parameters, context, feedback):
         """Run the command, and move its files to their places."""
         self.files = files
-        files.prepare(start_over=self.parameterAsBool(parameters, self.START_OVER, context))
+        start_over = self.parameterAsBool(parameters, self.START_OVER, context)
+        inputs = (*self.options.inputs, files.finished)
+        files.prepare(inputs, start_over=start_over)
         try:
             self.run_hrrsi([*words, *files.words()], feedback, places=files.moves)
         except ProgramError:

@@ -41,6 +41,7 @@ _EPOCH = re.compile(r"epoch (\d+)/(\d+)$")
 _TRAINING_SHARE = 0.85  # of an epoch; the rest is validation
 # Shares of a run of `predict`, in percent: what comes after the network.
 _STAGES = {"tiles": (90.0, 94.0), "polygons": (90.0, 97.0), "zones": (97.0, 100.0)}
+_NEXT_PERCENT, _NEXT_SECONDS = 5.0, 60.0  # between lines of progress in a log
 _PATIENCE_SECONDS = 60.0  # after the request to stop, before it is repeated
 _versions: dict[tuple[str, float], str] = {}
 
@@ -173,6 +174,19 @@ class Progress:
     percent: float = 0.0
     text: str = ""
     _epoch: tuple[int, int] = (0, 0)
+    _told: tuple[str, float, float] | None = None
+
+    @property
+    def news(self) -> str:
+        """The text where there is something new to tell, else nothing: a log holds all of it."""
+        what, now = self.text.partition(": ")[0], time.monotonic()
+        told = self._told
+        if told and told[0] == what:
+            percent, seconds = self.percent - told[1], now - told[2]
+            if percent < _NEXT_PERCENT and seconds < _NEXT_SECONDS:
+                return ""
+        self._told = what, self.percent, now
+        return self.text
 
     def take(self, line: str) -> bool:
         """Return whether a line is one of progress, having taken it into account."""
@@ -209,7 +223,8 @@ class Listener:
         on_command: Called with the words of a command before it starts.
         on_line: Called with each line that is printed, but those of progress.
         on_warning: Called with warnings.
-        on_progress: Called with the share that is done in percent, and what is being done.
+        on_progress: Called with the share that is done in percent, and what is being done where
+            that is worth a line.
         is_cancelled: Asked several times a second.
     """
 
@@ -303,7 +318,7 @@ def _heard(
         if heard is None:
             open_streams -= 1
         elif heard[0] and progress.take(heard[1]):
-            listener.on_progress(progress.percent, progress.text)
+            listener.on_progress(progress.percent, progress.news)
         else:
             _pass_on(said, listener, silent, *heard)
     return said, asked_at is not None

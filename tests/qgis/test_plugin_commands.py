@@ -140,6 +140,38 @@ def test_files_come_to_their_places_with_what_belongs_to_them(tmp_path: Path) ->
     }
 
 
+def test_no_input_and_no_file_of_others_is_replaced(tmp_path: Path) -> None:
+    scene, areas, other = (tmp_path / name for name in ("s.tif", "areas.shp", "areas.qml"))
+    for path in (scene, areas, other):
+        path.write_text("somebody's")
+    (tmp_path / "link.tif").symlink_to(scene)
+    for name in ("s.tif", "link.tif"):
+        with pytest.raises(ProgramError, match=f"{name}: is read, and would be replaced; choose"):
+            MapFiles(classes=str(tmp_path / name)).prepare([str(scene)])
+    zone = f"{tmp_path}/z.gpkg"
+    for read in (f"{zone}|layername=a", f"GPKG:{zone}:a"):
+        with pytest.raises(ProgramError, match=r"z.gpkg: is read, and would be replaced"):
+            MapFiles(polygons=zone).prepare([str(scene), read])
+    with pytest.raises(ProgramError, match=r"m.tif: is named for two outputs"):
+        MapFiles(classes=f"{tmp_path}/m.tif", confidence=f"{tmp_path}/m.tif").prepare()
+    with pytest.raises(ProgramError, match=r"areas.qml: is there already, and belongs to someth"):
+        MapFiles(classes=str(tmp_path / "areas.tif")).prepare()
+    labels = str(tmp_path / "l.json")
+    with pytest.raises(ProgramError, match=r"l.json: is read, and would be replaced"):
+        Scoring(pred="m.tif", label=labels, scheme="s.yaml", json=labels).words()
+    assert {path.read_text() for path in (scene, areas, other)} == {"somebody's"}
+
+
+def test_a_style_that_two_results_share_comes_to_both(tmp_path: Path) -> None:
+    files = MapFiles(classes=str(tmp_path / "a.tif"), polygons=str(tmp_path / "a.shp"))
+    for _ in range(2):  # the second time it replaces its own results
+        files.prepare()
+        made_by_hrrsi(files)
+        files.move_into_place()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a.qml", "a.shp", "a.tif", "a.tif.aux.xml"]
+
+
 def test_an_unfinished_map_is_gone_on_with_unless_told_otherwise(tmp_path: Path) -> None:
     files = MapFiles(polygons=str(tmp_path / "p.gpkg"))
     files.prepare()

@@ -357,7 +357,7 @@ answers["memory"] = run("scoreagainstlabels", MAP="map.tif", REPORT="five.html",
         found["map"]["OVERALL_ACCURACY"]
     )
     assert 50 < found["scene"]["OVERALL_ACCURACY"] < 100  # other windows
-    assert any("| Building " in line for line in found["map"]["lines"])
+    assert any("|\u00a0Building\u00a0" in line for line in found["map"]["lines"])
     assert found["raster"]["OVERALL_ACCURACY"] == 100
     assert found["memory"]["OVERALL_ACCURACY"] == found["map"]["OVERALL_ACCURACY"]
     assert any("labels: none are named" in line for line in found["nothing"]["error"])
@@ -376,6 +376,10 @@ options = dict(INPUT=["ortho.tif"], LABELS=memory.id(), ATTRIBUTE="class", SIZE=
 answers["cancelled"] = run("tileandtrain", cancel_at=30, **options)
 answers["again"] = run("tileandtrain", **options)
 answers["otherwise"] = run("tileandtrain", **{**options, "SIZE": 256})
+weights = dict(WEIGHTS_FILE=answers["again"]["TRAINED_WEIGHTS"])
+data = dict(DATASET=answers["again"]["DATASET"], REPORT="report.html")
+answers["scores"] = run("scoreagainstlabels", **data, **weights)
+answers["map"] = run("maplandcover", INPUT="größe 1.tif", OUTPUT="map.tif", **weights)
 """
     found = session(body, folder, executable)
     assert any("run it again with this folder" in line for line in found["cancelled"]["error"])
@@ -384,6 +388,10 @@ answers["otherwise"] = run("tileandtrain", **{**options, "SIZE": 256})
     assert weights.name == "best.safetensors"
     assert weights.exists()
     assert 0 < found["again"]["MIOU"] < 100
+    assert 0 < found["scores"]["MIOU"] < 100
+    assert (folder / "report.html").exists()
+    used = [line for line in found["map"]["lines"] if line.startswith("weights: ")]
+    assert "trained/runs" in used[0]
     assert any("is there already, of other scenes" in line for line in found["otherwise"]["error"])
 
 

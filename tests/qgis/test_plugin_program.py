@@ -137,7 +137,7 @@ def test_progress_of_a_map_is_passed_on_and_its_words_too(tmp_path: Path) -> Non
     assert percents == sorted(percents)
     assert percents[0] == 0
     assert percents[-1] == 97  # polygons are nearly the end
-    assert {text.split(":")[0] for _, text in heard} == {"a scene ß.tif", "polygons"}
+    assert {text.split(":")[0] for _, text in heard} - {""} == {"a scene ß.tif", "polygons"}
     assert printed[0].startswith(f"{scene} → {out}")
     assert any(line.startswith("weights: default (packaged)") for line in lines)
     assert not [line for line in lines if line.startswith("progress")]
@@ -199,6 +199,19 @@ def test_progress_of_training_goes_by_epochs() -> None:
     assert percents == [0, 21.25, 50, 50, 100]
     assert progress.text == "epoch 2/2, validation: 4/4 images, 00:00 left"
     assert not progress.take("ued epoch 1/1: loss 2.044")
+
+
+def test_a_log_gets_few_lines_of_progress() -> None:
+    progress = Progress()
+    told = []
+    for percent in range(101):
+        progress.take(f"progress: {percent}.0% scene.tif: {percent}/100 Mpx, 00:01 left")
+        told.append(progress.news)
+    progress.take("progress: 0.0% polygons: 0/9 rows, ? left")
+    told.append(progress.news)
+    assert told[0] == "scene.tif: 0/100 Mpx, 00:01 left"
+    assert told[-1] == "polygons: 0/9 rows, ? left"
+    assert 15 < len([text for text in told if text]) < 22
 
 
 def test_flags_that_qgis_gives_are_named_as_what_to_do_there() -> None:
