@@ -1,10 +1,12 @@
-"""Draw docs/gallery.png: where the packaged weights map Dubai's tile 1 best, and where worst.
+"""Draw the pictures of the README and of the gallery: docs/demo.png, docs/gallery.png.
 
-Tile 1 is the scene that nothing was trained on or chosen by. It is cut into blocks of 320 px; of
-those that show at least three classes, each on 5 % of the labelled pixels or more, the three with
-the highest and the three with the lowest mIoU are drawn beside their labels and their map:
+The first is Dubai's tile 1, swiped into its map by the packaged weights. The second shows where
+these map it best, and where worst. Nothing was trained on tile 1 or chosen by it. It is cut into
+blocks of 320 px; of those that show at least three classes, each on 5 % of the labelled pixels or
+more, the three with the highest and the three with the lowest mIoU are drawn beside their labels
+and their map:
 
-    python tools/gallery_picture.py DUBAI
+    python tools/gallery_pictures.py DUBAI
 
 DUBAI holds the published tiles (`tile1/masks/image_part_00N.png`); images are those of
 examples/dubai_tile1.tif.
@@ -27,6 +29,7 @@ import hrrsi
 from hrrsi.labels.scheme import load_scheme
 
 ROOT = Path(__file__).parents[1]
+FONT = ROOT / "hrrsi" / "scenes" / "fonts" / "DejaVuSans.ttf"
 SIDE = 320
 SHOWN = 208
 GAP = 8
@@ -76,7 +79,7 @@ def blocks_of(truth: Labels, labels: Labels, classes: int) -> list[Block]:
 def picture(image: Labels, truth: Labels, labels: Labels, blocks: list[Block]) -> Image.Image:
     """Return a sheet: a column a block, with its image, its labels and its map below each other."""
     palette = hrrsi.Segmenter().palette
-    font = ImageFont.truetype(ROOT / "hrrsi" / "scenes" / "fonts" / "DejaVuSans.ttf", 13)
+    font = ImageFont.truetype(FONT, 13)
     step = SHOWN + GAP
     sheet = Image.new("RGB", (90 + len(blocks) * step, 3 * step + 22), "white")
     draw = ImageDraw.Draw(sheet)
@@ -93,8 +96,33 @@ def picture(image: Labels, truth: Labels, labels: Labels, blocks: list[Block]) -
     return sheet
 
 
+def swiped(image: Labels, labels: Labels, segmenter: hrrsi.Segmenter) -> Image.Image:
+    """Return the scene on the left of a handle, its map on the right, and the legend below."""
+    width, height = 1200, 640
+    top = image.shape[0] - round(image.shape[1] * height / width)  # the lower part, with the town
+    scene, mapped = (
+        Image.fromarray(pixels[top:]).resize((width, height), Image.Resampling.LANCZOS)
+        for pixels in (image, segmenter.palette[labels])
+    )
+    middle = width // 2
+    sheet = Image.new("RGB", (width, height + 44), "white")
+    sheet.paste(scene, (0, 0))
+    sheet.paste(mapped.crop((middle, 0, width, height)), (middle, 0))
+    draw = ImageDraw.Draw(sheet)
+    draw.line([(middle, 0), (middle, height)], "white", 4)
+    draw.ellipse([middle - 22, height // 2 - 22, middle + 22, height // 2 + 22], "white", "gray")
+    font = ImageFont.truetype(FONT, 18)
+    draw.text((middle, height // 2), "◂ ▸", "black", font, anchor="mm")
+    left = 12
+    for name, colour in zip(segmenter.classes, segmenter.meta.colours, strict=True):
+        draw.rectangle([left, height + 12, left + 22, height + 32], tuple(colour))
+        draw.text((left + 30, height + 22), name, "black", font, anchor="lm")
+        left += 60 + round(draw.textlength(name, font))
+    return sheet
+
+
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("dubai", type=Path, help="folder of the published tiles")
     dubai = parser.parse_args().dubai
@@ -104,6 +132,8 @@ def main() -> None:
     truth = truth_of(dubai / "tile1" / "masks")
     segmenter = hrrsi.Segmenter()
     labels = segmenter(image)
+    demo = swiped(image, labels, segmenter)
+    demo.quantize(220).save(ROOT / "docs" / "demo.png", optimize=True)
     blocks = blocks_of(truth, labels, len(segmenter.classes))
     sheet = picture(image, truth, labels, [*blocks[:3], *blocks[-3:]])
     sheet.quantize(96).save(ROOT / "docs" / "gallery.png", optimize=True)
