@@ -54,7 +54,7 @@ from .training.options import (
 )
 from .training.run import TrainedRun as TrainedRun, train as train, train_all as train_all
 from .verbs import evaluate as evaluate, predict as predict
-from .viewer.options import ViewOptions as ViewOptions
+from .viewer import ViewOptions as ViewOptions
 from .viewer.server import Viewer as Viewer, view as view
 
 __version__: str

@@ -16,7 +16,7 @@ from hrrsi.cli.options import (
     takes_option_classes,
     with_layers,
 )
-from hrrsi.viewer.options import ViewOptions
+from hrrsi.viewer import ViewOptions
 
 _LABELS = "Labels to compare with"
 

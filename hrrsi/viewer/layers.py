@@ -47,10 +47,10 @@ def highest_level(shape: Shape, side: int = TILE) -> int:
 
 
 def tile_window(shape: Shape, level: int, row: int, column: int) -> Window | None:
-    """Return what a tile shows of a level, None where it lies beside it."""
+    """Return what a tile shows of a level, None where that has none."""
     height, width = level_shape(shape, level)
     top, left = row * TILE, column * TILE
-    if not (0 <= top < height and 0 <= left < width):
+    if level > highest_level(shape, 1) or not (0 <= top < height and 0 <= left < width):
         return None
     return Window(top, left, min(TILE, height - top), min(TILE, width - left))
 

@@ -38,6 +38,7 @@ from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local, open_raster, 
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import scene_sample
 from hrrsi.scenes.windows import Window
+from hrrsi.viewer import ViewOptions
 from hrrsi.viewer.layers import (
     RIGHT_COLOUR,
     WRONG_COLOUR,
@@ -46,7 +47,6 @@ from hrrsi.viewer.layers import (
     SharedReader,
     StoredClasses,
 )
-from hrrsi.viewer.options import ViewOptions
 from hrrsi.viewer.pictures import SceneLayer, ScoreLayer
 from hrrsi.viewer.places import MAP_ENDING, OpenLabels, OpenMap, Place
 

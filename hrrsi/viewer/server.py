@@ -23,8 +23,8 @@ from hrrsi import __version__
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.interruption import heeding_signals, stop_requested
 from hrrsi.scenes.raster_opening import bounded_block_cache
+from hrrsi.viewer import ViewOptions
 from hrrsi.viewer.layers import ClosedError
-from hrrsi.viewer.options import ViewOptions
 from hrrsi.viewer.place_opening import open_places
 from hrrsi.viewer.places import Place
 

@@ -350,6 +350,8 @@ def test_only_this_machine_is_answered(tmp_path: Path, host: str, status: int) -
         "tile/9/0/0/0/0.png",
         "tile/0/0/0/7/0.png",
         "tile/0/0/-1/0/0.png",
+        "tile/0/0/7/0/0.png",
+        "tile/0/0/99/0/0.png",
         "point/0/40/0.json",
         "point/3/0/0.json",
         "counts/3.json",

@@ -273,7 +273,7 @@ def test_two_maps_are_swiped_against_each_other(opened, tmp_path: Path) -> None:
 def test_places_are_chosen_in_a_list(opened, tmp_path: Path) -> None:
     nowhere = {"crs": None, "transform": None}
     made = [
-        made_map(tmp_path, name, height=90, width=90 + 40 * n, **nowhere)
+        made_map(tmp_path, name, height=900 - 820 * n, width=1100 - 970 * n, **nowhere)
         for n, name in enumerate("ab")
     ]
     page = opened([one.path for one in made])
@@ -283,6 +283,12 @@ def test_places_are_chosen_in_a_list(opened, tmp_path: Path) -> None:
     assert page.locator("h1").inner_text() == "b"
     wait(page, "document.querySelectorAll('.legend tfoot').length > 0")
     assert page.evaluate("window.page.place.width") == 130
+    page.wait_for_timeout(500)  # nothing moves it any more
+    box = page.locator("#map").bounding_box()
+    x, y = place_of(page, 40, 65)
+    assert x == pytest.approx(box["x"] + box["width"] / 2, abs=2)
+    assert y == pytest.approx(box["y"] + box["height"] / 2, abs=2)
+    assert place_of(page, 0, 130)[0] > box["x"] + 0.9 * box["width"]
     page.keyboard.press("p")
     assert page.locator("h1").inner_text() == "a"
 

@@ -123,7 +123,11 @@ class Page {
     this.bounds = L.latLngBounds([0, 0], [height, width]);
     const scene = layers.findIndex((layer) => layer.kind === "scene");
     this.lowest = -Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / TILE)));
-    this.map.setMinZoom(this.lowest - 2).setMaxZoom(HIGHEST_ZOOM);
+    // the setters would move the map from where it was, slowly, and undo what `fit` does
+    if (this.map._loaded) this.map.stop();
+    this.map.setMaxBounds(null);
+    Object.assign(this.map.options, { minZoom: this.lowest - 2, maxZoom: HIGHEST_ZOOM });
+    this.fit();
     this.map.setMaxBounds(this.bounds.pad(0.5));
     this.base?.tiles?.remove();
     this.base = scene < 0 ? { number: null } : { number: scene, tiles: this.tiles(scene, "scene").addTo(this.map) };
@@ -135,7 +139,6 @@ class Page {
     find("notes").replaceChildren(...this.place.notes.map((note) => element("li", { textContent: note })));
     find("problem").hidden = true;
     this.hidePixel();
-    this.fit();
     this.poll(number);
   }
 
