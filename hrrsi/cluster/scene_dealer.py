@@ -24,7 +24,7 @@ from hrrsi.cluster.run import (
     missing_rows,
     moved,
 )
-from hrrsi.cluster.worker import finish_scene, map_band, map_scene
+from hrrsi.cluster.worker import finish_scene, look_at_scenes, map_band, map_scene
 from hrrsi.cluster.workforce import Job, Workforce
 from hrrsi.errors import ClusterError, HrrsiError
 from hrrsi.interruption import stop_if_requested
@@ -34,7 +34,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.predict import MapObserver, ScenesFailedError
-from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
 from hrrsi.prediction.sliding_window import strip_rows
 from hrrsi.progress import progress
 from hrrsi.quantities import counted_names
@@ -45,6 +45,7 @@ _BAND_SECONDS = 30.0  # of a task, unless so few rows of windows are too few
 # The row of windows above a band is computed once more for it: a twentieth of the work at most.
 _LEAST_ROWS = 20
 _BRIEF_SECONDS = 3.0  # tasks below this are sent ahead of a worker's need
+_MANY_SCENES = 8  # from here on workers look at them, too
 _OPEN_SCENES = 64  # that are in work at a time: each holds a lock
 
 
@@ -133,9 +134,8 @@ class SceneDealer:
         force: Workforce,
     ) -> None:
         self._names, self._files, self._address = names, files, address
-        self._mapper, self._meta = mapper, meta
+        self._mapper, self._meta, self._run, self._force = mapper, meta, run, force
         self._options, self._outputs, self._dealt = options, outputs, dealt
-        self._run, self._force = run, force
         self._failures: dict[str, Exception] = {}
         self._mapped: dict[str, list[MappedScene]] = {}
         self._open: list[_Scene] = []  # that are in work
@@ -147,8 +147,7 @@ class SceneDealer:
         self._deal(scenes)
         pixels = sum(s.shape[0] * s.shape[1] for s in scenes)
         sizes = {None: 0, "uint8": 1, "float32": 4}
-        classes = len(self._meta.classes)
-        out = self._outputs
+        out, classes = self._outputs, len(self._meta.classes)
         a_pixel = 1 + sizes[out.confidence] + classes * sizes[out.probabilities]
         facts = list(self._force.facts.values())
         windows = sum(sum(s.windows) for s in scenes)
@@ -172,7 +171,7 @@ class SceneDealer:
         pixels = sum(s.shape[0] * s.shape[1] for s in waiting)
         waiting.reverse()
         what = f"{len(self._names)} scenes" if self._names[1:] else Path(self._names[0]).name
-        brief = self._task_seconds < _BRIEF_SECONDS
+        ahead = 2 if self._task_seconds < _BRIEF_SECONDS else 1
         done = 0.0
         with progress(what, pixels / 1e6, " Mpx", scale=True, enabled=show_progress) as bar:
 
@@ -187,13 +186,12 @@ class SceneDealer:
             self._finished = self._lost = 0
             self._show = show
             try:
-                self._force.work(
-                    lambda: self._next(waiting), self._done, self._fail, show, 2 if brief else 1
-                )
+                self._force.work(lambda: self._next(waiting), self._done, self._fail, show, ahead)
             except BaseException as error:
                 there = self._finished - self._lost + sum(_pixels(s) for s in self._open)
                 share = there / max(pixels, 1)
-                self._let_go()
+                for scene in self._open:
+                    scene.held.close()
                 kept = f"{share:.0%} of the pixels are kept for `resume`"
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(
@@ -205,19 +203,18 @@ class SceneDealer:
         left = [n for n in self._names if n not in self._mapped and n not in self._failures]
         if left:  # a fault of ours; nothing must be missing without a word
             raise ClusterError(f"{counted_names(left)}: not mapped", fix="go on with `resume`")
+        mapped = [one for name in self._names for one in self._mapped.get(name, [])]
         if self._failures:
             if len(self._names) == 1:
                 raise next(iter(self._failures.values()))
-            raise ScenesFailedError(self._in_order(), self._failures)
-        return self._in_order()
-
-    def _in_order(self) -> list[MappedScene]:
-        return [one for name in self._names for one in self._mapped.get(name, [])]
+            raise ScenesFailedError(mapped, self._failures)
+        return mapped
 
     def _scenes(self) -> list[_Scene]:
         """Look at all scenes, and return those that can be mapped."""
         if len(self._names) > 1:
-            self._mapper.look(self._names)
+            is_many = len(self._names) >= _MANY_SCENES
+            self._mapper.look(self._names, self._looks() if is_many else {})
         scenes = []
         for name, files in zip(self._names, self._files, strict=True):
             stop_if_requested()
@@ -229,6 +226,21 @@ class SceneDealer:
             except Exception as error:  # one bad scene must not stop the others
                 self._give_up(name, error)
         return scenes
+
+    def _looks(self) -> dict[str, SceneLook]:
+        """Return what workers have found at scenes."""
+        waiting, looks = list(self._names), dict[str, SceneLook]()
+        share = math.ceil(len(waiting) / (4 * max(1, len(self._force.facts))))
+
+        def job() -> Job | None:
+            part = {name: absolute(name) for name in waiting[:share]}
+            del waiting[:share]
+            title = f"look at scenes-{len(waiting)} wait"
+            return Job(title, look_at_scenes, (part,), None) if part else None
+
+        # what a task does not find is left to this process
+        self._force.work(job, lambda _, new: looks.update(new), lambda *_: None, lambda _: None, 2)
+        return looks
 
     def _scene(self, name: str, files: Outputs, source: SceneWindows) -> _Scene:
         facts = self._mapper.facts(name, source)
@@ -263,10 +275,9 @@ class SceneDealer:
         for scene in scenes:
             columns = max(scene.windows, default=0) or 1
             count = band_strips(all_windows / columns, workers, columns * self._seconds)
-            if self._dealt.band_rows is not None:
-                count = max(1, round(self._dealt.band_rows * (len(scene.rows) - 1)
-                                     / max(scene.shape[0], 1)))  # fmt: skip
-            strips = len(scene.rows) - 1
+            strips, rows = len(scene.rows) - 1, self._dealt.band_rows
+            if rows is not None:
+                count = max(1, round(rows * strips / max(scene.shape[0], 1)))
             scene.is_whole = strips <= count
             scene.jobs = [
                 self._band(scene, (scene.rows[i], scene.rows[min(i + count, strips)]))
@@ -280,12 +291,10 @@ class SceneDealer:
         return Job(title, map_band, (scene.task, rows), scene)
 
     def _whole(self, scene: _Scene) -> Job:
-        title = f"map scenes-{Path(scene.name).name}"
-        return Job(title, map_scene, (scene.task,), scene)
+        return Job(f"map scenes-{Path(scene.name).name}", map_scene, (scene.task,), scene)
 
     def _last(self, scene: _Scene) -> Job:
-        title = f"write maps-{Path(scene.name).name}"
-        return Job(title, finish_scene, (scene.task,), scene)
+        return Job(f"write maps-{Path(scene.name).name}", finish_scene, (scene.task,), scene)
 
     def _next(self, waiting: list[_Scene]) -> Job | None:
         """Return the next task, of scenes that are in work or of one that begins now."""
@@ -400,11 +409,6 @@ class SceneDealer:
             self._open.remove(scene)
         self._finished += scene.shape[0] * scene.shape[1]
         scene.held.close()
-
-    def _let_go(self) -> None:
-        """Give the maps back that are not finished."""
-        for scene in self._open:
-            scene.held.close()
 
 
 def _as_named(scene: _Scene, maps: Sequence[MappedScene], seconds: float) -> list[MappedScene]:

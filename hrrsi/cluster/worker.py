@@ -52,7 +52,7 @@ from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import is_finished
 from hrrsi.prediction.mapped_scene import MappedScene, seconds_a_window
 from hrrsi.prediction.scene_checks import SceneWarning
-from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.raster_opening import bounded_block_cache, many_files
 from hrrsi.scenes.window_source import SceneWindows
@@ -110,12 +110,12 @@ def check_worker(
         ClusterError: Its versions differ, or it does not reach what it has to.
         HrrsiError: The engine can't be opened.
     """
-    name = _own_name()
+    name = f"{socket.gethostname()} ({_address()})"
     with one_at_a_time:
         ended.discard(run.id)
         require_versions(dict(run.versions), run.engine, name)
         weights = _fetched_weights(run, name, weights_there)
-        threads = min(_declared_threads() or available_cores(), available_cores())
+        threads = min(_worker().state.nthreads, available_cores())
         options = run.engine
         options = replace(options, threads=options.threads or threads)
         engine = open_engine(weights, options)
@@ -229,9 +229,7 @@ def _own_folder(run_id: str) -> Path:
 
 def scratch_folder() -> Path:
     """Return a folder of this machine for files that nobody needs later."""
-    with suppress(ValueError):
-        return Path(_worker().local_directory)  # Dask removes it when the worker ends
-    return Path(tempfile.gettempdir())
+    return Path(_worker().local_directory)  # Dask removes it when the worker ends
 
 
 def _worker() -> Any:
@@ -241,23 +239,28 @@ def _worker() -> Any:
 
 
 def _address() -> str:
-    with suppress(ValueError):
-        return str(_worker().address)
-    return ""
-
-
-def _declared_threads() -> int | None:
-    with suppress(ValueError):
-        return int(_worker().state.nthreads)
-    return None
-
-
-def _own_name() -> str:
-    return f"{socket.gethostname()} ({_address()})"
+    return str(_worker().address)
 
 
 class RunEndedError(HrrsiError, RuntimeError):
     """The run that a task belongs to was stopped."""
+
+
+def look_at_scenes(run: Run, names: dict[str, str], key: str) -> dict[str, SceneLook]:
+    """Look at scenes for the client, which looks itself at those that no look comes of.
+
+    Args:
+        run: The run.
+        names: What all can open, by what the client calls it.
+        key: The task, as progress is told.
+    """
+    mapper, looks = ready_for(run).mapper, {}
+    with _working(run, key) as work:
+        for called, name in names.items():
+            work.pause()
+            with suppress(InputError):
+                looks[called] = mapper.looked_at(name, called)
+    return {called: look for called, look in looks.items() if look is not None}
 
 
 def map_band(run: Run, scene: SceneTask, rows: tuple[int, int], key: str) -> Done:
@@ -381,10 +384,8 @@ class _Work:
         Args:
             is_watched: Whether more will be told soon, so that nothing more means that it hangs.
         """
-        from distributed import get_worker
-
         self._told = time.monotonic()
-        worker = get_worker()
+        worker = _worker()
         said = {
             "task": self._key,
             "pixels": self.pixels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from hrrsi.errors import InputError, OptionError
@@ -78,15 +79,37 @@ class HeightWarning(SceneWarning):
     """Some pixels of a scene have no height."""
 
 
+class SceneRemark(NamedTuple):
+    """Something to be said of a scene.
+
+    Attributes:
+        kind: The warning.
+        path: The scene.
+        what: What is to be said of it.
+        once_for: What tells this from other things of the same kind.
+        counted: What `SceneChecks.count_scenes` says of several scenes; None: nothing.
+    """
+
+    kind: type[SceneWarning]
+    path: str
+    what: str
+    once_for: float | str | None
+    counted: str | None
+
+
 class SceneChecks:
     """Looks at scenes, one after the other, and warns of each thing once.
 
     Args:
         meta: What the weights say of themselves.
+
+    Attributes:
+        on_remark: Called with each remark instead, for another process to `say`; None: it is said.
     """
 
     def __init__(self, meta: ModelMeta) -> None:
         self._meta = meta
+        self.on_remark: Callable[[SceneRemark], object] | None = None
         self._remarks: dict[object, _Remark] = {}
         self._is_silent = False
         likeness = meta.likeness
@@ -423,19 +446,16 @@ class SceneChecks:
         once_for: float | str | None = None,
         counted: str | None = None,
     ) -> None:
-        """Warn of the first scene of which this is to be said, and remember the others.
+        remark = SceneRemark(kind, path, what, once_for, counted)
+        (self.on_remark or self.say)(remark)
 
-        Args:
-            kind: The warning.
-            path: The scene.
-            what: What is to be said of it.
-            once_for: What tells this from other things of the same kind.
-            counted: What `count_scenes` says of several scenes; None: nothing.
-        """
-        remark = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
-        if not remark.paths and not self._is_silent:
-            warnings.warn(f"{path}: {what}", kind, stacklevel=3)
-        remark.paths.add(path)
+    def say(self, remark: SceneRemark) -> None:
+        """Warn of the first scene of which this is to be said, and remember the others."""
+        kind, path, what, once_for, counted = remark
+        same = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
+        if not same.paths and not self._is_silent:
+            warnings.warn(f"{path}: {what}", kind, stacklevel=4)
+        same.paths.add(path)
 
 
 class _Remark(NamedTuple):

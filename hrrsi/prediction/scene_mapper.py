@@ -5,34 +5,29 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hrrsi.errors import HrrsiError, InputError, OptionError
 from hrrsi.interruption import stop_if_requested
-from hrrsi.maps.outputs import (
-    SHAPEFILE_TEXT_BYTES,
-    Outputs,
-)
+from hrrsi.maps.outputs import SHAPEFILE_TEXT_BYTES, Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, rows_kept
 from hrrsi.maps.rasters import MapSummary
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.map_writer import (
-    MapRecord,
-    MapWriter,
-    is_finished,
-    map_identity,
-)
-from hrrsi.prediction.mapped_scene import (
-    MappedScene,
-)
+from hrrsi.prediction.map_writer import MapRecord, MapWriter, is_finished, map_identity
+from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneChecks, SceneNotice, require_height_as_trained
+from hrrsi.prediction.scene_checks import (
+    SceneChecks,
+    SceneNotice,
+    SceneRemark,
+    require_height_as_trained,
+)
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
 from hrrsi.scenes.bands import open_imagery
@@ -87,6 +82,18 @@ class SceneFacts:
 
     scale: float
     record: MapRecord
+
+
+class SceneLook(NamedTuple):
+    """What another process has found, looking at a scene.
+
+    Attributes:
+        scale: The value that counts as full brightness.
+        remarks: What there is to say of the scene.
+    """
+
+    scale: float
+    remarks: tuple[SceneRemark, ...]
 
 
 # strips of a scene's map from a row on, of who has made them: (scene, full brightness, row)
@@ -198,7 +205,32 @@ class SceneMapper:
         """Say of how many scenes something was said."""
         self._checks.count_scenes(scenes)
 
-    def look(self, names: Sequence[str]) -> None:
+    def looked_at(self, name: str, called: str) -> SceneLook | None:
+        """Return what there is to find at a scene and to say of it, for another process' `look`.
+
+        Args:
+            name: The scene.
+            called: What the other process calls it.
+
+        Returns:
+            None: it takes an estimate of all scenes.
+
+        Raises:
+            HrrsiError: It can't be read, or does not fit.
+        """
+        remarks: list[SceneRemark] = []
+        self._checks.on_remark = remarks.append
+        try:
+            with self.open(name) as source:
+                if self._checks.needs_estimate(source.scene, self._options.scale):
+                    return None
+                scale, path = self._look_at(source), source.path
+            said = (r._replace(path=called) if r.path == path else r for r in remarks)
+            return SceneLook(scale, tuple(said))
+        finally:
+            self._checks.on_remark = None
+
+    def look(self, names: Sequence[str], looks: Mapping[str, SceneLook] | None = None) -> None:
         """Look at all scenes before the first is mapped, and say what there is to say of them.
 
         Where full brightness has to be estimated, scenes of one type have one estimate. What can't
@@ -206,11 +238,18 @@ class SceneMapper:
 
         Args:
             names: The scenes.
+            looks: What other processes have found at some of them.
         """
+        looks = looks or {}
         samples: dict[str, list[SceneSample]] = {}
         waiting: dict[str, str] = {}
         for name in names:
             stop_if_requested()
+            if name in looks:
+                self._scales[name] = looks[name].scale
+                for remark in looks[name].remarks:
+                    self._checks.say(remark)
+                continue
             with suppress(Exception), self.open(name) as source:
                 scene = source.scene
                 if not self._checks.needs_estimate(scene, self._options.scale):

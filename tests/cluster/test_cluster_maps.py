@@ -228,6 +228,46 @@ def test_an_observer_hears_of_workers_what_it_hears_of_one_process(
     assert heard.index(alone[0]) < heard.index(("mapped", str(scene)))
 
 
+@pytest.mark.long
+def test_workers_look_at_many_scenes_and_the_same_is_said_and_mapped(
+    tmp_path: Path,
+    made_weights: Path,
+    on_cluster: Callable[..., Any],
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.moveaxis(scene_pixels(), -1, 0)[:, :70, :70]
+    collared, folder = values.copy(), tmp_path / "scenes"
+    collared[:, :20] = 0
+    folder.mkdir()
+    for number in range(3):
+        save_scene(folder / f"plain{number}.tif", values)
+        save_scene(folder / f"collared{number}.tif", collared)
+        save_scene(folder / f"deep{number}.tif", values.astype(np.uint16) * (number + 3))
+    (folder / "bad.tif").write_bytes(b"no raster")
+    looked: list[str] = []
+    looked_at = SceneMapper.looked_at
+    monkeypatch.setattr(
+        SceneMapper, "looked_at", lambda *given: looked.append(given[1]) or looked_at(*given)
+    )
+
+    def said(mapped: Callable[[], Any]) -> list[str]:
+        recwarn.clear()
+        with pytest.raises(ScenesFailedError, match="1 of 10 scenes failed"):
+            mapped()
+        return [str(warning.message) for warning in recwarn]
+
+    monkeypatch.chdir(tmp_path)
+    alone = said(lambda: hrrsi.predict("scenes", made_weights, "alone", SMALL, SINGLE))
+    assert not looked
+    dealt = said(lambda: on_cluster("scenes", "dealt", hrrsi.OutputOptions()))
+    assert len(set(looked)) == 10
+    assert dealt == alone
+    assert any("no data" in line for line in alone)
+    assert any("in all scenes of this type" in line for line in alone)
+    assert files_of(tmp_path / "dealt") == files_of(tmp_path / "alone")
+
+
 def test_nobody_maps_what_a_cluster_maps(
     tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
 ) -> None:
