@@ -14,6 +14,7 @@ from processing.core.ProcessingConfig import ProcessingConfig
 from qgis.core import (
     QgsColorRampShader,
     QgsMapLayer,
+    QgsPalettedRasterRenderer,
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingException,
@@ -437,3 +438,12 @@ def colours_of(path):
     table = layer.dataProvider().colorTable(1) if layer.isValid() else []
     shown = ((int(item.value), item.color) for item in table)
     return {value: (c.red(), c.green(), c.blue()) for value, c in shown}
+
+
+def names_in_legend(layer):
+    """Return the values of a raster layer's classes by name, where its legend has names."""
+    renderer = layer.renderer()
+    if not isinstance(renderer, QgsPalettedRasterRenderer):
+        return {}
+    classes = ((shown.label.strip(), shown.value) for shown in renderer.classes())
+    return {name: int(value) for name, value in classes if name not in ("", f"{value:g}")}

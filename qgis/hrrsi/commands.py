@@ -369,8 +369,33 @@ def map_classes(path: str, info: Iterable[str]) -> list[str]:
     return classes
 
 
+def label_indices(classes: Sequence[str], named: Mapping[str, int]) -> list[int]:
+    """Return the value that each class of a map has in a raster of labels.
+
+    Args:
+        classes: The map's, in the order of their indices.
+        named: The values of the labels' classes, where these have names; else they are the map's.
+
+    Raises:
+        ProgramError: None of the names is one of the map's.
+    """
+    if not named:
+        return list(range(len(classes)))
+    values = {name.casefold(): value for name, value in named.items()}
+    if not any(name.casefold() in values for name in classes):
+        raise ProgramError(
+            f"labels: their classes are {', '.join(named)}, those of the map "
+            f"{', '.join(classes)}; choose a scheme that says what is what"
+        )
+    unused = iter(sorted(set(range(254)) - set(values.values()), reverse=True))
+    return [values[n.casefold()] if n.casefold() in values else next(unused) for n in classes]
+
+
 def scheme_text(
-    classes: Sequence[str], colours: Sequence[tuple[int, int, int]], label_format: str
+    classes: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+    label_format: str,
+    indices: Sequence[int] | None = None,
 ) -> str:
     """Return a scheme of a map's own classes, which labels then name or number.
 
@@ -378,8 +403,13 @@ def scheme_text(
         classes: Their names, in the order of their indices.
         colours: Their colours.
         label_format: What labels hold: ``polygons``, ``indices`` or ``colours``.
+        indices: Their values in labels, by default their places.
     """
-    listed = [{"name": name, "colour": list(colour)} for name, colour in zip(classes, colours)]
+    values = range(len(classes)) if indices is None else indices
+    listed = [
+        {"name": name, "colour": list(colour), "index": index}
+        for name, colour, index in zip(classes, colours, values)
+    ]
     scheme = {"name": "map", "classes": listed, "label_format": label_format}
     return json.dumps(scheme, indent=1, ensure_ascii=False) + "\n"  # which is YAML, too
 

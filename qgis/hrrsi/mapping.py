@@ -181,7 +181,15 @@ class Polygons(_Mapping):
         simplify = self.optional_number(parameters, self.SIMPLIFY, context)
         words += ["--simplify", f"{simplify:g}"] if simplify else []
         files = MapFiles(polygons=output, finished=self.map)
-        self.map_scene(files, words, parameters, context, feedback)
+        try:
+            self.map_scene(files, words, parameters, context, feedback)
+        except ProgramError as error:
+            if self.map and "was made otherwise" in str(error):
+                raise ProgramError(
+                    f"{self.map}: was made otherwise, or of another scene; give what it was made "
+                    "with, or leave the class raster out"
+                ) from error
+            raise
         ResultGroup(f"Polygons of {self.scene_name}").claim(context, [output])
         layer = QgsVectorLayer(output, os.path.basename(output), "ogr")
         return {self.OUTPUT: output, self.COUNT: layer.featureCount()}

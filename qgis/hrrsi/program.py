@@ -369,7 +369,7 @@ def _unboxed(line: str) -> str:
 def in_qgis(line: str) -> str:
     """Return a line of hrrsi with what to do in QGIS, where it speaks of flags that QGIS gives."""
     start_over = "tick 'Start over' to begin anew"
-    if "was begun otherwise" in line or "was made otherwise" in line:
+    if "was begun otherwise" in line or "exists already, and was made otherwise" in line:
         return f"{line.partition('; give ')[0]}; give what it was begun with, or {start_over}"
     if "was started with" in line:
         said = line.partition("; continue it")[0]

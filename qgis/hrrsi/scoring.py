@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from qgis.core import (
@@ -18,11 +19,12 @@ from qgis.core import (
     QgsProcessingUtils,
 )
 
-from .algorithm import HrrsiAlgorithm, advanced, colours_of
+from .algorithm import HrrsiAlgorithm, advanced, colours_of, names_in_legend
 from .commands import (
     MapFiles,
     MapOptions,
     Scoring,
+    label_indices,
     map_classes,
     map_info_words,
     overall_scores,
@@ -53,7 +55,8 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
         "Name a class raster; or a scene, which is mapped with the weights first; or the folder "
         "of a tiled dataset, whose test patches are scored with the weights.\n\n"
         "Pixels without a label are not scored. Without a scheme, labels have the classes of the "
-        "map: polygons by name in the attribute, rasters by index. A scheme says otherwise."
+        "map: polygons by name in the attribute, rasters by the names in their legend, else by "
+        "index. A scheme says otherwise."
     )
 
     def initAlgorithm(self, configuration=None):  # noqa: N802
@@ -134,10 +137,11 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
         self.area = self.polygons_file(parameters, self.AOI, context, feedback)
         self.weights_name = self.weights(parameters, context)
         self._check(polygons, raster)
-        self.label_format = "polygons"
+        self.label_format, self.label_names = "polygons", {}
         if raster:
             layer = self.parameterAsRasterLayer(parameters, self.LABEL_RASTER, context)
             self.label_format = "indices" if layer.bandCount() == 1 else "colours"
+            self.label_names = names_in_legend(layer)
 
     def _check(self, polygons, raster):
         """Raise where what is given does not go together."""
@@ -203,7 +207,13 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
         classes = map_classes(path, self.run_hrrsi(map_info_words(path), feedback, silent=True))
         colours = colours_of(path)
         shown = [colours.get(index, (index, index, 0)) for index in range(len(classes))]
+        names = self.label_names
+        if self.label_format == "indices" and not names:  # a map of hrrsi's own says them too
+            info = self.run_hrrsi(map_info_words(self.labels), feedback, silent=True)
+            with suppress(ProgramError):
+                names = {name: index for index, name in enumerate(map_classes(self.labels, info))}
+        indices = label_indices(classes, names)
         file = Path(QgsProcessingUtils.generateTempFilename("scheme.yaml"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(scheme_text(classes, shown, self.label_format), encoding="utf-8")
+        file.write_text(scheme_text(classes, shown, self.label_format, indices), encoding="utf-8")
         return str(file)

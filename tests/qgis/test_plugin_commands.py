@@ -12,6 +12,7 @@ from hrrsi_plugin.commands import (
     Scoring,
     Training,
     further_words,
+    label_indices,
     map_classes,
     overall_scores,
     scheme_text,
@@ -208,6 +209,19 @@ def test_the_scheme_of_a_map_is_one_that_hrrsi_reads(tmp_path: Path) -> None:
     assert scheme.label_format == "polygons"
     with pytest.raises(ProgramError, match=r"x\.tif: is no class raster of hrrsi, .*; choose"):
         map_classes("x.tif", ['{"kind": "raster"}'])
+
+
+def test_a_raster_of_labels_has_the_values_of_its_names(tmp_path: Path) -> None:
+    classes = ["Building", "Land", "Water"]
+    assert label_indices(classes, {}) == [0, 1, 2]
+    named = {"water": 1, "building": 2, "wood": 253}
+    assert label_indices(classes, named) == [2, 252, 1]  # nobody's value: no label is Land
+    file = tmp_path / "scheme.yaml"
+    indices = label_indices(classes, named)
+    file.write_text(scheme_text(classes, [(1, 2, 3), (4, 5, 6), (7, 8, 9)], "indices", indices))
+    assert [each.index for each in load_scheme(file).classes] == [2, 252, 1]
+    with pytest.raises(ProgramError, match="labels: their classes are a, b, those of the map Buil"):
+        label_indices(classes, {"a": 0, "b": 1})
 
 
 def test_scores_are_numbers_for_models() -> None:

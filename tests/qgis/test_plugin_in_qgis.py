@@ -30,7 +30,7 @@ SESSION = """
 import json, os, sys
 sys.path[:0] = [{plugins!r}, "/usr/share/qgis/python/plugins"]
 from qgis.core import *
-from qgis.PyQt.QtCore import QVariant
+from qgis.PyQt.QtGui import QColor
 application = QgsApplication([], False)
 application.initQgis()
 import processing
@@ -246,7 +246,8 @@ before = os.stat("map.tif").st_mtime_ns
 some = dict(OUTPUT="a.gpkg", CLASSES="Building,Road")
 answers["of map"] = run("polygons", MAP="map.tif", **some, **scene)
 answers["of scene"] = run("polygons", OUTPUT="b.shp", SIMPLIFY=1.0, **scene)
-answers["other map"] = run("polygons", MAP="größe 1.tif", OUTPUT="c.gpkg", **scene)
+scene["OVERLAP"] = 32
+answers["other map"] = run("polygons", MAP="map.tif", OUTPUT="c.gpkg", **scene)
 answers["untouched"] = before == os.stat("map.tif").st_mtime_ns
 layer = QgsVectorLayer("a.gpkg", "a", "ogr")
 answers["classes"] = sorted(layer.uniqueValues(layer.fields().indexOf("class")))
@@ -261,7 +262,7 @@ answers["left"] = sorted(os.listdir("."))
     assert found["renderer"] == "categorizedSymbol"
     assert found["untouched"]
     assert found["of scene"]["COUNT"] > found["of map"]["COUNT"]
-    assert "error" in found["other map"]
+    assert any("leave the class raster out" in line for line in found["other map"]["error"])
     assert {"b.shp", "b.dbf", "b.prj", "b.qml"} <= set(found["left"])
     assert not [name for name in found["left"] if name.startswith(".")]
 
@@ -344,6 +345,23 @@ answers["scene"] = run("scoreagainstlabels", SCENE="größe 1.tif", REPORT="two.
 files["REPORT"] = "three.html"
 answers["raster"] = run("scoreagainstlabels", MAP="map.tif", LABEL_RASTER="map.tif", **files)
 answers["nothing"] = run("scoreagainstlabels", MAP="map.tif", REPORT="four.html")
+# the same labels under other values, whose names a legend says
+from osgeo import gdal
+truth = gdal.GetDriverByName("GTiff").CreateCopy("values.tif", gdal.Open("map.tif"))
+names = [item[0] for item in QgsRasterLayer("map.tif", "m").legendSymbologyItems()]
+values = truth.ReadAsArray()
+truth.GetRasterBand(1).WriteArray(4 - values)
+truth.GetRasterBand(1).SetCategoryNames([])
+truth = None
+turned = QgsRasterLayer("values.tif", "turned")
+Shown = QgsPalettedRasterRenderer.Class
+legend = [Shown(4 - index, QColor("red"), name.upper()) for index, name in enumerate(names)]
+turned.setRenderer(QgsPalettedRasterRenderer(turned.dataProvider(), 1, legend))
+QgsProject.instance().addMapLayer(turned)
+files["REPORT"] = "legend.html"
+answers["legend"] = run("scoreagainstlabels", MAP="map.tif", LABEL_RASTER=turned.id(), **files)
+algorithm = QgsApplication.processingRegistry().algorithmById("hrrsi:scoreagainstlabels")
+answers["html"] = algorithm.outputDefinition("REPORT").type()
 memory = QgsVectorLayer("truth.gpkg", "x", "ogr").materialize(QgsFeatureRequest())
 QgsProject.instance().addMapLayer(memory)
 labels["LABELS"] = memory.id()
@@ -359,6 +377,8 @@ answers["memory"] = run("scoreagainstlabels", MAP="map.tif", REPORT="five.html",
     assert 50 < found["scene"]["OVERALL_ACCURACY"] < 100  # other windows
     assert any("|\u00a0Building\u00a0" in line for line in found["map"]["lines"])
     assert found["raster"]["OVERALL_ACCURACY"] == 100
+    assert found["legend"]["OVERALL_ACCURACY"] == 100
+    assert found["html"] == "outputHtml"
     assert found["memory"]["OVERALL_ACCURACY"] == found["map"]["OVERALL_ACCURACY"]
     assert any("labels: none are named" in line for line in found["nothing"]["error"])
 
