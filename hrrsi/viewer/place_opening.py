@@ -205,7 +205,7 @@ class _Opener:
             raise InputError(
                 f"is no map of classes, but hrrsi's {kind}",
                 where=path,
-                fix=f"name the class map: {MAP_ENDING[1:]} ends its name",
+                fix=f"name the class map, NAME{MAP_ENDING}.tif",
             )
         content = read_class_raster(path)
         if content is None:
