@@ -61,9 +61,11 @@ def test_killed_workers_cost_no_byte(tmp_path: Path, made_weights: Path) -> None
     ):
         killer = threading.Thread(target=kill, args=(cluster,), daemon=True)
         killer.start()
-        hrrsi.predict(scene, made_weights, tmp_path / "dealt", SMALL, SINGLE, cluster=client)
-        done.set()
-        killer.join()
+        try:
+            hrrsi.predict(scene, made_weights, tmp_path / "dealt", SMALL, SINGLE, cluster=client)
+        finally:
+            done.set()
+            killer.join()
     assert killed
     assert files_of(tmp_path / "dealt") == files_of(tmp_path / "alone")
 

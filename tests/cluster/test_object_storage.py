@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from samples.made_weights import scene_pixels
-from samples.predicted_scenes import save_scene
 
 import hrrsi
 from hrrsi.cluster import client as cluster_client
@@ -21,12 +18,6 @@ from hrrsi.errors import OptionError, OutputError, OutputExistsError
 SMALL = hrrsi.MapOptions(window=64, overlap=16)
 SINGLE = hrrsi.EngineOptions(precision="32")
 OUTPUTS = hrrsi.OutputOptions(confidence="uint8", vector="gpkg")
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    values = np.tile(np.moveaxis(scene_pixels(), -1, 0)[:, :150, :100], (1, 2, 1))
-    return save_scene(tmp_path_factory.mktemp("scene") / "scene.tif", values)
 
 
 @pytest.fixture(scope="module")
