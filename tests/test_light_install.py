@@ -20,6 +20,7 @@ import pytest
 import torch
 from samples.made_weights import meta
 from samples.repository import REPOSITORY
+from samples.viewed_maps import made_map
 from typer.testing import CliRunner
 
 import hrrsi
@@ -118,6 +119,18 @@ def test_maps_are_the_same_bytes(light: LightInstall, tmp_path: Path) -> None:
     assert {"image_part_007_classes.tif", "map.png", "map.geojson"} <= set(files)
     for name in files:
         assert (tmp_path / "light" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
+
+
+def test_maps_are_shown_in_a_browser(light: LightInstall, tmp_path: Path) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    done = light.python(
+        "from urllib.request import urlopen\n"
+        "import hrrsi\n"
+        f"with hrrsi.view({str(class_map.path)!r}) as viewer:\n"
+        "    for name in ('', 'view.json', 'tile/0/0/0/0/0.png', 'counts/0.json'):\n"
+        "        print(urlopen(viewer.address + name).status)\n"
+    )
+    assert (done.stdout.split(), done.stderr) == (["200"] * 4, "")
 
 
 def test_scores_of_scenes_patches_and_maps(

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from rasterio.errors import EnvError
+
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.interruption import heeding_signals, stop_requested
@@ -147,7 +149,9 @@ class Viewer:
         self._close_files()
 
     def _close_files(self) -> None:
-        with suppress(HrrsiError):  # that a map was replaced meanwhile harms nobody any more
+        # that a map was replaced meanwhile harms nobody any more, nor that another thread than the
+        # one that opened them closes them, which rasterio's environment does not know
+        with suppress(HrrsiError, EnvError):
             self._stack.close()
 
 

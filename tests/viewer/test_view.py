@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import threading
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -41,6 +42,7 @@ def holed(height: int = 300, width: int = 420, seed: int = 0) -> np.ndarray:
     return labels
 
 
+@pytest.mark.long
 def test_tiles_of_a_map_are_what_the_file_holds(tmp_path: Path) -> None:
     made = made_map(tmp_path, labels=holed(700, 900))
     with hrrsi.view(made.path) as viewer, rasterio.open(made.path) as file:
@@ -182,6 +184,7 @@ def test_a_map_of_a_part_shows_the_part(tmp_path: Path) -> None:
     assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), made.pixels[:, 32:200, 64:300])
 
 
+@pytest.mark.long
 def test_levels_of_other_maps_are_chosen_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +223,7 @@ def test_levels_of_other_maps_are_chosen_pixels(
     assert np.abs(np.moveaxis(scene[:38, :33, :3], -1, 0) - mean).max() < 4
 
 
+@pytest.mark.long
 def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
     made = made_map(tmp_path, labels=holed())
     truth = np.where(blobs(300, 420, 9) == 0, blobs(300, 420, 4), made.labels)
@@ -268,6 +272,7 @@ def test_polygons_are_labels_without_a_scheme(tmp_path: Path) -> None:
     assert np.array_equal(shown, np.where(inside, labels != 3, 255))
 
 
+@pytest.mark.long
 def test_maps_of_one_place_are_shown_together(tmp_path: Path) -> None:
     first, second = (made_map(tmp_path, name, seed=7 + n) for n, name in enumerate("ab"))
     finer = np.repeat(np.repeat(second.labels, 2, axis=0), 2, axis=1)
@@ -372,7 +377,9 @@ def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
     viewer = hrrsi.view(made.path)
     assert viewer.address in viewer._repr_html_()
     counted(viewer)
-    viewer.close()
+    closing = threading.Thread(target=viewer.close)  # as a notebook's other cells may
+    closing.start()
+    closing.join()
     viewer.close()
     viewer.wait()
     with hrrsi.view(made.path, options=hrrsi.ViewOptions(port=viewer.port)) as again:

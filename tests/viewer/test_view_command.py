@@ -121,6 +121,7 @@ def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.long
 def test_predict_says_which_scene_a_map_is_of(
     examples: Path, made_weights: Path, tmp_path: Path
 ) -> None:
