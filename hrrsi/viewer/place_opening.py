@@ -156,8 +156,8 @@ def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
     """Return what reads a map on the grid of a place, None where it is of another place."""
     raster = viewed_map.classes.scene
     if not (has_place(raster) and has_place(place.grid)):
-        is_of_scene = viewed_map.scene_path == place.first.scene_path
-        return viewed_map.classes if is_of_scene and raster.shape == place.grid.shape else None
+        is_same = viewed_map.origin == place.first.origin and raster.shape == place.grid.shape
+        return viewed_map.classes if is_same else None
     try:
         classes = on_grid(viewed_map.classes, place.grid, "map")
     except InputError:
@@ -223,6 +223,7 @@ class _Opener:
             content,
             self._scene_of(path, scene),
             as_written is True,
+            self.scene or (scene_of(Path(path)) if is_local(path) else None) or path,
         )
 
     def _other_map(self, path: str) -> OpenMap:
@@ -246,7 +247,9 @@ class _Opener:
                 fix="name a raster of classes, and imagery as `scene`",
             ) from error
         scene_path = self._scene_of(path, classes.scene)
-        return OpenMap(path, classes, merged.names, merged.colours, None, scene_path, False)
+        return OpenMap(
+            path, classes, merged.names, merged.colours, None, scene_path, False, scene_path
+        )
 
     def _scene_of(self, path: str, raster: Scene) -> str | None:
         """Return the scene that a map was made of, where it still is or lies beside the map."""

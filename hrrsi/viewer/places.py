@@ -56,6 +56,7 @@ class OpenMap:
         content: What it says of itself, where it is one of hrrsi's.
         scene_path: Its scene, where that is known and there.
         is_as_written: Whether it is as hrrsi wrote it, so that its overviews and counts are true.
+        origin: What it was made of, though that may be gone; None where nothing says so.
         is_on_grid: Whether the grid of its place is its own.
     """
 
@@ -66,6 +67,7 @@ class OpenMap:
     content: ClassRasterContent | None
     scene_path: str | None
     is_as_written: bool
+    origin: str | None
     is_on_grid: bool = True
 
     @property

@@ -296,6 +296,8 @@ def test_maps_of_one_place_are_shown_together(tmp_path: Path) -> None:
 def test_maps_of_one_size_without_place_are_not_taken_for_one_place(tmp_path: Path) -> None:
     nowhere = {"crs": None, "transform": None}
     made = [made_map(tmp_path, name, height=90, width=120, **nowhere) for name in "ab"]
+    for file in tmp_path.glob("?.tif"):
+        file.unlink()  # not even where the scenes are gone
     with hrrsi.view(tmp_path) as viewer:
         places = asked(viewer, "view.json")["places"]
         point = asked(viewer, "point/1/5/6.json")
@@ -303,6 +305,12 @@ def test_maps_of_one_size_without_place_are_not_taken_for_one_place(tmp_path: Pa
     assert places[0]["metres"] is None
     assert {"crs", "wgs84"}.isdisjoint(point)
     assert point["layers"]["0"] == made[1].labels[5, 6]
+    copies = [
+        write_scene(tmp_path / f"{n}.tif", one.labels[None], **nowhere)
+        for n, one in enumerate(made)
+    ]
+    with hrrsi.view(copies) as viewer:  # named one by one, and nothing speaks against it
+        assert len(asked(viewer, "view.json")["places"]) == 1
 
 
 def test_a_scene_that_moved_with_its_map_is_found(tmp_path: Path) -> None:

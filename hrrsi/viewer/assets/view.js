@@ -120,6 +120,7 @@ class Page {
       this[side]?.tiles?.remove();
       this[side] = null;
     }
+    this.base?.tiles?.remove();
     this.bounds = L.latLngBounds([0, 0], [height, width]);
     const scene = layers.findIndex((layer) => layer.kind === "scene");
     this.lowest = -Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / TILE)));
@@ -129,7 +130,6 @@ class Page {
     Object.assign(this.map.options, { minZoom: this.lowest - 2, maxZoom: HIGHEST_ZOOM });
     this.fit();
     this.map.setMaxBounds(this.bounds.pad(0.5));
-    this.base?.tiles?.remove();
     this.base = scene < 0 ? { number: null } : { number: scene, tiles: this.tiles(scene, "scene").addTo(this.map) };
     this.fillSelects(scene);
     const [first, second] = maps;
