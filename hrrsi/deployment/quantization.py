@@ -25,8 +25,14 @@ from hrrsi.deployment.calibration import (
     session_of,
     with_float_nodes,
 )
-from hrrsi.deployment.export import probabilities_graph, resolution_of
-from hrrsi.deployment.network_files import described, files_of, put_in_place, write_network
+from hrrsi.deployment.export import (
+    described,
+    files_of,
+    probabilities_graph,
+    put_in_place,
+    resolution_of,
+    write_network,
+)
 from hrrsi.deployment.options import LEAST_PATCHES, ExportOptions, QuantizationOptions
 from hrrsi.errors import DependencyError, DeviceError, InputError, WeightsError
 from hrrsi.evaluation.patch_evaluation import paired_counts, split_reading
