@@ -89,6 +89,8 @@ def _uses(file: str, content: FileInfo) -> list[tuple[str, str]]:
     import shlex
 
     name = shlex.quote(file)
+    if content.kind == "class map":
+        return [("look at it", f"hrrsi view {name}")]
     if content.kind == "encoder weights":
         return [("use", "hrrsi train DATASET --encoder-weights FILE")]
     if content.data.get("state") == "can be resumed":

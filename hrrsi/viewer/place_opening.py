@@ -309,9 +309,10 @@ class _Opener:
         if isinstance(classes, LaidMap):
             words = placement(viewed_map.classes.scene, place.grid)
             words = words.replace("its image", Path(place.first.path).name)
-            place.notes.append(
+            self._tell(
+                place,
                 f"{Path(viewed_map.path).name} {words}: shown and counted on that grid, by nearest "
-                "pixel."
+                "pixel.",
             )
         scores = self._scores(viewed_map) if viewed_map.is_on_grid else None
         if scores is not None:
@@ -348,6 +349,11 @@ class _Opener:
             return None
         return ScoreLayer("Confidence", dataset, str(file))
 
+    def _tell(self, place: Place, note: str) -> None:
+        """Say a note of a place, on the page too."""
+        place.notes.append(note)
+        self.say(f"note: {place.first.path}: {note.removesuffix('.')}")
+
     def add_scene(self, place: Place, scene_path: str | None) -> None:
         """Put the scene below the maps of a place, where it is known.
 
@@ -383,7 +389,7 @@ class _Opener:
         place.add(layer)
         if has_other_grid:
             words = placement(scene, place.grid).replace("its image", "the map")
-            place.notes.append(f"The scene {words}: shown on the map's grid.")
+            self._tell(place, f"The scene {words}: shown on the map's grid.")
 
     def _shown_bands(self, place: Place, dataset: Any, path: str) -> list[int]:
         """Return the bands that are shown: those asked for, of the map, or red, green and blue."""
@@ -432,8 +438,9 @@ class _Opener:
             are_same, are_scored = _pairs(labels, viewed_map, path)
             absent = [name for n, name in enumerate(labels.names) if not are_same[n].any()]
             if absent:
-                place.notes.append(
-                    f"{viewed_map.path} does not know {names_text(absent)}: not compared with it."
+                self._tell(
+                    place,
+                    f"{viewed_map.path} does not know {names_text(absent)}: not compared with it.",
                 )
             comparison = ComparedClasses(layer.reader, reader, are_same, are_scored)
             errors = ClassLayer(
@@ -464,7 +471,7 @@ class _Opener:
             open_labels(path, place.grid, scheme, name=place.name, unknown="ignore")
         )
         if labels.placement is not None:
-            place.notes.append(f"{path} {labels.placement}.")
+            self._tell(place, f"{path} {labels.placement}.")
         names = [label.name for label in scheme.all_labels]
         class_names = [{name.casefold()} for name in scheme.class_names]
         class_names += [{name.casefold() for name in label.classes} for label in scheme.partial]

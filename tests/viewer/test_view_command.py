@@ -130,6 +130,8 @@ def test_predict_says_which_scene_a_map_is_of(
         scene, weights=made_weights, out=tmp_path, options=hrrsi.MapOptions(window=256, overlap=0)
     )
     assert hrrsi.info(mapped.path).data["scene"] == str(scene.resolve())
+    told = CliRunner().invoke(app, ["info", str(mapped.path)]).stdout
+    assert f"hrrsi view {mapped.path}" in " ".join(told.split())
     with hrrsi.view(mapped.path) as viewer:
         assert viewer.notes == ()
         with urlopen(viewer.address + "view.json", timeout=10) as answer:
