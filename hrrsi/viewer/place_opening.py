@@ -264,7 +264,8 @@ class _Opener:
             stem = file.stem.removesuffix(MAP_ENDING)
             candidates += [str(file.with_name(stem + end)) for end in sorted(RASTER_SUFFIXES)]
         for name in candidates:
-            if is_local(name) and not Path(name).is_file():
+            # a map of a stranger's must not make this machine ask another one
+            if not (is_local(name) and Path(name).is_file()):
                 continue
             try:
                 with open_imagery(name, 3) as dataset:
@@ -272,12 +273,12 @@ class _Opener:
             except HrrsiError:
                 continue
             return name
+        words = "does not say which scene it is of"
         if recorded is not None:
-            self.say(
-                f"note: {path}: its scene is not where it was ({recorded}); give it as `scene`"
-            )
-        else:
-            self.say(f"note: {path}: does not say which scene it is of; give it as `scene`")
+            words = f"its scene is not where it was ({recorded})"
+            if not is_local(recorded):
+                words = f"its scene is on another machine ({recorded})"
+        self.say(f"note: {path}: {words}; give it as `scene`")
         return None
 
     def place(self, viewed_map: OpenMap) -> Place:

@@ -253,6 +253,40 @@ def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
     assert counts["shares"][0] == pytest.approx(scored.scores.overall_accuracy)
 
 
+def test_labels_that_the_scheme_does_not_know_are_counted(tmp_path: Path) -> None:
+    made = made_map(tmp_path, height=80, width=90)
+    truth = made.labels.copy()
+    truth[10:16, 20:30] = 9
+    label = write_scene(tmp_path / "truth.tif", truth[None])
+    scheme = tmp_path / "four.yaml"
+    scheme.write_text(
+        "name: four\nlabel_format: indices\nclasses:\n"
+        + "".join(f"  - {{name: {n}, colour: [{i}, 9, 9]}}\n" for i, n in enumerate(CLASSES))
+    )
+    options = hrrsi.ViewOptions(scheme=scheme)
+    with hrrsi.view(made.path, labels=label, options=options) as viewer:
+        counts = counted(viewer)
+        errors = counts["layers"][str(layer_named(viewer, "Errors"))]
+    assert counts["unknown"] == 60
+    assert (errors["pixels"], errors["nodata"]) == ([80 * 90 - 60, 0], 60)
+
+
+def test_a_damaged_map_is_said_on_the_page(tmp_path: Path) -> None:
+    random = np.random.default_rng(3).integers(0, 4, (600, 600), dtype=np.uint8)
+    made = made_map(tmp_path, labels=random)
+    content = made.path.read_bytes()
+    made.path.write_bytes(content[: int(0.6 * len(content))])
+    with hrrsi.view(made.path) as viewer:
+        failure = counted(viewer)["failure"]
+        with pytest.raises(HTTPError) as error:
+            whole_layer(viewer, layer_named(viewer, "Map"))
+        words = error.value.read().decode()
+        error.value.close()
+    assert re.search(r"scene_classes\.tif: .*cannot be read at row", failure)
+    assert error.value.code == 500
+    assert re.search(r"scene_classes\.tif: .*cannot be read at row", words)
+
+
 def test_polygons_are_labels_without_a_scheme(tmp_path: Path) -> None:
     labels = np.ones((200, 300), dtype=np.uint8)
     labels[50:150, 100:200] = 3
@@ -325,6 +359,12 @@ def test_a_scene_that_moved_with_its_map_is_found(tmp_path: Path) -> None:
         assert [layer["kind"] for layer in described(viewer)["layers"]] == ["classes"]
     (note,) = viewer.notes
     assert "its scene is not where it was" in note
+    sidecar = after / "scene_classes.tif.aux.xml"
+    text = sidecar.read_text().replace(str(before / "scene.tif"), "https://127.0.0.1:9/scene.tif")
+    sidecar.write_text(text)
+    with hrrsi.view(after / "scene_classes.tif") as viewer:
+        assert "https://127.0.0.1:9/scene.tif" in viewer.notes[0]
+        assert "on another machine" in viewer.notes[0]
 
 
 @pytest.mark.parametrize(
