@@ -173,11 +173,11 @@ def _place_name(place: Place) -> str:
 
 
 def _name_layers(places: Sequence[Place]) -> None:
-    """Call maps by their files where there are several, by their paths where these are the same."""
+    """Call maps by their names where there are several, by their paths where these are the same."""
     for place in places:
         if len(place.maps) == 1:
             continue
-        names = [Path(viewed_map.path).name for viewed_map, _ in place.maps]
+        names = [viewed_map.name for viewed_map, _ in place.maps]
         for (viewed_map, layer), name in zip(place.maps, names, strict=True):
             layer.label = name if names.count(name) == 1 else viewed_map.path
 

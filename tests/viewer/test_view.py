@@ -317,13 +317,13 @@ def test_maps_of_one_place_are_shown_together(tmp_path: Path) -> None:
         assert [len(place["maps"]) for place in places] == [3, 1]
         assert places[1]["name"] == "far"
         for name, expected in (
-            ("a_classes.tif", first),
-            ("b_classes.tif", second),
-            ("c.tif", second),
+            ("a", first),
+            ("b", second),
+            ("c", second),
         ):
             assert np.array_equal(whole_layer(viewer, layer_named(viewer, name)), expected.labels)
         assert any(note.startswith("c.tif has pixels 0.5 times") for note in places[0]["notes"])
-        counts = counted(viewer)["layers"][str(layer_named(viewer, "c.tif"))]
+        counts = counted(viewer)["layers"][str(layer_named(viewer, "c"))]
         assert counts["pixels"] == np.bincount(second.labels.ravel()).tolist()
 
 

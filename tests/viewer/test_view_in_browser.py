@@ -264,21 +264,27 @@ def test_errors_are_a_layer_and_said_of_a_pixel(opened, made: MadeMap, truth) ->
     assert told["Label"] == CLASSES[labels[row, column]]
 
 
-@pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])
+@pytest.mark.parametrize("opened", [PHONE], indirect=True, ids=["phone"])
 def test_two_maps_are_swiped_against_each_other(opened, tmp_path: Path) -> None:
-    first, second = (made_map(tmp_path, name, seed=7 + n) for n, name in enumerate("ab"))
+    names = ("ortho_2024_flown_in_the_last_week_of_march", "ortho_2025_flown_in_the_first_of_may")
+    first, second = (made_map(tmp_path, name, seed=7 + n) for n, name in enumerate(names))
     page = opened([first.path, second.path])
     tags = [page.locator(f"#{side}-tag").inner_text() for side in ("left", "right")]
-    assert tags == ["a_classes.tif", "b_classes.tif"]
+    assert tags == list(names)
     assert page.locator(".legend").count() == 2
     page.locator("#map").focus()
     page.keyboard.press("x")
-    assert page.locator("#left-tag").inner_text() == "b_classes.tif"
+    assert page.locator("#left-tag").inner_text() == names[1]
     page.keyboard.press("i")
     wait(page, "document.querySelector('#pixel.shown')")
     told = facts(page)
-    assert told["a_classes.tif"] == CLASSES[first.labels[150, 210]]
-    assert told["b_classes.tif"] == CLASSES[second.labels[150, 210]]
+    for name, one in zip(names, (first, second), strict=True):
+        assert told[name.replace("ortho_", "…")] == CLASSES[one.labels[150, 210]]
+    box = page.locator("#pixel").bounding_box()
+    inner = [one.bounding_box() for one in page.locator("#pixel dt, #pixel dd").all()]
+    assert box["x"] + box["width"] < PHONE[0] - 60  # beside the buttons
+    assert all(one["x"] + one["width"] <= box["x"] + box["width"] for one in inner)
+    assert box["height"] < 200
 
 
 @pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])

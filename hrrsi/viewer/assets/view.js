@@ -18,6 +18,14 @@ const element = (name, properties = {}, ...children) => {
 const figures = new Intl.NumberFormat("en");
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.001 ? 3 : 1)} %`;
 
+/** Names without the words that all of them begin with. */
+function shortNames(names) {
+  let end = 0;
+  while (names.every((name) => end < name.length && name[end] === names[0][end])) end += 1;
+  const start = names[0].slice(0, end).search(/[^_\-. /]*$/);
+  return start > 4 ? names.map((name) => `…${name.slice(start)}`) : names;
+}
+
 async function fetchJson(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error(await answer.text());
@@ -398,26 +406,28 @@ class Page {
     find("facts").replaceChildren();
   }
 
+  /** What is said of a pixel: what it is, in words, and whether the map is right there. */
   facts(point) {
-    const name = (number) => {
-      const index = point.layers[number];
-      return index === null || index === undefined ? "no class" : this.layers[number].names[index];
-    };
+    const { maps, scores, labels, errors } = this.place;
+    const name = (number) => this.layers[number].names[point.layers[number]] ?? "no class";
+    const confidence = (number) => point.layers[scores[number]] ?? null;
+    const percents = (number) => `${(100 * confidence(number)).toFixed(1)} %`;
+    const outcome = (number) => ["right", "wrong"][point.layers[errors[number]]] ?? "not compared";
     const facts = [];
-    for (const number of this.place.maps) {
-      const own = this.layers[number].label;
-      const several = this.place.maps.length > 1;
-      facts.push([several ? own : "Class", name(number)]);
-      const confidence = point.layers[this.place.scores[number]];
-      if (confidence !== undefined && confidence !== null) facts.push(["Confidence", `${(100 * confidence).toFixed(1)} %`]);
-    }
-    if (this.place.labels !== null) {
-      facts.push(["Label", name(this.place.labels)]);
-      for (const number of this.place.maps) {
-        const outcome = point.layers[this.place.errors[number]];
-        const several = this.place.maps.length > 1 ? `${this.layers[number].label} is` : "The map is";
-        facts.push([several, outcome === null ? "not compared" : ["right", "wrong"][outcome]]);
+    if (maps.length === 1) {
+      facts.push(["Class", name(maps[0])]);
+      if (confidence(maps[0]) !== null) facts.push(["Confidence", percents(maps[0])]);
+    } else {
+      const names = shortNames(maps.map((number) => this.layers[number].label));
+      for (const [index, number] of maps.entries()) {
+        const sure = confidence(number) === null ? "" : ` (${percents(number)})`;
+        const words = labels === null ? "" : `, ${outcome(number)}`;
+        facts.push([names[index], `${name(number)}${sure}${words}`, words && outcome(number)]);
       }
+    }
+    if (labels !== null) {
+      facts.push(["Label", name(labels)]);
+      if (maps.length === 1) facts.push(["The map is", outcome(maps[0]), outcome(maps[0])]);
     }
     if (point.crs) facts.push([this.place.crs ?? "Map", point.crs]);
     if (point.wgs84) facts.push(["WGS 84", point.wgs84]);
@@ -427,10 +437,8 @@ class Page {
 
   list(facts) {
     const list = element("dl");
-    for (const [what, words] of facts) {
-      const value = element("dd", { textContent: words });
-      if (words === "right" || words === "wrong") value.className = words;
-      list.append(element("dt", { textContent: what }), value);
+    for (const [what, words, outcome = ""] of facts) {
+      list.append(element("dt", { textContent: what, title: what }), element("dd", { textContent: words, className: outcome }));
     }
     return list;
   }
