@@ -63,10 +63,10 @@ def blocks_of(truth: Labels, labels: Labels, classes: int) -> list[Block]:
     for row in range(0, truth.shape[0] - SIDE + 1, SIDE):
         for column in range(0, truth.shape[1] - SIDE + 1, SIDE):
             place = np.s_[row : row + SIDE, column : column + SIDE]
-            known = truth[place] != 255
-            true, predicted = truth[place][known], labels[place][known]
+            labelled = truth[place] != 255
+            true, predicted = truth[place][labelled], labels[place][labelled]
             present = [c for c in range(classes) if (true == c).mean() >= 0.05]
-            if known.mean() < 0.95 or len(present) < 3:
+            if labelled.mean() < 0.95 or len(present) < 3:
                 continue
             ious = [
                 ((true == c) & (predicted == c)).sum() / ((true == c) | (predicted == c)).sum()

@@ -144,7 +144,7 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
                 prepare_folder(Path(folder))
         # beside the map, where workers see a mosaic too
         names = stack.enter_context(inputs.scenes(scratch_folder))
-        maps = [one.classes.name for each in files for one in each.maps]
+        maps = [file.classes.name for of_scene in files for file in of_scene.maps]
         places = [stack.enter_context(_place(run_id, folder, maps)) for folder in folders]
         run = Run(
             run_id,

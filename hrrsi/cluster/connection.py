@@ -328,10 +328,10 @@ class ObjectFolder:
         with self._errors():
             try:
                 self._files.invalidate_cache()  # others write there
-                found = self._files.ls(self._path, detail=False)
+                paths = self._files.ls(self._path, detail=False)
             except FileNotFoundError:
                 return []
-        return [name.rpartition("/")[2] for name in found]
+        return [path.rpartition("/")[2] for path in paths]
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes, or None where there is none."""
@@ -361,10 +361,10 @@ class ObjectFolder:
         with self._errors():
             try:
                 self._files.invalidate_cache()
-                found: datetime = self._files.modified(f"{self._path}/{name}")
+                written_at: datetime = self._files.modified(f"{self._path}/{name}")
             except FileNotFoundError:
                 return None
-        return found
+        return written_at
 
     def upload(self, file: Path) -> None:
         """Write a file of this machine under its own name."""

@@ -127,19 +127,19 @@ class EngineOfWorkers:
 @lru_cache(maxsize=1)
 def own_versions() -> tuple[tuple[str, str], ...]:
     """Return the packages that labels depend on, with a digest of hrrsi's own code."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
     import rasterio  # not at the top: its name there is that of many things
 
-    found["GDAL"] = rasterio.__gdal_version__
+    versions["GDAL"] = rasterio.__gdal_version__
     code = hashlib.sha256()
     package = Path(__file__).parents[1]
     for file in sorted(package.rglob("*.py")):
         code.update(str(file.relative_to(package)).encode() + file.read_bytes())
-    found["hrrsi"] = f"{found.get('hrrsi', '?')} (code {code.hexdigest()[:8]})"
-    return tuple(found.items())
+    versions["hrrsi"] = f"{versions.get('hrrsi', '?')} (code {code.hexdigest()[:8]})"
+    return tuple(versions.items())
 
 
 def scene_state(source: SceneWindows) -> SceneState:
@@ -353,8 +353,8 @@ class StripFiles:
 
     def rows(self) -> dict[int, int]:
         """Return the strips that are there: the row after the last one by the first."""
-        found = map(_NAME.fullmatch, self._folder.names())
-        return {int(m[1]): int(m[2]) for m in found if m and m[3] == self.mark}
+        matches = map(_NAME.fullmatch, self._folder.names())
+        return {int(m[1]): int(m[2]) for m in matches if m and m[3] == self.mark}
 
     def write(self, strip: Strip) -> None:
         """Write a strip.

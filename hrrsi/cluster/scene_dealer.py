@@ -203,7 +203,7 @@ class SceneDealer:
         left = [n for n in self._names if n not in self._mapped and n not in self._failures]
         if left:  # a fault of ours; nothing must be missing without a word
             raise ClusterError(f"{counted_names(left)}: not mapped", fix="go on with `resume`")
-        mapped = [one for name in self._names for one in self._mapped.get(name, [])]
+        mapped = [scene for name in self._names for scene in self._mapped.get(name, [])]
         if self._failures:
             if len(self._names) == 1:
                 raise next(iter(self._failures.values()))
@@ -318,7 +318,7 @@ class SceneDealer:
         resume, path = self._outputs.resume, scene.task.outputs.classes
         kept: dict[int, int] = {}
         if self._address is None:
-            finished = any(one.classes.exists() for one in scene.task.outputs.maps)
+            finished = any(outputs.classes.exists() for outputs in scene.task.outputs.maps)
             finished = finished and not is_unfinished(path)
             scene.held.enter_context(cluster_lock_held(path))
             first = min(rows_kept(path, scene.identity), scene.rows[-1]) if resume else 0

@@ -357,7 +357,7 @@ class _Work:
 
     def __init__(self, run: Run, key: str, *, is_watched: bool) -> None:
         self._run, self._key, self._is_watched = run, key, is_watched
-        self._told = 0.0
+        self._reported_at = 0.0
         self.pixels = 0
         self.said: list[tuple[type[Warning], str]] = []
         self.tell(is_watched=is_watched)
@@ -375,7 +375,7 @@ class _Work:
         """
         if self._run.id in ended:
             raise RunEndedError("the run was stopped")
-        if time.monotonic() - self._told > _TELL_SECONDS:
+        if time.monotonic() - self._reported_at > _TELL_SECONDS:
             self.tell(is_watched=self._is_watched)
 
     def tell(self, *, is_watched: bool) -> None:
@@ -384,7 +384,7 @@ class _Work:
         Args:
             is_watched: Whether more will be told soon, so that nothing more means that it hangs.
         """
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
         worker = _worker()
         said = {
             "task": self._key,
@@ -443,7 +443,7 @@ def _local_outputs(scene: SceneTask, *, resume: bool) -> Iterator[Outputs]:
             for path in sorted(stage.iterdir())
             if path.is_file() and before.get(path) != path.stat().st_mtime_ns
         ]
-        maps = [one.classes for one in outputs.maps]
+        maps = [files.classes for files in outputs.maps]
         # who sees the map can be sure of the rest
         for path in sorted(written, key=lambda path: path in maps):
             remote.upload(path)

@@ -132,7 +132,7 @@ class Workforce:
         Raises:
             ClusterError: None comes, or one does not fit.
         """
-        start, told = time.monotonic(), False
+        start, has_said = time.monotonic(), False
         while self._checks or not self.facts:
             stop_if_requested()
             self._require_scheduler()
@@ -140,8 +140,8 @@ class Workforce:
             for address in set(self._checks) - there:
                 self._checks.pop(address).cancel()
             self._end_checks(strict=True)
-            known = {*self.facts, *self._checks}
-            self._begin_checks([a for a in there if a not in known], measure=True)
+            expected = {*self.facts, *self._checks}
+            self._begin_checks([a for a in there if a not in expected], measure=True)
             waited = time.monotonic() - start
             if waited > self._options.patience:
                 late = ", ".join(self._checks)
@@ -150,8 +150,8 @@ class Workforce:
                     where=f"waited {time_text(waited)}",
                     fix="start some (`dask worker ADDRESS`), or see what those do that are there",
                 )
-            if not there and waited > 2 and not told:
-                told = True
+            if not there and waited > 2 and not has_said:
+                has_said = True
                 on_waiting("the cluster has no workers yet; waiting for the first")
             time.sleep(_TICK_SECONDS if there else 0.1)
         return list(self.facts.values())
@@ -307,8 +307,8 @@ class Workforce:
             del self.facts[address]
         for address in self._checks.keys() - there:
             self._checks.pop(address).cancel(force=True)
-        known = {*self.facts, *self._refused, *self._checks}
-        self._begin_checks([a for a in there if a not in known], measure=False)
+        expected = {*self.facts, *self._refused, *self._checks}
+        self._begin_checks([a for a in there if a not in expected], measure=False)
         for key, running in list(self._running.items()):
             if not set(running.workers) & there:  # nobody is left who may do it
                 del self._running[key]
