@@ -19,6 +19,8 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata  # takes longer than all the rest
 
         return metadata.version("hrrsi")
+    if name not in __all__:
+        raise AttributeError(f"module 'hrrsi' has no attribute {name!r}")
     return _loaded(name)
 
 
