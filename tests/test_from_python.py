@@ -15,7 +15,7 @@ PAGE = (REPOSITORY / "docs" / "from_python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::hrrsi.SceneWarning", "ignore::hrrsi.EvaluationWarning")
 def test_every_block_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

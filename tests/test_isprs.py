@@ -75,7 +75,7 @@ def test_the_published_split_and_the_official_one(
     assert scores["scores"]["pixels"] == 17 * inside
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_potsdam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     potsdam_archives(tmp_path / "Potsdam", tmp_path / "loose")
     follow(STEPS[6:], tmp_path, monkeypatch, CHEAP)

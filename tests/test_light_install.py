@@ -171,6 +171,7 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_efficientnet_lite_maps(light: LightInstall, tmp_path: Path) -> None:
     weights = tmp_path / "lite.safetensors"
     described = replace(meta(), model="ued-tf_efficientnet_lite0")

@@ -24,7 +24,7 @@ def texts(notebook: Any) -> list[list[str]]:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_shows_what_happens(path: Path) -> None:
     stored = nbformat.read(path, as_version=4)

@@ -20,7 +20,7 @@ def test_the_tutorial_goes_from_the_orthophoto_to_polygons() -> None:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_tutorial_shows_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(STEPS, clone(tmp_path), monkeypatch)
     assert (tmp_path / "dataset" / "split.png").is_file()

@@ -61,7 +61,7 @@ def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
     return predict
 
 
-@pytest.mark.parametrize("rows", [1, 100, 10_000])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 100, 10_000])
 def test_bands_of_any_height_give_the_bytes_of_one_process(
     tmp_path: Path, scene: Path, alone: Path, on_cluster: Callable[..., Any], rows: int
 ) -> None:

@@ -153,7 +153,7 @@ def test_missing_credentials_are_said_in_seconds(
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("silent", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_map_that_another_run_makes_is_refused_until_that_falls_silent(
     scene: Path,
     bucket: Any,

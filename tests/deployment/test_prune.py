@@ -225,6 +225,7 @@ def test_every_engine_gives_the_same_labels(folder: Path, tmp_path: Path) -> Non
         assert (maps[0] != other).mean() <= 1e-4
 
 
+@pytest.mark.slow
 def test_it_is_exported_and_pruned_again(folder: Path, tmp_path: Path) -> None:
     out = folder / "pruned.safetensors"
     written = hrrsi.export(out, tmp_path / "m.onnx", options=hrrsi.ExportOptions(window=64))
@@ -239,6 +240,7 @@ def test_it_is_exported_and_pruned_again(folder: Path, tmp_path: Path) -> None:
     assert left / whole < 0.57
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it_and_is_resumed_without_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,7 @@ def test_training_goes_on_from_it_and_is_resumed_without_it(
         quietly(other)
 
 
+@pytest.mark.slow
 def test_kernels_in_half_precision_stay_so(folder: Path, tmp_path: Path) -> None:
     options = hrrsi.PruneOptions(macs=0.9, patches=1)
     pruned = hrrsi.prune("light", folder / "data", tmp_path / "p.safetensors", options=options)

@@ -84,6 +84,7 @@ def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     assert "numbers in int8" in run(f"info {out}").stdout
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.onnx"
     result = run(quantize(folder, out, "--precision 16"))
@@ -95,6 +96,7 @@ def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
     assert network_input.type == "tensor(float)"
 
 
+@pytest.mark.slow
 def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.xml"
     result = run(quantize(folder, out, "--precision 16 --format openvino"))

@@ -179,7 +179,7 @@ def test_a_small_gain_in_every_block_is_told_from_none():
     assert (same.interval.value, same.interval.low, same.interval.high, same.p) == (0, 0, 0, 1)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_p_values_of_maps_that_are_equally_good_are_spread_evenly():
     random = np.random.default_rng(6)
     p_values = []

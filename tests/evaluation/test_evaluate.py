@@ -42,7 +42,7 @@ def test_whole_scenes_are_scored_as_on_the_command_line(labelled_scenes, weights
     assert result.augmented.augmentation == "flip"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_weights_are_compared_as_on_the_command_line(labelled_scenes, weights, tmp_path):
     folder, options = labelled_scenes["folder"], scene_options(labelled_scenes)
     other = write_weights(tmp_path / "other.safetensors", CLASSES)

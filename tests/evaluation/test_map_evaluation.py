@@ -168,7 +168,7 @@ def test_bad_labels_are_one_line(tmp_path: Path) -> None:
         evaluate_maps([SceneFiles("s", str(path))], scheme)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rasters_height(tmp_path: Path) -> None:
     def peak(height: int, **place: object) -> int:
         # one class: what is found near borders is another matter

@@ -49,7 +49,7 @@ def test_a_wide_scene_counts_as_it_does_when_turned():
     assert wide.ignored_pixels == high.ignored_pixels == 20 * 100
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_a_wide_strip_takes_is_hardly_more_than_itself():
     width, rows = 30_000, 128
     wide_row = np.repeat(np.arange(width // 40, dtype=np.uint8) % 3, 40)

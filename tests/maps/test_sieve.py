@@ -139,7 +139,7 @@ def test_takes_the_class_with_most_border_and_the_lower_one_of_equals():
     assert sieved(labels, 2)[1, 1] == 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_holds_no_more_rows_however_tall_the_map(textured: np.ndarray):
     def peak(times: int) -> int:
         tracemalloc.start()

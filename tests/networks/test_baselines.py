@@ -310,6 +310,7 @@ def test_info_refuses_tensors_of_another_network(tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_pixel_of_theirs(weights: dict[str, Path], tmp_path: Path) -> None:
     tiled = save_made_dataset(tmp_path / "tiled", train=1, val=8)
     dataset = TiledDataset(tiled)

@@ -167,7 +167,7 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_height(tmp_path: Path, made_weights: Path) -> None:
     peaks = []
     for height in (8000, 28_000):  # the first already fills what is read ahead

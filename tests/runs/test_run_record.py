@@ -221,6 +221,7 @@ def test_no_file_names_the_machine(run: Path) -> None:
         assert path.is_dir() or MACHINE.encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_an_epochs_record_has_one_curve(
     dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_full_gpu_says_what_to_lower(dataset: Path) -> None:
     assert "lower `batch` (2 now), or give `precision=bf16`" in str(error)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_one_line(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ def test_stopped_in_a_step_and_killed_while_it_writes_a_checkpoint(
     assert not [p for p in folder.iterdir() if "partial" in p.name]
 
 
+@pytest.mark.slow
 def test_early_stopping_is_remembered_and_counts_on_after_a_resume(
     dataset: Path, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_a_rare_class_is_in_every_split(tmp_path: Path, ortho: Path) -> None:
         assert min(content["class_pixels"]) > 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_same_bytes_again_and_other_blocks_for_another_seed(made: Made) -> None:
     folder = made.ortho.parent
 

@@ -161,7 +161,7 @@ def test_schemes_that_say_nothing_clear_are_refused(
     assert not (raw.parent / "tiled").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_outlines_train_and_score(raw: Path, tmp_path: Path) -> None:
     dataset = tiled(raw)
     run, _ = quietly(quick(dataset, tmp_path / "runs", model="ued_bes", epochs=1))

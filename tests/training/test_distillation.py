@@ -153,6 +153,7 @@ def stop_in_second_epoch(options: TrainOptions, monkeypatch: pytest.MonkeyPatch)
             quietly(options)
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_learns_from_teachers_and_resumes_bit_for_bit(
     unlabelled: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

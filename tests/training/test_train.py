@@ -69,6 +69,7 @@ def two_models(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return out, run(dataset, "--model", "ued,ued_bes_sfm", "--epochs", 2, "--out", out, *QUICK)
 
 
+@pytest.mark.slow
 def test_several_models_in_one_call(two_models: tuple[Path, Result]) -> None:
     out, result = two_models
     assert result.exit_code == 0, result.output
@@ -134,6 +135,7 @@ def _numbers(data: object) -> list[float]:
     return [float(data)] if isinstance(data, int | float) else []
 
 
+@pytest.mark.slow
 def test_same_seed_same_curve_for_any_number_of_workers(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -444,6 +446,7 @@ def test_full_disk_is_one_line(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ued" / "best.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_weights_know_the_looks_and_the_resolutions_of_their_training(tmp_path: Path) -> None:
     folder = save_made_dataset(tmp_path / "data", train=40, val=2)
     content = yaml.safe_load((folder / "dataset.yaml").read_text())
