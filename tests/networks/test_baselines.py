@@ -31,6 +31,8 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.tiling.dataset import TiledDataset
 
+pytestmark = pytest.mark.slow
+
 
 class TestUEDResNet18(NetworkContract):
     model = "ued-resnet18"

@@ -151,6 +151,7 @@ def test_curves_are_drawn_of_any_epochs(rates: list[float], tmp_path: Path) -> N
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_network_learns(folder: Path, tmp_path: Path) -> None:
     result = run(
         folder, "--encoder", "resnet10t", "--epochs", 8, "--out", tmp_path, *QUICK, "--lr", 0.01

@@ -34,6 +34,8 @@ from hrrsi.training.patch_batches import (
 )
 from hrrsi.training.run_checks import check_run
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[1] / "samples"
 ONE_PROCESS_EACH = {"OMP_NUM_THREADS": "1"}
 QUICK = (

@@ -26,6 +26,7 @@ def changed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 # Ways in which timm renames what it takes the maps from: not at all, flattened, wrapped.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     [
@@ -91,6 +92,7 @@ def test_ghostnets_weights_come_in_several_files(
     assert all(torch.equal(actual[key], value) for key, value in donor.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "encoder"),
     [

@@ -81,6 +81,7 @@ def run(command_line: tuple[Path, str]) -> Path:
     return command_line[0]
 
 
+@pytest.mark.slow
 def test_scores_of_each_dataset_and_their_mean_are_kept(run: Path) -> None:
     rows = rows_of(run)
     for row in rows:
