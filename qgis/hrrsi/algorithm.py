@@ -36,7 +36,7 @@ from qgis.core import (
 from qgis.PyQt.QtGui import QColor, QIcon
 
 from .commands import MapOptions
-from .program import Listener, ProgramError, StoppedError, found_program, in_qgis, run
+from .program import Listener, ProgramError, StoppedError, fitting_program, in_qgis, run
 
 SETTING = "HRRSI_EXECUTABLE"
 ICON = str(Path(__file__).with_name("icon.png"))
@@ -292,7 +292,7 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
     def prepareAlgorithm(self, parameters, context, feedback):  # noqa: N802
         """Find the program and turn layers into files; in the main thread, as QGIS does it."""
         try:
-            self.executable = found_program(ProcessingConfig.getSetting(SETTING) or "")
+            self.executable = fitting_program(ProcessingConfig.getSetting(SETTING) or "")
             self.prepare_files(parameters, context, feedback)
         except ProgramError as error:
             raise QgsProcessingException(str(error)) from error

@@ -54,7 +54,7 @@ class StoppedError(ProgramError):
     """The run was cancelled, and has ended; says what is kept."""
 
 
-def found_program(chosen: str = "", environment: Mapping[str, str] | None = None) -> str:
+def fitting_program(chosen: str = "", environment: Mapping[str, str] | None = None) -> str:
     """Return the path of an executable of hrrsi whose version fits.
 
     Args:

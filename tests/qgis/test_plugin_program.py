@@ -16,7 +16,7 @@ from hrrsi_plugin.program import (
     Progress,
     StoppedError,
     child_environment,
-    found_program,
+    fitting_program,
     in_qgis,
     run,
 )
@@ -58,19 +58,19 @@ def test_programs_are_found_on_the_path_and_in_the_usual_places(tmp_path: Path) 
     home, older = tmp_path / "home", tmp_path / "older"
     environment = {"HOME": str(home), "PATH": str(older)}
     with pytest.raises(ProgramError, match=r"hrrsi was not found, .*; install it, or choose"):
-        found_program("", environment)
+        fitting_program("", environment)
     in_clone = program(home / "src" / "hrrsi" / ".venv" / "bin", "hrrsi 0.1.0")
-    assert found_program("", environment) == str(in_clone)
+    assert fitting_program("", environment) == str(in_clone)
     local = program(home / ".local" / "bin", "hrrsi 0.1.9")
-    assert found_program("", environment) == str(local)
+    assert fitting_program("", environment) == str(local)
     program(older, "hrrsi 0.0.3")  # first on the path, but of another version
-    assert found_program("", environment) == str(local)
+    assert fitting_program("", environment) == str(local)
 
 
 @pytest.mark.parametrize("part", [".", "bin", "bin/hrrsi"])
 def test_the_chosen_program_or_environment_is_taken(tmp_path: Path, part: str) -> None:
     path = program(tmp_path / "bin", "hrrsi 0.1.0")
-    assert Path(found_program(str(tmp_path / part), {})) == path
+    assert Path(fitting_program(str(tmp_path / part), {})) == path
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_program_that_does_not_fit_is_refused_in_a_line(
 ) -> None:
     path = program(tmp_path, says)
     with pytest.raises(ProgramError, match=re.escape(line.format(path))):
-        found_program(str(path), {})
+        fitting_program(str(path), {})
 
 
 def test_a_chosen_path_that_is_no_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match="missing: is no program that can be run; install it"):
-        found_program(str(tmp_path / "missing"), {})
+        fitting_program(str(tmp_path / "missing"), {})
 
 
 def test_what_qgis_sets_for_its_own_python_is_kept_from_hrrsi() -> None:
