@@ -19,7 +19,7 @@ from hrrsi.class_styles import polygon_categories
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import content_digest, named_layer
 from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_raster
-from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of
+from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of, tiles_of
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
 from hrrsi.scenes.georeference import crs_name
@@ -143,6 +143,11 @@ def _map_info(
     if scene is not None:
         is_gone = is_local(scene) and not Path(scene).exists()
         lines.append(("scene", f"{scene}{' (not there any more)' if is_gone else ''}"))
+    tiles = tiles_of(Path(path)) if is_local(path) else []
+    if tiles:
+        gone = sum(is_local(tile) and not Path(tile).exists() for tile in tiles)
+        text = f"{counted(len(tiles), 'tile')}: {counted_names(tiles, most=2)}"
+        lines.append(("scene", f"{text}{f' ({gone} not there any more)' if gone else ''}"))
     as_written = is_as_written(Path(path)) if is_local(path) else None
     if as_written is False:
         lines.append(("damage", "it was damaged or changed since it was written: map it again"))
@@ -152,6 +157,7 @@ def _map_info(
     data |= {
         "as_written": as_written,
         "scene": scene,
+        **({"tiles": tiles} if tiles else {}),
         "classes": content.classes,
         "class_pixels": content.class_pixels,
         "nodata_pixels": content.nodata_pixels,

@@ -57,7 +57,7 @@ def write_class_raster(
     provenance: Mapping[str, str],
     run: str | None = None,
     beside: Sequence[Path] = (),
-    scene_path: str | None = None,
+    scene_path: str | Sequence[str] | None = None,
 ) -> ClassRasterContent:
     """Write a class map and its sidecars; they appear whole, or not at all.
 
@@ -80,7 +80,7 @@ def write_class_raster(
         run: What identifies the run that makes the map, scene included; kept in the sidecar, so
             that the map's own bytes depend on the labels alone.
         beside: Finished files of the same run, whose digests the sidecar keeps beside the map's.
-        scene_path: What GDAL opens the scene by, which the sidecar keeps, too.
+        scene_path: What GDAL opens the scene by, or each tile of a mosaic; the sidecar keeps it.
 
     Returns:
         What the map says of itself.
@@ -117,7 +117,8 @@ def write_class_raster(
         write_cloud_optimised(raster_file, scene, [pyramid], final=path, describe=describe)
         with write_errors(path, FREE_SPACE):
             style_file.write_text(qml_style(classes, colours), encoding="utf-8")
-            record = map_record(run, content_digest(raster_file), digests, scene_path)
+            digest = content_digest(raster_file)
+            record = map_record(run, digest, files=digests, scene=scene_path)
             content = pam_xml(classes, colours, class_pixels, record)
             sidecar_file.write_text(content, encoding="utf-8")
     return ClassRasterContent(list(classes), class_pixels, pyramid.nodata_pixels, dict(provenance))

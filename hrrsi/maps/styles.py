@@ -130,6 +130,18 @@ def scene_of(path: Path) -> str | None:
     return _sidecar_record(path).get("SCENE")
 
 
+def tiles_of(path: Path) -> list[str]:
+    """Return the tiles of the mosaic that a map was made of, in their order, or none.
+
+    They are where they were then; some may be gone, or have been changed since.
+    """
+    try:
+        tiles = json.loads(_sidecar_record(path).get("TILES", "[]"))
+    except ValueError:
+        return []
+    return [tile for tile in tiles if isinstance(tile, str)] if isinstance(tiles, list) else []
+
+
 def is_as_written(path: Path) -> bool | None:
     """Return whether a map has the bytes that it was written with, None where nothing says so.
 
@@ -175,7 +187,7 @@ def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options:
     files.pop(parts[0].name + _OPTIONS_KEY, None)
     if options:
         files[parts[0].name + _OPTIONS_KEY] = options
-    record = map_record(record.get("RUN"), record.get("SHA256"), files, record.get("SCENE"))
+    record |= map_record(files=files)
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
         temporary.write_text(content, encoding="utf-8")
@@ -228,14 +240,28 @@ def _sidecar_record(path: Path) -> dict[str, str]:
 
 
 def map_record(
-    run: str | None,
-    digest: str | None,
+    run: str | None = None,
+    digest: str | None = None,
+    *,
     files: Mapping[str, str | None],
-    scene: str | None = None,
+    scene: str | Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """Return what a sidecar keeps: run, SHA-256 of the map and of files beside it, and scene."""
-    listed = json.dumps(files, sort_keys=True)
-    record = {"RUN": run, "SHA256": digest, "FILES": listed, "SCENE": scene}
+    """Return what a sidecar keeps: run, SHA-256 of the map and of files beside it, scene or tiles.
+
+    Args:
+        run: What identifies the run that made the map.
+        digest: SHA-256 of the map.
+        files: As `files_beside` returns them.
+        scene: What the map was made of, the tiles of a mosaic one by one.
+    """
+    tiles = None if scene is None or isinstance(scene, str) else json.dumps(list(scene))
+    record = {
+        "RUN": run,
+        "SHA256": digest,
+        "FILES": json.dumps(files, sort_keys=True),
+        "SCENE": scene if isinstance(scene, str) else None,
+        "TILES": tiles,
+    }
     return {key: value for key, value in record.items() if value is not None}
 
 

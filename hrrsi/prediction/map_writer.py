@@ -46,7 +46,7 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.progress import progress
 from hrrsi.quantities import byte_text
-from hrrsi.scenes.raster_opening import is_local, mosaic_files
+from hrrsi.scenes.raster_opening import is_local, mosaic_files, mosaic_tiles
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.window_source import SceneWindows
@@ -214,7 +214,7 @@ class MapWriter:
             provenance=record.class_map_provenance(source, self._meta, self._options),
             run=record.digest,
             beside=[p for p in (files.confidence, files.probabilities) if p is not None],
-            scene_path=None if scene.mosaic else scene_address(scene),
+            scene_path=mosaic_tiles(grid) if scene.mosaic else scene_address(scene),
         )
 
     def write_derived(

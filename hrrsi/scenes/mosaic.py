@@ -130,6 +130,10 @@ class Mosaic:
         Raises:
             OSError: It can't be written.
         """
+        path.write_bytes(self.vrt())
+
+    def vrt(self) -> bytes:
+        """Return that virtual raster."""
         body = "".join(self._body())
         digest = hashlib.sha256(body.encode(errors="surrogateescape")).hexdigest()
         sample = self.tiles[:: -(-len(self.tiles) // _MOST_PLACES)]
@@ -142,7 +146,7 @@ class Mosaic:
             f'<VRTDataset rasterXSize="{self.width}" rasterYSize="{self.height}">\n'
             f"<Metadata>{tags}</Metadata>\n{body}</VRTDataset>\n"
         )
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return text.encode(errors="surrogateescape")
 
     def _share(self, share: float) -> str:
         text = f"{max(share, 1e-6):.4%}" if share < 1e-4 else f"{share:.2%}"

@@ -236,6 +236,15 @@ def mosaic_files(dataset: Any) -> list[str]:
     return _files(dataset, {dataset.name})
 
 
+def mosaic_tiles(dataset: Any) -> list[str]:
+    """Return the tiles of the open virtual raster of a `Mosaic`, or of a part of it, in order."""
+    files: list[str] = dataset.files
+    if len(files) == 1:
+        with opened_raster(files[0]) as whole:
+            files = whole.files
+    return files[1:]
+
+
 class MosaicLabel(NamedTuple):
     """What the virtual raster of a mosaic says of it (`hrrsi.scenes.mosaic` writes them).
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.io import MemoryFile
 
 from hrrsi.classes import Colour
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
@@ -21,8 +22,8 @@ from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.maps.rasters import TAG, read_class_raster
-from hrrsi.maps.styles import is_as_written, scene_of
-from hrrsi.quantities import names_text
+from hrrsi.maps.styles import is_as_written, scene_of, tiles_of
+from hrrsi.quantities import counted_names, names_text
 from hrrsi.scenes.bands import (
     BLUE,
     GREEN,
@@ -256,30 +257,48 @@ class _Opener:
         if self.scene is not None or not is_local(path):
             return self.scene
         file = Path(path)
-        recorded = scene_of(file)
+        recorded, tiles = scene_of(file), tiles_of(file)
         candidates = []
         if recorded is not None:
             candidates += [recorded, str(file.with_name(Path(recorded).name))]
         if file.stem.endswith(MAP_ENDING):
             stem = file.stem.removesuffix(MAP_ENDING)
             candidates += [str(file.with_name(stem + end)) for end in sorted(RASTER_SUFFIXES)]
+        # a map of a stranger's must not make this machine ask another one
+        candidates = [name for name in candidates if is_local(name) and Path(name).is_file()]
+        if tiles:
+            candidates = [*self._mosaic(file, tiles), *candidates]
         for name in candidates:
-            # a map of a stranger's must not make this machine ask another one
-            if not (is_local(name) and Path(name).is_file()):
-                continue
             try:
                 with open_imagery(name, 3) as dataset:
                     on_grid(_Raster(Scene(name, dataset, (1,))), raster, "map")
             except HrrsiError:
                 continue
             return name
-        words = "does not say which scene it is of"
+        words, fix = "does not say which scene it is of", "give it as `scene`"
         if recorded is not None:
             words = f"its scene is not where it was ({recorded})"
             if not is_local(recorded):
                 words = f"its scene is on another machine ({recorded})"
-        self.say(f"note: {path}: {words}; give it as `scene`")
+        elif tiles:
+            words = f"its tiles are not all where they were ({counted_names(tiles, most=2)})"
+            fix = "make them one with `gdalbuildvrt scene.vrt TILES`, and give that as `scene`"
+        self.say(f"note: {path}: {words}; {fix}")
         return None
+
+    def _mosaic(self, map_file: Path, tiles: Sequence[str]) -> list[str]:
+        """Return the virtual raster of a map's tiles, in memory; none where a tile is gone."""
+        # polygons' libraries, seldom asked for
+        from hrrsi.scenes.mosaic import tile_mosaic
+
+        for paths in (tiles, [str(map_file.with_name(Path(tile).name)) for tile in tiles]):
+            if not all(is_local(tile) and Path(tile).is_file() for tile in paths):
+                continue
+            with suppress(InputError):  # they were changed since
+                mosaic = tile_mosaic(paths)
+                file = MemoryFile(mosaic.vrt(), filename=f"{mosaic.name}.vrt")
+                return [str(self.stack.enter_context(file).name)]
+        return []
 
     def place(self, viewed_map: OpenMap) -> Place:
         """Return a place with a map on its own grid."""

@@ -14,6 +14,8 @@ import rasterio.shutil
 import rasterio.vrt
 from affine import Affine
 from rasterio.warp import transform
+from samples.made_weights import scene_pixels
+from samples.predicted_scenes import save_area
 from samples.viewed_maps import (
     CLASSES,
     COLOURS,
@@ -29,6 +31,7 @@ from samples.viewed_maps import (
     whole_layer,
     write_scene,
 )
+from shapely import box
 
 import hrrsi
 from hrrsi.scenes.pixel_reader import scene_picture
@@ -365,6 +368,60 @@ def test_a_scene_that_moved_with_its_map_is_found(tmp_path: Path) -> None:
     with hrrsi.view(after / "scene_classes.tif") as viewer:
         assert "https://127.0.0.1:9/scene.tif" in viewer.notes[0]
         assert "on another machine" in viewer.notes[0]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.* lie in several tiles:hrrsi.SceneWarning")
+def test_tiles_of_a_mosaic_are_shown_as_one_scene(tmp_path: Path, made_weights: Path) -> None:
+    pixels = np.moveaxis(scene_pixels(), -1, 0)[:, :90, :150]
+    before, after = tmp_path / "before", tmp_path / "after"
+    for name, left, right in (("a", 0, 70), ("b", 60, 150)):  # b counts where both are
+        part = pixels[:, :, left:right].copy()
+        part[:, :, : 10 if name == "b" else 0] //= 2
+        place = ORIGIN @ Affine.translation(left, 0)
+        (before / "city").mkdir(parents=True, exist_ok=True)
+        write_scene(before / "city" / f"{name}.tif", part, transform=place)
+    expected = pixels.copy()
+    expected[:, :, 60:70] //= 2
+    options = hrrsi.MapOptions(window=64, overlap=16, mosaic=True)
+    (mapped,) = hrrsi.predict(before / "city", made_weights, before, options)
+    outputs = hrrsi.OutputOptions(vector="gpkg", resume=True)  # which writes the sidecar again
+    hrrsi.predict(before / "city", made_weights, before, options, outputs=outputs)
+    tiles = [str(before / "city" / f"{name}.tif") for name in "ab"]
+    assert hrrsi.info(mapped.path).data["tiles"] == tiles
+    with hrrsi.view(mapped.path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+        assert not viewer.notes
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), expected)
+    assert (shown[..., 3] == 255).all()
+    (before / "city").rename(after)
+    map_files = [path for path in before.iterdir() if path.name.startswith("city_classes")]
+    for file in map_files:
+        file.rename(after / file.name)
+    with hrrsi.view(after / mapped.path.name) as viewer:  # they moved with it
+        assert np.array_equal(whole_layer(viewer, layer_named(viewer, "Scene")), shown)
+    (after / "b.tif").unlink()
+    assert "2 tiles: " in dict(hrrsi.info(after / mapped.path.name).lines)["scene"]
+    with hrrsi.view(after / mapped.path.name) as viewer:
+        assert [layer["kind"] for layer in described(viewer)["layers"]] == ["classes"]
+    (note,) = viewer.notes
+    assert "its tiles are not all where they were" in note
+    assert "`gdalbuildvrt scene.vrt TILES`, and give that as `scene`" in note
+
+
+@pytest.mark.long
+def test_a_part_of_a_mosaic_is_shown_with_its_tiles(tmp_path: Path, made_weights: Path) -> None:
+    pixels = np.moveaxis(scene_pixels(), -1, 0)[:, :90, :150]
+    (tmp_path / "city").mkdir()
+    for name, left, right in (("a", 0, 60), ("b", 60, 150)):
+        place = ORIGIN @ Affine.translation(left, 0)
+        write_scene(tmp_path / "city" / f"{name}.tif", pixels[:, :, left:right], transform=place)
+    area = save_area(tmp_path / "area.gpkg", box(*(ORIGIN @ (20, 80)), *(ORIGIN @ (120, 10))), CRS)
+    options = hrrsi.MapOptions(window=64, overlap=16, mosaic=True, aoi=area, crop=True)
+    (mapped,) = hrrsi.predict(tmp_path / "city", made_weights, tmp_path, options)
+    with hrrsi.view(mapped.path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels[:, 10:80, 20:120])
 
 
 @pytest.mark.parametrize(
