@@ -17,12 +17,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from prettytable import PrettyTable
 from training_runs import finished_rows, summary, train
 
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.profiling.operations import profile_model
 from hrrsi.profiling.profile import model_latency
+from hrrsi.quantities import TextTable
 from hrrsi.tiling.dataset import TiledDataset
 
 OWN = ("ued", "ued_bes", "ued_bes_sfm")
@@ -117,11 +117,11 @@ def main() -> None:
                 print(f"{model}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
             if rows:
                 runs[model].append(rows)
-    table = PrettyTable(
+    table = TextTable(
         ["network", "starts from", "seeds", "mIoU of the last epoch", "of the best epoch",
-         "images seen", "parameters, M", "GMAC", "ms a window", "minutes"]
+         "images seen", "parameters, M", "GMAC", "ms a window", "minutes"],
+        left=(0, 1),
     )  # fmt: skip
-    table.align["network"] = "l"
     scores: dict[str, list[float]] = {}
     costs: dict[str, Cost] = {}
     for model, done in runs.items():

@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from prettytable import PrettyTable, TableStyle
-
 import hrrsi
 from hrrsi.errors import DeviceError
 from hrrsi.evaluation.intervals import Interval
@@ -26,6 +24,7 @@ from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.mapped_scene import seconds_a_window
+from hrrsi.quantities import TextTable
 
 WINDOW = 512
 TOLERANCE = 3  # px, of boundary F1
@@ -81,9 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     columns = ["network", "file (MB)", "G multiply-accumulates"]
     columns += [f"ms, {engine} {precision}" for engine, precision in WAYS]
-    table = PrettyTable([*columns, "mIoU", f"boundary F1 {TOLERANCE} px"], align="r")
-    table.set_style(TableStyle.MARKDOWN)
-    table.align["network"] = "l"
+    table = TextTable([*columns, "mIoU", f"boundary F1 {TOLERANCE} px"])
     with tempfile.TemporaryDirectory() as folder:
         paths = [exported(name, Path(folder)) for name in arguments.files]
         times = milliseconds(paths, arguments.rounds)
@@ -102,7 +99,7 @@ def main() -> None:
                 row.append(interval_text(result.intervals["mIoU"]))
                 row.append(interval_text(result.boundary_intervals[f"F1 at {TOLERANCE} px"]))
             table.add_row(row)
-    print(table.get_string())
+    print(table.markdown())
     print("x: times as fast as the first row in the same runtime (bf16: as OpenVINO in float32)")
 
 

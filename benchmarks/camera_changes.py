@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from prettytable import PrettyTable
 from tqdm import tqdm
 
 import hrrsi
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.quantities import TextTable
 from hrrsi.training.augmentation import CameraChanges
 from hrrsi.training.options import CAMERA_CHANGES
 
@@ -75,8 +75,7 @@ def main() -> None:
         if fnmatch(file.name, arguments.pattern)
     ]
     options = hrrsi.EvaluationOptions(scheme=arguments.scheme, scenes=(arguments.pattern,))
-    table = PrettyTable(["change", *(f"mIoU, {name}" for name in weights)])
-    table.align["change"] = "l"
+    table = TextTable(["change", *(f"mIoU, {name}" for name in weights)])
     for change in tqdm((UNCHANGED, *CAMERA_CHANGES), unit="change"):
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unlike the training data: that is the point

@@ -38,12 +38,12 @@ import rasterio
 import torch
 from measured_process import Measured, measured
 from predict_speed import HERE, agreement, read_texture, write_scene
-from prettytable import PrettyTable
 from seam_statistic import map_label_changes, seam_statistic
 
 import hrrsi
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.networks.segmentation import UED
+from hrrsi.quantities import TextTable
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 
 TEXTURE = HERE.parent / "examples/dubai/tile1/images/image_part_007.jpg"
@@ -172,8 +172,7 @@ def main() -> None:
     python = peer_python(options.environment.absolute())
     width, height = map(int, options.size.split("x"))
     columns = ["way", "seconds", "all rounds", "peak MB", "same labels", "no class"]
-    table = PrettyTable([*columns, "changes on seams", "p"], align="r")
-    table.align["way"] = "l"
+    table = TextTable([*columns, "changes on seams", "p"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene, network = folder / "scene.tif", folder / "network.pt"

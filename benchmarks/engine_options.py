@@ -29,11 +29,11 @@ import numpy.typing as npt
 import rasterio
 import torch
 from engine_ways import CORES, REFERENCE, SIZE, WAYS, Logit, Pixels, Run, Setup
-from prettytable import PrettyTable
 
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
+from hrrsi.quantities import TextTable
 
 TIMED_WINDOWS = 8  # of each way in each round
 CALIBRATION_WINDOWS = 20
@@ -108,9 +108,7 @@ def main() -> None:
             runs[name](windows[:TIMED_WINDOWS])
             walls[name].append(1000 * (time.perf_counter() - wall) / TIMED_WINDOWS)
             cores[name].append(1000 * (time.process_time() - busy) / TIMED_WINDOWS / CORES)
-    table = PrettyTable(["way", "ms a window", "of the cores", "times faster", "equal labels"])
-    table.align = "r"
-    table.align["way"] = "l"
+    table = TextTable(["way", "ms a window", "of the cores", "times faster", "equal labels"])
     for name in runs:
         faster = [a / b for a, b in zip(walls[REFERENCE], walls[name], strict=True)]
         equal = np.mean(np.equal(labels[name], labels[REFERENCE]))

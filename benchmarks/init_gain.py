@@ -18,11 +18,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
-from prettytable import PrettyTable
 
 import hrrsi
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.quantities import TextTable
 
 PATCH, STRIDE, BATCH = 128, 32, 8
 VALIDATION = 2
@@ -78,8 +78,7 @@ def main() -> None:
         "ImageNet's encoder": {"encoder_weights": arguments.encoder_weights},
         "weights of other places": {"encoder_weights": "none", "init": arguments.init},
     }
-    table = PrettyTable(["starts from", *(f"mIoU, {number} scenes" for number in numbers)])
-    table.align["starts from"] = "l"
+    table = TextTable(["starts from", *(f"mIoU, {number} scenes" for number in numbers)])
     untrained = score(arguments, arguments.init, scored)
     table.add_row(["weights of other places, untrained", untrained, *[""] * (len(numbers) - 1)])
     for start, own in starts.items():

@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from measured_process import Measured, measured
-from prettytable import PrettyTable
+
+from hrrsi.quantities import TextTable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STREAM = REPOSITORY / "examples" / "stream" / "stream.py"
@@ -47,7 +48,7 @@ def disk_use(folder: Path) -> float:
 def main() -> None:
     options = arguments()
     window = ["--window", str(options.window)]
-    table = PrettyTable(["what", "install (MB)", "peak memory (MB)", "file (MB)"], align="r")
+    table = TextTable(["what", "install (MB)", "peak memory (MB)", "file (MB)"])
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         network, maps = folder / "landcover.onnx", folder / "maps"
@@ -64,7 +65,6 @@ def main() -> None:
         runs["stream.py"] = install, measured(command)
         for what, (install, run) in runs.items():
             table.add_row([what, f"{install:.0f}", f"{run.peak * 1.048576:.0f}", size])
-    table.align["what"] = "l"
     print(table)
 
 

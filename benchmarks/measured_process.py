@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from prettytable import PrettyTable
+from hrrsi.quantities import TextTable
 
 POLL_SECONDS = 0.02
 
@@ -52,14 +52,14 @@ def measured(command: list[str]) -> Measured:
         return Measured(output.read(), seconds, sum(peaks.values()))
 
 
-def memory_table(runs: dict[str, Measured]) -> PrettyTable:
+def memory_table(runs: dict[str, Measured]) -> TextTable:
     """Return seconds and peaks, and these beside the first's.
 
     Args:
         runs: By size, as ``WIDTHxHEIGHT``.
     """
     columns = ["raster", "Mpx", "seconds", "Mpx/s", "peak MB", "to the first"]
-    table = PrettyTable(columns, align="r")
+    table = TextTable(columns)
     first = next(iter(runs.values())).peak
     for size, run in runs.items():
         width, height = map(int, size.split("x"))

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from measured_process import Measured, measured
-from prettytable import PrettyTable
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
@@ -35,6 +34,7 @@ from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
+from hrrsi.quantities import TextTable
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window as SceneWindow
@@ -245,8 +245,7 @@ def main() -> None:
     texture = read_texture(options.texture)
     figures: dict[str, dict[str, list[tuple[float, float]]]] = {}
     columns = ["raster", "way", "seconds (median)", "all rounds", "peak MB", "times as fast"]
-    table = PrettyTable([*columns, "same labels"], align="r")
-    table.align["way"] = "l"
+    table = TextTable([*columns, "same labels"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if any("onnxscript" in contestant.needs for contestant in contestants):
@@ -283,8 +282,7 @@ def main() -> None:
                 )
             table.add_divider()
             scene.unlink()
-        scored = PrettyTable(["way", "mIoU on Dubai's tile 1"], align="r")
-        scored.align["way"] = "l"
+        scored = TextTable(["way", "mIoU on Dubai's tile 1"])
         if options.truth:
             classes = read_meta(options.weights)["classes"]
             truth = write_truth(options.truth, classes, folder)

@@ -22,13 +22,13 @@ from pathlib import Path
 
 from measured_process import measured
 from predict_speed import read_texture, write_scene
-from prettytable import PrettyTable
 
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.prediction.sliding_window import read_window
+from hrrsi.quantities import TextTable
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import window_grid
@@ -78,7 +78,7 @@ def main() -> None:
     options = arguments()
     width, height = (int(n) for n in options.size.split("x"))
     columns = ["precision", "overlap", "first window (s)", "network (s)", "whole (s)"]
-    table = PrettyTable([*columns, "beside the network (s)", "network's share"], align="r")
+    table = TextTable([*columns, "beside the network (s)", "network's share"])
     with tempfile.TemporaryDirectory() as made:
         scene = Path(made) / "scene.tif"
         write_scene(scene, read_texture(options.texture), height, width)

@@ -25,12 +25,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from prettytable import PrettyTable
 
 from hrrsi.hardware import chosen_device
 from hrrsi.pretraining.batches import training_batches
 from hrrsi.pretraining.images import ImageFolders, image_folders
 from hrrsi.pretraining.options import Loader, PretrainOptions, PretrainRecipe, has_dali
+from hrrsi.quantities import TextTable
 
 REPOSITORY = Path(__file__).parent.parent
 LOADERS: tuple[Loader, ...] = ("torchvision", "dali")
@@ -136,7 +136,10 @@ def main() -> None:
                 for loader in loaders:
                     measurement = rate(folders, loader, workers, arguments.batch, device)
                     measured.setdefault((workers, loader), []).append(measurement)
-    table = PrettyTable(["workers", "loader", "images/s", "slowest to fastest", "core ms an image"])
+    table = TextTable(
+        ["workers", "loader", "images/s", "slowest to fastest", "core ms an image"],
+        left=(0, 1),
+    )
     for workers in counts:
         for loader in loaders:
             rates = measured[workers, loader]

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prettytable import PrettyTable
-
 import hrrsi
 from hrrsi.networks import architecture
+from hrrsi.quantities import TextTable
 
 NARROW = 0.7
 SPLITS = ("standard:val", "standard:test")
@@ -100,11 +99,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.001, help="of fine-tuning")
     arguments = parser.parse_args()
     model, tuning = "ued_bes_sfm", arguments.fine_tune
-    table = PrettyTable(
+    table = TextTable(
         ["network", *(f"{name} {s}" for s in SPLITS for name in ("mIoU", f"F1 at {BORDER} px")),
          "parameters", "GMACs", "MB"]
     )  # fmt: skip
-    table.align["network"] = "l"
     table.add_row(["the weights", *cells(arguments, arguments.weights)])
     for share in map(float, arguments.shares.split(",")):
         left = pruned(arguments, share)

@@ -14,9 +14,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from prettytable import PrettyTable
 from training_runs import epochs_of, finished_rows, summary, train
 
+from hrrsi.quantities import TextTable
 from hrrsi.training.options import DEFAULT, PUBLISHED
 
 # The published recipe with one part of the default one; then the default recipe without each of
@@ -83,10 +83,9 @@ def main() -> None:
                 print(f"{name}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
             if rows:
                 rows_by_run[name].append(rows)
-    table = PrettyTable(
+    table = TextTable(
         ["recipe", "seeds", "mIoU of the last epoch", "of the best epoch", "images seen", "minutes"]
     )
-    table.align["recipe"] = "l"
     for name, done in rows_by_run.items():
         if done:
             seconds = [sum(float(row["seconds"]) for row in rows) for rows in done]

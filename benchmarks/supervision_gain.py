@@ -19,7 +19,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from prettytable import PrettyTable
 from training_runs import epochs_of, finished_rows, summary, train
 
 from hrrsi.evaluation.intervals import Counts, Floats, score_differences
@@ -34,6 +33,7 @@ from hrrsi.labels.scheme import load_scheme
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.profiling.operations import profile_model
+from hrrsi.quantities import TextTable
 
 ScoresOf = Callable[[Counts], Mapping[str, Floats]]
 SHOWN = ("OA", "mF1", "mIoU", "boundary F1 at 1 px", "boundary F1 at 3 px", "boundary IoU at 3 px")
@@ -89,7 +89,7 @@ def main() -> None:
             {m: np.stack([c.boundary_blocks for c in runs], axis=1) for m, runs in counts.items()},
         ),
     ]
-    table = PrettyTable(["network", "parameters", *SHOWN])
+    table = TextTable(["network", "parameters", *SHOWN])
     for model in models:
         singles = {
             name: values
@@ -110,8 +110,7 @@ def main() -> None:
         }
         for pair in pairs
     }
-    table = PrettyTable(["score", *(f"{model} - {other}" for other, model in pairs)])
-    table.align["score"] = "l"
+    table = TextTable(["score", *(f"{model} - {other}" for other, model in pairs)])
     for name in SHOWN:
         row = [differences[pair][name] for pair in pairs]
         table.add_row([

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image
-from prettytable import PrettyTable
 from rasterio import Affine
 from rasterio.windows import Window
+
+from hrrsi.quantities import TextTable
 
 DISTANCES = (0, 16, 64, 128)
 CROP = 110  # pixels around the middle of a border that are shown
@@ -119,10 +120,10 @@ def save_picture(
 
 def main() -> None:
     options = arguments()
-    table = PrettyTable(["scene", "tiles", "borders", "anywhere"], align="r")
+    table = TextTable(["scene", "tiles", "borders", "anywhere"], left=(0, 1))
     spans = [*pairwise(DISTANCES), (DISTANCES[-1], 10**9)]
     names = [f"{low} to {high - 1} px" for low, high in spans[:-1]] + [f"from {DISTANCES[-1]} px"]
-    far = PrettyTable(["scene", *names], align="r")
+    far = TextTable(["scene", *names])
     for number, scene in enumerate(options.scenes):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from original_training import BATCH, OriginalPatches, OriginalStep
-from prettytable import PrettyTable
 
 from hrrsi.hardware import chosen_device
+from hrrsi.quantities import TextTable
 from hrrsi.runs.options import Precision
 from hrrsi.runs.steps import NetworkPrecision, keep_freed_memory
 from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
@@ -142,7 +142,7 @@ def warm_seconds(step: Callable[[], object], device: str) -> float:
     return seconds_of(step, device, 5)
 
 
-def step_table(data: Path, model: str, device: str, rounds: int) -> PrettyTable:
+def step_table(data: Path, model: str, device: str, rounds: int) -> TextTable:
     """Return images per second of the step alone, each round in a process of its own."""
 
     def run(which: str) -> float:
@@ -151,14 +151,14 @@ def step_table(data: Path, model: str, device: str, rounds: int) -> PrettyTable:
         return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
     seconds_of_step = medians({which: lambda which=which: run(which) for which in STEPS}, rounds)
-    table = PrettyTable(["step alone", "images/s", "times the original"])
+    table = TextTable(["step alone", "images/s", "times the original"])
     for which, seconds in seconds_of_step.items():
         speed, ratio = BATCH / seconds, seconds_of_step["original"] / seconds
         table.add_row([STEPS[which], f"{speed:.2f}", f"{ratio:.2f}"])
     return table
 
 
-def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> PrettyTable:
+def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> TextTable:
     """Return the milliseconds an image that each stage of our training takes."""
     description = dataset.description
     patches = dataset.patches("train")[:BATCH]
@@ -217,13 +217,13 @@ def stage_table(dataset: TiledDataset, model: str, device: str, rounds: int) -> 
         part("edge target alone", lambda: edge_target(steps["32"].batch[1], candidates))
         for precision, step in steps.items():
             once(step, precision)
-    table = PrettyTable(["stage of a step", "ms an image"])
+    table = TextTable(["stage of a step", "ms an image"])
     for name, values in stages.items():
         table.add_row([name, f"{1000 * statistics.median(values) / BATCH:.1f}"])
     return table
 
 
-def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int) -> PrettyTable:
+def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int) -> TextTable:
     """Return images per second of training with its loader, validation and first step left out."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -252,7 +252,7 @@ def end_to_end_table(dataset: TiledDataset, model: str, images: int, rounds: int
             },
             rounds,
         )
-    table = PrettyTable(["end to end", "images/s", "times the original"])
+    table = TextTable(["end to end", "images/s", "times the original"])
     for name, speed in speeds.items():
         table.add_row([name, f"{speed:.2f}", f"{speed / speeds['original']:.2f}"])
     return table

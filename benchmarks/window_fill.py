@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from prettytable import PrettyTable
 from scipy import ndimage
 from window_fillings import Mask, Pixels, fillings
 
@@ -37,6 +36,7 @@ from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.networks.segmentation import UED
 from hrrsi.networks.weights_reading import load_model
+from hrrsi.quantities import TextTable
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
 
@@ -275,12 +275,11 @@ def _best_turned(window: SceneWindow, count: int) -> list[Part]:
     return chosen
 
 
-def table(tallies: dict[str, dict[str, Tally]]) -> PrettyTable:
+def table(tallies: dict[str, dict[str, Tally]]) -> TextTable:
     rings = [f"{a}-{b} px" if b < 10**6 else f"> {a} px" for a, b in pairwise(RINGS)]
-    result = PrettyTable(
-        ["no data", "filled by", "windows", "changed", "±", *rings, "OA", "ms"], align="r"
+    result = TextTable(
+        ["no data", "filled by", "windows", "changed", "±", *rings, "OA", "ms"], left=(0, 1)
     )
-    result.align["no data"] = result.align["filled by"] = "l"
     for part, by_way in tallies.items():
         for way, tally in sorted(by_way.items(), key=lambda item: _share(item[1])):
             spread = np.std(tally.shares, ddof=1) / len(tally.shares) ** 0.5
@@ -307,13 +306,12 @@ def _share(tally: Tally) -> float:
     return float(tally.changed.sum() / tally.compared.sum())
 
 
-def summary(tallies: dict[str, dict[str, Tally]]) -> PrettyTable:
+def summary(tallies: dict[str, dict[str, Tally]]) -> TextTable:
     """Rank the fillings by the share of changed labels, averaged over the parts."""
     names = [n for n in next(iter(tallies.values())) if not n.startswith("control")]
     means = {n: float(np.mean([_share(t[n]) for t in tallies.values()])) for n in names}
     best = min(means, key=lambda n: means[n])
-    result = PrettyTable(["filled by", "changed, mean of parts", "paired with the best"], align="r")
-    result.align["filled by"] = "l"
+    result = TextTable(["filled by", "changed, mean of parts", "paired with the best"])
     for name in sorted(names, key=lambda n: means[n]):
         # paired by window: its parts are no independent samples
         gaps = np.mean(

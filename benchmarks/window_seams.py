@@ -26,7 +26,6 @@ import rasterio
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
-from prettytable import PrettyTable
 from rasterio.windows import Window
 from seam_statistic import (
     LabelChanges,
@@ -39,6 +38,7 @@ from seam_statistic import (
 from hrrsi.classes import IGNORE_INDEX, class_palette
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
+from hrrsi.quantities import TextTable
 from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
@@ -150,8 +150,8 @@ def write_crop(scene: Path, path: Path, window: Window) -> None:
 
 def table(
     title: str, statistics: dict[int, SeamStatistic | None], unstable: dict[int, float | None]
-) -> PrettyTable:
-    result = PrettyTable(
+) -> str:
+    result = TextTable(
         [
             "overlap",
             "joints",
@@ -162,9 +162,7 @@ def table(
             "p",
             "in overlaps / outside",
             "labels that move with the windows",
-        ],
-        align="r",
-        title=title,
+        ]
     )
     for overlap, statistic in statistics.items():
         share = unstable.get(overlap)
@@ -187,7 +185,7 @@ def table(
                 moving,
             ]
         )
-    return result
+    return f"{title}\n{result}"
 
 
 # --- picture

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from prettytable import PrettyTable
+from hrrsi.quantities import TextTable
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -109,8 +109,9 @@ def main() -> None:
     """Print the figures of each package side by side."""
     packages = [Path(argument) for argument in sys.argv[1:]] or [Path("hrrsi")]
     figures = [shape(package.resolve()) for package in packages]
-    table = PrettyTable(["", *map(str, packages)], align="l")
-    table.add_rows([[name, *(column[name] for column in figures)] for name in figures[0]])
+    table = TextTable(["", *map(str, packages)], left=range(len(packages) + 1))
+    for name in figures[0]:
+        table.add_row([name, *(column[name] for column in figures)])
     print(table)
 
 

@@ -54,9 +54,8 @@ def info(
     import json
     import textwrap
 
-    from prettytable import PrettyTable
-
     import hrrsi
+    from hrrsi.quantities import TextTable
 
     content = hrrsi.info(file)
     lines = [*content.lines, *_uses(file, content)]
@@ -77,11 +76,10 @@ def info(
         print_line(wrapped)
     if content.table:
         header, *rows = content.table
-        table = PrettyTable(header)
-        table.align = "l"
-        table.max_width[header[-1]] = _WIDTH // 2
-        table.add_rows([list(row) for row in rows])
-        print_line(table.get_string())
+        table = TextTable(header, left=range(len(header)), widest=_WIDTH // 2)
+        for row in rows:
+            table.add_row(row)
+        print_line(str(table))
 
 
 def _uses(file: str, content: FileInfo) -> list[tuple[str, str]]:

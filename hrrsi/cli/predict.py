@@ -313,9 +313,7 @@ def _print_failure(scene: str, error: Exception) -> None:
 
 
 def _print_mapped(mapped: MappedScene) -> None:
-    from prettytable import PrettyTable
-
-    from hrrsi.quantities import area_text
+    from hrrsi.quantities import TextTable, area_text
 
     total = mapped.width * mapped.height
     speed = (
@@ -342,12 +340,12 @@ def _print_mapped(mapped: MappedScene) -> None:
         columns.append("area")
         figures = [*map(area_text, mapped.areas), area_text(sum(mapped.areas)), ""]
         rows = [[*row, area] for row, area in zip(rows, figures, strict=False)]
-    table = PrettyTable(columns, align="r")
-    table.align["class"] = "l"
-    table.add_rows(rows[: len(mapped.classes)])
-    table.add_divider()
-    table.add_rows(rows[len(mapped.classes) :])
-    print_line(table.get_string())
+    table = TextTable(columns)
+    for number, row in enumerate(rows):
+        if number == len(mapped.classes):
+            table.add_divider()
+        table.add_row(row)
+    print_line(str(table))
     if mapped.zones is not None:
         print_line(mapped.zones.text())
     for path in mapped.outputs.files[1:]:

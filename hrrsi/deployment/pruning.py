@@ -31,6 +31,7 @@ from hrrsi.networks.weights_reading import read_meta, weights_file
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.progress import progress
+from hrrsi.quantities import TextTable
 from hrrsi.tiling.dataset import Patch, TiledDataset, read_image, read_label
 
 if TYPE_CHECKING:
@@ -352,18 +353,14 @@ def _defined(score: float) -> float | None:
 
 def pruning_table(pruned: PrunedNetwork) -> str:
     """Return what was cut, part by part, and what it saves and costs, as text."""
-    from prettytable import PrettyTable
-
-    table = PrettyTable(["part", "channels", "left", "parameters", "left ", "MMACs", "left  "])
+    table = TextTable(["part", "channels", "left", "parameters", "left", "MMACs", "left"])
     for part in pruned.parts:
         cells: list[str] = [part.name]
         for before, after in (part.channels, part.parameters):
             cells += [f"{before:,}", f"{after:,}"]
         table.add_row([*cells, *(f"{macs / 1e6:,.1f}" for macs in part.macs)])
-    table.align = "r"
-    table.align["part"] = "l"
     lines = [
-        table.get_string(),
+        str(table),
         f"parameters: {_change(pruned.parameters)}",
         f"multiply-accumulates of a window of {_SIZE} px: {_change(pruned.macs)}",
     ]

@@ -50,7 +50,7 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.mapped_scene import seconds_a_window
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.progress import progress
-from hrrsi.quantities import share_text
+from hrrsi.quantities import TextTable, share_text
 from hrrsi.tiling.dataset import Patch, TiledDataset
 
 _TRIALS = 16  # further training patches, by which ranges and layers are chosen
@@ -306,13 +306,10 @@ class _Rounding:
 
 def quantization_table(network: QuantizedNetwork) -> str:
     """Return what quantizing cost and gained as a table, and how it was done."""
-    from prettytable import PrettyTable
-
     values = network.meta.quantized
     assert values is not None
     before, after = values["before"], values["after"]
-    table = PrettyTable(["", "before", "after"], align="r")
-    table.align[""] = "l"
+    table = TextTable(["", "before", "after"])
     for name in ("mIoU", "OA"):
         table.add_row([name, *(share_text(own[name]) for own in (before, after))])
     for name in before["IoU"]:
@@ -326,7 +323,7 @@ def quantization_table(network: QuantizedNetwork) -> str:
         done.append(f"kept in float: {', '.join(values['float_layers']) or 'no layer'}")
     return "\n".join(
         [
-            table.get_string(),
+            str(table),
             f"scores: {values['protocol']}; times: {values['hardware']}",
             f"{network.path}: {'; '.join(done)}",
         ]

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from html import escape
 
 import numpy as np
-from prettytable import PrettyTable
 
 from hrrsi.errors import InputError
 from hrrsi.evaluation.boundary_scores import (
@@ -39,7 +38,7 @@ from hrrsi.evaluation.scores import (
     named_scores,
     score_support,
 )
-from hrrsi.quantities import counted, share_text
+from hrrsi.quantities import TextTable, counted, share_text
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,13 @@ class EvaluationResult:
 
     def _repr_html_(self) -> str:
         """Return the scores of each class with their intervals as a table, for notebooks."""
-        table = PrettyTable(["class", "precision", "recall", "F1", "IoU", "95 %", "pixels"])
+        table = TextTable(["class", "precision", "recall", "F1", "IoU", "95 %", "pixels"])
         for c in self.scores.classes:
             interval = self.intervals[f"IoU {c.name}"]
             ends = f"{share_text(interval.low)} to {share_text(interval.high)}"
             shares = [share_text(v) for v in (c.precision, c.recall, c.f1, c.iou)]
             table.add_row([c.name, *shares, ends, f"{c.pixels:,}"])
-        return f"<p>{escape(repr(self))}</p>{table.get_html_string()}"
+        return f"<p>{escape(repr(self))}</p>{table.html()}"
 
     @cached_property
     def matrix(self) -> ConfusionMatrix:

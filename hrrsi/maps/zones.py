@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyogrio
 import shapely
-from prettytable import PrettyTable
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio import Affine
 from rasterio.features import rasterize
@@ -28,7 +27,7 @@ from hrrsi.errors import InputError
 from hrrsi.files import replacing
 from hrrsi.maps.components import Integers, Labels, even_strips
 from hrrsi.maps.vector_files import free_name, vector_file
-from hrrsi.quantities import area_text
+from hrrsi.quantities import TextTable, area_text
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.raster_opening import vector_warnings_once
@@ -164,8 +163,7 @@ class ZoneAreas:
             most: Zones to show.
         """
         mapped = "mapped px" if self.areas is None else "mapped area"
-        table = PrettyTable(["zone", *self.classes, mapped], align="r")
-        table.align["zone"] = "l"
+        table = TextTable(["zone", *self.classes, mapped])
         for zone, name in enumerate(self.names[:most]):
             total = int(self.pixels[zone].sum())
             shares = [f"{n / total:.2%}" if total else "-" for n in self.pixels[zone]]
@@ -173,7 +171,7 @@ class ZoneAreas:
             table.add_row([name, *shares, extent])
         left = len(self.names) - most
         more = f"\n... and {left} {'zone' if left == 1 else 'zones'} more" if left > 0 else ""
-        return str(table.get_string()) + more
+        return f"{table}{more}"
 
 
 def zone_areas(

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from hrrsi.errors import OptionError
 from hrrsi.extras import is_installed
 from hrrsi.prediction.options import EngineOptions
+from hrrsi.quantities import TextTable
 
 
 class PublishedFigures(NamedTuple):
@@ -311,18 +312,10 @@ def profile_table(profiles: Sequence[Profile], *, style: Style = "table") -> str
 
 
 def _table(names: list[str], rows: list[list[str]], style: Style) -> str:
-    from prettytable import PrettyTable, TableStyle  # its memory would be measured
-
-    if style == "markdown":
-        table = PrettyTable([name.replace("\n", " ") for name in names])
-        table.set_style(TableStyle.MARKDOWN)
-    else:  # PrettyTable breaks lines in rows, not in headers
-        table = PrettyTable(names, header=False)
-        table.add_row(names, divider=True)
-    table.add_rows(rows)
-    table.align = "r"
-    table.align[table.field_names[0]] = "l"
-    return str(table.get_string())
+    table = TextTable(names)
+    for row in rows:
+        table.add_row(row)
+    return table.markdown() if style == "markdown" else str(table)
 
 
 def _note_lines(notes: Sequence[str], style: Style) -> list[str]:

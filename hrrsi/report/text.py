@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from prettytable import PrettyTable
 
 from hrrsi import __version__
 from hrrsi.evaluation.boundary_scores import FARTHEST
@@ -19,7 +18,7 @@ from hrrsi.evaluation.intervals import (
     counted_blocks,
 )
 from hrrsi.evaluation.result import Comparison, EvaluationResult
-from hrrsi.quantities import area_text, counted
+from hrrsi.quantities import TextTable, area_text, counted
 
 _MUCH_LEFT_OUT = 0.01  # of the labelled pixels
 _WIDTH = 98
@@ -63,7 +62,7 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
         wording: As for `hrrsi.report.text.verdict`.
     """
     first, second = comparison.first, comparison.second
-    table = _table("score", "A", "B", "B - A", "95 %", "p")
+    table = TextTable(["score", "A", "B", "B - A", "95 %", "p"])
     scores = (first.intervals, second.intervals, comparison.differences)
     boundaries = (
         first.boundary_intervals,
@@ -85,7 +84,7 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
     return "\n".join(
         [
             *map(_wrapped, _protocol_lines(comparison)),
-            table.get_string(),
+            str(table),
             verdict(comparison, wording),
             *_comparison_grid_table(comparison),
             "",
@@ -101,17 +100,17 @@ def percent(value: float) -> str:
 
 def _class_tables(result: EvaluationResult) -> Iterator[str]:
     scores, intervals = result.scores, result.intervals
-    classes = _table("class", "precision", "recall", "F1", "IoU", "95 %", "pixels")
+    classes = TextTable(["class", "precision", "recall", "F1", "IoU", "95 %", "pixels"])
     for c in scores.classes:
         shares = [percent(v) for v in (c.precision, c.recall, c.f1, c.iou)]
         interval = _ends(intervals.get(f"IoU {c.name}"))
         classes.add_row([c.name, *shares, interval, f"{c.pixels:,}"])
-    yield classes.get_string()
-    overall = _table("", *scores.overall, "pixels")
+    yield str(classes)
+    overall = TextTable(["", *scores.overall, "pixels"])
     overall.add_row(["score", *map(percent, scores.overall.values()), f"{scores.pixels:,}"])
     ends = [_ends(intervals[name]) for name in scores.overall]
     overall.add_row(["95 %", *ends, ""])
-    yield overall.get_string()
+    yield str(overall)
     if left_out_warning(result):
         yield left_out_warning(result)
 
@@ -121,11 +120,11 @@ def _grid_table(result: EvaluationResult) -> Iterator[str]:
     if len(rows) < 2:
         return
     yield "\nThe same under every protocol:"
-    table = _table("protocol", "labels", "augmentation", *rows[0].scores.overall)
+    table = TextTable(["protocol", "labels", "augmentation", *rows[0].scores.overall])
     for row in rows:
         scores = map(percent, row.scores.overall.values())
         table.add_row([row.protocol.name, row.protocol.labels, row.augmentation, *scores])
-    yield table.get_string()
+    yield str(table)
 
 
 def _boundary_tables(result: EvaluationResult) -> Iterator[str]:
@@ -133,7 +132,7 @@ def _boundary_tables(result: EvaluationResult) -> Iterator[str]:
         return
     yield "\nBoundaries (full labels): boundary F1 and boundary IoU within 1, 3 and 5 px:"
     names = [f"{kind} {at.tolerance} px" for at in result.boundaries for kind in ("F1", "IoU")]
-    table = _table("class", *names)
+    table = TextTable(["class", *names])
     for index, name in enumerate(result.matrix.classes):
         classes = [at.classes[index] for at in result.boundaries]
         table.add_row([name, *(percent(v) for c in classes for v in (c.f1, c.iou))])
@@ -141,15 +140,15 @@ def _boundary_tables(result: EvaluationResult) -> Iterator[str]:
     table.add_row([mean_words(result), *means])
     kinds = [f"{kind} at {at.tolerance} px" for at in result.boundaries for kind in ("F1", "IoU")]
     table.add_row(["95 % of it", *(_ends(result.boundary_intervals[name]) for name in kinds)])
-    yield table.get_string()
+    yield str(table)
     counts = result.evaluation.counts.border_distances
-    table = _table("px from the nearest border", *map(_distance_text, _DISTANCES))
+    table = TextTable(["px from the nearest border", *map(_distance_text, _DISTANCES)])
     accuracies = [counts.accuracy_between(first, last) for first, last in _DISTANCES]
     table.add_row(["OA (every class)", *map(percent, accuracies)])
     pixels = [int(counts.pixels[first : last + 1].sum()) for first, last in _DISTANCES]
     total = sum(pixels)
     table.add_row(["share of pixels", *(percent(p / total) if total else "-" for p in pixels)])
-    yield table.get_string()
+    yield str(table)
 
 
 def _area_table(result: EvaluationResult) -> Iterator[str]:
@@ -161,7 +160,7 @@ def _area_table(result: EvaluationResult) -> Iterator[str]:
         unit += " where the labels' rasters lie"
     unit += f" ({result.evaluation.labels} labels)"
     yield f"\nAreas {unit}, adjusted for the map's errors (Olofsson et al. 2014):"
-    table = _table("class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's")
+    table = TextTable(["class", "mapped", "adjusted", "95 % (blocks)", "user's", "producer's"])
     for area, blocks in zip(result.areas, result.area_intervals, strict=True):
         if metres is None:
             mapped, adjusted, ends = percent(area.mapped), percent(area.estimated), _ends(blocks)
@@ -173,7 +172,7 @@ def _area_table(result: EvaluationResult) -> Iterator[str]:
             ends = "-" if np.isnan(blocks.low) else f"{low} to {high}"
         accuracies = (percent(area.users_accuracy), percent(area.producers_accuracy))
         table.add_row([area.name, mapped, adjusted, ends, *accuracies])
-    yield table.get_string()
+    yield str(table)
 
 
 def _calibration_line(result: EvaluationResult) -> Iterator[str]:
@@ -213,13 +212,6 @@ def _wrapped(line: str) -> str:
     )
 
 
-def _table(first: str, *headings: str) -> PrettyTable:
-    table = PrettyTable([first, *headings])
-    table.align = "r"
-    table.align[first] = "l"
-    return table
-
-
 def _ends(interval: Interval | None) -> str:
     if interval is None or np.isnan(interval.low):
         return "-"
@@ -257,16 +249,17 @@ def _comparison_grid_table(comparison: Comparison) -> Iterator[str]:
     if len(pairs) < 2:
         return
     yield "\nThe same under every protocol:"
-    table = _table("protocol", "labels", "augmentation", "", "OA", "mF1", "mIoU")
-    table.align[""] = "l"
+    headings = ["protocol", "labels", "augmentation", "", "OA", "mF1", "mIoU"]
+    table = TextTable(headings, left=(0, 3))
     for first, second in pairs:
         a, b = ((s.overall_accuracy, s.mean_f1, s.mean_iou) for s in (first.scores, second.scores))
         protocol = first.protocol
         table.add_row([protocol.name, protocol.labels, first.augmentation, "A", *map(percent, a)])
         table.add_row(["", "", "", "B", *map(percent, b)])
         differences = [_signed(of_b - of_a) for of_a, of_b in zip(a, b, strict=True)]
-        table.add_row(["", "", "", "B - A", *differences], divider=True)
-    yield table.get_string()
+        table.add_row(["", "", "", "B - A", *differences])
+        table.add_divider()
+    yield str(table)
 
 
 def _row(name: str, first: Interval, second: Interval, difference: Difference) -> list[str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prettytable import PrettyTable
-
 from hrrsi.labels.splits import ALL_TRAIN, NO_LABELS, Part, SceneSplit
-from hrrsi.quantities import counted, counted_names, length_text
+from hrrsi.quantities import TextTable, counted, counted_names, length_text
 from hrrsi.scenes.missing_data import UndeclaredGap
 from hrrsi.scenes.resampling import resolution_step
 from hrrsi.scenes.value_scale import EstimatedScale
@@ -112,10 +110,7 @@ class TilingResult:
             ignored = _percent(content.ignored_pixels, labelled + content.ignored_pixels)
             name = part if content.labels == "full" else f"{part} ({_LABELS[content.labels]})"
             table.add_row([name, len(content.scenes), content.patches, *shares, ignored])
-        return (
-            f"{table.get_string()}\n"
-            "Shares of classes are of the labelled pixels, of ignored of all pixels."
-        )
+        return f"{table}\nShares of classes are of the labelled pixels, of ignored of all pixels."
 
     @property
     def notes(self) -> list[str]:
@@ -295,8 +290,7 @@ def planned_table(split: SceneSplit, patches: Mapping[Part, int]) -> str:
     for part, names in split.parts.items():
         if names:
             table.add_row([part, len(names), patches[part]])
-    text: str = table.get_string()
-    return text
+    return str(table)
 
 
 def split_notes(split: SceneSplit) -> list[str]:
@@ -340,11 +334,8 @@ def overlap_notes(overlaps: Sequence[SceneOverlap]) -> list[str]:
     return notes
 
 
-def _table(columns: Sequence[str]) -> PrettyTable:
-    table = PrettyTable(["split", "scenes", "patches", *columns])
-    table.align = "r"
-    table.align["split"] = "l"
-    return table
+def _table(columns: Sequence[str]) -> TextTable:
+    return TextTable(["split", "scenes", "patches", *columns])
 
 
 def _by_scene(counts: Mapping[str, int]) -> str:

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prettytable import PrettyTable
-
 from hrrsi.classes import Colour
 from hrrsi.labels.splits import Part
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import BEST_WEIGHTS
+from hrrsi.quantities import TextTable
 from hrrsi.runs.failures import SharedError
 from hrrsi.runs.record import (
     CurvePanels,
@@ -193,15 +192,13 @@ class RunRecord(EpochRecord):
     def _class_table(self) -> str:
         best = self.best
         columns = [*(f"IoU {name}" for name in self._names), "mean"] if self._names else ["IoU"]
-        table = PrettyTable(["class", *columns])
+        table = TextTable(["class", *columns])
         for c in self._description.classes:
             keys = [*(_class_key(c, name) for name in self._names), f"val_IoU_{c}"]
             table.add_row([c, *(_percent(best[key]) for key in keys)])
         if self._names:
             keys = [*(f"val_mIoU_{name}" for name in self._names), "val_mIoU"]
             table.add_row(["mIoU", *(_percent(best[key]) for key in keys)])
-        table.align = "r"
-        table.align["class"] = "l"
         validated = "training patches" if self._options.overfit else "validation"
         return f"epoch {best['epoch']:.0f}, the best, {validated}, in percent:\n{table}"
 

@@ -24,7 +24,7 @@ EXECUTABLE = Path(sys.executable).with_name("hrrsi")
 HEAVY = {
     *("torch", "torchvision", "timm", "lightning", "numpy", "rasterio", "matplotlib", "PIL"),
     *("pydantic", "yaml", "imgaug", "cv2", "pyogrio", "shapely", "safetensors", "ptflops"),
-    *("prettytable", "pandas", "scipy"),
+    *("pandas", "scipy"),
 }
 runner = CliRunner(env={"TERMINAL_WIDTH": "160"})
 
