@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -483,3 +485,30 @@ answers["score"] = results["CHILD_RESULTS"]["score"]["OVERALL_ACCURACY"] if done
     found = session(body, folder, executable)
     assert found["done"], found["errors"]
     assert found["score"] == pytest.approx(100, abs=0.5)
+
+
+def test_what_the_page_shows_runs(folder: Path, executable: str) -> None:
+    page = (REPOSITORY / "docs" / "qgis.md").read_text(encoding="utf-8")
+    profile = folder.parent / "profile"
+    plugins = profile / "profiles" / "default" / "python" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "hrrsi").symlink_to(PLUGIN)
+    (folder / "größe 1.tif").rename(folder / "scene.tif")
+    programs = folder.parent / "bin"  # without a Python, which QGIS would take for its own
+    programs.mkdir()
+    (programs / "hrrsi").symlink_to(executable)
+    found = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    for line in re.findall(r"^\$ qgis_process (.*)", page, re.MULTILINE):
+        command = [str(PROCESS), *shlex.split(line)]
+        done = subprocess.run(
+            command, cwd=folder, env=environment(profile) | found, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    body = f"""
+scene = dict(INPUT="scene.tif", MAP="scene_classes.tif", WEIGHTS="light")
+answers["polygons"] = run("polygons", OUTPUT="areas.gpkg", **scene)
+answers["mIoU"] = eval({block.strip()!r})
+"""
+    assert session(body, folder, executable)["mIoU"] > 99  # of its own polygons
+    assert (folder / "report.html").exists()
