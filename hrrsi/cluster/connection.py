@@ -157,7 +157,10 @@ def _answering(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
+        # as long as for the first answer it waits for a scheduler that went away: so one client
+        # asks, and another one, which waits longer, works
+        Client(address, timeout=_ANSWER_SECONDS, set_as_default=False).close(timeout=5)
+        client = Client(address, timeout=RETURN_SECONDS, set_as_default=False)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         cause = " ".join(str(error).split())
         raise ClusterError(
@@ -165,7 +168,6 @@ def _answering(address: str) -> Iterator[Client]:
             where=address,
             fix="start one there (`dask scheduler`), or check address, network and firewall",
         ) from error
-    client._timeout = RETURN_SECONDS  # now of how long it tries to reach one that went away
     try:
         yield client
     finally:

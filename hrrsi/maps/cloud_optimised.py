@@ -13,13 +13,13 @@ from xml.etree import ElementTree as ET
 
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from hrrsi.errors import OutputError
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.raw_pyramid import TILE, RawPyramid, write_errors
 from hrrsi.scenes.pixel_reader import rasterio_window
+from hrrsi.scenes.raster_opening import GDAL_ERRORS
 from hrrsi.scenes.windows import Window
 
 # Raw files come from the system's cache; GDAL's own would only grow to its limit.
@@ -93,7 +93,7 @@ def write_cloud_optimised(
             _check_written(file, bands, final)
         except Exception as error:
             errors.raise_first()  # what GDAL then stumbled over is not the cause
-            if not isinstance(error, RasterioError | CPLE_BaseError):
+            if not isinstance(error, GDAL_ERRORS):
                 raise
             cause = " ".join(str(error).split())
             raise OutputError(

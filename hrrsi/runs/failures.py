@@ -16,6 +16,7 @@ from hrrsi.runs.options import NAN_BATCH, RunOptions
 _SHOWN = 16  # names in one line
 
 _RAISED = re.compile(r"hrrsi\.errors\.\w+: (.*)")
+# what torch.compile raises has no public base class, so names of modules tell it
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
 _ENDED_PEER = re.compile(
     r"gloo|nccl|ncclUniqueId|connection (closed|reset)|broken pipe|store|ProcessGroup",

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import rasterio
-from rasterio._env import set_proj_data_search_path
-from rasterio._err import CPLE_BaseError
-from rasterio.env import get_gdal_config
+from rasterio._err import CPLE_BaseError  # what rasterio lets pass: no public class is its base
+from rasterio.env import get_gdal_config, set_proj_data_search_path
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from hrrsi.errors import FileWarning, InputError, MissingInputError
@@ -49,8 +48,9 @@ if {"PROJ_LIB", "PROJ_DATA"} & os.environ.keys() and (_own_proj / "proj.db").is_
         os.environ.pop(_name, None)
     set_proj_data_search_path(str(_own_proj))  # it may have been looked for already
 
-# What rasterio raises of a file that is damaged or not UTF-8, some of it past its public classes.
-_OF_DAMAGE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+# What rasterio raises of a file that is damaged or not UTF-8.
+_OF_DAMAGE = (*GDAL_ERRORS, CRSError, UnicodeDecodeError)
 
 # pyogrio takes these for parts of an address
 NOT_IN_VECTOR_PATHS = re.compile(r"[\x00-\x1f\x7f!;]")
