@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
 from hrrsi.class_styles import polygon_renderer, qml_text
 from hrrsi.classes import Colour
+from hrrsi.errors import OutputExistsError
 from hrrsi.files import content_digest, replacing
 from hrrsi.maps.raw_pyramid import write_errors
 
@@ -165,19 +167,56 @@ def files_beside(path: Path) -> dict[str, str | None]:
     return files if isinstance(files, dict) else {}
 
 
-def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options: str = "") -> None:
-    """Keep in a map's sidecar that a file was begun, or what it holds once it is finished.
+def is_current(path: Path, parts: Sequence[Path], options: str = "") -> bool:
+    """Return whether a file was made from a map with some options, and is as it was then.
 
     Args:
         path: The map.
-        parts: The file, which is made from it or with it, and others that belong to it; those that
-            are not there once it is finished do not.
-        finished: Whether it is.
-        options: The options that it is made with, as `options_beside` returns them.
+        parts: The file, and others that belong to it.
+        options: The options that it is to be made with.
+
+    Raises:
+        OutputExistsError: Nothing says that a run of ours made it, or it was changed since.
+    """
+    digests = files_beside(path)
+    present = [part for part in parts if part.exists()]
+    if not present or any(part.name in digests and digests[part.name] is None for part in parts):
+        return False
+    newest = max(part.stat().st_mtime_ns for part in present)
+    if parts[0].name not in digests and newest < path.stat().st_mtime_ns:
+        return False  # of an earlier map, which was replaced
+    for part in present:
+        if digests.get(part.name) != content_digest(part):
+            raise OutputExistsError(
+                "exists already, and is not what was made from this map",
+                where=part,
+                fix="give it another name, or `overwrite` instead of `resume`",
+            )
+    if any(part.name in digests and part not in present for part in parts):
+        return False
+    return (digests.get(parts[0].name + _OPTIONS_KEY) or "") == options
+
+
+@contextmanager
+def derivation_record(path: Path, parts: Sequence[Path], options: str = "") -> Iterator[None]:
+    """Say in a map's sidecar that a file is being made from it, and what it holds at the end.
+
+    Args:
+        path: The map.
+        parts: The file, which is made meanwhile, and others that belong to it; those that are not
+            there at the end do not.
+        options: The options that it is made with.
 
     Raises:
         OutputError: The sidecar can't be written.
     """
+    _record(path, parts, finished=False)
+    yield
+    _record(path, parts, finished=True, options=options)
+
+
+def _record(path: Path, parts: Sequence[Path], *, finished: bool, options: str = "") -> None:
+    """Keep in a map's sidecar that a file was begun, or what it holds once it is finished."""
     sidecar, record = sidecar_path(path), _sidecar_record(path)
     files = files_beside(path)
     for part in parts:
@@ -191,11 +230,6 @@ def record_beside(path: Path, parts: Sequence[Path], *, finished: bool, options:
     with replacing(sidecar) as temporary, write_errors(sidecar, _CHECK):
         content = _pam_xml_with(sidecar.read_text(encoding="utf-8"), record)
         temporary.write_text(content, encoding="utf-8")
-
-
-def options_beside(path: Path, file: Path) -> str:
-    """Return the options that a file was made with from a map."""
-    return files_beside(path).get(file.name + _OPTIONS_KEY) or ""
 
 
 def sidecar_state(path: Path) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,10 +32,10 @@ from hrrsi.maps.rasters import (
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, write_errors
 from hrrsi.maps.sieve import sieved_strips, smallest_component
 from hrrsi.maps.styles import (
+    derivation_record,
     files_beside,
     is_as_written,
-    options_beside,
-    record_beside,
+    is_current,
     run_of,
     sidecar_state,
 )
@@ -258,27 +258,29 @@ class MapWriter:
     def _write_derived(self, scene: Scene, files: Outputs, *, again: bool) -> ZoneAreas | None:
         """Write what is made from a finished class map, and return the classes of the zones."""
         options = self._outputs.of_polygons
-        if files.vector is not None and (again or not _is_current(files.vector, files, options)):
-            with _recorded(files.vector, files, options):
-                self._write_polygons(scene, files, files.vector)
+        vector = None if files.vector is None else vector_parts(files.vector)
+        if vector and (again or not is_current(files.classes, vector, options)):
+            with derivation_record(files.classes, vector, options):
+                self._write_polygons(scene, files, vector[0])
         zones = None if self._outputs.zones is None else self._zones(scene, files)
         if zones is not None and files.zones is not None and files.zone_polygons is not None:
             if not again:  # other zones may be asked for: they are made again
                 for path in (files.zones, files.zone_polygons):
-                    _is_current(path, files)
-            with _recorded(files.zones, files):
+                    is_current(files.classes, [path])
+            with derivation_record(files.classes, [files.zones]):
                 zones.write_csv(files.zones)
-            with _recorded(files.zone_polygons, files):
+            with derivation_record(files.classes, [files.zone_polygons]):
                 assert self._outputs.zones is not None
                 zones.write_polygons(files.zone_polygons, self._outputs.zones, self._meta.colours)
-        if files.preview is not None and (again or not _is_current(files.preview, files)):
+        preview = files.preview
+        if preview is not None and (again or not is_current(files.classes, [preview])):
             # fonts and pictures, seldom asked for
             from hrrsi.maps.preview import write_preview
 
-            with _recorded(files.preview, files):
+            with derivation_record(files.classes, [preview]):
                 summary = self._summary(scene, files)
                 part = scene.dataset.name if scene.is_part or scene.mosaic else None
-                write_preview(files.preview, summary, files.classes, raster=part, bands=scene.bands)
+                write_preview(preview, summary, files.classes, raster=part, bands=scene.bands)
         return zones
 
     def _summary(self, scene: Scene, files: Outputs) -> MapSummary:
@@ -477,37 +479,3 @@ def _file_state(file: Path) -> list[int] | None:
             return None if state is None else [state]
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _is_current(path: Path, files: Outputs, options: str = "") -> bool:
-    """Return whether a file was made from the class map with some options, and is as it was then.
-
-    Raises:
-        OutputExistsError: Nothing says that a run of ours made it, or it was changed since.
-    """
-    digests = files_beside(files.classes)
-    parts = vector_parts(path)
-    there = [part for part in parts if part.exists()]
-    if not there or any(part.name in digests and digests[part.name] is None for part in parts):
-        return False
-    newest = max(part.stat().st_mtime_ns for part in there)
-    if path.name not in digests and newest < files.classes.stat().st_mtime_ns:
-        return False  # of an earlier map, which was replaced
-    for part in there:
-        if digests.get(part.name) != content_digest(part):
-            raise OutputExistsError(
-                "exists already, and is not what was made from this map",
-                where=part,
-                fix="give it another name, or `overwrite` instead of `resume`",
-            )
-    if any(part.name in digests and part not in there for part in parts):
-        return False
-    return options_beside(files.classes, path) == options
-
-
-@contextmanager
-def _recorded(path: Path, files: Outputs, options: str = "") -> Iterator[None]:
-    """Say beside the class map that a file is being made from it, and what it holds at the end."""
-    record_beside(files.classes, vector_parts(path), finished=False)
-    yield
-    record_beside(files.classes, vector_parts(path), finished=True, options=options)

@@ -219,13 +219,7 @@ def chosen_bands(
     """
     band_numbers = bands or bands_showing(dataset, meanings)
     chosen = list(band_numbers or unnamed_bands(dataset, trained_bands))
-    wrong = [b for b in chosen if not 1 <= b <= dataset.count]
-    if wrong:
-        raise InputError(
-            f"has no band {wrong[0]} (it has {dataset.count})",
-            where=path,
-            fix="correct `bands`",
-        )
+    require_bands(path, dataset, chosen)
     if len(chosen) != expected_bands:
         noun = "band" if len(chosen) == 1 else "bands"
         example = ",".join(str(b) for b in range(1, expected_bands + 1))
@@ -244,9 +238,29 @@ def chosen_bands(
             where=path,
             fix="convert them to one type",
         )
-    if "complex" in next(iter(types)):
-        raise InputError("holds complex numbers", where=path, fix="use a raster of real values")
     return tuple(chosen)
+
+
+def require_bands(path: str | Path, dataset: Any, bands: Sequence[int]) -> None:
+    """Raise where a raster lacks bands, or holds no real numbers in them.
+
+    Args:
+        path: The raster's name, for messages.
+        dataset: Its rasterio dataset.
+        bands: 1-based.
+
+    Raises:
+        InputError: It does.
+    """
+    absent = [band for band in bands if not 1 <= band <= dataset.count]
+    if absent:
+        raise InputError(
+            f"has no band {absent[0]} (it has {dataset.count})",
+            where=path,
+            fix="correct `bands`",
+        )
+    if any("complex" in dataset.dtypes[band - 1] for band in bands):
+        raise InputError("holds complex numbers", where=path, fix="use a raster of real values")
 
 
 def unnamed_bands(dataset: Any, trained: Sequence[int] | None) -> Sequence[int]:

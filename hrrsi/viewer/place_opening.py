@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rasterio.io import MemoryFile
 
 from hrrsi.classes import Colour
@@ -33,6 +31,7 @@ from hrrsi.scenes.bands import (
     bands_showing,
     colour_bands,
     open_imagery,
+    require_bands,
 )
 from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local, open_raster, opened_raster
@@ -91,8 +90,7 @@ def open_places(
         else:
             places.append(opener.place(viewed_map))
     for place in places:
-        place.name = _place_name(place)
-    _name_layers(places)
+        place.take_names()
     _on_some(places, scene, lambda place: opener.add_scene(place, scene), say)
     if labels is not None:
         _on_some(places, labels, lambda place: opener.add_labels(place, labels), say)
@@ -166,21 +164,6 @@ def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
     if isinstance(classes, LaidMap) and classes.covered_share(*place.grid.shape) < _LEAST_COVERED:
         return None
     return classes
-
-
-def _place_name(place: Place) -> str:
-    names = list(dict.fromkeys(viewed_map.name for viewed_map, _ in place.maps))
-    return names_text(names, most=2)
-
-
-def _name_layers(places: Sequence[Place]) -> None:
-    """Call maps by their names where there are several, by their paths where these are the same."""
-    for place in places:
-        if len(place.maps) == 1:
-            continue
-        names = [viewed_map.name for viewed_map, _ in place.maps]
-        for (viewed_map, layer), name in zip(place.maps, names, strict=True):
-            layer.label = name if names.count(name) == 1 else viewed_map.path
 
 
 @dataclass
@@ -423,15 +406,7 @@ class _Opener:
             or colour_bands(dataset)
         )
         bands = list(candidates[:3]) if len(candidates) >= 3 else [candidates[0]]
-        absent = [band for band in bands if not 1 <= band <= dataset.count]
-        if absent:
-            raise InputError(
-                f"has no band {absent[0]} (it has {dataset.count})",
-                where=path,
-                fix="correct `bands`",
-            )
-        if "complex" in dataset.dtypes[bands[0] - 1]:
-            raise InputError("holds complex numbers", where=path, fix="use a raster of real values")
+        require_bands(path, dataset, bands)
         return bands
 
     def add_labels(self, place: Place, path: str) -> None:
@@ -455,7 +430,7 @@ class _Opener:
         place.label_source = labels.classes
         place.labels = place.add(ClassLayer("Labels", shape, reader, labels.names, colours))
         for viewed_map, layer in place.maps:
-            are_same, are_scored = _pairs(labels, viewed_map, path)
+            are_same, are_scored = labels.pairs_with(viewed_map, path)
             absent = [name for n, name in enumerate(labels.names) if not are_same[n].any()]
             if absent:
                 self._tell(
@@ -521,27 +496,3 @@ def _stored_colours(dataset: Any, count: int) -> list[Colour]:
         red, green, blue, _ = palette.get(index, grey)
         colours.append((red, green, blue))
     return colours
-
-
-def _pairs(
-    labels: OpenLabels, viewed_map: OpenMap, path: str
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return which labels and classes of a map go together, and which are compared.
-
-    Raises:
-        InputError: They have no class in common.
-    """
-    names = [name.casefold() for name in viewed_map.names]
-    are_same = np.zeros((256, 256), dtype=bool)
-    are_scored = np.zeros((256, 256), dtype=bool)
-    for label, class_names in enumerate(labels.class_names):
-        are_same[label, : len(names)] = [name in class_names for name in names]
-        are_scored[label, : len(names)] = are_same[label].any()
-    if not are_same.any():
-        raise InputError(
-            f"its classes ({names_text(labels.names)}) are not those of {viewed_map.path} "
-            f"({names_text(list(viewed_map.names))})",
-            where=path,
-            fix="give the `scheme` that says what the labels mean",
-        )
-    return are_same, are_scored

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
 
 from hrrsi.classes import Colour
-from hrrsi.errors import HrrsiError
+from hrrsi.errors import HrrsiError, InputError
 from hrrsi.labels.laid_classes import Classes, has_place
 from hrrsi.labels.scene_labels import Indices, Labels
 from hrrsi.maps.rasters import (
@@ -22,7 +23,7 @@ from hrrsi.maps.rasters import (
     ClassRasterContent,
     map_areas,
 )
-from hrrsi.quantities import area_text
+from hrrsi.quantities import area_text, names_text
 from hrrsi.scenes.georeference import (
     crs_name,
     ground_pixel,
@@ -101,6 +102,36 @@ class OpenLabels(NamedTuple):
     colours: list[Colour]
     class_names: list[set[str]]
 
+    def pairs_with(
+        self, viewed_map: OpenMap, path: str
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return which labels and classes of a map go together, and which are compared.
+
+        Args:
+            viewed_map: The map.
+            path: The labels' file, for messages.
+
+        Returns:
+            Two (256, 256) tables, by index of the label and of the class.
+
+        Raises:
+            InputError: They have no class in common.
+        """
+        names = [name.casefold() for name in viewed_map.names]
+        are_same = np.zeros((256, 256), dtype=bool)
+        are_scored = np.zeros((256, 256), dtype=bool)
+        for label, class_names in enumerate(self.class_names):
+            are_same[label, : len(names)] = [name in class_names for name in names]
+            are_scored[label, : len(names)] = are_same[label].any()
+        if not are_same.any():
+            raise InputError(
+                f"its classes ({names_text(self.names)}) are not those of {viewed_map.path} "
+                f"({names_text(list(viewed_map.names))})",
+                where=path,
+                fix="give the `scheme` that says what the labels mean",
+            )
+        return are_same, are_scored
+
 
 @dataclass
 class Count:
@@ -158,6 +189,15 @@ class Place:
         """Add a layer, and return its number."""
         self.layers.append(layer)
         return len(self.layers) - 1
+
+    def take_names(self) -> None:
+        """Call the place by its maps, and each of several maps by its name, or its path."""
+        names = [viewed_map.name for viewed_map, _ in self.maps]
+        self.name = names_text(list(dict.fromkeys(names)), most=2)
+        if len(names) > 1:
+            for viewed_map, layer in self.maps:
+                is_alone = names.count(viewed_map.name) == 1
+                layer.label = viewed_map.name if is_alone else viewed_map.path
 
     def count(self) -> None:
         """Begin to count what layers hold, in a thread of its own, unless that has begun."""
