@@ -1,4 +1,4 @@
-"""The command lines of hrrsi, and the files that its runs leave. Nothing here needs QGIS."""
+"""The command lines of hrrsi, and what its answers say. Nothing here needs QGIS."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .map_files import refuse_inputs
 from .program import ProgramError
 
 # What the plugin itself gives, so that results are where QGIS looks for them.
 _OWN = ("--out", "-o", "--resume", "--overwrite", "--dry-run", "--quiet", "-q", "--mosaic")
 _OWN_OF_MAPS = (*_OWN, "--tiles", "--vector", "--preview", "--confidence")
 _OWN_OF_SCORES = (*_OWN, "--json", "--report", "--format", "--pred", "--label", "--image")
-_CLASS_MAP_ENDING = "_classes"  # which names of a map's other files leave out
 _WEIGHTS = re.compile(r"weights in (.+\.safetensors)$")
 _VALIDATION = re.compile(r"best epoch \d+, validation mIoU (\d+(?:\.\d+)?)")
 
@@ -97,196 +95,10 @@ class MapOptions:
         return [
             "predict",
             self.scene,
-            *_given(options),
+            *_option_words(options),
             *crop,
             *further_words(self.further, _OWN_OF_MAPS),
         ]
-
-
-@dataclass(frozen=True)
-class MapFiles:
-    """Where the files of a map go, each only if it is asked for.
-
-    hrrsi writes them in a hidden folder beside the first one, and they are moved to their places
-    together once all are whole: what was there before stays until then, and what a cancelled run
-    leaves is in that folder, where the next run finds it.
-
-    Attributes:
-        classes: The class raster, a ``.tif``; it is made in any case.
-        confidence: A ``.tif``, or nothing.
-        polygons: A vector file, or nothing.
-        picture: A ``.png`` or ``.pdf``, or nothing.
-        finished: A class raster that is there already, and that polygons are made of, or nothing.
-    """
-
-    classes: str = ""
-    confidence: str = ""
-    polygons: str = ""
-    picture: str = ""
-    finished: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """The hidden folder that they are made in."""
-        first = Path(next(filter(None, (self.classes, self.polygons, self.confidence))))
-        return first.with_name(f".{first.name}.hrrsi")
-
-    @property
-    def made(self) -> MapFiles:
-        """The files as hrrsi makes them, in the hidden folder."""
-        classes = self.folder / (Path(self.classes).name if self.classes else "map_classes.tif")
-        if self.finished:
-            classes = Path(self.finished)
-        stem = classes.stem
-        if stem.endswith(_CLASS_MAP_ENDING):
-            stem = stem[: -len(_CLASS_MAP_ENDING)]
-        return MapFiles(
-            str(classes),
-            str(self.folder / f"{stem}_confidence.tif") if self.confidence else "",
-            *(
-                str(self.folder / Path(path).name) if path else ""
-                for path in (self.polygons, self.picture)
-            ),
-        )
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether there is something to go on with: what a run that did not end has left."""
-        made = Path(self.made.classes)
-        unfinished = made.with_name(f".{made.name}.unfinished")
-        return bool(self.finished) or made.exists() or unfinished.is_dir()
-
-    def words(self) -> list[str]:
-        """Return the words that ask for them, and to go on with what is there."""
-        made = self.made
-        options = {"--out": made.classes, "--vector": made.polygons, "--preview": made.picture}
-        confidence = ["--confidence", "uint8"] if made.confidence else []
-        return [*_given(options), *confidence, *(["--resume"] if self.is_begun else [])]
-
-    def prepare(self, inputs: Iterable[str] = (), *, start_over: bool = False) -> None:
-        """Make the hidden folder.
-
-        Args:
-            inputs: What is read, as GDAL opens it.
-            start_over: Whether what an earlier run has left in the folder goes.
-
-        Raises:
-            ProgramError: It can't be made, or a file would replace what is no earlier result.
-        """
-        refuse_inputs(self.paths, inputs)
-        if not self.is_begun:
-            self._refuse_companions()
-        if start_over:
-            self.discard()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ProgramError(
-                f"{self.folder.parent}: can't be written to ({error.strerror}); choose another "
-                "folder"
-            ) from error
-
-    def _refuse_companions(self) -> None:
-        """Raise where a file beside a result is there already, without that result."""
-        own = {Path(path) for path in self.paths if path}
-        for target in own:
-            for _, place in _companions(target, target):
-                if place.exists() and not any(
-                    path.exists() for path in own if _goes_with(path, place)
-                ):
-                    raise ProgramError(
-                        f"{place}: is there already, and belongs to something else; choose another "
-                        f"name than {target.name}"
-                    )
-
-    def discard(self) -> None:
-        """Remove the hidden folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def move_into_place(self) -> None:
-        """Move what was asked for to its place, with the files beside it, and remove the rest.
-
-        Raises:
-            ProgramError: A file can't be written.
-        """
-        for source, target in self.moves:
-            for file, place in _companions(Path(source), Path(target)):
-                if file.exists():
-                    _copy_whole(file, place)
-            _copy_whole(Path(source), Path(target))
-        self.discard()
-
-    @property
-    def moves(self) -> list[tuple[str, str]]:
-        """Each file that is asked for, as hrrsi makes it, and its place."""
-        return [pair for pair in zip(self.made.paths, self.paths) if pair[1]]
-
-    @property
-    def paths(self) -> tuple[str, str, str, str]:
-        """All of them, what the class raster is made with before it, what is made of it after."""
-        return self.confidence, self.classes, self.polygons, self.picture
-
-
-def refuse_inputs(outputs: Iterable[str], inputs: Iterable[str]) -> None:
-    """Raise where an output would replace what is read, or another output.
-
-    Args:
-        outputs: Files, and nothing for those that are not asked for.
-        inputs: What is read, as GDAL opens it: ``areas.gpkg|layername=parcels``.
-
-    Raises:
-        ProgramError: One would.
-    """
-    files = {os.path.realpath(name.split("|")[0]) for name in inputs if name}
-    files |= {os.path.realpath(part) for name in inputs for part in name.split(":")[1:2] if part}
-    seen = set()
-    for output in filter(None, outputs):
-        path = os.path.realpath(output)
-        if path in files:
-            raise ProgramError(f"{output}: is read, and would be replaced; choose another output")
-        if path in seen:
-            raise ProgramError(f"{output}: is named for two outputs; choose another name for one")
-        seen.add(path)
-
-
-def _companions(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Return what may be made beside a file, e.g. ``NAME.qml`` or a shapefile's parts."""
-    suffix = source.suffix.lower()
-    endings = {".tif": (".qml",), ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qml")}.get(
-        suffix, (".qml",) if suffix in (".tiff", ".geojson", ".fgb") else ()
-    )
-    pairs = [(source.with_suffix(end), target.with_suffix(end)) for end in endings]
-    if suffix in (".tif", ".tiff"):
-        sidecars = (path.with_name(f"{path.name}.aux.xml") for path in (source, target))
-        pairs.append((next(sidecars), next(sidecars)))
-    return pairs
-
-
-def _goes_with(path: Path, companion: Path) -> bool:
-    return companion in [place for _, place in _companions(path, path)]
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file under its final name at once; a style may be wanted twice, so it stays."""
-    draft = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        try:
-            os.link(source, draft)
-        except OSError:  # another disk, or one without links
-            shutil.copyfile(source, draft)
-        os.replace(draft, target)
-        draft.unlink(missing_ok=True)  # where both were links to one file, it is still there
-        if target.suffix.lower() == ".gpkg":  # QGIS leaves a journal while it shows the old one
-            for ending in ("-wal", "-shm"):
-                target.with_name(target.name + ending).unlink(missing_ok=True)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise ProgramError(
-            f"{target}: can't be written ({error.strerror}); the map is whole in {source.parent}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -339,7 +151,7 @@ class Scoring:
         inputs = (self.pred, self.label, self.scheme, self.aoi, self.image, self.weights)
         refuse_inputs((self.report, self.json), inputs)
         further = further_words(self.further, _OWN_OF_SCORES)
-        return ["eval", *data, *_given(options), "--overwrite", *further]
+        return ["eval", *data, *_option_words(options), "--overwrite", *further]
 
 
 def map_info_words(path: str) -> list[str]:
@@ -493,7 +305,7 @@ class Training:
         }
         further = further_words(self.further_tile)
         anew = ["--overwrite"] if self.anew else []
-        return ["tile", *self.scenes, *_given(options), *anew, *further]
+        return ["tile", *self.scenes, *_option_words(options), *anew, *further]
 
     def train_words(self) -> list[str]:
         """Return the command that trains, or goes on with a run that is there.
@@ -510,7 +322,7 @@ class Training:
         }
         further = further_words(self.further_train)
         start = "--overwrite" if self.anew else "--resume"
-        return ["train", str(self.dataset), *_given(options), start, *further]
+        return ["train", str(self.dataset), *_option_words(options), start, *further]
 
     def _cut_from(self) -> str:
         states = [_file_state(scene) for scene in self.scenes]
@@ -571,7 +383,7 @@ def _file_state(path: str) -> list[object]:
     return [os.path.realpath(path), state.st_size, state.st_mtime_ns]
 
 
-def _given(options: Mapping[str, object]) -> list[str]:
+def _option_words(options: Mapping[str, object]) -> list[str]:
     """Return options with a value as words of a command line."""
     words = []
     for name, value in options.items():

@@ -18,7 +18,7 @@ from qgis.core import (
 )
 
 from .algorithm import HrrsiAlgorithm, ResultGroup
-from .commands import MapFiles
+from .map_files import MapFiles
 from .program import ProgramError
 
 

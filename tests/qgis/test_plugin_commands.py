@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import typer.main
 from hrrsi_plugin.commands import (
-    MapFiles,
     MapOptions,
     Scoring,
     Training,
@@ -18,6 +17,7 @@ from hrrsi_plugin.commands import (
     scheme_text,
     trained,
 )
+from hrrsi_plugin.map_files import MapFiles
 from hrrsi_plugin.program import ProgramError
 
 from hrrsi.cli import app
