@@ -1,7 +1,6 @@
-"""What a run shows while it works: curves, progress bars, and which pictures it keeps."""
+"""What a run shows while it works: curves and progress bars."""
 
 import io
-import itertools
 import math
 import os
 import warnings
@@ -18,20 +17,6 @@ from hrrsi import progress as progress_bars
 from hrrsi.progress import EpochProgress
 from hrrsi.runs.record import CurvePanels
 from hrrsi.training.record import write_curves
-from hrrsi.training.sample_pictures import dropped_epochs
-
-
-@pytest.mark.parametrize("best", [1, 37, 500])
-def test_few_pictures_are_kept_and_spread(best: int) -> None:
-    kept: list[int] = []
-    for epoch in range(1, 501):  # each the best so far until `best`
-        kept.append(epoch)
-        dropped = dropped_epochs(kept, min(epoch, best))
-        assert len(dropped) <= 1
-        kept = [e for e in kept if e not in dropped]
-        assert len(kept) <= 20
-        assert {1, min(epoch, best), epoch} <= set(kept)
-    assert max(b - a for a, b in itertools.pairwise(kept)) <= 500 / 20 * 3
 
 
 def made_rows(epochs: int) -> list[dict[str, float]]:

@@ -368,32 +368,6 @@ def assert_brighter_where_higher(
     assert (np.diff(lightness.ravel()[order]) > -2).all()
 
 
-def test_networks_without_edges_have_fewer_panels(dataset: Path, tmp_path: Path) -> None:
-    with drawn_pictures(SAMPLES):
-        result = train(dataset, "--out", tmp_path, "--epochs", 1, "--model", "ued")
-    assert result.exit_code == 0, result.output
-    picture = pixels_of(tmp_path / "ued" / "samples" / "epoch_0001.png")
-    data = TiledDataset(dataset)
-    first, second = shown_patches(data, TrainOptions(dataset))[:2]
-    places = [
-        place_of(magnified(read_image(patch, data.description).transpose(1, 2, 0)), picture)
-        for patch in (first, second)
-    ]
-    assert places[0][0] == places[1][0]  # beside each other
-    assert places[1][1] - places[0][1] == 4 * (192 + 4) + 8
-
-
-def test_shown_patches_are_always_the_same_and_show_every_class(dataset: Path) -> None:
-    data, options = TiledDataset(dataset), TrainOptions(dataset)
-    shown = shown_patches(data, options, 3)
-    assert shown == shown_patches(TiledDataset(dataset), options, 3)
-    labels = {p: set(np.unique(read_label(p, data.description))) for p in data.patches("val")}
-    assert set.union(*(labels[p] for p in shown)) == set.union(*labels.values())
-    assert len(shown_patches(data, options, 100)) == 7
-    overfit = TrainOptions(dataset, overfit=2)
-    assert shown_patches(data, overfit) == data.patches("train")[:2]
-
-
 def test_environment_holds_what_a_repeat_needs(run: Path, dataset: Path) -> None:
     content = yaml.safe_load((run / "environment.yaml").read_text())
     assert set(content) == {"dataset", "encoder_weights", "starts"}

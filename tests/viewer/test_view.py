@@ -1,8 +1,6 @@
 """What `hrrsi view` serves: tiles, counts and points as rasterio and NumPy have them."""
 
-import http.client
 import re
-import threading
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -43,6 +41,14 @@ def holed(height: int = 300, width: int = 420, seed: int = 0) -> np.ndarray:
     labels = blobs(height, width, seed)
     labels[:40, :60] = 255
     return labels
+
+
+def index_scheme(folder: Path) -> Path:
+    """Write a scheme whose labels are indices of the classes, in other colours than the map's."""
+    path = folder / "four.yaml"
+    classes = [f"  - {{name: {n}, colour: [{i}, 9, 9]}}\n" for i, n in enumerate(CLASSES)]
+    path.write_text(f"name: four\nlabel_format: indices\nclasses:\n{''.join(classes)}")
+    return path
 
 
 @pytest.mark.long
@@ -233,11 +239,7 @@ def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
     truth[:, -50:] = 255
     truth[truth == 255] = 255
     label = write_scene(tmp_path / "truth.tif", truth[None])
-    scheme = tmp_path / "four.yaml"
-    scheme.write_text(
-        "name: four\nlabel_format: indices\nclasses:\n"
-        + "".join(f"  - {{name: {n}, colour: [{i}, 9, 9]}}\n" for i, n in enumerate(CLASSES))
-    )
+    scheme = index_scheme(tmp_path)
     options = hrrsi.ViewOptions(scheme=scheme)
     with hrrsi.view(made.path, labels=label, options=options) as viewer:
         labels, errors = layer_named(viewer, "Labels"), layer_named(viewer, "Errors")
@@ -261,11 +263,7 @@ def test_labels_that_the_scheme_does_not_know_are_counted(tmp_path: Path) -> Non
     truth = made.labels.copy()
     truth[10:16, 20:30] = 9
     label = write_scene(tmp_path / "truth.tif", truth[None])
-    scheme = tmp_path / "four.yaml"
-    scheme.write_text(
-        "name: four\nlabel_format: indices\nclasses:\n"
-        + "".join(f"  - {{name: {n}, colour: [{i}, 9, 9]}}\n" for i, n in enumerate(CLASSES))
-    )
+    scheme = index_scheme(tmp_path)
     options = hrrsi.ViewOptions(scheme=scheme)
     with hrrsi.view(made.path, labels=label, options=options) as viewer:
         counts = counted(viewer)
@@ -422,147 +420,3 @@ def test_a_part_of_a_mosaic_is_shown_with_its_tiles(tmp_path: Path, made_weights
     with hrrsi.view(mapped.path) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene"))
     assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels[:, 10:80, 20:120])
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("127.0.0.1:{port}", 200),
-        ("localhost:9000", 200),
-        ("[::1]:1", 200),
-        ("evil.example", 421),
-        ("evil.example:{port}", 421),
-        ("127.0.0.1.evil.example", 421),
-        ("", 421),
-    ],
-)
-def test_only_this_machine_is_answered(tmp_path: Path, host: str, status: int) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    with hrrsi.view(made.path) as viewer:
-        assert viewer.address == f"http://127.0.0.1:{viewer.port}/"
-        for path in ("/", "/view.json", "/tile/0/0/0/0/0.png"):
-            connection = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=10)
-            connection.request("GET", path, headers={"Host": host.format(port=viewer.port)})
-            answer = connection.getresponse()
-            assert answer.status == status
-            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-            connection.close()
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "scene.tif",
-        "../pyproject.toml",
-        "/etc/passwd",
-        "assets/../server.py",
-        "tile/0/9/0/0/0.png",
-        "tile/9/0/0/0/0.png",
-        "tile/0/0/0/7/0.png",
-        "tile/0/0/-1/0/0.png",
-        "tile/0/0/7/0/0.png",
-        "tile/0/0/99/0/0.png",
-        "point/0/40/0.json",
-        "point/3/0/0.json",
-        "counts/3.json",
-        "LICENSE_LEAFLET",
-    ],
-)
-def test_what_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    with hrrsi.view(made.path) as viewer:
-        with pytest.raises(HTTPError) as error:
-            asked(viewer, path)
-        assert error.value.code == 404
-        error.value.close()
-
-
-def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    viewer = hrrsi.view(made.path)
-    assert viewer.address in viewer._repr_html_()
-    counted(viewer)
-    closing = threading.Thread(target=viewer.close)  # as a notebook's other cells may
-    closing.start()
-    closing.join()
-    viewer.close()
-    viewer.wait()
-    with hrrsi.view(made.path, options=hrrsi.ViewOptions(port=viewer.port)) as again:
-        assert again.address == viewer.address
-        taken = hrrsi.ViewOptions(port=again.port)
-        with pytest.raises(hrrsi.OptionError, match=f"{again.port} is not to be had"):
-            hrrsi.view(made.path, options=taken)
-
-
-def photograph(folder: Path) -> dict:
-    made_map(folder)
-    return {"maps": folder / "scene.tif"}
-
-
-def elsewhere(folder: Path) -> dict:
-    made = made_map(folder)
-    far = made_map(folder, "far", transform=ORIGIN @ Affine.translation(9000, 0))
-    return {"maps": made.path, "scene": far.scene}
-
-
-def another_size(folder: Path) -> dict:
-    made = made_map(folder)
-    pixels = np.zeros((3, 10, 10), dtype=np.uint8)
-    return {
-        "maps": made.path,
-        "scene": write_scene(folder / "s.tif", pixels, crs=None, transform=None),
-    }
-
-
-def confidences(folder: Path) -> dict:
-    made_map(folder, with_confidence=True)
-    return {"maps": folder / "scene_confidence.tif"}
-
-
-def other_classes(folder: Path) -> dict:
-    made = made_map(folder)
-    label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None])
-    return {"maps": made.path, "labels": label}
-
-
-def labels_elsewhere(folder: Path) -> dict:
-    made = made_map(folder)
-    far = ORIGIN @ Affine.translation(9000, 0)
-    label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None], transform=far)
-    return {"maps": made.path, "labels": label}
-
-
-@pytest.mark.parametrize(
-    ("case", "line"),
-    [
-        (lambda folder: {"maps": folder / "no.tif"}, r"no\.tif: no such file or folder"),
-        (lambda folder: {"maps": folder}, "holds no maps of hrrsi's"),
-        (lambda folder: {"maps": []}, "`maps`: name a map"),
-        (photograph, r"scene\.tif: is no map of classes: .*imagery.*; name a raster of classes"),
-        (confidences, "is no map of classes, but hrrsi's confidence; name the class map"),
-        (
-            lambda folder: {"maps": made_map(folder).path, "scene": folder / "gone.tif"},
-            r"gone\.tif: .*",
-        ),
-        (elsewhere, r"far\.tif: does not lie on its map .*; check the CRS"),
-        (another_size, r"s\.tif: has 10 rows and 10 columns where its map"),
-        (
-            other_classes,
-            r"truth\.tif: its classes \(class 0, .* are not those of .*; give the `scheme`",
-        ),
-        (labels_elsewhere, r"truth\.tif: does not lie on its image"),
-    ],
-)
-def test_what_can_not_be_shown_is_said_in_a_line(tmp_path: Path, case, line: str) -> None:
-    with pytest.raises(hrrsi.HrrsiError) as error:
-        hrrsi.view(**case(tmp_path))
-    assert re.search(line, str(error.value))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "options", [{"bands": (1, 2)}, {"port": 70000}, {"port": -1}, {"label_format": "words"}]
-)
-def test_options_check_themselves(options: dict) -> None:
-    with pytest.raises(hrrsi.OptionError):
-        hrrsi.ViewOptions(**options)
