@@ -54,7 +54,7 @@ def export(
 
     hrrsi export --out landcover.onnx
 
-    hrrsi export runs/ued/best.safetensors --out landcover.onnx --window 256
+    hrrsi export runs/ued/best.safetensors --out windows_256.onnx --window 256
 
     geodeep ortho.tif landcover.onnx --output areas.geojson
     """

@@ -54,11 +54,11 @@ def quantize(
     Ranges are taken by the method that keeps most labels, found by trying, as are layers that have
     to stay in float. Takes minutes.
 
-    hrrsi quantize --data dubai/ --out landcover_int8.onnx
+    hrrsi quantize --data dataset/ --out landcover_int8.onnx
 
     hrrsi quantize runs/ued/best.safetensors --data dataset/ --window 256 --out small.onnx
 
-    hrrsi eval dubai/ --weights landcover_int8.onnx
+    hrrsi eval dataset/ --weights landcover_int8.onnx
     """
     import hrrsi
     from hrrsi.cli.messages import print_weights
