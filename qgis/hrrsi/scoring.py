@@ -21,7 +21,6 @@ from qgis.core import (
 
 from .algorithm import HrrsiAlgorithm, advanced, colours_of, names_in_legend
 from .commands import (
-    MapFiles,
     MapOptions,
     Scoring,
     label_indices,
@@ -30,6 +29,7 @@ from .commands import (
     overall_scores,
     scheme_text,
 )
+from .map_files import MapFiles
 from .program import ProgramError
 
 _PROTOCOLS = ["all", "no-clutter", "published", "isprs"]

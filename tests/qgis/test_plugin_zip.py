@@ -60,3 +60,23 @@ def test_modules_are_for_the_python_of_old_qgis(module: Path) -> None:
     if module.stem in ("program", "commands", "map_files", "__init__"):
         assert not [name for name in imported if name.startswith(("qgis", "processing"))]
     assert "hrrsi" not in imported  # which is the plugin itself there
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_modules_take_from_each_other_what_is_there(module: Path) -> None:
+    """QGIS alone imports most of them, and it has its own tests, which are slow."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            other = PLUGIN / f"{node.module}.py"
+            assert {alias.name for alias in node.names} <= names_of(other), other.name
+
+
+def names_of(module: Path) -> set[str]:
+    """The functions, classes and constants that a module defines."""
+    names: set[str] = set()
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        names |= {each.id for each in targets if isinstance(each, ast.Name)}
+    return names
