@@ -24,6 +24,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsProcessingParameterString,
@@ -150,7 +151,7 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
     """An algorithm that runs hrrsi: subclasses say parameters, files and commands."""
 
     WEIGHTS, WEIGHTS_FILE, AOI, FURTHER = "WEIGHTS", "WEIGHTS_FILE", "AOI", "FURTHER_OPTIONS"
-    START_OVER = "START_OVER"
+    START_OVER, LABELS, ATTRIBUTE = "START_OVER", "LABELS", "ATTRIBUTE"
 
     NAME = TITLE = HELP = ""
     TAGS = ("land cover", "segmentation", "deep learning", "classification", "orthophoto")
@@ -233,6 +234,23 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
             self.addParameter(advanced(parameter))
         self.add_area()
         self.addParameter(switch("CROP", "Crop the map to the area of interest"))
+
+    def add_polygon_labels(self, *, optional=False):
+        """Add labels that are polygons, and which of their attributes holds the class."""
+        polygons = [QgsProcessing.TypeVectorPolygon]
+        self.addParameter(
+            QgsProcessingParameterFeatureSource(
+                self.LABELS, "Labels: polygons", polygons, optional=optional
+            )
+        )
+        self.addParameter(
+            QgsProcessingParameterField(
+                self.ATTRIBUTE,
+                "Attribute that holds the class",
+                parentLayerParameterName=self.LABELS,
+                optional=True,
+            )
+        )
 
     def add_area(self):
         """Add the area of interest."""

@@ -7,11 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from qgis.core import (
-    QgsProcessing,
     QgsProcessingOutputNumber,
     QgsProcessingParameterEnum,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterRasterLayer,
@@ -45,8 +42,8 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
     """Scores of a map against labels."""
 
     MAP, SCENE, DATASET = "MAP", "SCENE", "DATASET"
-    LABELS, ATTRIBUTE, LABEL_RASTER = "LABELS", "ATTRIBUTE", "LABEL_RASTER"
-    SCHEME, PROTOCOL, REPORT, JSON = "SCHEME", "PROTOCOL", "REPORT", "JSON"
+    LABEL_RASTER, SCHEME, PROTOCOL = "LABEL_RASTER", "SCHEME", "PROTOCOL"
+    REPORT, JSON = "REPORT", "JSON"
 
     NAME, TITLE = "scoreagainstlabels", "Score against labels"
     HELP = (
@@ -61,7 +58,7 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
 
     def initAlgorithm(self, configuration=None):  # noqa: N802
         """Declare parameters and outputs."""
-        raster, source = QgsProcessingParameterRasterLayer, QgsProcessingParameterFeatureSource
+        raster = QgsProcessingParameterRasterLayer
         self.addParameter(raster(self.MAP, "Map: a class raster", optional=True))
         self.addParameter(raster(self.SCENE, "Or a scene to map first", optional=True))
         self.addParameter(
@@ -73,16 +70,7 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
             )
         )
         self.add_weights()
-        polygons = [QgsProcessing.TypeVectorPolygon]
-        self.addParameter(source(self.LABELS, "Labels: polygons", polygons, optional=True))
-        self.addParameter(
-            QgsProcessingParameterField(
-                self.ATTRIBUTE,
-                "Attribute that holds the class",
-                parentLayerParameterName=self.LABELS,
-                optional=True,
-            )
-        )
+        self.add_polygon_labels(optional=True)
         self.addParameter(raster(self.LABEL_RASTER, "Or labels: a raster", optional=True))
         self.addParameter(
             QgsProcessingParameterString(

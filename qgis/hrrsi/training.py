@@ -10,8 +10,6 @@ from qgis.core import (
     QgsProcessingOutputFile,
     QgsProcessingOutputFolder,
     QgsProcessingOutputNumber,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterString,
@@ -28,7 +26,7 @@ _TILING_SHARE = 10.0  # percent
 class TileAndTrain(HrrsiAlgorithm):
     """A network of the user's own classes."""
 
-    INPUT, LABELS, ATTRIBUTE, EPOCHS, FOLDER = "INPUT", "LABELS", "ATTRIBUTE", "EPOCHS", "OUTPUT"
+    INPUT, EPOCHS, FOLDER = "INPUT", "EPOCHS", "OUTPUT"
     FURTHER_TILE, FURTHER_TRAIN = "FURTHER_OPTIONS_TILE", "FURTHER_OPTIONS_TRAIN"
     TRAINED, DATASET, MIOU = "TRAINED_WEIGHTS", "DATASET", "MIOU"
 
@@ -45,23 +43,12 @@ class TileAndTrain(HrrsiAlgorithm):
 
     def initAlgorithm(self, configuration=None):  # noqa: N802
         """Declare parameters and outputs."""
-        polygons = [QgsProcessing.TypeVectorPolygon]
         self.addParameter(
             QgsProcessingParameterMultipleLayers(
                 self.INPUT, "Scenes: orthophotos", QgsProcessing.TypeRaster
             )
         )
-        self.addParameter(
-            QgsProcessingParameterFeatureSource(self.LABELS, "Labels: polygons", polygons)
-        )
-        self.addParameter(
-            QgsProcessingParameterField(
-                self.ATTRIBUTE,
-                "Attribute that holds the class",
-                parentLayerParameterName=self.LABELS,
-                optional=True,
-            )
-        )
+        self.add_polygon_labels()
         self.add_weights()
         self.addParameter(integer(self.EPOCHS, "Epochs: passes over the training patches", 1))
         more = [
