@@ -43,6 +43,7 @@ SETTING = "HRRSI_EXECUTABLE"
 ICON = str(Path(__file__).with_name("icon.png"))
 _METADATA = Path(__file__).with_name("metadata.txt")
 _POLYGON_FORMATS = ["gpkg", "shp", "geojson", "json", "fgb", "gml", "kml"]
+_OF_RUN = "hrrsi/run"  # says of a group in a project that it is one run's
 # Confidences, from those of a coin's side up.
 _CONFIDENCE_COLOURS = ((0.2, "#a50026"), (0.5, "#fdae61"), (0.75, "#ffffbf"), (1.0, "#1a9850"))
 
@@ -81,6 +82,10 @@ class ResultGroup:
 
     def claim(self, context, paths):
         """Have the layers of some files in the group, where they are to be loaded."""
+        loaded = context.layersToLoadOnCompletion()
+        if "" in loaded:  # in batch, QGIS would load outputs that are left empty
+            del loaded[""]
+            context.setLayersToLoadOnCompletion(loaded)
         for path in filter(None, paths):
             if context.willLoadLayerOnCompletion(path):
                 details = context.layerToLoadOnCompletionDetails(path)
@@ -94,9 +99,12 @@ class ResultGroup:
         node = project.layerTreeRoot().findLayer(layer.id())
         if node is None or node.parent() is None:
             return
-        parent = node.parent()
+        parent = above = node.parent()
+        while above.customProperty(_OF_RUN) and above.parent() is not None:
+            above = above.parent()  # QGIS loads into the group of the layer that is current
         if self.node is None:
-            self.node = parent.insertGroup(0, self.name)
+            self.node = above.insertGroup(0, self.name)
+            self.node.setCustomProperty(_OF_RUN, True)
         nodes = self.node.children()
         if layer.type() != QgsMapLayer.RasterLayer:
             position = 0
@@ -122,12 +130,17 @@ class _LoadedLayer(QgsProcessingLayerPostProcessorInterface):
     def postProcessLayer(self, layer, context, feedback):  # noqa: N802
         """Show confidences in colours, and move the layer into its group."""
         confidence = self._group.confidence
-        if confidence and layer.source() == confidence:
+        project = context.project() or QgsProject.instance()
+        is_confidence = bool(confidence) and layer.source() == confidence
+        if is_confidence:
             show_confidence(layer)
         else:
             layer.loadDefaultStyle()  # classes' names and colours, which hrrsi writes
         if self._moves:
-            self._group.take(layer, context.project() or QgsProject.instance())
+            self._group.take(layer, project)
+        node = project.layerTreeRoot().findLayer(layer.id())
+        if node is not None and _is_raster(node):
+            node.setExpanded(not is_confidence)  # the legend of the classes
 
 
 def _is_raster(node):

@@ -421,7 +421,7 @@ def test_layers_of_a_run_are_loaded_into_one_group(folder: Path, executable: str
     body = """
 from processing.gui.Postprocessing import handleAlgorithmResults
 project = QgsProject.instance()
-for number in range(2):
+for number in range(3):
     context, feedback = QgsProcessingContext(), Heard()
     context.setProject(project)
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("hrrsi:maplandcover")
@@ -429,9 +429,16 @@ for number in range(2):
         return QgsProcessingOutputLayerDefinition(file, project)
     parameters = dict(INPUT="größe 1.tif", WINDOW=64, OVERLAP=16, OUTPUT=loaded(f"m{number}.tif"),
                       CONFIDENCE=loaded(f"c{number}.tif"), POLYGONS=loaded(f"p{number}.gpkg"))
+    if number == 2:  # as the dialog of a batch says that they are not wanted
+        parameters |= dict(CONFIDENCE=loaded(""), POLYGONS=loaded(""))
     results, done = algorithm.run(parameters, context, feedback)
     assert done
+    # layers are added where the current one is, in the window
+    group = (project.layerTreeRoot().children() or [project.layerTreeRoot()])[0]
+    point = QgsLayerTreeRegistryBridge.InsertionPoint(group, 0)
+    project.layerTreeRegistryBridge().setLayerInsertionPoint(point)
     handleAlgorithmResults(algorithm, context, feedback)
+    answers.setdefault("errors", []).extend(feedback.errors)
 answers["groups"] = [
     [group.name(), [node.name() for node in group.children()]]
     for group in project.layerTreeRoot().children()
@@ -440,12 +447,18 @@ layers = {layer.name(): layer for layer in project.mapLayers().values()}
 answers["renderers"] = {name: layer.renderer().type() for name, layer in layers.items()}
 classes = layers[[name for name in layers if name.lower().startswith(("m0", "class"))][0]]
 answers["legend"] = [item[0] for item in classes.legendSymbologyItems()]
+answers["unfolded"] = project.layerTreeRoot().findLayer(classes.id()).isExpanded()
 """
     found = session(body, folder, executable)
+    assert found["errors"] == []
     names = [name for name, _ in found["groups"]]
-    assert names == ["Land cover of größe 1"] * 2
-    for _, layers in found["groups"]:
-        assert [name[0] for name in layers] == ["p", "m", "c"]
+    assert names == ["Land cover of größe 1"] * 3
+    assert [[name[0] for name in layers] for _, layers in found["groups"]] == [
+        ["m"],
+        ["p", "m", "c"],
+        ["p", "m", "c"],
+    ]
+    assert found["unfolded"]
     assert set(found["renderers"].values()) == {
         "categorizedSymbol",
         "paletted",
