@@ -7,6 +7,8 @@ A message names parameters of the library between backticks, e.g. ```min_area```
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
 # control characters but tab and line feed, and what turns the direction of writing
@@ -124,6 +126,22 @@ class DependencyError(HrrsiError, ImportError):
 def printable(text: str) -> str:
     """Return a text for a terminal: what files say can't move its cursor or change colours."""
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+@contextmanager
+def quiet_loggers(names: Iterable[str]) -> Iterator[None]:
+    """Silence loggers of libraries: what they say in many lines ends up in one of ours."""
+    import logging  # which --help does without
+
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _rebuilt(

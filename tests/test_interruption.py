@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from samples.command_results import python_program
 from samples.predicted_scenes import SMALL, save_scene
 from typer.testing import CliRunner
 
@@ -93,12 +94,9 @@ def test_the_second_signal_ends_the_program_at_once(number: signal.Signals) -> N
         "while not stop_requested(): time.sleep(0.01)\n"
         "time.sleep(0.3); print('asked', flush=True); time.sleep(60)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with python_program(script) as (process, output):
         for line in ("ready\n", "asked\n"):
-            assert process.stdout.readline() == line
+            assert output.readline() == line
             process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (-number, "")

@@ -24,6 +24,7 @@ from hrrsi.errors import (
     MissingInputError,
     OptionError,
     OutputError,
+    quiet_loggers,
 )
 from hrrsi.extras import require
 from hrrsi.files import prepare_folder, require_regular
@@ -140,7 +141,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     kind, where = _parsed(options.cluster)
     if kind == "local":
         with (
-            _quiet_loggers(),
+            quiet_loggers(_loggers()),
             _local_cluster(int(where or available_cores())) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
@@ -148,7 +149,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         return
     if kind == "file":
         where = _address_in(Path(where))
-    with _quiet_loggers(), _answering(where) as client:
+    with quiet_loggers(_loggers()), _answering(where) as client:
         yield client
 
 
@@ -224,19 +225,10 @@ def _local_cluster(workers: int) -> Iterator[Any]:
             cluster.close(timeout=10)
 
 
-@contextmanager
-def _quiet_loggers() -> Iterator[None]:
-    """Leave what goes wrong to one line of ours: Dask's loggers say it in many."""
+def _loggers() -> list[str]:
+    """Return the names of Dask's loggers."""
     names = ["distributed", *logging.Logger.manager.loggerDict]
-    own = [name for name in names if name.partition(".")[0] == "distributed"]
-    before = {name: logging.getLogger(name).level for name in own}
-    for name in own:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+    return [name for name in names if name.partition(".")[0] == "distributed"]
 
 
 class Folder(Protocol):

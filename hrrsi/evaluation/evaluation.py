@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hrrsi.classes import IGNORE_INDEX, Colour
 from hrrsi.errors import InputError
 from hrrsi.evaluation.options import LabelKind
-from hrrsi.evaluation.scene_counts import PooledCounts
+from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.files import content_digest
 from hrrsi.labels.splits import scene_of_block
 from hrrsi.networks.model_meta import ModelMeta
@@ -228,6 +228,22 @@ def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -
         return ()
     seen = {*trained, *(scene_of_block(str(name)) for name in trained)}
     return tuple(scene for scene in scenes if scene in seen)
+
+
+def pooled_counts(counts: Sequence[SceneCounts], labels: LabelKind, where: str) -> PooledCounts:
+    """Return the counts of all scenes together.
+
+    Args:
+        counts: Those of each scene.
+        labels: As for `require_labels`.
+        where: Likewise.
+
+    Raises:
+        InputError: As `require_labels`.
+    """
+    pooled = PooledCounts(tuple(counts))
+    require_labels(pooled, labels, where)
+    return pooled
 
 
 def require_labels(counts: PooledCounts, labels: LabelKind, where: str) -> None:

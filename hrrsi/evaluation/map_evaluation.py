@@ -18,7 +18,7 @@ from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, o
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     EvaluationWarning,
-    require_labels,
+    pooled_counts,
     warn_of_placements,
 )
 from hrrsi.evaluation.map_classes import MapClasses, open_map
@@ -116,10 +116,8 @@ def evaluate_maps(
         _warn_of_counting_from_one(PooledCounts(tuple(counts)).matrix(kind).counts, files)
     names = tuple(file.name for file in files)
     laid = f"{aligned} of {len(files)} laid on the labels' grid by nearest pixel"
-    pooled = PooledCounts(tuple(counts))
-    require_labels(pooled, kind, names_text(names, most=3))
     return Evaluation(
-        counts=pooled,
+        counts=pooled_counts(counts, kind, names_text(names, most=3)),
         colours=merged.colours,
         data=scheme.name,
         split=split,

@@ -17,11 +17,11 @@ from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     class_lookup,
-    require_labels,
+    pooled_counts,
     scenes_seen_in_training,
 )
 from hrrsi.evaluation.options import LabelKind
-from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
+from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.networks.model_meta import ModelMeta
@@ -94,10 +94,8 @@ def evaluate_dataset(
             counts.append(patch_counts)
             if on_patches:
                 on_patches(1)
-    pooled = PooledCounts(tuple(counts))
-    require_labels(pooled, reading.labels, f"{where}/{split}")
     return Evaluation(
-        counts=pooled,
+        counts=pooled_counts(counts, reading.labels, f"{where}/{split}"),
         colours=tuple(description.colours),
         data=description.scheme,
         split=f"{description.split}:{split}" if description.split else split,

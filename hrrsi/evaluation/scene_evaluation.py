@@ -11,13 +11,13 @@ from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, o
 from hrrsi.evaluation.evaluation import (
     Evaluation,
     class_lookup,
-    require_labels,
+    pooled_counts,
     scenes_seen_in_training,
     warn_of_placements,
 )
 from hrrsi.evaluation.options import EvaluationOptions, LabelKind, mapping_words
 from hrrsi.evaluation.scene_choice import labels_read
-from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
+from hrrsi.evaluation.scene_counts import SceneCounts
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.merged_classes import MergedClasses, merged_classes
 from hrrsi.labels.scene_labels import Indices
@@ -139,10 +139,9 @@ def evaluate_scenes(
         counted += elsewhere(readings)
     checks.count_scenes(len(files))
     names = tuple(f.name for f in files)
-    pooled = PooledCounts(tuple(scene.counts for scene in counted))
-    require_labels(pooled, kind, names_text(names, most=3))
+    counts = [scene.counts for scene in counted]
     return Evaluation(
-        counts=pooled,
+        counts=pooled_counts(counts, kind, names_text(names, most=3)),
         colours=merged.colours,
         data=scheme.name,
         split=split,

@@ -98,10 +98,8 @@ def pretrain(
     from hrrsi.pretraining.classification import ClassifierTraining, PretrainRecord
     from hrrsi.runs.environment import changed_data_text, run_environment, write_environment
     from hrrsi.runs.folder import (
-        checkpoint_position,
-        held_folder,
+        run_start,
         start_folder,
-        starting_checkpoint,
         starting_line,
     )
     from hrrsi.runs.loop import fit
@@ -117,26 +115,24 @@ def pretrain(
     else:
         report = say_nothing
     with (
-        held_folder(options, processes, resume=resume, overwrite=overwrite),
+        run_start(options, processes, resume=resume, overwrite=overwrite) as start,
         silent_pillow(),
         ExitStack() as loading,
     ):
-        checkpoint = starting_checkpoint(options, resume=resume)
-        position = checkpoint_position(checkpoint)
-        share = {"rank": processes.rank, "processes": processes.count}
-        first = {"epoch": position.epoch, "first": position.batches}
         device = _own_device(options, processes)
         batches = loading.enter_context(
-            training_batches(folders, options, device, **share, **first)
+            training_batches(folders, options, device, **start.share, **start.first)
         )
         if resume:
-            report(starting_line(options, position, len(batches)))
-        validation = loading.enter_context(validation_batches(folders, options, device, **share))
+            report(starting_line(options, start.position, len(batches)))
+        validation = loading.enter_context(
+            validation_batches(folders, options, device, **start.share)
+        )
         if processes.is_first:
             images = len(splits["train"]) + len(splits["val"])
             before = image_states(folders)
             data = {"sha256": image_digest(folders, quiet=quiet), "images": images}
-            goes_on = checkpoint is not None
+            goes_on = start.checkpoint is not None
             environment = run_environment(options, data, {}, resume=goes_on)
             if not goes_on:
                 start_folder(options)
@@ -151,7 +147,7 @@ def pretrain(
             record,
             options,
             processes,
-            checkpoint=checkpoint,
+            checkpoint=start.checkpoint,
             checkpoint_seconds=checkpoint_seconds,
             quiet=quiet,
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def check_folder(options: RunOptions, *, resume: bool, overwrite: bool) -> None:
 
 
 @contextmanager
-def held_folder(
+def _held_folder(
     options: RunOptions, processes: Processes, *, resume: bool, overwrite: bool
 ) -> Iterator[None]:
     """Keep other commands from a run's folder until the block ends.
@@ -106,6 +106,45 @@ def held_folder(
             yield
         finally:
             _settle_replaced(options.run_folder)
+
+
+class RunStart(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: What it goes on from; None where it starts.
+        position: Where that is.
+        share: Which part of the images this process takes, as loaders name it.
+        first: The first batch to train on, likewise.
+    """
+
+    checkpoint: dict[str, Any] | None
+    position: Position
+    share: dict[str, int]
+    first: dict[str, int]
+
+
+@contextmanager
+def run_start(
+    options: RunOptions, processes: Processes, *, resume: bool, overwrite: bool
+) -> Iterator[RunStart]:
+    """Yield where a run begins, whose folder is held until the block ends.
+
+    Args:
+        options: Options of the run.
+        processes: The processes of the run.
+        resume: As for `check_folder`.
+        overwrite: Likewise.
+
+    Raises:
+        HrrsiError: As `check_folder`, or its last checkpoint is none.
+    """
+    with _held_folder(options, processes, resume=resume, overwrite=overwrite):
+        checkpoint = starting_checkpoint(options, resume=resume)
+        position = checkpoint_position(checkpoint)
+        share = {"rank": processes.rank, "processes": processes.count}
+        first = {"epoch": position.epoch, "first": position.batches}
+        yield RunStart(checkpoint, position, share, first)
 
 
 def starting_checkpoint(options: RunOptions, *, resume: bool) -> dict[str, Any] | None:
@@ -168,7 +207,7 @@ def present_run_notes(
 
 
 def start_folder(options: RunOptions) -> None:
-    """Begin a run's folder; what it replaces waits beside it until `held_folder` ends."""
+    """Begin a run's folder; what it replaces waits beside it until `run_start` ends."""
     folder = options.run_folder
     if folder.exists():
         folder.rename(replaced_run(folder))

@@ -6,7 +6,6 @@ import signal
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch
@@ -55,12 +54,7 @@ class EpochBatches:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def set_epoch(self, epoch: int) -> None:

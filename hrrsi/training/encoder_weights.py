@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import timm
 import torch
 from huggingface_hub import constants
 
-from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError
+from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError, quiet_loggers
 from hrrsi.files import require_regular
 from hrrsi.networks.architecture import NETWORKS, parsed_model
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands, check_timm_name
@@ -155,7 +154,7 @@ def _differ_in_bands(tensor: torch.Tensor, expected: torch.Tensor, bands: int) -
 def _imagenet_tensors(encoder: str) -> dict[str, torch.Tensor]:
     try:
         _require_hub(encoder)
-        with _quiet("huggingface_hub", "timm"):
+        with quiet_loggers(("huggingface_hub", "timm")):
             classifier = timm.create_model(encoder, pretrained=True)
     except Exception as error:  # the hub's client raises errors of its own, of the network's, ...
         raise WeightsError(
@@ -183,19 +182,6 @@ def _require_hub(encoder: str) -> None:
     hub = urllib.parse.urlsplit(constants.ENDPOINT)
     port = hub.port or (443 if hub.scheme == "https" else 80)
     socket.create_connection((hub.hostname, port), timeout=10).close()
-
-
-@contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
-    """Silence the warnings of some loggers: what they say ends up in our one line."""
-    before = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _tensors_of(path: Path) -> dict[str, torch.Tensor]:

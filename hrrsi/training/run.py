@@ -181,10 +181,8 @@ def train(
     # what only training needs, and what takes seconds to import
     from hrrsi.runs.environment import write_environment
     from hrrsi.runs.folder import (
-        checkpoint_position,
-        held_folder,
+        run_start,
         start_folder,
-        starting_checkpoint,
         starting_line,
     )
     from hrrsi.runs.loop import fit
@@ -204,21 +202,19 @@ def train(
         warn(warning)
     before = file_states(_patch_files(data, options))
     with (
-        held_folder(options, processes, resume=resume, overwrite=overwrite),
+        run_start(options, processes, resume=resume, overwrite=overwrite) as start,
         ExitStack() as open_files,
     ):
-        checkpoint = starting_checkpoint(options, resume=resume)
-        position = checkpoint_position(checkpoint)
-        share = {"rank": processes.rank, "processes": processes.count}
-        first = {"epoch": position.epoch, "first": position.batches}
         batches = open_files.enter_context(
-            training_batches(data, options, quiet=quiet, **share, **first)
+            training_batches(data, options, quiet=quiet, **start.share, **start.first)
         )
         if resume:
-            report(starting_line(options, position, len(batches)))
-        validation = open_files.enter_context(validation_batches(data, options, **share))
-        goes_on = checkpoint is not None
-        network = first_network(options, data, resume=goes_on, report=report, checkpoint=checkpoint)
+            report(starting_line(options, start.position, len(batches)))
+        validation = open_files.enter_context(validation_batches(data, options, **start.share))
+        goes_on = start.checkpoint is not None
+        network = first_network(
+            options, data, resume=goes_on, report=report, checkpoint=start.checkpoint
+        )
         teachers = run_teachers(options, data.description)
         for words in () if teachers is None else teachers.words:
             report(f"weights: teacher {words}")
@@ -243,7 +239,7 @@ def train(
             record,
             options,
             processes,
-            checkpoint=checkpoint,
+            checkpoint=start.checkpoint,
             checkpoint_seconds=checkpoint_seconds,
             quiet=quiet,
         )

@@ -14,6 +14,7 @@ import pytest
 import torch
 import typer
 import typer.main
+from samples.command_results import python_program
 from typer.testing import CliRunner
 
 import hrrsi
@@ -203,11 +204,8 @@ def test_ctrl_c_is_one_line_and_exit_code_1() -> None:
         "app.command('wait')(wait)\n"
         "app(['wait'])\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with python_program(script) as (process, output):
+        assert output.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -223,13 +221,10 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
         "app.command('count')(count)\n"
         "app(['count'])\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    with python_program(script) as (process, output):
         assert process.stderr is not None
-        assert process.stdout.readline() == "0\n"
-        process.stdout.close()
+        assert output.readline() == "0\n"
+        output.close()
         assert process.stderr.read() == ""
 
 

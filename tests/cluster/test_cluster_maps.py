@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from hrrsi.prediction.scene_mapper import SceneMapper
 SMALL = hrrsi.MapOptions(window=64, overlap=16)
 SINGLE = hrrsi.EngineOptions(precision="32")
 SCORES = hrrsi.OutputOptions(confidence="uint8", probabilities="float32")
+RESUMED = replace(SCORES, resume=True)
+OTHERWISE = replace(SMALL, overlap=8)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -121,14 +124,8 @@ def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
 
     monkeypatch.setattr(SceneMapper, "strips", counted)
     with pytest.raises(OutputError, match="was begun otherwise: options"):
-        on_cluster(
-            scene,
-            tmp_path,
-            hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True),
-            options=hrrsi.MapOptions(window=64, overlap=8),
-        )
-    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
-    on_cluster(scene, tmp_path, resumed, rows=100)
+        on_cluster(scene, tmp_path, RESUMED, options=OTHERWISE)
+    on_cluster(scene, tmp_path, RESUMED, rows=100)
     assert files_of(tmp_path) == files_of(alone)
     assert not hidden(tmp_path)
     assert written
@@ -277,8 +274,7 @@ def test_an_existing_map_is_not_replaced_unasked(
     shutil.copytree(alone, tmp_path / "maps")
     with pytest.raises(OutputExistsError):
         on_cluster(scene, tmp_path / "maps")
-    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
-    (mapped,) = on_cluster(scene, tmp_path / "maps", resumed)
+    (mapped,) = on_cluster(scene, tmp_path / "maps", RESUMED)
     assert mapped.earlier
     assert files_of(tmp_path / "maps") == files_of(alone)
 
@@ -394,9 +390,8 @@ def test_workers_go_on_with_what_a_single_process_has_begun(
     with pytest.raises(OutputError, match="is kept for `resume`"):
         hrrsi.predict(scene, made_weights, tmp_path, SMALL, SINGLE, SCORES)
     monkeypatch.setattr(PartialMap, "append", append)
-    resumed = hrrsi.OutputOptions(confidence="uint8", probabilities="float32", resume=True)
     with pytest.raises(OutputError, match="was begun otherwise: options"):
-        on_cluster(scene, tmp_path, resumed, options=hrrsi.MapOptions(window=64, overlap=8))
+        on_cluster(scene, tmp_path, RESUMED, options=OTHERWISE)
     written: list[int] = []
     write = StripFiles.write
     monkeypatch.setattr(
@@ -404,7 +399,7 @@ def test_workers_go_on_with_what_a_single_process_has_begun(
         "write",
         lambda self, strip: (written.append(strip.first_row), write(self, strip)),
     )
-    on_cluster(scene, tmp_path, resumed)
+    on_cluster(scene, tmp_path, RESUMED)
     assert min(written) > 100
     assert files_of(tmp_path) == files_of(alone)
 

@@ -18,6 +18,7 @@ from hrrsi.errors import OptionError, OutputError, OutputExistsError
 SMALL = hrrsi.MapOptions(window=64, overlap=16)
 SINGLE = hrrsi.EngineOptions(precision="32")
 OUTPUTS = hrrsi.OutputOptions(confidence="uint8", vector="gpkg")
+RESUMED = dataclasses.replace(OUTPUTS, resume=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,7 @@ def test_objects_hold_the_bytes_of_one_process(
     assert str(mapped.path) == "s3://maps/of/a/day/scene_classes.tif"
     with pytest.raises(OutputExistsError, match=r"s3://maps/of/a/day/scene_classes\.tif: exists"):
         on_cluster(scene, "s3://maps/of/a/day")
-    resumed = hrrsi.OutputOptions(confidence="uint8", vector="gpkg", resume=True)
-    (again,) = on_cluster(scene, "s3://maps/of/a/day/", resumed)
+    (again,) = on_cluster(scene, "s3://maps/of/a/day/", RESUMED)
     assert again.earlier
     assert objects(bucket) == there
 
@@ -113,8 +113,7 @@ def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
     monkeypatch.setattr(
         StripFiles, "write", lambda self, strip: (made.append(strip), write(self, strip))
     )
-    resumed = hrrsi.OutputOptions(confidence="uint8", vector="gpkg", resume=True)
-    on_cluster(scene, "s3://maps/it.tif", resumed, rows=100)
+    on_cluster(scene, "s3://maps/it.tif", RESUMED, rows=100)
     hrrsi.predict(scene, made_weights, tmp_path / "it.tif", SMALL, SINGLE, OUTPUTS)
     assert objects(bucket) == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert min(strip.first_row for strip in made) > 100

@@ -1,7 +1,6 @@
 """Exported networks as weights of every command, whoever wrote them."""
 
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,11 @@ import rasterio
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from rasterio.transform import from_origin
+from samples.command_results import error_of, run_line
 from samples.made_dataset import save_made_dataset
 from samples.made_weights import meta, save_made_weights, scene_pixels
-from typer.testing import CliRunner, Result
 
 import hrrsi
-from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 
@@ -47,19 +45,9 @@ def write_scene(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def run(line: str) -> Result:
-    return CliRunner().invoke(app, shlex.split(line))
-
-
-def error_of(line: str) -> str:
-    result = run(line)
-    assert result.exit_code == 1, result.output
-    return result.stderr.splitlines()[-1]
-
-
 def mapped(weights: Path, scene: Path, out: Path, *more: str) -> np.ndarray:
     words = f"predict {scene} --weights {weights} --out {out} --precision 32 {' '.join(more)}"
-    result = run(words)
+    result = run_line(words)
     assert result.exit_code == 0, result.output
     with rasterio.open(out) as dataset:
         labels: np.ndarray = dataset.read(1)
@@ -110,19 +98,21 @@ def test_patches_of_another_size_are_stitched(folder: Path, tmp_path: Path) -> N
         folder / "made.safetensors", tmp_path / "wide.onnx", options=replace(OPTIONS, window=96)
     )
     data = save_made_dataset(tmp_path / "data", train=1, val=1)
-    result = run(f"eval {data} --split val --weights {tmp_path / 'wide.onnx'}")
+    result = run_line(f"eval {data} --split val --weights {tmp_path / 'wide.onnx'}")
     assert result.exit_code == 0, result.output
     assert "stitched from windows of 96 px" in " ".join(result.output.split())
 
 
 def test_info_tells_what_the_file_says(folder: Path) -> None:
     for name in ("made.onnx", "made.xml"):
-        said = json.loads(run(f"info {folder / name} --format json").stdout)
+        said = json.loads(run_line(f"info {folder / name} --format json").stdout)
         assert said["window"] == SIDE
         assert said["overlap"] == OVERLAP
         assert said["classes"] == meta().classes
         assert said["parameters"] > 1_000_000
-    assert "for windows of 64 px, which overlap by 20 px" in run(f"info {folder / name}").stdout
+    assert (
+        "for windows of 64 px, which overlap by 20 px" in run_line(f"info {folder / name}").stdout
+    )
 
 
 def test_profile_counts_what_the_file_computes(folder: Path) -> None:
@@ -143,9 +133,9 @@ def test_profile_counts_what_the_file_computes(folder: Path) -> None:
     assert "--size: 128 px, and made.onnx takes windows of 64 px" in error_of(
         f"{exported} --size 128"
     )
-    result = run(f"{exported} --format json")
+    result = run_line(f"{exported} --format json")
     assert json.loads(result.stdout)[0]["gflops_published"] is None
-    assert "kernels are counted as parameters" in run(exported).stdout
+    assert "kernels are counted as parameters" in run_line(exported).stdout
 
 
 def test_full_brightness_of_scenes_is_heard(tmp_path: Path) -> None:
@@ -227,7 +217,7 @@ def test_networks_of_other_tools_map(
     certain = np.ptp(np.sort(scores, axis=0)[-2:], axis=0) > 1e-4  # the two best differ
     assert (labels == scores.argmax(axis=0))[certain].all()
     assert len(np.unique(labels)) == 3
-    said_by_info = json.loads(run(f"info {path} --format json").stdout)
+    said_by_info = json.loads(run_line(f"info {path} --format json").stdout)
     assert said_by_info["classes"] == ["_background", "Roads", "Buildings"]
     assert (said_by_info["resolution"], said_by_info["overlap"]) == (0.5, 10)
 
@@ -262,7 +252,7 @@ def test_one_map_tells_two_classes_apart(
         red = dataset.read(1) / 255 - MEAN[0]
     certain = np.abs(red) > 1e-4
     assert (labels == (red > 0))[certain].all()
-    classes = json.loads(run(f"info {path} --format json").stdout)["classes"]
+    classes = json.loads(run_line(f"info {path} --format json").stdout)["classes"]
     assert classes == ["other" if "other" in names else "background", "Roads"]
 
 

@@ -1,7 +1,6 @@
 """Quantized networks: what they cost is what `hrrsi eval` says, and what they say of themselves."""
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,12 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+from samples.command_results import error_of, run_line
 from samples.made_dataset import save_made_dataset
 from samples.made_weights import save_made_weights
 from samples.repository import REPOSITORY
-from typer.testing import CliRunner, Result
 
 import hrrsi
-from hrrsi.cli import app
 from hrrsi.deployment import quantization
 from hrrsi.deployment.calibration import METHODS, Calibration, with_float_nodes
 from hrrsi.deployment.quantization import layer_name
@@ -30,16 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_made_weights(folder / "made.safetensors", resolution=0.5)
     save_made_dataset(folder / "data", train=8, val=3)
     return folder
-
-
-def run(line: str) -> Result:
-    return CliRunner().invoke(app, shlex.split(line))
-
-
-def error_of(line: str) -> str:
-    result = run(line)
-    assert result.exit_code == 1, result.output
-    return result.stderr.splitlines()[-1]
 
 
 def quantize(folder: Path, out: Path, more: str = "") -> str:
@@ -58,11 +46,11 @@ def kernels_of(path: Path) -> list[np.dtype]:
 @pytest.mark.slow  # a minute: ranges by every method, and each layer in float in turn
 def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
-    result = run(quantize(folder, out))
+    result = run_line(quantize(folder, out))
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
     assert {dtype.name for dtype in kernels_of(out)} >= {"int8"}
-    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
     assert said["precision"] == "int8"
     assert said["ranges"] in {method.name for method in METHODS}
     assert said["after"]["bytes"] == out.stat().st_size < 0.4 * said["before"]["bytes"]
@@ -81,15 +69,15 @@ def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     names = {prop.key for prop in model.metadata_props}
     assert {"class_names", "model_type", "resolution", "tiles_size"} <= names
-    assert "numbers in int8" in run(f"info {out}").stdout
+    assert "numbers in int8" in run_line(f"info {out}").stdout
 
 
 @pytest.mark.slow
 def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.onnx"
-    result = run(quantize(folder, out, "--precision 16"))
+    result = run_line(quantize(folder, out, "--precision 16"))
     assert result.exit_code == 0, result.output
-    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
     assert said["agreement"] > 0.98
     assert out.stat().st_size < 0.55 * said["before"]["bytes"]
     (network_input,) = onnxruntime.InferenceSession(out).get_inputs()
@@ -99,9 +87,9 @@ def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.xml"
-    result = run(quantize(folder, out, "--precision 16 --format openvino"))
+    result = run_line(quantize(folder, out, "--precision 16 --format openvino"))
     assert result.exit_code == 0, result.output
-    said = json.loads(run(f"info {out} --format json").stdout)["quantized"]
+    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert said["after"]["bytes"] == size < 0.6 * said["before"]["bytes"]
     assert set(said["milliseconds"]) == {"openvino"}
@@ -113,7 +101,7 @@ def test_bf16_is_recommended_where_it_is_as_fast(
 ) -> None:
     times = {"onnxruntime": [20.0, 10.0], "openvino": [20.0, 14.0]}
     monkeypatch.setattr(quantization, "_milliseconds", lambda *_: (times, bf16))
-    result = run(quantize(folder, tmp_path / "out.onnx", "--precision 16"))
+    result = run_line(quantize(folder, tmp_path / "out.onnx", "--precision 16"))
     assert result.exit_code == 0, result.output
     is_faster = bf16 is not None and bf16 <= 14
     assert ("this processor calculates in bf16" in result.stderr) == is_faster
@@ -230,14 +218,14 @@ def test_the_packaged_weights_lose_little(tmp_path: Path) -> None:
     if not data.is_dir():
         pytest.skip("the imagery of Dubai is not here")
     tiled = tmp_path / "dubai"
-    assert run(f"tile {data} --scheme dubai --out {tiled} --quiet").exit_code == 0
+    assert run_line(f"tile {data} --scheme dubai --out {tiled} --quiet").exit_code == 0
     out = tmp_path / "int8.onnx"
-    assert run(f"quantize --data {tiled} --out {out}").exit_code == 0
+    assert run_line(f"quantize --data {tiled} --out {out}").exit_code == 0
     assert out.stat().st_size < 4e6
     words = "--scheme dubai --split standard:test --precision 32 --json"
     scores = {}
     for name, weights in (("before", "default"), ("after", out)):
         report = tmp_path / f"{name}.json"
-        assert run(f"eval {data} {words} {report} --weights {weights}").exit_code == 0
+        assert run_line(f"eval {data} {words} {report} --weights {weights}").exit_code == 0
         scores[name] = json.loads(report.read_text())["scores"]["mIoU"]
     assert scores["after"] >= scores["before"] - 0.003

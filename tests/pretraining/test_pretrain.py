@@ -25,7 +25,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from samples.class_folders import CLASSES, EXAMPLES
-from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
+from samples.command_results import assert_one_line_error
+from samples.pretraining_runs import QUICK, rows_of, run, scores_of
 from samples.undrawn_pictures import drawn_pictures
 from timm.models.ghostnet import GhostNet
 from typer.testing import CliRunner, Result

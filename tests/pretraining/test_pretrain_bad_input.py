@@ -13,7 +13,8 @@ import timm
 import yaml
 from safetensors.torch import load_file
 from samples.class_folders import CLASSES
-from samples.pretraining_runs import QUICK, assert_one_line_error, rows_of, run, scores_of
+from samples.command_results import assert_one_line_error
+from samples.pretraining_runs import QUICK, rows_of, run, scores_of
 
 from hrrsi.errors import InputError
 from hrrsi.pretraining.epoch_images import EpochImages

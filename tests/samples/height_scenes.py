@@ -6,30 +6,20 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from samples.command_results import done, run
 from samples.made_weights import scene_pixels
 from samples.raw_layouts import (
     own_folder,
     own_scheme,
 )
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import hrrsi
-from hrrsi.cli import app
 
 PIXELS = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :180]
 
 
 SHAPE = PIXELS.shape[1:]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def done(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def refusal(*arguments: object) -> str:

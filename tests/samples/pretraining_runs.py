@@ -9,31 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 from samples.class_folders import CLASSES
+from samples.command_results import run as run_command
 from torchvision.transforms import v2
-from typer.testing import CliRunner, Result
-
-from hrrsi.cli import app
+from typer.testing import Result
 
 QUICK = ["--size", "32", "--val-size", "64", "--batch", "8", "--lr", "0.02", "--workers", "0"]
 QUICK += ["--loader", "torchvision", "--device", "cpu", "--quiet"]
 
 
 def run(data: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["pretrain", "--data", str(data), *map(str, arguments)])
+    return run_command("pretrain", "--data", data, *arguments)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def assert_one_line_error(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 def scores_of(network: torch.nn.Module, folder: Path, size: int) -> tuple[float, float, float]:

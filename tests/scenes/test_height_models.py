@@ -10,17 +10,16 @@ import rasterio
 import yaml
 from rasterio.transform import from_origin
 from safetensors.torch import load_file
+from samples.command_results import done, run
 from samples.height_scenes import (
     PIXELS,
     SHAPE,
-    done,
     hills,
     mapped,
     own_scenes,
     read,
     reference,
     refusal,
-    run,
 )
 from samples.made_weights import meta, save_made_weights
 from samples.predicted_scenes import notices

@@ -12,12 +12,12 @@ import rasterio
 import torch
 import yaml
 from safetensors.torch import load_file
+from samples.command_results import done, run
 from samples.made_weights import meta, scene_pixels
 from samples.predicted_scenes import notices
 from samples.raw_layouts import class_map, own_scheme, utm, write_raster
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from hrrsi.cli import app
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
@@ -32,16 +32,6 @@ def five_bands(number: int) -> np.ndarray:
     infrared = np.clip(255 - 0.6 * red + 0.2 * green, 0, 255)
     difference = 127 * (infrared - red) / (infrared + red + 1) + 128
     return np.stack([red, green, blue, infrared, difference])
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def done(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def save_scenes(root: Path, scenes: list[np.ndarray], **profile: Any) -> Path:

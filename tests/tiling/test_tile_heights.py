@@ -10,8 +10,8 @@ import yaml
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
+from samples.command_results import done
 from samples.height_scenes import (
-    done,
     hills,
     own_scenes,
     put_together,

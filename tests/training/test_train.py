@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from samples.command_results import assert_one_line_error
 from samples.full_disk import largest_file
 from samples.made_dataset import save_made_dataset
 from typer.testing import CliRunner, Result
@@ -52,15 +53,6 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def without_seconds(folder: Path) -> list[dict[str, str]]:
     clock = ("seconds", "images_per_second")
     return [{k: v for k, v in row.items() if k not in clock} for row in rows_of(folder)]
-
-
-def assert_one_line_error(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.fixture(scope="module")
