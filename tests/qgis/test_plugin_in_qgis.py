@@ -106,6 +106,7 @@ def folder(tmp_path: Path) -> Path:
 
 def environment(profile: Path) -> dict[str, str]:
     own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    own["PATH"] = f"/usr/bin:{own['PATH']}"  # QGIS takes the first Python there for its own
     return {**own, "QT_QPA_PLATFORM": "offscreen", "QGIS_CUSTOM_CONFIG_PATH": str(profile)}
 
 
@@ -507,15 +508,14 @@ def test_what_the_page_shows_runs(folder: Path, executable: str) -> None:
     plugins.mkdir(parents=True)
     (plugins / "hrrsi").symlink_to(PLUGIN)
     (folder / "größe 1.tif").rename(folder / "scene.tif")
-    programs = folder.parent / "bin"  # without a Python, which QGIS would take for its own
+    programs = folder.parent / "bin"  # without a Python
     programs.mkdir()
     (programs / "hrrsi").symlink_to(executable)
-    found = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    found = environment(profile)
+    found["PATH"] = f"{programs}:{found['PATH']}"
     for line in re.findall(r"^\$ qgis_process (.*)", page, re.MULTILINE):
         command = [str(PROCESS), *shlex.split(line)]
-        done = subprocess.run(
-            command, cwd=folder, env=environment(profile) | found, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     body = f"""
