@@ -40,8 +40,8 @@ def write_scene(path: Path, rows: int, columns: int) -> Path:
     pixels = np.moveaxis(np.asarray(Image.open(TILE).convert("RGB")), -1, 0)
     across = np.tile(pixels, (1, 1, -(-columns // pixels.shape[2])))[:, :, :columns]
     place = {"crs": "EPSG:32640", "transform": from_origin(3e5, 2.8e6, 0.2, 0.2)}
-    made = {"driver": "GTiff", "count": 3, "dtype": "uint8", "tiled": True, "compress": "jpeg"}
-    with rasterio.open(path, "w", height=rows, width=columns, **made, **place) as dataset:
+    form = {"driver": "GTiff", "count": 3, "dtype": "uint8", "tiled": True, "compress": "jpeg"}
+    with rasterio.open(path, "w", height=rows, width=columns, **form, **place) as dataset:
         for row in range(0, rows, pixels.shape[1]):
             height = min(pixels.shape[1], rows - row)
             dataset.write(across[:, :height], window=((row, row + height), (0, columns)))
@@ -96,7 +96,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def one_scene(scene: Path, out: Path, rounds: int) -> dict[str, Any]:
+def scene_times(scene: Path, out: Path, rounds: int) -> dict[str, Any]:
     threads = {"one process, two threads": 2, "one worker": 1, "two workers": 1}
     times: dict[str, list[float]] = {name: [] for name in threads}
 
@@ -237,7 +237,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "small").mkdir()
         scene = write_scene(folder / "scene.tif", arguments.rows, arguments.columns)
-        single = one_scene(scene, folder, arguments.rounds)
+        single = scene_times(scene, folder, arguments.rounds)
         print(json.dumps(single, indent=1), flush=True)
         small = many_scenes(folder / "small", folder, arguments.scenes)
         print(json.dumps(small, indent=1), flush=True)

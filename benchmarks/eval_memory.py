@@ -69,8 +69,8 @@ def main() -> None:
     options = arguments()
     runs: dict[str, Measured] = {}
     hrrsi = [sys.executable, "-m", "hrrsi"]
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         measured([*hrrsi, "predict", str(options.texture), "--out", f"{folder}/texture.tif", "-q"])
         with open_raster(folder / "texture.tif") as dataset:
             texture = dataset.read(1)

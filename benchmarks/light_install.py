@@ -49,8 +49,8 @@ def main() -> None:
     options = arguments()
     window = ["--window", str(options.window)]
     table = TextTable(["what", "install (MB)", "peak memory (MB)", "file (MB)"])
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         network, maps = folder / "landcover.onnx", folder / "maps"
         export = [sys.executable, "-m", "hrrsi", "export", options.weights, "--out", str(network)]
         subprocess.run([*export, *window], check=True, stdout=subprocess.DEVNULL)

@@ -36,8 +36,8 @@ def main() -> None:
     options = arguments()
     runs: dict[str, Measured] = {}
     with ExitStack() as stack:
-        made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = options.folder or made
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = options.folder or temporary
         folder.mkdir(parents=True, exist_ok=True)
         for size in options.sizes:
             width, height = (int(n) for n in size.split("x"))
@@ -47,7 +47,7 @@ def main() -> None:
                 write_scene(part, read_texture(options.texture), height, width)
                 part.rename(scene)
             command = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--quiet"]
-            command += ["--weights", str(options.weights), "--out", str(made / "map.tif")]
+            command += ["--weights", str(options.weights), "--out", str(temporary / "map.tif")]
             runs[size] = measured([*command, "--overwrite", *options.options.split()])
     print(memory_table(runs))
 

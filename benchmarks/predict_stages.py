@@ -79,8 +79,8 @@ def main() -> None:
     width, height = (int(n) for n in options.size.split("x"))
     columns = ["precision", "overlap", "first window (s)", "network (s)", "whole (s)"]
     table = TextTable([*columns, "beside the network (s)", "network's share"])
-    with tempfile.TemporaryDirectory() as made:
-        scene = Path(made) / "scene.tif"
+    with tempfile.TemporaryDirectory() as temporary:
+        scene = Path(temporary) / "scene.tif"
         write_scene(scene, read_texture(options.texture), height, width)
         for precision in options.precisions:
             engine = open_engine(options.weights, EngineOptions(precision=precision))
@@ -94,7 +94,7 @@ def main() -> None:
                     command = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--quiet"]
                     command += ["--weights", str(options.weights), "--precision", precision]
                     command += ["--overlap", str(overlap), "--overwrite"]
-                    whole.append(measured([*command, "--out", f"{made}/map.tif"]).seconds)
+                    whole.append(measured([*command, "--out", f"{temporary}/map.tif"]).seconds)
                 beside = [all_of_it - part for all_of_it, part in zip(whole, network, strict=True)]
                 median = statistics.median
                 table.add_row(

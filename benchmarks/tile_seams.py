@@ -125,8 +125,8 @@ def main() -> None:
     names = [f"{low} to {high - 1} px" for low, high in spans[:-1]] + [f"from {DISTANCES[-1]} px"]
     far = TextTable(["scene", *names])
     for number, scene in enumerate(options.scenes):
-        with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
             across, down = cut(scene, folder / "tiles", options.tiles)
             columns = [int(window.col_off) for window in across[1:]]
             rows = [int(window.row_off) for window in down[1:]]

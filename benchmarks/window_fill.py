@@ -69,14 +69,14 @@ def parts(turn: int, flipped: bool) -> list[Part]:
     """Return the parts without data, turned by quarters so that no direction is favoured."""
     row, column = np.indices((SIZE, SIZE))
     rim, leg = SIZE // 10, 3 * SIZE // 4
-    made = [
+    masks = [
         ("half", column >= SIZE // 2, (0, SIZE // 2)),
         ("corner triangle", row + column >= leg, (leg // 2, leg // 2)),
         ("10 % rim", column >= rim, (0, rim)),
         (f"scene of {SMALL_SCENE} px", (row < SMALL_SCENE) & (column < SMALL_SCENE), None),
     ]
     result = []
-    for name, valid, moves in made:
+    for name, valid, moves in masks:
         if moves is not None:
             down, right = (moves[1], moves[0]) if flipped else moves
             valid = valid.T if flipped else valid

@@ -88,13 +88,13 @@ def room_of(module: str) -> str:
 
 @cache
 def reachable(module: str) -> set[str]:
-    seen: set[str] = set()
+    reached: set[str] = set()
     waiting = [module]
     while waiting:
-        new = graph()[waiting.pop()] - seen
-        seen |= new
+        new = graph()[waiting.pop()] - reached
+        reached |= new
         waiting += new
-    return seen
+    return reached
 
 
 def cycles() -> set[str]:

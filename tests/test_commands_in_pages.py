@@ -48,7 +48,7 @@ def command_named(name: str) -> Any:
     return typer.main.get_command(app).get_command(None, name)
 
 
-def made_options(name: str, given: dict[str, Any]) -> None:
+def made_options(name: str, values: dict[str, Any]) -> None:
     """Make a command's option classes of what was parsed, without doing what it does."""
     function = getattr(import_module(f"hrrsi.cli.{COMMANDS[name][0]}"), COMMANDS[name][0])
     if "command" not in function.__code__.co_freevars:  # it takes no option classes
@@ -56,7 +56,7 @@ def made_options(name: str, given: dict[str, Any]) -> None:
     cell = function.__closure__[function.__code__.co_freevars.index("command")]
     command, cell.cell_contents = cell.cell_contents, lambda **_: None
     try:
-        command_named(name).callback(**given)
+        command_named(name).callback(**values)
     finally:
         cell.cell_contents = command
 

@@ -48,12 +48,12 @@ FIELDS: dict[str, tuple[type, ...]] = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    made = {
+    pages = {
         "reference/commands.md": commands_page(),
         "reference/python.md": python_page(),
         "reference/fields.md": fields_page(),
     }
-    for path, text in made.items():
+    for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     for path, source in FILES.items():
         files.append(File.generated(config, path, content=(ROOT / source).read_bytes()))

@@ -126,6 +126,6 @@ def _print_ways(port: int, was_asked: bool) -> None:
     if not was_asked:
         print_note("note: no browser was opened: there is no screen here; open the address in one")
     if not was_asked or os.environ.get("SSH_CONNECTION"):
-        there = f"{getpass.getuser()}@{socket.gethostname()}"
-        tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {there}"
+        host = f"{getpass.getuser()}@{socket.gethostname()}"
+        tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {host}"
         print_note(f"note: from another machine: {tunnel}, then open the address there")

@@ -219,12 +219,14 @@ def _inputs_and_files(
     inputs = map_inputs(replace(task, out=stage / name if is_file else stage))
     remote = ObjectFolder(folder)
     remote.require_reachable()
-    there_all = RemotePath(folder)
-    files = [moved(each, lambda path: cast(Path, there_all / path.name)) for each in inputs.files]
+    remote_folder = RemotePath(folder)
+    files = [
+        moved(each, lambda path: cast(Path, remote_folder / path.name)) for each in inputs.files
+    ]
     if not (outputs.overwrite or outputs.resume):
-        there = set(remote.names())
+        present = set(remote.names())
         for path in (path for each in files for path in each.files):
-            if path.name in there:
+            if path.name in present:
                 raise OutputExistsError(
                     "exists already",
                     where=path,
@@ -293,10 +295,10 @@ def _refuse_other_runs(folder: str, own: ObjectFolder, maps: list[str]) -> None:
         other = ObjectFolder(f"{folder}/{name}")
         if not name.startswith(_PLACE) or other.url == own.url:
             continue
-        said, content = other.changed("run"), other.read("run")
-        if now is None or said is None or content is None:
+        changed_at, content = other.changed("run"), other.read("run")
+        if now is None or changed_at is None or content is None:
             continue  # it has just ended
-        if (now - said).total_seconds() > _SILENT_SECONDS:
+        if (now - changed_at).total_seconds() > _SILENT_SECONDS:
             other.empty()
             continue
         host, others = json.loads(content)
@@ -420,16 +422,16 @@ class _Counting:
 def _as_workers_see(reading: SceneReading) -> SceneReading:
     file = reading.file
 
-    def there(path: str | None) -> str | None:
+    def shared_path(path: str | None) -> str | None:
         return None if path is None else absolute(path)
 
-    seen = replace(
+    shared_file = replace(
         file,
         image=absolute(file.image),
-        label=there(file.label),
-        eroded_label=there(file.eroded_label),
-        height=there(file.height),
+        label=shared_path(file.label),
+        eroded_label=shared_path(file.eroded_label),
+        height=shared_path(file.height),
         more_labels=tuple(map(absolute, file.more_labels)),
     )
-    height = there(None if reading.mapping.height is None else str(reading.mapping.height))
-    return replace(reading, file=seen, mapping=replace(reading.mapping, height=height))
+    height = shared_path(None if reading.mapping.height is None else str(reading.mapping.height))
+    return replace(reading, file=shared_file, mapping=replace(reading.mapping, height=height))

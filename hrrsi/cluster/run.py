@@ -167,11 +167,12 @@ def require_versions(client: dict[str, str], engine: EngineOptions, name: str) -
     own = dict(own_versions())
     optional = {"onnxruntime", "torch"} - {engine.engine}
     for package in dict.fromkeys((*client, *own)):
-        here, there = own.get(package), client.get(package)
-        if here == there or (package in optional and None in (here, there)):
+        version, expected = own.get(package), client.get(package)
+        if version == expected or (package in optional and None in (version, expected)):
             continue
         raise ClusterError(
-            f"worker {name} runs {package} {here or '(none)'}, the client {there or '(none)'}",
+            f"worker {name} runs {package} {version or '(none)'}, "
+            f"the client {expected or '(none)'}",
             fix="install the same versions on both (`pip install -c constraints.txt`)",
         )
 
@@ -220,7 +221,7 @@ class Done:
 
     pixels: int
     scenes: tuple[MappedScene, ...]
-    said: tuple[tuple[type[Warning], str], ...]
+    warnings: tuple[tuple[type[Warning], str], ...]
 
 
 def missing_rows(kept: dict[int, int], rows: tuple[int, int]) -> list[tuple[int, int]]:

@@ -188,8 +188,8 @@ class SceneDealer:
             try:
                 self._force.work(lambda: self._next(waiting), self._done, self._fail, show, ahead)
             except BaseException as error:
-                there = self._finished - self._lost + sum(_pixels(s) for s in self._open)
-                share = there / max(pixels, 1)
+                kept_pixels = self._finished - self._lost + sum(_pixels(s) for s in self._open)
+                share = kept_pixels / max(pixels, 1)
                 for scene in self._open:
                     scene.held.close()
                 kept = f"{share:.0%} of the pixels are kept for `resume`"
@@ -247,7 +247,7 @@ class SceneDealer:
         identity = facts.record.identity
         mark = identity_mark(identity)
         elsewhere = self._address is not None
-        there = moved(files, lambda path: Path(path.name) if elsewhere else path.absolute())
+        shared_files = moved(files, lambda path: Path(path.name) if elsewhere else path.absolute())
         window, overlap = self._options.effective_window, self._options.effective_overlap
         columns = len(window_starts(source.network_grid.width, window, window - overlap))
         rows = strip_rows(source, self._options)
@@ -256,7 +256,7 @@ class SceneDealer:
             columns if area is None or area.touches(Window(first, 0, stop - first, width)) else 0
             for first, stop in pairwise(rows)
         ]
-        task = SceneTask(absolute(name), there, self._address, f"{mark}.json", mark)
+        task = SceneTask(absolute(name), shared_files, self._address, f"{mark}.json", mark)
         return _Scene(
             name, files, task, identity, facts_bytes(facts), source.raster_grid, rows, windows
         )
@@ -331,8 +331,8 @@ class SceneDealer:
         if resume and finished:  # a task says whether it is the same map
             scene.jobs, scene.is_whole = [self._whole(scene)], True
         else:
-            there = scene.task.strips.rows() if resume else {}
-            if not scene.is_whole or there:
+            present = scene.task.strips.rows() if resume else {}
+            if not scene.is_whole or present:
                 kept = scene.task.strips.begin(scene.identity, resume=resume)
                 scene.is_whole = False
                 if first and first in scene.rows:  # of a single process
@@ -359,7 +359,7 @@ class SceneDealer:
     def _done(self, job: Job, done: Done) -> None:
         """Take up what a task has given."""
         scene: _Scene = job.owner
-        for kind, text in done.said:
+        for kind, text in done.warnings:
             warnings.warn(text, kind, stacklevel=2)
         scene.out -= 1
         scene.heard.pop(job.title, None)

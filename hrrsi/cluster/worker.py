@@ -280,12 +280,12 @@ def map_band(run: Run, scene: SceneTask, rows: tuple[int, int], key: str) -> Don
         kept = strips.rows()
         work.add(sum(kept[row] - row for row in kept if rows[0] <= row < rows[1]) * width)
         for first, stop in missing_rows(kept, rows):
-            made = ready.mapper.strips(source, facts.scale, (first, stop), work.add)
-            with closing(made):
-                for strip in made:
+            new_strips = ready.mapper.strips(source, facts.scale, (first, stop), work.add)
+            with closing(new_strips):
+                for strip in new_strips:
                     strips.write(strip)
         require_unchanged(source, facts)
-    return Done(work.pixels, (), tuple(work.said))
+    return Done(work.pixels, (), tuple(work.warnings))
 
 
 def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
@@ -300,7 +300,7 @@ def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
             work.tell(is_watched=False)  # files may take long
 
         mapped = ready.mapper.map(scene.name, outputs, facts=facts, strips=strips)
-    return Done(work.pixels, tuple(mapped), tuple(work.said))
+    return Done(work.pixels, tuple(mapped), tuple(work.warnings))
 
 
 def evaluate_scene(
@@ -346,10 +346,10 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
                 except OutputExistsError:
                     pass
                 else:
-                    return Done(0, tuple(mapped(outputs, resume=True)), tuple(work.said))
+                    return Done(0, tuple(mapped(outputs, resume=True)), tuple(work.warnings))
             raise
     scene.strips.remove()
-    return Done(0, tuple(done), tuple(work.said))
+    return Done(0, tuple(done), tuple(work.warnings))
 
 
 class _Work:
@@ -359,7 +359,7 @@ class _Work:
         self._run, self._key, self._is_watched = run, key, is_watched
         self._reported_at = 0.0
         self.pixels = 0
-        self.said: list[tuple[type[Warning], str]] = []
+        self.warnings: list[tuple[type[Warning], str]] = []
         self.tell(is_watched=is_watched)
 
     def add(self, pixels: int) -> None:
@@ -386,13 +386,13 @@ class _Work:
         """
         self._reported_at = time.monotonic()
         worker = _worker()
-        said = {
+        report = {
             "task": self._key,
             "pixels": self.pixels,
             "worker": worker.address,
             "is_watched": is_watched,
         }
-        worker.log_event(f"hrrsi-{self._run.id}", said)
+        worker.log_event(f"hrrsi-{self._run.id}", report)
 
 
 @contextmanager
@@ -410,7 +410,7 @@ def _working(run: Run, key: str, *, is_watched: bool = True) -> Iterator[_Work]:
         try:
             yield work
         finally:
-            work.said += [
+            work.warnings += [
                 (w.category, str(w.message))
                 for w in caught
                 if issubclass(w.category, SceneWarning | FileWarning)

@@ -99,8 +99,8 @@ class Workforce:
         self._checks: dict[str, Future] = {}
         self._running: dict[str, _Running] = {}
         self._later: deque[tuple[float, Job]] = deque()
-        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._there: set[str] = set()
+        self._reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._addresses: set[str] = set()
         self._looked = 0.0
         self._alone_since: float | None = None
         self._number = 0
@@ -120,8 +120,8 @@ class Workforce:
         with suppress(Exception):
             self._client.cancel(futures, force=True)
         with suppress(Exception):
-            there = list(self._workers())
-            self._client.run(end_run, self._run.id, workers=there, on_error="ignore")
+            workers = list(self._workers())
+            self._client.run(end_run, self._run.id, workers=workers, on_error="ignore")
 
     def gather(self, on_waiting: Callable[[str], None]) -> list[WorkerFacts]:
         """Wait for a worker, make those that are there ready, and return what they say.
@@ -136,12 +136,12 @@ class Workforce:
         while self._checks or not self.facts:
             stop_if_requested()
             self._require_scheduler()
-            there = self._workers()
-            for address in set(self._checks) - there:
+            workers = self._workers()
+            for address in set(self._checks) - workers:
                 self._checks.pop(address).cancel()
             self._end_checks(strict=True)
             expected = {*self.facts, *self._checks}
-            self._begin_checks([a for a in there if a not in expected], measure=True)
+            self._begin_checks([a for a in workers if a not in expected], measure=True)
             waited = time.monotonic() - start
             if waited > self._options.patience:
                 late = ", ".join(self._checks)
@@ -150,10 +150,10 @@ class Workforce:
                     where=f"waited {time_text(waited)}",
                     fix="start some (`dask worker ADDRESS`), or see what those do that are there",
                 )
-            if not there and waited > 2 and not has_said:
+            if not workers and waited > 2 and not has_said:
                 has_said = True
                 on_waiting("the cluster has no workers yet; waiting for the first")
-            time.sleep(_TICK_SECONDS if there else 0.1)
+            time.sleep(_TICK_SECONDS if workers else 0.1)
         return list(self.facts.values())
 
     def work(
@@ -204,8 +204,8 @@ class Workforce:
         if self._client.status == "running":
             with suppress(OSError):
                 # what `Client.scheduler_info` returns, Dask itself empties now and then
-                self._there = set(self._client.nthreads())
-        return self._there
+                self._addresses = set(self._client.nthreads())
+        return self._addresses
 
     def _require_scheduler(self) -> None:
         """Wait for a scheduler that went away.
@@ -230,7 +230,7 @@ class Workforce:
     def _subscribe(self) -> None:
         with suppress(Exception):
             self._client.unsubscribe_topic(self._topic)
-        self._client.subscribe_topic(self._topic, self._heard.put)
+        self._client.subscribe_topic(self._topic, self._reports.put)
 
     def _begin_checks(self, addresses: Iterable[str], *, measure: bool) -> None:
         for address in addresses:
@@ -301,16 +301,16 @@ class Workforce:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        there = self._workers()
-        self._refused &= there  # another one may come under that address
-        for address in self.facts.keys() - there:
+        workers = self._workers()
+        self._refused &= workers  # another one may come under that address
+        for address in self.facts.keys() - workers:
             del self.facts[address]
-        for address in self._checks.keys() - there:
+        for address in self._checks.keys() - workers:
             self._checks.pop(address).cancel(force=True)
         expected = {*self.facts, *self._refused, *self._checks}
-        self._begin_checks([a for a in there if a not in expected], measure=False)
+        self._begin_checks([a for a in workers if a not in expected], measure=False)
         for key, running in list(self._running.items()):
-            if not set(running.workers) & there:  # nobody is left who may do it
+            if not set(running.workers) & workers:  # nobody is left who may do it
                 del self._running[key]
                 running.future.cancel(force=True)
                 self._later.append((0.0, running.job))
@@ -356,13 +356,13 @@ class Workforce:
     def _listen(self, on_heard: Callable[[Job], None]) -> None:
         with suppress(queue.Empty):
             while True:
-                _, said = self._heard.get_nowait()
-                running = self._running.get(said["task"])
+                _, report = self._reports.get_nowait()
+                running = self._running.get(report["task"])
                 if running is not None:
                     running.heard = time.monotonic()
-                    running.worker = said["worker"]
-                    running.is_watched = said["is_watched"]
-                    running.job.pixels = said["pixels"]
+                    running.worker = report["worker"]
+                    running.is_watched = report["is_watched"]
+                    running.job.pixels = report["pixels"]
                     on_heard(running.job)
 
     def _take(

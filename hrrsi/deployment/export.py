@@ -313,8 +313,8 @@ def _windows(meta: ModelMeta, window: int) -> Iterator[npt.NDArray[Any]]:
         mean, deviation = (np.float32(values[-1]) for values in (meta.mean, meta.std))
         bands[-1] = mean + deviation * (bands[-1] - bands[-1].mean()) / bands[-1].std()
     dtype = "float32" if meta.height else meta.dtype
-    for seen in (bands, 0.6 * bands[:, :, ::-1], bands.swapaxes(1, 2)):
-        yield np.ascontiguousarray(seen * meta.scale).astype(dtype)
+    for variant in (bands, 0.6 * bands[:, :, ::-1], bands.swapaxes(1, 2)):
+        yield np.ascontiguousarray(variant * meta.scale).astype(dtype)
 
 
 def files_of(path: Path, options: ExportOptions, *, overwrite: bool) -> tuple[Path, ...]:

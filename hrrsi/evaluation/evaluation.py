@@ -226,8 +226,8 @@ def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -
     trained = meta.training.get("scenes") if meta.scheme == data else None
     if not isinstance(trained, list):
         return ()
-    seen = {*trained, *(scene_of_block(str(name)) for name in trained)}
-    return tuple(scene for scene in scenes if scene in seen)
+    training_scenes = {*trained, *(scene_of_block(str(name)) for name in trained)}
+    return tuple(scene for scene in scenes if scene in training_scenes)
 
 
 def pooled_counts(counts: Sequence[SceneCounts], labels: LabelKind, where: str) -> PooledCounts:

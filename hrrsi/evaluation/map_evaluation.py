@@ -178,7 +178,7 @@ def map_pixels(
         with ExitStack() as stack:
             pair = opener.labelled_map(stack, file)
             if number < _MAPS_LOOKED_AT and pair.classes.counts_by_scheme:
-                pair_counts += pair.seen_pixels()
+                pair_counts += pair.sample_matrix()
             grid, own = pair.grid, pair.classes.scene
             pixels += grid.height * grid.width
             if pair.prediction is pair.classes and own is not grid:
@@ -251,7 +251,7 @@ class _LabelledMap:
         """Whether anything of it is of interest."""
         return self.area is None or self.area.touches(Window(0, 0, *self.grid.shape))
 
-    def seen_pixels(self) -> npt.NDArray[np.int64]:
+    def sample_matrix(self) -> npt.NDArray[np.int64]:
         """Return the pixels of some rows by predicted and true class, (classes, classes)."""
         count = len(self.merged.names)
         counts = np.zeros((count, count), dtype=np.int64)

@@ -216,8 +216,8 @@ class ExportedGraph:
         )
         for step, name in zip((pixels, gain, offset), _NAMES, strict=True):
             step.output(0).get_tensor().set_names({name})
-        seen = steps.add(steps.multiply(steps.convert(pixels, "f32"), gain), offset)
-        own = steps.add(steps.multiply(seen, self._file.gain), self._file.offset)
+        values = steps.add(steps.multiply(steps.convert(pixels, "f32"), gain), offset)
+        own = steps.add(steps.multiply(values, self._file.gain), self._file.offset)
         (parameter,) = model.get_parameters()
         (result,) = model.get_results()
         parameter.output(0).replace(own.output(0))

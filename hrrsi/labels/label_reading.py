@@ -30,7 +30,7 @@ from hrrsi.labels.scene_labels import (
 from hrrsi.labels.scheme import Scheme
 from hrrsi.scenes.bands import open_imagery
 from hrrsi.scenes.georeference import pixel_coordinates
-from hrrsi.scenes.pixel_reader import seen_values
+from hrrsi.scenes.pixel_reader import value_sample
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.window_source import ResampledScene
 from hrrsi.scenes.windows import Window
@@ -68,7 +68,7 @@ def mask_scheme(
     looked_at = files[:_MASKS_LOOKED_AT]
     for path in looked_at:
         stop_if_requested()
-        value_counts = seen_values(path)
+        value_counts = value_sample(path)
         if set(value_counts) == {IGNORE_INDEX}:  # which tells nothing
             continue
         for value, count in value_counts.items():

@@ -311,9 +311,11 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         names = ", ".join(t if isinstance(t, str) else t["name"] for t in teachers)
         lines.append(("taught by", f"{names}; {', '.join(filter(None, taught))}"))
     if "epoch" in left:
-        epoch, epochs, seen = (left.pop(key, None) for key in ("epoch", "epochs", "images_seen"))
+        epoch, epochs, image_count = (
+            left.pop(key, None) for key in ("epoch", "epochs", "images_seen")
+        )
         of_all = f" of {epochs}" if epochs else ""
-        images = f", {counted(seen, 'image')} seen" if seen else ""
+        images = f", {counted(image_count, 'image')} seen" if image_count else ""
         lines.append(("kept", f"epoch {epoch}{of_all}{images}"))
     # of weights written before these were left to the run's folder
     seconds, hardware = left.pop("seconds", None), left.pop("hardware", None)

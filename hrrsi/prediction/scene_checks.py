@@ -374,21 +374,21 @@ class SceneChecks:
         """
         meta = self._meta
         trained = meta.resolutions or (meta.resolution and (meta.resolution, meta.resolution))
-        there = reading or scene.resolution
-        if not trained or there is None:
+        resolution = reading or scene.resolution
+        if not trained or resolution is None:
             return
-        nearest = min(max(there, trained[0]), trained[1])
-        if max(nearest / there, there / nearest) <= _RESOLUTION_FACTOR:
+        nearest = min(max(resolution, trained[0]), trained[1])
+        if max(nearest / resolution, resolution / nearest) <= _RESOLUTION_FACTOR:
             return
         if reading is not None:
             advice = ""
         elif meta.resolutions is None:
             advice = f", or map it with `resample={nearest:.4g}`"
         else:  # too coarse, or read so by wish
-            is_possible = nearest_resolution(there, meta.resolutions) is not None
+            is_possible = nearest_resolution(resolution, meta.resolutions) is not None
             advice = ", or map it with `resample=auto`" if is_possible else ""
         verb = "has" if reading is None else "is read at"
-        own = f"{there * 100:.3g} cm"
+        own = f"{resolution * 100:.3g} cm"
         trained_on = (
             f"{nearest * 100:.3g} cm" if meta.resolutions is None else meta.resolutions_text
         )

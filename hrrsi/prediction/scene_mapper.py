@@ -225,8 +225,8 @@ class SceneMapper:
                 if self._checks.needs_estimate(source.scene, self._options.scale):
                     return None
                 scale, path = self._look_at(source), source.path
-            said = (r._replace(path=called) if r.path == path else r for r in remarks)
-            return SceneLook(scale, tuple(said))
+            own_remarks = (r._replace(path=called) if r.path == path else r for r in remarks)
+            return SceneLook(scale, tuple(own_remarks))
         finally:
             self._checks.on_remark = None
 

@@ -122,7 +122,7 @@ class TorchvisionImages(Dataset[ImageBatch]):
             if isinstance(encoded, EncodedImage):
                 try:
                     image = decoded_image(encoded.content)
-                    pixels.append(np.asarray(seen_part(image, encoded.view, size)))
+                    pixels.append(np.asarray(image_view(image, encoded.view, size)))
                     encoded_images.append(encoded)
                 except CorruptImage as reason:
                     skipped.append(Corrupt(index, str(reason)))
@@ -132,7 +132,7 @@ class TorchvisionImages(Dataset[ImageBatch]):
         return self._images.batch(torch.from_numpy(stacked), encoded_images, skipped)
 
 
-def seen_part(image: Image.Image, view: View, size: int) -> Image.Image:
+def image_view(image: Image.Image, view: View, size: int) -> Image.Image:
     """Return what a view shows of an image, of `size` rows and columns."""
     image = transforms.resized_crop(
         image,

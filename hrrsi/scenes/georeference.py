@@ -327,10 +327,10 @@ def pixel_areas(dataset: Any) -> Numbers | None:
         return None
     if crs.is_projected:
         nominal = places.pixel_area() * float(crs.linear_units_factor[1]) ** 2
-        there = _ground_areas(places, dataset.width, np.array([dataset.height / 2]))
-        if there is None or not nominal:
+        middle_areas = _ground_areas(places, dataset.width, np.array([dataset.height / 2]))
+        if middle_areas is None or not nominal:
             return None
-        if abs(np.sqrt(there[0] / nominal) - 1) < _TRUE_TO_SCALE:
+        if abs(np.sqrt(middle_areas[0] / nominal) - 1) < _TRUE_TO_SCALE:
             return np.full(dataset.height, nominal)
     return _ground_areas(places, dataset.width, np.arange(dataset.height) + 0.5)
 

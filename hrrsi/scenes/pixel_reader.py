@@ -308,7 +308,7 @@ class PixelReader:
 
 
 @bounded_block_cache()
-def seen_values(path: str) -> dict[float, int]:
+def value_sample(path: str) -> dict[float, int]:
     """Return how often values occur in some rows of a raster's first band, where it holds data.
 
     Overviews are not read, which may hold means.

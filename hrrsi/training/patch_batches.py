@@ -235,8 +235,8 @@ class TrainingPatches(Dataset[Batch]):
     def __init__(self, dataset: TiledDataset | RunData, options: TrainOptions) -> None:
         self._data = as_run_data(dataset)
         self._patches = self._data.patches("train", options.overfit)
-        self._views = seen_resolutions(self._data, options)
-        self._crop = seen_crop(self._data, options)
+        self._views = input_resolutions(self._data, options)
+        self._crop = input_size(self._data, options)
         sizes = [source.description.patch_size for source in self._data.sources]
         name = "none" if options.overfit else options.recipe.augmentation  # by heart: as they are
         self._augmentations = [
@@ -365,17 +365,17 @@ def blank_index(source: int) -> int:
     return -1 - source
 
 
-def seen_crop(data: RunData, options: TrainOptions) -> int:
+def input_size(data: RunData, options: TrainOptions) -> int:
     """Return rows and columns of what the network sees of a patch."""
     return data.smallest_patch if options.overfit else options.recipe.crop or data.smallest_patch
 
 
-def seen_resolutions(data: RunData, options: TrainOptions) -> list[GroundResolutions | None]:
+def input_resolutions(data: RunData, options: TrainOptions) -> list[GroundResolutions | None]:
     """Return the ground resolutions that each dataset's patches are scaled to.
 
     None where the augmentation scales them, or nothing does.
     """
-    bounds, crop = options.recipe.resolutions, seen_crop(data, options)
+    bounds, crop = options.recipe.resolutions, input_size(data, options)
     if bounds is None or options.overfit:
         return [None] * len(data.sources)
     return [

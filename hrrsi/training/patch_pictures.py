@@ -21,7 +21,7 @@ from hrrsi.scenes.pixel_reader import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
 from hrrsi.training.losses import candidate_table, edge_target
 from hrrsi.training.options import TrainOptions
-from hrrsi.training.patch_batches import Draw, TrainingPatches, seen_resolutions, training_batches
+from hrrsi.training.patch_batches import Draw, TrainingPatches, input_resolutions, training_batches
 from hrrsi.training.run_data import RunData, as_run_data, run_data
 
 RGB = npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ _LABEL_SHARE = 0.8
 _EDGE, _NO_EDGE = (255, 255, 255), (0, 0, 0)
 
 
-class SeenPatch(NamedTuple):
+class InputPatch(NamedTuple):
     """A patch as the network sees it.
 
     Attributes:
@@ -92,7 +92,7 @@ def write_batch_picture(
     prepare_folder(path.parent)
     data = run_data(options)
     description = data.description
-    first_patches = list(islice(seen_patches(data, options), patches))
+    first_patches = list(islice(input_patches(data, options), patches))
     limits = stretch_limits([patch.before for patch in first_patches])
     has_camera = bool(options.recipe.camera_changes) and not options.overfit
     columns = (*_COLUMNS, *_DETAILS) if has_camera else _COLUMNS
@@ -106,7 +106,7 @@ def write_batch_picture(
     further = description.band_names[_drawn_bands(first_patches[0].image) :]
     below = f"; below each in grey: {', '.join(further)}" if further else ""
     augmentation: str = "none (`overfit`)" if options.overfit else options.recipe.augmentation
-    if any(seen_resolutions(data, options)):
+    if any(input_resolutions(data, options)):
         low, high = options.recipe.resolutions or (0, 0)
         augmentation += f", {low:g} to {high:g} m a pixel"
     picture = patch_picture(
@@ -124,7 +124,7 @@ def write_batch_picture(
         picture.save(temporary, format="PNG")
 
 
-def seen_patches(dataset: TiledDataset | RunData, options: TrainOptions) -> Iterator[SeenPatch]:
+def input_patches(dataset: TiledDataset | RunData, options: TrainOptions) -> Iterator[InputPatch]:
     """Yield the patches of the first epoch of a run in their order, as the network sees them."""
     data = as_run_data(dataset)
     files = data.patches("train", options.overfit)
@@ -138,7 +138,7 @@ def seen_patches(dataset: TiledDataset | RunData, options: TrainOptions) -> Iter
             repeats[index] += 1
             names = changed.camera_changes(draw)
             before = unchanged[draw][0].permute(2, 0, 1) if names else image
-            yield SeenPatch(files[index].name, image.numpy(), label.numpy(), names, before.numpy())
+            yield InputPatch(files[index].name, image.numpy(), label.numpy(), names, before.numpy())
 
 
 @dataclass(frozen=True)
@@ -301,14 +301,14 @@ def ramp_swatch(colours: str) -> RGB:
     return np.repeat(row[None], _TEXT, axis=0)
 
 
-def _caption(patch: SeenPatch) -> str:
+def _caption(patch: InputPatch) -> str:
     ignored = (patch.label == IGNORE_INDEX).mean()
     caption = f"{patch.name} ({100 * ignored:.0f} % ignored)" if ignored else patch.name
     return f"{', '.join(patch.camera)}: {caption}" if patch.camera else caption
 
 
 def _panels(
-    patch: SeenPatch,
+    patch: InputPatch,
     description: DatasetDescription,
     limits: list[tuple[float, float]],
     side: int,

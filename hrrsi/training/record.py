@@ -29,7 +29,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.augmentation import middle_resolution
 from hrrsi.training.module import SegmentationTraining, defined_mean
 from hrrsi.training.options import ZOOMS, TrainOptions
-from hrrsi.training.patch_batches import seen_resolutions
+from hrrsi.training.patch_batches import input_resolutions
 from hrrsi.training.run_data import RunData, as_run_data, training_likeness
 from hrrsi.training.sample_pictures import SamplePictures
 
@@ -274,7 +274,7 @@ class RunRecord(EpochRecord):
             (1.0, 1.0) if self._options.overfit else ZOOMS[self._options.recipe.augmentation]
         )
         ends: list[float] = []
-        views = seen_resolutions(self._data, self._options)
+        views = input_resolutions(self._data, self._options)
         for source, view in zip(self._data.sources, views, strict=True):
             if not source.share:
                 continue

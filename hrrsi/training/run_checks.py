@@ -28,8 +28,8 @@ from hrrsi.training.initial_weights import first_network
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
 from hrrsi.training.patch_batches import (
-    seen_crop,
-    seen_resolutions,
+    input_resolutions,
+    input_size,
     training_batches,
     validation_batches,
 )
@@ -81,7 +81,7 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) ->
     patches = options.recipe.batch if options.overfit else len(data.patches("train"))
     lines = run_warnings(options, patches)
     bounds = options.recipe.resolutions
-    for source, span in zip(data.sources, seen_resolutions(data, options), strict=True):
+    for source, span in zip(data.sources, input_resolutions(data, options), strict=True):
         if bounds and span and (span.low > bounds[1] or span.high < bounds[0]):
             lines.append(
                 f"`resolutions={bounds[0]:g}-{bounds[1]:g}`: the patches of {source.name} "
@@ -301,7 +301,7 @@ def _start(options: TrainOptions) -> str:
 def _source_lines(data: RunData, options: TrainOptions) -> list[str]:
     """Return what is drawn of each dataset, and at which ground resolutions."""
     lines = []
-    for source, span in zip(data.sources, seen_resolutions(data, options), strict=True):
+    for source, span in zip(data.sources, input_resolutions(data, options), strict=True):
         line = f"{source.name} {source.share:.1%} of the patches drawn"
         if source.resolution is not None:
             line += f", {source.resolution:g} m a pixel"
@@ -319,7 +319,7 @@ def _views(options: TrainOptions, data: RunData) -> str:
     if options.overfit:
         return "the same whole patches each time (`overfit`)"
     if recipe.crop or _sizes(data) != str(data.smallest_patch):
-        crop = f"crops of {seen_crop(data, options)} px"
+        crop = f"crops of {input_size(data, options)} px"
     else:
         crop = f"whole patches of {data.smallest_patch} px"
     if recipe.resolutions:

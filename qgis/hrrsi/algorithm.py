@@ -317,8 +317,8 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
 
     def optional_number(self, parameters, name, context):
         """Return a number, or None where none is given."""
-        given = parameters.get(name)
-        return None if given in (None, "") else self.parameterAsDouble(parameters, name, context)
+        value = parameters.get(name)
+        return None if value in (None, "") else self.parameterAsDouble(parameters, name, context)
 
     def prepareAlgorithm(self, parameters, context, feedback):  # noqa: N802
         """Find the program and turn layers into files; in the main thread, as QGIS does it."""
@@ -365,8 +365,8 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
         first, last = share
 
         def say(line):
-            for made, target in places:
-                line = line.replace(made, target)
+            for draft, target in places:
+                line = line.replace(draft, target)
             if line.startswith(("|", "+-")):  # a table, where the log would join spaces
                 line = line.replace(" ", "\u00a0")
             feedback.pushConsoleInfo(line)
@@ -413,8 +413,8 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
                 f"{layer.name()}: its file says {own.authid() or 'another CRS'}, its layer "
                 f"{shown.authid() or 'another one'}; the file counts"
             )
-        given = "" if own.isValid() or not shown.isValid() else shown.authid() or shown.toWkt()
-        return source, given
+        crs = "" if own.isValid() or not shown.isValid() else shown.authid() or shown.toWkt()
+        return source, crs
 
     def polygons_file(self, parameters, name, context, feedback):
         """Return the file of polygons, ``FILE|layername=NAME`` where it holds several layers.

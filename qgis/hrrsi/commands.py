@@ -234,11 +234,11 @@ def overall_scores(document: str) -> dict[str, float]:
     """
     scores = json.loads(document)["scores"]
     names = {"OA": "OVERALL_ACCURACY", "mIoU": "MIOU", "mF1": "MF1", "kappa": "KAPPA"}
-    given = {output: scores.get(name) for name, output in names.items()}
+    values = {output: scores.get(name) for name, output in names.items()}
     scale = {"KAPPA": 1.0}
     return {
         output: value * scale.get(output, 100.0)
-        for output, value in given.items()
+        for output, value in values.items()
         if value is not None
     }
 

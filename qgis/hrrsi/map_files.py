@@ -46,7 +46,7 @@ class MapFiles:
         return first.with_name(f".{first.name}.hrrsi")
 
     @property
-    def made(self) -> MapFiles:
+    def drafts(self) -> MapFiles:
         """The files as hrrsi makes them, in the hidden folder."""
         classes = self.folder / (Path(self.classes).name if self.classes else "map_classes.tif")
         if self.finished:
@@ -66,15 +66,19 @@ class MapFiles:
     @property
     def is_begun(self) -> bool:
         """Whether there is something to go on with: what a run that did not end has left."""
-        made = Path(self.made.classes)
-        unfinished = made.with_name(f".{made.name}.unfinished")
-        return bool(self.finished) or made.exists() or unfinished.is_dir()
+        classes = Path(self.drafts.classes)
+        unfinished = classes.with_name(f".{classes.name}.unfinished")
+        return bool(self.finished) or classes.exists() or unfinished.is_dir()
 
     def words(self) -> list[str]:
         """Return the words that ask for them, and to go on with what is there."""
-        made = self.made
-        options = {"--out": made.classes, "--vector": made.polygons, "--preview": made.picture}
-        confidence = ["--confidence", "uint8"] if made.confidence else []
+        drafts = self.drafts
+        options = {
+            "--out": drafts.classes,
+            "--vector": drafts.polygons,
+            "--preview": drafts.picture,
+        }
+        confidence = ["--confidence", "uint8"] if drafts.confidence else []
         words = [word for name, path in options.items() if path for word in (name, path)]
         return [*words, *confidence, *(["--resume"] if self.is_begun else [])]
 
@@ -134,7 +138,7 @@ class MapFiles:
     @property
     def moves(self) -> list[tuple[str, str]]:
         """Each file that is asked for, as hrrsi makes it, and its place."""
-        return [pair for pair in zip(self.made.paths, self.paths) if pair[1]]
+        return [pair for pair in zip(self.drafts.paths, self.paths) if pair[1]]
 
     @property
     def paths(self) -> tuple[str, str, str, str]:
@@ -154,14 +158,14 @@ def refuse_inputs(outputs: Iterable[str], inputs: Iterable[str]) -> None:
     """
     files = {os.path.realpath(name.split("|")[0]) for name in inputs if name}
     files |= {os.path.realpath(part) for name in inputs for part in name.split(":")[1:2] if part}
-    seen = set()
+    paths = set()
     for output in filter(None, outputs):
         path = os.path.realpath(output)
         if path in files:
             raise ProgramError(f"{output}: is read, and would be replaced; choose another output")
-        if path in seen:
+        if path in paths:
             raise ProgramError(f"{output}: is named for two outputs; choose another name for one")
-        seen.add(path)
+        paths.add(path)
 
 
 def _companions(source: Path, target: Path) -> list[tuple[Path, Path]]:

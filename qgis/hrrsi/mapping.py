@@ -61,10 +61,10 @@ class _Mapping(HrrsiAlgorithm):
 
     def stopped_line(self, line):
         """Return what is said of a cancelled run."""
-        said = super().stopped_line(line)
+        text = super().stopped_line(line)
         if str(self.files.folder).startswith(QgsProcessingUtils.tempFolder()):
-            return f"{said}; but a temporary output gets a new name each time: name a file"
-        return said
+            return f"{text}; but a temporary output gets a new name each time: name a file"
+        return text
 
 
 class MapLandCover(_Mapping):

@@ -116,8 +116,8 @@ def _require_fitting(path: str) -> None:
     version = _version(path)
     numbers = re.match(r"hrrsi (\d+)\.(\d+)", version)
     if numbers is None:
-        said = f" (it says: {version[:80]})" if version else ""
-        raise ProgramError(f"{path}: does not say that it is hrrsi{said}; {INSTALL}")
+        answer = f" (it says: {version[:80]})" if version else ""
+        raise ProgramError(f"{path}: does not say that it is hrrsi{answer}; {INSTALL}")
     if (int(numbers[1]), int(numbers[2])) != FITTING:
         raise ProgramError(
             f"{path}: is {version}, and this plugin is for {wanted}; update the older of the two"
@@ -129,7 +129,7 @@ def _version(path: str) -> str:
     if key not in _versions:
         command, environment = [path, "--version"], child_environment()
         try:
-            said = subprocess.run(
+            answer = subprocess.run(
                 command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -139,7 +139,7 @@ def _version(path: str) -> str:
             ).stdout.decode("utf-8", "replace")
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ProgramError(f"{path}: can't be run ({error}); {INSTALL}") from error
-        _versions[key] = (said.strip().splitlines() or [""])[-1]
+        _versions[key] = (answer.strip().splitlines() or [""])[-1]
     return _versions[key]
 
 
@@ -174,18 +174,18 @@ class Progress:
     percent: float = 0.0
     text: str = ""
     _epoch: tuple[int, int] = (0, 0)
-    _told: tuple[str, float, float] | None = None
+    _last_news: tuple[str, float, float] | None = None
 
     @property
     def news(self) -> str:
         """The text where there is something new to tell, else nothing: a log holds all of it."""
         what, now = self.text.partition(": ")[0], time.monotonic()
-        told = self._told
-        if told and told[0] == what:
-            percent, seconds = self.percent - told[1], now - told[2]
+        last_news = self._last_news
+        if last_news and last_news[0] == what:
+            percent, seconds = self.percent - last_news[1], now - last_news[2]
             if percent < _NEXT_PERCENT and seconds < _NEXT_SECONDS:
                 return ""
-        self._told = what, self.percent, now
+        self._last_news = what, self.percent, now
         return self.text
 
     def take(self, line: str) -> bool:
@@ -236,7 +236,7 @@ class Listener:
 
 
 @dataclass
-class _Said:
+class _Output:
     """What a run has printed."""
 
     out: list[str] = field(default_factory=list)
@@ -274,17 +274,17 @@ def run(command: Sequence[str], listener: Listener, *, silent: bool = False) -> 
     for is_error, stream in ((False, process.stdout), (True, process.stderr)):
         threading.Thread(target=_read, args=(stream, is_error, lines), daemon=True).start()
     try:
-        said, cancelled = _heard(process, lines, listener, silent)
+        output, cancelled = _output_of(process, lines, listener, silent)
     except BaseException:  # a fault of the listener: nobody would end the command
         _ask_to_stop(process)
         process.wait()
         raise
     code = process.wait()
     if cancelled and code:
-        raise StoppedError(_error_line(said, code))
+        raise StoppedError(_error_line(output, code))
     if code:
-        raise ProgramError(_error_line(said, code))
-    return said.out
+        raise ProgramError(_error_line(output, code))
+    return output.out
 
 
 def _read(stream: IO[bytes], is_error: bool, lines: queue.Queue[tuple[bool, str] | None]) -> None:
@@ -294,14 +294,14 @@ def _read(stream: IO[bytes], is_error: bool, lines: queue.Queue[tuple[bool, str]
     lines.put(None)
 
 
-def _heard(
+def _output_of(
     process: subprocess.Popen[bytes],
     lines: queue.Queue[tuple[bool, str] | None],
     listener: Listener,
     silent: bool,
-) -> tuple[_Said, bool]:
+) -> tuple[_Output, bool]:
     """Pass on what a command says until both of its streams end; return it, and if cancelled."""
-    said, progress, open_streams = _Said(), Progress(), 2
+    output, progress, open_streams = _Output(), Progress(), 2
     asked_at: float | None = None
     while open_streams:
         if asked_at is None and listener.is_cancelled():
@@ -312,25 +312,25 @@ def _heard(
             asked_at = float("inf")
             process.terminate()  # the second request ends it; what was done before is kept
         try:
-            heard = lines.get(timeout=0.1)
+            message = lines.get(timeout=0.1)
         except queue.Empty:
             continue
-        if heard is None:
+        if message is None:
             open_streams -= 1
-        elif heard[0] and progress.take(heard[1]):
+        elif message[0] and progress.take(message[1]):
             listener.on_progress(progress.percent, progress.news)
         else:
-            _pass_on(said, listener, silent, *heard)
-    return said, asked_at is not None
+            _pass_on(output, listener, silent, *message)
+    return output, asked_at is not None
 
 
-def _pass_on(said: _Said, listener: Listener, silent: bool, is_error: bool, line: str) -> None:
+def _pass_on(output: _Output, listener: Listener, silent: bool, is_error: bool, line: str) -> None:
     if not is_error:
-        said.out.append(line)
+        output.out.append(line)
         if not silent:
             listener.on_line(line)
         return
-    said.err.append(line)
+    output.err.append(line)
     if line.startswith("warning: "):
         listener.on_warning(line[len("warning: ") :])
     elif not line.startswith("error: "):
@@ -346,19 +346,19 @@ def _ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
-def _error_line(said: _Said, code: int) -> str:
+def _error_line(output: _Output, code: int) -> str:
     """Return hrrsi's own line about what went wrong."""
-    errors = [line[len("error: ") :] for line in said.err if line.startswith("error: ")]
+    errors = [line[len("error: ") :] for line in output.err if line.startswith("error: ")]
     if errors:
         return errors[-1]
-    boxed = [_unboxed(line) for line in said.err if line.startswith("│")]
+    boxed = [_unboxed(line) for line in output.err if line.startswith("│")]
     if boxed:  # wrong usage, in a frame
         return " ".join(filter(None, boxed))
     if code < 0:
         name = signal.Signals(-code).name
         memory = "; likely for its memory: lower the window, or close other programs"
         return f"hrrsi was ended by {name}{memory if -code == signal.SIGKILL else ''}"
-    last = next((line for line in reversed(said.err) if line.strip()), "")
+    last = next((line for line in reversed(output.err) if line.strip()), "")
     return f"hrrsi ended with exit code {code}{f': {last.strip()}' if last else ''}"
 
 
@@ -372,7 +372,7 @@ def in_qgis(line: str) -> str:
     if "was begun otherwise" in line or "exists already, and was made otherwise" in line:
         return f"{line.partition('; give ')[0]}; give what it was begun with, or {start_over}"
     if "was started with" in line:
-        said = line.partition("; continue it")[0]
-        return f"{said}; give that, choose another folder, or {start_over}"
-    said = line.replace(": run the same command with it to go on", ": run it again to go on")
-    return said.replace(" is kept for --resume", " is kept")
+        text = line.partition("; continue it")[0]
+        return f"{text}; give that, choose another folder, or {start_over}"
+    text = line.replace(": run the same command with it to go on", ": run it again to go on")
+    return text.replace(" is kept for --resume", " is kept")

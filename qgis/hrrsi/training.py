@@ -149,7 +149,7 @@ class TileAndTrain(HrrsiAlgorithm):
 
     def stopped_line(self, line):
         """Return what is said of a cancelled run."""
-        said = super().stopped_line(line)
+        text = super().stopped_line(line)
         if self.training.folder.startswith(QgsProcessingUtils.tempFolder()):
-            return f"{said}; but a temporary folder gets a new name each time: name one"
-        return f"{said}; run it again with this folder to go on"
+            return f"{text}; but a temporary folder gets a new name each time: name one"
+        return f"{text}; run it again with this folder to go on"

@@ -115,11 +115,11 @@ def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
         on_cluster(scene, tmp_path)
     assert hidden(tmp_path) == [".scene_classes.tif.unfinished"]
     monkeypatch.setattr(StripFiles, "write", write)
-    made: list[tuple[int, int]] = []
+    mapped_rows: list[tuple[int, int]] = []
     map_band = SceneMapper.strips
 
     def counted(self: Any, source: Any, scale: float, rows: Any, on_pixels: Any = None) -> Any:
-        made.append(rows)
+        mapped_rows.append(rows)
         return map_band(self, source, scale, rows, on_pixels)
 
     monkeypatch.setattr(SceneMapper, "strips", counted)
@@ -129,8 +129,8 @@ def test_a_failed_run_goes_on_from_its_strips_with_another_cut(
     assert files_of(tmp_path) == files_of(alone)
     assert not hidden(tmp_path)
     assert written
-    assert made
-    assert not set(written) & {row for first, stop in made for row in range(first, stop)}
+    assert mapped_rows
+    assert not set(written) & {row for first, stop in mapped_rows for row in range(first, stop)}
 
 
 def test_a_damaged_strip_is_made_again(
@@ -190,9 +190,9 @@ def test_what_there_is_to_say_of_a_scene_is_said_once(
 ) -> None:
     values = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :100].astype(np.uint16) * 16
     scene = save_scene(tmp_path / "deep.tif", values)
-    with pytest.warns(hrrsi.SceneWarning, match="holds uint16") as said:
+    with pytest.warns(hrrsi.SceneWarning, match="holds uint16") as record:
         on_cluster(scene, tmp_path / "maps")
-    assert len([w for w in said if "holds uint16" in str(w.message)]) == 1
+    assert len([w for w in record if "holds uint16" in str(w.message)]) == 1
 
 
 def test_an_observer_hears_of_workers_what_it_hears_of_one_process(
@@ -236,19 +236,21 @@ def test_workers_look_at_many_scenes_and_the_same_is_said_and_mapped(
     looked: list[str] = []
     looked_at = SceneMapper.looked_at
     monkeypatch.setattr(
-        SceneMapper, "looked_at", lambda *given: looked.append(given[1]) or looked_at(*given)
+        SceneMapper,
+        "looked_at",
+        lambda *arguments: looked.append(arguments[1]) or looked_at(*arguments),
     )
 
-    def said(mapped: Callable[[], Any]) -> list[str]:
+    def messages_of(mapped: Callable[[], Any]) -> list[str]:
         recwarn.clear()
         with pytest.raises(ScenesFailedError, match="1 of 10 scenes failed"):
             mapped()
         return [str(warning.message) for warning in recwarn]
 
     monkeypatch.chdir(tmp_path)
-    alone = said(lambda: hrrsi.predict("scenes", made_weights, "alone", SMALL, SINGLE))
+    alone = messages_of(lambda: hrrsi.predict("scenes", made_weights, "alone", SMALL, SINGLE))
     assert not looked
-    dealt = said(lambda: on_cluster("scenes", "dealt", hrrsi.OutputOptions()))
+    dealt = messages_of(lambda: on_cluster("scenes", "dealt", hrrsi.OutputOptions()))
     assert len(set(looked)) == 10
     assert dealt == alone
     assert any("no data" in line for line in alone)
@@ -282,11 +284,11 @@ def test_an_existing_map_is_not_replaced_unasked(
 def test_versions_that_differ_are_refused_by_name(
     tmp_path: Path, scene: Path, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = dict(own_versions())
+    versions = dict(own_versions())
     monkeypatch.setattr(
-        cluster_client, "own_versions", lambda: tuple({**there, "openvino": "2020.1"}.items())
+        cluster_client, "own_versions", lambda: tuple({**versions, "openvino": "2020.1"}.items())
     )
-    expected = rf"worker .* runs openvino {there['openvino']}, the client 2020\.1"
+    expected = rf"worker .* runs openvino {versions['openvino']}, the client 2020\.1"
     with pytest.raises(ClusterError, match=expected):
         on_cluster(scene, tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
@@ -303,9 +305,9 @@ def test_an_output_folder_that_workers_do_not_share_is_told_at_once(
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -329,8 +331,8 @@ def test_what_is_no_cluster_is_said_in_a_line(
     line = ["predict", str(scene), "--weights", str(made_weights), "--cluster", cluster]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 1
-    (said,) = result.stderr.splitlines()
-    assert message in said
+    (line,) = result.stderr.splitlines()
+    assert message in line
 
 
 def test_an_address_that_nobody_answers_fails_in_seconds(

@@ -16,7 +16,7 @@ SMALL = hrrsi.MapOptions(window=128, overlap=16)
 DUBAI = hrrsi.EvaluationOptions(scheme="dubai", scenes=("tile1_*",), block=64)
 
 
-def told(result: Any) -> dict[str, Any]:
+def document_of(result: Any) -> dict[str, Any]:
     return dict(json.loads(json_document(result, str)))
 
 
@@ -29,7 +29,7 @@ def test_scores_are_those_of_one_process_to_the_digit(
     dealt = hrrsi.evaluate(
         data, weights=made_weights, options=DUBAI, mapping=SMALL, cluster=cluster
     )
-    assert told(dealt) == told(alone)
+    assert document_of(dealt) == document_of(alone)
     assert len(alone.evaluation.scenes) > 1
 
 
@@ -51,7 +51,7 @@ def test_an_augmented_pass_and_its_warnings_are_the_same(
     chosen = hrrsi.EvaluationOptions(scheme="dubai", scenes=("tile1_part007",), block=64)
     mapping = hrrsi.MapOptions(window=128, overlap=16, augmentation="flip", scale=40)
 
-    def said(cluster: Any) -> tuple[dict[str, Any], list[str]]:
+    def outcome_of(cluster: Any) -> tuple[dict[str, Any], list[str]]:
         recwarn.clear()
         result = hrrsi.evaluate(
             examples / "dubai",
@@ -60,11 +60,11 @@ def test_an_augmented_pass_and_its_warnings_are_the_same(
             mapping=mapping,
             cluster=cluster,
         )
-        return told(result), [str(warning.message) for warning in recwarn]
+        return document_of(result), [str(warning.message) for warning in recwarn]
 
-    alone = said(None)
+    alone = outcome_of(None)
     assert any("unlike" in line for line in alone[1])
-    assert said(client) == alone
+    assert outcome_of(client) == alone
 
 
 def test_what_workers_do_not_score_is_said_in_a_line(examples: Path, client: Any) -> None:

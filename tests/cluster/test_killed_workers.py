@@ -37,13 +37,13 @@ def test_killed_workers_cost_no_byte(tmp_path: Path, made_weights: Path) -> None
     done, killed = threading.Event(), []
 
     def kill(cluster: Any) -> None:
-        seen: dict[int, float] = {}
+        start_times: dict[int, float] = {}
         chance = random.Random(3)
         while not done.wait(1):
             now = time.monotonic()
             pids = [nanny.process.pid for nanny in list(cluster.workers.values()) if nanny.process]
             for pid in filter(None, pids):
-                old = now - seen.setdefault(pid, now) > _BEGUN_SECONDS
+                old = now - start_times.setdefault(pid, now) > _BEGUN_SECONDS
                 if old and len(killed) < 6 and chance.random() < 0.4:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)

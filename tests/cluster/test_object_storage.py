@@ -80,14 +80,14 @@ def test_objects_hold_the_bytes_of_one_process(
 ) -> None:
     hrrsi.predict(scene, made_weights, tmp_path, SMALL, SINGLE, OUTPUTS)
     (mapped,) = on_cluster(scene, "s3://maps/of/a/day", rows=rows)
-    there = {f"of/a/day/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
-    assert objects(bucket) == there
+    expected = {f"of/a/day/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
+    assert objects(bucket) == expected
     assert str(mapped.path) == "s3://maps/of/a/day/scene_classes.tif"
     with pytest.raises(OutputExistsError, match=r"s3://maps/of/a/day/scene_classes\.tif: exists"):
         on_cluster(scene, "s3://maps/of/a/day")
     (again,) = on_cluster(scene, "s3://maps/of/a/day/", RESUMED)
     assert again.earlier
-    assert objects(bucket) == there
+    assert objects(bucket) == expected
 
 
 def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
@@ -109,14 +109,14 @@ def test_a_stopped_run_goes_on_from_strips_in_the_bucket(
     with pytest.raises(OutputError, match="is kept for `resume`"):
         on_cluster(scene, "s3://maps/it.tif")
     assert {name.split("/")[0] for name in objects(bucket)} == {".it.tif.unfinished"}
-    made: list[Any] = []
+    strips: list[Any] = []
     monkeypatch.setattr(
-        StripFiles, "write", lambda self, strip: (made.append(strip), write(self, strip))
+        StripFiles, "write", lambda self, strip: (strips.append(strip), write(self, strip))
     )
     on_cluster(scene, "s3://maps/it.tif", RESUMED, rows=100)
     hrrsi.predict(scene, made_weights, tmp_path / "it.tif", SMALL, SINGLE, OUTPUTS)
     assert objects(bucket) == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert min(strip.first_row for strip in made) > 100
+    assert min(strip.first_row for strip in strips) > 100
 
 
 def test_what_is_not_there_or_not_ours_is_said_in_a_line(
@@ -183,14 +183,14 @@ def test_a_run_says_that_it_goes_on(
     scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_client, "_SAY_SECONDS", 0.01)
-    said: list[str] = []
+    names: list[str] = []
     write = ObjectFolder.write
 
     def noted(self: Any, name: str, content: bytes) -> None:
-        said.append(name)
+        names.append(name)
         write(self, name, content)
 
     monkeypatch.setattr(ObjectFolder, "write", noted)
     on_cluster(scene, "s3://maps")
-    assert said.count("run") > 2
+    assert names.count("run") > 2
     assert not [name for name in objects(bucket) if name.startswith(".")]

@@ -183,7 +183,7 @@ NAMES = '{"0": "_background", "1": "Roads", "2": "Buildings"}'
 
 
 def write_foreign(
-    path: Path, *, last: str | None = "Softmax", size: Any = SIDE, **said: str
+    path: Path, *, last: str | None = "Softmax", size: Any = SIDE, **metadata: str
 ) -> Path:
     """Write a network as another tool would, in the layout of Deepness' and GeoDeep's zoo."""
     nodes = [helper.make_node("Conv", ["image", "kernel"], ["map" if last else "maps"])]
@@ -197,7 +197,7 @@ def write_foreign(
         [numpy_helper.from_array(KERNEL, "kernel")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"model_type": '"Segmentor"', "class_names": NAMES, **said})
+    helper.set_model_props(model, {"model_type": '"Segmentor"', "class_names": NAMES, **metadata})
     onnx.save(model, path)
     return path
 
@@ -285,7 +285,7 @@ def _tensors_elsewhere(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (_second_input, "has 2 inputs (image, more)"),
         (_second_output, "has 2 outputs (maps, map)"),
@@ -295,21 +295,21 @@ def _tensors_elsewhere(model: onnx.ModelProto) -> None:
     ],
 )
 def test_files_of_something_else_are_one_line(
-    folder: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], said: str
+    folder: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], words: str
 ) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     (tmp_path / "secret.bin").write_bytes(KERNEL.tobytes())
     path = _changed(write_foreign(inner / "other.onnx"), change)
-    assert said in error_of(
+    assert words in error_of(
         f"predict {folder / 'scene.tif'} --weights {path} --out {tmp_path}/m.tif"
     )
-    assert said in error_of(f"info {path}")
+    assert words in error_of(f"info {path}")
     assert not (tmp_path / "m.tif").exists()
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "words"),
     [
         ("class_names", '{"0": "a", "2": "b", "3": "c"}', "count 0, 2, 3, not from 0 without gaps"),
         ("class_names", '{"0": "a", "1": "b"}', "says 2 classes and windows of 64 px, and it has"),
@@ -323,10 +323,10 @@ def test_files_of_something_else_are_one_line(
     ],
 )
 def test_metadata_that_contradicts_itself_is_one_line(
-    tmp_path: Path, key: str, value: str, said: str
+    tmp_path: Path, key: str, value: str, words: str
 ) -> None:
     path = write_foreign(tmp_path / "other.onnx", **{key: value})
-    assert said in error_of(f"info {path}")
+    assert words in error_of(f"info {path}")
 
 
 def test_broken_files_are_one_line(folder: Path, tmp_path: Path) -> None:

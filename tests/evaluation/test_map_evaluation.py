@@ -122,18 +122,18 @@ def test_scenes_are_pooled_and_strips_come_in_order(tmp_path: Path) -> None:
         path = write_raster(tmp_path / f"{name}.tif", class_map(1, *shape, 3))
         label = write_raster(tmp_path / f"{name}_label.tif", class_map(2, *shape, 3))
         files.append(SceneFiles(name, str(path), str(label)))
-    seen: dict[str, list[np.ndarray]] = {"a": [], "b": []}
+    predictions: dict[str, list[np.ndarray]] = {"a": [], "b": []}
     pixels: list[int] = []
     scheme = scheme_of(tmp_path)
     evaluation = evaluate_maps(
         files,
         scheme,
         split="paper:val",
-        on_strip=lambda file, strip: seen[file.name].append(strip.prediction),
+        on_strip=lambda file, strip: predictions[file.name].append(strip.prediction),
         on_pixels=pixels.append,
     )
-    assert len(seen["a"]) > 1
-    np.testing.assert_array_equal(np.concatenate(seen["a"]), class_map(1, 530, 40, 3))
+    assert len(predictions["a"]) > 1
+    np.testing.assert_array_equal(np.concatenate(predictions["a"]), class_map(1, 530, 40, 3))
     assert sum(pixels) == map_pixels(files, scheme) == 530 * 40 + 20 * 60
     assert evaluation.counts.matrix("full").pixels == sum(pixels)
     assert (evaluation.scenes, evaluation.split) == (("a", "b"), "paper:val")

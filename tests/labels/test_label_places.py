@@ -189,11 +189,11 @@ def test_masks_of_0_and_255_alone_are_two_classes(tmp_path: Path, index: int | N
     classes = [SchemeClass(name=n, colour=(i, 0, 0)) for i, n in enumerate("xy")]
     classes[1] = classes[1].model_copy(update={"index": index})
     scheme = Scheme(name="s", classes=tuple(classes), label_format="indices")
-    said: list[str] = []
+    messages: list[str] = []
     options = TileOptions(size=32, val_scenes=["b"], workers=1)
-    result = tile(root, scheme, tmp_path / "out", options=options, on_note=said.append)
+    result = tile(root, scheme, tmp_path / "out", options=options, on_note=messages.append)
     notes = [note for note in result.notes if "255" in note]
-    assert notes == [note for note in said if "255" in note]
+    assert notes == [note for note in messages if "255" in note]
     assert [note.partition(";")[0] for note in notes] == (
         ["note: the labels hold 0 and 255 alone, so 255 counts as y"] if index is None else []
     )

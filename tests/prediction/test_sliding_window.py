@@ -265,19 +265,19 @@ def test_test_time_augmentation_is_the_mean_over_symmetries(
 def test_windows_without_data_skip_the_network(
     write: Write, made_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
+    requests: list[int] = []
     request = OpenVinoEngine._request
     monkeypatch.setattr(
-        OpenVinoEngine, "_request", lambda self, key: seen.append(key[0]) or request(self, key)
+        OpenVinoEngine, "_request", lambda self, key: requests.append(key[0]) or request(self, key)
     )
     values = pixels(192, 256)
     values[:, :, :128] = 0
     stitched(write(values), made_weights, window=64, overlap=0, batch=4, nodata=0)
-    assert seen == [4, 2]  # 6 of 12 windows, in batches that span rows of windows
-    seen.clear()
+    assert requests == [4, 2]  # 6 of 12 windows, in batches that span rows of windows
+    requests.clear()
     values[:] = 0
     assert (stitched(write(values), made_weights, window=64, nodata=0, overlap=0) == 255).all()
-    assert seen == []
+    assert requests == []
 
 
 def test_counts_every_pixel_once(write: Write, made_weights: Path) -> None:

@@ -442,9 +442,9 @@ def test_an_image_that_changes_meanwhile_is_told_of(folder: Path, tmp_path: Path
     options = PretrainOptions(
         images, "mobilenetv3_small_050", tmp_path, recipe, loader="torchvision", device="cpu"
     )
-    said: list[str] = []
-    pretrain(replace(options, workers=0), quiet=True, report=change, warn=said.append)
-    assert said == [
+    lines: list[str] = []
+    pretrain(replace(options, workers=0), quiet=True, report=change, warn=lines.append)
+    assert lines == [
         f"{changed} was changed while the run read it, as were 1 more: what environment.yaml says "
         "of the data is not all that was trained on"
     ]

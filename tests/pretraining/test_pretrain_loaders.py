@@ -17,7 +17,7 @@ from samples.class_folders import CLASSES
 from torchvision.transforms import v2
 
 from hrrsi.errors import HrrsiError
-from hrrsi.pretraining.batches import seen_part, training_batches, validation_batches
+from hrrsi.pretraining.batches import image_view, training_batches, validation_batches
 from hrrsi.pretraining.epoch_images import EpochShares, ImageBatch, training_view, validation_view
 from hrrsi.pretraining.images import CorruptImage, image_folders, image_header
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe, has_dali
@@ -159,7 +159,7 @@ def test_validation_is_torchvisions_at_any_size() -> None:
             height, width = random.integers(60, 400, 2)
             image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
             usual = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(size)])
-            seen = seen_part(image, validation_view(int(width), int(height), size), size)
+            seen = image_view(image, validation_view(int(width), int(height), size), size)
             assert np.array_equal(np.asarray(seen), np.asarray(usual(image)))
 
 
@@ -193,7 +193,7 @@ def test_views_of_odd_images_are_within_them(width: int, height: int) -> None:
         assert view.height >= 1
         assert 0 <= view.left <= width - view.width
         assert 0 <= view.top <= height - view.height
-        assert seen_part(Image.new("RGB", (width, height)), view, 32).size == (32, 32)
+        assert image_view(Image.new("RGB", (width, height)), view, 32).size == (32, 32)
 
 
 def encoded(pixels: Image.Image, kind: str, **how: object) -> bytes:

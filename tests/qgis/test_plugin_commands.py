@@ -79,13 +79,13 @@ def test_hrrsi_takes_the_words(words: list[str]) -> None:
     command = group.get_command(None, name)  # type: ignore[attr-defined]
     context = command.make_context(name, list(arguments))
     flags = {word for word in arguments if re.fullmatch(r"--[a-z-]+", word)}
-    given = {
+    arguments = {
         max(parameter.opts, key=len)
         for parameter in command.params
         if context.get_parameter_source(parameter.name).name == "COMMANDLINE"
         and parameter.param_type_name == "option"
     }
-    assert given == flags
+    assert arguments == flags
 
 
 def test_defaults_leave_everything_to_hrrsi() -> None:
@@ -107,11 +107,11 @@ def test_further_options_are_split_as_by_a_shell() -> None:
 
 def made_by_hrrsi(files: MapFiles) -> None:
     """What a run leaves in the hidden folder."""
-    made = files.made
-    for path in filter(None, made.paths):
+    drafts = files.drafts
+    for path in filter(None, drafts.paths):
         Path(path).write_text(f"new {Path(path).name}")
-    Path(made.classes).with_suffix(".qml").write_text("style")
-    Path(made.classes + ".aux.xml").write_text("record")
+    Path(drafts.classes).with_suffix(".qml").write_text("style")
+    Path(drafts.classes + ".aux.xml").write_text("record")
 
 
 def test_files_come_to_their_places_with_what_belongs_to_them(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_files_come_to_their_places_with_what_belongs_to_them(tmp_path: Path) ->
     theirs = tmp_path / "a town_confidence.tif"  # where hrrsi would write beside the map
     theirs.write_text("somebody else's")
     files.prepare()
-    assert files.words()[0:2] == ["--out", files.made.classes]
+    assert files.words()[0:2] == ["--out", files.drafts.classes]
     assert "--resume" not in files.words()
     made_by_hrrsi(files)
     assert (tmp_path / "a town_classes.tif").read_text() == "of an earlier run"

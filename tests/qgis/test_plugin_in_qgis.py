@@ -189,24 +189,24 @@ answers["at the end"] = sorted(os.listdir("."))
 options["OUTPUT"] = "TEMPORARY_OUTPUT"
 answers["temporary"] = run("maplandcover", cancel_at=20, **options)
 """
-    found = session(body, folder, executable)
+    results = session(body, folder, executable)
     assert any(
         "interrupted" in line and "is kept: run it again" in line
-        for line in found["cancelled"]["error"]
+        for line in results["cancelled"]["error"]
     )
     statistics = "größe 1.tif.aux.xml"  # which QGIS writes, so that the scene has a new file
-    assert found["left"] == [".map.tif.hrrsi", "größe 1.tif"]
-    assert statistics in found["at the end"]
+    assert results["left"] == [".map.tif.hrrsi", "größe 1.tif"]
+    assert statistics in results["at the end"]
     assert any(
         "begun otherwise: " in line and "tick 'Start over'" in line
-        for line in found["otherwise"]["error"]
+        for line in results["otherwise"]["error"]
     )
-    assert found["again"]["commands"][0].endswith(" --resume")
-    assert found["again"]["percents"][0] >= 15
-    assert set(found["at the end"]) - {statistics} == {
+    assert results["again"]["commands"][0].endswith(" --resume")
+    assert results["again"]["percents"][0] >= 15
+    assert set(results["at the end"]) - {statistics} == {
         *("größe 1.tif", "map.qml", "map.tif", "map.tif.aux.xml")
     }
-    assert any("name a file" in line for line in found["temporary"]["error"])
+    assert any("name a file" in line for line in results["temporary"]["error"])
     whole = predicted(folder, executable, "--window", "64", "--overlap", "32")
     assert (folder / "map.tif").read_bytes() == whole.read_bytes()
 
@@ -226,10 +226,10 @@ ProcessingConfig.setSettingValue("HRRSI_EXECUTABLE", "/bin/true")
 answers["program"] = run("maplandcover", **scene)
 answers["left"] = sorted(os.listdir("."))
 """
-    found = session(body, folder, executable)
+    results = session(body, folder, executable)
 
     def line(name: str) -> str:
-        return " ".join(found[name]["error"])
+        return " ".join(results[name]["error"])
 
     assert "weights.safetensors: " in line("weights")
     assert "--overlap" in line("overlap")
@@ -238,7 +238,7 @@ answers["left"] = sorted(os.listdir("."))
         "service"
     )
     assert "/bin/true: does not say that it is hrrsi" in line("program")
-    assert found["left"] == ["größe 1.tif", "weights.safetensors"]
+    assert results["left"] == ["größe 1.tif", "weights.safetensors"]
 
 
 def test_polygons_of_a_map_that_is_there(folder: Path, executable: str) -> None:
@@ -257,17 +257,17 @@ answers["classes"] = sorted(layer.uniqueValues(layer.fields().indexOf("class")))
 answers["renderer"] = layer.renderer().type()
 answers["left"] = sorted(os.listdir("."))
 """
-    found = session(body, folder, executable)
-    assert found["of map"]["COUNT"] > 0
-    assert any("was finished already" in line for line in found["of map"]["lines"])
-    assert "also: a.gpkg" in found["of map"]["lines"]
-    assert set(found["classes"]) <= {"Building", "Road"}
-    assert found["renderer"] == "categorizedSymbol"
-    assert found["untouched"]
-    assert found["of scene"]["COUNT"] > found["of map"]["COUNT"]
-    assert any("leave the class raster out" in line for line in found["other map"]["error"])
-    assert {"b.shp", "b.dbf", "b.prj", "b.qml"} <= set(found["left"])
-    assert not [name for name in found["left"] if name.startswith(".")]
+    results = session(body, folder, executable)
+    assert results["of map"]["COUNT"] > 0
+    assert any("was finished already" in line for line in results["of map"]["lines"])
+    assert "also: a.gpkg" in results["of map"]["lines"]
+    assert set(results["classes"]) <= {"Building", "Road"}
+    assert results["renderer"] == "categorizedSymbol"
+    assert results["untouched"]
+    assert results["of scene"]["COUNT"] > results["of map"]["COUNT"]
+    assert any("leave the class raster out" in line for line in results["other map"]["error"])
+    assert {"b.shp", "b.dbf", "b.prj", "b.qml"} <= set(results["left"])
+    assert not [name for name in results["left"] if name.startswith(".")]
 
 
 def test_areas_and_labels_of_every_kind_of_layer(folder: Path, executable: str) -> None:
@@ -322,13 +322,13 @@ again = dict(INPUT="größe 1.tif", AOI=memory.id(), WINDOW=64, OVERLAP=32, OUTP
 run("maplandcover", cancel_at=20, **again)
 answers["resumed"] = run("maplandcover", **again)
 """
-    found = session(body, folder, executable)
+    results = session(body, folder, executable)
     maps = {
         name: labels(folder / f"{name}.tif")
         for name in ("memory", "layer", "edited", "selected", "degrees")
     }
-    assert "error" not in found["resumed"]
-    assert found["resumed"]["commands"][0].endswith("--resume")
+    assert "error" not in results["resumed"]
+    assert results["resumed"]["commands"][0].endswith("--resume")
     left = np.s_[:, :150]
     assert (maps["memory"][:, 151:] == 255).all()
     assert (maps["memory"][left] != 255).all()
@@ -370,20 +370,20 @@ QgsProject.instance().addMapLayer(memory)
 labels["LABELS"] = memory.id()
 answers["memory"] = run("scoreagainstlabels", MAP="map.tif", REPORT="five.html", **labels)
 """
-    found = session(body, folder, executable)
-    assert found["map"]["OVERALL_ACCURACY"] == pytest.approx(100, abs=0.5)  # its own polygons
-    assert found["map"]["MIOU"] > 99
+    results = session(body, folder, executable)
+    assert results["map"]["OVERALL_ACCURACY"] == pytest.approx(100, abs=0.5)  # its own polygons
+    assert results["map"]["MIOU"] > 99
     assert "viewer" in (folder / "report.html").read_text(encoding="utf-8")
     assert json.loads((folder / "s.json").read_text())["scores"]["OA"] * 100 == pytest.approx(
-        found["map"]["OVERALL_ACCURACY"]
+        results["map"]["OVERALL_ACCURACY"]
     )
-    assert 50 < found["scene"]["OVERALL_ACCURACY"] < 100  # other windows
-    assert any("|\u00a0Building\u00a0" in line for line in found["map"]["lines"])
-    assert found["raster"]["OVERALL_ACCURACY"] == 100
-    assert found["legend"]["OVERALL_ACCURACY"] == 100
-    assert found["html"] == "outputHtml"
-    assert found["memory"]["OVERALL_ACCURACY"] == found["map"]["OVERALL_ACCURACY"]
-    assert any("labels: none are named" in line for line in found["nothing"]["error"])
+    assert 50 < results["scene"]["OVERALL_ACCURACY"] < 100  # other windows
+    assert any("|\u00a0Building\u00a0" in line for line in results["map"]["lines"])
+    assert results["raster"]["OVERALL_ACCURACY"] == 100
+    assert results["legend"]["OVERALL_ACCURACY"] == 100
+    assert results["html"] == "outputHtml"
+    assert results["memory"]["OVERALL_ACCURACY"] == results["map"]["OVERALL_ACCURACY"]
+    assert any("labels: none are named" in line for line in results["nothing"]["error"])
 
 
 def test_tile_and_train_goes_on_where_it_was_stopped(folder: Path, executable: str) -> None:
@@ -404,18 +404,20 @@ data = dict(DATASET=answers["again"]["DATASET"], REPORT="report.html")
 answers["scores"] = run("scoreagainstlabels", **data, **weights)
 answers["map"] = run("maplandcover", INPUT="größe 1.tif", OUTPUT="map.tif", **weights)
 """
-    found = session(body, folder, executable)
-    assert any("run it again with this folder" in line for line in found["cancelled"]["error"])
-    assert [command.split()[1] for command in found["again"]["commands"]] == ["train"]
-    weights = Path(folder, found["again"]["TRAINED_WEIGHTS"])
+    results = session(body, folder, executable)
+    assert any("run it again with this folder" in line for line in results["cancelled"]["error"])
+    assert [command.split()[1] for command in results["again"]["commands"]] == ["train"]
+    weights = Path(folder, results["again"]["TRAINED_WEIGHTS"])
     assert weights.name == "best.safetensors"
     assert weights.exists()
-    assert 0 < found["again"]["MIOU"] < 100
-    assert 0 < found["scores"]["MIOU"] < 100
+    assert 0 < results["again"]["MIOU"] < 100
+    assert 0 < results["scores"]["MIOU"] < 100
     assert (folder / "report.html").exists()
-    used = [line for line in found["map"]["lines"] if line.startswith("weights: ")]
+    used = [line for line in results["map"]["lines"] if line.startswith("weights: ")]
     assert "trained/runs" in used[0]
-    assert any("is there already, of other scenes" in line for line in found["otherwise"]["error"])
+    assert any(
+        "is there already, of other scenes" in line for line in results["otherwise"]["error"]
+    )
 
 
 def test_layers_of_a_run_are_loaded_into_one_group(folder: Path, executable: str) -> None:
@@ -450,22 +452,22 @@ classes = layers[[name for name in layers if name.lower().startswith(("m0", "cla
 answers["legend"] = [item[0] for item in classes.legendSymbologyItems()]
 answers["unfolded"] = project.layerTreeRoot().findLayer(classes.id()).isExpanded()
 """
-    found = session(body, folder, executable)
-    assert found["errors"] == []
-    names = [name for name, _ in found["groups"]]
+    results = session(body, folder, executable)
+    assert results["errors"] == []
+    names = [name for name, _ in results["groups"]]
     assert names == ["Land cover of größe 1"] * 3
-    assert [[name[0] for name in layers] for _, layers in found["groups"]] == [
+    assert [[name[0] for name in layers] for _, layers in results["groups"]] == [
         ["m"],
         ["p", "m", "c"],
         ["p", "m", "c"],
     ]
-    assert found["unfolded"]
-    assert set(found["renderers"].values()) == {
+    assert results["unfolded"]
+    assert set(results["renderers"].values()) == {
         "categorizedSymbol",
         "paletted",
         "singlebandpseudocolor",
     }
-    assert "Building" in found["legend"]
+    assert "Building" in results["legend"]
 
 
 def test_a_model_takes_the_map_on_to_its_scores(folder: Path, executable: str) -> None:
@@ -496,9 +498,9 @@ results, done = model.run({"scene": "größe 1.tif"}, context, feedback)
 answers["done"], answers["errors"] = done, feedback.errors
 answers["score"] = results["CHILD_RESULTS"]["score"]["OVERALL_ACCURACY"] if done else None
 """
-    found = session(body, folder, executable)
-    assert found["done"], found["errors"]
-    assert found["score"] == pytest.approx(100, abs=0.5)
+    results = session(body, folder, executable)
+    assert results["done"], results["errors"]
+    assert results["score"] == pytest.approx(100, abs=0.5)
 
 
 def test_what_the_page_shows_runs(folder: Path, executable: str) -> None:
@@ -511,11 +513,11 @@ def test_what_the_page_shows_runs(folder: Path, executable: str) -> None:
     programs = folder.parent / "bin"  # without a Python
     programs.mkdir()
     (programs / "hrrsi").symlink_to(executable)
-    found = environment(profile)
-    found["PATH"] = f"{programs}:{found['PATH']}"
+    variables = environment(profile)
+    variables["PATH"] = f"{programs}:{variables['PATH']}"
     for line in re.findall(r"^\$ qgis_process (.*)", page, re.MULTILINE):
         command = [str(PROCESS), *shlex.split(line)]
-        done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     body = f"""

@@ -203,15 +203,15 @@ def test_progress_of_training_goes_by_epochs() -> None:
 
 def test_a_log_gets_few_lines_of_progress() -> None:
     progress = Progress()
-    told = []
+    news = []
     for percent in range(101):
         progress.take(f"progress: {percent}.0% scene.tif: {percent}/100 Mpx, 00:01 left")
-        told.append(progress.news)
+        news.append(progress.news)
     progress.take("progress: 0.0% polygons: 0/9 rows, ? left")
-    told.append(progress.news)
-    assert told[0] == "scene.tif: 0/100 Mpx, 00:01 left"
-    assert told[-1] == "polygons: 0/9 rows, ? left"
-    assert 15 < len([text for text in told if text]) < 22
+    news.append(progress.news)
+    assert news[0] == "scene.tif: 0/100 Mpx, 00:01 left"
+    assert news[-1] == "polygons: 0/9 rows, ? left"
+    assert 15 < len([text for text in news if text]) < 22
 
 
 def test_flags_that_qgis_gives_are_named_as_what_to_do_there() -> None:

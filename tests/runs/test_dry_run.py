@@ -187,17 +187,17 @@ def test_a_file_can_not_hold_a_run(more: str, dataset: Path, tmp_path: Path) -> 
 
 def test_odd_options_are_warned_of(dataset: Path, tmp_path: Path) -> None:
     odd = quick(dataset, tmp_path, lr=0.0, batch=9, epochs=2, freeze_encoder=2)
-    said: list[str] = []
-    quietly(odd, warn=said.append)
-    assert said == training_warnings(odd, TiledDataset(dataset))
-    assert [line.partition(":")[0] for line in said] == [
+    messages: list[str] = []
+    quietly(odd, warn=messages.append)
+    assert messages == training_warnings(odd, TiledDataset(dataset))
+    assert [line.partition(":")[0] for line in messages] == [
         "`lr=0`",
         "`batch=9`",
         "`freeze_encoder=2`",
         "`freeze_encoder=2`",
     ]
     assert set(planned_run(replace(odd, out=tmp_path / "b")).notes) == {
-        f"warning: {line}" for line in said
+        f"warning: {line}" for line in messages
     }
     assert not training_warnings(
         quick(dataset, tmp_path, overfit=2, batch=8), TiledDataset(dataset)

@@ -67,7 +67,7 @@ class Bars:
     """Stands for the progress bars, and keeps what they show."""
 
     def __init__(self) -> None:
-        self.made: list[SimpleNamespace] = []
+        self.instances: list[SimpleNamespace] = []
 
     def __call__(self, what: str, total: float, unit: str, **named: Any) -> Any:
         bar = SimpleNamespace(
@@ -76,13 +76,13 @@ class Bars:
             unit=unit,
             n=named["done"],
             disable=False,
-            said="",
+            postfix="",
             open=True,
             ncols=None,
         )
         bar.update = lambda count: setattr(bar, "n", bar.n + count)
-        bar.set_postfix_str = lambda text, refresh: setattr(bar, "said", text)
-        self.made.append(bar)
+        bar.set_postfix_str = lambda text, refresh: setattr(bar, "postfix", text)
+        self.instances.append(bar)
         return SimpleNamespace(
             __enter__=lambda: bar, __exit__=lambda *_: setattr(bar, "open", False)
         )
@@ -103,7 +103,7 @@ def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
     first.start_training(4, 3)
     for _ in range(2):  # resumed in the middle of the epoch, whose last batch is smaller
         first.advance(losses)
-    assert bars.made[0].said == "loss 1.500, edge 0.250"
+    assert bars.instances[0].postfix == "loss 1.500, edge 0.250"
     assert not first.is_due
     first.start_validation()
     for _ in range(2):
@@ -116,13 +116,13 @@ def test_progress_bars_count_images_and_say_losses_and_the_last_miou(
         assert resumed.is_due
         resumed.advance(losses)
         raise KeyboardInterrupt
-    training, validation, after = bars.made
+    training, validation, after = bars.instances
     assert (training.what, training.total, training.n, training.unit) == (
         *("epoch 5/9", 28, 28, " images"),
     )
     assert (validation.what, validation.total, validation.n) == ("validation", 11, 11)
-    assert after.said.endswith("loss 1.500, mIoU 43.21, edge 0.250")
-    assert [bar.open for bar in bars.made] == [False, False, False]
+    assert after.postfix.endswith("loss 1.500, mIoU 43.21, edge 0.250")
+    assert [bar.open for bar in bars.instances] == [False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -152,5 +152,5 @@ def test_a_bar_shows_what_its_line_holds_whole(
     assert line.endswith("]")
     for name, value in (*losses.items(), ("mIoU", "43.21")):
         name = name.removesuffix("_loss")
-        said = f", {name} {value if name == 'mIoU' else f'{value:.3f}'}"
-        assert (said in line) == (name in shown), line
+        words = f", {name} {value if name == 'mIoU' else f'{value:.3f}'}"
+        assert (words in line) == (name in shown), line

@@ -28,7 +28,7 @@ RUNS, RECIPES = (train_options, pretrain_options), (recipe, PretrainRecipe)
 
 
 @pytest.mark.parametrize(
-    ("made", "name", "value"),
+    ("options_class", "name", "value"),
     [
         *((run, name, -1) for run in RUNS for name in ("seed", "workers")),
         *((run, name, 0) for run in RUNS for name in ("devices", "nodes")),
@@ -36,15 +36,25 @@ RUNS, RECIPES = (train_options, pretrain_options), (recipe, PretrainRecipe)
         *((run, "precision", "64") for run in RUNS),
         *((train_options, name, -1) for name in ("patience", "freeze_encoder", "overfit")),
         (pretrain_options, "loader", "pillow"),
-        *((made, name, 0) for made in RECIPES for name in ("epochs", "batch")),
-        *((made, name, -1) for made in RECIPES for name in ("lr", "weight_decay")),
-        *((made, "lr", value) for made in RECIPES for value in (math.nan, math.inf)),
+        *((options_class, name, 0) for options_class in RECIPES for name in ("epochs", "batch")),
+        *(
+            (options_class, name, -1)
+            for options_class in RECIPES
+            for name in ("lr", "weight_decay")
+        ),
+        *(
+            (options_class, "lr", value)
+            for options_class in RECIPES
+            for value in (math.nan, math.inf)
+        ),
         *((recipe, name, 1.0) for name in ("warmup", "average")),
         *((PretrainRecipe, name, 31) for name in ("size", "val_size")),
         *((PretrainRecipe, name, 1.5) for name in ("momentum", "label_smoothing")),
     ],
 )
-def test_what_can_t_be_is_refused(made: Callable[..., object], name: str, value: object) -> None:
+def test_what_can_t_be_is_refused(
+    options_class: Callable[..., object], name: str, value: object
+) -> None:
     with pytest.raises(OptionError) as caught:
-        made(**{name: value})
+        options_class(**{name: value})
     assert caught.value.parameter == name

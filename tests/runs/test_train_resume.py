@@ -186,11 +186,11 @@ def test_early_stopping_is_remembered_and_counts_on_after_a_resume(
     assert "stopped early" in lines[-1]
     assert {name: (run.folder / name).read_bytes() for name in before} == before
 
-    said: list[str] = []
+    reports: list[str] = []
 
     def report(line: str) -> None:
-        said.append(line)
-        if len(said) == 2:
+        reports.append(line)
+        if len(reports) == 2:
             os.kill(os.getpid(), signal.SIGUSR1)  # which SLURM sends some time before it kills
 
     with pytest.raises(KeyboardInterrupt):
@@ -224,9 +224,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert [p.name for p in tmp_path.iterdir()] == ["ued"]
 
 
-@pytest.mark.parametrize(("number", "said"), [(None, "no format number"), (1, "format 1")])
+@pytest.mark.parametrize(("number", "number_text"), [(None, "no format number"), (1, "format 1")])
 def test_a_checkpoint_of_another_version_is_not_continued(
-    dataset: Path, undisturbed: Path, tmp_path: Path, number: int | None, said: str
+    dataset: Path, undisturbed: Path, tmp_path: Path, number: int | None, number_text: str
 ) -> None:
     folder = shutil.copytree(undisturbed, tmp_path / "ued")
     checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
@@ -234,7 +234,9 @@ def test_a_checkpoint_of_another_version_is_not_continued(
     if number is not None:
         checkpoint["hrrsi_checkpoint"] = number
     torch.save(checkpoint, folder / LAST_CHECKPOINT)
-    words = f"{folder / LAST_CHECKPOINT}: has {said} where .* the version that environment.yaml"
+    words = (
+        f"{folder / LAST_CHECKPOINT}: has {number_text} where .* the version that environment.yaml"
+    )
     with pytest.raises(HrrsiError, match=words):
         quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
     assert rows_of(folder) == rows_of(undisturbed)

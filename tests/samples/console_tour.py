@@ -30,7 +30,7 @@ class Step(NamedTuple):
     kind: str
     command: str
     shown: str
-    said: str
+    notes: str
 
 
 def tour(paper: str) -> list[Step]:

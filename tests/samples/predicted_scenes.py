@@ -18,8 +18,8 @@ def save_scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> 
         values = np.moveaxis(scene_pixels(), -1, 0)[:, :150, :200]
     count, height, width = values.shape
     path.parent.mkdir(parents=True, exist_ok=True)
-    made: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": values.dtype, **profile}
-    with rasterio.open(path, "w", height=height, width=width, **made) as dataset:
+    form: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": values.dtype, **profile}
+    with rasterio.open(path, "w", height=height, width=width, **form) as dataset:
         dataset.write(values)
     return path
 

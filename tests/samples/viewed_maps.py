@@ -54,10 +54,10 @@ def blobs(height: int, width: int, seed: int, classes: int = len(CLASSES)) -> np
 def write_scene(path: Path, pixels: np.ndarray, **profile: Any) -> Path:
     """Write bands (bands, height, width) as a GeoTIFF, in `CRS` unless told otherwise."""
     count, height, width = pixels.shape
-    given = {"crs": CRS, "transform": ORIGIN, "dtype": pixels.dtype.name, **profile}
-    given = {key: value for key, value in given.items() if value is not None}
+    form = {"crs": CRS, "transform": ORIGIN, "dtype": pixels.dtype.name, **profile}
+    form = {key: value for key, value in form.items() if value is not None}
     with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, **given
+        path, "w", driver="GTiff", count=count, height=height, width=width, **form
     ) as file:
         file.write(pixels)
     return path
@@ -136,9 +136,9 @@ def layer_named(viewer: Any, label: str, place: int = 0) -> int:
 
 def whole_layer(viewer: Any, number: int, level: int = 0, place: int = 0) -> np.ndarray:
     """Return a level of a layer, put together from its tiles: indices, or RGBA of a scene."""
-    told = described(viewer, place)
-    height, width = (-(-told[side] >> level) for side in ("height", "width"))
-    is_scene = told["layers"][number]["kind"] == "scene"
+    description = described(viewer, place)
+    height, width = (-(-description[side] >> level) for side in ("height", "width"))
+    is_scene = description["layers"][number]["kind"] == "scene"
     rows = []
     for row in range(-(-height // 256)):
         tiles = [

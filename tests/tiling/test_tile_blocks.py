@@ -57,7 +57,7 @@ def covered(corners: list[tuple[int, int]], shape: tuple[int, int], margin: int)
     return mask
 
 
-class Made(NamedTuple):
+class BlockDataset(NamedTuple):
     """A dataset of blocks, the class of each pixel, and the orthophoto."""
 
     dataset: Path
@@ -66,11 +66,11 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def block_dataset(tmp_path_factory: pytest.TempPathFactory) -> BlockDataset:
     folder = tmp_path_factory.mktemp("made")
     ortho = write_ortho(folder)
     labels = write_areas(folder)
-    return Made(tiled(folder), labels, ortho)
+    return BlockDataset(tiled(folder), labels, ortho)
 
 
 @pytest.mark.long
@@ -92,8 +92,8 @@ def test_no_pixel_within_the_guard_band_is_in_two_splits(
     assert (near & covered(corners["val"] + corners["test"], shape, 0)).any()
 
 
-def test_patches_hold_the_pixels_and_classes_of_their_place(made: Made) -> None:
-    dataset, labels, ortho = made
+def test_patches_hold_the_pixels_and_classes_of_their_place(block_dataset: BlockDataset) -> None:
+    dataset, labels, ortho = block_dataset
     with rasterio.open(ortho) as opened:
         image = opened.read()
     kept = np.zeros((400, 500), dtype=int)
@@ -112,8 +112,8 @@ def test_patches_hold_the_pixels_and_classes_of_their_place(made: Made) -> None:
     assert kept.max() == 1  # each pixel counts once in val and test
 
 
-def test_shares_of_pixels_and_classes_are_those_asked_for(made: Made) -> None:
-    dataset = made.dataset
+def test_shares_of_pixels_and_classes_are_those_asked_for(block_dataset: BlockDataset) -> None:
+    dataset = block_dataset.dataset
     description = yaml.safe_load((dataset / "dataset.yaml").read_text())
     assert description["classes"] == list(NAMES)
     assert description["split"] == "blocks 70,15,15"
@@ -139,8 +139,8 @@ def test_a_rare_class_is_in_every_split(tmp_path: Path, ortho: Path) -> None:
 
 
 @pytest.mark.slow
-def test_same_bytes_again_and_other_blocks_for_another_seed(made: Made) -> None:
-    folder = made.ortho.parent
+def test_same_bytes_again_and_other_blocks_for_another_seed(block_dataset: BlockDataset) -> None:
+    folder = block_dataset.ortho.parent
 
     def digests(folder: Path) -> dict[str, str]:
         return {
@@ -149,8 +149,8 @@ def test_same_bytes_again_and_other_blocks_for_another_seed(made: Made) -> None:
             if path.is_file()
         }
 
-    assert digests(tiled(folder, out="again")) == digests(made.dataset)
-    assert windows(tiled(folder, "--seed", 3, out="other")) != windows(made.dataset)
+    assert digests(tiled(folder, out="again")) == digests(block_dataset.dataset)
+    assert windows(tiled(folder, "--seed", 3, out="other")) != windows(block_dataset.dataset)
 
 
 @pytest.mark.long
@@ -192,8 +192,8 @@ def test_collars_and_bare_ground_are_in_no_block(tmp_path: Path) -> None:
     assert val / (train + val + test) == pytest.approx(0.15, abs=0.04)
 
 
-def test_the_map_of_the_split_shows_what_patches_are_cut_from(made: Made) -> None:
-    dataset, labels, _ = made
+def test_the_map_of_the_split_shows_what_patches_are_cut_from(block_dataset: BlockDataset) -> None:
+    dataset, labels, _ = block_dataset
     meta, _, shapes, columns = pyogrio.raw.read(dataset / "split.gpkg", layer="split")
     assert meta["crs"] == "EPSG:32632"
     table = dict(zip(meta["fields"], columns, strict=True))
@@ -233,8 +233,8 @@ def test_says_what_it_splits(tmp_path: Path, ortho: Path) -> None:
     assert any("of the labelled pixels train 7" in line for line in lines)
     assert any("every part to have some: silo (1 block)" in line for line in lines)
     # and then it does so
-    made = tile(ortho, *options, "--out", tmp_path / "d")
-    assert [line for line in made.stderr.splitlines() if "block" in line] == [
+    block_dataset = tile(ortho, *options, "--out", tmp_path / "d")
+    assert [line for line in block_dataset.stderr.splitlines() if "block" in line] == [
         line for line in lines if "block" in line
     ]
 

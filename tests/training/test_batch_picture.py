@@ -28,9 +28,9 @@ from hrrsi.tiling.dataset import (
 )
 from hrrsi.training.options import PUBLISHED, TrainOptions, recipe_named
 from hrrsi.training.patch_pictures import (
+    input_patches,
     natural_colours,
     panel_side,
-    seen_patches,
     stretch_limits,
     write_batch_picture,
 )
@@ -152,7 +152,7 @@ def test_the_legend_shows_every_colour(dataset: TiledDataset, tmp_path: Path) ->
 
 def test_patches_are_those_that_a_run_sees_first(dataset: TiledDataset) -> None:
     options = TrainOptions(dataset.folder, recipe=recipe_named("default", augmentation="none"))
-    seen = list(seen_patches(dataset, options))
+    seen = list(input_patches(dataset, options))
     assert len(seen) == 4
     assert len({patch.name for patch in seen}) == 4
     files = {patch.name: patch.image for patch in dataset.patches("train")}
@@ -177,7 +177,7 @@ def test_workers_and_devices_change_nothing_and_the_seed_does(
 def test_padding_is_drawn_as_ignored(dataset: TiledDataset) -> None:
     options = TrainOptions(dataset.folder, recipe=PUBLISHED)
     padded = 0
-    for patch in seen_patches(dataset, options):
+    for patch in input_patches(dataset, options):
         padding = (patch.image == 0).all(0)
         assert (patch.label[padding] == IGNORED).all()
         padded += int(padding.sum())
@@ -196,7 +196,7 @@ def test_further_bands_follow_in_grey(
     options = TrainOptions(dataset.folder, recipe=recipe_named("default", augmentation="none"))
     out = tmp_path / "batches.png"
     write_batch_picture(options, out, patches=1)
-    (seen,) = list(seen_patches(dataset, options))[:1]
+    (seen,) = list(input_patches(dataset, options))[:1]
     limits = stretch_limits([seen.image])
     colours = natural_colours(seen.image, limits, SIDE)
     picture = pixels_of(out)

@@ -14,7 +14,7 @@ from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.augmentation import CameraChanges
 from hrrsi.training.options import CAMERA_CHANGES, DEFAULT, PUBLISHED, recipe_named
 from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
-from hrrsi.training.patch_pictures import seen_patches
+from hrrsi.training.patch_pictures import input_patches
 
 SIZE = 48
 LABEL = np.zeros((SIZE, SIZE), np.uint8)
@@ -179,7 +179,7 @@ def test_batches_change_pixels_and_no_label(made_dataset: Path, tmp_path: Path) 
 
 def test_captions_name_what_was_changed(made_dataset: Path, tmp_path: Path) -> None:
     options = quick(made_dataset, tmp_path, camera="contrast", sampling="rare")
-    seen = list(seen_patches(TiledDataset(made_dataset), options))
+    seen = list(input_patches(TiledDataset(made_dataset), options))
     assert {tuple(patch.camera) for patch in seen} == {(), ("contrast",)}
     for patch in seen:
         assert np.array_equal(patch.image, patch.before) == (not patch.camera)

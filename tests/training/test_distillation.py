@@ -259,8 +259,8 @@ def test_teachers_see_the_very_crop_that_the_network_sees(
     task = SegmentationTraining(
         load_model(teacher), options, tiled.description, steps=1, teachers=teachers
     )
-    seen: list[torch.Tensor] = []
-    task.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network_inputs: list[torch.Tensor] = []
+    task.network.register_forward_pre_hook(lambda _, inputs: network_inputs.append(inputs[0]))
     shown: list[torch.Tensor] = []
     inner = teachers.teaching
 
@@ -271,8 +271,8 @@ def test_teachers_see_the_very_crop_that_the_network_sees(
     teachers.teaching = spy  # type: ignore[method-assign]  # to look at what it gets
     with training_batches(tiled, options) as batches:
         task(next(iter(batches)))
-    assert seen[0].shape[-2:] == (32, 32)
-    assert torch.equal(seen[0], shown[0])
+    assert network_inputs[0].shape[-2:] == (32, 32)
+    assert torch.equal(network_inputs[0], shown[0])
 
 
 def test_feature_matching_against_its_plain_reading() -> None:

@@ -16,7 +16,7 @@ from hrrsi.training.augmentation import (
     scaled_crop,
 )
 from hrrsi.training.options import recipe_named
-from hrrsi.training.patch_batches import seen_resolutions, training_batches, validation_batches
+from hrrsi.training.patch_batches import input_resolutions, training_batches, validation_batches
 from hrrsi.training.run_checks import check_run, planned_run, training_warnings
 from hrrsi.training.run_data import run_data
 
@@ -116,7 +116,7 @@ def test_patches_of_all_datasets_are_seen_at_the_same_resolutions(
         augmentation=augmentation,
     )
     data = run_data(options)
-    assert seen_resolutions(data, options) == [(0.4, 0.4), (0.4, 0.4)]
+    assert input_resolutions(data, options) == [(0.4, 0.4), (0.4, 0.4)]
     first, again = (list(training_batches(data, options)) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first[0], again[0], strict=True))
     images, labels, _ = first[0]

@@ -115,7 +115,7 @@ def test_the_first_layer_adapts_to_bands(source_bands: int, bands: int, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("seen", "height", "there", "words"),
+    ("trained_bands", "height", "meanings", "words"),
     [
         (
             [1, 2, 3],
@@ -128,12 +128,12 @@ def test_the_first_layer_adapts_to_bands(source_bands: int, bands: int, tmp_path
     ],
 )
 def test_bands_that_mean_something_else_are_told(
-    seen: list[int], height: bool, there: tuple[str, ...], words: str, tmp_path: Path
+    trained_bands: list[int], height: bool, meanings: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
-    path, tensors = saved(tmp_path, "ued", ["road", "water"], len(there))
-    meta = replace(read_meta(path), bands=seen, height=height)
+    path, tensors = saved(tmp_path, "ued", ["road", "water"], len(meanings))
+    meta = replace(read_meta(path), bands=trained_bands, height=height)
     save_weights(tensors, meta, path)
-    kept = load_initial_weights(fresh("ued", 2, len(there)), path, ["road", "water"], there)
+    kept = load_initial_weights(fresh("ued", 2, len(meanings)), path, ["road", "water"], meanings)
     assert kept.share == 1
     assert words in kept.summary
     assert kept.summary.endswith(", taken in this order")

@@ -28,7 +28,7 @@ from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.runs.record import tagged
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
-from hrrsi.training.patch_pictures import seen_patches
+from hrrsi.training.patch_pictures import input_patches
 from hrrsi.training.run_checks import planned_run
 from hrrsi.training.run_data import run_data
 
@@ -221,7 +221,7 @@ def test_a_dry_run_says_what_is_drawn_of_each(folders: tuple[Path, Path], tmp_pa
 
 def test_pictures_of_batches_name_the_dataset(folders: tuple[Path, Path], tmp_path: Path) -> None:
     options = options_of(folders, tmp_path)
-    seen = list(seen_patches(run_data(options), options))
+    seen = list(input_patches(run_data(options), options))
     assert {patch.name.partition("/")[0] for patch in seen} == {"town", "outlines"}
     assert {patch.image.shape for patch in seen} == {(3, 40, 40)}
     picture = tmp_path / "batches.png"

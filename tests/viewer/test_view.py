@@ -53,32 +53,32 @@ def index_scheme(folder: Path) -> Path:
 
 @pytest.mark.long
 def test_tiles_of_a_map_are_what_the_file_holds(tmp_path: Path) -> None:
-    made = made_map(tmp_path, labels=holed(700, 900))
-    with hrrsi.view(made.path) as viewer, rasterio.open(made.path) as file:
+    class_map = made_map(tmp_path, labels=holed(700, 900))
+    with hrrsi.view(class_map.path) as viewer, rasterio.open(class_map.path) as file:
         number = layer_named(viewer, "Map")
-        assert np.array_equal(whole_layer(viewer, number), made.labels)
+        assert np.array_equal(whole_layer(viewer, number), class_map.labels)
         assert file.overviews(1)[:2] == [2, 4]
         for level in (1, 2):
-            with rasterio.open(made.path, overview_level=level - 1) as overview:
+            with rasterio.open(class_map.path, overview_level=level - 1) as overview:
                 assert np.array_equal(whole_layer(viewer, number, level), overview.read(1))
         tile = asked(viewer, f"tile/0/{number}/0/0/0.png")
         assert tile.getpalette()[: 3 * len(COLOURS)] == [v for colour in COLOURS for v in colour]
         shown = np.asarray(tile.convert("RGBA"))
-        assert np.array_equal(shown[..., 3] == 255, made.labels[:256, :256] != 255)
+        assert np.array_equal(shown[..., 3] == 255, class_map.labels[:256, :256] != 255)
 
 
 def test_classes_that_are_hidden_are_transparent(tmp_path: Path) -> None:
-    made = made_map(tmp_path)
-    with hrrsi.view(made.path) as viewer:
+    class_map = made_map(tmp_path)
+    with hrrsi.view(class_map.path) as viewer:
         number = layer_named(viewer, "Map")
         shown = np.asarray(asked(viewer, f"tile/0/{number}/0/0/0.png?hide=1,3").convert("RGBA"))
-    assert np.array_equal(shown[..., 3] == 0, np.isin(made.labels[:256, :256], (1, 3)))
+    assert np.array_equal(shown[..., 3] == 0, np.isin(class_map.labels[:256, :256], (1, 3)))
 
 
 def test_counts_and_areas_are_those_of_every_pixel(tmp_path: Path) -> None:
-    made = made_map(tmp_path, labels=holed())
-    pixels = np.bincount(made.labels.ravel(), minlength=256)
-    with hrrsi.view(made.path) as viewer:
+    class_map = made_map(tmp_path, labels=holed())
+    pixels = np.bincount(class_map.labels.ravel(), minlength=256)
+    with hrrsi.view(class_map.path) as viewer:
         counts = counted(viewer)["layers"][str(layer_named(viewer, "Map"))]
     assert counts["pixels"] == pixels[:4].tolist()
     assert counts["nodata"] == pixels[255]
@@ -91,31 +91,31 @@ def test_counts_and_areas_are_those_of_every_pixel(tmp_path: Path) -> None:
 
 
 def test_a_map_that_was_changed_is_counted_anew(tmp_path: Path) -> None:
-    made = made_map(tmp_path)
-    with rasterio.open(made.path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+    class_map = made_map(tmp_path)
+    with rasterio.open(class_map.path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         file.write(np.zeros((100, 100), dtype=np.uint8), 1, window=((0, 100), (0, 100)))
         file.update_tags(ns="HRRSI_TEST", changed="yes")
-    with rasterio.open(made.path) as file:
+    with rasterio.open(class_map.path) as file:
         pixels = np.bincount(file.read(1).ravel(), minlength=4)
-    with hrrsi.view(made.path) as viewer:
+    with hrrsi.view(class_map.path) as viewer:
         counts = counted(viewer)["layers"][str(layer_named(viewer, "Map"))]
     assert counts["pixels"] == pixels.tolist()
     assert any("was changed since it was written" in note for note in viewer.notes)
 
 
 def test_a_pixel_tells_class_confidence_and_place(tmp_path: Path) -> None:
-    made = made_map(tmp_path, labels=holed(), with_confidence=True)
+    class_map = made_map(tmp_path, labels=holed(), with_confidence=True)
     row, column = 123, 217
-    with hrrsi.view(made.path) as viewer:
+    with hrrsi.view(class_map.path) as viewer:
         point = asked(viewer, f"point/0/{row}/{column}.json")
         empty = asked(viewer, "point/0/3/4.json")
         number, scores = layer_named(viewer, "Map"), layer_named(viewer, "Confidence")
         steps = whole_layer(viewer, scores)
         assert described(viewer)["scores"] == {str(number): scores}
-    assert point["layers"][str(number)] == made.labels[row, column]
-    assert point["layers"][str(scores)] == pytest.approx(made.confidence[row, column] / 250)
+    assert point["layers"][str(number)] == class_map.labels[row, column]
+    assert point["layers"][str(scores)] == pytest.approx(class_map.confidence[row, column] / 250)
     assert empty["layers"] == {str(number): None, str(scores): None}
-    assert np.array_equal(steps, made.confidence)
+    assert np.array_equal(steps, class_map.confidence)
     x, y = ORIGIN @ (column + 0.5, row + 0.5)
     assert point["crs"] == f"{x:.2f}, {y:.2f}"
     (longitude,), (latitude,) = transform(CRS, "EPSG:4326", [x], [y])
@@ -123,46 +123,46 @@ def test_a_pixel_tells_class_confidence_and_place(tmp_path: Path) -> None:
 
 
 def test_confidences_of_another_run_are_left_out(tmp_path: Path) -> None:
-    made = made_map(tmp_path, with_confidence=True)
+    class_map = made_map(tmp_path, with_confidence=True)
     with rasterio.open(tmp_path / "scene_confidence.tif", "r+") as file:
         file.update_tags(HRRSI_WEIGHTS_SHA256="1" * 64)
-    with hrrsi.view(made.path) as viewer:
+    with hrrsi.view(class_map.path) as viewer:
         assert [layer["label"] for layer in described(viewer)["layers"]] == ["Map", "Scene"]
     assert any("is of another run" in note for note in viewer.notes)
 
 
 def test_the_scene_is_shown_as_it_is(tmp_path: Path) -> None:
-    made = made_map(tmp_path, nodata=0)
-    with rasterio.open(made.scene, "r+") as file:
+    class_map = made_map(tmp_path, nodata=0)
+    with rasterio.open(class_map.scene, "r+") as file:
         file.write(np.zeros((3, 50, 60), dtype=np.uint8), window=((0, 50), (0, 60)))
-    with hrrsi.view(made.path) as viewer:
+    with hrrsi.view(class_map.path) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene"))
         half = whole_layer(viewer, layer_named(viewer, "Scene"), 1)
     assert not shown[:50, :60, 3].any()
     assert (shown[50:, :, 3] == 255).all()
-    assert np.array_equal(np.moveaxis(shown[50:, :, :3], -1, 0), made.pixels[:, 50:])
-    blocks = made.pixels.reshape(3, 150, 2, 210, 2).mean(axis=(2, 4))
+    assert np.array_equal(np.moveaxis(shown[50:, :, :3], -1, 0), class_map.pixels[:, 50:])
+    blocks = class_map.pixels.reshape(3, 150, 2, 210, 2).mean(axis=(2, 4))
     assert np.abs(np.moveaxis(half[30:, :, :3], -1, 0) - blocks[:, 30:]).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["16 bit", "four bands", "palette", "one band", "no CRS"])
 def test_scenes_of_every_kind_look_as_on_map_sheets(tmp_path: Path, kind: str) -> None:
-    made = made_map(tmp_path, height=200, width=240)
-    pixels = made.pixels.astype(np.uint16) * 9
+    class_map = made_map(tmp_path, height=200, width=240)
+    pixels = class_map.pixels.astype(np.uint16) * 9
     profile = {"photometric": "RGB"}
     if kind == "four bands":
         infrared = np.random.default_rng(5).integers(0, 255, (1, 200, 240), dtype=np.uint8)
-        pixels = np.concatenate([made.pixels, infrared])
+        pixels = np.concatenate([class_map.pixels, infrared])
         profile = {"photometric": "RGB", "alpha": "unspecified"}
     elif kind in ("palette", "one band"):
-        pixels, profile = made.pixels[:1], {}
+        pixels, profile = class_map.pixels[:1], {}
     elif kind == "no CRS":
-        pixels, profile = made.pixels, {"crs": None, "transform": None}
+        pixels, profile = class_map.pixels, {"crs": None, "transform": None}
     scene = write_scene(tmp_path / "other.tif", pixels, **profile)
     if kind == "palette":
         with rasterio.open(scene, "r+") as file:
             file.write_colormap(1, {n: (n, 255 - n, n // 2, 255) for n in range(256)})
-    with hrrsi.view(made.path, scene=scene) as viewer:
+    with hrrsi.view(class_map.path, scene=scene) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene"))
     assert (shown[..., 3] == 255).all()
     expected = scene_picture(str(scene), [1, 2, 3] if kind == "four bands" else None, 200, 240)
@@ -170,27 +170,32 @@ def test_scenes_of_every_kind_look_as_on_map_sheets(tmp_path: Path, kind: str) -
 
 
 def test_a_scene_of_another_crs_is_warped(tmp_path: Path) -> None:
-    made = made_map(tmp_path)
+    class_map = made_map(tmp_path)
     other = tmp_path / "degrees.tif"
-    with rasterio.open(made.scene) as file, rasterio.vrt.WarpedVRT(file, crs="EPSG:4326") as warped:
+    with (
+        rasterio.open(class_map.scene) as file,
+        rasterio.vrt.WarpedVRT(file, crs="EPSG:4326") as warped,
+    ):
         rasterio.shutil.copy(warped, other, driver="GTiff")
-    with hrrsi.view(made.path, scene=other) as viewer:
+    with hrrsi.view(class_map.path, scene=other) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene")).astype(int)
         notes = described(viewer)["notes"]
     difference = np.abs(
-        np.moveaxis(shown[20:-20, 20:-20, :3], -1, 0) - made.pixels[:, 20:-20, 20:-20]
+        np.moveaxis(shown[20:-20, 20:-20, :3], -1, 0) - class_map.pixels[:, 20:-20, 20:-20]
     )
     assert np.median(difference) < 12  # its texture is noise of 14 on either side, resampled twice
     assert any("is in EPSG:4326 where the map is in EPSG:25832" in note for note in notes)
 
 
 def test_a_map_of_a_part_shows_the_part(tmp_path: Path) -> None:
-    made = made_map(tmp_path)
+    class_map = made_map(tmp_path)
     inner = ORIGIN @ Affine.translation(64, 32)
-    part = write_scene(tmp_path / "part.tif", made.labels[None, 32:200, 64:300], transform=inner)
-    with hrrsi.view(part, scene=made.scene) as viewer:
+    part = write_scene(
+        tmp_path / "part.tif", class_map.labels[None, 32:200, 64:300], transform=inner
+    )
+    with hrrsi.view(part, scene=class_map.scene) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene"))
-    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), made.pixels[:, 32:200, 64:300])
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), class_map.pixels[:, 32:200, 64:300])
 
 
 @pytest.mark.long
@@ -201,14 +206,14 @@ def test_levels_of_other_maps_are_chosen_pixels(
     monkeypatch.setattr(layers, "COARSE", 128)
     monkeypatch.setattr(pictures, "COARSE", 128)
     labels = blobs(610, 530, 3)
-    made = made_map(tmp_path, labels=labels)
+    class_map = made_map(tmp_path, labels=labels)
     other = write_scene(
         tmp_path / "theirs.tif", labels[None], tiled=True, blockxsize=64, blockysize=64
     )
     with rasterio.open(other, "r+") as file:
         file.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(COLOURS)})
         file.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
-    with hrrsi.view(other, scene=made.scene) as viewer:
+    with hrrsi.view(other, scene=class_map.scene) as viewer:
         layer = described(viewer)["layers"][layer_named(viewer, "Map")]
         assert layer["colours"] == [list(colour) for colour in COLOURS]
         assert layer["grows"]
@@ -228,44 +233,46 @@ def test_levels_of_other_maps_are_chosen_pixels(
             assert np.array_equal(shown, labels[np.ix_(rows, columns)])
         scene = whole_layer(viewer, layer_named(viewer, "Scene"), 4)
     assert counts["0"]["pixels"] == np.bincount(labels.ravel()).tolist()
-    mean = made.pixels[:, :608, :528].reshape(3, 38, 16, 33, 16).mean(axis=(2, 4))
+    mean = class_map.pixels[:, :608, :528].reshape(3, 38, 16, 33, 16).mean(axis=(2, 4))
     assert np.abs(np.moveaxis(scene[:38, :33, :3], -1, 0) - mean).max() < 4
 
 
 @pytest.mark.long
 def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
-    made = made_map(tmp_path, labels=holed())
-    truth = np.where(blobs(300, 420, 9) == 0, blobs(300, 420, 4), made.labels)
+    class_map = made_map(tmp_path, labels=holed())
+    truth = np.where(blobs(300, 420, 9) == 0, blobs(300, 420, 4), class_map.labels)
     truth[:, -50:] = 255
     truth[truth == 255] = 255
     label = write_scene(tmp_path / "truth.tif", truth[None])
     scheme = index_scheme(tmp_path)
     options = hrrsi.ViewOptions(scheme=scheme)
-    with hrrsi.view(made.path, labels=label, options=options) as viewer:
+    with hrrsi.view(class_map.path, labels=label, options=options) as viewer:
         labels, errors = layer_named(viewer, "Labels"), layer_named(viewer, "Errors")
         assert described(viewer)["layers"][labels]["colours"] == [list(c) for c in COLOURS]
         assert np.array_equal(whole_layer(viewer, labels), truth)
         shown = whole_layer(viewer, errors)
         counts = counted(viewer)["layers"][str(errors)]
         point = asked(viewer, "point/0/150/100.json")
-    is_compared = (truth != 255) & (made.labels != 255)
-    expected = np.where(is_compared, truth != made.labels, 255)
+    is_compared = (truth != 255) & (class_map.labels != 255)
+    expected = np.where(is_compared, truth != class_map.labels, 255)
     assert np.array_equal(shown, expected)
     assert counts["pixels"] == [int((expected == k).sum()) for k in (0, 1)]
     assert counts["nodata"] == (expected == 255).sum()
     assert point["layers"][str(errors)] == expected[150, 100]
-    scored = hrrsi.evaluate(label, maps=made.path, options=hrrsi.EvaluationOptions(scheme=scheme))
+    scored = hrrsi.evaluate(
+        label, maps=class_map.path, options=hrrsi.EvaluationOptions(scheme=scheme)
+    )
     assert counts["shares"][0] == pytest.approx(scored.scores.overall_accuracy)
 
 
 def test_labels_that_the_scheme_does_not_know_are_counted(tmp_path: Path) -> None:
-    made = made_map(tmp_path, height=80, width=90)
-    truth = made.labels.copy()
+    class_map = made_map(tmp_path, height=80, width=90)
+    truth = class_map.labels.copy()
     truth[10:16, 20:30] = 9
     label = write_scene(tmp_path / "truth.tif", truth[None])
     scheme = index_scheme(tmp_path)
     options = hrrsi.ViewOptions(scheme=scheme)
-    with hrrsi.view(made.path, labels=label, options=options) as viewer:
+    with hrrsi.view(class_map.path, labels=label, options=options) as viewer:
         counts = counted(viewer)
         errors = counts["layers"][str(layer_named(viewer, "Errors"))]
     assert counts["unknown"] == 60
@@ -274,10 +281,10 @@ def test_labels_that_the_scheme_does_not_know_are_counted(tmp_path: Path) -> Non
 
 def test_a_damaged_map_is_said_on_the_page(tmp_path: Path) -> None:
     random = np.random.default_rng(3).integers(0, 4, (600, 600), dtype=np.uint8)
-    made = made_map(tmp_path, labels=random)
-    content = made.path.read_bytes()
-    made.path.write_bytes(content[: int(0.6 * len(content))])
-    with hrrsi.view(made.path) as viewer:
+    class_map = made_map(tmp_path, labels=random)
+    content = class_map.path.read_bytes()
+    class_map.path.write_bytes(content[: int(0.6 * len(content))])
+    with hrrsi.view(class_map.path) as viewer:
         failure = counted(viewer)["failure"]
         with pytest.raises(HTTPError) as error:
             whole_layer(viewer, layer_named(viewer, "Map"))
@@ -291,7 +298,7 @@ def test_a_damaged_map_is_said_on_the_page(tmp_path: Path) -> None:
 def test_polygons_are_labels_without_a_scheme(tmp_path: Path) -> None:
     labels = np.ones((200, 300), dtype=np.uint8)
     labels[50:150, 100:200] = 3
-    made = made_map(tmp_path, labels=labels)
+    class_map = made_map(tmp_path, labels=labels)
     x, y = ORIGIN @ (90, 40)
     width, height = 120 * RESOLUTION, 100 * RESOLUTION
     ring = [[x, y], [x + width, y], [x + width, y - height], [x, y - height], [x, y]]
@@ -300,7 +307,7 @@ def test_polygons_are_labels_without_a_scheme(tmp_path: Path) -> None:
         '"urn:ogc:def:crs:EPSG::25832"}}, "features": [{"type": "Feature", "properties": '
         f'{{"class": "Water"}}, "geometry": {{"type": "Polygon", "coordinates": [{ring}]}}}}]}}'
     )
-    with hrrsi.view(made.path, labels=tmp_path / "truth.geojson") as viewer:
+    with hrrsi.view(class_map.path, labels=tmp_path / "truth.geojson") as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Errors"))
     inside = np.zeros(labels.shape, dtype=bool)
     inside[40:140, 90:210] = True
@@ -330,7 +337,7 @@ def test_maps_of_one_place_are_shown_together(tmp_path: Path) -> None:
 
 def test_maps_of_one_size_without_place_are_not_taken_for_one_place(tmp_path: Path) -> None:
     nowhere = {"crs": None, "transform": None}
-    made = [made_map(tmp_path, name, height=90, width=120, **nowhere) for name in "ab"]
+    class_maps = [made_map(tmp_path, name, height=90, width=120, **nowhere) for name in "ab"]
     for file in tmp_path.glob("?.tif"):
         file.unlink()  # not even where the scenes are gone
     with hrrsi.view(tmp_path) as viewer:
@@ -339,10 +346,10 @@ def test_maps_of_one_size_without_place_are_not_taken_for_one_place(tmp_path: Pa
     assert [place["name"] for place in places] == ["a", "b"]
     assert places[0]["metres"] is None
     assert {"crs", "wgs84"}.isdisjoint(point)
-    assert point["layers"]["0"] == made[1].labels[5, 6]
+    assert point["layers"]["0"] == class_maps[1].labels[5, 6]
     copies = [
         write_scene(tmp_path / f"{n}.tif", one.labels[None], **nowhere)
-        for n, one in enumerate(made)
+        for n, one in enumerate(class_maps)
     ]
     with hrrsi.view(copies) as viewer:  # named one by one, and nothing speaks against it
         assert len(asked(viewer, "view.json")["places"]) == 1

@@ -39,8 +39,8 @@ def run(*arguments: object):
 
 
 def test_it_prints_the_address(tmp_path: Path, ended: list[str]) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    result = run(made.path, "--no-browser")
+    class_map = made_map(tmp_path, height=40, width=50)
+    result = run(class_map.path, "--no-browser")
     assert result.exit_code == 0
     assert ADDRESS.fullmatch(result.stdout)
     assert result.stderr == ""
@@ -48,8 +48,8 @@ def test_it_prints_the_address(tmp_path: Path, ended: list[str]) -> None:
 
 
 def test_without_a_screen_it_says_how_to_see_the_page(tmp_path: Path, ended: list[str]) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    result = run(made.path)
+    class_map = made_map(tmp_path, height=40, width=50)
+    result = run(class_map.path)
     port = ADDRESS.fullmatch(result.stdout)[2]
     assert result.exit_code == 0
     assert "note: no browser was opened" in result.stderr
@@ -61,8 +61,8 @@ def test_over_ssh_it_prints_the_tunnel(
 ) -> None:
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.2 50000 10.0.0.1 22")
     monkeypatch.setenv("DISPLAY", ":10")
-    made = made_map(tmp_path, height=40, width=50)
-    result = run(made.path, "--no-browser")
+    class_map = made_map(tmp_path, height=40, width=50)
+    result = run(class_map.path, "--no-browser")
     port = ADDRESS.fullmatch(result.stdout)[2]
     (line,) = result.stderr.splitlines()
     assert f"ssh -N -L {port}:127.0.0.1:{port} " in line
@@ -75,22 +75,22 @@ def test_it_opens_a_browser_where_there_is_a_screen(
     opened: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(server.webbrowser, "open", lambda url: bool(opened.append(url)) or True)
-    made = made_map(tmp_path, height=40, width=50)
-    result = run(made.path)
+    class_map = made_map(tmp_path, height=40, width=50)
+    result = run(class_map.path)
     assert opened == [ADDRESS.fullmatch(result.stdout)[1]]
     assert result.stderr == ""
 
 
 def test_what_went_wrong_is_one_line(tmp_path: Path, ended: list[str]) -> None:
-    made = made_map(tmp_path)
+    class_map = made_map(tmp_path)
     for arguments, line in (
-        ([made.scene], r"error: .*scene\.tif: is no map of classes: .* imagery as --scene\n"),
+        ([class_map.scene], r"error: .*scene\.tif: is no map of classes: .* imagery as --scene\n"),
         (
-            [made.path, "--port", "1"],
+            [class_map.path, "--port", "1"],
             r"error: --port: 1 is not to be had \(Permission denied\); .*\n",
         ),
-        ([made.path, "--scene", tmp_path / "no.tif"], r"error: .*no\.tif: .*\n"),
-        ([made.path, "--labels", tmp_path / "no.gpkg"], r"error: .*no\.gpkg: .*\n"),
+        ([class_map.path, "--scene", tmp_path / "no.tif"], r"error: .*no\.tif: .*\n"),
+        ([class_map.path, "--labels", tmp_path / "no.gpkg"], r"error: .*no\.gpkg: .*\n"),
     ):
         if "--port" in arguments and os.geteuid() == 0:
             continue  # who may have any port
@@ -99,16 +99,16 @@ def test_what_went_wrong_is_one_line(tmp_path: Path, ended: list[str]) -> None:
         assert re.fullmatch(line, result.stderr), result.stderr
         assert result.stdout == ""
     assert run().exit_code == 2
-    assert run(made.path, "--host", "0.0.0.0").exit_code == 2
+    assert run(class_map.path, "--host", "0.0.0.0").exit_code == 2
     assert ended == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
-    made = made_map(tmp_path, height=40, width=50)
+    class_map = made_map(tmp_path, height=40, width=50)
     process = subprocess.Popen(
-        [sys.executable, "-m", "hrrsi", "view", made.path, "--no-browser"],
+        [sys.executable, "-m", "hrrsi", "view", class_map.path, "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,8 +130,8 @@ def test_predict_says_which_scene_a_map_is_of(
         scene, weights=made_weights, out=tmp_path, options=hrrsi.MapOptions(window=256, overlap=0)
     )
     assert hrrsi.info(mapped.path).data["scene"] == str(scene.resolve())
-    told = CliRunner().invoke(app, ["info", str(mapped.path)]).stdout
-    assert f"hrrsi view {mapped.path}" in " ".join(told.split())
+    text = CliRunner().invoke(app, ["info", str(mapped.path)]).stdout
+    assert f"hrrsi view {mapped.path}" in " ".join(text.split())
     with hrrsi.view(mapped.path) as viewer:
         assert viewer.notes == ()
         with urlopen(viewer.address + "view.json", timeout=10) as answer:

@@ -16,16 +16,16 @@ import hrrsi
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeMap:
+def class_map(tmp_path_factory: pytest.TempPathFactory) -> MadeMap:
     labels = blobs(420, 640, 5)
     labels[:50, :80] = 255
     return made_map(tmp_path_factory.mktemp("seen"), labels=labels, with_confidence=True)
 
 
 @pytest.fixture(scope="module")
-def truth(made: MadeMap) -> tuple[Path, np.ndarray]:
-    labels = np.where(blobs(420, 640, 8) == 1, blobs(420, 640, 6), made.labels)
-    path = write_scene(made.path.with_name("truth.tif"), labels[None])
+def truth(class_map: MadeMap) -> tuple[Path, np.ndarray]:
+    labels = np.where(blobs(420, 640, 8) == 1, blobs(420, 640, 6), class_map.labels)
+    path = write_scene(class_map.path.with_name("truth.tif"), labels[None])
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {n: (*colour, 255) for n, colour in enumerate(COLOURS)})
     path.with_name("truth.tif.aux.xml").write_text(
@@ -112,8 +112,8 @@ def facts(page) -> dict[str, str]:
     return dict(zip(names, page.locator("#pixel dd").all_inner_texts(), strict=True))
 
 
-def test_it_fits_the_window(opened, made: MadeMap) -> None:
-    page = opened(made.path)
+def test_it_fits_the_window(opened, class_map: MadeMap) -> None:
+    page = opened(class_map.path)
     widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     heights = page.evaluate("[document.documentElement.scrollHeight, innerHeight]")
     assert widths[0] <= widths[1]
@@ -128,8 +128,8 @@ def test_it_fits_the_window(opened, made: MadeMap) -> None:
         assert box["y"] <= y <= box["y"] + box["height"]
 
 
-def test_the_swipe_moves_what_is_seen_of_each_side(opened, made: MadeMap) -> None:
-    page = opened(made.path)
+def test_the_swipe_moves_what_is_seen_of_each_side(opened, class_map: MadeMap) -> None:
+    page = opened(class_map.path)
     box = page.locator("#stage").bounding_box()
     width, middle = box["width"], box["y"] + box["height"] / 2
     assert clip(page, "left") == pytest.approx([0, width / 2], abs=1)
@@ -158,10 +158,10 @@ def test_the_swipe_moves_what_is_seen_of_each_side(opened, made: MadeMap) -> Non
     assert clip(page, "left") == pytest.approx([0, 0.98 * width], abs=1)  # wherever the map is
 
 
-def test_a_pixel_tells_what_rasterio_reads_there(opened, made: MadeMap) -> None:
-    page = opened(made.path)
+def test_a_pixel_tells_what_rasterio_reads_there(opened, class_map: MadeMap) -> None:
+    page = opened(class_map.path)
     is_phone = page.viewport_size["width"] == PHONE[0]
-    with rasterio.open(made.path) as file:
+    with rasterio.open(class_map.path) as file:
         # beside the handle's line, beside it, on it, and where there is no class
         for row, column, aside in ((101, 333, 9), (300, 50, -12), (200, 201, 0), (12, 30, 7)):
             page.evaluate(
@@ -170,15 +170,15 @@ def test_a_pixel_tells_what_rasterio_reads_there(opened, made: MadeMap) -> None:
             x, y = place_of(page, row + 0.5, column + 0.5)
             page.touchscreen.tap(x, y) if is_phone else page.mouse.click(x, y)
             wait(page, f"document.querySelector('#pixel.shown')?.innerText.includes('row {row}')")
-            told = facts(page)
+            shown_facts = facts(page)
             value = int(file.read(1, window=((row, row + 1), (column, column + 1)))[0, 0])
-            assert told["Pixel"] == f"column {column}, row {row}"
-            assert told["Class"] == ("no class" if value == 255 else CLASSES[value])
+            assert shown_facts["Pixel"] == f"column {column}, row {row}"
+            assert shown_facts["Class"] == ("no class" if value == 255 else CLASSES[value])
             if value != 255:
-                share = made.confidence[row, column] / 250
-                assert told["Confidence"] == f"{100 * share:.1f} %"
-            assert told["EPSG:25832"] == "{:.2f}, {:.2f}".format(*file.xy(row, column))
-            assert re.fullmatch(r"49\.\d{6}° N, 8\.\d{6}° E", told["WGS 84"])
+                share = class_map.confidence[row, column] / 250
+                assert shown_facts["Confidence"] == f"{100 * share:.1f} %"
+            assert shown_facts["EPSG:25832"] == "{:.2f}, {:.2f}".format(*file.xy(row, column))
+            assert re.fullmatch(r"49\.\d{6}° N, 8\.\d{6}° E", shown_facts["WGS 84"])
             mark = page.locator(".leaflet-overlay-pane path").last.bounding_box()
             assert mark["x"] < x < mark["x"] + mark["width"]
             page.keyboard.press("Escape")
@@ -186,9 +186,9 @@ def test_a_pixel_tells_what_rasterio_reads_there(opened, made: MadeMap) -> None:
             page.wait_for_timeout(300)  # two taps at once would zoom
 
 
-def test_the_map_is_drawn_where_its_pixels_are(opened, made: MadeMap) -> None:
+def test_the_map_is_drawn_where_its_pixels_are(opened, class_map: MadeMap) -> None:
     """What is on the screen is the class's own colour, at full opacity and far zoomed in."""
-    page = opened(made.path)
+    page = opened(class_map.path)
     page.evaluate("window.page.divide(0); window.page.setOpacity(100)")
     page.evaluate("window.page.map.setView([200.5, 320.5], 4, {animate: false})")
     wait(
@@ -212,16 +212,16 @@ def test_the_map_is_drawn_where_its_pixels_are(opened, made: MadeMap) -> None:
             if not box["y"] + 60 < y < box["y"] + box["height"] - 220:
                 continue
             pixel = shown.getpixel((round(x * density), round(y * density)))
-            assert pixel == COLOURS[made.labels[row, column]], (row, column)
+            assert pixel == COLOURS[class_map.labels[row, column]], (row, column)
             compared += 1
     assert compared > 100
 
 
-def test_the_legend_counts_and_hides(opened, made: MadeMap) -> None:
-    page = opened(made.path)
+def test_the_legend_counts_and_hides(opened, class_map: MadeMap) -> None:
+    page = opened(class_map.path)
     if page.viewport_size["width"] == PHONE[0]:
         page.get_by_role("button", name="Legend").click()
-    pixels = np.bincount(made.labels.ravel(), minlength=256)
+    pixels = np.bincount(class_map.labels.ravel(), minlength=256)
     cells = page.locator(".legend tbody tr")
     for index, row in enumerate(cells.all()):
         name, share, area = (row.locator("th, td").nth(k).inner_text() for k in range(3))
@@ -243,25 +243,25 @@ def test_the_legend_counts_and_hides(opened, made: MadeMap) -> None:
     assert button.get_attribute("aria-pressed") == "true"
 
 
-def test_errors_are_a_layer_and_said_of_a_pixel(opened, made: MadeMap, truth) -> None:
+def test_errors_are_a_layer_and_said_of_a_pixel(opened, class_map: MadeMap, truth) -> None:
     path, labels = truth
-    page = opened(made.path, labels=path)
+    page = opened(class_map.path, labels=path)
     assert page.locator("#left-tag").inner_text() == "Labels"
     if page.viewport_size["width"] == PHONE[0]:
         page.get_by_role("button", name="Legend").click()
     page.get_by_label("Right").select_option("Errors")
-    compared = made.labels != 255
-    right = (made.labels == labels)[compared].mean()
+    compared = class_map.labels != 255
+    right = (class_map.labels == labels)[compared].mean()
     wait(page, "document.querySelector('.summary')")
     words = page.locator(".summary").inner_text()
     assert words == f"{100 * right:.2f} % of {compared.sum():,} compared pixels are right."
-    wrong = np.argwhere(compared & (made.labels != labels))
+    wrong = np.argwhere(compared & (class_map.labels != labels))
     row, column = (int(k) for k in wrong[len(wrong) // 2])
     page.evaluate(f"window.page.showPixel({{lat: {row}.5, lng: {column}.5}})")
     wait(page, "document.querySelector('#pixel.shown')")
-    told = facts(page)
-    assert told["The map is"] == "wrong"
-    assert told["Label"] == CLASSES[labels[row, column]]
+    shown_facts = facts(page)
+    assert shown_facts["The map is"] == "wrong"
+    assert shown_facts["Label"] == CLASSES[labels[row, column]]
 
 
 @pytest.mark.parametrize("opened", [PHONE], indirect=True, ids=["phone"])
@@ -277,9 +277,9 @@ def test_two_maps_are_swiped_against_each_other(opened, tmp_path: Path) -> None:
     assert page.locator("#left-tag").inner_text() == names[1]
     page.keyboard.press("i")
     wait(page, "document.querySelector('#pixel.shown')")
-    told = facts(page)
+    shown_facts = facts(page)
     for name, one in zip(names, (first, second), strict=True):
-        assert told[name.replace("ortho_", "…")] == CLASSES[one.labels[150, 210]]
+        assert shown_facts[name.replace("ortho_", "…")] == CLASSES[one.labels[150, 210]]
     box = page.locator("#pixel").bounding_box()
     inner = [one.bounding_box() for one in page.locator("#pixel dt, #pixel dd").all()]
     assert box["x"] + box["width"] < PHONE[0] - 60  # beside the buttons
@@ -290,11 +290,11 @@ def test_two_maps_are_swiped_against_each_other(opened, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])
 def test_places_are_chosen_in_a_list(opened, tmp_path: Path) -> None:
     nowhere = {"crs": None, "transform": None}
-    made = [
+    class_maps = [
         made_map(tmp_path, name, height=900 - 820 * n, width=1100 - 970 * n, **nowhere)
         for n, name in enumerate("ab")
     ]
-    page = opened([one.path for one in made])
+    page = opened([one.path for one in class_maps])
     assert page.locator("#scale").inner_text().endswith(" px")
     page.locator("#map").focus()
     page.keyboard.press("n")
@@ -312,8 +312,8 @@ def test_places_are_chosen_in_a_list(opened, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])
-def test_keys_are_told_and_work(opened, made: MadeMap) -> None:
-    page = opened(made.path)
+def test_keys_are_told_and_work(opened, class_map: MadeMap) -> None:
+    page = opened(class_map.path)
     page.locator("#map").focus()
     page.keyboard.press("?")
     assert page.get_by_role("dialog").is_visible()

@@ -27,8 +27,8 @@ import hrrsi
     ],
 )
 def test_only_this_machine_is_answered(tmp_path: Path, host: str, status: int) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    with hrrsi.view(made.path) as viewer:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(class_map.path) as viewer:
         assert viewer.address == f"http://127.0.0.1:{viewer.port}/"
         for path in ("/", "/view.json", "/tile/0/0/0/0/0.png"):
             connection = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=10)
@@ -59,8 +59,8 @@ def test_only_this_machine_is_answered(tmp_path: Path, host: str, status: int) -
     ],
 )
 def test_what_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    with hrrsi.view(made.path) as viewer:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(class_map.path) as viewer:
         with pytest.raises(HTTPError) as error:
             asked(viewer, path)
         assert error.value.code == 404
@@ -68,8 +68,8 @@ def test_what_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
 
 
 def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
-    made = made_map(tmp_path, height=40, width=50)
-    viewer = hrrsi.view(made.path)
+    class_map = made_map(tmp_path, height=40, width=50)
+    viewer = hrrsi.view(class_map.path)
     assert viewer.address in viewer._repr_html_()
     counted(viewer)
     closing = threading.Thread(target=viewer.close)  # as a notebook's other cells may
@@ -77,11 +77,11 @@ def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
     closing.join()
     viewer.close()
     viewer.wait()
-    with hrrsi.view(made.path, options=hrrsi.ViewOptions(port=viewer.port)) as again:
+    with hrrsi.view(class_map.path, options=hrrsi.ViewOptions(port=viewer.port)) as again:
         assert again.address == viewer.address
         taken = hrrsi.ViewOptions(port=again.port)
         with pytest.raises(hrrsi.OptionError, match=f"{again.port} is not to be had"):
-            hrrsi.view(made.path, options=taken)
+            hrrsi.view(class_map.path, options=taken)
 
 
 def photograph(folder: Path) -> dict:
@@ -90,16 +90,16 @@ def photograph(folder: Path) -> dict:
 
 
 def elsewhere(folder: Path) -> dict:
-    made = made_map(folder)
+    class_map = made_map(folder)
     far = made_map(folder, "far", transform=ORIGIN @ Affine.translation(9000, 0))
-    return {"maps": made.path, "scene": far.scene}
+    return {"maps": class_map.path, "scene": far.scene}
 
 
 def another_size(folder: Path) -> dict:
-    made = made_map(folder)
+    class_map = made_map(folder)
     pixels = np.zeros((3, 10, 10), dtype=np.uint8)
     return {
-        "maps": made.path,
+        "maps": class_map.path,
         "scene": write_scene(folder / "s.tif", pixels, crs=None, transform=None),
     }
 
@@ -110,16 +110,16 @@ def confidences(folder: Path) -> dict:
 
 
 def other_classes(folder: Path) -> dict:
-    made = made_map(folder)
+    class_map = made_map(folder)
     label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None])
-    return {"maps": made.path, "labels": label}
+    return {"maps": class_map.path, "labels": label}
 
 
 def labels_elsewhere(folder: Path) -> dict:
-    made = made_map(folder)
+    class_map = made_map(folder)
     far = ORIGIN @ Affine.translation(9000, 0)
     label = write_scene(folder / "truth.tif", blobs(300, 420, 2)[None], transform=far)
-    return {"maps": made.path, "labels": label}
+    return {"maps": class_map.path, "labels": label}
 
 
 @pytest.mark.parametrize(

@@ -124,16 +124,16 @@ def _went_on(line: Sequence[str]) -> None:
     """
     leave_curves_undrawn()
     result = CliRunner().invoke(app, list(line))
-    errors = [said for said in result.stderr.splitlines() if said.startswith("error: ")]
+    errors = [text for text in result.stderr.splitlines() if text.startswith("error: ")]
     if result.exit_code == 1 and len(errors) == 1 and "report it" not in errors[0]:
         raise HrrsiError(errors[0])
     if result.exit_code:
         raise RuntimeError(f"exit code {result.exit_code}: {result.output}{result.exception!r}")
 
 
-def _same(made: Path, whole: Path) -> None:
-    if made.read_bytes() != whole.read_bytes():
-        raise OtherwiseError(str(made))
+def _same(copy: Path, whole: Path) -> None:
+    if copy.read_bytes() != whole.read_bytes():
+        raise OtherwiseError(str(copy))
 
 
 def _copied_run(folder: Path, weights: Path) -> Path:

@@ -159,14 +159,14 @@ def failed_faults(folder: Path) -> list[str]:
         before = sorted(place.iterdir())
         with ExitStack() as stack:
             arguments = fault.make(place)
-            made = set(place.iterdir()) - set(before)
+            inputs = set(place.iterdir()) - set(before)
             if fault.around is not None:
                 stack.enter_context(fault.around())  # type: ignore[arg-type]
             result = CliRunner().invoke(app, arguments)
         lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         if result.exit_code != 1 or len(lines) != 1 or fault.line not in lines[0]:
             failures.append(f"{fault.name}: exit code {result.exit_code}, {result.output[-300:]}")
-        left = set(place.rglob("*.tif")) - set(before) - made
+        left = set(place.rglob("*.tif")) - set(before) - inputs
         if left:
             failures.append(f"{fault.name}: left {sorted(left)}")
         shutil.rmtree(place)

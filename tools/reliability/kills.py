@@ -148,10 +148,10 @@ class KilledRuns:
 
     def _look(self, out: Path, status: int, number: int, errors: str, kill: Kill) -> None:
         """Look at what a run has left."""
-        said = [line for line in errors.splitlines() if not line.startswith(("warning:", "note:"))]
+        lines = [line for line in errors.splitlines() if not line.startswith(("warning:", "note:"))]
         ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         # after a kill, Python's own process that looks after semaphores says that it does
-        if "Traceback" in errors or (len(said) > 1 and ended_by != signal.SIGKILL):
+        if "Traceback" in errors or (len(lines) > 1 and ended_by != signal.SIGKILL):
             kill.wrong.append(f"not one line: {errors}")
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 1):
             kill.wrong.append(f"exit code {os.WEXITSTATUS(status)}")
@@ -220,12 +220,12 @@ class KilledRuns:
         if phase == START:
             return _heeds_signals(child)
         with suppress(OSError):  # what is hidden comes and goes
-            seen = {
+            presence = {
                 pattern: next(iter(out.glob(pattern.removeprefix("!"))), None) is not None
                 for pattern in self._command.phases[phase]
             }
-            hindered = [there for pattern, there in seen.items() if pattern[0] == "!"]
-            showing = [there for pattern, there in seen.items() if pattern[0] != "!"]
+            hindered = [is_present for pattern, is_present in presence.items() if pattern[0] == "!"]
+            showing = [is_present for pattern, is_present in presence.items() if pattern[0] != "!"]
             return any(showing) and not any(hindered)
         return False
 

@@ -116,15 +116,15 @@ def _verdict(read: Callable[[Path], None], path: Path) -> tuple[str, str, float,
         _read_and_say(read, path, sending)
     os.close(sending)
     with os.fdopen(receiving, "rb") as pipe:
-        said = pipe.read().decode("utf-8", "replace")
+        report = pipe.read().decode("utf-8", "replace")
     _, status, usage = os.wait4(child, 0)
     size = usage.ru_maxrss * 1024
     seconds = usage.ru_utime + usage.ru_stime
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         verdict = "too long" if name in ("SIGALRM", "SIGXCPU") else f"ended by {name}"
-        return verdict, said, seconds, size
-    verdict, _, text = said.partition("\n")
+        return verdict, report, seconds, size
+    verdict, _, text = report.partition("\n")
     if size > BYTES:
         verdict = "too much memory"
     return verdict or "ended without a word", text, seconds, size
@@ -139,14 +139,14 @@ def _read_and_say(read: Callable[[Path], None], path: Path, sending: int) -> Non
     os.dup2(quiet, 2)  # GDAL's own lines
     try:
         read(path)
-        said = "read"
+        report = "read"
     except HrrsiError as error:
-        said = ("several lines" if "\n" in str(error) else "refused") + f"\n{error}"
+        report = ("several lines" if "\n" in str(error) else "refused") + f"\n{error}"
     except BaseException as error:  # what the campaign looks for
         import traceback
 
-        said = f"{type(error).__name__}\n{traceback.format_exc()}"
-    os.write(sending, said.encode("utf-8", "replace")[:60000])
+        report = f"{type(error).__name__}\n{traceback.format_exc()}"
+    os.write(sending, report.encode("utf-8", "replace")[:60000])
     os._exit(0)
 
 
