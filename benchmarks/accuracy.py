@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_runs import finished_rows, summary, train
+from training_runs import run_rows, summary
 
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.profiling.operations import profile_model
@@ -106,15 +105,17 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for model in models:
             folder = arguments.out / f"seed{seed}"
-            rows = finished_rows(folder / model, arguments.epochs)
-            if not rows and not arguments.table:
-                options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
-                options += ["--recipe", arguments.recipe, "--seed", str(seed)]
-                start = weights.get(parsed_model(model).encoder, "none")
-                epochs = arguments.epochs
-                train(arguments.dataset, folder, model, epochs, options, encoder_weights=start)
-                rows = finished_rows(folder / model, epochs)
-                print(f"{model}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
+            options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
+            options += ["--recipe", arguments.recipe, "--seed", str(seed)]
+            rows = run_rows(
+                arguments.dataset,
+                folder,
+                model,
+                arguments.epochs,
+                options,
+                encoder_weights=weights.get(parsed_model(model).encoder, "none"),
+                only_finished=arguments.table,
+            )
             if rows:
                 runs[model].append(rows)
     table = TextTable(

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 
-from training_runs import epochs_of, finished_rows, summary, train
+from training_runs import epochs_of, run_rows, summary
 
 from hrrsi.quantities import TextTable
 from hrrsi.training.options import DEFAULT, PUBLISHED
@@ -74,13 +73,16 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for name, changes in runs.items():
             out = arguments.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
-            rows = finished_rows(out / arguments.model, epochs)
-            if not rows and not arguments.table:
-                options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
-                options += [*changes, "--seed", str(seed)]
-                train(arguments.dataset, out, arguments.model, epochs, options)
-                rows = finished_rows(out / arguments.model, epochs)
-                print(f"{name}, seed {seed}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
+            options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
+            options += [*changes, "--seed", str(seed)]
+            rows = run_rows(
+                arguments.dataset,
+                out,
+                arguments.model,
+                epochs,
+                options,
+                only_finished=arguments.table,
+            )
             if rows:
                 rows_by_run[name].append(rows)
     table = TextTable(

@@ -19,7 +19,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from training_runs import epochs_of, finished_rows, summary, train
+from training_runs import epochs_of, run_rows, summary
 
 from hrrsi.evaluation.intervals import Counts, Floats, score_differences
 from hrrsi.evaluation.options import ALL
@@ -71,9 +71,8 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for model in models:
             out = arguments.out / f"{model}-{seed}"
-            if not finished_rows(out / model, epochs):
-                options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
-                train(arguments.dataset, out, model, epochs, [*options, "--seed", str(seed)])
+            options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
+            run_rows(arguments.dataset, out, model, epochs, [*options, "--seed", str(seed)])
             engine = open_engine(out / model / "best.safetensors", EngineOptions(precision="32"))
             evaluation = evaluate_scenes(chosen.files, scheme, engine, split=chosen.split)
             counts[model].append(evaluation.counts)

@@ -28,7 +28,7 @@ def finished_rows(folder: Path, epochs: int) -> list[dict[str, str]]:
     return rows if len(rows) == epochs else []
 
 
-def train(
+def run_rows(
     dataset: Path,
     out: Path,
     model: str,
@@ -36,12 +36,29 @@ def train(
     options: Sequence[str],
     *,
     encoder_weights: str = "none",
-) -> None:
-    """Train into a folder, from scratch or encoder weights, or from where it was stopped."""
+    only_finished: bool = False,
+) -> list[dict[str, str]]:
+    """Return the metrics of a run, trained where it is not finished, or from where it was stopped.
+
+    Args:
+        dataset: The folder of a tiled dataset.
+        out: The folder of the run's folder.
+        model: The network.
+        epochs: How many it trains.
+        options: Further flags of ``hrrsi train``.
+        encoder_weights: What it starts from; by default random weights.
+        only_finished: Train nothing: a run that is not finished has no metrics.
+    """
+    rows = finished_rows(out / model, epochs)
+    if rows or only_finished:
+        return rows
     command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", model]
     command += ["--encoder-weights", encoder_weights, "--epochs", str(epochs), *options]
     command += ["--out", str(out), "--resume", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    rows = finished_rows(out / model, epochs)
+    print(f"{out.name}, {model}: {rows[-1]['val_mIoU']}", file=sys.stderr, flush=True)
+    return rows
 
 
 def summary(scores: Sequence[float]) -> str:

@@ -314,5 +314,5 @@ def _command(line: Sequence[str]) -> None:
     finally:
         sys.stderr.flush()
         sys.stdout.flush()
-        util._run_finalizers()  # of semaphores, as a program does at its end
+        util._run_finalizers()  # of semaphores, as a program's end does; no public way calls them
     os._exit(int(code or 0) if isinstance(code, int | None) else 1)
