@@ -128,6 +128,11 @@ def printable(text: str) -> str:
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: object) -> str:
+    """Return a text, or an error's, without the line breaks and tabs that names may have."""
+    return " ".join(str(text).split())
+
+
 @contextmanager
 def quiet_loggers(names: Iterable[str]) -> Iterator[None]:
     """Silence loggers of libraries: what they say in many lines ends up in one of ours."""

@@ -19,7 +19,7 @@ import platformdirs
 import yaml
 from filelock import FileLock, Timeout
 
-from hrrsi.errors import InputError, MissingInputError, OutputError, OutputExistsError
+from hrrsi.errors import InputError, MissingInputError, OutputError, OutputExistsError, one_line
 
 _LARGEST_BYTES = 8 << 20  # of YAML
 _MOST_NODES = 1_000_000
@@ -465,7 +465,7 @@ def _size(node: yaml.Node, sizes: dict[int, float]) -> float:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hrrsi.errors import FileWarning, HrrsiError, printable
+from hrrsi.errors import FileWarning, HrrsiError, one_line, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,11 +77,6 @@ def error_line(error: BaseException) -> str:
     else:
         line = f"unexpected {type(error).__name__}: {error}; run it with --debug and report it"
     return printable(one_line(line))
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks and tabs, which names of files may have."""
-    return " ".join(text.split())
 
 
 def print_line(line: str, *, err: bool = False) -> None:

@@ -12,7 +12,6 @@ import typer
 from hrrsi.cli.messages import (
     error_line,
     in_flags,
-    one_line,
     print_line,
     print_weights,
     scene_warnings_in_one_line,
@@ -34,6 +33,7 @@ from hrrsi.cli.options import (
     takes_option_classes,
     with_layers,
 )
+from hrrsi.errors import one_line
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from hrrsi.errors import (
     MissingInputError,
     OptionError,
     OutputError,
+    one_line,
     quiet_loggers,
 )
 from hrrsi.extras import require
@@ -163,7 +164,7 @@ def _answering(address: str) -> Iterator[Client]:
         Client(address, timeout=_ANSWER_SECONDS, set_as_default=False).close(timeout=5)
         client = Client(address, timeout=RETURN_SECONDS, set_as_default=False)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         raise ClusterError(
             f"no scheduler answers ({cause[:100]})",
             where=address,
@@ -213,7 +214,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 silence_logs=logging.CRITICAL,
             )
         except (OSError, RuntimeError) as error:
-            cause = " ".join(str(error).split())
+            cause = one_line(error)
             raise ClusterError(
                 f"processes of this machine don't start ({cause[:100]})",
                 fix='in a program, make the call under `if __name__ == "__main__":`',
@@ -394,7 +395,7 @@ class ObjectFolder:
         except HrrsiError:
             raise
         except Exception as error:  # each storage has its own, few of them OSErrors
-            cause = " ".join(str(error).split()) or type(error).__name__
+            cause = one_line(error) or type(error).__name__
             raise OutputError(
                 f"cannot be used ({cause[:120]})", where=self.url, fix=_REACHED
             ) from (error)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from hrrsi.errors import DeviceError, OptionError, WeightsError
+from hrrsi.errors import DeviceError, OptionError, WeightsError, one_line
 from hrrsi.graphs.graph import PRECISE, Floats
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.interruption import signal_stack_kept
@@ -251,7 +251,7 @@ def _gives_probabilities(path: Path, meta: ModelMeta) -> bool:
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             values = compiled(noise.astype(np.float32))[0]
     except RuntimeError as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise WeightsError(
             f"can't be run ({words[-120:]})", where=path, fix="export the network in opset 17"
         ) from error

@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates, transform_bounds
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, one_line
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.scenes.georeference import MapCoordinates, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import unified_gdal_errors
@@ -315,7 +315,7 @@ def _halves(part: Indices) -> list[tuple[Indices, tuple[int, int]]]:
 
 
 def _not_laid(classes: Classes, noun: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return InputError(
         f"can't be laid over its {noun} ({reason})",
         where=classes.scene.path,

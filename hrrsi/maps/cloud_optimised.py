@@ -15,7 +15,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from hrrsi.errors import OutputError
+from hrrsi.errors import OutputError, one_line
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.raw_pyramid import TILE, RawPyramid, write_errors
 from hrrsi.scenes.pixel_reader import rasterio_window
@@ -95,7 +95,7 @@ def write_cloud_optimised(
             errors.raise_first()  # what GDAL then stumbled over is not the cause
             if not isinstance(error, GDAL_ERRORS):
                 raise
-            cause = " ".join(str(error).split())
+            cause = one_line(error)
             raise OutputError(
                 f"cannot be written ({cause})", where=final, fix="check the disk and its folder"
             ) from error

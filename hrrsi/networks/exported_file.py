@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hrrsi.classes import chosen_colours
-from hrrsi.errors import MissingInputError, WeightsError
+from hrrsi.errors import MissingInputError, WeightsError, one_line
 from hrrsi.files import require_regular
 from hrrsi.interruption import signal_stack_kept
 from hrrsi.networks.model_meta import Floats, ModelMeta, metadata_value
@@ -165,7 +165,7 @@ def read_onnx(path: Path) -> Any:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, the checker and tensors' files each have their own
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise WeightsError(
             f"is not a whole ONNX file ({words[:120] or type(error).__name__})",
             where=path,
@@ -219,7 +219,7 @@ def _openvino_model(path: Path) -> Any:
         with signal_stack_kept():
             return ov.Core().read_model(path)
     except RuntimeError as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise WeightsError(
             f"is not a whole network of OpenVINO's ({words[-120:]})",
             where=path,

@@ -87,12 +87,6 @@ def _held_folder(
     At its start and its end, a run that was replaced is dropped once the new one has a
     checkpoint, else put back. Only the first process does all this.
 
-    Args:
-        options: Options of the run.
-        processes: The processes of the run.
-        resume: As for `check_folder`.
-        overwrite: Likewise.
-
     Raises:
         HrrsiError: As `check_folder`.
     """

@@ -18,7 +18,7 @@ from rasterio.env import get_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, one_line
 from hrrsi.scenes.bands import alpha_bands, colour_bands, open_imagery
 from hrrsi.scenes.raster_opening import (
     bounded_block_cache,
@@ -368,7 +368,7 @@ def open_band_datasets(
 
 
 def _unreadable(dataset: Any, where: str, window: Window, error: RasterioError) -> InputError:
-    cause = " ".join(str(getattr(error.__cause__, "errmsg", "") or error).split())
+    cause = one_line(getattr(error.__cause__, "errmsg", "") or error)
     place = f"cannot be read at row {window.row}, column {window.col}"
     if dataset.driver == "VRT":
         remember_failure(dataset, cause)

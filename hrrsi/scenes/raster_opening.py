@@ -15,7 +15,7 @@ from rasterio._err import CPLE_BaseError  # what rasterio lets pass: no public c
 from rasterio.env import get_gdal_config, set_proj_data_search_path
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from hrrsi.errors import FileWarning, InputError, MissingInputError
+from hrrsi.errors import FileWarning, InputError, MissingInputError, one_line
 from hrrsi.files import require_regular
 from hrrsi.hardware import memory_limit
 from hrrsi.scenes.windows import Window
@@ -410,7 +410,7 @@ def _files(dataset: Any, mosaics: set[str]) -> list[str]:
 
 
 def _cause(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "errmsg", None) or error).split())
+    text = one_line(getattr(error, "errmsg", None) or error)
     return text if len(text) <= 120 else text[:117] + "..."
 
 
