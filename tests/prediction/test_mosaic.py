@@ -86,6 +86,7 @@ def test_a_mosaic_has_the_map_of_the_whole_scene(
             assert (city.crs, city.nodata) == (whole_map.crs, whole_map.nodata)
             assert city.overviews(1) == whole_map.overviews(1)
     assert len(np.unique(labels("city_classes.tif"))) > 2
+    assert hrrsi.info("city_classes.tif").data["tiles"] == [str(tiles / name) for name in WINDOWS]
     made = {p.name for p in (tmp_path / "here").iterdir()}  # nothing hidden is left
     assert {n.replace("city", "whole") for n in made if "city" in n} == {
         "whole_classes.png",
@@ -122,6 +123,7 @@ def test_tiles_of_a_mosaic_have_maps_of_their_own(
                 np.testing.assert_array_equal(tile_map.read(), whole_map.read(window=window))
                 assert (tile_map.transform, tile_map.crs) == (tile.transform, tile.crs)
         assert f"{tiles / name} → maps/{stem}_classes.tif" in result.stdout
+        assert hrrsi.info(f"maps/{stem}_classes.tif").data["scene"] == str(tiles / name)
         assert Path(f"maps/{stem}_classes.geojson").is_file()
     # what tiles count in a zone is what one map counts in it
     counts = [zone_pixels(path) for path in Path("maps").glob("*_zones.csv")]
@@ -470,6 +472,8 @@ def test_an_area_cuts_a_mosaic(run: Run, tmp_path: Path, tiles: Path, whole: Pat
     aoi = save_area(tmp_path / "aoi.gpkg", box, "EPSG:32640")
     assert run(whole, "--aoi", aoi, "--crop").exit_code == 0
     assert run(tiles, "--mosaic", "--aoi", aoi, "--crop").exit_code == 0
+    named = hrrsi.info("city_classes.tif").data["tiles"]
+    assert named == [str(tiles / name) for name in WINDOWS]
     np.testing.assert_array_equal(labels("city_classes.tif"), labels("whole_classes.tif"))
     assert labels("city_classes.tif").shape == (61, 101)
     line = one_error_line(run(tiles, "--mosaic", "--aoi", aoi, "--crop", "--tiles"))

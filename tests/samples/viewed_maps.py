@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,10 @@ def made_map(
     seed: int = 0,
     labels: np.ndarray | None = None,
     with_confidence: bool = False,
+    tiles: Sequence[Path] = (),
     **profile: Any,
 ) -> MadeMap:
-    """Write a scene, a class map of it that knows it, and confidences if asked for."""
+    """Write a scene, a class map of it that knows it or its tiles, and confidences if asked for."""
     labels = blobs(height, width, seed) if labels is None else labels
     height, width = labels.shape
     random = np.random.default_rng(seed + 1)
@@ -92,7 +94,7 @@ def made_map(
             colours=COLOURS,
             has_nodata=bool((labels == 255).any()),
             provenance=MADE_BY,
-            scene_path=str(scene),
+            scene_path=[str(tile) for tile in tiles] or str(scene),
         )
     confidence = None
     if with_confidence:

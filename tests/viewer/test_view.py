@@ -1,7 +1,9 @@
 """What `hrrsi view` serves: tiles, counts and points as rasterio and NumPy have them."""
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 import numpy as np
@@ -12,8 +14,6 @@ import rasterio.shutil
 import rasterio.vrt
 from affine import Affine
 from rasterio.warp import transform
-from samples.made_weights import scene_pixels
-from samples.predicted_scenes import save_area
 from samples.viewed_maps import (
     CLASSES,
     COLOURS,
@@ -29,7 +29,6 @@ from samples.viewed_maps import (
     whole_layer,
     write_scene,
 )
-from shapely import box
 
 import hrrsi
 from hrrsi.scenes.pixel_reader import scene_picture
@@ -375,55 +374,53 @@ def test_a_scene_that_moved_with_its_map_is_found(tmp_path: Path) -> None:
         assert "on another machine" in viewer.notes[0]
 
 
-@pytest.mark.long
-@pytest.mark.filterwarnings("ignore:.* lie in several tiles:hrrsi.SceneWarning")
-def test_tiles_of_a_mosaic_are_shown_as_one_scene(tmp_path: Path, made_weights: Path) -> None:
-    pixels = np.moveaxis(scene_pixels(), -1, 0)[:, :90, :150]
-    before, after = tmp_path / "before", tmp_path / "after"
-    for name, left, right in (("a", 0, 70), ("b", 60, 150)):  # b counts where both are
-        part = pixels[:, :, left:right].copy()
-        part[:, :, : 10 if name == "b" else 0] //= 2
-        place = ORIGIN @ Affine.translation(left, 0)
-        (before / "city").mkdir(parents=True, exist_ok=True)
-        write_scene(before / "city" / f"{name}.tif", part, transform=place)
-    expected = pixels.copy()
-    expected[:, :, 60:70] //= 2
-    options = hrrsi.MapOptions(window=64, overlap=16, mosaic=True)
-    (mapped,) = hrrsi.predict(before / "city", made_weights, before, options)
-    outputs = hrrsi.OutputOptions(vector="gpkg", resume=True)  # which writes the sidecar again
-    hrrsi.predict(before / "city", made_weights, before, options, outputs=outputs)
-    tiles = [str(before / "city" / f"{name}.tif") for name in "ab"]
-    assert hrrsi.info(mapped.path).data["tiles"] == tiles
-    with hrrsi.view(mapped.path) as viewer:
+def mosaic_map(folder: Path, **profile: Any) -> tuple[Path, np.ndarray]:
+    """Write the map of two tiles, which lie apart from it, and return it and their pixels."""
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 90, 150), dtype=np.uint8)
+    (folder / "city").mkdir(parents=True)
+    tiles = [folder / "city" / f"{name}.tif" for name in "ab"]
+    for tile, left, right in zip(tiles, (0, 60), (70, 150), strict=True):
+        part = pixels[:, :, left:right]
+        if left == 0:
+            part = part.copy()
+            part[:, :, 60:] //= 2  # where both are, the later one counts
+        write_scene(tile, part, transform=ORIGIN @ Affine.translation(left, 0))
+    made = made_map(folder, "city", **{"height": 90, "width": 150, **profile}, tiles=tiles)
+    made.scene.unlink()
+    return made.path, pixels
+
+
+def test_tiles_of_a_mosaic_are_shown_as_one_scene(tmp_path: Path) -> None:
+    path, pixels = mosaic_map(tmp_path / "before")
+    with hrrsi.view(path) as viewer:
         shown = whole_layer(viewer, layer_named(viewer, "Scene"))
         assert not viewer.notes
-    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), expected)
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels)
     assert (shown[..., 3] == 255).all()
-    (before / "city").rename(after)
-    map_files = [path for path in before.iterdir() if path.name.startswith("city_classes")]
-    for file in map_files:
-        file.rename(after / file.name)
-    with hrrsi.view(after / mapped.path.name) as viewer:  # they moved with it
-        assert np.array_equal(whole_layer(viewer, layer_named(viewer, "Scene")), shown)
+
+
+def test_a_part_of_a_mosaic_is_shown_with_its_tiles(tmp_path: Path) -> None:
+    place = ORIGIN @ Affine.translation(20, 10)
+    path, pixels = mosaic_map(tmp_path, height=70, width=100, transform=place)
+    with hrrsi.view(path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels[:, 10:80, 20:120])
+
+
+def test_tiles_that_moved_with_their_map_are_found(tmp_path: Path) -> None:
+    path, pixels = mosaic_map(tmp_path / "before")
+    after = tmp_path / "after"
+    shutil.move(path.parent / "city", after)
+    for file in path.parent.glob("city_classes*"):
+        shutil.move(file, after)
+    path = after / path.name
+    with hrrsi.view(path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels)
     (after / "b.tif").unlink()
-    assert "2 tiles: " in dict(hrrsi.info(after / mapped.path.name).lines)["scene"]
-    with hrrsi.view(after / mapped.path.name) as viewer:
+    assert dict(hrrsi.info(path).lines)["scene"].endswith("(2 not there any more)")
+    with hrrsi.view(path) as viewer:
         assert [layer["kind"] for layer in described(viewer)["layers"]] == ["classes"]
     (note,) = viewer.notes
     assert "its tiles are not all where they were" in note
     assert "`gdalbuildvrt scene.vrt TILES`, and give that as `scene`" in note
-
-
-@pytest.mark.long
-def test_a_part_of_a_mosaic_is_shown_with_its_tiles(tmp_path: Path, made_weights: Path) -> None:
-    pixels = np.moveaxis(scene_pixels(), -1, 0)[:, :90, :150]
-    (tmp_path / "city").mkdir()
-    for name, left, right in (("a", 0, 60), ("b", 60, 150)):
-        place = ORIGIN @ Affine.translation(left, 0)
-        write_scene(tmp_path / "city" / f"{name}.tif", pixels[:, :, left:right], transform=place)
-    area = save_area(tmp_path / "area.gpkg", box(*(ORIGIN @ (20, 80)), *(ORIGIN @ (120, 10))), CRS)
-    options = hrrsi.MapOptions(window=64, overlap=16, mosaic=True, aoi=area, crop=True)
-    (mapped,) = hrrsi.predict(tmp_path / "city", made_weights, tmp_path, options)
-    with hrrsi.view(mapped.path) as viewer:
-        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
-    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), pixels[:, 10:80, 20:120])
