@@ -28,6 +28,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+# on a busy machine they take longer to start than nothing is said
+@pytest.mark.filterwarnings("ignore:the cluster has no workers yet")
 def test_killed_workers_cost_no_byte(tmp_path: Path, made_weights: Path) -> None:
     from distributed import Client, LocalCluster
 
