@@ -1,131 +1,17 @@
-"""The plugin in QGIS itself: `qgis_process`, and the Python of the system's QGIS."""
+"""Maps in QGIS itself: `qgis_process`, and the Python of the system's QGIS."""
 
-import json
-import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 import rasterio
 from samples.predicted_scenes import SMALL
+from samples.qgis_session import IN_QGIS, PLUGIN, PROCESS, environment, session
 from samples.repository import REPOSITORY
 
-PLUGIN = REPOSITORY / "qgis" / "hrrsi"
-SYSTEM_PYTHON = "/usr/bin/python3"
-
-
-# Debian's qgis_process hands on options that are not its own
-PROCESS = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROCESS is None, reason="QGIS is not installed (Debian's qgis)"),
-]
-SESSION = """
-import json, os, sys
-sys.path[:0] = [{plugins!r}, "/usr/share/qgis/python/plugins"]
-from qgis.core import *
-from qgis.PyQt.QtGui import QColor
-application = QgsApplication([], False)
-application.initQgis()
-import processing
-from processing.core.Processing import Processing
-from processing.core.ProcessingConfig import ProcessingConfig
-Processing.initialize()
-from hrrsi.provider import HrrsiProvider
-provider = HrrsiProvider()
-QgsApplication.processingRegistry().addProvider(provider)
-ProcessingConfig.setSettingValue("HRRSI_EXECUTABLE", {executable!r})
-
-class Heard(QgsProcessingFeedback):
-    def __init__(self, cancel_at=None):
-        super().__init__(False)
-        self.errors, self.warnings, self.commands, self.percents = [], [], [], []
-        self.lines = []
-        self.cancel_at = cancel_at
-        self.progressChanged.connect(self.heard)
-    def heard(self, percent):
-        self.percents.append(percent)
-        if self.cancel_at is not None and percent >= self.cancel_at:
-            self.cancel()
-    def reportError(self, error, fatalError=False): self.errors.append(error)
-    def pushWarning(self, warning): self.warnings.append(warning)
-    def pushCommandInfo(self, command): self.commands.append(command)
-    def pushConsoleInfo(self, line): self.lines.append(line)
-
-def run(name, cancel_at=None, **parameters):
-    feedback = Heard(cancel_at)
-    try:
-        results = processing.run("hrrsi:" + name, parameters, feedback=feedback)
-    except QgsProcessingException as error:
-        results = {{"error": feedback.errors + [str(error)]}}
-    results = {{key: str(v) if isinstance(v, QgsMapLayer) else v for key, v in results.items()}}
-    return {{**results, "warnings": feedback.warnings, "commands": feedback.commands,
-             "percents": feedback.percents, "lines": feedback.lines}}
-
-os.chdir({folder!r})
-answers = {{}}
-"""
-
-
-@pytest.fixture(autouse=True)
-def pythons_own_handler() -> Iterator[None]:
-    """A shell's background jobs ignore Ctrl-C, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="module")
-def executable() -> str:
-    beside = Path(sys.executable).with_name("hrrsi")
-    assert beside.exists()
-    return str(beside)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Holds a scene whose name is no plain one."""
-    with rasterio.open(REPOSITORY / "examples" / "dubai_tile1.tif") as whole:
-        pixels = whole.read(window=((100, 360), (200, 500)))
-    made = tmp_path / "ä scene"
-    made.mkdir()
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": 260, "width": 300}
-    place = {"crs": "EPSG:32640", "transform": rasterio.Affine(0.5, 0, 330000, 0, -0.5, 2786000)}
-    with rasterio.open(made / "größe 1.tif", "w", **profile, **place) as scene:
-        scene.write(pixels)
-    return made
-
-
-def environment(profile: Path) -> dict[str, str]:
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    own["PATH"] = f"/usr/bin:{own['PATH']}"  # QGIS takes the first Python there for its own
-    return {**own, "QT_QPA_PLATFORM": "offscreen", "QGIS_CUSTOM_CONFIG_PATH": str(profile)}
-
-
-def session(body: str, folder: Path, executable: str) -> dict[str, Any]:
-    """What a script that fills `answers` finds out in QGIS."""
-    file = folder.parent / "session.py"
-    plugins = str(PLUGIN.parent)
-    head = SESSION.format(plugins=plugins, executable=executable, folder=str(folder))
-    end = "\nprint('ANSWERS' + json.dumps(answers), flush=True)\nos._exit(0)\n"
-    file.write_text(head + body + end, encoding="utf-8")
-    done = subprocess.run(
-        [SYSTEM_PYTHON, str(file)],
-        env=environment(folder.parent / "profile"),
-        capture_output=True,
-        text=True,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS")]
-    assert lines, f"{done.returncode} {done.stdout}{done.stderr}"
-    return dict(json.loads(lines[0].removeprefix("ANSWERS")))
+pytestmark = IN_QGIS
 
 
 def predicted(folder: Path, executable: str, *words: str) -> Path:
@@ -337,89 +223,6 @@ answers["resumed"] = run("maplandcover", **again)
     assert (maps["degrees"] != maps["memory"]).mean() < 0.01  # a column at the border
 
 
-def test_scores_of_a_map_and_of_a_scene(folder: Path, executable: str) -> None:
-    body = """
-scene = dict(INPUT="größe 1.tif", WINDOW=64, OVERLAP=16)
-run("maplandcover", OUTPUT="map.tif", POLYGONS="truth.gpkg", **scene)
-labels = dict(LABELS="truth.gpkg", ATTRIBUTE="class")
-files = dict(REPORT="report.html", JSON="s.json")
-answers["map"] = run("scoreagainstlabels", MAP="map.tif", **files, **labels)
-answers["scene"] = run("scoreagainstlabels", SCENE="größe 1.tif", REPORT="two.html", **labels)
-files["REPORT"] = "three.html"
-answers["raster"] = run("scoreagainstlabels", MAP="map.tif", LABEL_RASTER="map.tif", **files)
-answers["nothing"] = run("scoreagainstlabels", MAP="map.tif", REPORT="four.html")
-# the same labels under other values, whose names a legend says
-from osgeo import gdal
-truth = gdal.GetDriverByName("GTiff").CreateCopy("values.tif", gdal.Open("map.tif"))
-names = [item[0] for item in QgsRasterLayer("map.tif", "m").legendSymbologyItems()]
-values = truth.ReadAsArray()
-truth.GetRasterBand(1).WriteArray(4 - values)
-truth.GetRasterBand(1).SetCategoryNames([])
-truth = None
-turned = QgsRasterLayer("values.tif", "turned")
-Shown = QgsPalettedRasterRenderer.Class
-legend = [Shown(4 - index, QColor("red"), name.upper()) for index, name in enumerate(names)]
-turned.setRenderer(QgsPalettedRasterRenderer(turned.dataProvider(), 1, legend))
-QgsProject.instance().addMapLayer(turned)
-files["REPORT"] = "legend.html"
-answers["legend"] = run("scoreagainstlabels", MAP="map.tif", LABEL_RASTER=turned.id(), **files)
-algorithm = QgsApplication.processingRegistry().algorithmById("hrrsi:scoreagainstlabels")
-answers["html"] = algorithm.outputDefinition("REPORT").type()
-memory = QgsVectorLayer("truth.gpkg", "x", "ogr").materialize(QgsFeatureRequest())
-QgsProject.instance().addMapLayer(memory)
-labels["LABELS"] = memory.id()
-answers["memory"] = run("scoreagainstlabels", MAP="map.tif", REPORT="five.html", **labels)
-"""
-    results = session(body, folder, executable)
-    assert results["map"]["OVERALL_ACCURACY"] == pytest.approx(100, abs=0.5)  # its own polygons
-    assert results["map"]["MIOU"] > 99
-    assert "viewer" in (folder / "report.html").read_text(encoding="utf-8")
-    assert json.loads((folder / "s.json").read_text())["scores"]["OA"] * 100 == pytest.approx(
-        results["map"]["OVERALL_ACCURACY"]
-    )
-    assert 50 < results["scene"]["OVERALL_ACCURACY"] < 100  # other windows
-    assert any("|\u00a0Building\u00a0" in line for line in results["map"]["lines"])
-    assert results["raster"]["OVERALL_ACCURACY"] == 100
-    assert results["legend"]["OVERALL_ACCURACY"] == 100
-    assert results["html"] == "outputHtml"
-    assert results["memory"]["OVERALL_ACCURACY"] == results["map"]["OVERALL_ACCURACY"]
-    assert any("labels: none are named" in line for line in results["nothing"]["error"])
-
-
-def test_tile_and_train_goes_on_where_it_was_stopped(folder: Path, executable: str) -> None:
-    make = [sys.executable, str(REPOSITORY / "examples" / "make_ortho.py")]
-    subprocess.run(make, cwd=folder, check=True, capture_output=True)
-    body = """
-memory = QgsVectorLayer("areas.gpkg", "x", "ogr").materialize(QgsFeatureRequest())
-memory.setName("areas")
-QgsProject.instance().addMapLayer(memory)
-options = dict(INPUT=["ortho.tif"], LABELS=memory.id(), ATTRIBUTE="class", SIZE=128,
-               EPOCHS=1, BATCH=4,
-               FURTHER_OPTIONS_TRAIN="--workers 0 --augmentation none --crop 64", OUTPUT="trained")
-answers["cancelled"] = run("tileandtrain", cancel_at=30, **options)
-answers["again"] = run("tileandtrain", **options)
-answers["otherwise"] = run("tileandtrain", **{**options, "SIZE": 256})
-weights = dict(WEIGHTS_FILE=answers["again"]["TRAINED_WEIGHTS"])
-data = dict(DATASET=answers["again"]["DATASET"], REPORT="report.html")
-answers["scores"] = run("scoreagainstlabels", **data, **weights)
-answers["map"] = run("maplandcover", INPUT="größe 1.tif", OUTPUT="map.tif", **weights)
-"""
-    results = session(body, folder, executable)
-    assert any("run it again with this folder" in line for line in results["cancelled"]["error"])
-    assert [command.split()[1] for command in results["again"]["commands"]] == ["train"]
-    weights = Path(folder, results["again"]["TRAINED_WEIGHTS"])
-    assert weights.name == "best.safetensors"
-    assert weights.exists()
-    assert 0 < results["again"]["MIOU"] < 100
-    assert 0 < results["scores"]["MIOU"] < 100
-    assert (folder / "report.html").exists()
-    used = [line for line in results["map"]["lines"] if line.startswith("weights: ")]
-    assert "trained/runs" in used[0]
-    assert any(
-        "is there already, of other scenes" in line for line in results["otherwise"]["error"]
-    )
-
-
 def test_layers_of_a_run_are_loaded_into_one_group(folder: Path, executable: str) -> None:
     body = """
 from processing.gui.Postprocessing import handleAlgorithmResults
@@ -468,39 +271,6 @@ answers["unfolded"] = project.layerTreeRoot().findLayer(classes.id()).isExpanded
         "singlebandpseudocolor",
     }
     assert "Building" in results["legend"]
-
-
-def test_a_model_takes_the_map_on_to_its_scores(folder: Path, executable: str) -> None:
-    body = """
-scene = dict(INPUT="größe 1.tif", WINDOW=64, OVERLAP=16)
-run("maplandcover", OUTPUT="x.tif", POLYGONS="truth.gpkg", **scene)
-model = QgsProcessingModelAlgorithm("m", "g")
-raster = QgsProcessingParameterRasterLayer("scene")
-model.addModelParameter(raster, QgsProcessingModelParameter("scene"))
-Child, Source = QgsProcessingModelChildAlgorithm, QgsProcessingModelChildParameterSource
-first = Child("hrrsi:maplandcover")
-first.setChildId("map")
-sources = dict(INPUT=Source.fromModelParameter("scene"), WINDOW=Source.fromStaticValue(64),
-               OVERLAP=Source.fromStaticValue(16))
-for name, source in sources.items():
-    first.addParameterSources(name, [source])
-model.addChildAlgorithm(first)
-second = Child("hrrsi:scoreagainstlabels")
-second.setChildId("score")
-sources = dict(MAP=Source.fromChildOutput("map", "OUTPUT"),
-               ATTRIBUTE=Source.fromStaticValue("class"),
-               LABELS=Source.fromStaticValue("truth.gpkg"))
-for name, source in sources.items():
-    second.addParameterSources(name, [source])
-model.addChildAlgorithm(second)
-context, feedback = QgsProcessingContext(), Heard()
-results, done = model.run({"scene": "größe 1.tif"}, context, feedback)
-answers["done"], answers["errors"] = done, feedback.errors
-answers["score"] = results["CHILD_RESULTS"]["score"]["OVERALL_ACCURACY"] if done else None
-"""
-    results = session(body, folder, executable)
-    assert results["done"], results["errors"]
-    assert results["score"] == pytest.approx(100, abs=0.5)
 
 
 def test_what_the_page_shows_runs(folder: Path, executable: str) -> None:
