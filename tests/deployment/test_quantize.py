@@ -50,21 +50,21 @@ def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx"]
     assert {dtype.name for dtype in kernels_of(out)} >= {"int8"}
-    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
-    assert said["precision"] == "int8"
-    assert said["ranges"] in {method.name for method in METHODS}
-    assert said["after"]["bytes"] == out.stat().st_size < 0.4 * said["before"]["bytes"]
+    figures = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
+    assert figures["precision"] == "int8"
+    assert figures["ranges"] in {method.name for method in METHODS}
+    assert figures["after"]["bytes"] == out.stat().st_size < 0.4 * figures["before"]["bytes"]
     for when, weights in (("before", folder / "made.safetensors"), ("after", out)):
         options = hrrsi.EvaluationOptions(split="val")
         engine = hrrsi.EngineOptions(engine="onnxruntime", precision="32")
         scores = hrrsi.evaluate(folder / "data", weights=weights, options=options, engine=engine)
-        assert said[when]["mIoU"] == pytest.approx(scores.scores.mean_iou, abs=2e-4), when
+        assert figures[when]["mIoU"] == pytest.approx(scores.scores.mean_iou, abs=2e-4), when
         for own in scores.scores.classes:
-            assert said[when]["IoU"][own.name] == pytest.approx(own.iou, abs=5e-4)
-    assert 0.3 < said["agreement"] < 1  # random weights: most of their labels are near ties
-    assert set(said["milliseconds"]) == {"onnxruntime", "openvino"}
-    ranges = f"ranges by {said['ranges']} of 8 training patches"
-    assert f"{said['agreement']:.2%} of labels agree; {ranges}" in result.stdout
+            assert figures[when]["IoU"][own.name] == pytest.approx(own.iou, abs=5e-4)
+    assert 0.3 < figures["agreement"] < 1  # random weights: most of their labels are near ties
+    assert set(figures["milliseconds"]) == {"onnxruntime", "openvino"}
+    ranges = f"ranges by {figures['ranges']} of 8 training patches"
+    assert f"{figures['agreement']:.2%} of labels agree; {ranges}" in result.stdout
     model = onnx.load(out)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     names = {prop.key for prop in model.metadata_props}
@@ -77,9 +77,9 @@ def test_half_precision_keeps_labels(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.onnx"
     result = run_line(quantize(folder, out, "--precision 16"))
     assert result.exit_code == 0, result.output
-    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
-    assert said["agreement"] > 0.98
-    assert out.stat().st_size < 0.55 * said["before"]["bytes"]
+    figures = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
+    assert figures["agreement"] > 0.98
+    assert out.stat().st_size < 0.55 * figures["before"]["bytes"]
     (network_input,) = onnxruntime.InferenceSession(out).get_inputs()
     assert network_input.type == "tensor(float)"
 
@@ -89,10 +89,10 @@ def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "half.xml"
     result = run_line(quantize(folder, out, "--precision 16 --format openvino"))
     assert result.exit_code == 0, result.output
-    said = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
+    figures = json.loads(run_line(f"info {out} --format json").stdout)["quantized"]
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert said["after"]["bytes"] == size < 0.6 * said["before"]["bytes"]
-    assert set(said["milliseconds"]) == {"openvino"}
+    assert figures["after"]["bytes"] == size < 0.6 * figures["before"]["bytes"]
+    assert set(figures["milliseconds"]) == {"openvino"}
 
 
 @pytest.mark.parametrize("bf16", [12.0, 14.0, 16.0, None])

@@ -65,7 +65,7 @@ def test_a_label_beside_its_image_is_laid_where_it_says(
     tmp_path: Path, east: int, south: int, words: str
 ) -> None:
     place = from_origin(500000 + 0.3 * east, 2790000 - 0.3 * south, 0.3, 0.3)
-    labels, said = read(*saved(tmp_path, transform=place))
+    labels, note = read(*saved(tmp_path, transform=place))
     expected = np.full((SIDE, SIDE), 255, np.uint8)
     rows = slice(max(0, south), SIDE + min(0, south))
     columns = slice(max(0, east), SIDE + min(0, east))
@@ -75,18 +75,18 @@ def test_a_label_beside_its_image_is_laid_where_it_says(
         max(0, -east) : SIDE - max(0, east),
     ]
     np.testing.assert_array_equal(labels, expected)
-    assert said is not None
-    assert said.startswith(words)
+    assert note is not None
+    assert note.startswith(words)
 
 
 def test_a_label_of_another_resolution_and_extent_is_laid_over_its_image(tmp_path: Path) -> None:
     coarse = np.random.default_rng(1).integers(0, 2, (1, 60, 60)).astype(np.uint8)
     place = from_origin(500000 - 0.9, 2790000 + 0.9, 0.6, 0.6)
-    labels, said = read(*saved(tmp_path, coarse, transform=place))
+    labels, note = read(*saved(tmp_path, coarse, transform=place))
     places = (np.arange(SIDE) + 0.5) * 0.3 + 0.9
     index = (places / 0.6).astype(int)
     np.testing.assert_array_equal(labels, coarse[0][np.ix_(index, index)])
-    assert said == "has pixels 2 times as wide as its image: laid over it by nearest pixel"
+    assert note == "has pixels 2 times as wide as its image: laid over it by nearest pixel"
 
 
 def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
     place = from_origin(bounds[0] - 3, bounds[3] + 3, 0.1, 0.1)
     blocks = np.kron(np.arange(64).reshape(8, 8) % 3 == 0, np.ones((60, 60))).astype(np.uint8)
     image, label = saved(tmp_path, blocks[None], crs="EPSG:32639", transform=place)
-    labels, said = read(image, label)
+    labels, note = read(image, label)
     expected = np.full((SIDE, SIDE), 255, np.uint8)
     reproject(
         rasterio.band(rasterio.open(label), 1),
@@ -106,8 +106,8 @@ def test_a_label_in_another_zone_is_laid_over_its_image(tmp_path: Path) -> None:
         resampling=Resampling.nearest,
     )
     assert (labels == expected).mean() > 0.99  # GDAL approximates places
-    assert said is not None
-    assert said.startswith("is in EPSG:32639 where its image is in EPSG:32640: laid over it")
+    assert note is not None
+    assert note.startswith("is in EPSG:32639 where its image is in EPSG:32640: laid over it")
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_a_label_of_another_place_is_refused(tmp_path: Path, place: Any, line: s
 def test_a_label_without_place_on_the_earth_lies_where_its_transform_says(
     tmp_path: Path, crs: Any, reason: str
 ) -> None:
-    labels, said = read(*saved(tmp_path, crs=crs))
+    labels, note = read(*saved(tmp_path, crs=crs))
     np.testing.assert_array_equal(labels, TRUTH[0])
-    assert said == (
+    assert note == (
         f"has its image's transform and size, and counts as lying on it (its: {reason})"
     )
 
@@ -313,9 +313,9 @@ def test_an_index_after_the_last_names_the_option(tmp_path: Path) -> None:
 
 def test_a_label_without_any_place_is_its_images_without_a_word(tmp_path: Path) -> None:
     image = save_scene(tmp_path / "a.tif", PIXELS, **PLACE)
-    labels, said = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))
+    labels, note = read(image, save_scene(tmp_path / "a.png", TRUTH, driver="PNG"))
     np.testing.assert_array_equal(labels, TRUTH[0])
-    assert said is None
+    assert note is None
     assert read(*saved(tmp_path))[1] is None
 
 

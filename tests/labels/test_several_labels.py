@@ -53,10 +53,10 @@ A, B, C = (0, 0, 40), (40, 40, 20), (20, 20, 30)
 
 def test_the_class_of_the_last_file_counts_and_classes_join_by_name(folder: Path) -> None:
     files = ["--labels", folder / "a.gpkg", "--labels", folder / "b.gpkg"]
-    classes, label, said = tiled(folder, *files)
+    classes, label, notes = tiled(folder, *files)
     assert classes == ["Building", "Road"]
     np.testing.assert_array_equal(label, drawn([(A, 0), (B, 1), (C, 1)]))
-    assert "where several files have a class, that of the last counts" in said
+    assert "where several files have a class, that of the last counts" in notes
     _, other, _ = tiled(folder, "--labels", folder / "b.gpkg", "--labels", folder / "a.gpkg")
     np.testing.assert_array_equal(other == 0, drawn([(C, 0), (A, 1), (B, 0)]) == 0)
     # again with the scheme that was written, and with what lies outside of all of them

@@ -44,8 +44,8 @@ PIXELS = real_pixels()
 def save(path: Path, pixels: np.ndarray = PIXELS, **profile: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
-    made = {"driver": "GTiff", "dtype": pixels.dtype.name, **PLACE, **profile}
-    with rasterio.open(path, "w", count=count, height=height, width=width, **made) as dataset:
+    form = {"driver": "GTiff", "dtype": pixels.dtype.name, **PLACE, **profile}
+    with rasterio.open(path, "w", count=count, height=height, width=width, **form) as dataset:
         dataset.write(pixels)
     return path
 
@@ -197,10 +197,10 @@ def masked(
         pixels = np.concatenate([pixels, pixels[:more_bands], alpha[None].astype(dtype)])
         profile["photometric"] = "RGB"
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {"driver": "GTiff", "dtype": dtype, **PLACE, **profile}
+    form = {"driver": "GTiff", "dtype": dtype, **PLACE, **profile}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=mask == "internal"),
-        rasterio.open(path, "w", count=len(pixels), height=HEIGHT, width=WIDTH, **made) as dataset,
+        rasterio.open(path, "w", count=len(pixels), height=HEIGHT, width=WIDTH, **form) as dataset,
     ):
         if alpha is not None:
             rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]

@@ -33,9 +33,9 @@ SHAPES = [
 
 
 def scene_file(path: Path, **profile: object) -> Path:
-    made = {"crs": "EPSG:28992", "transform": PLACE, **profile}
+    form = {"crs": "EPSG:28992", "transform": PLACE, **profile}
     with rasterio.open(
-        path, "w", driver="GTiff", count=3, height=HEIGHT, width=WIDTH, dtype="uint8", **made
+        path, "w", driver="GTiff", count=3, height=HEIGHT, width=WIDTH, dtype="uint8", **form
     ) as dataset:
         dataset.write(np.full((3, HEIGHT, WIDTH), 9, np.uint8))
     return path
@@ -261,9 +261,9 @@ def test_the_extent_on_a_map_of_the_world_holds_edges_that_bend_there(tmp_path: 
 
 def test_values_are_sampled_within_the_area(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    made = {"count": 1, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "tiled": True}
+    form = {"count": 1, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "tiled": True}
     with rasterio.open(
-        path, "w", driver="GTiff", height=2100, width=2600, compress="deflate", **made
+        path, "w", driver="GTiff", height=2100, width=2600, compress="deflate", **form
     ) as dataset:
         values = np.full((2100, 2600), 9, np.uint8)
         values[:, :700] = 3
@@ -284,9 +284,9 @@ def test_an_alpha_of_a_part_is_looked_at_within_the_area(tmp_path: Path) -> None
     values = np.full((4, 400, 500), 9, np.uint8)
     values[3, :, 200:] = np.arange(400 * 300).reshape(400, 300) % 200  # as near infrared has
     values[3, :, :200] = 255
-    made = {"count": 4, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "alpha": "YES"}
+    form = {"count": 4, "dtype": "uint8", "crs": "EPSG:28992", "transform": PLACE, "alpha": "YES"}
     with rasterio.open(
-        tmp_path / "a.tif", "w", driver="GTiff", height=400, width=500, photometric="RGB", **made
+        tmp_path / "a.tif", "w", driver="GTiff", height=400, width=500, photometric="RGB", **form
     ) as dataset:
         dataset.write(values)
     aoi = polygon_file(tmp_path / "aoi.gpkg", [shapely.box(0, 0, 100, 400)])

@@ -93,17 +93,17 @@ def test_scenes_that_name_their_bands_are_mapped_by_these_names(
         descriptions,
         photometric="MINISBLACK",
     )
-    labels, said = mapped(scene, made_weights)
+    labels, notes = mapped(scene, made_weights)
     np.testing.assert_array_equal(labels, plain)
     first = [order.index(colour) + 1 for colour in range(3)]
     listed = ",".join(map(str, first))
-    assert said == (
+    assert notes == (
         f"note: {scene}: bands {listed} are read, which it calls red, green, blue, as in training; "
         "--bands chooses others\n"
     )
     # what the user says counts, without a word
-    as_stored, said = mapped(scene, made_weights, "--bands", "1,2,3", "--overwrite")
-    assert said == ""
+    as_stored, notes = mapped(scene, made_weights, "--bands", "1,2,3", "--overwrite")
+    assert notes == ""
     stored = saved(tmp_path / "stored.tif", PIXELS[list(order[:3])])
     np.testing.assert_array_equal(as_stored, mapped(stored, made_weights)[0])
 
@@ -129,9 +129,9 @@ def test_near_infrared_that_gdal_calls_alpha_masks_nothing(
     with rasterio.open(scene) as dataset:
         assert dataset.colorinterp[3] == ColorInterp.alpha
         assert (dataset.dataset_mask() == 0).sum() == 1500
-    labels, said = mapped(scene, made_weights)
+    labels, notes = mapped(scene, made_weights)
     np.testing.assert_array_equal(labels, plain)
-    assert said.startswith(f"warning: {scene}: calls band 4 alpha, but it holds as many values")
+    assert notes.startswith(f"warning: {scene}: calls band 4 alpha, but it holds as many values")
 
 
 def test_an_alpha_that_fades_out_at_the_edge_is_one(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_palette_pictures_are_mapped_as_their_colours(
         valid = scene.read_valid(WHOLE, pixels)
     np.testing.assert_array_equal(valid, numbers != nodata)
     np.testing.assert_array_equal(pixels[:, valid], expanded[:, valid])
-    labels, said = mapped(path, made_weights)
-    assert f"note: {path}: is a picture with a palette, read as its colours\n" in said
+    labels, notes = mapped(path, made_weights)
+    assert f"note: {path}: is a picture with a palette, read as its colours\n" in notes
     plain, _ = mapped(saved(tmp_path / "rgb.tif", expanded), made_weights)
     if nodata is None:
         np.testing.assert_array_equal(labels, plain)

@@ -137,16 +137,18 @@ def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
 ) -> None:
     small = collared(0)[:, :96, :128]
     scenes = [save_scene(tmp_path / f"{n}.tif", small) for n in range(3)]
-    said = notices(predicted(tmp_path, made_weights, *scenes))
-    assert [line for line in said if "imagery unlike" not in line and "values unl" not in line] == [
+    notes = notices(predicted(tmp_path, made_weights, *scenes))
+    assert [
+        line for line in notes if "imagery unlike" not in line and "values unl" not in line
+    ] == [
         f"warning: {scenes[0]}: 62.5% of its pixels hold 0 in all bands, at the rim or in empty "
         "blocks, as if they had no data; they get a class unless --nodata 0 or --nodata auto is "
         "given",
         "warning: 3 of 3 scenes: pixels that seem to hold no data get a class",
     ]
     assert (labels(tmp_path, "0") != 255).all()
-    said = predicted(tmp_path, made_weights, scenes[0], "--nodata", "auto").stderr
-    assert f"note: {scenes[0]}: pixels of 0 in all bands count as missing data" in said
+    notes = predicted(tmp_path, made_weights, scenes[0], "--nodata", "auto").stderr
+    assert f"note: {scenes[0]}: pixels of 0 in all bands count as missing data" in notes
     np.testing.assert_array_equal(labels(tmp_path, "0") == 255, (small == 0).all(axis=0))
 
 
@@ -157,8 +159,8 @@ def test_scenes_of_a_call_have_one_estimate_of_full_brightness(
     bright = PIXELS[:, :96, :96].astype(np.uint16) * 8
     dark = save_scene(tmp_path / "dark.tif", np.minimum(bright, 1000))
     light = save_scene(tmp_path / "light.tif", bright)
-    said = notices(predicted(tmp_path, made_weights, dark, light))
-    (line,) = [line for line in said if "full brightness" in line]
+    notes = notices(predicted(tmp_path, made_weights, dark, light))
+    (line,) = [line for line in notes if "full brightness" in line]
     assert "; 2047 counts as full brightness in all scenes of this type (" in line
     together = labels(tmp_path, "dark")
     for name in ("dark", "light"):
@@ -189,9 +191,9 @@ def test_collars_of_scenes_are_told_of_before_they_train(tmp_path: Path) -> None
     small = collared(0)[:, :64, :128]
     for name in "ab":
         labelled(tmp_path, name, small)
-    said = tiled(tmp_path).stderr
-    assert "62.5% of the pixels of a hold 0 in all bands" in said
-    assert "2 scenes in all" in said
+    notes = tiled(tmp_path).stderr
+    assert "62.5% of the pixels of a hold 0 in all bands" in notes
+    assert "2 scenes in all" in notes
     mean = TiledDataset(tmp_path / "out").description.mean
     np.testing.assert_allclose(mean, small.mean(axis=(1, 2)) / 255, atol=1e-6)
     assert (

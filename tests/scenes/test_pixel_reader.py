@@ -38,10 +38,10 @@ class Counting:
 
 
 def save(path: Path, layout: str) -> Path:
-    made = {"driver": "GTiff", "count": 3, "dtype": "uint8", **LAYOUTS[layout]}
+    form = {"driver": "GTiff", "count": 3, "dtype": "uint8", **LAYOUTS[layout]}
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(path, "w", height=450, width=300, **made) as dataset,
+        rasterio.open(path, "w", height=450, width=300, **form) as dataset,
     ):
         dataset.write(PIXELS)
         dataset.write_mask(PIXELS[0] > 90)

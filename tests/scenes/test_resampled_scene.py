@@ -22,10 +22,10 @@ HOLES[100:, :11] = True
 
 def save(path: Path, pixels: np.ndarray = PIXELS, size: float = 0.1, **profile: object) -> Path:
     count, height, width = pixels.shape
-    made = {"crs": "EPSG:28992", "transform": from_origin(155_000, 463_000, size, size), **profile}
+    form = {"crs": "EPSG:28992", "transform": from_origin(155_000, 463_000, size, size), **profile}
     with rasterio.open(
         path, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype,
-        **made,
+        **form,
     ) as dataset:  # fmt: skip
         dataset.write(pixels)
     return path

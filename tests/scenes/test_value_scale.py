@@ -25,9 +25,9 @@ VAIHINGEN = ([0.46956375, 0.32316217, 0.3183202], [0.22002102, 0.15978466, 0.151
 
 
 def save(path: Path, pixels: np.ndarray, **profile: Any) -> Path:
-    made = {"driver": "GTiff", "dtype": pixels.dtype, **profile}
+    form = {"driver": "GTiff", "dtype": pixels.dtype, **profile}
     count, height, width = pixels.shape
-    with rasterio.open(path, "w", count=count, height=height, width=width, **made) as dataset:
+    with rasterio.open(path, "w", count=count, height=height, width=width, **form) as dataset:
         dataset.write(pixels)
     return path
 

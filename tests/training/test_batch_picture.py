@@ -127,9 +127,9 @@ def test_panels_show_image_label_edges_and_what_counts(
         expected = magnified(image)
         _, labelled, edges, counting = row_of_panels(picture, place_of(expected, picture), 4)
         for index, colour in enumerate(COLOURS):
-            there = magnified(label == index)
-            mixed = 0.8 * np.array(colour) + 0.2 * expected[there]
-            assert np.abs(labelled[there] - mixed).max() <= 1
+            of_class = magnified(label == index)
+            mixed = 0.8 * np.array(colour) + 0.2 * expected[of_class]
+            assert np.abs(labelled[of_class] - mixed).max() <= 1
         assert_striped(labelled, ignored, COLOURS)
         is_edge = magnified(slow_edges(label))
         assert (edges[is_edge & ~ignored] == 255).all()
@@ -152,11 +152,11 @@ def test_the_legend_shows_every_colour(dataset: TiledDataset, tmp_path: Path) ->
 
 def test_patches_are_those_that_a_run_sees_first(dataset: TiledDataset) -> None:
     options = TrainOptions(dataset.folder, recipe=recipe_named("default", augmentation="none"))
-    seen = list(input_patches(dataset, options))
-    assert len(seen) == 4
-    assert len({patch.name for patch in seen}) == 4
+    patches = list(input_patches(dataset, options))
+    assert len(patches) == 4
+    assert len({patch.name for patch in patches}) == 4
     files = {patch.name: patch.image for patch in dataset.patches("train")}
-    for patch in seen:
+    for patch in patches:
         assert np.array_equal(patch.image.transpose(1, 2, 0), pixels_of(files[patch.name]))
 
 
@@ -196,15 +196,15 @@ def test_further_bands_follow_in_grey(
     options = TrainOptions(dataset.folder, recipe=recipe_named("default", augmentation="none"))
     out = tmp_path / "batches.png"
     write_batch_picture(options, out, patches=1)
-    (seen,) = list(input_patches(dataset, options))[:1]
-    limits = stretch_limits([seen.image])
-    colours = natural_colours(seen.image, limits, SIDE)
+    (patch,) = list(input_patches(dataset, options))[:1]
+    limits = stretch_limits([patch.image])
+    colours = natural_colours(patch.image, limits, SIDE)
     picture = pixels_of(out)
     place = place_of(colours, picture)
     first = 3 if channels >= 3 else 1
     below = row_of_panels(picture, (place[0] + SIDE + 4, place[1]), channels - first)
     for panel, band in zip(below, range(first, channels), strict=True):
-        values = seen.image[band].astype(float)
+        values = patch.image[band].astype(float)
         low, high = np.percentile(values, (2, 98))
         shade = np.clip((values - low) / (high - low), 0, 1) * 255
         assert np.abs(panel - magnified(shade)[..., None]).max() <= 0.51

@@ -179,7 +179,7 @@ def test_batches_change_pixels_and_no_label(made_dataset: Path, tmp_path: Path) 
 
 def test_captions_name_what_was_changed(made_dataset: Path, tmp_path: Path) -> None:
     options = quick(made_dataset, tmp_path, camera="contrast", sampling="rare")
-    seen = list(input_patches(TiledDataset(made_dataset), options))
-    assert {tuple(patch.camera) for patch in seen} == {(), ("contrast",)}
-    for patch in seen:
+    patches = list(input_patches(TiledDataset(made_dataset), options))
+    assert {tuple(patch.camera) for patch in patches} == {(), ("contrast",)}
+    for patch in patches:
         assert np.array_equal(patch.image, patch.before) == (not patch.camera)

@@ -221,9 +221,9 @@ def test_a_dry_run_says_what_is_drawn_of_each(folders: tuple[Path, Path], tmp_pa
 
 def test_pictures_of_batches_name_the_dataset(folders: tuple[Path, Path], tmp_path: Path) -> None:
     options = options_of(folders, tmp_path)
-    seen = list(input_patches(run_data(options), options))
-    assert {patch.name.partition("/")[0] for patch in seen} == {"town", "outlines"}
-    assert {patch.image.shape for patch in seen} == {(3, 40, 40)}
+    patches = list(input_patches(run_data(options), options))
+    assert {patch.name.partition("/")[0] for patch in patches} == {"town", "outlines"}
+    assert {patch.image.shape for patch in patches} == {(3, 40, 40)}
     picture = tmp_path / "batches.png"
     result = invoke(
         *("train", *folders, "--mix", "2,1", "--resolutions", RANGE, "--crop", 40),
