@@ -320,7 +320,7 @@ class SceneDealer:
         if self._address is None:
             finished = any(outputs.classes.exists() for outputs in scene.task.outputs.maps)
             finished = finished and not is_unfinished(path)
-            scene.held.enter_context(cluster_lock_held(path))
+            scene.held.enter_context(cluster_lock_held(path, resume=resume))
             first = min(rows_kept(path, scene.identity), scene.rows[-1]) if resume else 0
         else:
             classes: Any = scene.files.classes  # a `RemotePath`

@@ -109,10 +109,11 @@ def check_worker(
     Raises:
         ClusterError: Its versions differ, or it does not reach what it has to.
         HrrsiError: The engine can't be opened.
+        RunEndedError: The run was stopped meanwhile.
     """
     name = f"{socket.gethostname()} ({_address()})"
-    with one_at_a_time:
-        ended.discard(run.id)
+    with one_at_a_time, _nothing_kept_on_failure(run.id):
+        _require_going_on(run)
         require_versions(dict(run.versions), run.engine, name)
         weights = _fetched_weights(run, name, weights_there)
         threads = min(_worker().state.nthreads, available_cores())
@@ -130,6 +131,7 @@ def check_worker(
         if measure:
             seconds = seconds_a_window(engine, map_options.effective_window)
             seconds *= len(symmetries(map_options.augmentation))
+        _require_going_on(run)  # `end_run` may have come before there was something to forget
     return WorkerFacts(
         name,
         (engine.name, engine.precision, engine.device),
@@ -137,6 +139,27 @@ def check_worker(
         options.threads or threads,
         seconds,
     )
+
+
+@contextmanager
+def _nothing_kept_on_failure(run_id: str) -> Iterator[None]:
+    """Forget what is kept here for a run where the block fails: nobody else would."""
+    try:
+        yield
+    except BaseException:
+        _ready.pop(run_id, None)
+        shutil.rmtree(_own_folder(run_id), ignore_errors=True)
+        raise
+
+
+def _require_going_on(run: Run) -> None:
+    """Raise where a run was stopped.
+
+    Raises:
+        RunEndedError: It was.
+    """
+    if run.id in ended:
+        raise RunEndedError("the run was stopped")
 
 
 def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str) -> None:
@@ -373,8 +396,7 @@ class _Work:
         Raises:
             RunEndedError: The run was stopped.
         """
-        if self._run.id in ended:
-            raise RunEndedError("the run was stopped")
+        _require_going_on(self._run)
         if time.monotonic() - self._reported_at > _TELL_SECONDS:
             self.tell(is_watched=self._is_watched)
 

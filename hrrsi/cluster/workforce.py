@@ -95,6 +95,8 @@ class Workforce:
         self._run = run
         self._check, self._check_arguments = check, check_arguments
         self.facts: dict[str, WorkerFacts] = {}  # of workers that may be given tasks
+        # that of the run, also once it is gone: it is named in the maps' records
+        self._first: WorkerFacts | None = None
         self._refused: set[str] = set()
         self._checks: dict[str, Future] = {}
         self._running: dict[str, _Running] = {}
@@ -272,7 +274,7 @@ class Workforce:
 
     def _unlike(self, facts: WorkerFacts) -> ClusterError | None:
         """Return what is wrong with a worker whose labels would differ from the others'."""
-        first = next(iter(self.facts.values()), facts)
+        self._first = first = self._first or facts
         for what, own, other in zip(
             ("engine", "precision", "device"), facts.engine, first.engine, strict=True
         ):

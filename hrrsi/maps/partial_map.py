@@ -188,12 +188,7 @@ class PartialMap:
             )
 
     def _remove_files(self) -> None:
-        if not self.folder.is_dir():
-            return
-        (self.folder / _JOURNAL).unlink(missing_ok=True)  # without it, the rest counts for nothing
-        for file in self.folder.iterdir():
-            if _OWN_FILES.fullmatch(file.name):
-                file.unlink()
+        _remove_rows(self.folder)
 
     def _journalled(self) -> tuple[int, list[list[int]]]:
         """Return the rows that are there, and the checksums of each band's files."""
@@ -283,11 +278,12 @@ def open_partial_map(
 
 
 @contextmanager
-def cluster_lock_held(path: Path) -> Iterator[None]:
+def cluster_lock_held(path: Path, *, resume: bool) -> Iterator[None]:
     """Hold a map that workers of a cluster make; what is empty of its folder goes at the end.
 
     Args:
         path: The map.
+        resume: Whether rows count that a single process has left. Otherwise they are removed.
 
     Raises:
         OutputError: Another process maps to `path`.
@@ -297,6 +293,8 @@ def cluster_lock_held(path: Path) -> Iterator[None]:
     try:
         with lock_held(folder / _CLUSTER_LOCK, holder, _busy(path)):
             refuse_held(folder / _LOCK, _busy(path))
+            if not resume:
+                _remove_rows(folder)
             yield
     finally:
         for empty in (folder / STRIPS_FOLDER, folder):
@@ -314,6 +312,16 @@ def _prepared_folder(path: Path) -> Path:
         )
     prepare_folder(folder)
     return folder
+
+
+def _remove_rows(folder: Path) -> None:
+    """Remove what a single process has made of a map."""
+    if not folder.is_dir():
+        return
+    (folder / _JOURNAL).unlink(missing_ok=True)  # without it, the rest counts for nothing
+    for file in folder.iterdir():
+        if _OWN_FILES.fullmatch(file.name):
+            file.unlink()
 
 
 def remove_strips(folder: Path) -> None:

@@ -1,12 +1,15 @@
 """Workers of a cluster write the bytes that one process writes, whatever befalls them."""
 
 import json
+import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,9 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.cluster import client as cluster_client, worker
-from hrrsi.cluster.connection import DiskFolder
-from hrrsi.cluster.run import StripFiles, own_versions
+from hrrsi.cluster import client as cluster_client, worker, workforce
+from hrrsi.cluster.connection import ClusterWarning, DiskFolder
+from hrrsi.cluster.run import StripFiles, WorkerFacts, own_versions
 from hrrsi.cluster.workforce import Workforce
 from hrrsi.errors import ClusterError, OptionError, OutputError, OutputExistsError
 from hrrsi.files import lock_held
@@ -428,3 +431,104 @@ def test_nothing_is_left_out_where_workers_are_lost_between_tasks(
     assert [m.scene for m in maps] == [str(scene), str(other)]
     on_cluster(scene, tmp_path / "again", rows=48)
     assert files_of(tmp_path / "again") == files_of(alone)
+
+
+def test_a_run_that_starts_over_on_a_cluster_goes_on_from_its_own_rows_alone(
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    alone: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(self: Any, *strip: Any, **scores: Any) -> None:
+        if (strip[0] if scores else strip[0].first_row) > 100:
+            raise OutputError("cannot be written", where=tmp_path)
+        original[type(self)](self, *strip, **scores)
+
+    original = {PartialMap: PartialMap.append, StripFiles: StripFiles.write}
+    monkeypatch.setattr(PartialMap, "append", failing)
+    monkeypatch.setattr(StripFiles, "write", failing)
+    with pytest.raises(OutputError, match="is kept for `resume`"):
+        hrrsi.predict(scene, made_weights, tmp_path, OTHERWISE, SINGLE, SCORES)
+    with pytest.raises(OutputError, match="is kept for `resume`"):
+        on_cluster(scene, tmp_path)
+    monkeypatch.undo()
+    on_cluster(scene, tmp_path, RESUMED)
+    assert files_of(tmp_path) == files_of(alone)
+    assert not hidden(tmp_path)
+
+
+def test_a_run_that_ends_while_a_worker_is_checked_leaves_no_engine_there(
+    tmp_path: Path,
+    scene: Path,
+    client: Any,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, begun, go_on = worker.open_engine, threading.Event(), threading.Event()
+
+    def slowly_opened(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return opened(*arguments)
+
+    def interrupted() -> None:
+        if begun.is_set():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "open_engine", slowly_opened)
+    monkeypatch.setattr(workforce, "stop_if_requested", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        on_cluster(scene, tmp_path / "maps")
+    go_on.set()
+    with worker.one_at_a_time:  # its check has ended
+        kept = client.run(lambda dask_worker: os.listdir(dask_worker.local_directory))
+    assert not [name for names in kept.values() for name in names if name.startswith("hrrsi-")]
+    assert not worker._ready
+
+
+class ClusterOfOneWorker:
+    """A client of workers that answer at once, one after the other."""
+
+    status = "running"
+
+    def __init__(self, *facts: WorkerFacts) -> None:
+        self._facts = list(facts)
+
+    def nthreads(self) -> dict[str, int]:
+        return {facts.name: 1 for facts in self._facts[:1]}
+
+    def next_worker(self) -> None:
+        self._facts.pop(0)
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        facts = self._facts[0]
+        return SimpleNamespace(
+            done=lambda: True, exception=lambda: None, result=lambda: facts, status="finished"
+        )
+
+    def subscribe_topic(self, *_: Any) -> None: ...
+
+    unsubscribe_topic = cancel = run = subscribe_topic
+
+
+def test_another_engine_gets_no_task_even_where_the_first_worker_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workforce, "_LOOK_SECONDS", 0)
+    first, other = (
+        WorkerFacts(name, ("openvino", precision, "CPU"), "a processor", 1, 0.1)
+        for name, precision in (("a", "32"), ("b", "bf16"))
+    )
+    cluster: Any = ClusterOfOneWorker(first, other)
+    options = hrrsi.ClusterOptions("tcp://a:1", patience=0.05)
+    run: Any = SimpleNamespace(id="run")
+    with Workforce(cluster, options, run, worker.check_worker, lambda measure: ()) as force:
+        assert force.gather(lambda _: None) == [first]
+        cluster.next_worker()
+        with (
+            pytest.warns(ClusterWarning, match="b would compute with precision bf16, a with 32"),
+            pytest.raises(ClusterError, match="no workers are left"),
+        ):
+            force.work(lambda: None, *[lambda *_: None] * 3, 1)
