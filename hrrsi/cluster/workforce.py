@@ -7,6 +7,7 @@ not see is watched here: a worker that hangs, one that joins later, a scheduler 
 from __future__ import annotations
 
 import queue
+import threading
 import time
 import warnings
 from collections import deque
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 1.0  # how often workers are looked for
 _TICK_SECONDS = 0.02
+_END_SECONDS = 10.0  # how long workers are waited for that are told that a run has ended
 _ATTEMPTS = 3
 # what is not tried again
 _FOR_GOOD = (OptionError, OutputError, StripsMissingError)
@@ -121,6 +123,12 @@ class Workforce:
             return
         with suppress(Exception):
             self._client.cancel(futures, force=True)
+        # a worker that hangs never answers, and what it was to do is done
+        ending = threading.Thread(target=self._end_run, daemon=True)
+        ending.start()
+        ending.join(_END_SECONDS)
+
+    def _end_run(self) -> None:
         with suppress(Exception):
             workers = list(self._workers())
             self._client.run(end_run, self._run.id, workers=workers, on_error="ignore")

@@ -489,7 +489,7 @@ def test_a_run_that_ends_while_a_worker_is_checked_leaves_no_engine_there(
 
 
 class ClusterOfOneWorker:
-    """A client of workers that answer at once, one after the other."""
+    """A client of workers that are ready at once, one after the other."""
 
     status = "running"
 
@@ -532,3 +532,19 @@ def test_another_engine_gets_no_task_even_where_the_first_worker_is_gone(
             pytest.raises(ClusterError, match="no workers are left"),
         ):
             force.work(lambda: None, *[lambda *_: None] * 3, 1)
+
+
+def test_a_worker_that_never_answers_does_not_keep_a_run_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workforce, "_END_SECONDS", 0.05)
+    cluster: Any = ClusterOfOneWorker(WorkerFacts("a", ("openvino", "32", "CPU"), "", 1, 0.1))
+    hangs, answered = threading.Event(), threading.Event()
+    cluster.run = lambda *_, **__: (hangs.wait(20), answered.set())
+    options = hrrsi.ClusterOptions("tcp://a:1")
+    run: Any = SimpleNamespace(id="run")
+    with Workforce(cluster, options, run, worker.check_worker, lambda measure: ()) as force:
+        force.gather(lambda _: None)
+    assert not answered.is_set()
+    hangs.set()
+    assert answered.wait(20)
