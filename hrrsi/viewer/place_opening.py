@@ -138,7 +138,14 @@ def _map_files(paths: Sequence[str]) -> list[str]:
             files.append(path)
             continue
         rasters = (p for p in sorted(local.rglob("*")) if p.suffix.lower() in RASTER_SUFFIXES)
-        inside = [str(p) for p in rasters if p.is_file() and read_class_raster(p) is not None]
+        # hidden are those that are not whole, and what other programs keep
+        inside = [
+            str(p)
+            for p in rasters
+            if not any(part.startswith(".") for part in p.relative_to(local).parts)
+            and p.is_file()
+            and read_class_raster(p) is not None
+        ]
         if not inside:
             raise InputError("holds no maps of hrrsi's", where=path, fix="name the maps one by one")
         files += inside
@@ -396,12 +403,13 @@ class _Opener:
 
     def _shown_bands(self, place: Place, dataset: Any, path: str) -> list[int]:
         """Return the bands that are shown: those asked for, of the map, or red, green and blue."""
-        map_bands = place.first.options.get("bands")
-        if not isinstance(map_bands, list) or max(map_bands) > dataset.count:
-            map_bands = None  # of a scene of more bands
+        of_map = place.first.options.get("bands")
+        numbers = of_map if isinstance(of_map, list) else [None]
+        if not all(isinstance(n, int) and 1 <= n <= dataset.count for n in numbers):
+            of_map = None  # of a scene of more bands, or not as hrrsi wrote it
         candidates = (
             self.options.bands
-            or map_bands
+            or of_map
             or bands_showing(dataset, (RED, GREEN, BLUE))
             or colour_bands(dataset)
         )

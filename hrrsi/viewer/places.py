@@ -183,6 +183,7 @@ class Place:
     done: float = 0.0
     failure: str | None = None
     _counting: threading.Thread | None = None
+    _beginning: threading.Lock = field(default_factory=threading.Lock)
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def add(self, layer: Layer) -> int:
@@ -201,17 +202,19 @@ class Place:
 
     def count(self) -> None:
         """Begin to count what layers hold, in a thread of its own, unless that has begun."""
-        if self._counting is None:
-            self._counting = threading.Thread(target=self._count_all, daemon=True)
-            self._counting.start()
+        with self._beginning:  # several pages may ask at once
+            if self._counting is None and not self._closing.is_set():
+                self._counting = threading.Thread(target=self._count_all, daemon=True)
+                self._counting.start()
 
     def close(self) -> None:
         """Stop counting, and let nothing be read any more."""
         self._closing.set()
         for layer in self.layers:
             layer.close()
-        if self._counting is not None:
-            self._counting.join()
+        with self._beginning:
+            if self._counting is not None:
+                self._counting.join()
 
     def _count_all(self) -> None:
         try:

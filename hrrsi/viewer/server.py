@@ -44,6 +44,7 @@ _ASSETS = {
 }
 _TILE = re.compile(r"tile/(\d{1,4})/(\d{1,4})/(\d{1,2})/(\d{1,7})/(\d{1,7})\.png")
 _POINT = re.compile(r"point/(\d{1,4})/(\d{1,9})/(\d{1,9})\.json")
+_CLASS = re.compile(r"\d{1,3}")
 _COUNTS = re.compile(r"counts/(\d{1,4})\.json")
 _HEADERS = {
     # `data:` is Leaflet's empty picture; notebooks of this machine may frame the page
@@ -142,6 +143,7 @@ class Viewer:
         server, self._server = self._server, None
         if server is None:
             return
+        server.pages = None  # threads of a browser's open connections outlive the one that listens
         server.shutdown()
         self._thread.join()
         for place in self._places:
@@ -238,7 +240,10 @@ class _Pages:
 
     def reply(self, target: str) -> _Reply:
         """Return the answer to a request for a path, with what stands after its question mark."""
-        address = urlsplit(target)
+        try:
+            address = urlsplit(target)
+        except ValueError:  # no address at all
+            return _NOT_FOUND
         path = address.path.removeprefix("/")
         if path in _ASSETS:
             name, kind = _ASSETS[path]
@@ -253,7 +258,7 @@ class _Pages:
             return self._point(*map(int, match.groups()))
         if match := _TILE.fullmatch(path):
             hidden = parse_qs(address.query).get("hide", [""])[0]
-            classes = [int(part) for part in hidden.split(",") if part.isdecimal()]
+            classes = [int(part) for part in hidden.split(",") if _CLASS.fullmatch(part)]
             return self._tile([int(number) for number in match.groups()], classes)
         return _NOT_FOUND
 
@@ -317,10 +322,12 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in _OWN_NAMES:
             words = b"this page is for 127.0.0.1 alone"
             return _Reply(words, "text/plain", HTTPStatus.MISDIRECTED_REQUEST)
-        if self.server.pages is None:
-            return _Reply(b"not ready", "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
+        pages = self.server.pages
+        if pages is None:
+            words = b"hrrsi view begins or has ended"
+            return _Reply(words, "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            return self.server.pages.reply(self.path)
+            return pages.reply(self.path)
         except ClosedError:
             return _Reply(b"closed", "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
         except HrrsiError as error:

@@ -2,7 +2,10 @@
 
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 
@@ -32,7 +35,7 @@ from samples.viewed_maps import (
 
 import hrrsi
 from hrrsi.scenes.pixel_reader import scene_picture
-from hrrsi.viewer import layers, pictures
+from hrrsi.viewer import layers, pictures, places
 
 
 def holed(height: int = 300, width: int = 420, seed: int = 0) -> np.ndarray:
@@ -241,7 +244,6 @@ def test_labels_show_where_a_map_is_wrong(tmp_path: Path) -> None:
     class_map = made_map(tmp_path, labels=holed())
     truth = np.where(blobs(300, 420, 9) == 0, blobs(300, 420, 4), class_map.labels)
     truth[:, -50:] = 255
-    truth[truth == 255] = 255
     label = write_scene(tmp_path / "truth.tif", truth[None])
     scheme = index_scheme(tmp_path)
     options = hrrsi.ViewOptions(scheme=scheme)
@@ -276,6 +278,50 @@ def test_labels_that_the_scheme_does_not_know_are_counted(tmp_path: Path) -> Non
         errors = counts["layers"][str(layer_named(viewer, "Errors"))]
     assert counts["unknown"] == 60
     assert (errors["pixels"], errors["nodata"]) == ([80 * 90 - 60, 0], 60)
+
+
+def test_two_pages_that_open_at_once_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_map = made_map(tmp_path, height=80, width=90)
+    truth = class_map.labels.copy()
+    truth[10:16, 20:30] = 9
+    label = write_scene(tmp_path / "truth.tif", truth[None])
+    options = hrrsi.ViewOptions(scheme=index_scheme(tmp_path))
+
+    class SlowlyMadeThread(threading.Thread):
+        def __init__(self, **options: Any) -> None:
+            time.sleep(0.1)
+            super().__init__(**options)
+
+    with hrrsi.view(class_map.path, labels=label, options=options) as viewer:
+        monkeypatch.setattr(places, "threading", SimpleNamespace(Thread=SlowlyMadeThread))
+        pages = [threading.Thread(target=asked, args=(viewer, "counts/0.json")) for _ in range(2)]
+        for page in pages:
+            page.start()
+        for page in pages:
+            page.join()
+        assert counted(viewer)["unknown"] == 60
+
+
+@pytest.mark.parametrize("bands", ["[]", '["a"]', "[1.0, 2.0, 3.0]", "[0, 1, 2]", "[9, 1, 2]", "3"])
+def test_bands_that_a_map_can_not_be_of_are_not_taken(tmp_path: Path, bands: str) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with rasterio.open(class_map.path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.update_tags(HRRSI_OPTIONS=f'{{"bands": {bands}}}')
+    with hrrsi.view(class_map.path) as viewer:
+        shown = whole_layer(viewer, layer_named(viewer, "Scene"))
+    assert np.array_equal(np.moveaxis(shown[..., :3], -1, 0), class_map.pixels)
+
+
+def test_maps_in_a_folder_are_those_that_are_whole(tmp_path: Path) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    inside = tmp_path / ".other.tif.hrrsi"
+    inside.mkdir()
+    for place in (tmp_path / ".scene_classes.partial-7.tif", inside / "other.tif"):
+        shutil.copy(class_map.path, place)
+    with hrrsi.view(tmp_path) as viewer:
+        assert asked(viewer, "view.json")["places"][0]["maps"] == [0]
 
 
 def test_a_damaged_map_is_said_on_the_page(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from samples.browser_windows import PHONE, WIDE
 from samples.viewed_maps import CLASSES, COLOURS, MadeMap, blobs, made_map, write_scene
 
 import hrrsi
+from hrrsi.viewer.places import Place
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +243,30 @@ def test_the_legend_counts_and_hides(opened, class_map: MadeMap) -> None:
     page.locator("#map").focus()
     page.keyboard.press("3")
     assert button.get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])
+def test_a_class_can_be_hidden_while_others_are_counted(
+    opened, class_map: MadeMap, truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polled, goes_on = [], threading.Event()
+    described = Place.counted
+    monkeypatch.setattr(Place, "_pass", lambda *_: goes_on.wait(30))
+    monkeypatch.setattr(Place, "counted", lambda self: polled.append(self) or described(self))
+    try:
+        page = opened(class_map.path, labels=truth[0])
+        button = page.locator(".legend", has_text="Map").get_by_role("button", name="road")
+        button.hover()
+        page.mouse.down()
+        seen = len(polled)
+        for _ in range(100):
+            page.wait_for_timeout(50)
+            if len(polled) > seen + 1:
+                break
+        page.mouse.up()
+        assert button.get_attribute("aria-pressed") == "false"
+    finally:
+        goes_on.set()
 
 
 def test_errors_are_a_layer_and_said_of_a_pixel(opened, class_map: MadeMap, truth) -> None:

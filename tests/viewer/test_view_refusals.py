@@ -67,6 +67,38 @@ def test_what_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
         error.value.close()
 
 
+def test_no_request_is_more_than_an_answer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(class_map.path) as viewer:
+        for target, status in (
+            ("http://[", 404),
+            ("//[::1", 404),
+            (f"/tile/0/0/0/0/0.png?hide={'9' * 5000},,-1,1", 200),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=10)
+            connection.putrequest("GET", target, skip_host=True)
+            connection.putheader("Host", "localhost")
+            connection.endheaders()
+            assert connection.getresponse().status == status
+            connection.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_connections_that_are_open_end_with_the_viewer(tmp_path: Path) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with hrrsi.view(class_map.path) as viewer:
+        connection = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=10)
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    for path in ("/", "/view.json", "/counts/0.json", "/tile/0/0/0/0/0.png"):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (503, b"hrrsi view begins or has ended")
+    connection.close()
+
+
 def test_a_viewer_that_is_closed_is_gone(tmp_path: Path) -> None:
     class_map = made_map(tmp_path, height=40, width=50)
     viewer = hrrsi.view(class_map.path)

@@ -332,9 +332,21 @@ class Page {
     } else if (!this.counts.failure) {
       const bar = element("progress", { max: 1, value: this.counts.done });
       bar.setAttribute("aria-label", "Counting");
-      parts.push(element("p", { className: "busy" }, `Counting every pixel: ${Math.floor(100 * this.counts.done)} %`, bar));
+      parts.push(element("p", { className: "busy" }, element("span", { textContent: this.counting }), bar));
     }
     return parts;
+  }
+
+  get counting() {
+    return `Counting every pixel: ${Math.floor(100 * this.counts.done)} %`;
+  }
+
+  /** Show how far counting is, and leave the legends alone: a button that is pressed has to stay. */
+  drawCounting() {
+    for (const busy of find("legends").querySelectorAll(".busy")) {
+      busy.firstChild.textContent = this.counting;
+      busy.lastChild.value = this.counts.done;
+    }
   }
 
   footRow(name, share, size) {
@@ -351,9 +363,12 @@ class Page {
       return;
     }
     if (number !== this.number) return;
+    const known = ({ layers, failure }) => [...Object.keys(layers), failure].join();
+    const isNews = known(counts) !== known(this.counts);
     this.counts = counts;
     if (counts.failure) this.complain(counts.failure);
-    this.drawLegends();
+    if (isNews) this.drawLegends();
+    else this.drawCounting();
     this.drawGrowing();
     if (counts.done < 1 && !counts.failure) setTimeout(() => this.poll(number), POLL_MILLISECONDS);
   }
