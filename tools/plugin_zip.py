@@ -18,8 +18,10 @@ _ALWAYS = (1980, 1, 1, 0, 0, 0)  # the time of each file: another one would make
 def plugin_metadata() -> str:
     """Return metadata.txt with the version and the addresses of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    owner = project["urls"]["Repository"].removeprefix("https://github.com/").split("/")[0]
-    text = (PLUGIN / "metadata.txt").read_text(encoding="utf-8").replace("OWNER", owner)
+    repository = project["urls"]["Repository"]
+    owner = repository.removeprefix("https://github.com/").split("/")[0]
+    text = (PLUGIN / "metadata.txt").read_text(encoding="utf-8")
+    text = text.replace("https://github.com/OWNER/hrrsi", repository).replace("OWNER", owner)
     return re.sub(r"^version=.*$", f"version={project['version']}", text, flags=re.MULTILINE)
 
 

@@ -57,8 +57,8 @@ class ClusterOptions:
         cluster: ``tcp://HOST:PORT`` or ``tls://...`` of a Dask scheduler; a scheduler file
             (``.json``); ``local:N``, for N processes of this machine; or a
             `distributed.Client`.
-        band_rows: About how many rows of a scene a task maps; None: as many as take a quarter of a
-            minute, fewer where there are many workers. Maps don't depend on it.
+        band_rows: About how many rows of a scene a task maps; None: as many as take half a minute,
+            fewer where there are many workers. Maps don't depend on it.
         patience: Seconds after which a task that gets no further is given to another worker, and
             how long the first worker is waited for, above 0.
 
