@@ -201,9 +201,12 @@ def _address_in(file: Path) -> str:
 @contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
     """Yield a cluster of processes of this machine, which share its cores."""
+    import dask
     from distributed import LocalCluster
 
-    with interrupt_kept_from_children():
+    # a look at the stack every 10 ms would take a twentieth of a core from each worker
+    seldom = {"distributed.worker.profile.interval": "100ms"}
+    with interrupt_kept_from_children(), dask.config.set(seldom):
         try:
             cluster = LocalCluster(
                 n_workers=workers,

@@ -44,7 +44,7 @@ from hrrsi.errors import (
     OutputError,
     OutputExistsError,
 )
-from hrrsi.hardware import available_cores, processor_name
+from hrrsi.hardware import available_cores, processor_name, reuse_freed_memory
 from hrrsi.maps.outputs import Outputs
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines import open_engine
@@ -127,6 +127,7 @@ def check_worker(
         if scene is not None:
             _require_same(mapper, scene, state, name)
         _ready[run.id] = Ready(engine, mapper, weights.parent)
+        reuse_freed_memory(of_run=True)
         seconds = None
         if measure:
             seconds = seconds_a_window(engine, map_options.effective_window)
@@ -192,6 +193,8 @@ def end_run(run_id: str) -> None:
     ready = _ready.pop(run_id, None)
     if ready is not None:
         shutil.rmtree(ready.folder, ignore_errors=True)
+    if not _ready:
+        reuse_freed_memory(of_run=False)
 
 
 def ready_for(run: Run) -> Ready:
