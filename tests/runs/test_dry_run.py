@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from samples.class_folders import make_class_folders
 from samples.made_dataset import save_made_dataset
-from samples.training_runs import quick, quietly
+from samples.training_runs import SMALL, quick, quietly
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
@@ -24,7 +24,7 @@ from hrrsi.training.initial_weights import first_network
 from hrrsi.training.run import TrainedRun
 from hrrsi.training.run_checks import check_run, planned_run, training_warnings
 
-QUICK = "--encoder-weights none --device cpu --workers 0 --quiet --model ued --batch 4"
+QUICK = f"--encoder-weights none --device cpu --workers 0 --quiet --model {SMALL} --batch 4"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def with_a_nan(weights: Path, path: Path) -> Path:
     with safe_open(weights, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         metadata = file.metadata()
-    tensors["base_network.conv_stem.weight"][0, 0, 0, 0] = float("nan")
+    tensors["base_network.features.conv_stem.weight"][0, 0, 0, 0] = float("nan")
     save_file(tensors, path, metadata)
     return path
 
@@ -145,7 +145,7 @@ def test_weights_that_are_no_numbers_are_no_start(
 
 
 def test_a_loss_that_is_no_number_is_an_error(dataset: Path, tmp_path: Path) -> None:
-    options = quick(dataset, tmp_path / "runs", recipe="published", lr=1e30, model="ued")
+    options = quick(dataset, tmp_path / "runs", recipe="published", lr=1e30)
     with pytest.raises(HrrsiError, match=r"the loss is (nan|inf) in epoch 1, step 2.*lower `lr`"):
         planned_run(options)
     assert not (tmp_path / "runs").exists()
@@ -207,7 +207,7 @@ def test_odd_options_are_warned_of(dataset: Path, tmp_path: Path) -> None:
 def test_overfitting_has_a_folder_of_its_own(dataset: Path, finished: TrainedRun) -> None:
     options = quick(dataset, finished.folder.parent, epochs=1, overfit=2)
     run, lines = quietly(options)
-    assert run.folder == finished.folder.with_name("ued-overfit")
+    assert run.folder == finished.folder.with_name(f"{SMALL}-overfit")
     assert "training mIoU" in lines[-1]
     assert "val" not in "".join(lines)
     with pytest.raises(HrrsiError, match="`overfit=7`: there are 6 patches to train on"):
@@ -217,11 +217,11 @@ def test_overfitting_has_a_folder_of_its_own(dataset: Path, finished: TrainedRun
 def test_a_resumed_run_says_where_it_goes_on(dataset: Path, tmp_path: Path) -> None:
     options = quick(dataset, tmp_path, epochs=1)
     _, lines = quietly(options, resume=True)
-    assert lines[0] == "ued: there is no checkpoint to go on from, so it starts"
+    assert lines[0] == f"{SMALL}: there is no checkpoint to go on from, so it starts"
     _, lines = quietly(options, resume=True)
     weights = options.run_folder / "best.safetensors"
     assert lines[0] == (
-        "ued: is finished (1 epoch); to train longer, start another run with "
+        f"{SMALL}: is finished (1 epoch); to train longer, start another run with "
         f"`init={weights}` and another `out`"
     )
 

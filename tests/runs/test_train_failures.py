@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 from samples.made_dataset import save_made_dataset
-from samples.training_runs import quick, quietly, rows_of, weights_of
+from samples.training_runs import SMALL, quick, quietly, rows_of, weights_of
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
@@ -207,7 +207,7 @@ def test_patches_without_labels_are_not_overfitted(dataset: Path, tmp_path: Path
 def in_two_processes(
     program: list[str], dataset: Path, out: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    arguments = "--model ued --batch 4 --encoder-weights none --workers 0 --quiet --device cpu"
+    arguments = f"--model {SMALL} --batch 4 --encoder-weights none --workers 0 --quiet --device cpu"
     arguments += f" --devices 2 --out {out}"
     return subprocess.run(
         [sys.executable, "-m", *program, "train", str(dataset), *arguments.split(), *options],
@@ -228,7 +228,7 @@ def test_what_all_processes_find_is_said_once(dataset: Path, tmp_path: Path) -> 
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, result.stderr
     assert "the loss is" in errors[0]
-    assert (tmp_path / "ued" / "nan_batch.safetensors").is_file()
+    assert (tmp_path / SMALL / "nan_batch.safetensors").is_file()
 
 
 @pytest.mark.parametrize(("split", "workers"), [("train", 1), ("train", 0), ("val", 1), ("val", 0)])
@@ -238,7 +238,9 @@ def test_a_truncated_patch_is_named(
     data = shutil.copytree(dataset, tmp_path / "data")
     patch = sorted((data / split / "image").iterdir())[1]
     patch.write_bytes(patch.read_bytes()[:700])
-    arguments = f"train {data} --out {tmp_path} --model ued --encoder-weights none --epochs 1 -q"
+    arguments = (
+        f"train {data} --out {tmp_path} --model {SMALL} --encoder-weights none --epochs 1 -q"
+    )
     arguments += f" --batch 3 --device cpu --workers {workers}"
     before = set(active_children())
     result = CliRunner().invoke(app, arguments.split())

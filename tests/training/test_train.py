@@ -20,6 +20,7 @@ import yaml
 from samples.command_results import assert_one_line_error
 from samples.full_disk import largest_file
 from samples.made_dataset import save_made_dataset
+from samples.training_runs import SMALL
 from typer.testing import CliRunner, Result
 
 from hrrsi.cli import app
@@ -58,14 +59,14 @@ def without_seconds(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def two_models(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("runs")
-    return out, run(dataset, "--model", "ued,ued_bes_sfm", "--epochs", 2, "--out", out, *QUICK)
+    return out, run(dataset, "--model", f"{SMALL},ued_bes_sfm", "--epochs", 2, "--out", out, *QUICK)
 
 
 @pytest.mark.slow
 def test_several_models_in_one_call(two_models: tuple[Path, Result]) -> None:
     out, result = two_models
     assert result.exit_code == 0, result.output
-    for model in ("ued", "ued_bes_sfm"):
+    for model in (SMALL, "ued_bes_sfm"):
         files = {p.name for p in (out / model).iterdir()}
         assert files == {
             "best.safetensors",
@@ -86,14 +87,14 @@ def test_losses_are_logged_apart(two_models: tuple[Path, Result]) -> None:
     for row in rows_of(out / "ued_bes_sfm"):
         parts = [float(row[f"{name}_loss"]) for name in ("segmentation", "body", "edge")]
         assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-5)
-    assert "body_loss" not in rows_of(out / "ued")[0]
+    assert "body_loss" not in rows_of(out / SMALL)[0]
 
 
 def test_learning_rate_decays_polynomially(two_models: tuple[Path, Result]) -> None:
     out, _ = two_models
     steps = 2 * (16 // 4)
     expected = [0.02 * (1 - done / steps) ** 0.9 for done in (4, 8)]
-    assert [float(r["lr"]) for r in rows_of(out / "ued")] == pytest.approx(expected, abs=1e-9)
+    assert [float(r["lr"]) for r in rows_of(out / SMALL)] == pytest.approx(expected, abs=1e-9)
 
 
 def test_best_weights_score_what_the_metrics_say(
@@ -131,10 +132,10 @@ def _numbers(data: object) -> list[float]:
 def test_same_seed_same_curve_for_any_number_of_workers(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    arguments = ("--model", "ued", "--epochs", 2, "--out", tmp_path, *QUICK, "--workers", 2)
+    arguments = ("--model", SMALL, "--epochs", 2, "--out", tmp_path, *QUICK, "--workers", 2)
     result = run(dataset, *arguments)
     assert result.exit_code == 0, result.output
-    assert without_seconds(tmp_path / "ued") == without_seconds(two_models[0] / "ued")
+    assert without_seconds(tmp_path / SMALL) == without_seconds(two_models[0] / SMALL)
 
 
 @pytest.mark.slow  # runs/test_train_resume.py kills a run while it writes a checkpoint
@@ -142,20 +143,20 @@ def test_killed_run_resumes_on_the_undisturbed_curve(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
     undisturbed, _ = two_models
-    command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", "ued"]
+    command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", SMALL]
     command += ["--epochs", "2", "--out", str(tmp_path), *QUICK]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "ued" / "last.ckpt"
+    checkpoint = tmp_path / SMALL / "last.ckpt"
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists()
-    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", tmp_path, *QUICK, "--resume")
+    result = run(dataset, "--model", SMALL, "--epochs", 2, "--out", tmp_path, *QUICK, "--resume")
     assert result.exit_code == 0, result.output
-    assert without_seconds(tmp_path / "ued") == without_seconds(undisturbed / "ued")
-    assert not [p for p in (tmp_path / "ued").iterdir() if "partial" in p.name]
+    assert without_seconds(tmp_path / SMALL) == without_seconds(undisturbed / SMALL)
+    assert not [p for p in (tmp_path / SMALL).iterdir() if "partial" in p.name]
 
 
 def test_interrupt_is_one_line_and_leaves_the_last_checkpoint(
@@ -168,9 +169,9 @@ def test_interrupt_is_one_line_and_leaves_the_last_checkpoint(
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("hrrsi.runs.loop.write_checkpoint", interrupted)
-    result = run(dataset, "--model", "ued", "--epochs", 500, "--out", tmp_path, *QUICK)
+    result = run(dataset, "--model", SMALL, "--epochs", 500, "--out", tmp_path, *QUICK)
     assert_one_line_error(result, "error: interrupted")
-    checkpoint = tmp_path / "ued" / "last.ckpt"
+    checkpoint = tmp_path / SMALL / "last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["position"] == {"epoch": 1, "batches": 0}
 
 
@@ -179,13 +180,13 @@ def test_config_takes_any_option_and_the_command_line_wins(
 ) -> None:
     runs, _ = two_models
     config = tmp_path / "my.yaml"
-    written = yaml.safe_load((runs / "ued" / "config.yaml").read_text())
+    written = yaml.safe_load((runs / SMALL / "config.yaml").read_text())
     assert written["epochs"] == 2
     written["precision"] = 32  # a number, as people write it
     config.write_text(yaml.safe_dump({**written, "out": str(tmp_path / "from-config")}))
     result = run("--config", config, "--epochs", 1, "--quiet")
     assert result.exit_code == 0, result.output
-    again = yaml.safe_load((tmp_path / "from-config" / "ued" / "config.yaml").read_text())
+    again = yaml.safe_load((tmp_path / "from-config" / SMALL / "config.yaml").read_text())
     assert again == {
         **written,
         "out": str(tmp_path / "from-config"),
@@ -211,22 +212,22 @@ def test_bad_config(dataset: Path, tmp_path: Path, text: str, words: str) -> Non
 
 def test_existing_run_is_kept(dataset: Path, two_models: tuple[Path, Result]) -> None:
     out, _ = two_models
-    before = (out / "ued" / "best.safetensors").read_bytes()
-    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", out, *QUICK)
+    before = (out / SMALL / "best.safetensors").read_bytes()
+    result = run(dataset, "--model", SMALL, "--epochs", 2, "--out", out, *QUICK)
     assert_one_line_error(result, "holds a run already", "--resume")
-    result = run(dataset, "--model", "ued", "--epochs", 3, "--out", out, *QUICK, "--resume")
+    result = run(dataset, "--model", SMALL, "--epochs", 3, "--out", out, *QUICK, "--resume")
     assert_one_line_error(result, "was started with epochs 2, not 3")
-    assert (out / "ued" / "best.safetensors").read_bytes() == before
+    assert (out / SMALL / "best.safetensors").read_bytes() == before
 
 
 def test_overwrite_refuses_a_folder_that_is_no_run(dataset: Path, tmp_path: Path) -> None:
-    precious = tmp_path / "ued" / "precious.txt"
+    precious = tmp_path / SMALL / "precious.txt"
     precious.parent.mkdir()
     precious.write_text("mine")
-    result = run(dataset, "--model", "ued", "--out", tmp_path, *QUICK, "--overwrite")
+    result = run(dataset, "--model", SMALL, "--out", tmp_path, *QUICK, "--overwrite")
     assert_one_line_error(result, "is not a run folder")
     assert precious.read_text() == "mine"
-    result = run(dataset, "--model", "ued", "--out", precious, *QUICK)
+    result = run(dataset, "--model", SMALL, "--out", precious, *QUICK)
     assert_one_line_error(result, f"{precious}: the folder cannot be created")
 
 
@@ -254,7 +255,7 @@ def test_datasets_that_cannot_be_trained_on(
     dataset: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     data = with_split(dataset, tmp_path / "data", **changes)
-    result = run(data, "--model", "ued", "--out", tmp_path / "runs", *QUICK)
+    result = run(data, "--model", SMALL, "--out", tmp_path / "runs", *QUICK)
     assert_one_line_error(result, words)
     assert not (tmp_path / "runs").exists()
 
@@ -262,27 +263,27 @@ def test_datasets_that_cannot_be_trained_on(
 def test_a_replacement_that_fails_leaves_the_run_as_it_was(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
-    before = {p.name: p.read_bytes() for p in (tmp_path / "ued").iterdir() if p.is_file()}
+    shutil.copytree(two_models[0] / SMALL, tmp_path / SMALL)
+    before = {p.name: p.read_bytes() for p in (tmp_path / SMALL).iterdir() if p.is_file()}
     result = run(
-        dataset, "--model", "ued", "--epochs", 50, "--out", tmp_path, *QUICK, "--lr", "1e30",
+        dataset, "--model", SMALL, "--epochs", 50, "--out", tmp_path, *QUICK, "--lr", "1e30",
         "--overwrite",
     )  # fmt: skip
     assert_one_line_error(result, "the loss is", "--lr")
-    after = {p.name: p.read_bytes() for p in (tmp_path / "ued").iterdir() if p.is_file()}
+    after = {p.name: p.read_bytes() for p in (tmp_path / SMALL).iterdir() if p.is_file()}
     assert after.pop("nan_batch.safetensors")
     assert after == before
-    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+    assert [p.name for p in tmp_path.iterdir()] == [SMALL]
 
 
 def test_a_replacement_replaces(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
-    result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
+    shutil.copytree(two_models[0] / SMALL, tmp_path / SMALL)
+    result = run(dataset, "--model", SMALL, "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
     assert result.exit_code == 0, result.output
-    assert len(rows_of(tmp_path / "ued")) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+    assert len(rows_of(tmp_path / SMALL)) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [SMALL]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -303,13 +304,13 @@ def test_a_replacement_that_is_interrupted_leaves_the_run_as_it_was(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    shutil.copytree(two_models[0] / "ued", tmp_path / "ued")
-    before = files_of(tmp_path / "ued")
+    shutil.copytree(two_models[0] / SMALL, tmp_path / SMALL)
+    before = files_of(tmp_path / SMALL)
     monkeypatch.setattr(moment, interrupted)
-    result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
+    result = run(dataset, "--model", SMALL, "--epochs", 1, "--out", tmp_path, *QUICK, "--overwrite")
     assert_one_line_error(result, "interrupted; nothing half-written")
-    assert files_of(tmp_path / "ued") == before
-    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+    assert files_of(tmp_path / SMALL) == before
+    assert [p.name for p in tmp_path.iterdir()] == [SMALL]
 
 
 def work(*arguments: str) -> None:
@@ -324,10 +325,10 @@ def work(*arguments: str) -> None:
 def test_a_run_that_works_is_left_alone(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    folder, replaced = tmp_path / "ued", tmp_path / ".ued.replaced"
-    shutil.copytree(two_models[0] / "ued", folder)
+    folder, replaced = tmp_path / SMALL, tmp_path / f".{SMALL}.replaced"
+    shutil.copytree(two_models[0] / SMALL, folder)
     before = files_of(folder)
-    same = ["--model", "ued", "--epochs", "2", "--out", str(tmp_path), *QUICK]
+    same = ["--model", SMALL, "--epochs", "2", "--out", str(tmp_path), *QUICK]
     working = multiprocessing.get_context("fork").Process(
         target=work, args=("train", str(dataset), *same, "--overwrite")
     )
@@ -356,7 +357,7 @@ def test_a_run_that_works_is_left_alone(
     assert {name: files_of(folder)[name] for name in before if name != "environment.yaml"} == {
         name: content for name, content in before.items() if name != "environment.yaml"
     }
-    assert [p.name for p in tmp_path.iterdir()] == ["ued"]
+    assert [p.name for p in tmp_path.iterdir()] == [SMALL]
 
 
 def test_a_file_system_without_locks_is_no_obstacle(
@@ -366,21 +367,21 @@ def test_a_file_system_without_locks_is_no_obstacle(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with locked(tmp_path / "out" / "ued"):
-        check_unlocked(tmp_path / "out" / "ued")
+    with locked(tmp_path / "out" / SMALL):
+        check_unlocked(tmp_path / "out" / SMALL)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_every_model_is_checked_before_the_first_is_trained(
     dataset: Path, two_models: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    shutil.copytree(two_models[0] / "ued", tmp_path / "ued_bes")
-    result = run(dataset, "--model", "ued,ued_bes", "--epochs", 1, "--out", tmp_path, *QUICK)
+    shutil.copytree(two_models[0] / SMALL, tmp_path / "ued_bes")
+    result = run(dataset, "--model", f"{SMALL},ued_bes", "--epochs", 1, "--out", tmp_path, *QUICK)
     assert_one_line_error(result, "ued_bes: holds a run already")
-    assert not (tmp_path / "ued").exists()
+    assert not (tmp_path / SMALL).exists()
 
 
-@pytest.mark.parametrize("models", ["", "ued,ued"])
+@pytest.mark.parametrize("models", ["", f"{SMALL},{SMALL}"])
 def test_models_are_named_once(dataset: Path, models: str) -> None:
     assert run(dataset, "--model", models).exit_code == 2
 
@@ -389,7 +390,7 @@ def test_a_single_pixel_can_not_be_normalised(dataset: Path, tmp_path: Path) -> 
     data = with_split(dataset, tmp_path / "data")
     description = (data / "dataset.yaml").read_text()
     (data / "dataset.yaml").write_text(description.replace("patch_size: 64", "patch_size: 32"))
-    result = run(data, "--model", "ued", "--out", tmp_path / "runs", *QUICK, "--batch", 1)
+    result = run(data, "--model", SMALL, "--out", tmp_path / "runs", *QUICK, "--batch", 1)
     assert_one_line_error(result, "BatchNorm", "--batch")
     assert not (tmp_path / "runs").exists()
 
@@ -421,10 +422,10 @@ def test_resuming_a_finished_run_changes_nothing(
 ) -> None:
     out, _ = two_models
     kept = ("best.safetensors", "config.yaml", "last.ckpt", "metrics.csv")
-    before = {name: (out / "ued" / name).read_bytes() for name in kept}
-    result = run(dataset, "--model", "ued", "--epochs", 2, "--out", out, *QUICK, "--resume")
+    before = {name: (out / SMALL / name).read_bytes() for name in kept}
+    result = run(dataset, "--model", SMALL, "--epochs", 2, "--out", out, *QUICK, "--resume")
     assert result.exit_code == 0, result.output
-    assert {name: (out / "ued" / name).read_bytes() for name in kept} == before
+    assert {name: (out / SMALL / name).read_bytes() for name in kept} == before
 
 
 def test_not_a_dataset(tmp_path: Path) -> None:
@@ -432,10 +433,10 @@ def test_not_a_dataset(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_one_line(dataset: Path, tmp_path: Path) -> None:
-    with largest_file(2_000_000):
-        result = run(dataset, "--model", "ued", "--epochs", 1, "--out", tmp_path, *QUICK)
+    with largest_file(200_000):
+        result = run(dataset, "--model", SMALL, "--epochs", 1, "--out", tmp_path, *QUICK)
     assert_one_line_error(result, "disk is full")
-    assert not (tmp_path / "ued" / "best.safetensors").exists()
+    assert not (tmp_path / SMALL / "best.safetensors").exists()
 
 
 @pytest.mark.slow
@@ -443,12 +444,12 @@ def test_weights_know_the_looks_and_the_resolutions_of_their_training(tmp_path: 
     folder = save_made_dataset(tmp_path / "data", train=40, val=2)
     content = yaml.safe_load((folder / "dataset.yaml").read_text())
     (folder / "dataset.yaml").write_text(yaml.safe_dump({**content, "resolution": 0.3}))
-    line = [folder, "--model", "ued", "--out", tmp_path / "runs", "--epochs", 1, *QUICK]
+    line = [folder, "--model", SMALL, "--out", tmp_path / "runs", "--epochs", 1, *QUICK]
     line += ["--crop", 32, "--batch", 8]
     for recipe, expected in (("published", (0.15, 0.6)), ("default", (0.24, 0.375))):
         result = run(*line, "--recipe", recipe, "--overwrite")
         assert result.exit_code == 0, result.output
-        meta = load_model(tmp_path / "runs/ued/best.safetensors").meta
+        meta = load_model(tmp_path / "runs" / SMALL / "best.safetensors").meta
         assert meta.resolution == 0.3
         assert meta.resolutions == expected
         likeness = training_likeness([TiledDataset(folder)])

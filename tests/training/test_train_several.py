@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from samples.drawn_dataset import save_drawn_dataset
-from samples.training_runs import assert_same_run, quick, quietly, rows_of
+from samples.training_runs import SMALL, assert_same_run, quick, quietly, rows_of
 from samples.undrawn_pictures import drawn_pictures
 from typer.testing import CliRunner, Result
 
@@ -32,6 +32,7 @@ from hrrsi.training.patch_pictures import input_patches
 from hrrsi.training.run_checks import planned_run
 from hrrsi.training.run_data import run_data
 
+MODEL = "ued_bes-test_efficientnet"
 RANGE = "0.15-0.6"
 
 
@@ -69,11 +70,11 @@ def command_line(
     with drawn_pictures():
         result = invoke(
             *("train", *folders, "--mix", "2,1", "--resolutions", RANGE, "--crop", 40),
-            *("--model", "ued_bes", "--encoder-weights", "none", "--epochs", 2, "--batch", 4),
+            *("--model", MODEL, "--encoder-weights", "none", "--epochs", 2, "--batch", 4),
             *("--lr", 0.01, "--device", "cpu", "--workers", 1, "--out", out, "--quiet"),
         )
     assert result.exit_code == 0, result.output
-    return out / "ued_bes", result.output
+    return out / MODEL, result.output
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_the_folder_repeats_the_run(run: Path, folders: tuple[Path, Path], tmp_p
     assert (config["mix"], config["resolutions"]) == ([2, 1], [0.15, 0.6])
     again = invoke("train", "--config", run / "config.yaml", "--out", tmp_path, "--quiet")
     assert again.exit_code == 0, again.output
-    assert rows_of(tmp_path / "ued_bes") == rows_of(run)
+    assert rows_of(tmp_path / MODEL) == rows_of(run)
     environment = yaml.safe_load((run / "environment.yaml").read_text())
     assert environment["dataset"]["patches"] == 6 + 2 + 4 + 3
     assert set(environment["dataset"]["datasets"]) == {"town", "outlines"}
@@ -191,8 +192,8 @@ def test_a_step_and_a_kill_later_it_is_the_same_run(
 def test_a_run_is_resumed_on_its_own_datasets_and_mix_alone(
     run: Path, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(run, tmp_path / "ued_bes")
-    own = {"model": "ued_bes", "lr": 0.01}
+    shutil.copytree(run, tmp_path / MODEL)
+    own = {"model": MODEL, "lr": 0.01}
     with pytest.raises(InputError, match=r"mix \[2.0, 1.0\], not \[1.0, 1.0\]"):
         quietly(options_of(folders, tmp_path, mix=(1, 1), **own), resume=True)
     moved = tmp_path / "other" / "town"
@@ -252,7 +253,7 @@ def test_two_processes_see_the_same_and_score_all(
     line = shlex.join(
         [
             *("train", *map(str, folders), "--mix", "2,1", "--resolutions", RANGE, "--crop", "40"),
-            *("--model", "ued", "--encoder-weights", "none", "--epochs", "1", "--batch", "4"),
+            *("--model", SMALL, "--encoder-weights", "none", "--epochs", "1", "--batch", "4"),
             *("--device", "cpu", "--devices", "2", "--workers", "0", "--out", str(tmp_path)),
             "--quiet",
         ]
@@ -268,10 +269,12 @@ def test_two_processes_see_the_same_and_score_all(
     )
     assert done.returncode == 0, done.stderr
     data = run_data(options)
-    shares = [(tmp_path / f"ued-default-{rank}.txt").read_text().splitlines() for rank in (0, 1)]
+    shares = [
+        (tmp_path / f"{SMALL}-default-{rank}.txt").read_text().splitlines() for rank in (0, 1)
+    ]
     together = [list(map(int, " ".join(own).split())) for own in zip(*shares, strict=True)]
     assert together == [indices.tolist() for _, _, indices in training_batches(data, options)]
-    counts = np.load(tmp_path / "ued-default-0-1.npy")
+    counts = np.load(tmp_path / f"{SMALL}-default-0-1.npy")
     # at the resolutions at which they are validated
     labels = [labels for _, labels, *_ in validation_batches(data, options)]
     classes = len(data.description.classes)
