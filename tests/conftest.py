@@ -35,7 +35,6 @@ os.fsync = lambda _descriptor: None
 # Most tests of these train, map or start programs: they are long, whatever each takes.
 LONG = (
     "tests/cluster",
-    "tests/benchmarks/test_window_seams.py",
     "tests/deployment/test_prune.py",
     "tests/evaluation/test_evaluate.py",
     "tests/evaluation/test_scene_protocols.py",

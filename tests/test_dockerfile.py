@@ -109,6 +109,7 @@ def test_runs_hrrsi_as_a_user_who_is_not_root(target: str) -> None:
     assert "predict" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_system_packages_exist_in_the_base_images_release() -> None:
     """A look-up in the package lists, where this machine runs the release of the base image."""

@@ -53,6 +53,7 @@ def test_mosaic_is_a_plain_scene(examples: Path) -> None:
         assert not scene.declares_nodata
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_script_makes_them(examples: Path, imagery: Path, tmp_path: Path) -> None:
     script = examples / "make_examples.py"

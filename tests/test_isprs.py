@@ -62,6 +62,7 @@ def test_the_page_goes_from_the_archives_to_scores() -> None:
     assert [step.command.split()[1] for step in STEPS] == ["tile", "train", "eval"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_published_split_and_the_official_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -106,6 +106,7 @@ def labels(path: Path) -> np.ndarray:
     return same.argmax(axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_python_gives_the_labels_of_hrrsi(python_maps: Path, frames: Path) -> None:
     engine = hrrsi.EngineOptions(precision="32")

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from hrrsi.cli import app
 
+pytestmark = pytest.mark.slow  # of a benchmark, not of the program
 NO_DATA = 255
 
 

@@ -169,7 +169,6 @@ def test_debug_shows_the_traceback_before_and_after_the_command(
     ("arguments", "start"),
     [
         (["--debug", "info", "missing.tif"], "Traceback (most recent call last):"),
-        (["info", "missing.tif", "--debug"], "Traceback (most recent call last):"),
         (["info", "--", "--debug"], "error: --debug: "),  # a file of that name
     ],
 )

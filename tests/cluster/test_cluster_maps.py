@@ -67,7 +67,10 @@ def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
     return predict
 
 
-@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 100, 10_000])
+@pytest.mark.parametrize(
+    "rows",
+    [pytest.param(1, marks=pytest.mark.slow), 100, pytest.param(10_000, marks=pytest.mark.slow)],
+)
 def test_bands_of_any_height_give_the_bytes_of_one_process(
     tmp_path: Path, scene: Path, alone: Path, on_cluster: Callable[..., Any], rows: int
 ) -> None:
@@ -219,6 +222,7 @@ def test_an_observer_hears_of_workers_what_it_hears_of_one_process(
     assert heard.index(alone[0]) < heard.index(("mapped", str(scene)))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_workers_look_at_many_scenes_and_the_same_is_said_and_mapped(
     tmp_path: Path,

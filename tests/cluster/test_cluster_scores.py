@@ -45,6 +45,7 @@ def test_the_command_prints_of_workers_what_it_prints_of_one_process(
     assert dealt.output == alone.output
 
 
+@pytest.mark.slow
 def test_an_augmented_pass_and_its_warnings_are_the_same(
     examples: Path, made_weights: Path, client: Any, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_map_that_another_run_makes_is_refused_until_that_falls_silent(
     assert hidden == [".hrrsi-one/run", ".hrrsi-two/run"]
 
 
+@pytest.mark.slow
 def test_a_run_says_that_it_goes_on(
     scene: Path, bucket: Any, on_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_bands_scale_and_heights_are_the_weights_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities, probabilities_of(path, pixels, 2047), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["ued-resnet18", "ued_bes_sfm-mobilenetv4_conv_small"])
 def test_networks_without_a_graph_go_through_torch(tmp_path: Path, model: str) -> None:
@@ -165,6 +166,7 @@ def test_networks_without_a_graph_go_through_torch(tmp_path: Path, model: str) -
     np.testing.assert_allclose(probabilities, probabilities_of(path, pixels, 255), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_what_torch_cannot_write_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

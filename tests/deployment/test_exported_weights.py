@@ -93,6 +93,7 @@ def test_arrays_and_scores_are_those_of_the_weights(folder: Path, tmp_path: Path
     assert reading == own_reading, "its windows are as large as the patches"
 
 
+@pytest.mark.slow
 def test_patches_of_another_size_are_stitched(folder: Path, tmp_path: Path) -> None:
     hrrsi.export(
         folder / "made.safetensors", tmp_path / "wide.onnx", options=replace(OPTIONS, window=96)
@@ -115,6 +116,7 @@ def test_info_tells_what_the_file_says(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_profile_counts_what_the_file_computes(folder: Path) -> None:
     torch.manual_seed(0)
     (own,) = hrrsi.profile(
@@ -138,6 +140,7 @@ def test_profile_counts_what_the_file_computes(folder: Path) -> None:
     assert "kernels are counted as parameters" in run_line(exported).stdout
 
 
+@pytest.mark.slow
 def test_full_brightness_of_scenes_is_heard(tmp_path: Path) -> None:
     described = replace(
         meta(), model="ued", dtype="uint16", scale=2047.0, mean=[0.4] * 3, std=[0.2] * 3

@@ -38,7 +38,11 @@ from hrrsi.networks.weights import save_weights
 from hrrsi.runs import loop
 
 SIDE = 96
-NETWORKS = ["ued", "ued_bes_sfm_1p3", "ued-tf_efficientnet_lite0", "ued-resnet18"]
+NETWORKS = [
+    "ued",
+    "ued-tf_efficientnet_lite0",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("ued_bes_sfm_1p3", "ued-resnet18")),
+]
 
 
 def network_of(model: str) -> torch.nn.Module:
@@ -118,6 +122,7 @@ def test_what_is_left_computes_what_the_whole_did_without_what_was_cut(model: st
     )
 
 
+@pytest.mark.slow
 def test_both_halves_of_ghost_modules_and_what_sums_join_go_together() -> None:
     network = network_of("ued")
     key = "base_network.blocks.8.0.ghost2"
@@ -208,6 +213,7 @@ def test_the_file_is_smaller_and_says_what_was_cut(folder: Path) -> None:
         assert f"to {share:.1%} of the multiply-accumulates of made.safetensors" in text
 
 
+@pytest.mark.slow
 def test_every_engine_gives_the_same_labels(folder: Path, tmp_path: Path) -> None:
     out = folder / "pruned.safetensors"
     Image.fromarray(scene_pixels()).save(tmp_path / "scene.png")
@@ -290,6 +296,7 @@ def test_kernels_in_half_precision_stay_so(folder: Path, tmp_path: Path) -> None
     assert pruned.meta.pruned[0]["from"] == "light"
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     arguments = ("--data", folder / "data", "--out", out, "--patches", 1, "--dry-run")
@@ -357,6 +364,7 @@ UNFIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["ued-mobilenetv4_conv_small", pytest.param("unet", marks=pytest.mark.slow)]
 )

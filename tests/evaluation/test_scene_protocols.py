@@ -258,6 +258,7 @@ def test_the_report_is_one_page_with_the_figures_of_the_run(
     assert wrong.exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_report_of_two_weights_holds_their_differences(
     labelled_scenes, weights, tmp_path, monkeypatch

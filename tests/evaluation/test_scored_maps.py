@@ -159,6 +159,7 @@ def test_two_maps_of_one_class_have_no_borders_to_compare(labelled_scenes, tmp_p
     assert scores["boundary_differences"]["F1 at 3 px"]["difference"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_names_that_are_no_text_are_one_line_or_printed(labelled_scenes, weights, tmp_path):
     bad = os.fsdecode(b"m\xff")

@@ -20,6 +20,7 @@ print(*(name for name, module in sys.modules.items() if "openvino_tel" in name a
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_runtimes_send_nothing_and_leave_nothing_at_home(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "CI"}

@@ -99,6 +99,7 @@ def test_timm_scores_the_encoder_as_the_metrics_say(
     assert float(best["val_top1"]) == top1
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_smoothed_cross_entropy(folder: Path, tmp_path: Path) -> None:
     """Without a learning rate, a network that draws nothing at random stays what it was."""
     arguments = ["--encoder", "resnet18", "--epochs", 1, "--out", tmp_path, *QUICK, "--lr", 0]
@@ -136,6 +137,7 @@ def test_learning_rate_falls_in_proportion(finished: tuple[Path, Result]) -> Non
     assert rates == pytest.approx([0.02 * 0.1, 0.02 * 0.001])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [[0.1], [0.1, 0.01, 0.001]])
 def test_curves_are_drawn_of_any_epochs(rates: list[float], tmp_path: Path) -> None:
     rows = [
@@ -190,6 +192,7 @@ def test_same_seed_same_run_for_any_number_of_workers(
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_an_epoch_resumes_on_the_undisturbed_curve(
     folder: Path, finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +270,7 @@ def test_existing_runs_are_kept(
     assert run(folder, *arguments, "--resume", "--overwrite").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_the_run_would(folder: Path, finished: tuple[Path, Result]) -> None:
     arguments = ["--out", finished[0], *QUICK, "--dry-run"]
     result = run(folder, "--epochs", 3, *arguments, "--resume")
@@ -296,6 +300,7 @@ def another_image(data: Path) -> None:
     image.write_bytes(image.read_bytes() + b"\0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [renamed_class, one_class_less, another_image])
 def test_other_images_are_not_resumed_on(
     folder: Path,
@@ -313,6 +318,7 @@ def test_other_images_are_not_resumed_on(
     assert (out / "ghostnet_100" / "environment.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_encoder_that_a_killed_run_did_not_come_to_is_written_by_the_next(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +456,7 @@ def test_an_image_that_changes_meanwhile_is_told_of(folder: Path, tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 def test_a_run_repeats_from_its_configuration(
     finished: tuple[Path, Result], tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ def test_without_names_all_models_are_profiled(monkeypatch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_json_keeps_its_contract():
     names = ["ued_bes", "ued-resnet18"]
@@ -213,6 +214,7 @@ def _no_processes(monkeypatch):
 SUSTAINED = ["--latency", "--seconds", "0.1", "--size", "64"]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.usefixtures("_no_processes")
 def test_sustained_speed_by_precision_and_threads_of_the_packaged_weights():
@@ -317,6 +319,7 @@ def test_the_process_that_measures_does_not_load_torch():
     assert done.stdout == "False\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_note_on_latency_names_the_engine_of_each_model():
     slow, fast = "torch, precision 32", "openvino, precision bf16"
@@ -335,6 +338,7 @@ def test_the_note_on_latency_names_the_engine_of_each_model():
     assert f"included): {fast}, batch 1, on a board." in text
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_python_profiles_as_the_command_does(tmp_path):
     path = tmp_path / "weights.safetensors"

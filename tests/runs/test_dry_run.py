@@ -231,6 +231,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_class_folders(tmp_path_factory.mktemp("images"))
 
 
+@pytest.mark.slow
 def test_pre_training_is_planned_alike(dataset: Path, images: Path, tmp_path: Path) -> None:
     arguments = "--size 32 --val-size 64 --batch 9 --epochs 1 --lr 0.1 --workers 1"
     arguments += f" --loader torchvision --device cpu --quiet --out {tmp_path / 'runs'} --dry-run"

@@ -279,7 +279,14 @@ def made_for(dataset: DatasetDescription, path: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["heights beside uint16", "first bands", "alpha as imagery"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("heights beside uint16", marks=pytest.mark.slow),
+        "first bands",
+        "alpha as imagery",
+    ],
+)
 def test_from_scenes_to_maps(tmp_path: Path, kind: str) -> None:
     """Tile, train for an epoch, evaluate and map: all agree on bands and full brightness.
 

@@ -154,6 +154,7 @@ def test_each_pixel_of_val_and_test_counts_once(tmp_path: Path, stride: int) -> 
     np.testing.assert_allclose(dataset.description.class_frequencies, shares, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     vaihingen_folder(tmp_path / "raw", [1, 3, 11, 15])

@@ -260,7 +260,7 @@ def command(*arguments: object) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up(own: Path, workers: int) -> None:
     # a limit on the size of files stands for it: writing fails half-way in the same way
     def limit() -> None:
@@ -298,7 +298,10 @@ def large(tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    ("sent", "workers"),
+    [pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow), (signal.SIGKILL, 1)],
+)
 def test_a_stopped_run_leaves_nothing_that_looks_complete(
     large: Path, workers: int, sent: signal.Signals
 ) -> None:

@@ -295,6 +295,7 @@ def test_feature_matching_against_its_plain_reading() -> None:
     torch.testing.assert_close(matching(maps, [targets]).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_the_maps_of_a_teacher_of_other_classes(
     dataset: Path, teacher: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=16, val=8)
 
 
-@pytest.mark.parametrize("model", ["ued", "unet"])
+@pytest.mark.parametrize("model", ["ued", pytest.param("unet", marks=pytest.mark.slow)])
 def test_bf16_is_rounded_no_more_than_the_network_rounds(dataset: Path, model: str) -> None:
     tiled = TiledDataset(dataset)
     options = quick(dataset, Path("unused"), model=model, batch=8, precision="bf16", average=0)
