@@ -201,12 +201,11 @@ def _address_in(file: Path) -> str:
 @contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
     """Yield a cluster of processes of this machine, which share its cores."""
-    import dask
     from distributed import LocalCluster
 
     # a look at the stack every 10 ms would take a twentieth of a core from each worker
-    seldom = {"distributed.worker.profile.interval": "100ms"}
-    with interrupt_kept_from_children(), dask.config.set(seldom):
+    config = {"distributed.worker.profile.interval": "100ms"}
+    with interrupt_kept_from_children():
         try:
             cluster = LocalCluster(
                 n_workers=workers,
@@ -215,6 +214,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 memory_limit=None,  # what an engine needs is no task's
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                config=config,
             )
         except (OSError, RuntimeError) as error:
             cause = one_line(error)
