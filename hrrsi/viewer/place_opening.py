@@ -46,6 +46,7 @@ from hrrsi.viewer.layers import (
     ComparedClasses,
     SharedReader,
     StoredClasses,
+    level_shape,
 )
 from hrrsi.viewer.pictures import SceneLayer, ScoreLayer
 from hrrsi.viewer.places import MAP_ENDING, OpenLabels, OpenMap, Place
@@ -331,15 +332,15 @@ class _Opener:
     def _overviews(self, viewed_map: OpenMap) -> dict[int, SharedReader]:
         """Return what reads the overviews of a map that is as hrrsi wrote it, by level."""
         readers = {}
-        factors = viewed_map.classes.scene.dataset.overviews(1)
-        for number, factor in enumerate(factors):
-            level = int(factor).bit_length() - 1
-            if factor != 1 << level:
-                return {}
+        whole = viewed_map.classes.scene
+        # of narrow maps GDAL's factors, which are those of columns, don't tell levels apart
+        for level in range(1, len(whole.dataset.overviews(1)) + 1):
             dataset = self.stack.enter_context(
-                opened_raster(viewed_map.path, overview_level=number)
+                opened_raster(viewed_map.path, overview_level=level - 1)
             )
             overview = Scene(viewed_map.path, dataset, (1,))
+            if overview.shape != level_shape(whole.shape, level):
+                return {}
             readers[level] = SharedReader(StoredClasses(overview, len(viewed_map.names)))
         return readers
 

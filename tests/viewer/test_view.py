@@ -69,6 +69,18 @@ def test_tiles_of_a_map_are_what_the_file_holds(tmp_path: Path) -> None:
         assert np.array_equal(shown[..., 3] == 255, class_map.labels[:256, :256] != 255)
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_tiles_of_a_strip_are_what_the_file_holds(tmp_path: Path, width: int) -> None:
+    class_map = made_map(tmp_path, labels=blobs(1200, width, 0))
+    with hrrsi.view(class_map.path) as viewer, rasterio.open(class_map.path) as file:
+        number = layer_named(viewer, "Map")
+        assert np.array_equal(whole_layer(viewer, number), class_map.labels)
+        for level in range(1, len(file.overviews(1)) + 1):
+            with rasterio.open(class_map.path, overview_level=level - 1) as overview:
+                assert np.array_equal(whole_layer(viewer, number, level), overview.read(1))
+    assert level == 3
+
+
 def test_classes_that_are_hidden_are_transparent(tmp_path: Path) -> None:
     class_map = made_map(tmp_path)
     with hrrsi.view(class_map.path) as viewer:
