@@ -38,7 +38,9 @@ def further_words(text: str, own: Sequence[str] = _OWN) -> list[str]:
             f"further options: {str(error).lower()} in {text!r}; quote as in a shell"
         ) from error
     for word in words:
-        if word.partition("=")[0] in own:
+        # a short one may have its value without a space
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name in own:
             raise ProgramError(
                 f"further options: {word} is chosen by the fields above, or by the plugin; "
                 "leave it out"
@@ -95,7 +97,7 @@ class MapOptions:
         return [
             "predict",
             self.scene,
-            *_option_words(options),
+            *option_words(options),
             *crop,
             *further_words(self.further, _OWN_OF_MAPS),
         ]
@@ -151,7 +153,7 @@ class Scoring:
         inputs = (self.pred, self.label, self.scheme, self.aoi, self.image, self.weights)
         refuse_inputs((self.report, self.json), inputs)
         further = further_words(self.further, _OWN_OF_SCORES)
-        return ["eval", *data, *_option_words(options), "--overwrite", *further]
+        return ["eval", *data, *option_words(options), "--overwrite", *further]
 
 
 def map_info_words(path: str) -> list[str]:
@@ -305,7 +307,7 @@ class Training:
         }
         further = further_words(self.further_tile)
         anew = ["--overwrite"] if self.anew else []
-        return ["tile", *self.scenes, *_option_words(options), *anew, *further]
+        return ["tile", *self.scenes, *option_words(options), *anew, *further]
 
     def train_words(self) -> list[str]:
         """Return the command that trains, or goes on with a run that is there.
@@ -322,7 +324,7 @@ class Training:
         }
         further = further_words(self.further_train)
         start = "--overwrite" if self.anew else "--resume"
-        return ["train", str(self.dataset), *_option_words(options), start, *further]
+        return ["train", str(self.dataset), *option_words(options), start, *further]
 
     def _cut_from(self) -> str:
         states = [_file_state(scene) for scene in self.scenes]
@@ -383,11 +385,11 @@ def _file_state(path: str) -> list[object]:
     return [os.path.realpath(path), state.st_size, state.st_mtime_ns]
 
 
-def _option_words(options: Mapping[str, object]) -> list[str]:
+def option_words(options: Mapping[str, object]) -> list[str]:
     """Return options with a value as words of a command line."""
     words = []
     for name, value in options.items():
         if value is None or value == "":
             continue
-        words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
+        words += [name, f"{value:.15g}" if isinstance(value, float) else str(value)]
     return words

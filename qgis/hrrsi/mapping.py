@@ -18,6 +18,7 @@ from qgis.core import (
 )
 
 from .algorithm import HrrsiAlgorithm, ResultGroup
+from .commands import option_words
 from .map_files import MapFiles
 from .program import ProgramError
 
@@ -175,11 +176,12 @@ class Polygons(_Mapping):
     def process(self, parameters, context, feedback):
         """Map the scene, or take the map that is there, and make polygons of it."""
         output = self.parameterAsOutputLayer(parameters, self.OUTPUT, context)
-        words = self.options.words()
-        classes = self.parameterAsString(parameters, self.CLASSES, context).strip()
-        words += ["--classes", classes] if classes else []
         simplify = self.optional_number(parameters, self.SIMPLIFY, context)
-        words += ["--simplify", f"{simplify:g}"] if simplify else []
+        options = {
+            "--classes": self.parameterAsString(parameters, self.CLASSES, context).strip(),
+            "--simplify": simplify or None,
+        }
+        words = [*self.options.words(), *option_words(options)]
         files = MapFiles(polygons=output, finished=self.map)
         try:
             self.map_scene(files, words, parameters, context, feedback)

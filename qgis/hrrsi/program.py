@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import glob
+from glob import escape, glob
 from typing import IO
 
 FITTING = (0, 1)  # the versions of hrrsi whose commands these are: 0.1 and 0.1.x
@@ -36,6 +36,7 @@ _PLACES = (
 )
 # What QGIS sets for its own Python and libraries, which would be the wrong ones for another.
 _OF_QGIS = ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LIB", "PROJ_DATA")
+_OF_TERMINALS = ("FORCE_COLOR", "PY_COLORS")  # which put codes of colours into messages
 _PROGRESS = re.compile(r"progress: +(?P<percent>\d+(\.\d+)?)% (?P<what>.*?): (?P<figures>.*)$")
 _EPOCH = re.compile(r"epoch (\d+)/(\d+)$")
 _TRAINING_SHARE = 0.85  # of an epoch; the rest is validation
@@ -43,7 +44,9 @@ _TRAINING_SHARE = 0.85  # of an epoch; the rest is validation
 _STAGES = {"tiles": (90.0, 94.0), "polygons": (90.0, 97.0), "zones": (97.0, 100.0)}
 _NEXT_PERCENT, _NEXT_SECONDS = 5.0, 60.0  # between lines of progress in a log
 _PATIENCE_SECONDS = 60.0  # after the request to stop, before it is repeated
-_versions: dict[tuple[str, float], str] = {}
+# Programs that fit, by path and time. One that doesn't is asked again: what it lacked may have been
+# installed since, beside it.
+_fitting: set[tuple[str, float]] = set()
 
 
 class ProgramError(Exception):
@@ -94,9 +97,9 @@ def _candidates(environment: Mapping[str, str]) -> list[str]:
         if name.startswith("$"):
             if not environment.get(name[1:]):
                 continue
-            place = f"{environment[name[1:]]}/{rest}"
+            place = f"{escape(environment[name[1:]])}/{rest}"
         elif name == "~":
-            place = f"{environment.get('HOME', os.path.expanduser('~'))}/{rest}"
+            place = f"{escape(environment.get('HOME', os.path.expanduser('~')))}/{rest}"
         folders += sorted(glob(place))
     paths = (os.path.join(folder, "hrrsi") for folder in folders)
     return list(dict.fromkeys(filter(_is_program, paths)))
@@ -113,6 +116,9 @@ def _require_fitting(path: str) -> None:
         ProgramError: It doesn't.
     """
     wanted = ".".join(map(str, FITTING))
+    key = (path, os.stat(path).st_mtime)
+    if key in _fitting:
+        return
     version = _version(path)
     numbers = re.match(r"hrrsi (\d+)\.(\d+)", version)
     if numbers is None:
@@ -122,25 +128,23 @@ def _require_fitting(path: str) -> None:
         raise ProgramError(
             f"{path}: is {version}, and this plugin is for {wanted}; update the older of the two"
         )
+    _fitting.add(key)
 
 
 def _version(path: str) -> str:
-    key = (path, os.stat(path).st_mtime)
-    if key not in _versions:
-        command, environment = [path, "--version"], child_environment()
-        try:
-            answer = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=60,
-            ).stdout.decode("utf-8", "replace")
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ProgramError(f"{path}: can't be run ({error}); {INSTALL}") from error
-        _versions[key] = (answer.strip().splitlines() or [""])[-1]
-    return _versions[key]
+    """Return the last line that a program says of its version."""
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProgramError(f"{path}: can't be run ({error}); {INSTALL}") from error
+    return (answer.strip().splitlines() or [""])[-1]
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -150,7 +154,7 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
         environment: Those of this process, by default.
     """
     own = dict(os.environ if environment is None else environment)
-    for name in _OF_QGIS:
+    for name in (*_OF_QGIS, *_OF_TERMINALS):
         own.pop(name, None)
     return {
         **own,

@@ -180,6 +180,15 @@ class ScoreAgainstLabels(HrrsiAlgorithm):
             results[self.JSON] = given_json
         return {**results, **overall_scores(Path(figures).read_text(encoding="utf-8"))}
 
+    def stopped_line(self, line):
+        """Return what is said of a cancelled run."""
+        if self.scene and not self.map:  # whose map is a temporary file of another name each time
+            return (
+                "interrupted; nothing of the scene's map is kept: where that takes long, make it "
+                "with Map land cover, and score that"
+            )
+        return super().stopped_line(line)
+
     def _mapped(self, feedback):
         """Return the scene's map, in single precision as all scores are."""
         path = QgsProcessingUtils.generateTempFilename("map_classes.tif")

@@ -101,8 +101,16 @@ def test_further_options_are_split_as_by_a_shell() -> None:
         further_words("--classes 'low")
     with pytest.raises(ProgramError, match="further options: --out is chosen by the fields above"):
         MapOptions("scene.tif", further="--out x.tif").words()
-    with pytest.raises(ProgramError, match="--vector=gpkg is chosen by"):
-        MapOptions("scene.tif", further="--vector=gpkg").words()
+    for word in ("--vector=gpkg", "-ox.tif", "-o=x.tif", "-q"):
+        with pytest.raises(ProgramError, match=f"further options: {word} is chosen by"):
+            MapOptions("scene.tif", further=word).words()
+    assert further_words("--scale -1") == ["--scale", "-1"]
+
+
+@pytest.mark.parametrize("number", [1234567.5, 0.123456789, 1e-7, 4.0])
+def test_numbers_are_those_that_were_given(number: float) -> None:
+    words = MapOptions("scene.tif", min_area=number).words()
+    assert float(words[words.index("--min-area") + 1]) == number
 
 
 def made_by_hrrsi(files: MapFiles) -> None:

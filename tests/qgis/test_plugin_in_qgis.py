@@ -74,6 +74,8 @@ answers["again"] = run("maplandcover", **options)
 answers["at the end"] = sorted(os.listdir("."))
 options["OUTPUT"] = "TEMPORARY_OUTPUT"
 answers["temporary"] = run("maplandcover", cancel_at=20, **options)
+labels = dict(SCENE="größe 1.tif", LABEL_RASTER="map.tif", REPORT="TEMPORARY_OUTPUT")
+answers["scored"] = run("scoreagainstlabels", cancel_at=5, WEIGHTS="light", **labels)
 """
     results = session(body, folder, executable)
     assert any(
@@ -93,6 +95,8 @@ answers["temporary"] = run("maplandcover", cancel_at=20, **options)
         *("größe 1.tif", "map.qml", "map.tif", "map.tif.aux.xml")
     }
     assert any("name a file" in line for line in results["temporary"]["error"])
+    assert any("nothing of the scene's map is kept" in line for line in results["scored"]["error"])
+    assert not any("run it again" in line for line in results["scored"]["error"])
     whole = predicted(folder, executable, "--window", "64", "--overlap", "32")
     assert (folder / "map.tif").read_bytes() == whole.read_bytes()
 
