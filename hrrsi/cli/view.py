@@ -122,10 +122,13 @@ def _print_ways(port: int, was_asked: bool) -> None:
     import getpass
     import os
     import socket
+    from contextlib import suppress
 
     if not was_asked:
         print_note("note: no browser was opened: there is no screen here; open the address in one")
     if not was_asked or os.environ.get("SSH_CONNECTION"):
-        host = f"{getpass.getuser()}@{socket.gethostname()}"
+        host = socket.gethostname()
+        with suppress(KeyError, OSError):  # in containers users may have no name
+            host = f"{getpass.getuser()}@{host}"
         tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {host}"
         print_note(f"note: from another machine: {tunnel}, then open the address there")

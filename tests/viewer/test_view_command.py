@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_without_a_screen_it_says_how_to_see_the_page(tmp_path: Path, ended: lis
     assert result.exit_code == 0
     assert "note: no browser was opened" in result.stderr
     assert f"ssh -N -L {port}:127.0.0.1:{port} " in result.stderr
+
+
+def test_a_user_without_a_name_sees_the_page(
+    tmp_path: Path, ended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as of `docker run --user`
+    result = run(made_map(tmp_path, height=40, width=50).path)
+    assert result.exit_code == 0, result.exception
+    assert f" {socket.gethostname()}, then open the address there" in result.stderr
 
 
 def test_over_ssh_it_prints_the_tunnel(

@@ -188,6 +188,29 @@ def test_a_pixel_tells_what_rasterio_reads_there(opened, class_map: MadeMap) -> 
             page.wait_for_timeout(300)  # two taps at once would zoom
 
 
+@pytest.mark.parametrize("opened", [WIDE], indirect=True, ids=["wide"])
+def test_the_pixel_that_was_clicked_last_is_told(
+    opened, class_map: MadeMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point, second_is_told = Place.point, threading.Event()
+
+    def late_for_the_first(self: Place, row: int, column: int) -> dict:
+        if row == 100:
+            second_is_told.wait(10)
+        return point(self, row, column)
+
+    monkeypatch.setattr(Place, "point", late_for_the_first)
+    page = opened(class_map.path)
+    page.evaluate(
+        "window.first = window.page.showPixel({lat: 100.5, lng: 90.5});"
+        "window.page.showPixel({lat: 200.5, lng: 90.5}).then(() => (window.told = true))"
+    )
+    wait(page, "window.told")
+    second_is_told.set()
+    page.evaluate("window.first")
+    assert facts(page)["Pixel"] == "column 90, row 200"
+
+
 def test_the_map_is_drawn_where_its_pixels_are(opened, class_map: MadeMap) -> None:
     """What is on the screen is the class's own colour, at full opacity and far zoomed in."""
     page = opened(class_map.path)

@@ -399,6 +399,7 @@ class Page {
     const { width, height } = this.place;
     if (row < 0 || column < 0 || row >= height || column >= width) return;
     const number = this.number;
+    const asked = (this.asked = {}); // the last one counts, whichever answer comes last
     let point;
     try {
       point = await fetchJson(`point/${number}/${row}/${column}.json`);
@@ -406,7 +407,7 @@ class Page {
       this.complain(error instanceof TypeError ? "hrrsi view has ended. Start it again, and reload this page." : error.message);
       return;
     }
-    if (number !== this.number) return;
+    if (number !== this.number || asked !== this.asked) return;
     this.hidePixel();
     const ring = (color, weight) => L.circleMarker([row + 0.5, column + 0.5], { radius: 9, color, weight, fill: false, interactive: false });
     const square = L.rectangle([[row, column], [row + 1, column + 1]], { color: "#fff", weight: 1, fill: false, interactive: false });
