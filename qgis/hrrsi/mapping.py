@@ -186,10 +186,11 @@ class Polygons(_Mapping):
         try:
             self.map_scene(files, words, parameters, context, feedback)
         except ProgramError as error:
-            if self.map and "was made otherwise" in str(error):
+            is_other = any(words in str(error) for words in ("made otherwise", "was changed since"))
+            if self.map and is_other:
                 raise ProgramError(
-                    f"{self.map}: was made otherwise, or of another scene; give what it was made "
-                    "with, or leave the class raster out"
+                    f"{self.map}: was made otherwise or of another scene, or changed since; give "
+                    "what it was made with, or leave the class raster out"
                 ) from error
             raise
         ResultGroup(f"Polygons of {self.scene_name}").claim(context, [output])

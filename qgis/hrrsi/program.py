@@ -44,6 +44,16 @@ _TRAINING_SHARE = 0.85  # of an epoch; the rest is validation
 _STAGES = {"tiles": (90.0, 94.0), "polygons": (90.0, 97.0), "zones": (97.0, 100.0)}
 _NEXT_PERCENT, _NEXT_SECONDS = 5.0, 60.0  # between lines of progress in a log
 _PATIENCE_SECONDS = 60.0  # after the request to stop, before it is repeated
+_IN_QGIS = (
+    (": run the same command with it to go on", ": run it again to go on"),
+    (" is kept for --resume", " is kept"),
+    ("go on with --resume", "run it again to go on"),
+    ("give --overwrite instead of --resume", "tick 'Start over'"),
+    ("--overwrite instead of --resume", "tick 'Start over'"),
+    ("give --overwrite to replace it", "tick 'Start over' to replace it"),
+    ("start over without --resume", "tick 'Start over'"),
+    (" --out", " output"),
+)
 # Programs that fit, by path and time. One that doesn't is asked again: what it lacked may have been
 # installed since, beside it.
 _fitting: set[tuple[str, float]] = set()
@@ -378,5 +388,6 @@ def in_qgis(line: str) -> str:
     if "was started with" in line:
         text = line.partition("; continue it")[0]
         return f"{text}; give that, choose another folder, or {start_over}"
-    text = line.replace(": run the same command with it to go on", ": run it again to go on")
-    return text.replace(" is kept for --resume", " is kept")
+    for of_commands, of_qgis in _IN_QGIS:
+        line = line.replace(of_commands, of_qgis)
+    return line

@@ -20,6 +20,7 @@ from hrrsi_plugin.program import (
     run,
 )
 from samples.predicted_scenes import SMALL, save_scene
+from samples.repository import REPOSITORY
 
 import hrrsi
 
@@ -244,3 +245,24 @@ def test_flags_that_qgis_gives_are_named_as_what_to_do_there() -> None:
     )
     assert "Start over" in in_qgis("runs/ued: was started with epochs 1, not 2; continue it as")
     assert in_qgis("the disk is full") == "the disk is full"
+
+
+ROOMS = ("maps", "prediction", "tiling", "runs", "files.py")
+ADVICE = {
+    re.sub(r"`(\w+)`", r"--\1", words)
+    for room in ROOMS
+    for module in [REPOSITORY / "hrrsi" / room, *(REPOSITORY / "hrrsi" / room).rglob("*.py")]
+    if module.is_file()
+    for words in re.findall(r'(?:fix=|_GO_ON = )"(.*)"', module.read_text(encoding="utf-8"))
+    if re.search(r"`(out|resume|overwrite)`", words)
+}
+
+
+def test_advice_of_outputs_names_no_flag_in_qgis() -> None:
+    """What the library says to do, as the command line says it: QGIS gives these flags itself."""
+    assert len(ADVICE) > 8
+    told = {words: in_qgis(f"m.tif: is in the way; {words}") for words in ADVICE}
+    assert {words: line for words, line in told.items() if "--" in line} == {}
+    assert told["give --overwrite instead of --resume, or another --out"].endswith(
+        "; tick 'Start over', or another output"
+    )
