@@ -262,4 +262,5 @@ def test_maps_in_a_browser(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in commands:
         said = run(words, "--no-browser").stdout
         assert re.sub(r"\d{4,5}/", "40213/", said).strip() == shown[2]
+    assert len(pages) == 4
     assert all("<title>hrrsi view</title>" in page for page in pages)

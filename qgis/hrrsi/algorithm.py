@@ -361,12 +361,19 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
             silent: Whether what it prints is only returned.
             share: From where to where the progress bar goes meanwhile, in percent.
             places: Files as hrrsi makes them, and where they are moved afterwards: what is said.
+
+        Raises:
+            ProgramError: It has failed.
         """
         first, last = share
 
-        def say(line):
+        def placed(line):
             for draft, target in places:
                 line = line.replace(draft, target)
+            return line
+
+        def say(line):
+            line = placed(line)
             if line.startswith(("|", "+-")):  # a table, where the log would join spaces
                 line = line.replace(" ", "\u00a0")
             feedback.pushConsoleInfo(line)
@@ -379,11 +386,14 @@ class HrrsiAlgorithm(QgsProcessingAlgorithm):
         listener = Listener(
             on_command=lambda command: feedback.pushCommandInfo(shlex.join(command)),
             on_line=say,
-            on_warning=feedback.pushWarning,
+            on_warning=lambda line: feedback.pushWarning(placed(line)),
             on_progress=show,
             is_cancelled=feedback.isCanceled,
         )
-        return run([self.executable, *words], listener, silent=silent)
+        try:
+            return run([self.executable, *words], listener, silent=silent)
+        except ProgramError as error:
+            raise type(error)(placed(str(error))) from error
 
     def raster_file(self, layer, what):
         """Return a raster layer's file, and its CRS where the file holds none. Main thread.

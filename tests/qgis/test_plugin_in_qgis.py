@@ -107,6 +107,7 @@ def test_what_is_wrong_is_hrrsis_own_line(folder: Path, executable: str) -> None
 scene = dict(INPUT="größe 1.tif", OUTPUT="map.tif")
 answers["weights"] = run("maplandcover", WEIGHTS_FILE="weights.safetensors", **scene)
 answers["overlap"] = run("maplandcover", WINDOW=64, OVERLAP=64, **scene)
+answers["ending"] = run("maplandcover", **{**scene, "OUTPUT": "map.img"})
 answers["words"] = run("maplandcover", FURTHER_OPTIONS="--tta 'd4", **scene)
 address = "type=xyz&url=http://localhost/%7Bz%7D/%7Bx%7D/%7By%7D.png"
 service = QgsRasterLayer(address, "tiles", "wms")
@@ -123,6 +124,7 @@ answers["left"] = sorted(os.listdir("."))
 
     assert "weights.safetensors: " in line("weights")
     assert "--overlap" in line("overlap")
+    assert line("ending").startswith("map.img: a class map is a GeoTIFF")
     assert "further options: no closing quotation" in line("words")
     assert "tiles: is a map service, not a raster file; save the part that you need" in line(
         "service"
