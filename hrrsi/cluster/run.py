@@ -51,6 +51,7 @@ _PACKAGES = ("hrrsi", "numpy", "rasterio", "openvino", "onnxruntime", "torch")
 SceneState = list[tuple[str | int, ...]]
 _RECORD = "map.json"  # what the map depends on
 _NAME = re.compile(r"rows-(\d+)-(\d+)-([0-9a-f]+)\.npz")
+_AGAIN = "check the disk, then go on with `resume`"
 _LEVEL = 1  # of deflate: labels take a thirtieth of their bytes, at over 100 MB/s
 
 
@@ -281,7 +282,11 @@ def facts_of(run: Run, scene: SceneTask) -> SceneFacts:
     """
     content = folder_of(run.places[0]).read(scene.facts)
     if content is None:
-        raise StripsMissingError(f"{scene.facts} is gone", where=scene.name)
+        raise StripsMissingError(
+            f"what the run keeps of it, {scene.facts}, was removed",
+            where=scene.name,
+            fix="leave hidden folders beside maps alone, and go on with `resume`",
+        )
     scale, record = json.loads(content)
     return SceneFacts(scale, MapRecord(**record))
 
@@ -380,7 +385,7 @@ class StripFiles:
         missing = height - first_row - sum(b - a for a, b in rows.items() if a >= first_row)
         if missing:
             raise StripsMissingError(
-                f"{counted(missing, 'row')} of it are not there", where=self.map, fix="`resume`"
+                f"{counted(missing, 'row')} of it are not there", where=self.map, fix=_AGAIN
             )
         while row < height:
             stop = rows.get(row, 0)
@@ -390,7 +395,7 @@ class StripFiles:
                 if stop:
                     folder.remove(self._name(row, stop))
                 raise StripsMissingError(
-                    f"its rows from {row} on are damaged", where=self.map, fix="`resume`"
+                    f"its rows from {row} on are damaged", where=self.map, fix=_AGAIN
                 )
             yield strip
             row = stop

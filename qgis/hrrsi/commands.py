@@ -337,20 +337,21 @@ class Training:
         """Whether the dataset is there, and of these scenes, labels and options.
 
         Raises:
-            ProgramError: There is another one.
+            ProgramError: There is another one, or one that nothing is known of.
         """
         if self.anew or not (self.dataset / "dataset.yaml").exists():
             return False
         try:
-            is_same = self._record.read_text(encoding="utf-8") == self._cut_from()
+            cut_from = self._record.read_text(encoding="utf-8")
         except OSError:
-            is_same = False
-        if not is_same:
-            raise ProgramError(
-                f"{self.dataset}: is there already, of other scenes, labels or options; choose "
-                "another folder, or tick 'Start over' to replace it and its runs"
-            )
-        return True
+            cut_from = ""
+        if cut_from == self._cut_from():
+            return True
+        what = "of other scenes, labels or options" if cut_from else "and not of Tile and train"
+        raise ProgramError(
+            f"{self.dataset}: is there already, {what}; choose another folder, or tick 'Start "
+            "over' to replace it and its runs"
+        )
 
     @property
     def _record(self) -> Path:

@@ -253,6 +253,8 @@ def test_a_dataset_is_cut_once_and_another_one_is_not_taken_for_it(tmp_path: Pat
     assert not training.is_cut
     training.dataset.mkdir()
     (training.dataset / "dataset.yaml").touch()
+    with pytest.raises(ProgramError, match="is there already, and not of Tile and train; choose"):
+        _ = training.is_cut  # of `hrrsi tile`
     training.note_cut()
     assert training.is_cut
     assert dataclasses.replace(training, labels="/tmp/other name.gpkg", epochs=9).is_cut
