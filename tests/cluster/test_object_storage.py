@@ -69,7 +69,8 @@ def objects(bucket: Any) -> dict[str, bytes]:
     return {name.removeprefix("maps/"): bucket.cat_file(name) for name in bucket.find("maps")}
 
 
-@pytest.mark.parametrize("rows", [pytest.param(48, marks=pytest.mark.slow), 10_000])
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [48, 10_000])
 def test_objects_hold_the_bytes_of_one_process(
     tmp_path: Path,
     scene: Path,

@@ -72,6 +72,7 @@ def test_blocks_add_up_to_the_scene_however_it_is_cut():
     assert (blocks.counts[blocks.places.index((2, 1))] == corner.counts).all()
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """Of many samples of blocks from one known population, about 95 % of the intervals cover it."""

@@ -350,6 +350,7 @@ with rasterio.open(folder / "scene.tif") as scene:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_bytes_do_not_depend_on_the_number_of_processors(tmp_path: Path) -> None:
     with made_scene(tmp_path / "scene.tif", 2000, 1500, crs="EPSG:28992"):

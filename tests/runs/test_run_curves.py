@@ -35,7 +35,7 @@ def made_rows(epochs: int) -> list[dict[str, float]]:
 COLOURS = {"tree": (0, 150, 0), "car": (255, 255, 0), "water": (0, 0, 255)}
 
 
-@pytest.mark.parametrize("epochs", [1, 40])
+@pytest.mark.parametrize("epochs", [40, pytest.param(1, marks=pytest.mark.slow)])
 def test_curves_are_drawn_from_any_metrics(epochs: int, tmp_path: Path) -> None:
     rows = made_rows(epochs)
     drawn = []

@@ -160,6 +160,7 @@ def test_places_may_be_rounded(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mosaic.read(), PIXELS)
 
 
+@pytest.mark.slow
 def test_full_brightness_of_tiles_far_apart_is_that_of_their_values(tmp_path: Path) -> None:
     window, values = Window(0, 0, 70, 90), PIXELS.astype(np.uint16) * 16
     # to all sides of an empty middle, and none in a corner

@@ -74,7 +74,10 @@ def block_dataset(tmp_path_factory: pytest.TempPathFactory) -> BlockDataset:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("guard", "stride"), [(GUARD, SIZE), (0, SIZE), (7, 20)])
+@pytest.mark.parametrize(
+    ("guard", "stride"),
+    [(7, 20), *(pytest.param(guard, SIZE, marks=pytest.mark.slow) for guard in (GUARD, 0))],
+)
 def test_no_pixel_within_the_guard_band_is_in_two_splits(
     tmp_path: Path, ortho: Path, guard: int, stride: int
 ) -> None:

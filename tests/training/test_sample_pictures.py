@@ -20,6 +20,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_made_dataset(tmp_path_factory.mktemp("data") / "dubai64", train=8, val=7)
 
 
+@pytest.mark.slow
 def test_networks_without_edges_have_fewer_panels(dataset: Path, tmp_path: Path) -> None:
     with drawn_pictures("_picture"):
         quietly(quick(dataset, tmp_path, epochs=1, model="ued"))
