@@ -437,6 +437,7 @@ def test_nothing_is_left_out_where_workers_are_lost_between_tasks(
     assert files_of(tmp_path / "again") == files_of(alone)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_over_on_a_cluster_goes_on_from_its_own_rows_alone(
     tmp_path: Path,
     scene: Path,
