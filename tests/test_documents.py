@@ -26,6 +26,7 @@ def test_the_tour_shows_every_step() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_tour_shows_what_happens(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(TOUR, cloned, monkeypatch)
     assert (cloned / "dubai_tile1_classes.tif").exists()

@@ -191,6 +191,7 @@ def test_a_read_that_fails_twice_is_tried_again_and_one_that_always_does_fails_i
     assert files_of(out) == files_of(alone)
 
 
+@pytest.mark.slow
 def test_what_there_is_to_say_of_a_scene_is_said_once(
     tmp_path: Path, on_cluster: Callable[..., Any]
 ) -> None:
@@ -201,6 +202,7 @@ def test_what_there_is_to_say_of_a_scene_is_said_once(
     assert len([w for w in record if "holds uint16" in str(w.message)]) == 1
 
 
+@pytest.mark.slow
 def test_an_observer_hears_of_workers_what_it_hears_of_one_process(
     tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
 ) -> None:

@@ -191,6 +191,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["prune", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_file_is_smaller_and_says_what_was_cut(folder: Path) -> None:
     before, out = folder / "made.safetensors", folder / "pruned.safetensors"
     said = (folder / "said.txt").read_text()

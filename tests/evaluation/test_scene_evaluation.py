@@ -54,7 +54,7 @@ def test_evaluating_training_scenes_warns(dataset, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["full", "eroded"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("eroded", marks=pytest.mark.slow)])
 def test_whole_scenes_agree_with_a_naive_loop(scenes, weights, kind):
     flags = ["--eroded"] if kind == "eroded" else []
     report = scored(

@@ -1,8 +1,11 @@
 """The graphs that runtimes read give the networks' own logits."""
 
+import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,6 +38,15 @@ LITE_MODELS = (
 )
 
 
+def widths_marked_slow(models: Iterable[str]) -> list[Any]:
+    """Networks and a size of windows; those that differ by their width alone are slow ones."""
+    widths = re.compile(r"_1p3|_1p5|lite[123]")
+    return [
+        pytest.param(model, (97, 61), marks=[pytest.mark.slow] if widths.search(model) else [])
+        for model in models
+    ]
+
+
 def pixels(height: int, width: int, dtype: str = "uint8") -> np.ndarray:
     rng = np.random.default_rng(height + width)
     return rng.integers(0, 256, (3, height, width)).astype(dtype)
@@ -58,7 +70,7 @@ def random_network(model: str, classes: int = 6, *, wide: bool = False) -> Segme
 @pytest.mark.parametrize(
     ("model", "size"),
     [
-        *((model, (97, 61)) for model in GHOSTNET_MODELS),
+        *widths_marked_slow(GHOSTNET_MODELS),
         ("ued", (64, 64)),
         ("ued_bes_sfm", (64, 64)),
     ],
@@ -68,9 +80,7 @@ def test_logits_are_those_of_the_network(model: str, size: tuple[int, int]) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("model", "size"), [*((model, (97, 61)) for model in LITE_MODELS), (LITE, (64, 64))]
-)
+@pytest.mark.parametrize(("model", "size"), [*widths_marked_slow(LITE_MODELS), (LITE, (64, 64))])
 def test_logits_on_efficientnet_lite(model: str, size: tuple[int, int]) -> None:
     # what single precision alone does to so random a network is 1e-4
     assert_equal_logits(random_network(model, wide=True), model, size, 1e-3)

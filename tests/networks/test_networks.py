@@ -80,26 +80,31 @@ class TestUEDBESSFM(PublishedContract):
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUED1p3(TestUED):
     model = "ued_1p3"
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUEDBES1p3(TestUEDBES):
     model = "ued_bes_1p3"
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUEDBESSFM1p3(TestUEDBESSFM):
     model = "ued_bes_sfm_1p3"
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUED1p5(TestUED):
     model = "ued_1p5"
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUEDBES1p5(TestUEDBES):
     model = "ued_bes_1p5"
 

@@ -37,7 +37,7 @@ class Stopped(NamedTuple):
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 5, 1))
+    values = np.tile(np.moveaxis(scene_pixels(), -1, 0), (1, 3, 1))
     path = tmp_path_factory.mktemp("scene") / "scene.tif"
     save_scene(path, values, compress="jpeg", tiled=True)
     return path

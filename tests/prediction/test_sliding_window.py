@@ -77,15 +77,15 @@ def stitched(path: Path, weights: Path, **options: object) -> np.ndarray:
 @pytest.mark.parametrize(
     ("height", "width", "window", "overlap"),
     [
-        (150, 210, 64, 16),
+        pytest.param(150, 210, 64, 16, marks=pytest.mark.slow),
         (129, 200, 64, 0),  # the last windows move inward, with no overlap asked for
         (160, 160, 64, 32),  # half a window: every pixel is in two windows an axis
         (65, 97, 64, 32),  # the last window is one pixel further on
         (40, 200, 64, 16),  # lower than a window
-        (200, 33, 64, 16),  # narrower
+        pytest.param(200, 33, 64, 16, marks=pytest.mark.slow),  # narrower
         (37, 50, 512, 64),  # smaller both ways
         (64, 64, 64, 16),  # exactly one window
-        (100, 130, 50, 7),  # no size that 32 divides
+        pytest.param(100, 130, 50, 7, marks=pytest.mark.slow),  # no size that 32 divides
     ],
 )
 def test_equals_the_naive_implementation(

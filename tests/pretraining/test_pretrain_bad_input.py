@@ -25,9 +25,12 @@ LOADERS = [
     "torchvision",
     pytest.param(
         "dali",
-        marks=pytest.mark.skipif(
-            not has_dali(), reason="NVIDIA DALI is not installed: pip install 'hrrsi[dali]'"
-        ),
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                not has_dali(), reason="NVIDIA DALI is not installed: pip install 'hrrsi[dali]'"
+            ),
+        ],
     ),
 ]
 

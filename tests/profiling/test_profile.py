@@ -100,11 +100,11 @@ def test_parameters_and_other_conventions(published_rows):
         ("ued_bes", 2, 65),
         ("ued_bes-efficientnet_b0", 3, 64),
         ("ued-convnext_atto", 3, 64),  # linear layers
-        ("deeplabv3plus", 3, 64),
-        ("fcn", 3, 64),
-        ("pspnet", 3, 64),
-        ("segnet", 3, 64),
         ("unet", 3, 64),
+        *(
+            pytest.param(model, 3, 64, marks=pytest.mark.slow)
+            for model in ("deeplabv3plus", "fcn", "pspnet", "segnet")
+        ),
     ],
 )
 def test_multiply_accumulates_agree_with_torch(model, classes, size):

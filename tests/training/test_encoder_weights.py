@@ -152,7 +152,11 @@ def test_kernels_adapt_from_any_number_of_bands() -> None:
 
 @pytest.mark.parametrize(
     ("model", "donor_bands", "bands"),
-    [("ued", 4, 3), *((name, 3, 5) for name in ("ued", "ued-resnet18", "unet", "segnet", "fcn"))],
+    [
+        ("ued", 4, 3),
+        *((name, 3, 5) for name in ("ued", "ued-resnet18")),
+        *(pytest.param(name, 3, 5, marks=pytest.mark.slow) for name in ("unet", "segnet", "fcn")),
+    ],
 )
 def test_a_first_layer_adapts_to_the_bands(
     model: str, donor_bands: int, bands: int, tmp_path: Path

@@ -38,7 +38,13 @@ def fresh(model: str, classes: int, bands: int = 3) -> SegmentationNetwork:
     return build_network(model, classes, bands)
 
 
-@pytest.mark.parametrize("model", ["ued_bes_sfm", "ued_bes-resnet18", "unet"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "ued_bes_sfm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ued_bes-resnet18", "unet")),
+    ],
+)
 def test_the_same_network_and_classes_keep_everything(model: str, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, model, ["road", "water", "tree"])
     network = fresh(model, 3)
@@ -55,7 +61,7 @@ def test_the_same_network_and_classes_keep_everything(model: str, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("model", ["ued_bes_sfm", "segnet"])
+@pytest.mark.parametrize("model", ["ued_bes_sfm", pytest.param("segnet", marks=pytest.mark.slow)])
 def test_rows_of_heads_follow_their_classes(model: str, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, model, ["road", "water", "tree"])
     network = fresh(model, 4)
@@ -144,7 +150,10 @@ def test_bands_that_mean_something_else_are_told(
     [
         ("ued_1p3", "ued", "holds ued_1p3, whose encoder is another one"),
         ("ued", "ued-resnet18", "holds ued, whose encoder is another one (0 of 120 tensors"),
-        ("unet", "ued", "holds unet, whose encoder is another one (0 of"),
+        pytest.param(
+            *("unet", "ued", "holds unet, whose encoder is another one (0 of"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_another_encoder_is_no_start(source: str, target: str, words: str, tmp_path: Path) -> None:
