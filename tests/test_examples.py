@@ -17,6 +17,7 @@ def rgb(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_crops_pair_up_and_show_every_class_in_every_split(examples: Path) -> None:
     scheme = load_scheme("dubai")

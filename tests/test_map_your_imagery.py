@@ -9,6 +9,7 @@ import rasterio
 from samples.console_tour import clone, follow, tour
 
 
+@pytest.mark.slow
 def test_the_analysts_tutorial_shows_what_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def broken(folder: Path, network: Path) -> dict[str, tuple[list[Path], str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("language", ["python", "cpp"])
 def test_what_cannot_be_used_ends_in_one_line(

@@ -168,7 +168,11 @@ def test_debug_shows_the_traceback_before_and_after_the_command(
 @pytest.mark.parametrize(
     ("arguments", "start"),
     [
-        (["--debug", "info", "missing.tif"], "Traceback (most recent call last):"),
+        pytest.param(
+            ["--debug", "info", "missing.tif"],
+            "Traceback (most recent call last):",
+            marks=pytest.mark.slow,
+        ),
         (["info", "--", "--debug"], "error: --debug: "),  # a file of that name
     ],
 )

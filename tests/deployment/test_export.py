@@ -115,6 +115,7 @@ def test_it_gives_the_networks_probabilities(weights: Path, tmp_path: Path) -> N
     assert len(np.unique(probabilities.argmax(axis=1))) >= 3
 
 
+@pytest.mark.slow
 def test_openvinos_format_says_and_gives_the_same(weights: Path, tmp_path: Path) -> None:
     options = hrrsi.ExportOptions("openvino", window=SIDE, resolution=0.3)
     written = hrrsi.export(weights, tmp_path / "model.xml", options=options)

@@ -238,6 +238,7 @@ def measure_nothing(monkeypatch):
     monkeypatch.setattr("hrrsi.profiling.profile.weights_latency", lambda *_, **__: latency)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_report_is_one_page_with_the_figures_of_the_run(
     labelled_scenes, weights, tmp_path, monkeypatch

@@ -402,6 +402,7 @@ for source, size in tries:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path) -> None:
     with made_scene(tmp_path / "scene.tif", 1500, 1500, transform=Affine(1, 0, 5, 0, -1, 9)):

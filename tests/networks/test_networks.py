@@ -110,6 +110,7 @@ class TestUEDBES1p5(TestUEDBES):
 
 
 @pytest.mark.long
+@pytest.mark.slow
 class TestUEDBESSFM1p5(TestUEDBESSFM):
     model = "ued_bes_sfm_1p5"
 

@@ -248,6 +248,7 @@ def test_ctrl_c_is_one_line_and_keeps_the_run(folder: Path, tmp_path: Path) -> N
     assert "state_dict" in torch.load(checkpoint, weights_only=True)
 
 
+@pytest.mark.slow
 def test_existing_runs_are_kept(
     folder: Path, finished: tuple[Path, Result], tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_markdown_and_table_show_the_same_cells():
     assert len({len(line) for line in table if line.startswith(("|", "+"))}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_latency_names_device_batch_and_memory():
     arguments = ["ued", "--size", "64", "--latency", "--batch", "2", "--device", "cpu"]

@@ -147,6 +147,7 @@ def test_other_ends_are_errors_too(tmp_path: Path, text: str, line: str) -> None
         run(script(tmp_path, text), Listener())
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_progress_of_a_map_is_passed_on_and_its_words_too(tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "a scene ß.tif", crs="EPSG:32640")

@@ -324,6 +324,7 @@ def test_sample_pictures_of_the_best_epochs_and_the_last(run: Path) -> None:
     assert sorted(p.name for p in (run / "samples").iterdir()) == names
 
 
+@pytest.mark.slow
 def test_a_sample_picture_shows_what_the_best_weights_find(run: Path, dataset: Path) -> None:
     best = max(rows_of(run), key=lambda row: row["val_mIoU"])
     picture = pixels_of(run / "samples" / f"epoch_{best['epoch']:04.0f}.png")

@@ -284,7 +284,7 @@ def made_for(dataset: DatasetDescription, path: Path) -> Path:
     [
         pytest.param("heights beside uint16", marks=pytest.mark.slow),
         "first bands",
-        "alpha as imagery",
+        pytest.param("alpha as imagery", marks=pytest.mark.slow),
     ],
 )
 def test_from_scenes_to_maps(tmp_path: Path, kind: str) -> None:

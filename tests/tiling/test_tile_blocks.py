@@ -156,6 +156,7 @@ def test_same_bytes_again_and_other_blocks_for_another_seed(block_dataset: Block
     assert windows(tiled(folder, "--seed", 3, out="other")) != windows(block_dataset.dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_neighbouring_orthophotos_share_one_grid_of_blocks(tmp_path: Path) -> None:
     write_areas(tmp_path, 400, 500)
