@@ -12,7 +12,7 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/hrrsi
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY hrrsi ./hrrsi
 RUN --mount=type=cache,target=/root/.cache/pip /opt/hrrsi/bin/pip install -c constraints.txt .
 

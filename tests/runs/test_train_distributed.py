@@ -202,7 +202,7 @@ def test_a_run_that_exists_is_refused_before_others_are_started(
     dataset: Path, two_processes: TwoProcesses
 ) -> None:
     with pytest.raises(HrrsiError, match="holds a run already"):
-        check_run(quick(dataset, two_processes.default, devices=2, batch=4))
+        check_run(quick(dataset, two_processes.default, model="ued", devices=2, batch=4))
 
 
 @pytest.mark.slow  # errors of one process alone: above
