@@ -1,8 +1,7 @@
-"""Which device and how many cores a command computes on."""
+"""Which device, cores and memory a command computes with."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from collections.abc import Mapping
@@ -90,6 +89,8 @@ def reuse_freed_memory(*, of_run: bool) -> None:
     trim = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
     if not trim.isdecimal():
         return
+    import ctypes  # which --help does without
+
     with suppress(AttributeError, OSError):  # the C library is another one
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM, 1 << 28 if of_run else int(trim))

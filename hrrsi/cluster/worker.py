@@ -148,9 +148,18 @@ def _nothing_kept_on_failure(run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _ready.pop(run_id, None)
+        _forget(run_id)
         shutil.rmtree(_own_folder(run_id), ignore_errors=True)
         raise
+
+
+def _forget(run_id: str) -> None:
+    """Let go of a run's engine and weights, and of freed memory where no other run is left."""
+    ready = _ready.pop(run_id, None)
+    if ready is not None:
+        shutil.rmtree(ready.folder, ignore_errors=True)
+    if not _ready:
+        reuse_freed_memory(of_run=False)
 
 
 def _require_going_on(run: Run) -> None:
@@ -190,11 +199,7 @@ def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str)
 def end_run(run_id: str) -> None:
     """Let tasks of a run stop where they are, and forget what was kept for it."""
     ended.add(run_id)
-    ready = _ready.pop(run_id, None)
-    if ready is not None:
-        shutil.rmtree(ready.folder, ignore_errors=True)
-    if not _ready:
-        reuse_freed_memory(of_run=False)
+    _forget(run_id)
 
 
 def ready_for(run: Run) -> Ready:
