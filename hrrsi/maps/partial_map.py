@@ -145,7 +145,7 @@ class PartialMap:
             strips: Also what workers of a cluster have made of it.
         """
         # the lock goes last, so that nobody else takes over a folder that is being removed
-        self._remove_files()
+        _remove_rows(self.folder)
         if strips:
             remove_strips(self.folder / STRIPS_FOLDER)
         with suppress(OSError):
@@ -170,7 +170,7 @@ class PartialMap:
             and all(band.restore(rows, c) for band, c in zip(bands, checksums, strict=True))
         ):
             rows = 0
-            self._remove_files()
+            _remove_rows(self.folder)
             for band in self._bands():
                 band.restore(0)
         self.rows_done = rows
@@ -186,9 +186,6 @@ class PartialMap:
                 where=self._path,
                 fix="free space on the disk, or choose another `out`",
             )
-
-    def _remove_files(self) -> None:
-        _remove_rows(self.folder)
 
     def _journalled(self) -> tuple[int, list[list[int]]]:
         """Return the rows that are there, and the checksums of each band's files."""

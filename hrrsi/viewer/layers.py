@@ -36,6 +36,25 @@ class ClosedError(Exception):
     """The viewer was closed meanwhile."""
 
 
+def stored_colours(dataset: Any, count: int) -> list[Colour]:
+    """Return the colours of a map's palette, grey where it has lost it.
+
+    Args:
+        dataset: The map's rasterio dataset.
+        count: Its classes.
+    """
+    try:
+        palette = dataset.colormap(1)
+    except ValueError:
+        palette = {}
+    grey = (128, 128, 128, 255)
+    colours: list[Colour] = []
+    for index in range(count):
+        red, green, blue, _ = palette.get(index, grey)
+        colours.append((red, green, blue))
+    return colours
+
+
 def level_shape(shape: Shape, level: int) -> Shape:
     """Return rows and columns of a level."""
     return -(-shape[0] >> level), -(-shape[1] >> level)

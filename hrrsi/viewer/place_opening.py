@@ -10,7 +10,6 @@ from typing import Any
 
 from rasterio.io import MemoryFile
 
-from hrrsi.classes import Colour
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.evaluation.map_classes import open_map
 from hrrsi.labels.file_scheme import FileSchemeOptions, file_scheme
@@ -47,6 +46,7 @@ from hrrsi.viewer.layers import (
     SharedReader,
     StoredClasses,
     level_shape,
+    stored_colours,
 )
 from hrrsi.viewer.pictures import SceneLayer, ScoreLayer
 from hrrsi.viewer.places import MAP_ENDING, OpenLabels, OpenMap, Place
@@ -203,7 +203,7 @@ class _Opener:
         if content is None:
             return self._other_map(path)
         scene = Scene(path, dataset, (1,))
-        colours = _stored_colours(dataset, len(content.classes))
+        colours = stored_colours(dataset, len(content.classes))
         as_written = is_as_written(Path(path)) if is_local(path) else None
         if as_written is False:
             self.say(f"note: {path}: was changed since it was written, so it is counted anew")
@@ -491,17 +491,3 @@ class _Raster:
 
     def read(self, window: Window) -> Indices:
         raise NotImplementedError
-
-
-def _stored_colours(dataset: Any, count: int) -> list[Colour]:
-    """Return the colours of a map's palette, grey where it has lost it."""
-    try:
-        palette = dataset.colormap(1)
-    except ValueError:
-        palette = {}
-    grey = (128, 128, 128, 255)
-    colours: list[Colour] = []
-    for index in range(count):
-        red, green, blue, _ = palette.get(index, grey)
-        colours.append((red, green, blue))
-    return colours

@@ -363,8 +363,8 @@ class Page {
       return;
     }
     if (number !== this.number) return;
-    const known = ({ layers, failure }) => [...Object.keys(layers), failure].join();
-    const isNews = known(counts) !== known(this.counts);
+    const state = ({ layers, failure }) => [...Object.keys(layers), failure].join();
+    const isNews = state(counts) !== state(this.counts);
     this.counts = counts;
     if (counts.failure) this.complain(counts.failure);
     if (isNews) this.drawLegends();
