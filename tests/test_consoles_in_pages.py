@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import yaml
 from PIL import Image
+from samples.cluster_maps import client_of_one_worker
 from samples.console_tour import clone
 from samples.made_dataset import save_made_dataset
 from samples.page_commands import commands_in
@@ -211,14 +212,7 @@ def test_training_without_labels(run: Run) -> None:
 
 @pytest.fixture
 def scheduler() -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with client_of_one_worker() as client:
         yield client
 
 

@@ -1,70 +1,36 @@
-"""Workers of a cluster write the bytes that one process writes, whatever befalls them."""
+"""Workers of a cluster write the bytes that one process writes."""
 
 import json
-import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+from samples.cluster_maps import SCORES, SINGLE, SMALL, files_of, hidden
 from samples.made_weights import scene_pixels
 from samples.predicted_scenes import save_scene
 from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.cluster import client as cluster_client, worker, workforce
-from hrrsi.cluster.connection import ClusterWarning, DiskFolder
-from hrrsi.cluster.run import StripFiles, WorkerFacts, own_versions
-from hrrsi.cluster.workforce import Workforce
+from hrrsi.cluster import client as cluster_client, worker
+from hrrsi.cluster.connection import DiskFolder
+from hrrsi.cluster.run import StripFiles, own_versions
 from hrrsi.errors import ClusterError, OptionError, OutputError, OutputExistsError
 from hrrsi.files import lock_held
 from hrrsi.maps.partial_map import PartialMap
 from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_mapper import SceneMapper
 
-SMALL = hrrsi.MapOptions(window=64, overlap=16)
-SINGLE = hrrsi.EngineOptions(precision="32")
-SCORES = hrrsi.OutputOptions(confidence="uint8", probabilities="float32")
 RESUMED = replace(SCORES, resume=True)
 OTHERWISE = replace(SMALL, overlap=8)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def hidden(folder: Path) -> list[str]:
-    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
-
-
-@pytest.fixture(scope="module")
-def alone(scene: Path, made_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what one process makes of the scene."""
-    out = tmp_path_factory.mktemp("alone")
-    hrrsi.predict(scene, made_weights, out, SMALL, SINGLE, SCORES)
-    return out
-
-
-@pytest.fixture
-def on_cluster(made_weights: Path, client: Any) -> Callable[..., Any]:
-    """Map a scene in bands of a few rows of windows."""
-
-    def predict(scenes: Any, out: Any, outputs: Any = SCORES, rows: int = 48, **more: Any) -> Any:
-        cluster = hrrsi.ClusterOptions(client, band_rows=rows, patience=20)
-        more = {"options": SMALL, "engine": SINGLE, "weights": made_weights, **more}
-        return hrrsi.predict(scenes, out=out, outputs=outputs, cluster=cluster, **more)
-
-    return predict
 
 
 @pytest.mark.parametrize(
@@ -415,30 +381,6 @@ def test_workers_go_on_with_what_a_single_process_has_begun(
     assert files_of(tmp_path) == files_of(alone)
 
 
-def test_nothing_is_left_out_where_workers_are_lost_between_tasks(
-    tmp_path: Path,
-    scene: Path,
-    alone: Path,
-    on_cluster: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    take, lost = Workforce._take, []
-
-    def taken(self: Any, *arguments: Any) -> None:
-        take(self, *arguments)
-        if not lost and not self._running:
-            lost.append(dict(self.facts))
-            self.facts.clear()
-
-    monkeypatch.setattr(Workforce, "_take", taken)
-    other = shutil.copy(scene, tmp_path / "other.tif")
-    maps = on_cluster([scene, other], tmp_path / "maps", rows=10_000)
-    assert lost
-    assert [m.scene for m in maps] == [str(scene), str(other)]
-    on_cluster(scene, tmp_path / "again", rows=48)
-    assert files_of(tmp_path / "again") == files_of(alone)
-
-
 @pytest.mark.slow
 def test_a_run_that_starts_over_on_a_cluster_goes_on_from_its_own_rows_alone(
     tmp_path: Path,
@@ -464,94 +406,3 @@ def test_a_run_that_starts_over_on_a_cluster_goes_on_from_its_own_rows_alone(
     on_cluster(scene, tmp_path, RESUMED)
     assert files_of(tmp_path) == files_of(alone)
     assert not hidden(tmp_path)
-
-
-def test_a_run_that_ends_while_a_worker_is_checked_leaves_no_engine_there(
-    tmp_path: Path,
-    scene: Path,
-    client: Any,
-    on_cluster: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    opened, begun, go_on = worker.open_engine, threading.Event(), threading.Event()
-
-    def slowly_opened(*arguments: Any) -> Any:
-        begun.set()
-        assert go_on.wait(20)
-        return opened(*arguments)
-
-    def interrupted() -> None:
-        if begun.is_set():
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(worker, "open_engine", slowly_opened)
-    monkeypatch.setattr(workforce, "stop_if_requested", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        on_cluster(scene, tmp_path / "maps")
-    go_on.set()
-    with worker.one_at_a_time:  # its check has ended
-        kept = client.run(lambda dask_worker: os.listdir(dask_worker.local_directory))
-    assert not [name for names in kept.values() for name in names if name.startswith("hrrsi-")]
-    assert not worker._ready
-
-
-class ClusterOfOneWorker:
-    """A client of workers that are ready at once, one after the other."""
-
-    status = "running"
-
-    def __init__(self, *facts: WorkerFacts) -> None:
-        self._facts = list(facts)
-
-    def nthreads(self) -> dict[str, int]:
-        return {facts.name: 1 for facts in self._facts[:1]}
-
-    def next_worker(self) -> None:
-        self._facts.pop(0)
-
-    def submit(self, *_: Any, **__: Any) -> Any:
-        facts = self._facts[0]
-        return SimpleNamespace(
-            done=lambda: True, exception=lambda: None, result=lambda: facts, status="finished"
-        )
-
-    def subscribe_topic(self, *_: Any) -> None: ...
-
-    unsubscribe_topic = cancel = run = subscribe_topic
-
-
-def test_another_engine_gets_no_task_even_where_the_first_worker_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(workforce, "_LOOK_SECONDS", 0)
-    first, other = (
-        WorkerFacts(name, ("openvino", precision, "CPU"), "a processor", 1, 0.1)
-        for name, precision in (("a", "32"), ("b", "bf16"))
-    )
-    cluster: Any = ClusterOfOneWorker(first, other)
-    options = hrrsi.ClusterOptions("tcp://a:1", patience=0.05)
-    run: Any = SimpleNamespace(id="run")
-    with Workforce(cluster, options, run, worker.check_worker, lambda measure: ()) as force:
-        assert force.gather(lambda _: None) == [first]
-        cluster.next_worker()
-        with (
-            pytest.warns(ClusterWarning, match="b would compute with precision bf16, a with 32"),
-            pytest.raises(ClusterError, match="no workers are left"),
-        ):
-            force.work(lambda: None, *[lambda *_: None] * 3, 1)
-
-
-def test_a_worker_that_never_answers_does_not_keep_a_run_from_ending(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(workforce, "_END_SECONDS", 0.05)
-    cluster: Any = ClusterOfOneWorker(WorkerFacts("a", ("openvino", "32", "CPU"), "", 1, 0.1))
-    hangs, answered = threading.Event(), threading.Event()
-    cluster.run = lambda *_, **__: (hangs.wait(20), answered.set())
-    options = hrrsi.ClusterOptions("tcp://a:1")
-    run: Any = SimpleNamespace(id="run")
-    with Workforce(cluster, options, run, worker.check_worker, lambda measure: ()) as force:
-        force.gather(lambda _: None)
-    assert not answered.is_set()
-    hangs.set()
-    assert answered.wait(20)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples.cluster_maps import SINGLE, SMALL
 
 import hrrsi
 from hrrsi.cluster import client as cluster_client
@@ -15,8 +16,6 @@ from hrrsi.cluster.connection import ObjectFolder
 from hrrsi.cluster.run import StripFiles
 from hrrsi.errors import OptionError, OutputError, OutputExistsError
 
-SMALL = hrrsi.MapOptions(window=64, overlap=16)
-SINGLE = hrrsi.EngineOptions(precision="32")
 OUTPUTS = hrrsi.OutputOptions(confidence="uint8", vector="gpkg")
 RESUMED = dataclasses.replace(OUTPUTS, resume=True)
 
