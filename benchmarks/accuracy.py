@@ -25,7 +25,8 @@ from hrrsi.quantities import TextTable
 from hrrsi.tiling.dataset import TiledDataset
 
 OWN = ("ued", "ued_bes", "ued_bes_sfm")
-NETWORKS = (*OWN, *(f"{name}-tf_efficientnet_lite0" for name in OWN), "unet")
+LITE = "tf_efficientnet_lite0"
+NETWORKS = (*OWN, "unet-ghostnet_100", *(f"{name}-{LITE}" for name in (*OWN, "unet")))
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=0, help="px that training sees; 0: patches")
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument(
@@ -106,7 +108,8 @@ def main() -> None:
         for model in models:
             folder = arguments.out / f"seed{seed}"
             options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
-            options += ["--recipe", arguments.recipe, "--seed", str(seed)]
+            options += ["--crop", str(arguments.crop), "--recipe", arguments.recipe]
+            options += ["--seed", str(seed)]
             rows = run_rows(
                 arguments.dataset,
                 folder,

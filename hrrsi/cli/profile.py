@@ -40,7 +40,7 @@ def profile(
             metavar="MODEL",
             help="ued, ued_bes or ued_bes_sfm, with _1p3 or _1p5 for their wider versions, or with "
             "-ENCODER for one of timm's encoders (ued-resnet18); or deeplabv3plus, fcn, pspnet, "
-            "segnet, unet. Default: our nine, the ResNets and these five.",
+            "segnet, unet (unet-ENCODER, too). Default: our nine, the ResNets and these five.",
             show_default=False,
         ),
     ] = None,

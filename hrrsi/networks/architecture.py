@@ -126,6 +126,7 @@ _BASELINE_ENCODERS = {
     "segnet": "vgg16_bn",
     "unet": "resnet34",
 }
+_ENCODER_CHOICES = (*NETWORKS, "unet")  # networks that `-ENCODER` gives another encoder
 
 GHOSTNET_MODELS: tuple[str, ...] = tuple(
     f"{network}{suffix}" for suffix in WIDTHS for network in NETWORKS
@@ -153,7 +154,8 @@ class ModelName(NamedTuple):
     @property
     def has_graph(self) -> bool:
         """Whether `hrrsi.graphs` builds its inference graph; PyTorch runs all the others."""
-        return self.width is not None or self.lite_size is not None
+        has_encoder = self.width is not None or self.lite_size is not None
+        return self.network in NETWORKS and has_encoder
 
     @property
     def lite_size(self) -> LiteSize | None:
@@ -166,7 +168,7 @@ def parsed_model(model: str) -> ModelName:
 
     A name is one of ``ued``, ``ued_bes`` and ``ued_bes_sfm``, alone (GhostNet), with ``_1p3`` or
     ``_1p5`` (a wider GhostNet) or with ``-ENCODER`` (timm's encoder of that name, which is not
-    looked up here); or that of a baseline.
+    looked up here); or that of a baseline, of which ``unet`` takes ``-ENCODER`` too.
 
     Raises:
         OptionError: The name is not a model's.
@@ -174,12 +176,10 @@ def parsed_model(model: str) -> ModelName:
     if model in _BASELINE_ENCODERS:
         return ModelName(model, _BASELINE_ENCODERS[model], None)
     base, dash, encoder = model.partition("-")
-    if dash and base in NETWORKS and _TIMM_NAME.fullmatch(encoder):
-        for width, suffix in zip(WIDTHS.values(), WIDTHS, strict=True):
-            if encoder.partition(".")[0] == _GHOSTNETS[width]:
-                raise OptionError(
-                    f"{encoder} is the encoder of {base}{suffix} itself", fix=f"give {base}{suffix}"
-                )
+    if dash and base in _ENCODER_CHOICES and _TIMM_NAME.fullmatch(encoder):
+        plain = _models_of_own_encoders(base).get(encoder.partition(".")[0])
+        if plain is not None:
+            raise OptionError(f"{encoder} is the encoder of {plain} itself", fix=f"give {plain}")
         return ModelName(base, encoder, None)
     for suffix, width in WIDTHS.items():
         network = base.removesuffix(suffix)
@@ -189,5 +189,12 @@ def parsed_model(model: str) -> ModelName:
         f"unknown model {model!r}",
         fix=f"choose from {', '.join(NETWORKS)}, alone, with {' or '.join(s for s in WIDTHS if s)}"
         f" (wider) or with -ENCODER (one of timm's, e.g. ued-resnet18), and from "
-        f"{', '.join(_BASELINE_ENCODERS)}",
+        f"{', '.join(_BASELINE_ENCODERS)} (-ENCODER too)",
     )
+
+
+def _models_of_own_encoders(network: str) -> dict[str, str]:
+    """Return the models that have an encoder without its name, by encoder."""
+    if network in _BASELINE_ENCODERS:
+        return {_BASELINE_ENCODERS[network]: network}
+    return {_GHOSTNETS[width]: f"{network}{suffix}" for suffix, width in WIDTHS.items()}

@@ -11,8 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from hrrsi.errors import OptionError
 from hrrsi.networks.architecture import parsed_model
-from hrrsi.networks.network import SegmentationNetwork, padded_to_multiples
+from hrrsi.networks.network import (
+    PROBE_SIZE,
+    SegmentationNetwork,
+    check_timm_name,
+    padded_to_multiples,
+)
 
 # Convolutions' outputs from the lowest resolution to the highest, the encoder's in reverse.
 _STAGES = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,))
@@ -143,15 +149,19 @@ class _Parts(NamedTuple):
     multiple: int
 
 
-def build_baseline(network: str, num_classes: int, bands: int = 3) -> Baseline:
+def build_baseline(model: str, num_classes: int, bands: int = 3) -> Baseline:
     """Return a baseline with random weights, in training mode.
 
     Args:
-        network: ``deeplabv3plus``, ``fcn``, ``pspnet``, ``segnet`` or ``unet``.
+        model: ``deeplabv3plus``, ``fcn``, ``pspnet``, ``segnet``, ``unet`` or ``unet-ENCODER``.
         num_classes: Number of classes.
         bands: Number of input bands.
+
+    Raises:
+        OptionError: timm has no such encoder, or it can't carry a U-Net.
     """
-    parts = _BUILDERS[network](parsed_model(network).encoder, num_classes, bands)
+    name = parsed_model(model)
+    parts = _BUILDERS[name.network](name.encoder, num_classes, bands)
     return Baseline(
         parts.model,
         encoder=parts.encoder,
@@ -211,14 +221,29 @@ def _segnet(_encoder: str, num_classes: int, bands: int) -> _Parts:
 
 
 def _unet(encoder: str, num_classes: int, bands: int) -> _Parts:
-    """Ronneberger et al. 2015 on ResNet-34, as segmentation_models_pytorch builds it.
+    """Ronneberger et al. 2015, as segmentation_models_pytorch builds it, on ResNet-34 or timm's.
 
-    That is what "U-Net" mostly means in remote sensing today, where encoders start from ImageNet.
+    On ResNet-34 it is what "U-Net" mostly means in remote sensing today, where encoders start from
+    ImageNet; on the encoder of another network its decoder can be compared with that one's.
     """
     import segmentation_models_pytorch as smp
 
-    model = smp.Unet(encoder, encoder_weights=None, in_channels=bands, classes=num_classes)
-    return _Parts(model, "encoder", "segmentation_head.0", 32)
+    options: dict[str, Any] = {"encoder_weights": None, "in_channels": bands}
+    options["classes"] = num_classes
+    if encoder == parsed_model("unet").encoder:
+        return _Parts(smp.Unet(encoder, **options), "encoder", "segmentation_head.0", 32)
+    encoder = encoder.partition(".")[0]  # the tag of its weights makes no difference
+    check_timm_name(encoder)
+    try:
+        model = smp.Unet(f"tu-{encoder}", **options)
+        with torch.inference_mode():  # some encoders take one size only, and say so when they run
+            model.eval()(torch.zeros(1, bands, *PROBE_SIZE))
+    except Exception as error:  # whatever a model's own code raises
+        raise OptionError(
+            f"the encoder {encoder} can't carry a U-Net ({str(error).splitlines()[0]})",
+            fix="choose another encoder, e.g. unet-resnet18",
+        ) from error
+    return _Parts(model.train(), "encoder", "segmentation_head.0", 32)
 
 
 _BUILDERS: dict[str, Callable[[str, int, int], _Parts]] = {

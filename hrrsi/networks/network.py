@@ -190,7 +190,7 @@ class GhostNetEncoder(nn.Module):
         return maps
 
 
-_PROBE = (96, 160)  # multiples of 32, and of no encoder's own size
+PROBE_SIZE = (96, 160)  # multiples of 32, and of no encoder's own size
 
 
 class TimmEncoder(nn.Module):
@@ -299,7 +299,7 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
         OptionError: They are not, or the encoder does not take such an image.
     """
     training = encoder.training
-    height, width = _PROBE
+    height, width = PROBE_SIZE
     try:
         with torch.no_grad():
             maps = encoder.eval()(torch.zeros(1, bands, height, width))

@@ -314,7 +314,7 @@ def _named_network(model: str, num_classes: int, bands: int) -> SegmentationNetw
         with requiring("baselines", f"the network {name.network}"):  # imports take seconds
             from hrrsi.networks.baselines import build_baseline
 
-            return build_baseline(name.network, num_classes, bands)
+            return build_baseline(model, num_classes, bands)
     encoder = (
         TimmEncoder(name.encoder, bands)
         if name.width is None

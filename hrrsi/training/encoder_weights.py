@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from hrrsi.errors import InputError, MissingInputError, OptionError, WeightsError, quiet_loggers
 from hrrsi.files import require_regular
-from hrrsi.networks.architecture import NETWORKS, parsed_model
+from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands, check_timm_name
 from hrrsi.networks.weights import read_tensor_file
 from hrrsi.networks.weights_file import (
@@ -93,8 +93,8 @@ def check_encoder_source(model: str, source: str) -> None:
         HrrsiError: timm knows no such encoder, or has no ImageNet weights for it, or there is no
             such file.
     """
-    network, encoder, width = parsed_model(model)
-    if width is None and network in NETWORKS:
+    _, encoder, width = parsed_model(model)
+    if width is None:
         check_timm_name(encoder)
     if source == "imagenet" and not _has_weights(encoder):
         encoder_text = encoder if width is None else f"GhostNet at width {width}"

@@ -30,6 +30,7 @@ from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.training.encoder_weights import load_encoder_weights
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,14 @@ class TestSegNet(TestDeepLabV3Plus):
 
 class TestUNet(TestDeepLabV3Plus):
     model = "unet"
+
+
+class TestUNetOnGhostNet(TestDeepLabV3Plus):
+    model = "unet-ghostnet_100"
+
+
+class TestUNetOnEfficientNetLite(TestDeepLabV3Plus):
+    model = "unet-tf_efficientnet_lite0"
 
 
 class TestUEDBESSFMMobileNet(NetworkContract):
@@ -179,6 +188,34 @@ def test_encoders_that_do_not_fit_say_why(encoder: str, words: str) -> None:
         build_network(f"ued-{encoder}", 3)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        ("resnet19", "has no encoder 'resnet19'; did you mean resnet18"),
+        ("resnet34", "resnet34 is the encoder of unet itself; give unet"),
+        ("vit_tiny_patch16_224", "the encoder vit_tiny_patch16_224 can't carry a U-Net ("),
+        ("maxvit_tiny_tf_224", "the encoder maxvit_tiny_tf_224 can't carry a U-Net ("),
+    ],
+)
+def test_encoders_that_carry_no_unet_say_why(encoder: str, words: str) -> None:
+    with pytest.raises(HrrsiError) as error:
+        build_network(f"unet-{encoder}", 3)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_unet_starts_from_the_weights_of_a_classifier(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = timm.create_model("tf_efficientnet_lite0")
+    torch.save(classifier.state_dict(), tmp_path / "lite0.pth")
+    network = build_network("unet-tf_efficientnet_lite0", 3)
+    load_encoder_weights(network, "unet-tf_efficientnet_lite0", str(tmp_path / "lite0.pth"))
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = classifier.eval().blocks(classifier.bn1(classifier.conv_stem(image)))
+        torch.testing.assert_close(network.eval().encoder(image)[-1], expected)
 
 
 @pytest.fixture(scope="module")
