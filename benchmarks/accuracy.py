@@ -134,7 +134,10 @@ def main() -> None:
         file = arguments.out / "costs" / f"{model}-{classes}-{arguments.size}.json"
         cost = costs[model] = network_cost(model, classes, arguments.size, file)
         scores[model] = [float(rows[-1]["val_mIoU"]) for rows in done]
-        seconds = [sum(float(row["seconds"]) for row in rows) for rows in done]
+        # by the median epoch, which a pause or other work on the machine does not stretch
+        seconds = [
+            len(rows) * statistics.median(float(row["seconds"]) for row in rows) for rows in done
+        ]
         table.add_row([
             model,
             Path(weights.get(parsed_model(model).encoder, "none")).name,

@@ -1,8 +1,8 @@
-"""Disk and memory of what a board needs: the light install, and ONNX Runtime alone.
+"""Disk, seconds and memory of what a board needs: the light install, and ONNX Runtime alone.
 
-Makes two clean environments (downloads 200 MB each time that pip has not kept them) and maps the
-same picture with the same exported file in both: by `hrrsi predict`, and by
-`examples/stream/stream.py`.
+Makes two clean environments with the newest pip (downloads 200 MB each time that pip has not kept
+them) and maps the same picture with the same exported file in both: by `hrrsi predict`, from
+hrrsi's wheel, and by `examples/stream/stream.py`.
 
     python benchmarks/light_install.py --weights light
 """
@@ -13,7 +13,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from measured_process import Measured, measured
 
@@ -31,13 +33,37 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def environment(folder: Path, *packages: str) -> tuple[Path, float]:
-    """Return the Python of a new environment, and the MB that packages take in it."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+class Environment(NamedTuple):
+    """A new environment.
+
+    Attributes:
+        python: Its interpreter.
+        megabytes: What packages take in it.
+        seconds: How long pip took to install them.
+    """
+
+    python: Path
+    megabytes: float
+    seconds: float
+
+
+def environment(folder: Path, *packages: str) -> Environment:
+    """Return a new environment with packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--upgrade-deps", folder], check=True)
     before = disk_use(folder)
+    start = time.perf_counter()
     pip = [folder / "bin" / "python", "-m", "pip", "install", "-qq"]
     subprocess.run([*pip, "-c", REPOSITORY / "constraints.txt", *packages], check=True)
-    return folder / "bin" / "python", disk_use(folder) - before
+    seconds = time.perf_counter() - start
+    return Environment(folder / "bin" / "python", disk_use(folder) - before, seconds)
+
+
+def own_wheel(folder: Path) -> str:
+    """Return the wheel of this repository, built without its dependencies."""
+    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", str(REPOSITORY)]
+    subprocess.run([*build, "--wheel-dir", folder], check=True)
+    (wheel,) = folder.glob("hrrsi-*.whl")
+    return str(wheel)
 
 
 def disk_use(folder: Path) -> float:
@@ -48,23 +74,25 @@ def disk_use(folder: Path) -> float:
 def main() -> None:
     options = arguments()
     window = ["--window", str(options.window)]
-    table = TextTable(["what", "install (MB)", "peak memory (MB)", "file (MB)"])
+    table = TextTable(["what", "install (MB)", "install (s)", "peak memory (MB)", "file (MB)"])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         network, maps = folder / "landcover.onnx", folder / "maps"
         export = [sys.executable, "-m", "hrrsi", "export", options.weights, "--out", str(network)]
         subprocess.run([*export, *window], check=True, stdout=subprocess.DEVNULL)
         size = f"{network.stat().st_size / 1e6:.1f}"
-        runs: dict[str, tuple[float, Measured]] = {}
-        python, install = environment(folder / "light", str(REPOSITORY))
-        command = [str(python), "-m", "hrrsi", "predict", str(options.picture), "--quiet"]
+        runs: dict[str, tuple[Environment, Measured]] = {}
+        light = environment(folder / "light", own_wheel(folder))
+        command = [str(light.python), "-m", "hrrsi", "predict", str(options.picture), "--quiet"]
         command += ["--weights", str(network), "--out", str(folder / "map.tif")]
-        runs["hrrsi predict"] = install, measured(command)
-        python, install = environment(folder / "alone", "onnxruntime", "numpy", "pillow")
-        command = [str(python), str(STREAM), str(network), str(options.picture), str(maps)]
-        runs["stream.py"] = install, measured(command)
+        runs["hrrsi predict"] = light, measured(command)
+        alone = environment(folder / "alone", "onnxruntime", "numpy", "pillow")
+        command = [str(alone.python), str(STREAM), str(network), str(options.picture), str(maps)]
+        runs["stream.py"] = alone, measured(command)
         for what, (install, run) in runs.items():
-            table.add_row([what, f"{install:.0f}", f"{run.peak * 1.048576:.0f}", size])
+            peak = f"{run.peak * 1.048576:.0f}"
+            row = [what, f"{install.megabytes:.0f}", f"{install.seconds:.0f}", peak, size]
+            table.add_row(row)
     print(table)
 
 

@@ -47,12 +47,26 @@ COMMANDS = {
 }
 
 
-class FlagsWithoutType(TyperCommand):
-    """A command whose help says no type of flags."""
+# What an option stands for that is given without a value; typer has no such options.
+IMPLIED_VALUES = {"train": {"--init": "default"}}
+
+
+class Command(TyperCommand):
+    """A command whose help says no type of flags, and whose options may imply a value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return arguments and options, ``--help`` among them."""
         return _without_types_of_flags(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, the values that options imply among them."""
+        values = IMPLIED_VALUES.get(self.name or "", {})
+        complete: list[str] = []
+        for place, argument in enumerate(args):
+            complete.append(argument)
+            if argument in values and "--" not in args[:place] and _lacks_value(args[place + 1 :]):
+                complete.append(values[argument])
+        return super().parse_args(ctx, complete)
 
 
 class CommandGroup(TyperGroup):
@@ -80,7 +94,7 @@ class CommandGroup(TyperGroup):
                 add_completion=False,
                 pretty_exceptions_enable=False,
             )
-            decorator = single.command(cmd_name, cls=FlagsWithoutType)
+            decorator = single.command(cmd_name, cls=Command)
             decorator(getattr(import_module(f"hrrsi.cli.{function}"), function))
             self._built[cmd_name] = typer.main.get_command(single)
         return self._built[cmd_name]
@@ -128,6 +142,11 @@ def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
     return parameters
+
+
+def _lacks_value(rest: list[str]) -> bool:
+    """Return whether an option stands alone: what follows is another option, or a dataset."""
+    return not rest or rest[0].startswith("-") or os.path.isfile(f"{rest[0]}/dataset.yaml")
 
 
 def _keep_caches_of_libraries() -> None:

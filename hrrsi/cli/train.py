@@ -74,10 +74,10 @@ _FLAGS: Flags = {
     "init": Flag(
         typer.Option(
             "--init",
-            metavar="FILE",
+            metavar="[FILE]",
             help="Weights to fine-tune: the whole network starts from them, as far as they fit "
-            "this dataset's classes and bands. A file, or those inside the package: default, or "
-            "light where there is one. none: not even where --config names some.",
+            "this dataset's classes and bands. A file, or those inside the package: default "
+            "(--init alone means these), or light. none: not even where --config names some.",
             rich_help_panel=_START,
         ),
         value=lambda path: None if path == Path("none") else path,

@@ -282,6 +282,18 @@ def test_init_names_weights_of_the_package_and_brings_their_network(
     assert encoder.model == "ued_bes_sfm-resnet18"
 
 
+def test_init_alone_means_the_default_weights(runs_of: RunsOf, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    (dataset / "dataset.yaml").touch()
+    for arguments in ([DATA, "--init"], [DATA, "--init", "--epochs", "3"]):
+        (run,) = runs_of(*arguments)
+        assert run.to_config()["init"] == "default"
+    (run,) = runs_of("--init", str(dataset))  # a dataset is no weights file
+    assert (run.init_file, run.data) == (packaged_weights(), dataset)
+    assert runs_of(DATA, "--init", "light")[0].init == Path("light")
+
+
 def test_init_wins_over_the_encoder_weights_of_a_file(runs_of: RunsOf, tmp_path: Path) -> None:
     (run,) = runs_of(DATA, "--encoder-weights", "none")
     config = write_config(tmp_path / "config.yaml", run.to_config())
