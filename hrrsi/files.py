@@ -226,8 +226,8 @@ def require_regular(path: Path, *, folders: bool = False) -> None:
     except (OSError, ValueError):
         return  # whoever opens it says why
     if not stat.S_ISREG(mode) and not (folders and stat.S_ISDIR(mode)):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
-        raise InputError(f"is {what}, not a file", where=path, fix="name a file")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+        raise InputError(f"is {kind}, not a file", where=path, fix="name a file")
 
 
 def named_layer(name: str | Path) -> tuple[str, str | None]:

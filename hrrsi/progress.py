@@ -49,13 +49,13 @@ class _Lines(_Bar):
 
 @contextmanager
 def progress(
-    what: str,
+    title: str,
     total: float | None,
     unit: str,
     *,
     scale: bool = False,
     enabled: bool = True,
-    done: float = 0,
+    initial: float = 0,
     brief: bool = False,
     heeds: bool = True,
     delay: float = 0,
@@ -67,12 +67,12 @@ def progress(
     SIGTERM has asked to (`hrrsi.interruption`).
 
     Args:
-        what: What is being done, e.g. ``"tiling"``.
+        title: What the work is, e.g. ``"tiling"``.
         total: Units in all, or None where unknown.
         unit: What is counted, e.g. ``" Mpx"``.
         scale: Count fractions, with one decimal.
         enabled: False shows nothing.
-        done: Units that were done earlier.
+        initial: Units that were done earlier.
         brief: Leave room in 80 columns for what is set as the bar's postfix.
         heeds: Whether its `update` raises KeyboardInterrupt once a signal has asked to stop.
         delay: Seconds of work before it is shown.
@@ -85,9 +85,9 @@ def progress(
     line = "progress: {percentage:.1f}% {desc}: " + numbers + "{unit}, {remaining} left{postfix}"
     with (_Lines if is_lines else _Bar)(
         heeds=heeds,
-        desc=printable(what),
+        desc=printable(title),
         total=total,
-        initial=done,
+        initial=initial,
         unit=unit,
         delay=delay,
         disable=None if enabled else True,
@@ -153,8 +153,8 @@ class EpochProgress:
             epoch: The epoch, from 0.
             batches: Batches of it that are done.
         """
-        done = min(batches * self._batch, self._training)
-        self._start(f"epoch {epoch + 1}/{self._epochs}", self._training, done)
+        images = min(batches * self._batch, self._training)
+        self._start(f"epoch {epoch + 1}/{self._epochs}", self._training, images)
 
     def start_validation(self) -> None:
         """Open the validation's bar."""
@@ -181,10 +181,10 @@ class EpochProgress:
             self._context.__exit__(None, None, None)
             self._context = None
 
-    def _start(self, label: str, total: int, done: int = 0) -> None:
+    def _start(self, label: str, total: int, initial: int = 0) -> None:
         self.stop()
         self._context = progress(
-            label, total, " images", enabled=self._enabled, done=done, brief=True, heeds=False
+            label, total, " images", enabled=self._enabled, initial=initial, brief=True, heeds=False
         )
         self._bar = self._context.__enter__()
 

@@ -169,7 +169,7 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
 
 def _workers(force: Workforce) -> list[WorkerFacts]:
     """Return what the workers that are there say of themselves."""
-    return force.gather(lambda what: warnings.warn(what, SceneNotice, stacklevel=2))
+    return force.gather(lambda text: warnings.warn(text, SceneNotice, stacklevel=2))
 
 
 def _absolute_options(

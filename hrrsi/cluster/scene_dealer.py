@@ -170,23 +170,25 @@ class SceneDealer:
         self._deal(waiting)
         pixels = sum(s.shape[0] * s.shape[1] for s in waiting)
         waiting.reverse()
-        what = f"{len(self._names)} scenes" if self._names[1:] else Path(self._names[0]).name
+        title = f"{len(self._names)} scenes" if self._names[1:] else Path(self._names[0]).name
         ahead = 2 if self._task_seconds < _BRIEF_SECONDS else 1
-        done = 0.0
-        with progress(what, pixels / 1e6, " Mpx", scale=True, enabled=show_progress) as bar:
+        shown_pixels = 0
+        with progress(title, pixels / 1e6, " Mpx", scale=True, enabled=show_progress) as bar:
 
             def show(job: Job | None = None) -> None:
-                nonlocal done
+                nonlocal shown_pixels
                 if job is not None:
                     job.owner.heard[job.title] = job.pixels
-                now = self._finished + sum(_pixels(scene) for scene in self._open)
-                bar.update((now - done) / 1e6)
-                done = now
+                mapped_pixels = self._finished + sum(_pixels(scene) for scene in self._open)
+                bar.update((mapped_pixels - shown_pixels) / 1e6)
+                shown_pixels = mapped_pixels
 
             self._finished = self._lost = 0
             self._show = show
             try:
-                self._force.work(lambda: self._next(waiting), self._done, self._fail, show, ahead)
+                self._force.work(
+                    lambda: self._next(waiting), self._take_up, self._fail, show, ahead
+                )
             except BaseException as error:
                 kept_pixels = self._finished - self._lost + sum(_pixels(s) for s in self._open)
                 share = kept_pixels / max(pixels, 1)
@@ -356,22 +358,22 @@ class SceneDealer:
             for part in missing_rows(kept, (first, stop))
         ]
 
-    def _done(self, job: Job, done: Done) -> None:
+    def _take_up(self, job: Job, result: Done) -> None:
         """Take up what a task has given."""
         scene: _Scene = job.owner
-        for kind, text in done.warnings:
+        for kind, text in result.warnings:
             warnings.warn(text, kind, stacklevel=2)
         scene.out -= 1
         scene.heard.pop(job.title, None)
-        if not done.scenes:
-            scene.kept += done.pixels
+        if not result.scenes:
+            scene.kept += result.pixels
             if job.function is map_band and not scene.out and not scene.jobs:
                 scene.jobs, scene.out = [self._last(scene)], 1
             self._show()
             return
         self._close(scene)
         seconds = time.perf_counter() - (scene.begun or 0.0)
-        maps = _as_named(scene, done.scenes, seconds)
+        maps = _as_named(scene, result.scenes, seconds)
         self._mapped[scene.name] = maps
         self._show()
         for mapped in maps:
@@ -414,18 +416,19 @@ class SceneDealer:
 def _as_named(scene: _Scene, maps: Sequence[MappedScene], seconds: float) -> list[MappedScene]:
     """Return what a worker has mapped by the names that the caller knows."""
     names = {scene.task.name: scene.name}
-    shown = {}
-    for mine, its in zip(scene.files.maps, scene.task.outputs.maps, strict=True):
-        shown[its.classes.name, its.classes.parent] = mine
+    outputs = {}
+    for scene_outputs, task_outputs in zip(scene.files.maps, scene.task.outputs.maps, strict=True):
+        raster = task_outputs.classes
+        outputs[raster.name, raster.parent] = scene_outputs
     names |= {absolute(tile.raster): tile.raster for tile in scene.files.tiles}
     pixels = sum(mapped.height * mapped.width for mapped in maps)
     named = []
     for mapped in maps:
         classes = mapped.outputs.classes
-        mine = shown.get((classes.name, classes.parent)) or shown[classes.name, Path()]
+        scene_outputs = outputs.get((classes.name, classes.parent)) or outputs[classes.name, Path()]
         share = mapped.height * mapped.width / max(pixels, 1)
         name = names.get(mapped.scene, mapped.scene)
-        named.append(replace(mapped, scene=name, outputs=mine, seconds=seconds * share))
+        named.append(replace(mapped, scene=name, outputs=scene_outputs, seconds=seconds * share))
     return named
 
 

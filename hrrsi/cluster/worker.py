@@ -367,7 +367,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
             require_unchanged(source, facts)
         try:
             with _local_outputs(scene, resume=run.outputs.resume) as outputs:
-                done = mapped(outputs, resume=False)
+                maps = mapped(outputs, resume=False)
         except StripsMissingError:
             # a worker may have been lost just after it had finished the map
             with _local_outputs(scene, resume=True) as outputs:
@@ -380,7 +380,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
                     return Done(0, tuple(mapped(outputs, resume=True)), tuple(work.warnings))
             raise
     scene.strips.remove()
-    return Done(0, tuple(done), tuple(work.warnings))
+    return Done(0, tuple(maps), tuple(work.warnings))
 
 
 class _Work:

@@ -283,14 +283,14 @@ class Workforce:
     def _unlike(self, facts: WorkerFacts) -> ClusterError | None:
         """Return what is wrong with a worker whose labels would differ from the others'."""
         self._first = first = self._first or facts
-        for what, own, other in zip(
+        for parameter, own, other in zip(
             ("engine", "precision", "device"), facts.engine, first.engine, strict=True
         ):
             if own != other:
                 return ClusterError(
-                    f"worker {facts.name} would compute with {what} {own}, {first.name} with "
-                    f"{other}",
-                    fix=f"say which with `{what}`, or use workers of one kind",
+                    f"worker {facts.name} would compute with {parameter} {own}, {first.name} "
+                    f"with {other}",
+                    fix=f"say which with `{parameter}`, or use workers of one kind",
                 )
         if facts.processor != first.processor:
             warnings.warn(

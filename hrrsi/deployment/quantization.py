@@ -317,15 +317,15 @@ def quantization_table(network: QuantizedNetwork) -> str:
     table.add_row(["file (MB)", *(f"{own['bytes'] / 1e6:.2f}" for own in (before, after))])
     for runtime, times in values["milliseconds"].items():
         table.add_row([f"ms a window, {runtime}", *(f"{time:.1f}" for time in times)])
-    done = [f"{share_text(values['agreement'])} of labels agree"]
+    remarks = [f"{share_text(values['agreement'])} of labels agree"]
     if values["ranges"] is not None:
-        done.append(f"ranges by {values['ranges']} of {values['patches']} training patches")
-        done.append(f"kept in float: {', '.join(values['float_layers']) or 'no layer'}")
+        remarks.append(f"ranges by {values['ranges']} of {values['patches']} training patches")
+        remarks.append(f"kept in float: {', '.join(values['float_layers']) or 'no layer'}")
     return "\n".join(
         [
             str(table),
             f"scores: {values['protocol']}; times: {values['hardware']}",
-            f"{network.path}: {'; '.join(done)}",
+            f"{network.path}: {'; '.join(remarks)}",
         ]
     )
 

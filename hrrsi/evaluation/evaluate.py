@@ -222,8 +222,8 @@ class EvaluationTask:
         elsewhere = self.elsewhere
         before = file_states(path for file in chosen.files for path in file.paths)
         for augmentation in dict.fromkeys(("none", self.mapping.augmentation)):
-            what = "evaluating" if augmentation == "none" else f"with {augmentation}"
-            with progress(what, total, " Mpx", scale=True, enabled=self.show_progress) as bar:
+            title = "evaluating" if augmentation == "none" else f"with {augmentation}"
+            with progress(title, total, " Mpx", scale=True, enabled=self.show_progress) as bar:
                 evaluations.append(
                     evaluate_scenes(
                         chosen.files,

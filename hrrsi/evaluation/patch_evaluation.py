@@ -294,15 +294,17 @@ def checked_reading(
     reading = []
     if description.bands != meta.bands:
         bands, trained = (",".join(map(str, own)) for own in (description.bands, meta.bands))
-        what = f"its patches hold bands {bands} where the weights were trained on bands {trained}"
+        difference = (
+            f"its patches hold bands {bands} where the weights were trained on bands {trained}"
+        )
         if description.scheme == meta.scheme:
             raise InputError(
-                what,
+                difference,
                 where=where,
                 fix=f"tile the scenes with `bands={trained}`, or take other weights",
             )
         warnings.warn(
-            f"{where}: {what} of other scenes; check that they mean the same",
+            f"{where}: {difference} of other scenes; check that they mean the same",
             BandWarning,
             stacklevel=3,
         )

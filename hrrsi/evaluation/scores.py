@@ -326,10 +326,10 @@ class ConfusionMatrix:
             self.partial[:, 1] += np.where(is_candidate, 0, counts[:, label])
 
     @staticmethod
-    def _refuse_unknown(pixels: npt.NDArray[np.int64], size: int, what: str) -> None:
+    def _refuse_unknown(pixels: npt.NDArray[np.int64], size: int, source: str) -> None:
         unknown = np.flatnonzero(pixels[size:IGNORE_INDEX])
         if unknown.size:
-            raise ValueError(f"the {what} holds {size + int(unknown[0])} of {size} classes")
+            raise ValueError(f"the {source} holds {size + int(unknown[0])} of {size} classes")
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix of the same classes and labels.

@@ -44,7 +44,7 @@ def _run_info(folder: Path) -> FileInfo:
     network = config.get("model", config.get("encoder"))
     state = _run_state(folder, _is_whole(config, epochs))
     dataset, starts = environment["dataset"], environment.get("starts", [])
-    items = [f"{number:,} {what}" for what, number in dataset.items() if isinstance(number, int)]
+    items = [f"{number:,} {noun}" for noun, number in dataset.items() if isinstance(number, int)]
     data = config.get("data")
     folders = data if isinstance(data, list) else [data]
     settings = {key: value for key, value in config.items() if key not in _NOT_SETTINGS}
@@ -133,7 +133,7 @@ class ComparedRun(NamedTuple):
         network: The network, or the encoder of a pre-training run.
         best_epoch: The epoch with the best score on the validation data; None before the first.
         scores: Scores of that epoch on the validation data, 0 to 1, by name.
-        done: Epochs done, and how many there are to be.
+        epochs: How many have been trained, and how many there are to be.
         state: ``finished``, ``running``, or whether it can be resumed.
         seconds: What its epochs took.
         settings: Settings in which it differs from most of them.
@@ -143,7 +143,7 @@ class ComparedRun(NamedTuple):
     network: str
     best_epoch: int | None
     scores: dict[str, float | None]
-    done: tuple[int, int]
+    epochs: tuple[int, int]
     state: str
     seconds: float
     settings: dict[str, Any]
@@ -195,7 +195,7 @@ def run_table(runs: Sequence[ComparedRun]) -> list[list[str]]:
     scores = list(dict.fromkeys(name for run in runs for name in run.scores))
     table = [["run", "network", "best epoch", *scores, "epochs", "took", "differs in"]]
     for run in runs:
-        done, epochs = run.done
+        trained_epochs, epochs = run.epochs
         values = [run.scores.get(name) for name in scores]
         table.append(
             [
@@ -203,7 +203,8 @@ def run_table(runs: Sequence[ComparedRun]) -> list[list[str]]:
                 run.network,
                 "-" if run.best_epoch is None else str(run.best_epoch),
                 *("-" if value is None else share_text(value) for value in values),
-                f"{done} of {epochs}" + ("" if run.state == "finished" else f", {run.state}"),
+                f"{trained_epochs} of {epochs}"
+                + ("" if run.state == "finished" else f", {run.state}"),
                 time_text(run.seconds),
                 ", ".join(f"{name} {_short(value)}" for name, value in run.settings.items()) or "-",
             ]

@@ -414,10 +414,10 @@ def _parse(path: Path) -> Scheme:
         raise invalid_file(path, error, "see the built-in schemes in the documentation") from error
 
 
-def _refuse_twice(what: str, values: Sequence[object]) -> None:
+def _refuse_twice(kind: str, values: Sequence[object]) -> None:
     twice = [v for v in values if values.count(v) > 1]
     if twice:
-        raise ValueError(f"{what} {twice[0]} stands for two things")
+        raise ValueError(f"{kind} {twice[0]} stands for two things")
 
 
 def _placeholders(pattern: str) -> list[str]:

@@ -166,10 +166,10 @@ def even_strips(strips: Iterable[Labels], height: int, width: int, rows: int) ->
         ValueError: The strips don't make up `height` rows of `width`.
     """
     parts: list[Labels] = []
-    waiting = done = 0
+    waiting = row = 0
     for strip in strips:
-        if strip.ndim != 2 or strip.shape[1] != width or done + waiting + len(strip) > height:
-            raise ValueError(f"a strip of {strip.shape} at row {done + waiting} of {height}")
+        if strip.ndim != 2 or strip.shape[1] != width or row + waiting + len(strip) > height:
+            raise ValueError(f"a strip of {strip.shape} at row {row + waiting} of {height}")
         start = 0
         while start < len(strip):
             part = strip[start : start + rows - waiting]
@@ -178,10 +178,10 @@ def even_strips(strips: Iterable[Labels], height: int, width: int, rows: int) ->
             start += len(part)
             if waiting == rows:
                 yield parts[0] if len(parts) == 1 else np.concatenate(parts)
-                done += rows
+                row += rows
                 parts, waiting = [], 0
-    if done + waiting != height:
-        raise ValueError(f"strips end at row {done + waiting} of {height}")
+    if row + waiting != height:
+        raise ValueError(f"strips end at row {row + waiting} of {height}")
     if parts:
         yield np.concatenate(parts)
 

@@ -238,8 +238,8 @@ def _expanded(name: str, bar: Any, *, tiles: bool) -> list[str]:
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
         scenes = _distinct_scenes(_without_products(matches, bar), tiles=tiles)
         if not scenes:
-            what = "matches class maps only" if matches else "matches no file"
-            raise InputError(what, where=name, fix="check the pattern")
+            reason = "matches class maps only" if matches else "matches no file"
+            raise InputError(reason, where=name, fix="check the pattern")
         return scenes
     return [name]
 

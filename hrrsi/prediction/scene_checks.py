@@ -85,14 +85,14 @@ class SceneRemark(NamedTuple):
     Attributes:
         kind: The warning.
         path: The scene.
-        what: What is to be said of it.
+        text: What is to be said of it.
         once_for: What tells this from other things of the same kind.
         counted: What `SceneChecks.count_scenes` says of several scenes; None: nothing.
     """
 
     kind: type[SceneWarning]
     path: str
-    what: str
+    text: str
     once_for: float | str | None
     counted: str | None
 
@@ -441,20 +441,20 @@ class SceneChecks:
         self,
         kind: type[SceneWarning],
         path: str,
-        what: str,
+        text: str,
         *,
         once_for: float | str | None = None,
         counted: str | None = None,
     ) -> None:
-        remark = SceneRemark(kind, path, what, once_for, counted)
+        remark = SceneRemark(kind, path, text, once_for, counted)
         (self.on_remark or self.say)(remark)
 
     def say(self, remark: SceneRemark) -> None:
         """Warn of the first scene of which this is to be said, and remember the others."""
-        kind, path, what, once_for, counted = remark
+        kind, path, text, once_for, counted = remark
         same = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
         if not same.paths and not self._is_silent:
-            warnings.warn(f"{path}: {what}", kind, stacklevel=4)
+            warnings.warn(f"{path}: {text}", kind, stacklevel=4)
         same.paths.add(path)
 
 

@@ -400,7 +400,7 @@ class SceneMapper:
             " Mpx",
             scale=True,
             enabled=self._show_progress,
-            done=partial.rows_done * width / 1e6,
+            initial=partial.rows_done * width / 1e6,
         ) as bar:
             if strips is None:
                 rows = (partial.rows_done, None)

@@ -91,8 +91,8 @@ class ClassifierTraining(Task):
     @property
     def last_learning_rate(self) -> float:
         """The learning rate of the epoch's last step."""
-        done = self._steps // self._recipe.epochs * (self.epoch + 1)
-        return self._recipe.lr * learning_rate_share(done - 1, self._steps)
+        steps = self._steps // self._recipe.epochs * (self.epoch + 1)
+        return self._recipe.lr * learning_rate_share(steps - 1, self._steps)
 
     @property
     def score(self) -> str:

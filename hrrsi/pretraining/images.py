@@ -234,11 +234,11 @@ def decoded_image(content: bytes) -> Image.Image:
 
 def _class_names(folder: Path, split: str) -> list[str]:
     if not (folder / split).is_dir():
-        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        reason = "is a file, not a folder" if folder.exists() else "no such folder"
         if folder.is_dir():
-            what = f"holds no folder {split}"
+            reason = f"holds no folder {split}"
         raise InputError(
-            what,
+            reason,
             where=folder,
             fix="name a folder of train/CLASS/NAME.jpg and val/CLASS/NAME.jpg; scenes and their "
             "labels are for `hrrsi tile`",
@@ -286,9 +286,9 @@ def _image_names(folder: Path, name: str) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    what = "class" if len(names) == 1 else "classes"
+    noun = "class" if len(names) == 1 else "classes"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{what} {', '.join(names[:_LISTED])}{more}"
+    return f"{noun} {', '.join(names[:_LISTED])}{more}"
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -91,7 +91,7 @@ def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
         network(torch.zeros(1, bands, size, size, device=device))
     return Operations(
         macs=counts["convolutions"] + counts["matrix products"],
-        published=sum(counts[what] for what in ("convolutions", "biases", "norms", "relus")),
+        published=sum(counts[kind] for kind in ("convolutions", "biases", "norms", "relus")),
     )
 
 

@@ -175,7 +175,7 @@ def _paired_class_table(
                 else Cell(points(values[1] - values[0]), values[1] - values[0], "number")
             )
         rows.append([*cells, count_cell(classes[0].pixels)])
-    headings = [f"{kind} {what}" for kind in ("IoU", "F1") for what in (*LETTERS, "difference")]
+    headings = [f"{kind} {column}" for kind in ("IoU", "F1") for column in (*LETTERS, "difference")]
     return Table(
         f"Scores of each class: A is {maps[0].name}, B is {maps[1].name}",
         ["class", *headings, "pixels"],
@@ -350,7 +350,7 @@ def confidence(maps: Sequence[EvaluatedMap]) -> dict[str, Any] | None:
         if any(c.pixels[k] for c in counts)
     ]
     letters = [f" {letter}" if len(calibrated) > 1 else "" for letter in LETTERS[: len(calibrated)]]
-    headings = [f"{what}{of}" for of in letters for what in ("mean confidence", "right")]
+    headings = [f"{figure}{of}" for of in letters for figure in ("mean confidence", "right")]
     return {
         "chart": chart,
         "table": Table("Reliability", ["confidence", *headings, "pixels"], rows),

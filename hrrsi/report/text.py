@@ -358,12 +358,12 @@ def unscored_text(result: EvaluationResult) -> str:
     holder = "the map" if e.unit == "maps" else "the image"
     holder += " or the height model" if heights else ""
     unpredicted = int(matrix.unpredicted.sum())
-    what = "no data"
+    values = "no data"
     if e.unit == "maps" and "unknown labels ignored" in e.reading:
-        what += " or a value that the scheme doesn't know"
+        values += " or a value that the scheme doesn't know"
     if e.is_compared:
         holder += " or the one that it is compared with"
-    parts.append(f"{unpredicted:,} labelled pixels where {holder} holds {what}")
+    parts.append(f"{unpredicted:,} labelled pixels where {holder} holds {values}")
     if e.outside_pixels:
         parts.append(f"{e.outside_pixels:,} pixels outside of the area of interest")
     return ", ".join(parts)

@@ -307,8 +307,10 @@ def _resumed(options: RunOptions, position: Position, steps: int) -> str:
             f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
             + _from_its_weights(options)
         )
-    done = f", {position.batches} of its {counted(steps, 'step')} done" if position.batches else ""
-    return f"goes on in epoch {position.epoch + 1} of {epochs}{done}"
+    batches = (
+        f", {position.batches} of its {counted(steps, 'step')} done" if position.batches else ""
+    )
+    return f"goes on in epoch {position.epoch + 1} of {epochs}{batches}"
 
 
 def _check_place(folder: Path) -> None:

@@ -215,9 +215,9 @@ def results_as_completed(
             futures = {pool.submit(function, job): i for i, job in enumerate(jobs)}
         pending = set(futures)
         while pending:
-            done, pending = wait(pending, _HEED_SECONDS, FIRST_COMPLETED)
+            finished, pending = wait(pending, _HEED_SECONDS, FIRST_COMPLETED)
             stop_if_requested()
-            for future in done:
+            for future in finished:
                 yield futures[future], future.result()
 
 

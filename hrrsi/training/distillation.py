@@ -93,8 +93,8 @@ class Teachers:
             if recipe.features:
                 self.channels.append(map_channels(network, path))
             gain, offset = _gain_and_offset(meta, description)
-            theirs = _folded(meta.classes)
-            order = torch.tensor([theirs.get(name, 0) for name in _folded(description.classes)])
+            positions = _folded(meta.classes)
+            order = torch.tensor([positions.get(name, 0) for name in _folded(description.classes)])
             self._teachers.append(_Teacher(network, gain, offset, order))
             parameters = sum(p.numel() for p in network.parameters())
             self.words.append(weights_words(path, meta))
@@ -187,7 +187,8 @@ class FeatureMatching(nn.Module):
         super().__init__()
         self.projections = nn.ModuleList(
             nn.ModuleList(
-                nn.Conv2d(ours, theirs, 1) for ours, theirs in zip(channels, teacher, strict=True)
+                nn.Conv2d(inputs, outputs, 1)
+                for inputs, outputs in zip(channels, teacher, strict=True)
             )
             for teacher in teachers
         )
@@ -202,10 +203,10 @@ class FeatureMatching(nn.Module):
             teachers: Those of each teacher, likewise.
         """
         losses = []
-        for projections, theirs in zip(self.projections, teachers, strict=True):
+        for projections, teacher_maps in zip(self.projections, teachers, strict=True):
             assert isinstance(projections, nn.ModuleList)
-            for projection, ours, target in zip(projections, maps, theirs, strict=True):
-                projected = projection(ours)
+            for projection, features, target in zip(projections, maps, teacher_maps, strict=True):
+                projected = projection(features)
                 with torch.autocast(target.device.type, enabled=False):
                     normalised = F.batch_norm(target.float(), None, None, training=True)
                     losses.append(F.mse_loss(projected.float(), normalised))
@@ -248,9 +249,9 @@ def check_teacher(path: Path, description: DatasetDescription, recipe: Recipe) -
         MissingInputError: There is no such file.
     """
     meta = read_meta(path)
-    theirs, ours = _folded(meta.classes), _folded(description.classes)
-    absent_classes = [n for n in description.classes if n.casefold() not in theirs]
-    beyond = [n for n in meta.classes if n.casefold() not in ours]
+    teacher_classes, dataset_classes = _folded(meta.classes), _folded(description.classes)
+    absent_classes = [n for n in description.classes if n.casefold() not in teacher_classes]
+    beyond = [n for n in meta.classes if n.casefold() not in dataset_classes]
     if recipe.distillation and (absent_classes or beyond):
         parts = [f"does not know {', '.join(absent_classes)}"] if absent_classes else []
         parts += [f"knows {', '.join(beyond)}, which the dataset does not have"] if beyond else []

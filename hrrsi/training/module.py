@@ -183,8 +183,8 @@ class SegmentationTraining(Task):
             losses["feature_loss"] = recipe.features * distance
         values = torch.stack(list(losses.values()))
         self._names = tuple(losses)
-        done = values.detach().double()
-        self._sums = done if self._sums is None else self._sums + done
+        step_losses = values.detach().double()
+        self._sums = step_losses if self._sums is None else self._sums + step_losses
         self._steps += 1
         return values.sum()
 

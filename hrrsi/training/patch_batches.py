@@ -217,9 +217,9 @@ def validation_batches(
     share = max(1, options.recipe.batch // processes)
     batches: list[list[int]] = []
     for source, indices in enumerate(data.indices):
-        mine = indices[rank::processes]
-        mine += [blank_index(source)] * (-(-len(indices) // processes) - len(mine))
-        batches += [mine[start : start + share] for start in range(0, len(mine), share)]
+        part = indices[rank::processes]
+        part += [blank_index(source)] * (-(-len(indices) // processes) - len(part))
+        batches += [part[start : start + share] for start in range(0, len(part), share)]
     loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
     return EpochBatches(loader, len(data))
 

@@ -159,7 +159,7 @@ class Place:
         maps: Those of the layers that are maps.
         notes: What a person should know, in a line each.
         counts: By number of a layer, what it holds.
-        done: The share of the grid that has been counted, 0 to 1.
+        counted_share: The share of the grid that has been counted, 0 to 1.
         failure: Why counting has ended early, or None.
         scores: By number of a map's layer, that of its confidences.
         labels: The number of the labels' layer, or None.
@@ -180,7 +180,7 @@ class Place:
     errors: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     counts: dict[int, Count] = field(default_factory=dict)
-    done: float = 0.0
+    counted_share: float = 0.0
     failure: str | None = None
     _counting: threading.Thread | None = None
     _beginning: threading.Lock = field(default_factory=threading.Lock)
@@ -231,7 +231,7 @@ class Place:
             ]
             if uncounted or pictures:
                 self._pass(uncounted, pictures)
-            self.done = 1.0
+            self.counted_share = 1.0
         except (ClosedError, KeyboardInterrupt):  # the viewer ends
             pass
         except HrrsiError as error:
@@ -264,7 +264,7 @@ class Place:
                 layer.see(window, classes)
             for picture in pictures:
                 picture.take(window)
-            self.done = (window.row + window.height) / self.grid.height
+            self.counted_share = (window.row + window.height) / self.grid.height
         for number, total in sums.items():
             self.counts[number] = Count(total.pixels, total.areas, total.nodata_pixels)
 
@@ -329,7 +329,7 @@ class Place:
     def counted(self) -> dict[str, Any]:
         """Return how far counting is, and what has been counted."""
         return {
-            "done": self.done,
+            "done": self.counted_share,
             "failure": self.failure,
             "unknown": self.unknown,
             "layers": {str(number): _shares(count) for number, count in self.counts.items()},

@@ -74,7 +74,7 @@ class Bars:
             what=what,
             total=total,
             unit=unit,
-            n=named["done"],
+            n=named["initial"],
             disable=False,
             postfix="",
             open=True,

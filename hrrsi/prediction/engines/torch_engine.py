@@ -22,7 +22,7 @@ _BATCH = {"cpu": 1, "cuda": 8}
 class _Work(NamedTuple):
     group: list[Pixels | None]
     logits: torch.Tensor | None
-    done: torch.cuda.Event | None
+    copy_event: torch.cuda.Event | None
     pixels: torch.Tensor | None  # what is copied from must outlive the copy
 
 
@@ -108,17 +108,17 @@ class TorchEngine:
                     return _Work(group, logits, None, pixels)
                 pinned = torch.empty(logits.shape, dtype=torch.float32, pin_memory=True)
                 pinned.copy_(logits, non_blocking=True)
-                done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
-                done.record(torch.cuda.current_stream(self._device))
-                return _Work(group, pinned, done, pixels)
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
+                event.record(torch.cuda.current_stream(self._device))
+                return _Work(group, pinned, event, pixels)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
 
     def _finish(self, work: _Work) -> list[Floats | None]:
         if work.logits is None:
             return [None for _ in work.group]
-        if work.done is not None:
-            work.done.synchronize()
+        if work.copy_event is not None:
+            work.copy_event.synchronize()
         results = iter(checked(work.logits.numpy()))
         return [None if window is None else next(results) for window in work.group]
 
