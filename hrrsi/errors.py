@@ -7,7 +7,7 @@ A message names parameters of the library between backticks, e.g. ```min_area```
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
@@ -126,6 +126,27 @@ class DependencyError(HrrsiError, ImportError):
 def printable(text: str) -> str:
     """Return a text for a terminal: what files say can't move its cursor or change colours."""
     return _UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise unless an option has one of the values that it may have.
+
+    Args:
+        name: The parameter.
+        value: What was given for it.
+        choices: What it may be; None, which is no choice to name, where it may be left out.
+
+    Raises:
+        OptionError: It has another value.
+    """
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise OptionError(f"is not {value!r}", parameter=name, fix=f"choose from {listed}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def one_line(text: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hrrsi.classes import LabelFormat, UnknownLabels
-from hrrsi.errors import OptionError
+from hrrsi.errors import OptionError, require_choice
 from hrrsi.prediction.options import EngineOptions, MapOptions
 
 LabelKind = Literal["full", "eroded"]
@@ -168,9 +168,9 @@ class EvaluationOptions:
         for name in ("scenes", "clutter", "merges"):  # equal, and hashed, by their values
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
-        _require_choice("protocol", self.protocol, PROTOCOL_NAMES)
-        _require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
-        _require_choice("unknown", self.unknown, get_args(UnknownLabels))
+        require_choice("protocol", self.protocol, PROTOCOL_NAMES)
+        require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
+        require_choice("unknown", self.unknown, get_args(UnknownLabels))
         if self.block < SMALLEST_BLOCK:
             raise OptionError(
                 f"blocks of {self.block} px are too small",
@@ -208,7 +208,7 @@ class MapReading:
     def __post_init__(self) -> None:
         if self.first_index is not None and self.first_index < 0:
             raise OptionError("must be 0 or more", parameter="first_index")
-        _require_choice("map_format", self.map_format, (None, *get_args(MapFormat)))
+        require_choice("map_format", self.map_format, (None, *get_args(MapFormat)))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -292,9 +292,3 @@ def _changed(options: Any, names: Sequence[str]) -> Iterator[str]:
     """Yield those of an option class' fields that don't have their default."""
     default = type(options)()
     yield from (name for name in names if getattr(options, name) != getattr(default, name))
-
-
-def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        listed = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise OptionError(f"is not {value!r}", parameter=name, fix=f"choose from {listed}")

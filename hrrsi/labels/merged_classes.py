@@ -39,7 +39,7 @@ class MergedClasses:
     @property
     def label_colours(self) -> list[Colour]:
         """Colours of classes and partial labels in the order of their indices."""
-        return [*self.colours, *(label.colour for label in self.partial)]
+        return label_colours(self.colours, self.partial)
 
 
 def label_candidates(classes: Sequence[str], partial: Iterable[PartialLabel]) -> list[list[int]]:
@@ -47,6 +47,11 @@ def label_candidates(classes: Sequence[str], partial: Iterable[PartialLabel]) ->
     position = {name: index for index, name in enumerate(classes)}
     together = [[position[name] for name in label.classes] for label in partial]
     return [[index] for index in range(len(classes))] + together
+
+
+def label_colours(colours: Sequence[Colour], partial: Iterable[PartialLabel]) -> list[Colour]:
+    """Return the colours that label indices are shown in, those of classes first."""
+    return [*colours, *(label.colour for label in partial)]
 
 
 def joined_scheme(schemes: Sequence[Scheme], **changes: object) -> Scheme:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.ghostnet import GhostNet
 from torch import nn
 
-from hrrsi.errors import OptionError
+from hrrsi.errors import OptionError, first_line
 from hrrsi.networks.architecture import MAP_STAGES, STAGES, STRIDES
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def _features(name: str, bands: int) -> Any:
             return timm.create_model(name, **options)
     except Exception as error:  # whatever a model's own constructor raises
         raise OptionError(
-            f"timm can't give the maps of the encoder {name} ({_first_line(error)})",
+            f"timm can't give the maps of the encoder {name} ({first_line(error)})",
             fix="choose another encoder, e.g. resnet18",
         ) from error
 
@@ -307,7 +307,7 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
         own = timm.get_pretrained_cfg(name)
         size = "x".join(map(str, own.input_size[1:])) if own else "one size"
         raise OptionError(
-            f"the encoder {name} takes images of {size} px only ({_first_line(error)})",
+            f"the encoder {name} takes images of {size} px only ({first_line(error)})",
             fix="choose one that takes any size, e.g. resnet18",
         ) from error
     finally:
@@ -321,7 +321,3 @@ def _check_maps(encoder: TimmEncoder, name: str, bands: int) -> None:
             f"the maps of the encoder {name} lack the borders of the image",
             fix="choose another encoder, e.g. resnet18",
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import nn
 
-from hrrsi.errors import HrrsiError, OptionError
+from hrrsi.errors import HrrsiError, OptionError, first_line
 from hrrsi.files import replacing
 from hrrsi.networks.network import check_timm_name, ghostnet_classifier
 from hrrsi.networks.weights_file import ENCODER_METADATA, ENCODER_WEIGHTS
@@ -246,7 +246,7 @@ def _timm_classifier(encoder: str, classes: int) -> Any:
         return timm.create_model(encoder, num_classes=classes, in_chans=BANDS)
     except Exception as error:  # whatever a model's own constructor raises
         raise OptionError(
-            f"timm can't build it as a classifier ({_first_line(error)})",
+            f"timm can't build it as a classifier ({first_line(error)})",
             fix="choose another encoder",
             parameter="encoder",
         ).at(f"`encoder={encoder}`") from error
@@ -259,16 +259,12 @@ def _check_size(network: nn.Module, encoder: str, size: int) -> None:
             network(torch.zeros(1, BANDS, size, size))
     except Exception as error:  # encoders that take one size say so in many ways
         raise OptionError(
-            f"does not take images of {size} px ({_first_line(error)})",
+            f"does not take images of {size} px ({first_line(error)})",
             fix="give other `size` and `val_size`",
             parameter="encoder",
         ).at(f"`encoder={encoder}`") from error
     finally:
         network.train()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:

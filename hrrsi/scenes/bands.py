@@ -18,7 +18,7 @@ from rasterio.windows import Window as RasterWindow
 from hrrsi.errors import InputError
 from hrrsi.scenes.georeference import crs_to_assign
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
-from hrrsi.scenes.windows import Window
+from hrrsi.scenes.windows import Window, spread_starts
 
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
@@ -132,8 +132,8 @@ def alpha_is_imagery(dataset: Any, area: AreaOfInterest | None = None) -> bool:
         return False
     height, width = dataset.shape
     counts: dict[float, int] = {}
-    for row in _spread(height):
-        for column in _spread(width):
+    for row in spread_starts(height, _PIECE, _PIECES):
+        for column in spread_starts(width, _PIECE, _PIECES):
             place = Window(row, column, min(_PIECE, height), min(_PIECE, width))
             if area is not None and not area.touches(place):
                 continue
@@ -302,8 +302,3 @@ def _wavelength_meaning(tags: dict[str, str]) -> str | None:
     if not wavelength >= 0.4:
         return None
     return next((meaning for end, meaning in _WAVELENGTHS if wavelength < end), None)
-
-
-def _spread(length: int) -> list[int]:
-    last = max(0, length - _PIECE)
-    return sorted({round(last * i / (_PIECES - 1)) for i in range(_PIECES)})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rasterio.errors import RasterioError
 
 from hrrsi.scenes.raster_opening import is_local, opened_raster
-from hrrsi.scenes.windows import Window
+from hrrsi.scenes.windows import Window, spread_starts
 
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
@@ -157,7 +157,7 @@ def _look(scene: Scene, area: AreaOfInterest | None) -> _Look:
     with scene.reduced(_LONGEST // 4, _LONGEST) as overview:
         if overview is not None:
             return _whole_look(overview, scene.shape)
-    rows, columns = (_spread(length) for length in scene.shape)
+    rows, columns = (spread_starts(length, _PIECE, _PIECES) for length in scene.shape)
     counts: dict[float, int] = {}
     cells = np.full((len(rows), len(columns)), np.nan)
     pixels = 0
@@ -245,8 +245,3 @@ def _holds_block(scene: Scene, look: _Look, cells: npt.NDArray[np.bool_], value:
         if (_single_values(scene, Window(row, column, *size)) == value).all():
             return True
     return False
-
-
-def _spread(length: int) -> list[int]:
-    last = max(0, length - _PIECE)
-    return sorted({round(last * i / (_PIECES - 1)) for i in range(_PIECES)})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import OptionError
 from hrrsi.scenes.scene import Scene
-from hrrsi.scenes.windows import Window
+from hrrsi.scenes.windows import Window, spread_starts
 
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
@@ -108,8 +108,8 @@ def scene_sample(
             break
         windows = [
             Window(row, col, min(_PIECE, scene.height), min(_PIECE, scene.width))
-            for row in _spread(scene.height, pieces)
-            for col in _spread(scene.width, pieces)
+            for row in spread_starts(scene.height, _PIECE, pieces)
+            for col in spread_starts(scene.width, _PIECE, pieces)
         ]
         within = [w for w in windows if area is None or area.touches(w)]
         pieces_read = [_values(scene, window) for window in within]
@@ -333,11 +333,6 @@ def _middle(window: Window) -> Window:
     height, width = min(_PIECE, window.height), min(_PIECE, window.width)
     row, col = window.row + (window.height - height) // 2, window.col + (window.width - width) // 2
     return Window(row, col, height, width)
-
-
-def _spread(length: int, pieces: int) -> list[int]:
-    last = max(0, length - _PIECE)
-    return sorted({round(last * i / (pieces - 1)) for i in range(pieces)})
 
 
 def _declared_bits(scene: Scene) -> int | None:

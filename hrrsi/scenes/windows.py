@@ -35,6 +35,18 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     return [*starts, length - size]
 
 
+def spread_starts(length: int, size: int, count: int) -> list[int]:
+    """Return where samples of one axis start, evenly from its first pixel to its last.
+
+    Args:
+        length: Pixels along the axis.
+        size: Pixels of a sample; an axis shorter than that gets one sample at 0.
+        count: Samples, at least 2; fewer where starts would coincide.
+    """
+    last = max(0, length - size)
+    return sorted({round(last * i / (count - 1)) for i in range(count)})
+
+
 def window_grid(height: int, width: int, size: int, stride: int) -> list[list[Window]]:
     """Return the windows that cover a scene, one list a row of windows, from top to bottom.
 

@@ -23,7 +23,7 @@ from rasterio.io import MemoryFile
 from hrrsi.classes import IGNORE_INDEX, Colour, class_palette
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.files import dump_yaml, read_yaml
-from hrrsi.labels.merged_classes import label_candidates
+from hrrsi.labels.merged_classes import label_candidates, label_colours
 from hrrsi.labels.scheme import (
     PartialLabel,
     ValidatedColour,
@@ -170,7 +170,7 @@ class DatasetDescription(BaseModel):
     @property
     def label_colours(self) -> list[Colour]:
         """Their colours, likewise."""
-        return [*self.colours, *(label.colour for label in self.partial)]
+        return label_colours(self.colours, self.partial)
 
     @property
     def candidates(self) -> list[list[int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hrrsi.classes import LabelFormat, UnknownLabels
-from hrrsi.errors import OptionError
+from hrrsi.errors import OptionError, require_choice
 from hrrsi.scenes.windows import default_overlap
 
 SMALLEST_PATCH = 32  # rows and columns; networks halve a patch five times
@@ -133,8 +133,8 @@ class TileOptions:
             raise OptionError("name each band once", parameter="bands")
         if self.workers is not None and self.workers < 1:
             raise OptionError("must be 1 or more", parameter="workers")
-        _require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
-        _require_choice("unknown", self.unknown, get_args(UnknownLabels))
+        require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
+        require_choice("unknown", self.unknown, get_args(UnknownLabels))
         if self.scale is not None:
             from hrrsi.scenes.value_scale import check_scale  # numpy, which --help does without
 
@@ -205,9 +205,3 @@ class TileOptions:
 
 def _listed(shares: Sequence[float]) -> str:
     return ",".join(f"{share:g}" for share in shares)
-
-
-def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        listed = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise OptionError(f"is not {value!r}", parameter=name, fix=f"choose from {listed}")

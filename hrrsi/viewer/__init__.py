@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from hrrsi.classes import LabelFormat
-from hrrsi.errors import OptionError
+from hrrsi.errors import OptionError, require_choice
 
 _HIGHEST_PORT = 65535
 
@@ -46,9 +46,4 @@ class ViewOptions:
             raise OptionError(
                 f"{self.port} is no port", parameter="port", fix=f"give 0 to {_HIGHEST_PORT}"
             )
-        if self.label_format not in (None, *get_args(LabelFormat)):
-            raise OptionError(
-                f"is not {self.label_format!r}",
-                parameter="label_format",
-                fix=f"choose from {', '.join(get_args(LabelFormat))}",
-            )
+        require_choice("label_format", self.label_format, (None, *get_args(LabelFormat)))
