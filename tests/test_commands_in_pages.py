@@ -181,7 +181,7 @@ eval DATA`, `hrrsi.evaluate`, ``hrrsi no command`` and `hrrsi eval A ...`.
         ("hrrsi map scene.tif", "no such command"),
         ("hrrsi predict scene.tif --previews png", "No such option: --previews"),
         ("hrrsi predict scene.tif --confidence int4", "'int4' is not one of"),
-        ("hrrsi predict scene.tif --window 20", "greater than or equal to 32"),
+        ("hrrsi predict scene.tif --window 0", "greater than or equal to 1"),
         ("hrrsi predict scene.tif --bands red", "'red' is not a list such as"),
         ("hrrsi predict scene.tif --resample 0.3m", "neither auto nor off nor a number"),
         ("hrrsi predict scene.tif --crop", "area of interest"),

@@ -125,7 +125,6 @@ _EVALUATION_FLAGS: Flags = {
     "block": Flag(
         typer.Option(
             "--block",
-            min=16,
             help="Rows and columns, in pixels, of the blocks that intervals are estimated from: "
             "more than what is wrong in one piece.",
             rich_help_panel=_SCENES,
@@ -193,7 +192,6 @@ _READING_FLAGS: Flags = {
     "first_index": Flag(
         typer.Option(
             "--first-index",
-            min=0,
             help="Value of the first class in maps of class indices, e.g. 1 for those that count "
             "from 1. Default: as the scheme says.",
             rich_help_panel=_MAPS,

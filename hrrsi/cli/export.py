@@ -21,11 +21,10 @@ EXPORT_FLAGS: Flags = {
     "format": Flag(
         typer.Option("--format", help="onnx, or openvino (an .xml with a .bin beside it)."),
     ),
-    "window": Flag(typer.Option("--window", min=32, help="Rows and columns of its windows.")),
+    "window": Flag(typer.Option("--window", help="Rows and columns of its windows.")),
     "overlap": Flag(
         typer.Option(
             "--overlap",
-            min=0,
             help="Pixels that neighbouring windows share, for programs that cut scenes as the file "
             "says. Default: 3/16 of the window.",
         )

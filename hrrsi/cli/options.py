@@ -17,6 +17,7 @@ import typer
 
 from hrrsi.cli.messages import in_flags
 from hrrsi.errors import OptionError
+from hrrsi.prediction.options import SMALLEST_BATCH, SMALLEST_WINDOW
 from hrrsi.quantities import names_text
 
 NETWORK_PANEL = "Windows and network"
@@ -357,7 +358,7 @@ WINDOW_FLAGS: Flags = {
     "window": Flag(
         typer.Option(
             "--window",
-            min=32,
+            min=SMALLEST_WINDOW,
             help="Rows and columns of a window, in pixels. Default: 512, or those that an exported "
             "network takes.",
             rich_help_panel=NETWORK_PANEL,
@@ -366,7 +367,6 @@ WINDOW_FLAGS: Flags = {
     "overlap": Flag(
         typer.Option(
             "--overlap",
-            min=0,
             help="Pixels that neighbouring windows share. Default: 3/16 of a window, 96 of 512.",
             rich_help_panel=NETWORK_PANEL,
         )
@@ -394,7 +394,6 @@ ENGINE_FLAGS: Flags = {
     "threads": Flag(
         typer.Option(
             "--threads",
-            min=1,
             help="Processor threads. Default: one a core.",
             rich_help_panel=NETWORK_PANEL,
         )
@@ -402,7 +401,7 @@ ENGINE_FLAGS: Flags = {
     "batch": Flag(
         typer.Option(
             "--batch",
-            min=1,
+            min=SMALLEST_BATCH,
             help="Windows a step. Default: 1 on a CPU, 8 on a GPU.",
             rich_help_panel=NETWORK_PANEL,
         )

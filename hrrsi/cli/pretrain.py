@@ -27,7 +27,6 @@ from hrrsi.cli.training_options import (
 from hrrsi.extras import requiring
 from hrrsi.hardware import LEAST_TO_TRAIN, require_memory
 from hrrsi.pretraining.options import PretrainOptions, PretrainRecipe
-from hrrsi.runs.options import LARGEST_SEED
 
 _RECIPE = "Recipe (by default the published one)"
 
@@ -44,8 +43,6 @@ _FLAGS: Flags = {
     "seed": Flag(
         typer.Option(
             "--seed",
-            min=0,
-            max=LARGEST_SEED,
             help="Seed of weights, order, crops and flips: the same gives the same run.",
             rich_help_panel=_RECIPE,
         )
@@ -65,12 +62,11 @@ _FLAGS: Flags = {
 }
 _RECIPE_FLAGS: Flags = {
     "epochs": Flag(
-        typer.Option("--epochs", min=1, help="Passes over the images.", rich_help_panel=_RECIPE)
+        typer.Option("--epochs", help="Passes over the images.", rich_help_panel=_RECIPE)
     ),
     "batch": Flag(
         typer.Option(
             "--batch",
-            min=1,
             help="Images a step, over all devices. --lr is for this many: lower both together.",
             rich_help_panel=_RECIPE,
         )
@@ -78,22 +74,17 @@ _RECIPE_FLAGS: Flags = {
     "lr": Flag(
         typer.Option(
             "--lr",
-            min=0,
             help="Learning rate of SGD; divided by ten after each quarter of the steps.",
             rich_help_panel=_RECIPE,
         )
     ),
-    "momentum": Flag(
-        typer.Option("--momentum", min=0, max=1, help="Momentum of SGD.", rich_help_panel=_RECIPE)
-    ),
+    "momentum": Flag(typer.Option("--momentum", help="Momentum of SGD.", rich_help_panel=_RECIPE)),
     "weight_decay": Flag(
-        typer.Option("--weight-decay", min=0, help="Weight decay.", rich_help_panel=_RECIPE)
+        typer.Option("--weight-decay", help="Weight decay.", rich_help_panel=_RECIPE)
     ),
     "label_smoothing": Flag(
         typer.Option(
             "--label-smoothing",
-            min=0,
-            max=1,
             help="Share of the target that is spread over all classes.",
             rich_help_panel=_RECIPE,
         )
@@ -101,7 +92,6 @@ _RECIPE_FLAGS: Flags = {
     "size": Flag(
         typer.Option(
             "--size",
-            min=32,
             help="Rows and columns of the random crops that are trained on.",
             rich_help_panel=_RECIPE,
         )
@@ -109,7 +99,6 @@ _RECIPE_FLAGS: Flags = {
     "val_size": Flag(
         typer.Option(
             "--val-size",
-            min=32,
             help="Rows and columns of the centres that are validated on: of each image, its "
             "middle square is resized to 8/7 of that.",
             rich_help_panel=_RECIPE,
@@ -145,7 +134,7 @@ _Resume = Annotated[
 def pretrain(
     ctx: typer.Context,
     data: _Data,
-    recipe: Annotated[PretrainRecipe, _RECIPE_FLAGS],
+    recipe: Annotated[dict[str, Any], FieldValues(PretrainRecipe, _RECIPE_FLAGS)],
     settings: Annotated[dict[str, Any], FieldValues(PretrainOptions, _FLAGS)],
     config: _Config = None,
     resume: _Resume = False,
@@ -181,7 +170,7 @@ def pretrain(
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     require_memory(LEAST_TO_TRAIN, "pre-training")
     with naming_config(ctx, config):
-        options = PretrainOptions(data=data, recipe=recipe, **settings)
+        options = PretrainOptions(data=data, recipe=PretrainRecipe(**recipe), **settings)
         if dry_run:
             from hrrsi.pretraining.run import planned_pretraining
 

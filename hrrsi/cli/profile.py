@@ -7,11 +7,13 @@ import typer
 
 from hrrsi.cli.messages import print_weights
 from hrrsi.cli.options import ENGINE_FLAGS, Flag, Flags, Quiet, takes_option_classes
-from hrrsi.profiling.figures import ProfileOptions, ProfileStopped, profile_table
+from hrrsi.profiling.figures import SMALLEST_SIZE, ProfileOptions, ProfileStopped, profile_table
 
 _FLAGS: Flags = {
-    "classes": Flag(typer.Option("--classes", min=1, max=254, help="Classes of networks by name.")),
-    "size": Flag(typer.Option("--size", min=32, help="Rows and columns of the window, in pixels.")),
+    "classes": Flag(typer.Option("--classes", help="Classes of networks by name.")),
+    "size": Flag(
+        typer.Option("--size", min=SMALLEST_SIZE, help="Rows and columns of the window, in pixels.")
+    ),
     "latency": Flag(
         typer.Option("--latency", help="Measure speed and peak memory on this device as well.")
     ),
@@ -25,7 +27,7 @@ _FLAGS: Flags = {
             "packaged weights.",
         )
     ),
-    "batch": Flag(typer.Option("--batch", min=1, help="Windows or patches a step.")),
+    "batch": Flag(typer.Option("--batch", help="Windows or patches a step.")),
     "device": ENGINE_FLAGS["device"],
     "engine": ENGINE_FLAGS["engine"],
     "precision": ENGINE_FLAGS["precision"],

@@ -27,14 +27,12 @@ _FLAGS: Flags = {
     "patches": Flag(
         typer.Option(
             "--patches",
-            min=1,
             help="Training patches that say which channels count, spread over all.",
         )
     ),
     "multiple": Flag(
         typer.Option(
             "--multiple",
-            min=1,
             help="What is left of a layer's channels is a multiple of it. Processors compute them "
             "in groups of 8 or 16.",
         )

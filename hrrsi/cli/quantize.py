@@ -21,9 +21,7 @@ from hrrsi.deployment.options import ExportOptions, QuantizationOptions
 _FLAGS: Flags = {
     "precision": Flag(typer.Option("--precision", help="int8, or 16 (half precision).")),
     "patches": Flag(
-        typer.Option(
-            "--patches", min=1, help="Training patches that the ranges of int8 are taken from."
-        )
+        typer.Option("--patches", help="Training patches that the ranges of int8 are taken from.")
     ),
     "max_drop": Flag(
         typer.Option(

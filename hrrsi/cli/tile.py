@@ -65,9 +65,9 @@ _FLAGS: Flags = {
         kind=str | None,
         value=names,
     ),
-    "size": Flag(typer.Option("--size", min=32, help="Rows and columns of a patch, in pixels.")),
+    "size": Flag(typer.Option("--size", help="Rows and columns of a patch, in pixels.")),
     "stride": Flag(
-        typer.Option("--stride", min=1, help="Pixels from one patch to the next. Default: --size."),
+        typer.Option("--stride", help="Pixels from one patch to the next. Default: --size."),
         is_usage=True,
     ),
     "resolution": Flag(
@@ -91,7 +91,6 @@ _FLAGS: Flags = {
     "block_size": Flag(
         typer.Option(
             "--block-size",
-            min=32,
             help="Rows and columns of a block, in pixels, of which whole patches count. Default: "
             "so many that there are about 64 blocks.",
         )
@@ -99,7 +98,6 @@ _FLAGS: Flags = {
     "guard": Flag(
         typer.Option(
             "--guard",
-            min=0,
             help="Pixels at least between patches of different blocks. Default: 3/16 of --size.",
         )
     ),
@@ -175,7 +173,7 @@ _FLAGS: Flags = {
             "Where no scene has a label, all of them train.",
         )
     ),
-    "workers": Flag(typer.Option("--workers", min=1, help="Processes. Default: one a processor.")),
+    "workers": Flag(typer.Option("--workers", help="Processes. Default: one a processor.")),
 }
 
 

@@ -32,7 +32,6 @@ from hrrsi.cli.training_options import (
 )
 from hrrsi.extras import requiring
 from hrrsi.hardware import LEAST_TO_TRAIN, require_memory
-from hrrsi.runs.options import LARGEST_SEED
 from hrrsi.training.options import Recipe, TrainOptions, recipe_named
 
 _START = "Start from"
@@ -49,8 +48,6 @@ _FLAGS: Flags = {
     "seed": Flag(
         typer.Option(
             "--seed",
-            min=0,
-            max=LARGEST_SEED,
             help="Seed of weights, order and augmentation: the same gives the same run.",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -58,7 +55,6 @@ _FLAGS: Flags = {
     "patience": Flag(
         typer.Option(
             "--patience",
-            min=0,
             help="End the run after this many epochs without a better validation mIoU; 0: never.",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -109,7 +105,6 @@ _FLAGS: Flags = {
     "freeze_encoder": Flag(
         typer.Option(
             "--freeze-encoder",
-            min=0,
             help="Epochs at the start in which the encoder keeps its weights.",
             rich_help_panel=_START,
         )
@@ -121,7 +116,6 @@ _FLAGS: Flags = {
     "overfit": Flag(
         typer.Option(
             "--overfit",
-            min=0,
             help="Train and validate on this many training patches, whole and unchanged, in a "
             "folder of its own (OUT/MODEL-overfit): a network that can't learn these by heart has "
             "something wrong with it. 0: all patches.",

@@ -16,6 +16,7 @@ from hrrsi.errors import HrrsiError, InputError
 from hrrsi.runs.options import Precision
 from hrrsi.training.options import (
     CAMERA_CHANGES,
+    FEWEST_EPOCHS,
     RECIPE_FIELDS,
     RECIPES,
     automatic_precision,
@@ -148,7 +149,6 @@ def hardware_flags(workers: str, precision: str = "") -> Flags:
         "devices": Flag(
             typer.Option(
                 "--devices",
-                min=1,
                 help="Processes on each machine, each with a GPU (or, on the CPU, a share of the "
                 "cores) of its own. --batch is shared out among them.",
                 rich_help_panel=HARDWARE_PANEL,
@@ -157,7 +157,6 @@ def hardware_flags(workers: str, precision: str = "") -> Flags:
         "nodes": Flag(
             typer.Option(
                 "--nodes",
-                min=1,
                 help="Machines. Start the same command on each with torchrun or SLURM's srun.",
                 rich_help_panel=HARDWARE_PANEL,
             )
@@ -178,9 +177,7 @@ def hardware_flags(workers: str, precision: str = "") -> Flags:
                 rich_help_panel=HARDWARE_PANEL,
             )
         ),
-        "workers": Flag(
-            typer.Option("--workers", min=0, help=workers, rich_help_panel=HARDWARE_PANEL)
-        ),
+        "workers": Flag(typer.Option("--workers", help=workers, rich_help_panel=HARDWARE_PANEL)),
     }
 
 
@@ -242,7 +239,7 @@ RECIPE_FLAGS: Flags = {
     "epochs": Flag(
         typer.Option(
             "--epochs",
-            min=1,
+            min=FEWEST_EPOCHS,
             help=f"Passes over the training patches. {_recipes_own('epochs')}",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -250,7 +247,6 @@ RECIPE_FLAGS: Flags = {
     "batch": Flag(
         typer.Option(
             "--batch",
-            min=1,
             help="Patches a step, over all devices together. Those that would not fill an epoch's "
             "last step are left out of it, others each time. Lower it where memory runs out, and "
             f"the learning rate with it. {_recipes_own('batch')}",
@@ -268,7 +264,6 @@ RECIPE_FLAGS: Flags = {
     "lr": Flag(
         typer.Option(
             "--lr",
-            min=0.0,
             help=f"Highest learning rate. {_recipes_own('lr')}",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -276,7 +271,6 @@ RECIPE_FLAGS: Flags = {
     "weight_decay": Flag(
         typer.Option(
             "--weight-decay",
-            min=0.0,
             help=f"Weight decay of the optimizer. {_recipes_own('weight_decay')}",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -292,7 +286,6 @@ RECIPE_FLAGS: Flags = {
     "warmup": Flag(
         typer.Option(
             "--warmup",
-            min=0.0,
             help="Share of the steps, 0 to 1, in which the learning rate rises from zero first. "
             f"{_recipes_own('warmup')}",
             rich_help_panel=RECIPE_PANEL,
@@ -301,7 +294,6 @@ RECIPE_FLAGS: Flags = {
     "average": Flag(
         typer.Option(
             "--average",
-            min=0.0,
             help="Decay of a moving average of the weights, e.g. 0.99: the average is what is "
             f"validated and kept. 0: the weights themselves. {_recipes_own('average')}",
             rich_help_panel=RECIPE_PANEL,
@@ -341,7 +333,6 @@ RECIPE_FLAGS: Flags = {
     "crop": Flag(
         typer.Option(
             "--crop",
-            min=0,
             help="Rows and columns of what the network sees of a patch, cut out at random once the "
             "patch is scaled; 0: the whole patch, of several datasets as much as the smallest has. "
             f"{_recipes_own('crop')}",
@@ -367,7 +358,6 @@ RECIPE_FLAGS: Flags = {
     "dice": Flag(
         typer.Option(
             "--dice",
-            min=0.0,
             help="Weight of a soft Dice loss beside the cross-entropy of the segmentation. "
             f"{_recipes_own('dice')}",
             rich_help_panel=RECIPE_PANEL,
@@ -376,7 +366,6 @@ RECIPE_FLAGS: Flags = {
     "distillation": Flag(
         typer.Option(
             "--distillation",
-            min=0.0,
             help=f"Weight of the loss towards what --teacher says. {_recipes_own('distillation')}",
             rich_help_panel=RECIPE_PANEL,
         )
@@ -384,7 +373,6 @@ RECIPE_FLAGS: Flags = {
     "temperature": Flag(
         typer.Option(
             "--temperature",
-            min=0.0,
             help="What the logits of teachers and network are divided by for that loss: the "
             "higher, the more the network learns of classes that a teacher finds unlikely. "
             f"{_recipes_own('temperature')}",
@@ -394,7 +382,6 @@ RECIPE_FLAGS: Flags = {
     "features": Flag(
         typer.Option(
             "--features",
-            min=0.0,
             help="Weight of the loss towards the maps of the encoders of --teacher, for encoders "
             "without pre-trained weights. With --distillation 0 the teachers may have other "
             f"classes. {_recipes_own('features')}",

@@ -53,11 +53,7 @@ _VIEW_FLAGS: Flags = {
             rich_help_panel=_LABELS,
         )
     ),
-    "port": Flag(
-        typer.Option(
-            "--port", min=0, max=65535, help="Port of the page. Default: one that is free."
-        )
-    ),
+    "port": Flag(typer.Option("--port", help="Port of the page. Default: one that is free.")),
 }
 
 

@@ -20,7 +20,9 @@ Augmentation = Literal["none", "flip", "d4"]
 ENGINES = ("auto", "openvino", "onnxruntime", "torch")
 PRECISIONS = ("auto", "32", "bf16", "16", "fast")
 Resample = float | Literal["auto", "off"]
+SMALLEST_WINDOW = 1  # networks of other programs may take any
 LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
+SMALLEST_BATCH = 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class MapOptions:
                 fix=f"choose `window` up to {LARGEST_WINDOW}",
             )
         window = self.effective_window
-        if window < 1 or not 0 <= 2 * self.effective_overlap <= window:
+        if window < SMALLEST_WINDOW or not 0 <= 2 * self.effective_overlap <= window:
             raise OptionError(
                 f"an overlap of {self.effective_overlap} px does not fit windows of {window} px",
                 fix="choose `overlap` from 0 to half of `window`",
@@ -186,7 +188,7 @@ class EngineOptions:
             raise OptionError(
                 f"unknown precision {self.precision!r}", fix=f"choose from {', '.join(PRECISIONS)}"
             )
-        if self.batch is not None and self.batch < 1:
+        if self.batch is not None and self.batch < SMALLEST_BATCH:
             raise OptionError(
                 f"a batch can't hold {self.batch} windows", fix="give a number above 0"
             )

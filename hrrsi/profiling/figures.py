@@ -27,6 +27,7 @@ PUBLISHED: dict[str, PublishedFigures] = {
     "ued_bes_sfm": PublishedFigures(2_833_409, 2.37),
 }
 PUBLISHED_SIZE, PUBLISHED_CLASSES = 512, 6
+SMALLEST_SIZE = 32  # networks halve a window five times
 
 
 Style = Literal["table", "markdown"]
@@ -243,7 +244,7 @@ class ProfileOptions:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, value, least in (("size", self.size, 32), ("batch", self.batch, 1)):
+        for name, value, least in (("size", self.size, SMALLEST_SIZE), ("batch", self.batch, 1)):
             if value < least:
                 raise OptionError(f"{value} is below {least}", parameter=name)
         if not 1 <= self.classes <= 254:

@@ -45,6 +45,7 @@ ZOOMS: dict[Augmentation, tuple[float, float]] = {
     "none": (1.0, 1.0),
 }
 SMALLEST_CROP = 32
+FEWEST_EPOCHS = 1
 _MODEL = "ued_bes_sfm"
 
 
@@ -114,7 +115,7 @@ class Recipe:
                 raise OptionError(
                     f"{value!r} is unknown", parameter=key, fix=f"give {' or '.join(choices)}"
                 )
-        check_least(self, {"epochs": 1, "batch": 1})
+        check_least(self, {"epochs": FEWEST_EPOCHS, "batch": 1})
         if self.crop and self.crop < SMALLEST_CROP:
             raise OptionError(
                 f"{self.crop} px are too few for the networks' strides",

@@ -137,7 +137,7 @@ def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: P
         hrrsi.predict(placed, out=tmp_path / "m", **(options | {"weights": weights}))
 
 
-@pytest.mark.parametrize("arguments", [["--bands", "x"], ["--window", "5"], ["--batch", "0"], []])
+@pytest.mark.parametrize("arguments", [["--bands", "x"], ["--window", "0"], ["--batch", "0"], []])
 def test_usage_errors_exit_with_2(arguments: list[str], tmp_path: Path) -> None:
     scene = [str(save_scene(tmp_path / "scene.tif"))] if arguments else []
     assert CliRunner().invoke(app, ["predict", *scene, *arguments]).exit_code == 2

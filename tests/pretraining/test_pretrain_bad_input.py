@@ -147,6 +147,22 @@ def test_options_that_cannot_be(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("epochs: 0", "--epochs: is less than 1"),
+        ("momentum: 2", "--momentum: 2.0 is no share"),
+        ("seed: -1", "--seed: is less than 0"),
+    ],
+)
+def test_a_number_out_of_range_is_of_the_file_that_holds_it(
+    tmp_path: Path, line: str, words: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{line}\n")
+    assert_one_line_error(run(tmp_path, "--config", config), f"{config}: {words}")
+
+
 def test_dali_that_is_not_installed_is_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
