@@ -44,6 +44,9 @@ from .pretraining.options import (
 from .pretraining.run import PretrainedRun as PretrainedRun, pretrain as pretrain
 from .profiling.figures import Profile as Profile, ProfileOptions as ProfileOptions
 from .profiling.profile import profile as profile
+from .report import ReportOutputs as ReportOutputs
+from .report.scene_views import SceneViewCollector as SceneViewCollector
+from .report.text import outcome_text as outcome_text
 from .tiling.options import TileOptions as TileOptions
 from .tiling.result import TilingResult as TilingResult
 from .tiling.tile import tile as tile
