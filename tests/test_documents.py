@@ -35,7 +35,7 @@ def test_the_tour_shows_what_happens(cloned: Path, monkeypatch: pytest.MonkeyPat
 
 _PAPERS = [
     path.relative_to(REPOSITORY).as_posix()
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md", "hrrsi/*/*.md")
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/**/*.md", "hrrsi/*/*.md")
     for path in sorted(REPOSITORY.glob(pattern))
 ]
 
