@@ -31,7 +31,7 @@ class MapOptions:
 
     Attributes:
         bands: The 1-based bands to read; None: those that the weights were trained on, which may
-            be all but alpha (`hrrsi.scenes.pixel_reader.chosen_bands` says when).
+            be all but alpha (`hrrsi.scenes.bands.chosen_bands` says when).
         nodata: A value that marks pixels without data, beside what the file declares; ``auto``: the
             one that collars, empty blocks and marks such as -9999 hold, if there are any.
         crs: The CRS of scenes that hold none, e.g. ``EPSG:25832``; None: that of a ``.prj`` file
