@@ -203,7 +203,7 @@ def test_encoder_equals_timms() -> None:
         ("ued-", "choose from ued"),
         ("ued-../resnet18", "choose from ued"),
         ("ued-hf-hub:some/model", "choose from ued"),
-        ("unet-resnet18", "deeplabv3plus, fcn, pspnet, segnet, unet"),
+        ("segnet-resnet18", "deeplabv3plus, fcn, pspnet, segnet, unet"),
         ("ued_bes-ghostnet_130.in1k", "the encoder of ued_bes_1p3 itself; give ued_bes_1p3"),
     ],
 )
