@@ -137,9 +137,8 @@ _Model = Annotated[
         help="auto (ued_bes_sfm; with --init default or light, the network of these weights), ued, "
         "ued_bes or ued_bes_sfm; wider with _1p3 or _1p5 (ued_1p3); with another "
         "encoder as ued-resnet18; or a baseline: deeplabv3plus, fcn, pspnet, segnet, unet "
-        "(unet-resnet18). "
-        "`hrrsi profile` lists them. Several, separated by commas, are trained one after the "
-        "other.",
+        "(unet-ENCODER, too). `hrrsi profile` lists them. Several, separated by commas, are "
+        "trained one after the other.",
     ),
 ]
 _Encoder = Annotated[

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from hrrsi.errors import OptionError
+from hrrsi.errors import OptionError, first_line
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.network import (
     PROBE_SIZE,
@@ -240,7 +240,7 @@ def _unet(encoder: str, num_classes: int, bands: int) -> _Parts:
             model.eval()(torch.zeros(1, bands, *PROBE_SIZE))
     except Exception as error:  # whatever a model's own code raises
         raise OptionError(
-            f"the encoder {encoder} can't carry a U-Net ({str(error).splitlines()[0]})",
+            f"the encoder {encoder} can't carry a U-Net ({first_line(error)})",
             fix="choose another encoder, e.g. unet-resnet18",
         ) from error
     return _Parts(model.train(), "encoder", "segmentation_head.0", 32)
