@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -222,7 +222,7 @@ def train(
     """
     require_memory(LEAST_TO_TRAIN, "training")
     if not data:
-        raise typer.BadParameter("name the folder of a tiled dataset", param_hint="DATA")
+        _refuse_missing_data(settings["init"])
     if resume and overwrite:
         raise typer.BadParameter("goes without --overwrite", param_hint="--resume")
     _check_picture(show_batches, dry_run=dry_run)
@@ -250,6 +250,13 @@ def train(
 
             lines = {"report": print_line, "warn": print_warning}
             train_all(runs, resume=resume, overwrite=overwrite, quiet=quiet, **lines)
+
+
+def _refuse_missing_data(init: Path | None) -> NoReturn:
+    problem = "name the folder of a tiled dataset"
+    if init is not None and init.is_dir():
+        problem += f"; {init} holds no dataset.yaml, so it was taken for the weights of --init"
+    raise typer.BadParameter(problem, param_hint="DATA")
 
 
 def _check_start(ctx: typer.Context, init: Path | None) -> None:

@@ -341,6 +341,7 @@ def test_encoder_is_short_for_the_models_name(runs_of: RunsOf) -> None:
     ("arguments", "words"),
     [
         ([], "name the folder of a tiled dataset"),
+        (["--init", "."], "; . holds no dataset.yaml, so it was taken for the weights of --init"),
         ([DATA, "--resume", "--overwrite"], "goes without --overwrite"),
         ([DATA, "--model", "ued,ued"], "name each model once"),
         ([DATA, "--model", "ued-resnet18", "--encoder", "resnet34"], "names one already"),
