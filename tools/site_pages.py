@@ -25,12 +25,13 @@ from hrrsi.tiling.dataset import DatasetDescription, SplitContent
 from hrrsi.training.options import Recipe
 
 ROOT = Path(__file__).parents[1]
-# pages that are files of the repository, and a picture of one of them
+# pages that are files of the repository, and pictures of one of them
 FILES = {
     "reference/changes.md": "CHANGELOG.md",
     "reference/architecture.md": "ARCHITECTURE.md",
     "reference/weights.md": "hrrsi/pretrained/MODEL_CARD.md",
     "reference/curves.png": "hrrsi/pretrained/curves.png",
+    "reference/weights_maps.png": "hrrsi/pretrained/weights_maps.png",
 }
 KINDS = {
     "Verbs": str.islower,
