@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
@@ -12,6 +13,8 @@ from typing import NamedTuple
 from hrrsi.quantities import TextTable
 
 POLL_SECONDS = 0.02
+# With it, each process compiles all of its modules anew, which no installation does.
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
 
 
 class Measured(NamedTuple):
@@ -35,9 +38,10 @@ def measured(command: list[str]) -> Measured:
     Raises:
         SystemExit: It failed.
     """
+    environment = {name: value for name, value in os.environ.items() if name != UNCOMPILED}
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output)
+        process = subprocess.Popen(command, stdout=output, env=environment)
         peaks: dict[int, float] = {}
         ended = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
