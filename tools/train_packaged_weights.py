@@ -61,7 +61,10 @@ SOURCES = {
     "buildings_20": Source("buildings", "*_20_*", 512, 0.10),
     "buildings_21": Source("buildings", "*_21_*", 1024, 0.12),
     "ucmerced": Source("ucmerced", "*", 256, 0.12),
+    "rivers": Source("rivers", "*", 256, 0.06),
 }
+# three rivers of some ten, on several crops each
+RIVERS_KEPT = [f"river{number:02}" for number in (*range(6, 10), *range(47, 53), *range(68, 74))]
 RECIPE = hrrsi.recipe_named(
     "default",
     epochs=6,
@@ -123,7 +126,8 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
     """Return the folders of the tiled datasets, in the order of `SOURCES`; make those not there.
 
     Validation scenes are those of places that are held out. Where none of a source is, its first
-    scene is kept for validation, since a dataset has to have one; Dubai has its own.
+    scene is kept for validation, since a dataset has to have one; Dubai and the rivers have their
+    own.
     """
     folders = []
     for name, source in SOURCES.items():
@@ -137,7 +141,8 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
             hrrsi.tile(imagery / "dubai", scheme, folder, options=options)
             continue
         names = sorted(p.stem for p in (scenes / source.folder / "images").glob(source.scenes))
-        val = [each for each in names if each.startswith(tuple(held_out))] or names[:1]
+        prefixes = tuple(RIVERS_KEPT if name == "rivers" else held_out)
+        val = [each for each in names if each.startswith(prefixes)] or names[:1]
         split = {"train": [each for each in names if each not in val], "val": val, "test": []}
         out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.yaml").write_text(yaml.safe_dump(split))

@@ -2,7 +2,8 @@
 
 Every set keeps what its labels say and no more: NAIP tells vegetation from the rest (by its near
 infrared), outlines tell buildings from the rest, and UC Merced's lists of what a crop shows say
-which classes it can hold. Dubai tells all five classes apart, and is tiled as it is.
+which classes it can hold. Its rivers were drawn by hand (``ucmerced_rivers.csv``): nothing else
+shows brown, green and dark water. Dubai tells all five classes apart, and is tiled as it is.
 
     python tools/training_imagery.py IMAGERY --out scenes/
 
@@ -18,6 +19,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,9 @@ VEGETATION, NO_VEGETATION = 0.15, 0.05
 # metres per pixel of a web map at its first level, at the equator
 WEB_MAP_PIXEL = 156543.03392804097
 UC_MERCED_PIXEL = 0.3048
+RIVERS = Path(__file__).with_name("ucmerced_rivers.csv")
+# pixels beyond a river's drawn border within which nobody knows whether there is water
+SHORE = 16
 # Which classes the things that UC Merced lists can be; a ship or an airplane is none of them.
 THINGS = {
     "airplane": "Road Land",
@@ -77,9 +82,12 @@ def main() -> None:
 
 def write_sets(imagery: Path, out: Path) -> None:
     """Write the scenes, labels and schemes of every set that is there."""
-    for name, write in {"naip": naip, "buildings": buildings, "ucmerced": ucmerced}.items():
+    sets = {"naip": naip, "buildings": buildings, "ucmerced": ucmerced}
+    for name, write in sets.items():
         if (imagery / name).is_dir():
             write(imagery / name, out / name)
+    if (imagery / "ucmerced").is_dir():
+        rivers(imagery / "ucmerced", out / "rivers")
 
 
 def naip(folder: Path, out: Path) -> None:
@@ -140,6 +148,70 @@ def buildings(folder: Path, out: Path) -> None:
 
 def ucmerced(folder: Path, out: Path) -> None:
     """Write UC Merced's crops, whose pixels are all labelled with the classes they may be."""
+    possible = possible_classes(folder)
+    labels = sorted({tuple(v) for v in possible.values() if 0 < len(v) < len(CLASSES)})
+    kinds = [list(label) for label in labels]
+    write_scheme(out, "ucmerced", kinds)
+    for name, classes in tqdm(possible.items(), "ucmerced", unit=" crops", disable=None):
+        if classes not in kinds:
+            continue  # nothing, or everything: it says nothing
+        image = ucmerced_image(folder, name)
+        label = np.full(image.shape[1:], label_index(kinds, classes), np.uint8)
+        corner = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
+        write_scene(out, name, image, label, "EPSG:3857", corner)
+
+
+def rivers(folder: Path, out: Path) -> None:
+    """Write UC Merced's rivers, with water, and what is none of it, as drawn by hand.
+
+    A river is a line through its middle, whose points know how far the water reaches. Its shore is
+    ignored; what lies beyond it is what the crop is listed to show, or land.
+    """
+    lines: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    with RIVERS.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            point = [float(row[key]) for key in ("column", "row", "half_width")]
+            lines[row["crop"]][row["river"]].append(point)
+    beside = {
+        name: [each for each in CLASSES if each in {*classes, "Land"} - {"Water"}]
+        for name, classes in possible_classes(folder).items()
+        if name in lines
+    }
+    kinds = [["Water"], *(list(kind) for kind in sorted({tuple(k) for k in beside.values()}))]
+    write_scheme(out, "rivers", kinds)
+    for name in tqdm(sorted(lines), "rivers", unit=" crops", disable=None):
+        image = ucmerced_image(folder, name)
+        beyond = np.min([distance_to(np.array(line), image) for line in lines[name].values()], 0)
+        label = np.full(beyond.shape, IGNORED, np.uint8)
+        label[beyond <= 0] = label_index(kinds, ["Water"])
+        label[beyond > SHORE] = label_index(kinds, beside[name])
+        corner = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
+        write_scene(out, name, image, label, "EPSG:3857", corner)
+
+
+def distance_to(line: npt.NDArray[np.float64], image: npt.NDArray[np.uint8]) -> Any:
+    """Return how far each pixel of an image lies beyond the border of a river.
+
+    Args:
+        line: (points, 3) columns, rows and half widths, which change evenly between points.
+        image: (bands, height, width).
+
+    Returns:
+        (height, width) pixels; negative in the water.
+    """
+    rows, columns = np.indices(image.shape[1:])
+    distances = []
+    for start, end in pairwise(line):
+        step = end[:2] - start[:2]
+        along = (columns - start[0]) * step[0] + (rows - start[1]) * step[1]
+        share = np.clip(along / (step @ step), 0, 1)
+        column, row, half_width = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+        distances.append(np.hypot(columns - column, rows - row) - half_width)
+    return np.min(distances, axis=0)
+
+
+def possible_classes(folder: Path) -> dict[str, list[str]]:
+    """Return the classes that each of UC Merced's crops can hold, by its list of things."""
     with (folder / "multilabels.tsv").open(newline="", encoding="utf-8") as file:
         things, *crops = list(csv.reader(file, delimiter="\t"))
     possible: dict[str, list[str]] = {}
@@ -151,17 +223,13 @@ def ucmerced(folder: Path, out: Path) -> None:
             for word in THINGS[thing].split()
         }
         possible[name] = [each for each in CLASSES if each in names]
-    labels = sorted({tuple(v) for v in possible.values() if 0 < len(v) < len(CLASSES)})
-    kinds = [list(label) for label in labels]
-    write_scheme(out, "ucmerced", kinds)
-    for name, classes in tqdm(possible.items(), "ucmerced", unit=" crops", disable=None):
-        if classes not in kinds:
-            continue  # nothing, or everything: it says nothing
-        path = folder / name.rstrip("0123456789") / f"{name}.jpg"
-        image = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
-        label = np.full(image.shape[1:], label_index(kinds, classes), np.uint8)
-        corner = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
-        write_scene(out, name, image, label, "EPSG:3857", corner)
+    return possible
+
+
+def ucmerced_image(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    """Return a crop, (3, height, width)."""
+    path = folder / name.rstrip("0123456789") / f"{name}.jpg"
+    return np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
 
 
 def label_index(labels: list[list[str]], classes: list[str]) -> int:
