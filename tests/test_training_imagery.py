@@ -89,3 +89,19 @@ def test_crops_are_what_their_list_of_things_can_be(tmp_path: Path) -> None:
     assert set(label_names(out, read(out / "labels" / "beach00.tif"))) == {"Land or Water"}
     assert set(label_names(out, read(out / "labels" / "beach01.tif"))) == {"Water"}
     assert not (out / "labels" / "beach02.tif").exists()  # it says nothing
+
+
+def test_rivers_are_water_as_far_as_they_were_drawn(tmp_path: Path) -> None:
+    raw = tmp_path / "ucmerced"
+    (raw / "river").mkdir(parents=True)
+    (raw / "multilabels.tsv").write_text("IMAGE\ttrees\twater\nriver07\t1\t1\n")
+    Image.new("RGB", (256, 256)).save(raw / "river" / "river07.jpg")
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "rivers"
+    # drawn from the first row to the last, 26 to 27 px to both sides of columns 128 and 129
+    names = np.array(label_names(out, read(out / "labels" / "river07.tif"))).reshape(256, 256)
+    assert (names[:, 104:153] == "Water").all()
+    for shore in (np.s_[:, 88:100], np.s_[:, 158:169]):
+        assert (names[shore] == "ignored").all()
+    for beyond in (np.s_[:, :83], np.s_[:, 174:]):
+        assert (names[beyond] == "Land or Vegetation").all()

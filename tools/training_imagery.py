@@ -179,7 +179,7 @@ def rivers(folder: Path, out: Path) -> None:
     }
     kinds = [["Water"], *(list(kind) for kind in sorted({tuple(k) for k in beside.values()}))]
     write_scheme(out, "rivers", kinds)
-    for name in tqdm(sorted(lines), "rivers", unit=" crops", disable=None):
+    for name in tqdm(sorted(beside), "rivers", unit=" crops", disable=None):
         image = ucmerced_image(folder, name)
         beyond = np.min([distance_to(np.array(line), image) for line in lines[name].values()], 0)
         label = np.full(beyond.shape, IGNORED, np.uint8)
