@@ -80,7 +80,9 @@ RECIPE = hrrsi.recipe_named(
 
 # GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
 LIGHT_RECIPE = replace(RECIPE, epochs=8, lr=0.002, features=1)
-SECOND_RECIPE = replace(RECIPE, lr=0.0007)  # of runs that go on from weights
+# of runs that go on from weights
+SECOND_RECIPE = replace(RECIPE, lr=0.0007)
+SECOND_LIGHT_RECIPE = replace(LIGHT_RECIPE, epochs=4, lr=0.001)
 
 
 def main() -> None:
@@ -119,7 +121,8 @@ def main() -> None:
         default = train(datasets, DEFAULT, runs, recipe, encoder_weights=str(encoder))
     if arguments.light:
         start = {"encoder_weights": "none", "init": arguments.light_init}
-        train(datasets, LIGHT, runs, LIGHT_RECIPE, teachers=(default.weights,), **start)
+        recipe = SECOND_LIGHT_RECIPE if arguments.init else LIGHT_RECIPE
+        train(datasets, LIGHT, runs, recipe, teachers=(default.weights,), **start)
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
