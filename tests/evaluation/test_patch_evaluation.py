@@ -71,7 +71,8 @@ def test_patches_are_read_at_the_nearest_resolution_as_scenes_are(dataset, tmp_p
     ]
     assert "; read at 1 m; weights" in " ".join(result.stdout.split())
     reports = {o: scored(*line, "--resample", o) for o in ("auto", "1", "off")}
-    segmenter = hrrsi.Segmenter(weights, window=32, overlap=0, resample=1.0)
+    engine = hrrsi.EngineOptions(precision="32")  # as eval's
+    segmenter = hrrsi.Segmenter(weights, window=32, overlap=0, resample=1.0, engine=engine)
     new = np.array([CLASSES.index(name) for name in segmenter.classes])
     pairs = [
         (new[segmenter(noise(i, SIZE, SIZE), resolution=0.5)], labels(i, SIZE, SIZE))

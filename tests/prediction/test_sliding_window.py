@@ -160,9 +160,11 @@ def test_labels_do_not_depend_on_batch_threads_or_file_blocks(
     values[:, 20:80, 40:130] = 0
     options: dict[str, object] = {"window": 64, "overlap": 16, "nodata": 0, "precision": precision}
     reference = stitched(write(values), made_weights, **options)
-    for batch, threads in ((1, 1), (5, 2), (64, 4)):
+    # for several windows at once, a processor with AMX rounds sums in bf16 in another order
+    rounded = values[0].size // 1000 if precision == "bf16" else 1
+    for batch, threads, most in ((1, 1, 0), (1, 4, 0), (5, 2, rounded), (64, 4, rounded)):
         labels = stitched(write(values), made_weights, batch=batch, threads=threads, **options)
-        assert (labels != reference).sum() <= 1
+        assert (labels != reference).sum() <= most
     for blocks in (16, 128):
         path = write(values, tiled=True, blockxsize=blocks, blockysize=blocks, compress="deflate")
         np.testing.assert_array_equal(stitched(path, made_weights, **options), reference)
