@@ -119,13 +119,11 @@ def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> 
     """
     from tqdm import tqdm
 
-    from hrrsi.networks.weights_file import packaged_name, weights_path, weights_words
+    from hrrsi.networks.weights_file import weights_line, weights_path
     from hrrsi.networks.weights_reading import read_meta
 
     path = weights_path(weights)
-    meta = meta or read_meta(path)
-    parts = [weights_words(path, meta), meta.background if packaged_name(path) else ""]
-    line = "; ".join(part for part in parts if part)
+    line = weights_line(path, meta or read_meta(path))
     tqdm.write(f"weights: {printable(one_line(line))}", file=sys.stderr)
 
 

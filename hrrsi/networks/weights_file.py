@@ -108,6 +108,12 @@ def weights_words(path: Path, meta: ModelMeta) -> str:
     return f"{file_text}, {meta.network_text}, {', '.join(meta.classes)}"
 
 
+def weights_line(path: Path, meta: ModelMeta) -> str:
+    """Return which weights a file holds; of those inside the package, also what they are for."""
+    parts = [weights_words(path, meta), meta.background if packaged_name(path) else ""]
+    return "; ".join(part for part in parts if part)
+
+
 def is_safetensors(path: Path) -> bool:
     """Return whether a file starts as safetensors do: a header's length, then JSON.
 

@@ -16,9 +16,7 @@ from hrrsi.hardware import chosen_device
 from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import load_network
-from hrrsi.networks.weights_file import (
-    weights_words,
-)
+from hrrsi.networks.weights_file import weights_line
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.runs.folder import unfit_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
@@ -64,7 +62,7 @@ def first_network(
         raise unfit_checkpoint(options.run_folder / LAST_CHECKPOINT) from error
     network.pruned = pruned
     if not resume and options.init_file is not None:
-        report(f"weights: {weights_words(options.init_file, read_meta(options.init_file))}")
+        report(f"weights: {weights_line(options.init_file, read_meta(options.init_file))}")
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
     elif not resume:
         loaded = load_encoder_weights(network, options.model, options.encoder_weights)
