@@ -46,6 +46,8 @@ VEGETATION, NO_VEGETATION = 0.15, 0.05
 # metres per pixel of a web map at its first level, at the equator
 WEB_MAP_PIXEL = 156543.03392804097
 UC_MERCED_PIXEL = 0.3048
+# of crops whose place nobody noted
+UC_MERCED_CORNER = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
 RIVERS = Path(__file__).with_name("ucmerced_rivers.csv")
 # pixels beyond a river's drawn border within which nobody knows whether there is water
 SHORE = 16
@@ -82,12 +84,10 @@ def main() -> None:
 
 def write_sets(imagery: Path, out: Path) -> None:
     """Write the scenes, labels and schemes of every set that is there."""
-    sets = {"naip": naip, "buildings": buildings, "ucmerced": ucmerced}
-    for name, write in sets.items():
-        if (imagery / name).is_dir():
-            write(imagery / name, out / name)
-    if (imagery / "ucmerced").is_dir():
-        rivers(imagery / "ucmerced", out / "rivers")
+    for write in (naip, buildings, ucmerced, rivers):
+        folder = imagery / ("ucmerced" if write is rivers else write.__name__)
+        if folder.is_dir():
+            write(folder, out / write.__name__)
 
 
 def naip(folder: Path, out: Path) -> None:
@@ -157,8 +157,7 @@ def ucmerced(folder: Path, out: Path) -> None:
             continue  # nothing, or everything: it says nothing
         image = ucmerced_image(folder, name)
         label = np.full(image.shape[1:], label_index(kinds, classes), np.uint8)
-        corner = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
-        write_scene(out, name, image, label, "EPSG:3857", corner)
+        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
 
 
 def rivers(folder: Path, out: Path) -> None:
@@ -181,25 +180,25 @@ def rivers(folder: Path, out: Path) -> None:
     write_scheme(out, "rivers", kinds)
     for name in tqdm(sorted(beside), "rivers", unit=" crops", disable=None):
         image = ucmerced_image(folder, name)
-        beyond = np.min([distance_to(np.array(line), image) for line in lines[name].values()], 0)
-        label = np.full(beyond.shape, IGNORED, np.uint8)
+        shape = image.shape[1:]
+        beyond = np.min([distance_to(np.array(line), shape) for line in lines[name].values()], 0)
+        label = np.full(shape, IGNORED, np.uint8)
         label[beyond <= 0] = label_index(kinds, ["Water"])
         label[beyond > SHORE] = label_index(kinds, beside[name])
-        corner = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
-        write_scene(out, name, image, label, "EPSG:3857", corner)
+        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
 
 
-def distance_to(line: npt.NDArray[np.float64], image: npt.NDArray[np.uint8]) -> Any:
+def distance_to(line: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Return how far each pixel of an image lies beyond the border of a river.
 
     Args:
         line: (points, 3) columns, rows and half widths, which change evenly between points.
-        image: (bands, height, width).
+        shape: Height and width of the image.
 
     Returns:
         (height, width) pixels; negative in the water.
     """
-    rows, columns = np.indices(image.shape[1:])
+    rows, columns = np.indices(shape)
     distances = []
     for start, end in pairwise(line):
         step = end[:2] - start[:2]
@@ -207,7 +206,7 @@ def distance_to(line: npt.NDArray[np.float64], image: npt.NDArray[np.uint8]) -> 
         share = np.clip(along / (step @ step), 0, 1)
         column, row, half_width = (a + share * (b - a) for a, b in zip(start, end, strict=True))
         distances.append(np.hypot(columns - column, rows - row) - half_width)
-    return np.min(distances, axis=0)
+    return np.asarray(np.min(distances, axis=0))
 
 
 def possible_classes(folder: Path) -> dict[str, list[str]]:
