@@ -15,7 +15,7 @@ from hrrsi.errors import WeightsError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.weights import load_network
-from hrrsi.networks.weights_file import weights_words
+from hrrsi.networks.weights_file import weights_line
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import length_text
 from hrrsi.runs.environment import file_source
@@ -69,7 +69,7 @@ class Teachers:
     Attributes:
         sources: Name and SHA-256 of each file.
         names: Each file's name, with its network and the number of parameters.
-        words: Which weights each file holds, as every command says it (`weights_words`).
+        words: Which weights each file holds, as every command says it (`weights_line`).
         channels: Channels of the maps of each one's encoder; empty where they are not learned.
 
     Raises:
@@ -97,7 +97,7 @@ class Teachers:
             order = torch.tensor([positions.get(name, 0) for name in _folded(description.classes)])
             self._teachers.append(_Teacher(network, gain, offset, order))
             parameters = sum(p.numel() for p in network.parameters())
-            self.words.append(weights_words(path, meta))
+            self.words.append(weights_line(path, meta))
             self.names.append(f"{path.name} ({meta.model}, {parameters:,} parameters)")
 
     @torch.no_grad()
