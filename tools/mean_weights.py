@@ -3,8 +3,8 @@
     python tools/mean_weights.py second.safetensors third.safetensors --out mean.safetensors
 
 One of them went on from the other, so that both lie in one valley of the loss (Wortsman et al.
-2022, "Model soups"). The second one's metadata is kept but for its scores, which the mean does not
-have.
+2022, "Model soups"). The second one's metadata is kept, normalisation included, but for its scores,
+which the mean does not have.
 """
 
 import argparse
