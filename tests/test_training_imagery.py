@@ -105,3 +105,31 @@ def test_rivers_are_water_as_far_as_they_were_drawn(tmp_path: Path) -> None:
         assert (names[shore] == "ignored").all()
     for beyond in (np.s_[:, :83], np.s_[:, 174:]):
         assert (names[beyond] == "Land or Vegetation").all()
+
+
+def test_roofs_are_buildings_as_they_were_drawn(tmp_path: Path) -> None:
+    raw = tmp_path / "ucmerced"
+    (raw / "sparseresidential").mkdir(parents=True)
+    table = "IMAGE\tbuildings\tgrass\tbare-soil\n"
+    (raw / "multilabels.tsv").write_text(
+        f"{table}sparseresidential08\t1\t1\t1\nsparseresidential60\t1\t1\t0\n"
+    )
+    for name in ("sparseresidential08", "sparseresidential60"):  # one crop is a row short
+        Image.new("RGB", (256, 255)).save(raw / "sparseresidential" / f"{name}.jpg")
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "roofs"
+
+    def names(crop: str) -> np.ndarray:
+        label = read(out / "labels" / f"{crop}.tif")
+        return np.array(label_names(out, label)).reshape(255, 256)
+
+    house = names("sparseresidential60")
+    assert (house[75:104, 82:132] == "Building").all()
+    assert (house[85:100, 137:140] != "Building").all()  # the corner that is cut out
+    assert (house[70:100, 79] == "ignored").all()  # its wall, on columns 78 and 79
+    assert (house[0:17, 113:150] == "ignored").all()  # what may be a roof or not
+    assert (house[120:, :] == "Road or Vegetation").all()
+    tree = names("sparseresidential08")
+    assert (tree[140:170, 130:136] == "ignored").all()  # above a house whose outline is beside it
+    assert (tree[140:160, 115:124] == "Building").all()
+    assert (tree[210:, :] == "Land or Road or Vegetation").all()

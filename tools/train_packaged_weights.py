@@ -62,9 +62,19 @@ SOURCES = {
     "buildings_21": Source("buildings", "*_21_*", 1024, 0.12),
     "ucmerced": Source("ucmerced", "*", 256, 0.12),
     "rivers": Source("rivers", "*", 256, 0.06),
+    "roofs": Source("roofs", "*", 256, 0.08),
 }
-# three rivers of some ten, on several crops each
-RIVERS_KEPT = [f"river{number:02}" for number in (*range(6, 10), *range(47, 53), *range(68, 74))]
+# What is kept out of every training of UC Merced's crops, to choose weights by: a fifth of the car
+# parks, three rivers of some ten, on several crops each, and one roof of eight.
+UC_MERCED_KEPT = {
+    "ucmerced": [f"parkinglot{number}" for number in range(80, 100)],
+    "rivers": [f"river{number:02}" for number in (*range(6, 10), *range(47, 53), *range(68, 74))],
+    "roofs": [
+        *(f"buildings{number}" for number in range(90, 100)),
+        *(f"mediumresidential{number}" for number in range(80, 100)),
+        *(f"sparseresidential{number}" for number in range(80, 100)),
+    ],
+}
 RECIPE = hrrsi.recipe_named(
     "default",
     epochs=6,
@@ -129,7 +139,7 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
     """Return the folders of the tiled datasets, in the order of `SOURCES`; make those not there.
 
     Validation scenes are those of places that are held out. Where none of a source is, its first
-    scene is kept for validation, since a dataset has to have one; Dubai and the rivers have their
+    scene is kept for validation, since a dataset has to have one; Dubai and UC Merced have their
     own.
     """
     folders = []
@@ -144,7 +154,7 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
             hrrsi.tile(imagery / "dubai", scheme, folder, options=options)
             continue
         names = sorted(p.stem for p in (scenes / source.folder / "images").glob(source.scenes))
-        prefixes = tuple(RIVERS_KEPT if name == "rivers" else held_out)
+        prefixes = tuple(UC_MERCED_KEPT.get(name, held_out))
         val = [each for each in names if each.startswith(prefixes)] or names[:1]
         split = {"train": [each for each in names if each not in val], "val": val, "test": []}
         out.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
 Every set keeps what its labels say and no more: NAIP tells vegetation from the rest (by its near
 infrared), outlines tell buildings from the rest, and UC Merced's lists of what a crop shows say
-which classes it can hold. Its rivers were drawn by hand (``ucmerced_rivers.csv``): nothing else
-shows brown, green and dark water. Dubai tells all five classes apart, and is tiled as it is.
+which classes it can hold; its rivers and some of its roofs were drawn by hand. Dubai tells all five
+classes apart, and is tiled as it is.
 
     python tools/training_imagery.py IMAGERY --out scenes/
 
@@ -14,63 +14,27 @@ IMAGERY holds ``naip/CITY/*.tif``, ``buildings/PLACE/{images,labels}`` and
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-import yaml
-from PIL import Image
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 from tqdm import tqdm
+from training_scenes import CLASSES, IGNORED, label_index, write_scene, write_scheme
+from ucmerced_scenes import rivers, roofs, ucmerced
 
-IGNORED = 255
-CLASSES = {
-    "Building": (227, 26, 28),
-    "Land": (235, 214, 170),
-    "Road": (120, 120, 120),
-    "Vegetation": (51, 140, 60),
-    "Water": (38, 115, 200),
-}
 # NDVI above the first is vegetation, below the second is none; between them nobody knows.
 VEGETATION, NO_VEGETATION = 0.15, 0.05
 # metres per pixel of a web map at its first level, at the equator
 WEB_MAP_PIXEL = 156543.03392804097
-UC_MERCED_PIXEL = 0.3048
-# of crops whose place nobody noted
-UC_MERCED_CORNER = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
-RIVERS = Path(__file__).with_name("ucmerced_rivers.csv")
-# pixels beyond a river's drawn border within which nobody knows whether there is water
-SHORE = 16
-# Which classes the things that UC Merced lists can be; a ship or an airplane is none of them.
-THINGS = {
-    "airplane": "Road Land",
-    "bare-soil": "Land",
-    "buildings": "Building",
-    "cars": "Road Land",
-    "chaparral": "Land Vegetation",
-    "court": "Road Land Vegetation",
-    "dock": "Road Land Building",
-    "field": "Land Vegetation",
-    "grass": "Vegetation",
-    "mobile-home": "Building",
-    "pavement": "Road Land",
-    "sand": "Land",
-    "sea": "Water",
-    "ship": "",
-    "tanks": "Building",
-    "trees": "Vegetation",
-    "water": "Water",
-}
 
 
 def main() -> None:
@@ -84,10 +48,12 @@ def main() -> None:
 
 def write_sets(imagery: Path, out: Path) -> None:
     """Write the scenes, labels and schemes of every set that is there."""
-    for write in (naip, buildings, ucmerced, rivers):
-        folder = imagery / ("ucmerced" if write is rivers else write.__name__)
-        if folder.is_dir():
-            write(folder, out / write.__name__)
+    for name, write in (("naip", naip), ("buildings", buildings)):
+        if (imagery / name).is_dir():
+            write(imagery / name, out / name)
+    if (imagery / "ucmerced").is_dir():
+        for write in (ucmerced, rivers, roofs):
+            write(imagery / "ucmerced", out / write.__name__)
 
 
 def naip(folder: Path, out: Path) -> None:
@@ -144,142 +110,6 @@ def buildings(folder: Path, out: Path) -> None:
             )
             name = f"{place.name}_{zoom}_{number:03d}"
             write_scene(out, name, image, label, "EPSG:3857", corner, nodata=0)
-
-
-def ucmerced(folder: Path, out: Path) -> None:
-    """Write UC Merced's crops, whose pixels are all labelled with the classes they may be."""
-    possible = possible_classes(folder)
-    labels = sorted({tuple(v) for v in possible.values() if 0 < len(v) < len(CLASSES)})
-    kinds = [list(label) for label in labels]
-    write_scheme(out, "ucmerced", kinds)
-    for name, classes in tqdm(possible.items(), "ucmerced", unit=" crops", disable=None):
-        if classes not in kinds:
-            continue  # nothing, or everything: it says nothing
-        image = ucmerced_image(folder, name)
-        label = np.full(image.shape[1:], label_index(kinds, classes), np.uint8)
-        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
-
-
-def rivers(folder: Path, out: Path) -> None:
-    """Write UC Merced's rivers, with water, and what is none of it, as drawn by hand.
-
-    A river is a line through its middle, whose points know how far the water reaches. Its shore is
-    ignored; what lies beyond it is what the crop is listed to show, or land.
-    """
-    lines: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-    with RIVERS.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            point = [float(row[key]) for key in ("column", "row", "half_width")]
-            lines[row["crop"]][row["river"]].append(point)
-    beside = {
-        name: [each for each in CLASSES if each in {*classes, "Land"} - {"Water"}]
-        for name, classes in possible_classes(folder).items()
-        if name in lines
-    }
-    kinds = [["Water"], *(list(kind) for kind in sorted({tuple(k) for k in beside.values()}))]
-    write_scheme(out, "rivers", kinds)
-    for name in tqdm(sorted(beside), "rivers", unit=" crops", disable=None):
-        image = ucmerced_image(folder, name)
-        shape = image.shape[1:]
-        beyond = np.min([distance_to(np.array(line), shape) for line in lines[name].values()], 0)
-        label = np.full(shape, IGNORED, np.uint8)
-        label[beyond <= 0] = label_index(kinds, ["Water"])
-        label[beyond > SHORE] = label_index(kinds, beside[name])
-        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
-
-
-def distance_to(line: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Return how far each pixel of an image lies beyond the border of a river.
-
-    Args:
-        line: (points, 3) columns, rows and half widths, which change evenly between points.
-        shape: Height and width of the image.
-
-    Returns:
-        (height, width) pixels; negative in the water.
-    """
-    rows, columns = np.indices(shape)
-    distances = []
-    for start, end in pairwise(line):
-        step = end[:2] - start[:2]
-        along = (columns - start[0]) * step[0] + (rows - start[1]) * step[1]
-        share = np.clip(along / (step @ step), 0, 1)
-        column, row, half_width = (a + share * (b - a) for a, b in zip(start, end, strict=True))
-        distances.append(np.hypot(columns - column, rows - row) - half_width)
-    return np.asarray(np.min(distances, axis=0))
-
-
-def possible_classes(folder: Path) -> dict[str, list[str]]:
-    """Return the classes that each of UC Merced's crops can hold, by its list of things."""
-    with (folder / "multilabels.tsv").open(newline="", encoding="utf-8") as file:
-        things, *crops = list(csv.reader(file, delimiter="\t"))
-    possible: dict[str, list[str]] = {}
-    for name, *flags in crops:
-        names = {
-            word
-            for thing, flag in zip(things[1:], flags, strict=True)
-            if int(flag)
-            for word in THINGS[thing].split()
-        }
-        possible[name] = [each for each in CLASSES if each in names]
-    return possible
-
-
-def ucmerced_image(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """Return a crop, (3, height, width)."""
-    path = folder / name.rstrip("0123456789") / f"{name}.jpg"
-    return np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
-
-
-def label_index(labels: list[list[str]], classes: list[str]) -> int:
-    """Return the value of a label in label rasters: a class' own, or one after the classes."""
-    if len(classes) == 1:
-        return list(CLASSES).index(classes[0])
-    together = [label for label in labels if len(label) > 1]
-    return len(CLASSES) + together.index(classes)
-
-
-def write_scheme(out: Path, name: str, labels: list[list[str]]) -> None:
-    """Write the scheme of a set, ``scheme.yaml``."""
-    together = [label for label in labels if len(label) > 1]
-    scheme = {
-        "name": name,
-        "classes": [{"name": each, "colour": list(CLASSES[each])} for each in CLASSES],
-        "partial": [
-            {
-                "name": " or ".join(label),
-                "classes": label,
-                # of no meaning, but distinct: the mean of the classes' colours, and a number
-                "colour": [*np.mean([CLASSES[c][:2] for c in label], 0).astype(int).tolist(), n],
-            }
-            for n, label in enumerate(together)
-        ],
-        "images": ["images/{scene}.tif"],
-        "labels": ["labels/{scene}.tif"],
-        "label_format": "indices",
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "scheme.yaml").write_text(yaml.safe_dump(scheme, sort_keys=False), encoding="utf-8")
-
-
-def write_scene(
-    out: Path,
-    name: str,
-    image: npt.NDArray[np.uint8],
-    label: npt.NDArray[np.uint8],
-    crs: Any,
-    transform: Any,
-    nodata: int | None = None,
-) -> None:
-    """Write a scene (3, height, width), and its label (height, width)."""
-    place = {"crs": crs, "transform": transform, "compress": "deflate"}
-    for kind, pixels, missing in (("images", image, nodata), ("labels", label[None], IGNORED)):
-        path = out / kind / f"{name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bands, height, width = pixels.shape
-        shape = {"count": bands, "height": height, "width": width, "dtype": "uint8"}
-        with rasterio.open(path, "w", driver="GTiff", nodata=missing, **shape, **place) as dataset:
-            dataset.write(pixels)
 
 
 def building_mask(folder: Path, name: str, grid: Any) -> npt.NDArray[np.bool_]:
