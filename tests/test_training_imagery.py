@@ -94,7 +94,7 @@ def test_crops_are_what_their_list_of_things_can_be(tmp_path: Path) -> None:
 def test_rivers_are_water_as_far_as_they_were_drawn(tmp_path: Path) -> None:
     raw = tmp_path / "ucmerced"
     (raw / "river").mkdir(parents=True)
-    (raw / "multilabels.tsv").write_text("IMAGE\ttrees\twater\nriver07\t1\t1\n")
+    (raw / "multilabels.tsv").write_text("IMAGE\tsand\twater\nriver07\t0\t1\n")
     Image.new("RGB", (256, 256)).save(raw / "river" / "river07.jpg")
     write_sets(tmp_path, tmp_path / "out")
     out = tmp_path / "out" / "rivers"

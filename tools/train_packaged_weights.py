@@ -62,7 +62,7 @@ SOURCES = {
     "buildings_21": Source("buildings", "*_21_*", 1024, 0.12),
     "ucmerced": Source("ucmerced", "*", 256, 0.12),
     "rivers": Source("rivers", "*", 256, 0.06),
-    "roofs": Source("roofs", "*", 256, 0.08),
+    "roofs": Source("roofs", "*", 256, 0.12),
 }
 # What is kept out of every training of UC Merced's crops, to choose weights by: a fifth of the car
 # parks, three rivers of some ten, on several crops each, and one roof of eight.

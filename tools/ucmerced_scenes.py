@@ -76,9 +76,10 @@ def ucmerced(folder: Path, out: Path) -> None:
 def rivers(folder: Path, out: Path) -> None:
     """Write UC Merced's rivers, with water, and what is none of it, as drawn by hand.
 
-    What lies beyond a river and its shore is what the crop is listed to show, or land.
+    What lies beyond a river and its shore is what the crop is listed to show, or land or
+    vegetation, which lists of rivers don't always name.
     """
-    write_drawn(folder, out, RIVERS, river_label, "Water", "Land")
+    write_drawn(folder, out, RIVERS, river_label, "Water", ("Land", "Vegetation"))
 
 
 def roofs(folder: Path, out: Path) -> None:
@@ -86,11 +87,16 @@ def roofs(folder: Path, out: Path) -> None:
 
     What lies outside of the outlines is what the crop is listed to show, or road.
     """
-    write_drawn(folder, out, ROOFS, roof_label, "Building", "Road")
+    write_drawn(folder, out, ROOFS, roof_label, "Building", ("Road",))
 
 
 def write_drawn(
-    folder: Path, out: Path, table: Path, drawn_label: DrawnLabel, drawn: str, beside: str
+    folder: Path,
+    out: Path,
+    table: Path,
+    drawn_label: DrawnLabel,
+    drawn: str,
+    beside: Sequence[str],
 ) -> None:
     """Write crops in which one class was drawn.
 
@@ -107,7 +113,7 @@ def write_drawn(
         for row in csv.DictReader(file):
             shapes[row["crop"]][row["shape"]].append(row)
     others = {
-        name: [each for each in CLASSES if each in {*classes, beside} - {drawn}]
+        name: [each for each in CLASSES if each in {*classes, *beside} - {drawn}]
         for name, classes in possible_classes(folder).items()
         if name in shapes
     }
