@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,6 @@ RIVERS = Path(__file__).with_name("ucmerced_rivers.csv")
 ROOFS = Path(__file__).with_name("ucmerced_roofs.csv")
 # of a drawn label, until the crop's list has said what lies beside what was drawn
 DRAWN, BESIDE = 0, 1
-# a row of such a table, and what turns the shapes of a crop and its size into a label
-Point = Mapping[str, str]
-DrawnLabel = Callable[[Sequence[Sequence[Point]], tuple[int, ...]], npt.NDArray[Any]]
 # pixels beyond a river's drawn border within which nobody knows whether there is water
 SHORE = 16
 # pixels to both sides of an outline within which nobody knows whether there is a roof
@@ -57,6 +54,22 @@ THINGS = {
     "trees": "Vegetation",
     "water": "Water",
 }
+
+
+class Shape(NamedTuple):
+    """What was drawn: a line or an outline.
+
+    Attributes:
+        shows: ``water``, ``building``, or ``unsure``: nobody knows.
+        points: (points, 2 or 3): columns, rows and, of rivers, how far the water reaches.
+    """
+
+    shows: str
+    points: npt.NDArray[np.float64]
+
+
+# turns the shapes of a crop, and its height and width, into a label
+DrawnLabel = Callable[[Sequence[Shape], tuple[int, ...]], npt.NDArray[Any]]
 
 
 def ucmerced(folder: Path, out: Path) -> None:
@@ -103,15 +116,16 @@ def write_drawn(
     Args:
         folder: UC Merced's.
         out: The set's.
-        table: What was drawn: a row for each point, with its crop and the number of its shape.
+        table: What was drawn: a row for each shape.
         drawn_label: Returns the label of a crop's shapes.
         drawn: The class that was drawn.
         beside: What every crop can hold beside it, whatever its list says.
     """
-    shapes: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    shapes: dict[str, list[Shape]] = defaultdict(list)
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            shapes[row["crop"]][row["shape"]].append(row)
+            points = np.array([point.split() for point in row["points"].split(",")], float)
+            shapes[row["crop"]].append(Shape(row["shows"], points))
     others = {
         name: [each for each in CLASSES if each in {*classes, *beside} - {drawn}]
         for name, classes in possible_classes(folder).items()
@@ -121,27 +135,25 @@ def write_drawn(
     write_scheme(out, out.name, kinds)
     for name, kind in tqdm(sorted(others.items()), out.name, unit=" crops", disable=None):
         image = ucmerced_image(folder, name)
-        shown = drawn_label(list(shapes[name].values()), image.shape[1:])
+        shown = drawn_label(shapes[name], image.shape[1:])
         label = np.full(shown.shape, IGNORED, np.uint8)
         label[shown == DRAWN] = label_index(kinds, [drawn])
         label[shown == BESIDE] = label_index(kinds, kind)
         write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
 
 
-def river_label(rivers: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def river_label(rivers: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return where there is water, (height, width) of `DRAWN`, `BESIDE` and `IGNORED`.
 
     Args:
-        rivers: Lines through their middles, whose points know how far the water reaches.
+        rivers: Lines through their middles.
         shape: Height and width of the crop.
     """
-    keys = ("column", "row", "half_width")
-    lines = [np.array([[float(point[key]) for key in keys] for point in river]) for river in rivers]
-    beyond = np.min([distance_to(line, shape) for line in lines], axis=0)
+    beyond = np.min([distance_to(river.points, shape) for river in rivers], axis=0)
     return np.select([beyond <= 0, beyond <= SHORE], [DRAWN, IGNORED], BESIDE)
 
 
-def roof_label(outlines: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def roof_label(outlines: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return where there are buildings, (height, width) of `DRAWN`, `BESIDE` and `IGNORED`.
 
     Args:
@@ -150,15 +162,15 @@ def roof_label(outlines: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> n
         shape: Height and width of the crop.
     """
     label = np.full(shape, BESIDE)
-    for outline in sorted(outlines, key=lambda points: points[0]["shows"] != "building"):
-        ring = [(float(point["column"]), float(point["row"])) for point in (*outline, outline[0])]
+    for outline in sorted(outlines, key=lambda outline: outline.shows != "building"):
+        ring = [*outline.points.tolist(), outline.points[0].tolist()]
         polygon = {"type": "Polygon", "coordinates": [ring]}
         mask = Image.fromarray(rasterize([polygon], shape, dtype="uint8"))
         inside, around = (
             np.asarray(mask.filter(extreme(2 * EAVES + 1))) > 0
             for extreme in (MinFilter, MaxFilter)
         )
-        if outline[0]["shows"] == "building":
+        if outline.shows == "building":
             label[around & (label == BESIDE)] = IGNORED
             label[inside] = DRAWN
         else:
