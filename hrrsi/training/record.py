@@ -27,9 +27,9 @@ from hrrsi.runs.record import (
 from hrrsi.scenes.likeness import Likeness
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.augmentation import middle_resolution
+from hrrsi.training.input_resolutions import seen_resolutions
 from hrrsi.training.module import SegmentationTraining, defined_mean
-from hrrsi.training.options import ZOOMS, TrainOptions
-from hrrsi.training.patch_batches import input_resolutions
+from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData, as_run_data, training_likeness
 from hrrsi.training.sample_pictures import SamplePictures
 
@@ -210,7 +210,7 @@ class RunRecord(EpochRecord):
     def _meta(self, row: Mapping[str, float], teachers: Sequence[Mapping[str, Any]]) -> ModelMeta:
         description, options = self._description, self._options
         resolution = description.metres_per_pixel
-        resolutions = self._resolutions()
+        resolutions = seen_resolutions(self._data, options)
         if options.recipe.resolutions and resolutions is not None:
             resolution = middle_resolution(*resolutions)
         meanings = description.band_meanings
@@ -267,21 +267,6 @@ class RunRecord(EpochRecord):
             likeness=None if self._likeness is None else self._likeness.to_plain(),
             pruned=self._pruned,
         )
-
-    def _resolutions(self) -> tuple[float, float] | None:
-        """Return the metres per pixel that the network saw, scaled patches included."""
-        smallest, largest = (
-            (1.0, 1.0) if self._options.overfit else ZOOMS[self._options.recipe.augmentation]
-        )
-        ends: list[float] = []
-        views = input_resolutions(self._data, self._options)
-        for source, view in zip(self._data.sources, views, strict=True):
-            if not source.share:
-                continue
-            if source.resolution is None:
-                return None
-            ends += view or (source.resolution / largest, source.resolution / smallest)
-        return float(f"{min(ends):.4g}"), float(f"{max(ends):.4g}")
 
     def _sources_meta(self) -> dict[str, Any]:
         """Return what weights say of several datasets."""
