@@ -6,6 +6,7 @@ from pathlib import Path
 import last_weights
 import pytest
 import train_packaged_weights
+import yaml
 
 from hrrsi.networks.weights_file import PACKAGED_FILES, PACKAGED_FOLDER
 from hrrsi.networks.weights_reading import read_meta
@@ -52,10 +53,18 @@ def test_places_held_out_are_validated_on_and_light_weights_have_a_teacher(
     default, light = (PACKAGED_FOLDER / PACKAGED_FILES[name] for name in ("default", "light"))
     run("--hold-out", "claremont,nepal", "--init", default)
     folder = out / "runs" / "without-claremont-nepal" / train_packaged_weights.DEFAULT
+    held_out = set()
+    for split in (out / "datasets" / "without-claremont-nepal").glob("*.yaml"):
+        scenes = yaml.safe_load(split.read_text())
+        assert not {*scenes["train"]} & {*scenes["val"]}
+        assert not [name for name in scenes["train"] if name.startswith(("claremont", "nepal"))]
+        held_out |= {name.split("_")[0] for name in scenes["val"]}
+    assert held_out == {
+        "claremont", "nepal", "parkinglot80", "river06", "river07", "buildings90"
+    }  # fmt: skip
     scores = read_meta(folder / "best.safetensors").scores["validation"]
     places = {name.split("/")[1].split("_")[0] for name in scores["scenes"]}
-    assert places == {"claremont", "nepal", "tile6", "parkinglot80", "river06", "river07",
-                      "buildings90"}  # fmt: skip
+    assert places == held_out | {"tile6"}
 
     last = tmp_path / "last.safetensors"
     monkeypatch.setattr("sys.argv", ["last", str(folder), "--out", str(last)])

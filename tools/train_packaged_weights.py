@@ -16,6 +16,7 @@ card has the runs behind the packaged weights.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ import torch
 import training_imagery
 import yaml
 from safetensors.torch import save_file
+from ucmerced_scenes import RIVERS, ROOFS
 
 import hrrsi
 from hrrsi.labels.scheme import load_scheme
@@ -64,8 +66,8 @@ SOURCES = {
     "rivers": Source("rivers", "*", 256, 0.06),
     "roofs": Source("roofs", "*", 256, 0.12),
 }
-# What is kept out of every training of UC Merced's crops, to choose weights by: a fifth of the car
-# parks, three rivers of some ten, on several crops each, and one roof of eight.
+# Crops of UC Merced that each set keeps out of training, to choose weights by: a fifth of the car
+# parks, three rivers of some ten, on several crops each, and twenty of 287 crops with roofs.
 UC_MERCED_KEPT = {
     "ucmerced": [f"parkinglot{number}" for number in range(80, 100)],
     "rivers": [f"river{number:02}" for number in (*range(6, 10), *range(47, 53), *range(68, 74))],
@@ -99,15 +101,22 @@ def main() -> None:
     start.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--teacher", type=Path, help="of the light network, which is trained then")
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
-    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
-    parser.add_argument("--lr", type=float, default=RECIPE.lr)
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="(default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=RECIPE.lr, help="(default: %(default)s)")
     parser.add_argument("--name", help="of the run's folder, instead of what is held out")
     arguments = parser.parse_args()
+    if arguments.teacher and not arguments.init:
+        parser.error("--teacher: the light network goes on from --init")
     scenes = arguments.out / "scenes"
+    drawn = "".join(hashlib.sha256(table.read_bytes()).hexdigest() for table in (RIVERS, ROOFS))
+    digest = scenes / "drawn.sha256"
     if not scenes.is_dir():
         unfinished = scenes.with_name("scenes.unfinished")
         training_imagery.write_sets(arguments.imagery, unfinished)
+        (unfinished / digest.name).write_text(drawn)
         unfinished.rename(scenes)
+    if digest.read_text() != drawn:
+        parser.error(f"{scenes}: made before rivers or roofs were drawn anew; give another --out")
     held_out = [place for place in arguments.hold_out.split(",") if place]
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)

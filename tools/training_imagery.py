@@ -48,12 +48,16 @@ def main() -> None:
 
 def write_sets(imagery: Path, out: Path) -> None:
     """Write the scenes, labels and schemes of every set that is there."""
-    for name, write in (("naip", naip), ("buildings", buildings)):
-        if (imagery / name).is_dir():
-            write(imagery / name, out / name)
-    if (imagery / "ucmerced").is_dir():
-        for write in (ucmerced, rivers, roofs):
-            write(imagery / "ucmerced", out / write.__name__)
+    sources = (
+        ("naip", naip),
+        ("buildings", buildings),
+        ("ucmerced", ucmerced),
+        ("ucmerced", rivers),
+        ("ucmerced", roofs),
+    )
+    for source, write in sources:
+        if (imagery / source).is_dir():
+            write(imagery / source, out / write.__name__)
 
 
 def naip(folder: Path, out: Path) -> None:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,14 @@ UC_MERCED_PIXEL = 0.3048
 UC_MERCED_CORNER = from_origin(0, 0, UC_MERCED_PIXEL, UC_MERCED_PIXEL)
 RIVERS = Path(__file__).with_name("ucmerced_rivers.csv")
 ROOFS = Path(__file__).with_name("ucmerced_roofs.csv")
-# of a drawn label, until the crop's list has said what lies beside what was drawn
-DRAWN, BESIDE = 0, 1
+# of a label, until the crop's list has said what lies beside what was drawn
+BACKGROUND = 254
 # pixels beyond a river's drawn border within which nobody knows whether there is water
 SHORE = 16
 # pixels to both sides of an outline within which nobody knows whether there is a roof
 EAVES = 2
-# Which classes the things that UC Merced lists can be; a ship or an airplane is none of them.
+# Which classes the things that UC Merced lists can be; a ship is none of them, an airplane stands
+# on one.
 THINGS = {
     "airplane": "Road Land",
     "bare-soil": "Land",
@@ -54,22 +55,28 @@ THINGS = {
     "trees": "Vegetation",
     "water": "Water",
 }
+# what lists of crops that seem to be nothing but pavement leave out
+UNLISTED = {
+    **dict.fromkeys(("parkinglot24", "parkinglot36", "parkinglot37"), "grass"),
+    **dict.fromkeys(("runway02", "runway60", "runway63"), "grass"),
+    **dict.fromkeys(("parkinglot40", "parkinglot43"), "buildings"),
+}
 
 
 class Shape(NamedTuple):
     """What was drawn: a line or an outline.
 
     Attributes:
-        shows: ``water``, ``building``, or ``unsure``: nobody knows.
+        surface: A class, or ``unsure``.
         points: (points, 2 or 3): columns, rows and, of rivers, how far the water reaches.
     """
 
-    shows: str
+    surface: str
     points: npt.NDArray[np.float64]
 
 
 # turns the shapes of a crop, and its height and width, into a label
-DrawnLabel = Callable[[Sequence[Shape], tuple[int, ...]], npt.NDArray[Any]]
+ShapesLabel = Callable[[Sequence[Shape], tuple[int, ...]], npt.NDArray[np.uint8]]
 
 
 def ucmerced(folder: Path, out: Path) -> None:
@@ -92,77 +99,100 @@ def rivers(folder: Path, out: Path) -> None:
     What lies beyond a river and its shore is what the crop is listed to show, or land or
     vegetation, which lists of rivers don't always name.
     """
-    write_drawn(folder, out, RIVERS, river_label, "Water", ("Land", "Vegetation"))
+    write_shapes(folder, out, RIVERS, river_label, "Water", ("Land", "Vegetation"))
 
 
 def roofs(folder: Path, out: Path) -> None:
-    """Write crops of UC Merced's towns, with buildings, and what is none, as drawn by hand.
+    """Write crops of UC Merced's towns, with buildings and pools, and what is none, as drawn.
 
-    What lies outside of the outlines is what the crop is listed to show, or road.
+    What lies outside of the outlines is anything but a building: lists of crops with buildings name
+    neither pools nor every lawn.
     """
-    write_drawn(folder, out, ROOFS, roof_label, "Building", ("Road",))
+    others = [name for name in CLASSES if name != "Building"]
+    write_shapes(folder, out, ROOFS, roof_label, "Building", others)
 
 
-def write_drawn(
+def write_shapes(
     folder: Path,
     out: Path,
     table: Path,
-    drawn_label: DrawnLabel,
-    drawn: str,
-    beside: Sequence[str],
+    shapes_label: ShapesLabel,
+    target: str,
+    background: Sequence[str],
 ) -> None:
-    """Write crops in which one class was drawn.
+    """Write crops in which a class was drawn by hand.
 
     Args:
         folder: UC Merced's.
         out: The set's.
         table: What was drawn: a row for each shape.
-        drawn_label: Returns the label of a crop's shapes.
-        drawn: The class that was drawn.
-        beside: What every crop can hold beside it, whatever its list says.
+        shapes_label: Returns the label of a crop's shapes.
+        target: The class that was drawn wherever it is.
+        background: What every crop can hold beside it, whatever its list says.
+    """
+    shapes = drawn_shapes(table)
+    backgrounds = {
+        name: [each for each in CLASSES if each in {*classes, *background} - {target}]
+        for name, classes in possible_classes(folder).items()
+        if name in shapes
+    }
+    surfaces = {shape.surface for name in backgrounds for shape in shapes[name]}
+    labels = [[name] for name in CLASSES if name in surfaces]
+    labels += [list(label) for label in sorted({tuple(b) for b in backgrounds.values()})]
+    write_scheme(out, out.name, labels)
+    for name, classes in tqdm(sorted(backgrounds.items()), out.name, unit=" crops", disable=None):
+        image = ucmerced_image(folder, name)
+        label = shapes_label(shapes[name], image.shape[1:])
+        label[label == BACKGROUND] = label_index(labels, classes)
+        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
+
+
+def drawn_shapes(table: Path) -> dict[str, list[Shape]]:
+    """Return the shapes of each crop in a table that was drawn by hand.
+
+    Raises:
+        ValueError: A shape shows what is neither a class nor unsure.
     """
     shapes: dict[str, list[Shape]] = defaultdict(list)
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
+            if row["surface"] not in (*CLASSES, "unsure"):
+                raise ValueError(f"{table.name}: {row['crop']}: no class {row['surface']!r}")
             points = np.array([point.split() for point in row["points"].split(",")], float)
-            shapes[row["crop"]].append(Shape(row["shows"], points))
-    others = {
-        name: [each for each in CLASSES if each in {*classes, *beside} - {drawn}]
-        for name, classes in possible_classes(folder).items()
-        if name in shapes
-    }
-    kinds = [[drawn], *(list(kind) for kind in sorted({tuple(k) for k in others.values()}))]
-    write_scheme(out, out.name, kinds)
-    for name, kind in tqdm(sorted(others.items()), out.name, unit=" crops", disable=None):
-        image = ucmerced_image(folder, name)
-        shown = drawn_label(shapes[name], image.shape[1:])
-        label = np.full(shown.shape, IGNORED, np.uint8)
-        label[shown == DRAWN] = label_index(kinds, [drawn])
-        label[shown == BESIDE] = label_index(kinds, kind)
-        write_scene(out, name, image, label, "EPSG:3857", UC_MERCED_CORNER)
+            shapes[row["crop"]].append(Shape(row["surface"], points))
+    return dict(shapes)
 
 
-def river_label(rivers: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return where there is water, (height, width) of `DRAWN`, `BESIDE` and `IGNORED`.
+def river_label(lines: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return where there is water, where `BACKGROUND`, and where nobody knows: `IGNORED`.
 
     Args:
-        rivers: Lines through their middles.
+        lines: Through the middles of rivers.
         shape: Height and width of the crop.
+
+    Returns:
+        (height, width).
     """
-    beyond = np.min([distance_to(river.points, shape) for river in rivers], axis=0)
-    return np.select([beyond <= 0, beyond <= SHORE], [DRAWN, IGNORED], BESIDE)
+    beyond = np.min([distance_to(line.points, shape) for line in lines], axis=0)
+    water = list(CLASSES).index("Water")
+    label = np.select([beyond <= 0, beyond <= SHORE], [water, IGNORED], BACKGROUND)
+    return label.astype(np.uint8)
 
 
-def roof_label(outlines: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return where there are buildings, (height, width) of `DRAWN`, `BESIDE` and `IGNORED`.
+def roof_label(outlines: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return what outlines hold, `BACKGROUND`, and `IGNORED` where nobody knows.
 
     Args:
-        outlines: Of roofs with the walls that show, and of what may be a building or not (a tree
-            above a roof, say), which is ignored. So is what lies within `EAVES` of an outline.
+        outlines: Of roofs with the walls that show, of pools, and of what may be a building or not
+            (a tree above a roof, say), which is ignored. So is what lies within `EAVES` of an
+            outline.
         shape: Height and width of the crop.
+
+    Returns:
+        (height, width).
     """
-    label = np.full(shape, BESIDE)
-    for outline in sorted(outlines, key=lambda outline: outline.shows != "building"):
+    label = np.full(shape, BACKGROUND, np.uint8)
+    for outline in sorted(outlines, key=lambda outline: outline.surface == "unsure"):
         ring = [*outline.points.tolist(), outline.points[0].tolist()]
         polygon = {"type": "Polygon", "coordinates": [ring]}
         mask = Image.fromarray(rasterize([polygon], shape, dtype="uint8"))
@@ -170,11 +200,11 @@ def roof_label(outlines: Sequence[Shape], shape: tuple[int, ...]) -> npt.NDArray
             np.asarray(mask.filter(extreme(2 * EAVES + 1))) > 0
             for extreme in (MinFilter, MaxFilter)
         )
-        if outline.shows == "building":
-            label[around & (label == BESIDE)] = IGNORED
-            label[inside] = DRAWN
-        else:
+        if outline.surface == "unsure":
             label[around] = IGNORED
+        else:
+            label[around & (label == BACKGROUND)] = IGNORED
+            label[inside] = list(CLASSES).index(outline.surface)
     return label
 
 
@@ -205,12 +235,9 @@ def possible_classes(folder: Path) -> dict[str, list[str]]:
         things, *crops = list(csv.reader(file, delimiter="\t"))
     possible: dict[str, list[str]] = {}
     for name, *flags in crops:
-        names = {
-            word
-            for thing, flag in zip(things[1:], flags, strict=True)
-            if int(flag)
-            for word in THINGS[thing].split()
-        }
+        listed = [thing for thing, flag in zip(things[1:], flags, strict=True) if int(flag)]
+        listed += [UNLISTED[name]] if name in UNLISTED else []
+        names = {word for thing in listed for word in THINGS[thing].split()}
         possible[name] = [each for each in CLASSES if each in names]
     return possible
 

@@ -280,7 +280,8 @@ def teacher_warnings(
     Args:
         paths: Files of weights.
         description: The dataset, or what several are as one.
-        resolution: Metres per pixel at which its patches are seen, or None where unknown.
+        resolution: Metres per pixel at which its patches are seen, the middle where it is drawn
+            for each; None where unknown.
     """
     lines = []
     for path in paths:
@@ -296,7 +297,7 @@ def teacher_warnings(
         if max(ratio, 1 / ratio) > _RESOLUTION_FACTOR:
             lines.append(
                 f"`teachers`: {path} learned from {length_text(meta.resolution)} a pixel where the "
-                f"patches are seen at {length_text(resolution)}, so it may be wrong about them"
+                f"patches are seen at about {length_text(resolution)}, so it may be wrong there"
             )
     return lines
 

@@ -23,7 +23,7 @@ from hrrsi.training.augmentation import (
     CameraChanges,
     scaled_crop,
 )
-from hrrsi.training.input_resolutions import input_resolutions, input_size, size_at_nearest
+from hrrsi.training.network_input import input_resolutions, input_size, size_at_nearest
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData, as_run_data
 

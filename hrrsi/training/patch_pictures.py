@@ -19,8 +19,8 @@ from hrrsi.errors import OutputError, OutputExistsError
 from hrrsi.files import prepare_folder, replacing
 from hrrsi.scenes.pixel_reader import text_font
 from hrrsi.tiling.dataset import DatasetDescription, TiledDataset
-from hrrsi.training.input_resolutions import input_resolutions
 from hrrsi.training.losses import candidate_table, edge_target
+from hrrsi.training.network_input import input_resolutions
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.patch_batches import Draw, TrainingPatches, training_batches
 from hrrsi.training.run_data import RunData, as_run_data, run_data

@@ -26,9 +26,8 @@ from hrrsi.runs.record import (
 )
 from hrrsi.scenes.likeness import Likeness
 from hrrsi.tiling.dataset import TiledDataset
-from hrrsi.training.augmentation import middle_resolution
-from hrrsi.training.input_resolutions import seen_resolutions
 from hrrsi.training.module import SegmentationTraining, defined_mean
+from hrrsi.training.network_input import middle_input_resolution, seen_resolutions
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData, as_run_data, training_likeness
 from hrrsi.training.sample_pictures import SamplePictures
@@ -209,10 +208,7 @@ class RunRecord(EpochRecord):
 
     def _meta(self, row: Mapping[str, float], teachers: Sequence[Mapping[str, Any]]) -> ModelMeta:
         description, options = self._description, self._options
-        resolution = description.metres_per_pixel
         resolutions = seen_resolutions(self._data, options)
-        if options.recipe.resolutions and resolutions is not None:
-            resolution = middle_resolution(*resolutions)
         meanings = description.band_meanings
         validated: Part = "train" if options.overfit else "val"
         protocol = ("training patches, " if options.overfit else "patches, ") + _PROTOCOL
@@ -226,7 +222,7 @@ class RunRecord(EpochRecord):
             scale=description.scale,
             mean=description.mean,
             std=description.std,
-            resolution=resolution,
+            resolution=middle_input_resolution(self._data, options),
             scheme=description.scheme,
             training={
                 "data": description.scheme,

@@ -22,12 +22,11 @@ from hrrsi.runs.processes import Processes, check_precision, run_processes
 from hrrsi.runs.steps import RunPlan, step_precision, timed, tried
 from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
-from hrrsi.training.augmentation import middle_resolution
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
 from hrrsi.training.encoder_weights import check_encoder_source
 from hrrsi.training.initial_weights import first_network
-from hrrsi.training.input_resolutions import input_resolutions, input_size, seen_resolutions
 from hrrsi.training.module import SegmentationTraining
+from hrrsi.training.network_input import input_resolutions, input_size, middle_input_resolution
 from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
 from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.run_data import RunData, Source, as_run_data, run_data
@@ -98,9 +97,7 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) ->
             value = getattr(options.recipe, name)
             if value != getattr(of_recipe, name):
                 lines.append(f"`{name}={value:g}`: has no effect without `teachers`")
-    resolution, seen = data.description.metres_per_pixel, seen_resolutions(data, options)
-    if bounds and seen:
-        resolution = middle_resolution(*seen)
+    resolution = middle_input_resolution(data, options)
     return lines + teacher_warnings(options.teachers, data.description, resolution)
 
 

@@ -136,11 +136,11 @@ def test_teachers_that_saw_other_ground_are_warned_of(
     lines = training_warnings(quick(dataset, tmp_path, teachers=(teacher, other)), tiled)
     assert len(lines) == 2
     assert "saw bands 3, 2, 1 where the patches hold bands 1, 2, 3" in lines[0]
-    assert "learned from 5 cm a pixel where the patches are seen at 30 cm" in lines[1]
+    assert "learned from 5 cm a pixel where the patches are seen at about 30 cm" in lines[1]
     # drawn at what the second one saw, the patches are like its own
     scaled = quick(dataset, tmp_path, teachers=(other,), resolutions=(0.04, 0.06))
     tiled.description = tiled.description.model_copy(update={"resolution": 0.08})
-    assert len(training_warnings(scaled, tiled)) == 1
+    assert training_warnings(scaled, tiled) == [lines[0]]
 
 
 def stop_in_second_epoch(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hrrsi.training.augmentation import (
     possible_resolutions,
     scaled_crop,
 )
-from hrrsi.training.input_resolutions import input_resolutions
+from hrrsi.training.network_input import input_resolutions
 from hrrsi.training.options import recipe_named
 from hrrsi.training.patch_batches import training_batches, validation_batches
 from hrrsi.training.run_checks import check_run, planned_run, training_warnings

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from hrrsi.scenes.resampling import nearest_resolution
 from hrrsi.tiling.dataset import DatasetDescription
-from hrrsi.training.augmentation import GroundResolutions, possible_resolutions
+from hrrsi.training.augmentation import (
+    GroundResolutions,
+    middle_resolution,
+    possible_resolutions,
+)
 from hrrsi.training.options import ZOOMS, TrainOptions
 from hrrsi.training.run_data import RunData
 
@@ -46,10 +50,23 @@ def seen_resolutions(data: RunData, options: TrainOptions) -> tuple[float, float
     return float(f"{min(ends):.4g}"), float(f"{max(ends):.4g}")
 
 
+def middle_input_resolution(data: RunData, options: TrainOptions) -> float | None:
+    """Return the metres per pixel of patches, or the middle of those that are drawn for each."""
+    resolutions = seen_resolutions(data, options)
+    if options.recipe.resolutions and resolutions is not None:
+        return middle_resolution(*resolutions)
+    return data.description.metres_per_pixel
+
+
 def size_at_nearest(
     description: DatasetDescription, resolutions: tuple[float, float] | None
 ) -> int:
-    """Return rows and columns of a dataset's patches at the nearest of ground resolutions."""
+    """Return rows and columns of a dataset's validation patches at the nearest of resolutions.
+
+    Args:
+        description: The dataset.
+        resolutions: The finest and the coarsest that training draws, in metres per pixel, or None.
+    """
     own = description.metres_per_pixel
     nearest = nearest_resolution(own, resolutions)
     if own is None or nearest is None:
