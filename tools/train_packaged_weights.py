@@ -115,7 +115,7 @@ def main() -> None:
         training_imagery.write_sets(arguments.imagery, unfinished)
         (unfinished / digest.name).write_text(drawn)
         unfinished.rename(scenes)
-    if digest.read_text() != drawn:
+    if not digest.is_file() or digest.read_text() != drawn:
         parser.error(f"{scenes}: made before rivers or roofs were drawn anew; give another --out")
     held_out = [place for place in arguments.hold_out.split(",") if place]
     name = "-".join(["without", *held_out]) if held_out else "all"

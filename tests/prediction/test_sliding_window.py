@@ -185,8 +185,8 @@ def test_bf16_keeps_almost_all_labels_of_the_packaged_weights(examples: Path) ->
     path = examples / "dubai_tile1.tif"
     exact = stitched(path, packaged_weights(), window=512, overlap=0)
     rounded = stitched(path, packaged_weights(), window=512, overlap=0, precision="bf16")
-    # 99.73 % with AMX; scores don't differ (docs/maps.md)
-    assert 0.997 < (exact == rounded).mean() < 1
+    # with AMX 99.73 %, and 99.60 % if no stage stayed in single precision (docs/maps.md)
+    assert 0.9965 < (exact == rounded).mean() < 1
 
 
 def test_starting_at_a_strip_gives_the_rest_of_the_map(write: Write, made_weights: Path) -> None:
