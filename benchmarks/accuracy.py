@@ -111,7 +111,7 @@ def main() -> None:
             options += ["--crop", str(arguments.crop), "--recipe", arguments.recipe]
             options += ["--seed", str(seed)]
             rows = run_rows(
-                arguments.dataset,
+                [arguments.dataset],
                 folder,
                 model,
                 arguments.epochs,

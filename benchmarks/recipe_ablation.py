@@ -76,7 +76,7 @@ def main() -> None:
             options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
             options += [*changes, "--seed", str(seed)]
             rows = run_rows(
-                arguments.dataset,
+                [arguments.dataset],
                 out,
                 arguments.model,
                 epochs,

@@ -72,7 +72,7 @@ def main() -> None:
         for model in models:
             out = arguments.out / f"{model}-{seed}"
             options = ["--batch", str(arguments.batch), "--precision", arguments.precision]
-            run_rows(arguments.dataset, out, model, epochs, [*options, "--seed", str(seed)])
+            run_rows([arguments.dataset], out, model, epochs, [*options, "--seed", str(seed)])
             engine = open_engine(out / model / "best.safetensors", EngineOptions(precision="32"))
             evaluation = evaluate_scenes(chosen.files, scheme, engine, split=chosen.split)
             counts[model].append(evaluation.counts)

@@ -29,7 +29,7 @@ def finished_rows(folder: Path, epochs: int) -> list[dict[str, str]]:
 
 
 def run_rows(
-    dataset: Path,
+    datasets: Sequence[Path],
     out: Path,
     model: str,
     epochs: int,
@@ -41,7 +41,7 @@ def run_rows(
     """Return the metrics of a run, trained where it is not finished, or from where it was stopped.
 
     Args:
-        dataset: The folder of a tiled dataset.
+        datasets: The folders of tiled datasets that it learns from together.
         out: The folder of the run's folder.
         model: The network.
         epochs: How many it trains.
@@ -52,7 +52,7 @@ def run_rows(
     rows = finished_rows(out / model, epochs)
     if rows or only_finished:
         return rows
-    command = [sys.executable, "-m", "hrrsi", "train", str(dataset), "--model", model]
+    command = [sys.executable, "-m", "hrrsi", "train", *map(str, datasets), "--model", model]
     command += ["--encoder-weights", encoder_weights, "--epochs", str(epochs), *options]
     command += ["--out", str(out), "--resume", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -45,7 +45,7 @@ def test_vegetation_is_what_the_near_infrared_says(tmp_path: Path) -> None:
 
 
 def test_tiles_that_touch_are_one_scene_with_its_outlines(tmp_path: Path) -> None:
-    raw = tmp_path / "buildings" / "place"
+    raw = tmp_path / "buildings" / "uganda"
     (raw / "images").mkdir(parents=True)
     (raw / "labels").mkdir()
     zoom, row = 19, 2**18 - 1  # north of the equator
@@ -56,7 +56,12 @@ def test_tiles_that_touch_are_one_scene_with_its_outlines(tmp_path: Path) -> Non
         place = {"crs": "EPSG:3857", "transform": from_origin(left, top, pixel, pixel)}
         name = f"OAM-{column}-{row}-{zoom}"
         with rasterio.open(raw / "images" / f"{name}.tif", "w", **shape, **place) as dataset:
-            dataset.write(np.full((3, 256, 256), grey, np.uint8))
+            tile = np.full((3, 256, 256), grey, np.uint8)
+            if grey == 50:  # a lawn in the first rows, then a pool, then what is nearly green
+                tile[:, :60] = np.array([60, 110, 50], np.uint8)[:, None, None]
+                tile[:, 60:120] = np.array([60, 130, 130], np.uint8)[:, None, None]
+                tile[:, 120:180] = np.array([100, 108, 92], np.uint8)[:, None, None]
+            dataset.write(tile)
         features: list[dict[str, object]] = []
         if grey == 70:  # its western half, in degrees; a degree is as long in both directions here
             degrees = 180 / WEB_MERCATOR_EDGE
@@ -69,14 +74,38 @@ def test_tiles_that_touch_are_one_scene_with_its_outlines(tmp_path: Path) -> Non
         (raw / "labels" / f"{name}.geojson").write_text(json.dumps(collection))
     write_sets(tmp_path, tmp_path / "out")
     out = tmp_path / "out" / "buildings"
-    with rasterio.open(out / "images" / "place_19_000.tif") as dataset:
+    with rasterio.open(out / "images" / "uganda_19_000.tif") as dataset:
         assert dataset.bounds == pytest.approx((0, 0, 512 * pixel, 256 * pixel), abs=1e-6)
         image = dataset.read(1)
-    assert (image[:, :256] == 50).all()
+    assert (image[200:, :256] == 50).all()
     assert (image[:, 256:] == 70).all()
-    names = np.array(label_names(out, read(out / "labels" / "place_19_000.tif"))).reshape(256, 512)
+    names = np.array(label_names(out, read(out / "labels" / "uganda_19_000.tif"))).reshape(256, 512)
     assert (names[:, 256:384] == "Building").all()
-    assert (np.delete(names, np.s_[256:384], 1) == "Land or Road or Vegetation or Water").all()
+    assert (names[:, 384:] == "Land or Road").all()  # grey
+    assert (names[:55, :256] == "Vegetation").all()
+    for unclear in (names[65:115, :256], names[125:175, :256]):
+        assert (unclear == "Land or Road or Vegetation").all()
+    assert (names[185:, :256] == "Land or Road").all()
+
+
+def test_paved_roads_beside_outlines_are_drawn(tmp_path: Path) -> None:
+    raw = tmp_path / "buildings" / "nepal"
+    (raw / "images").mkdir(parents=True)
+    (raw / "labels").mkdir()
+    column, row, zoom = 386719, 220253, 19  # a tile of web maps with a bend of the road
+    pixel = 2 * WEB_MERCATOR_EDGE / (256 * 2**zoom)
+    left, top = (column - 2**18) * 256 * pixel, (2**18 - row) * 256 * pixel
+    shape = {"count": 3, "height": 256, "width": 256, "dtype": "uint8"}
+    place = {"crs": "EPSG:3857", "transform": from_origin(left, top, pixel, pixel)}
+    name = f"OAM-{column}-{row}-{zoom}"
+    with rasterio.open(raw / "images" / f"{name}.tif", "w", **shape, **place) as dataset:
+        dataset.write(np.full((3, 256, 256), 90, np.uint8))
+    Image.new("L", (256, 256)).save(raw / "labels" / f"{name}.png")
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "buildings"
+    names = label_names(out, read(out / "labels" / "nepal_19_000.tif"))
+    assert set(names) == {"Road", "Land or Road"}
+    assert 0.03 < names.count("Road") / len(names) < 0.3
 
 
 def test_crops_are_what_their_list_of_things_can_be(tmp_path: Path) -> None:
@@ -91,6 +120,30 @@ def test_crops_are_what_their_list_of_things_can_be(tmp_path: Path) -> None:
     assert set(label_names(out, read(out / "labels" / "beach00.tif"))) == {"Land or Water"}
     assert set(label_names(out, read(out / "labels" / "beach01.tif"))) == {"Water"}
     assert not (out / "labels" / "beach02.tif").exists()  # it says nothing
+
+
+def test_what_is_green_in_crops_with_plants_is_vegetation(tmp_path: Path) -> None:
+    raw = tmp_path / "ucmerced"
+    (raw / "park").mkdir(parents=True)
+    crops = {"park00": "grass pavement", "park01": "pavement", "park02": "grass pavement water"}
+    things = ("grass", "pavement", "water")
+    rows = [[name, *(str(int(t in listed)) for t in things)] for name, listed in crops.items()]
+    lines = ["\t".join(row) for row in (["IMAGE", *things], *rows)]
+    (raw / "multilabels.tsv").write_text("\n".join(lines))
+    for name in crops:
+        image = Image.new("RGB", (40, 40), (60, 110, 50))
+        image.paste((100, 100, 100), (0, 0, 40, 20))
+        image.save(raw / "park" / f"{name}.jpg", quality=95)
+    write_sets(tmp_path, tmp_path / "out")
+    out = tmp_path / "out" / "ucmerced"
+
+    def halves(name: str) -> list[set[str]]:
+        names = np.array(label_names(out, read(out / "labels" / f"{name}.tif"))).reshape(40, 40)
+        return [set(names[:16].ravel()), set(names[24:].ravel())]
+
+    assert halves("park00") == [{"Road or Vegetation"}, {"Vegetation"}]
+    assert halves("park01") == [{"Road"}, {"Road"}]
+    assert halves("park02") == [{"Road or Vegetation or Water"}] * 2  # green water is water
 
 
 def test_rivers_are_water_as_far_as_they_were_drawn(tmp_path: Path) -> None:

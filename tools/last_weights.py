@@ -24,8 +24,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    best = load_model(arguments.run / "best.safetensors")
-    checkpoint = read_checkpoint(arguments.run / "last.ckpt")
+    epoch = write_last_weights(arguments.run, arguments.out)
+    print(f"{arguments.out}: epoch {epoch}")
+
+
+def write_last_weights(run: Path, path: Path) -> int:
+    """Write the weights of a run's last checkpoint, and return its epoch."""
+    best = load_model(run / "best.safetensors")
+    checkpoint = read_checkpoint(run / "last.ckpt")
     epoch = checkpoint_position(checkpoint).epoch
     state = checkpoint["state_dict"]
     prefix = next(each for each in PREFIXES if any(key.startswith(each) for key in state))
@@ -33,8 +39,8 @@ def main() -> None:
     training = dict(best.meta.training)
     training["images_seen"] = training["images_seen"] * epoch // training["epoch"]
     training["epoch"] = epoch
-    save_weights(tensors, replace(best.meta, scores={}, training=training), arguments.out)
-    print(f"{arguments.out}: epoch {epoch}")
+    save_weights(tensors, replace(best.meta, scores={}, training=training), path)
+    return epoch
 
 
 if __name__ == "__main__":

