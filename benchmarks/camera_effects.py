@@ -8,10 +8,13 @@ Two columns of the plan change nothing: what they seem to be worth is chance. Th
 (1989, "Quick and easy analysis of unreplicated factorials"), for 95 % confidence of one effect.
 
     python benchmarks/camera_effects.py DATASET ... --mix 0.4,0.2,0.1,0.3 --out RUNS \
-        --encoder-weights ImageNet.safetensors --scenes drones=FOLDER --scenes 'aerial=FOLDER:*5'
+        --encoder-weights ImageNet.safetensors --scenes drones=FOLDER --scenes 'aerial=FOLDER:*5' \
+        --changed aerial=FOLDER
 
-Each FOLDER holds images, labels and `scheme.yaml`. Finished runs and scores are only read, so a
-stopped series goes on where it was, and several processes can share it (`--runs 1,3,5`).
+Each FOLDER holds images, labels and `scheme.yaml`. Scenes of `--changed` are changed as patches
+are, one change at a time: what runs with and without a change score there is what it protects from.
+Finished runs and scores are only read, so a stopped series goes on where it was, and several
+processes can share it (`--runs 1,3,5`).
 """
 
 from __future__ import annotations
@@ -19,15 +22,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from camera_changes import UNCHANGED, write_changed
 from scipy.stats import t
 from training_runs import run_rows
 
 import hrrsi
+from hrrsi.labels.labelled_scenes import labelled_scenes
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.quantities import TextTable
 from hrrsi.training.options import CAMERA_CHANGES
 
@@ -35,6 +43,7 @@ MODEL = "ued-tf_efficientnet_lite0"
 # what two columns of the plan are called: they change nothing
 CHANCE = ("(nothing)", "(nothing again)")
 OWN = "own validation"
+WITHOUT_OR_WITH = ("trained without", "with")
 
 
 def screening_plan() -> npt.NDArray[np.bool_]:
@@ -73,6 +82,40 @@ def place_score(weights: Path, place: str, file: Path) -> float:
     return float(json.loads(file.read_text()))
 
 
+def protection_table(
+    places: Mapping[str, Path], runs: Sequence[Path], plan: npt.NDArray[np.bool_]
+) -> TextTable:
+    """Return what runs with and without a change score on scenes that were changed so.
+
+    Args:
+        places: Folders of scenes, by name.
+        runs: The folders of the runs of the plan.
+        plan: (runs, factors).
+    """
+    table = TextTable(
+        ["scenes changed by", *(f"{p}, {w}" for p in places for w in WITHOUT_OR_WITH)]
+    )
+    for change in (UNCHANGED, *CAMERA_CHANGES):
+        row = []
+        for name, folder in places.items():
+            files = [run / f"{name}-{change}.json" for run in runs]
+            if not all(file.is_file() for file in files):
+                scenes = labelled_scenes([folder], load_scheme(folder / "scheme.yaml"))
+                with tempfile.TemporaryDirectory() as temporary:
+                    changed = Path(temporary) / "scenes"
+                    write_changed(scenes, change, folder, changed)
+                    for run, file in zip(runs, files, strict=True):
+                        place_score(run / MODEL / "best.safetensors", str(changed), file)
+            scores = np.array([100 * float(json.loads(file.read_text())) for file in files])
+            if change == UNCHANGED:
+                row += [f"{scores.mean():.1f} (all)"] * 2
+            else:
+                has = plan[:, CAMERA_CHANGES.index(change)]
+                row += [f"{scores[~has].mean():.1f}", f"{scores[has].mean():.1f}"]
+        table.add_row([change, *row])
+    return table
+
+
 def main() -> None:
     """Train and score what is missing, and print what each change is worth."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -81,6 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder-weights", required=True)
     parser.add_argument("--scenes", action="append", required=True, metavar="NAME=FOLDER[:PATTERN]")
+    parser.add_argument("--changed", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--runs", help="only these of 0 to 11, e.g. 0,2,4")
     parser.add_argument("--table", action="store_true", help="show what is done, train nothing")
@@ -126,6 +170,10 @@ def main() -> None:
     means = (f"{100 * statistics.mean(each):.1f}" for each in scores.values())
     table.add_row(["mean of all runs", *means])
     print(table)
+    if arguments.changed:
+        changed = (pair.split("=", 1) for pair in arguments.changed)
+        runs = [arguments.out / str(number) for number in numbers]
+        print(protection_table({name: Path(folder) for name, folder in changed}, runs, plan))
 
 
 if __name__ == "__main__":
