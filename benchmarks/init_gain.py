@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--numbers", default="1,3,10", help="of scenes")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--scored", type=int, default=60, help="scenes")
+    parser.add_argument("--lr", type=float, default=0.001, help="highest learning rate")
+    parser.add_argument("--only", default="", help="these of the starts, separated by semicolons")
     arguments = parser.parse_args()
     names = sorted(
         file.name
@@ -78,6 +80,8 @@ def main() -> None:
         "ImageNet's encoder": {"encoder_weights": arguments.encoder_weights},
         "weights of other places": {"encoder_weights": "none", "init": arguments.init},
     }
+    if arguments.only:
+        starts = {start: starts[start] for start in arguments.only.split(";")}
     table = TextTable(["starts from", *(f"mIoU, {number} scenes" for number in numbers)])
     untrained = score(arguments, arguments.init, scored)
     table.add_row(["weights of other places, untrained", untrained, *[""] * (len(numbers) - 1)])
@@ -87,8 +91,8 @@ def main() -> None:
             dataset = tiled(arguments, pool[:number], val)
             patches = len(list((dataset / "train" / "image").iterdir()))
             epochs = max(1, round(arguments.steps * BATCH / patches))
-            recipe = hrrsi.recipe_named("default", epochs=epochs, batch=BATCH, lr=0.001)
-            out = arguments.out / f"{start.replace(' ', '-')}-{number}"
+            recipe = hrrsi.recipe_named("default", epochs=epochs, batch=BATCH, lr=arguments.lr)
+            out = arguments.out / f"{start.replace(' ', '-')}-{number}-{arguments.lr}"
             training = hrrsi.TrainOptions(
                 data=(dataset,), model=arguments.model, out=out, recipe=recipe, workers=0, **own
             )
