@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from PIL import Image
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
@@ -166,8 +167,7 @@ def buildings_label(
 def building_mask(folder: Path, name: str, grid: Any) -> npt.NDArray[np.bool_]:
     """Return where a tile's label has buildings: outlines as GeoJSON, or a PNG of 0 and 1."""
     if (folder / f"{name}.png").is_file():
-        with rasterio.open(folder / f"{name}.png") as dataset:
-            return np.asarray(dataset.read(1) > 0)
+        return np.asarray(Image.open(folder / f"{name}.png")) > 0
     features = json.loads((folder / f"{name}.geojson").read_text(encoding="utf-8"))["features"]
     return mask([f["geometry"] for f in features if f["geometry"]], grid)
 
