@@ -127,7 +127,7 @@ def buildings(folder: Path, out: Path) -> None:
                 with rasterio.open(tiles[tile]) as dataset:
                     pixels, grid = dataset.read()[:3], dataset
                     is_building = building_mask(place / "labels", tiles[tile].stem, grid)
-                    is_road = mask(roads, grid)
+                    is_road = outline_mask(roads, grid)
                 square = np.s_[row : row + 256, column : column + 256]
                 image[:, *square] = np.maximum(pixels, 1)  # 0 is no data
                 label[square] = buildings_label(pixels, is_building, is_road, place.name, size)
@@ -169,10 +169,10 @@ def building_mask(folder: Path, name: str, grid: Any) -> npt.NDArray[np.bool_]:
     if (folder / f"{name}.png").is_file():
         return np.asarray(Image.open(folder / f"{name}.png")) > 0
     features = json.loads((folder / f"{name}.geojson").read_text(encoding="utf-8"))["features"]
-    return mask([f["geometry"] for f in features if f["geometry"]], grid)
+    return outline_mask([f["geometry"] for f in features if f["geometry"]], grid)
 
 
-def mask(outlines: list[Any], grid: Any) -> npt.NDArray[np.bool_]:
+def outline_mask(outlines: list[Any], grid: Any) -> npt.NDArray[np.bool_]:
     """Return which pixels of a raster lie in outlines in degrees."""
     if not outlines:
         return np.zeros(grid.shape, bool)

@@ -1,9 +1,9 @@
 """Scenes of UC Merced's crops: what their lists say of them, and what was drawn by hand.
 
 Lists of what a crop shows say which classes it can hold, and colours which of its pixels are
-vegetation, if it has any. Rivers and roofs were drawn for these
-weights (``ucmerced_rivers.csv``, ``ucmerced_roofs.csv``): nothing else shows brown, green and dark
-water, nor large flat roofs, and houses under trees, beside car parks.
+vegetation, if it has any. Rivers and roofs were drawn for these weights (``ucmerced_rivers.csv``,
+``ucmerced_roofs.csv``): nothing else shows brown, green and dark water, nor large flat roofs, and
+houses under trees, beside car parks.
 """
 
 from __future__ import annotations
