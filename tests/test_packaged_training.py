@@ -78,3 +78,7 @@ def test_places_held_out_are_validated_on_and_light_weights_have_a_teacher(
     assert [teacher["name"] for teacher in training["teachers"]] == [default.name]
     assert training["features"] == 1
     assert training["epoch"] == 1
+
+    written = {path: path.read_bytes() for path in (default, light)}
+    train_packaged_weights.main()  # steps that are done are kept
+    assert {path: path.read_bytes() for path in written} == written
