@@ -81,11 +81,10 @@ def test_tiles_that_touch_are_one_scene_with_its_outlines(tmp_path: Path) -> Non
     assert (image[:, 256:] == 70).all()
     names = np.array(label_names(out, read(out / "labels" / "uganda_19_000.tif"))).reshape(256, 512)
     assert (names[:, 256:384] == "Building").all()
-    assert (names[:, 384:] == "Land or Road").all()  # grey
     assert (names[:55, :256] == "Vegetation").all()
-    for unclear in (names[65:115, :256], names[125:175, :256]):
+    # plants can have any colour
+    for unclear in (names[65:115, :256], names[125:, :256], names[:, 384:]):
         assert (unclear == "Land or Road or Vegetation").all()
-    assert (names[185:, :256] == "Land or Road").all()
 
 
 def test_paved_roads_beside_outlines_are_drawn(tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_paved_roads_beside_outlines_are_drawn(tmp_path: Path) -> None:
     write_sets(tmp_path, tmp_path / "out")
     out = tmp_path / "out" / "buildings"
     names = label_names(out, read(out / "labels" / "nepal_19_000.tif"))
-    assert set(names) == {"Road", "Land or Road"}
+    assert set(names) == {"Road", "Land or Road or Vegetation"}
     assert 0.03 < names.count("Road") / len(names) < 0.3
 
 

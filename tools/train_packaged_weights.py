@@ -31,11 +31,13 @@ import training_imagery
 import training_scenes
 import ucmerced_scenes
 import yaml
-from last_weights import write_last_weights
 from safetensors.torch import save_file
 
 import hrrsi
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import load_model
+from hrrsi.runs.folder import checkpoint_position, read_checkpoint
 
 ENCODER = "tf_efficientnet_lite0"
 DEFAULT, LIGHT = f"ued-{ENCODER}", "ued_bes_sfm"
@@ -91,7 +93,7 @@ UC_MERCED_KEPT = {
 # gamma and sharpening did not.
 RECIPE = hrrsi.recipe_named(
     "default",
-    epochs=8,
+    epochs=14,
     batch=16,
     lr=0.001,
     weight_decay=0.02,
@@ -191,6 +193,19 @@ def train(
     )
     hrrsi.train(training, resume=True)
     write_last_weights(runs / model, weights)
+
+
+def write_last_weights(run: Path, path: Path) -> None:
+    """Write the average of the weights that a run's last checkpoint holds."""
+    best = load_model(run / "best.safetensors")
+    checkpoint = read_checkpoint(run / "last.ckpt")
+    epoch = checkpoint_position(checkpoint).epoch
+    state = checkpoint["state_dict"]
+    tensors = {key: state[f"averaged_network.{key}"] for key in best.state_dict()}
+    training = dict(best.meta.training)
+    training["images_seen"] = training["images_seen"] * epoch // training["epoch"]
+    training["epoch"] = epoch
+    save_weights(tensors, replace(best.meta, scores={}, training=training), path)
 
 
 def write_encoder(wheel: Path, path: Path) -> None:

@@ -42,21 +42,11 @@ from ucmerced_scenes import rivers, roofs, ucmerced
 
 # NDVI above the first is vegetation, below the second is none; between them nobody knows.
 VEGETATION, NO_VEGETATION = 0.15, 0.05
-# Of the excess of green, likewise; by eye, since cameras and soils differ.
-GREEN = {
-    "nepal": (0.08, 0.045),
-    "philippines": (0.11, 0.05),
-    "tanzania": (0.17, 0.09),
-    "uganda": (0.10, 0.04),
-}
-# what scenes with outlines show: buildings, what is green, roads, what is not green, what may be
-BUILDINGS_LABELS = [
-    ["Building"],
-    ["Vegetation"],
-    ["Road"],
-    ["Land", "Road"],
-    ["Land", "Road", "Vegetation"],
-]
+# The excess of green from which on drones saw vegetation; by eye, since cameras and soils differ.
+# Below it nobody knows: learning that what is not green is none missed more of Dubai's plants.
+GREEN = {"nepal": 0.08, "philippines": 0.11, "tanzania": 0.17, "uganda": 0.10}
+# what scenes with outlines show: buildings, what is green, roads, all else
+BUILDINGS_LABELS = [["Building"], ["Vegetation"], ["Road"], ["Land", "Road", "Vegetation"]]
 DRONE_ROADS = Path(__file__).with_name("drone_roads.geojson")
 # metres per pixel of a web map at its first level, at the equator
 WEB_MAP_PIXEL = 156543.03392804097
@@ -158,8 +148,7 @@ def buildings_label(
         metres_per_pixel: On a web map, whose metres are shorter than those on the ground.
     """
     excess = green_excess(image, metres_per_pixel)
-    most, least = GREEN[place]
-    conditions = [is_building, excess > most, is_road, excess < least]
+    conditions = [is_building, excess > GREEN[place], is_road]
     values = [label_index(BUILDINGS_LABELS, label) for label in BUILDINGS_LABELS]
     return np.select(conditions, values[:-1], values[-1]).astype(np.uint8)
 
