@@ -19,6 +19,7 @@ from hrrsi.evaluation.boundary_scores import (
 from hrrsi.evaluation.class_borders import EROSION_RADIUS
 from hrrsi.evaluation.evaluation import Evaluation, MapSource
 from hrrsi.evaluation.intervals import (
+    FEWEST_BLOCKS,
     ClassArea,
     Difference,
     Interval,
@@ -135,6 +136,30 @@ class EvaluationResult:
         blocks = self.evaluation.counts.blocks(self.protocol.labels)
         support = score_support(blocks, self.matrix.classes, self.protocol)
         return score_intervals(blocks, self.scores_of, support)
+
+    @cached_property
+    def scene_intervals(self) -> dict[str, Interval]:
+        """The same scores with intervals over whole scenes instead of blocks.
+
+        Wider ones where what is wrong in one piece is larger than a block. Empty where `scene_sums`
+        is None.
+        """
+        scenes = self.scene_sums
+        if scenes is None:
+            return {}
+        support = score_support(scenes, self.matrix.classes, self.protocol)
+        return score_intervals(scenes, self.scores_of, support)
+
+    @property
+    def scene_sums(self) -> Counts | None:
+        """(scenes, classes, columns) what was counted of each scene.
+
+        None for patches, and for fewer scenes than an interval can be drawn from.
+        """
+        if self.evaluation.unit == "patches":
+            return None
+        scenes = self.evaluation.counts.scene_sums(self.protocol.labels)
+        return scenes if counted_blocks(scenes) >= FEWEST_BLOCKS else None
 
     @property
     def counted_blocks(self) -> int:
@@ -323,6 +348,15 @@ class Comparison:
     def differences(self) -> dict[str, Difference]:
         """How much each score of the second differs, as `named_scores` names them."""
         first, second = self.blocks
+        support = score_support(first + second, self.first.matrix.classes, self.first.protocol)
+        return score_differences(first, second, self.first.scores_of, support)
+
+    @cached_property
+    def scene_differences(self) -> dict[str, Difference]:
+        """Likewise over whole scenes instead of blocks; empty where there are too few of them."""
+        first, second = self.first.scene_sums, self.second.scene_sums
+        if first is None or second is None:
+            return {}
         support = score_support(first + second, self.first.matrix.classes, self.first.protocol)
         return score_differences(first, second, self.first.scores_of, support)
 

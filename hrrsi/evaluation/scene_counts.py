@@ -264,6 +264,10 @@ class PooledCounts:
         """Return what is scored of all blocks of all scenes, (blocks, classes, columns)."""
         return np.concatenate([scene.matrices[labels].counts for scene in self.scenes])
 
+    def scene_sums(self, labels: LabelKind) -> npt.NDArray[np.int64]:
+        """Return what is scored of each whole scene, (scenes, classes, columns)."""
+        return np.stack([scene.matrices[labels].counts.sum(axis=0) for scene in self.scenes])
+
     @property
     def block_places(self) -> tuple[tuple[str, int, int], ...]:
         """Scene, row and column of each block, in the order of `blocks`."""

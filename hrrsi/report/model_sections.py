@@ -16,7 +16,13 @@ from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.profiling.figures import ProfileOptions
 from hrrsi.report.figures import NONE, Chart, Series, even_axis, line_chart, percent, percent_axis
 from hrrsi.report.scene_views import SceneView
-from hrrsi.report.text import blocks_text, partial_text, source_sentence, unscored_text
+from hrrsi.report.text import (
+    blocks_text,
+    partial_text,
+    scenes_text,
+    source_sentence,
+    unscored_text,
+)
 from hrrsi.runs.options import METRICS
 
 # columns of the table of epochs: those that charts need, and what lines of them are called
@@ -206,6 +212,7 @@ def protocol_lines(result: EvaluationResult) -> list[tuple[str, str]]:
             f"95 %, from a bootstrap over {blocks_text(result)}; {NONE} of what fewer than "
             f"{FEWEST_BLOCKS} of them hold.",
         ),
+        *([("Beware of intervals", f"{scenes_text(result)}.")] if scenes_text(result) else []),
     ]
     if e.seen_in_training:
         scenes = ", ".join(e.seen_in_training)

@@ -41,6 +41,7 @@ from hrrsi.report.score_sections import (
 from hrrsi.report.text import (
     left_out_warning,
     printable,
+    scenes_text,
     shared_sentence,
     unequal_pixels_text,
     verdict,
@@ -151,6 +152,8 @@ def report_page(
     facts = [line for entry in maps for line in protocol_lines(entry.result)]
     if comparison and (unequal := unequal_pixels_text(comparison)):
         facts.append(("Beware", unequal))
+    if comparison and (wider := scenes_text(comparison)):
+        facts.append(("Beware of the differences' intervals", f"{wider}."))
     style = _asset("report.css") + class_colour_rules(first.evaluation.colours)
     script = "\n".join(_asset(name) for name in _SCRIPTS)
     page = (

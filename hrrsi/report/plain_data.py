@@ -38,6 +38,9 @@ def evaluation_data(result: EvaluationResult) -> dict[str, Any]:
         "protocol": _protocol_data(result),
         "scores": {**_overall(scores), "pixels": scores.pixels},
         "intervals": {name: _ends(interval) for name, interval in result.intervals.items()},
+        "scene_intervals": {
+            name: _ends(interval) for name, interval in result.scene_intervals.items()
+        },
         "blocks": result.counted_blocks,
         "classes": _class_data(scores),
         "confusion_matrix": {
@@ -76,6 +79,7 @@ def comparison_data(comparison: Comparison, wording: Callable[[str], str] = str)
         "second": evaluation_data(comparison.second),
         "verdict": verdict(comparison, wording),
         "differences": _difference_data(comparison.differences),
+        "scene_differences": _difference_data(comparison.scene_differences),
         "boundary_differences": _difference_data(comparison.boundary_differences),
     }
 

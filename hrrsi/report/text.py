@@ -21,6 +21,8 @@ from hrrsi.evaluation.result import Comparison, EvaluationResult
 from hrrsi.quantities import TextTable, area_text, counted
 
 _MUCH_LEFT_OUT = 0.01  # of the labelled pixels
+# how much wider intervals over whole scenes are than those over blocks, to be told of
+_MUCH_WIDER = 1.5
 _WIDTH = 98
 # of distances to the nearest border, in px: first and last of each column
 _DISTANCES = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, 31), (FARTHEST, FARTHEST))
@@ -80,6 +82,8 @@ def comparison_text(comparison: Comparison, wording: Callable[[str], str] = str)
         "maps that are swapped within random blocks differ by as much (at least "
         f"{1 / (RESAMPLES + 1):.4f}).",
     ]
+    if scenes_text(comparison):
+        lines.append(f"Beware of the differences' intervals: {scenes_text(comparison)}.")
     lines += filter(None, [unequal_pixels_text(comparison)])
     return "\n".join(
         [
@@ -197,8 +201,10 @@ def _notes(result: EvaluationResult) -> Iterator[str]:
         f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(result)}; - of "
         f"what fewer than {FEWEST_BLOCKS} blocks hold.",
     ]
+    if scenes_text(result):
+        lines.append(f"Beware of these intervals: {scenes_text(result)}.")
     if partial_text(result):
-        lines.insert(-1, f"Partial labels: {partial_text(result)}.")
+        lines.insert(3, f"Partial labels: {partial_text(result)}.")
     if e.seen_in_training:
         scenes = ", ".join(e.seen_in_training)
         lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")
@@ -327,6 +333,39 @@ def blocks_text(result: EvaluationResult) -> str:
     """Return what intervals are drawn from."""
     size = result.evaluation.counts.scenes[0].matrices[result.protocol.labels].block
     return f"{counted(result.counted_blocks, 'block')} of {size} px"
+
+
+def scenes_text(outcome: EvaluationResult | Comparison) -> str:
+    """Return how much wider intervals over whole scenes are; empty where they are not.
+
+    Of OA, and of the class whose IoU's interval widens most.
+
+    Args:
+        outcome: An evaluation, or a comparison, of which the intervals of differences count.
+    """
+    if isinstance(outcome, Comparison):
+        of_blocks = {name: d.interval for name, d in outcome.differences.items()}
+        of_scenes = {name: d.interval for name, d in outcome.scene_differences.items()}
+    else:
+        of_blocks, of_scenes = outcome.intervals, outcome.scene_intervals
+    ratios = {
+        name: (interval.high - interval.low) / (of_blocks[name].high - of_blocks[name].low)
+        for name, interval in of_scenes.items()
+        if of_blocks[name].high > of_blocks[name].low and not np.isnan(interval.low)
+    }
+    classes = [name for name in ratios if name.startswith("IoU ")]
+    names = ["OA", *sorted(classes, key=ratios.__getitem__)[-1:]]
+    ends = [
+        f"that of {name} is {_ends(of_scenes[name])}, not {_ends(of_blocks[name])}"
+        for name in names
+        if ratios.get(name, 0) >= _MUCH_WIDER
+    ]
+    if not ends:
+        return ""
+    return (
+        f"over whole scenes instead of blocks, {' and '.join(ends)}, since errors go together in "
+        "scenes; larger blocks make all intervals so"
+    )
 
 
 def left_out_warning(result: EvaluationResult) -> str:
