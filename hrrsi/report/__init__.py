@@ -84,7 +84,7 @@ class ReportOutputs:
         Args:
             outcome: What they show; only one evaluation has a confusion matrix.
             collectors: With the pictures of each evaluation's scenes, for the page.
-            wording: As for `hrrsi.report.text.verdict`.
+            wording: As for `hrrsi.report.sentences.verdict`.
 
         Raises:
             OutputError: One can't be written.

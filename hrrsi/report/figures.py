@@ -17,7 +17,7 @@ from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.extras import requiring
 from hrrsi.files import replacing
-from hrrsi.report.text import sentence
+from hrrsi.report.sentences import sentence
 
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

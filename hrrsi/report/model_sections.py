@@ -16,7 +16,7 @@ from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.profiling.figures import ProfileOptions
 from hrrsi.report.figures import NONE, Chart, Series, even_axis, line_chart, percent, percent_axis
 from hrrsi.report.scene_views import SceneView
-from hrrsi.report.text import (
+from hrrsi.report.sentences import (
     blocks_text,
     partial_text,
     scenes_text,

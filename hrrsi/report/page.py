@@ -38,7 +38,7 @@ from hrrsi.report.score_sections import (
     headline,
     protocol_grids,
 )
-from hrrsi.report.text import (
+from hrrsi.report.sentences import (
     left_out_warning,
     printable,
     scenes_text,
@@ -79,7 +79,7 @@ def write_report(
         outcome: One evaluation, or two.
         collectors: What observed each evaluation's scenes (``hrrsi.evaluate(..., observer=)``),
             for pictures.
-        wording: As for `hrrsi.report.text.verdict`.
+        wording: As for `hrrsi.report.sentences.verdict`.
 
     Raises:
         OutputError: The file can't be written.
@@ -125,7 +125,7 @@ def report_page(
     Args:
         maps: One map, or two of the same scenes under the same protocol.
         comparison: That of the two, where it is known already.
-        wording: As for `hrrsi.report.text.verdict`.
+        wording: As for `hrrsi.report.sentences.verdict`.
 
     Raises:
         InputError: Two maps that can't be compared.

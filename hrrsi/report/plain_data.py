@@ -12,7 +12,7 @@ from hrrsi.evaluation.evaluation import MapFiles, MapSource
 from hrrsi.evaluation.intervals import Difference, Interval
 from hrrsi.evaluation.result import Comparison, EvaluationResult, GridRow
 from hrrsi.evaluation.scores import ConfusionMatrix, Scores
-from hrrsi.report.text import printable, sentence, verdict
+from hrrsi.report.sentences import printable, sentence, verdict
 
 
 def json_document(
@@ -22,7 +22,7 @@ def json_document(
 
     Args:
         outcome: Either of them.
-        wording: As for `hrrsi.report.text.verdict`.
+        wording: As for `hrrsi.report.sentences.verdict`.
     """
     if isinstance(outcome, Comparison):
         data = comparison_data(outcome, wording)
@@ -72,7 +72,7 @@ def comparison_data(comparison: Comparison, wording: Callable[[str], str] = str)
 
     Args:
         comparison: The two.
-        wording: As for `hrrsi.report.text.verdict`.
+        wording: As for `hrrsi.report.sentences.verdict`.
     """
     return {
         "first": evaluation_data(comparison.first),

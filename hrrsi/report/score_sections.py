@@ -36,7 +36,7 @@ from hrrsi.report.figures import (
     points_interval_text,
 )
 from hrrsi.report.model_sections import EvaluatedMap
-from hrrsi.report.text import mean_words
+from hrrsi.report.sentences import mean_words
 
 _MEANINGS = {
     "OA": "overall accuracy",

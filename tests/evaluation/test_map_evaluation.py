@@ -36,7 +36,7 @@ from hrrsi.evaluation.map_evaluation import evaluate_maps, map_pixels
 from hrrsi.evaluation.options import MapReading
 from hrrsi.labels.labelled_scenes import SceneFiles
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.report.text import extent
+from hrrsi.report.sentences import extent
 
 
 def test_what_lies_outside_of_the_area_of_interest_does_not_count(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hrrsi.report import page
 from hrrsi.report.figures import points_cell
 from hrrsi.report.model_sections import map_names, model_card, training_rows
 from hrrsi.report.page import report_page, write_page
-from hrrsi.report.text import (
+from hrrsi.report.sentences import (
     shared_sentence,
     source_sentence,
     unscored_text,
