@@ -41,7 +41,8 @@ def _weights_of(graph: Any) -> tuple[Any, ...]:
         for file in sorted(graph._path.parent.glob(f"{graph._path.stem}.*")):  # its .bin, too
             digest.update(file.suffix.encode())
             digest.update(file.read_bytes())
-        return ("exported", digest.digest())
+        # an ONNX file and OpenVINO's can have one stem
+        return ("exported", graph._path.suffix, digest.digest())
     tensors = graph._tensors
     for key in sorted(tensors):
         digest.update(f"{key} {tensors[key].shape}".encode())
