@@ -82,13 +82,14 @@ def evaluate_dataset(
     with closing(patch_labels(patches, description, engine, step)) as results:
         for patch, labels in zip(patches, results, strict=True):
             truth = read_label(patch, description)
-            # a patch is a scene, and a block, of its own
+            # a patch is a block of its own
             patch_counts = SceneCounts(
                 patch.name,
                 description.classes,
                 reading.labels,
                 description.patch_size,
                 candidates=description.candidates,
+                scene=patch.scene,
             )
             patch_counts.add([EvaluatedStrip(0, truth, new_index[labels])])
             counts.append(patch_counts)

@@ -154,10 +154,8 @@ class EvaluationResult:
     def scene_sums(self) -> Counts | None:
         """(scenes, classes, columns) what was counted of each scene.
 
-        None for patches, and for fewer scenes than an interval can be drawn from.
+        None for fewer scenes than an interval can be drawn from.
         """
-        if self.evaluation.unit == "patches":
-            return None
         scenes = self.evaluation.counts.scene_sums(self.protocol.labels)
         return scenes if counted_blocks(scenes) >= FEWEST_BLOCKS else None
 

@@ -172,6 +172,7 @@ class SceneCounts:
         block: Rows and columns of a block.
         pixel_areas: (height,) square metres of a pixel in each row, or None where not known.
         candidates: Indices of the classes that each label index stands for, as `ConfusionMatrix`.
+        scene: The scene that it is a patch of; by default, it is a scene itself.
 
     Attributes:
         matrices: Confusion matrices of the blocks under ``full`` and ``eroded`` labels.
@@ -192,8 +193,10 @@ class SceneCounts:
         block: int = DEFAULT_BLOCK,
         pixel_areas: npt.NDArray[np.float64] | None = None,
         candidates: Candidates = None,
+        scene: str | None = None,
     ) -> None:
         self.name = name
+        self.scene = scene or name
         self.classes = tuple(classes)
         self.candidates = candidates
         self.labels = labels
@@ -266,7 +269,11 @@ class PooledCounts:
 
     def scene_sums(self, labels: LabelKind) -> npt.NDArray[np.int64]:
         """Return what is scored of each whole scene, (scenes, classes, columns)."""
-        return np.stack([scene.matrices[labels].counts.sum(axis=0) for scene in self.scenes])
+        sums: dict[str, npt.NDArray[np.int64]] = {}
+        for counts in self.scenes:
+            total = counts.matrices[labels].counts.sum(axis=0)
+            sums[counts.scene] = sums.get(counts.scene, 0) + total
+        return np.stack([*sums.values()])
 
     @property
     def block_places(self) -> tuple[tuple[str, int, int], ...]:

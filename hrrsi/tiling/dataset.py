@@ -230,6 +230,11 @@ class Patch(NamedTuple):
     image: Path
     label: Path
 
+    @property
+    def scene(self) -> str:
+        """The scene that it was cut from; its name ends in its row and its column there."""
+        return self.name.rsplit("_", 2)[0]
+
 
 class TiledDataset:
     """A tiled dataset on disk.

@@ -299,10 +299,5 @@ def training_likeness(datasets: Sequence[TiledDataset], first: int = 0) -> Liken
                 square = image[:, row : row + height, col : col + width]
                 if (square == 0).all(axis=0).mean() <= _MISSING_SHARE:
                     numbers.append(square_numbers(square, description.scale))
-                    scenes.append(f"{index}/{_scene(patch)}")
+                    scenes.append(f"{index}/{patch.scene}")
     return Likeness.of_squares(np.array(numbers), scenes)
-
-
-def _scene(patch: Patch) -> str:
-    """Return the scene of a patch, whose name ends in its row and its column."""
-    return patch.name.rsplit("_", 2)[0]

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from samples.evaluated_data import CLASSES, write_dataset, write_weights
 from samples.raw_layouts import write_raster
 from typer.testing import CliRunner, Result
 
+import hrrsi
 from hrrsi.cli import app
 
 SIDE, BLOCK = 128, 32
@@ -89,3 +91,17 @@ def test_differences_of_two_maps_have_intervals_over_scenes_too(tmp_path: Path) 
     widths = [float(np.ptp(each["interval"])) for each in (of_scenes, of_blocks)]
     assert widths[0] > 2 * widths[1]
     assert of_scenes["p"] > of_blocks["p"]
+
+
+@pytest.mark.parametrize("patches_of_scene", [2, 3])
+def test_patches_of_a_scene_go_together(tmp_path: Path, patches_of_scene: int) -> None:
+    dataset = write_dataset(tmp_path / "dataset", {"test": 12})
+    for path in (dataset / "test").glob("*/p*.png"):
+        scene, patch = divmod(int(path.stem[1:]), patches_of_scene)
+        path.rename(path.with_name(f"s_{scene}_00000_{patch:05d}.png"))
+    weights = write_weights(tmp_path / "random.safetensors", CLASSES)
+    result = hrrsi.evaluate(dataset, weights=weights)
+    assert (len(result.scene_intervals) > 0) == (patches_of_scene == 2)  # of six scenes, not four
+    if result.scene_sums is not None:
+        patches = result.evaluation.counts.blocks("full")
+        assert (result.scene_sums == patches[::2] + patches[1::2]).all()
