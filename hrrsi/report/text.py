@@ -206,21 +206,18 @@ def _calibration_line(result: EvaluationResult) -> Iterator[str]:
 
 def _notes(result: EvaluationResult) -> Iterator[str]:
     e = result.evaluation
+    seen, partial, scenes = ", ".join(e.seen_in_training), partial_text(result), scenes_text(result)
     lines = [
         f"Scenes: {', '.join(e.scenes)}.",
         f"Made by: {source_sentence(result.source)}.",
+        *([f"The weights were trained on {seen}: these scores flatter them."] if seen else []),
         f"Not scored: {unscored_text(result)}.",
+        *([f"Partial labels: {partial}."] if partial else []),
         "In percent; - where a class is in neither truth nor prediction (left out of means), or "
         f"where there is nothing to divide by. 95 %: bootstrap over {blocks_text(result)}; - of "
         f"what fewer than {FEWEST_BLOCKS} blocks hold.",
+        *([f"Beware of these intervals: {scenes}."] if scenes else []),
     ]
-    if scenes_text(result):
-        lines.append(f"Beware of these intervals: {scenes_text(result)}.")
-    if partial_text(result):
-        lines.insert(3, f"Partial labels: {partial_text(result)}.")
-    if e.seen_in_training:
-        scenes = ", ".join(e.seen_in_training)
-        lines.insert(2, f"The weights were trained on {scenes}: these scores flatter them.")
     yield ""
     yield from map(_wrapped, lines)
 
