@@ -28,7 +28,7 @@ test: $(VENV)/installed-test ## lint, types and every test except the slow ones 
 docs: $(VENV)/installed ## build the site into site/, which opens from the disk too
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]' || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open site/index.html."
 
 plugin: ## build the QGIS plugin into dist/, to install it from its zip

@@ -12,7 +12,8 @@ Two columns of the plan change nothing: what they seem to be worth is chance. Th
         --changed aerial=FOLDER
 
 Each FOLDER holds images, labels and `scheme.yaml`. Scenes of `--changed` are changed as patches
-are, one change at a time: what runs with and without a change score there is what it protects from.
+are, one change at a time: what a change is worth there is what it protects from, with a margin of
+its own.
 Finished runs and scores are only read, so a stopped series goes on where it was, and several
 processes can share it (`--runs 1,3,5`).
 """
@@ -43,7 +44,7 @@ MODEL = "ued-tf_efficientnet_lite0"
 # what two columns of the plan are called: they change nothing
 CHANCE = ("(nothing)", "(nothing again)")
 OWN = "own validation"
-WITHOUT_OR_WITH = ("trained without", "with")
+PROTECTIONS = ("changed so", "less what it is worth unchanged")
 
 
 def screening_plan() -> npt.NDArray[np.bool_]:
@@ -85,7 +86,10 @@ def place_score(weights: Path, place: str, file: Path) -> float:
 def protection_table(
     places: Mapping[str, Path], runs: Sequence[Path], plan: npt.NDArray[np.bool_]
 ) -> TextTable:
-    """Return what runs with and without a change score on scenes that were changed so.
+    """Return what each change is worth on scenes that were changed so, with its margin of chance.
+
+    What it is worth on the same scenes unchanged is taken off run by run in a second figure: a run
+    that is better everywhere protects from nothing.
 
     Args:
         places: Folders of scenes, by name.
@@ -93,27 +97,34 @@ def protection_table(
         plan: (runs, factors).
     """
     table = TextTable(
-        ["scenes changed by", *(f"{p}, {w}" for p in places for w in WITHOUT_OR_WITH)]
+        ["scenes changed by", *(f"{place}, {figure}" for place in places for figure in PROTECTIONS)]
     )
-    for change in (UNCHANGED, *CAMERA_CHANGES):
-        row = []
-        for name, folder in places.items():
-            files = [run / f"{name}-{change}.json" for run in runs]
-            if not all(file.is_file() for file in files):
-                scenes = labelled_scenes([folder], load_scheme(folder / "scheme.yaml"))
-                with tempfile.TemporaryDirectory() as temporary:
-                    changed = Path(temporary) / "scenes"
-                    write_changed(scenes, change, folder, changed)
-                    for run, file in zip(runs, files, strict=True):
-                        place_score(run / MODEL / "best.safetensors", str(changed), file)
-            scores = np.array([100 * float(json.loads(file.read_text())) for file in files])
-            if change == UNCHANGED:
-                row += [f"{scores.mean():.1f} (all)"] * 2
-            else:
-                has = plan[:, CAMERA_CHANGES.index(change)]
-                row += [f"{scores[~has].mean():.1f}", f"{scores[has].mean():.1f}"]
+    rows: dict[str, list[str]] = {change: [] for change in CAMERA_CHANGES}
+    for name, folder in places.items():
+        unchanged = changed_scores(name, folder, UNCHANGED, runs)
+        for column, change in enumerate(CAMERA_CHANGES):
+            scores = changed_scores(name, folder, change, runs)
+            for values in (scores, scores - unchanged):
+                worth, margin = effects(plan, values)
+                rows[change].append(f"{worth[column]:+.1f} ({margin:.1f})")
+    for change, row in rows.items():
         table.add_row([change, *row])
     return table
+
+
+def changed_scores(
+    name: str, folder: Path, change: str, runs: Sequence[Path]
+) -> npt.NDArray[np.float64]:
+    """Return the mIoU of each run on scenes after a change, percent: (runs,); measured once."""
+    files = [run / f"{name}-{change}.json" for run in runs]
+    if not all(file.is_file() for file in files):
+        scenes = labelled_scenes([folder], load_scheme(folder / "scheme.yaml"))
+        with tempfile.TemporaryDirectory() as temporary:
+            changed = Path(temporary) / "scenes"
+            write_changed(scenes, change, folder, changed)
+            for run, file in zip(runs, files, strict=True):
+                place_score(run / MODEL / "best.safetensors", str(changed), file)
+    return np.array([100 * float(json.loads(file.read_text())) for file in files])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Very-high-resolution orthophotos to land-cover maps with networks of under 3 M parameters.
+"""Very-high-resolution orthophotos to land-cover maps with networks of some 3 M parameters.
 
 The nouns and verbs are those of the command line. Nothing is imported before it is used: torch and
 GDAL take seconds, and much of what is here needs neither. What an extra of the installation brings

@@ -89,8 +89,8 @@ UC_MERCED_KEPT = {
         *(f"sparseresidential{number}" for number in range(80, 100)),
     ],
 }
-# The camera's changes that earned something in training (docs/training.md): blur, coarser pixels,
-# gamma and sharpening did not.
+# The camera's changes that gained something, noise and colour beyond chance (docs/training.md,
+# against other cameras): blur, coarser pixels, gamma and sharpening did not.
 RECIPE = hrrsi.recipe_named(
     "default",
     epochs=14,
