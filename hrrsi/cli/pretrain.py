@@ -51,8 +51,8 @@ _FLAGS: Flags = {
         typer.Option(
             "--loader",
             help="What reads and crops images: torchvision, or dali (NVIDIA DALI, from "
-            "hrrsi[dali]), which decodes on the GPU where there is one and is as fast on a processor; "
-            "auto is dali where it is installed. Order, labels and crops are the same.",
+            "hrrsi[dali]), which decodes on the GPU where there is one, and is as fast on a "
+            "processor; auto is dali where it is installed. Order, labels and crops are the same.",
             rich_help_panel=HARDWARE_PANEL,
         )
     ),

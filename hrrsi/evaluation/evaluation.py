@@ -223,10 +223,21 @@ def scenes_seen_in_training(meta: ModelMeta, data: str, scenes: Sequence[str]) -
         data: Name of the scenes' label scheme; scenes of another scheme are other scenes.
         scenes: Names of scenes.
     """
-    trained = meta.training.get("scenes") if meta.scheme == data else None
-    if not isinstance(trained, list):
+    trained = meta.training.get("scenes")
+    datasets = meta.training.get("datasets")  # of several, whose names begin their scenes'
+    schemes = {"": meta.scheme}
+    if isinstance(datasets, dict):
+        schemes = {f"{name}/": about.get("scheme") for name, about in datasets.items()}
+    own = [prefix for prefix, scheme in schemes.items() if scheme == data]
+    if not isinstance(trained, list) or not own:
         return ()
-    training_scenes = {*trained, *(scene_of_block(str(name)) for name in trained)}
+    names = [
+        str(name).removeprefix(prefix)
+        for prefix in own
+        for name in trained
+        if str(name).startswith(prefix)
+    ]
+    training_scenes = {*names, *map(scene_of_block, names)}
     return tuple(scene for scene in scenes if scene in training_scenes)
 
 

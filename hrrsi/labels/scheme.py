@@ -234,7 +234,7 @@ class Scheme(_Strict):
         colours = {label.colour for label in self.all_labels} | {i.colour for i in self.ignored}
         grey = next(g for g in range(220, -1, -1) if (g, g, g) not in colours)
         try:
-            added = SchemeClass(name=name, colour=(grey, grey, grey))
+            added = SchemeClass(name=name, colour=(grey, grey, grey), index=self._free_index())
             changed = {"classes": (*self.classes, added), "outside": name}
             return Scheme.model_validate(dict(self) | changed)
         except ValidationError as error:
@@ -244,6 +244,14 @@ class Scheme(_Strict):
                 parameter="background",
                 fix="choose another name",
             ) from error
+
+    def _free_index(self) -> int | None:
+        """Return an index for one more class; None where its position is one."""
+        own = [n if label.index is None else label.index for n, label in enumerate(self.all_labels)]
+        taken = {*own, *(entry.index for entry in self.ignored)}
+        if len(own) not in taken:
+            return None
+        return next(index for index in range(len(taken) + 1) if index not in taken)
 
     @property
     def leaves_255_open(self) -> bool:

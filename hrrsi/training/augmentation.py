@@ -15,7 +15,7 @@ from imgaug import augmenters as iaa
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.training.options import CAMERA_CHANGES, Augmentation as AugmentationName
+from hrrsi.training.options import CAMERA_CHANGES, ZOOMS, Augmentation as AugmentationName
 
 Pixels = npt.NDArray[np.float32]
 _FINEST = 0.5  # of a patch's own pixel: what is finer would be made up
@@ -31,24 +31,20 @@ class Augmentation:
     quarters, scales by 0.8 to 1.25, and pads with mirror images of image and label. ``none`` only
     crops, at random.
 
-    Geometry acts on image and label alike, labels by nearest neighbour. What is drawn depends on
-    the seed given to each call alone, so a run can be resumed, and loading in any number of
-    processes gives the same batches.
+    Geometry acts on image and label alike, labels by the nearest centre of a pixel. What is drawn
+    depends on the seed given to each call alone, so a run can be resumed, and loading in any number
+    of processes gives the same batches.
 
     Args:
         name: ``published``, ``default`` or ``none``.
-        size: Rows and columns of a patch.
         crop: Rows and columns of the result, cut out of the scaled patch, so that a smaller crop
-            leaves the ground resolution what it is; 0: those of the patch.
+            than the patch leaves the ground resolution what it is.
         scales: Whether to scale; False where that is done before.
     """
 
-    def __init__(
-        self, name: AugmentationName, size: int, crop: int = 0, *, scales: bool = True
-    ) -> None:
-        crop = crop or size
+    def __init__(self, name: AugmentationName, crop: int, *, scales: bool = True) -> None:
         if name == "published":
-            augmenters = _published(size, crop, scales=scales)
+            augmenters = _published(crop, scales=scales)
         elif name == "default":
             augmenters = _default(crop, scales=scales)
         else:
@@ -165,15 +161,11 @@ class CameraChanges:
         return drawn
 
 
-def _published(size: int, crop: int, *, scales: bool) -> list[iaa.Augmenter]:
-    scaling = iaa.Resize(
-        {"shorter-side": (size // 2, size * 2), "longer-side": "keep-aspect-ratio"},
-        interpolation="linear",
-    )
+def _published(crop: int, *, scales: bool) -> list[iaa.Augmenter]:
     return [
         iaa.Fliplr(0.5),
         iaa.Flipud(0.5),
-        *([scaling] if scales else []),
+        *([_scaling(*ZOOMS["published"])] if scales else []),
         iaa.PadToFixedSize(crop, crop, position="uniform"),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
         iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=(0.0, 1.5))),
@@ -187,11 +179,63 @@ def _default(crop: int, *, scales: bool) -> list[iaa.Augmenter]:
     return [
         iaa.Fliplr(0.5),
         iaa.Rot90((0, 3)),
-        *([iaa.Resize((0.8, 1.25), interpolation="linear")] if scales else []),
+        *([_scaling(*ZOOMS["default"])] if scales else []),
         # imgaug's own padding takes one way for images and another one for labels
         iaa.Lambda(func_images=mirrored_images, func_segmentation_maps=mirrored_labels),
         iaa.CropToFixedSize(crop, crop, position="uniform"),
     ]
+
+
+def _scaling(low: float, high: float) -> iaa.Augmenter:
+    """Return what makes patches some times as large.
+
+    imgaug's own takes the upper left of the nearest pixels for labels and the centre for images:
+    labels lie half a pixel off, and networks learn that.
+    """
+    scaled_images = partial(_scaled_images, low, high)
+    scaled_labels = partial(_scaled_labels, low, high)
+    return iaa.Lambda(func_images=scaled_images, func_segmentation_maps=scaled_labels)
+
+
+def _scaled_images(low: float, high: float, images: Any, random: Any, *_: Any) -> Any:
+    factor = _factor(low, high, random)
+    return [
+        _resized_image(image, _scaled_size(image, factor), cv2.INTER_LINEAR) for image in images
+    ]
+
+
+def _scaled_labels(low: float, high: float, labels: Any, random: Any, *_: Any) -> Any:
+    factor = _factor(low, high, random)
+    arrays = [label.get_arr()[..., 0].astype(np.uint8) for label in labels]
+    scaled = [_resized_label(array, _scaled_size(array, factor))[..., None] for array in arrays]
+    return [SegmentationMapsOnImage(array, shape=array.shape) for array in scaled]
+
+
+def _factor(low: float, high: float, random: Any) -> float:
+    """Return the factor of a call, the same one for its images and its labels."""
+    return float(random.copy().uniform(low, high))
+
+
+def _scaled_size(values: npt.NDArray[Any], factor: float) -> tuple[int, int]:
+    height, width = values.shape[:2]
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _resized_image(
+    image: npt.NDArray[Any], size: tuple[int, int], interpolation: int
+) -> npt.NDArray[Any]:
+    """Return an image (H, W, bands) with other numbers of rows and columns."""
+    # OpenCV averages four bands at most, so each has its turn
+    bands = [np.ascontiguousarray(image[..., band]) for band in range(image.shape[2])]
+    resized = [cv2.resize(band, size[::-1], interpolation=interpolation) for band in bands]
+    return np.stack(resized, axis=-1)
+
+
+def _resized_label(label: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return a label (H, W) with other numbers of rows and columns."""
+    pixels = np.ascontiguousarray(label)
+    resized = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _mirrored_images(crop: int, images: Any, *_: Any) -> Any:
@@ -380,21 +424,13 @@ def scaled_crop(
     top, left = random.integers(0, size - side + 1, 2).tolist()
     part = (slice(top, top + side), slice(left, left + side))
     result = min(crop, max(1, round(side * scale))) if side == size else crop
-    shape = (result, result)
     interpolation = cv2.INTER_AREA if result < side else cv2.INTER_LINEAR
-    # OpenCV averages four bands at most, so each has its turn
-    bands = [
-        cv2.resize(np.ascontiguousarray(image[(*part, band)]), shape, interpolation=interpolation)
-        for band in range(image.shape[2])
-    ]
-    pixels = np.stack(bands, axis=-1)
-    classes = cv2.resize(
-        np.ascontiguousarray(label[part]), shape, interpolation=cv2.INTER_NEAREST_EXACT
-    )
+    pixels = _resized_image(image[part], (result, result), interpolation)
+    classes = _resized_label(label[part], (result, result))
     if result < crop:
         before = random.integers(0, crop - result + 1, 2).tolist()
         sides = [(b, crop - result - b) for b in before]
         mode: Any = "reflect" if result > 1 else "edge"
         pixels = np.pad(pixels, [*sides, (0, 0)], mode=mode)
         classes = np.pad(classes, sides, mode=mode)
-    return pixels, classes.astype(np.uint8, copy=False)
+    return pixels, classes

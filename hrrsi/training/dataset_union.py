@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.classes import IGNORE_INDEX, Colour
+from hrrsi.classes import IGNORE_INDEX, Colour, chosen_colours
 from hrrsi.errors import InputError
 from hrrsi.labels.scheme import PartialLabel
 from hrrsi.tiling.dataset import SPLITS, DatasetDescription, SplitContent, TiledDataset
@@ -18,8 +18,8 @@ class DatasetUnion:
     """Several tiled datasets as one: their classes and partial labels matched by name.
 
     Names are alike whatever their case. Classes come in the order of their first appearance, with
-    the name and the colour that they have there. Partial labels that stand for the same classes are
-    one.
+    the name that they have there, and the colour where no class before them has it. Partial labels
+    that stand for the same classes are one.
 
     Args:
         datasets: The datasets.
@@ -34,16 +34,20 @@ class DatasetUnion:
 
     def __init__(self, datasets: Sequence[TiledDataset]) -> None:
         _check_alike(datasets)
-        self.classes: dict[str, tuple[str, Colour]] = {}
+        own: dict[str, tuple[str, Colour]] = {}
         for dataset in datasets:
             about = dataset.description
             for name, colour in zip(about.classes, about.colours, strict=True):
-                self.classes.setdefault(name.casefold(), (name, colour))
+                own.setdefault(name.casefold(), (name, colour))
+        names, colours = zip(*own.values(), strict=True)
+        different = chosen_colours(names, colours)
+        self.classes = dict(zip(own, zip(names, different, strict=True), strict=True))
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self._partial: dict[frozenset[int], PartialLabel] = {}
         for dataset in datasets:
             for label in dataset.description.partial:
                 self._add_partial(label)
+        self._settle_partial_colours()
         if len(self.classes) + len(self._partial) >= IGNORE_INDEX:
             raise InputError(
                 f"have {len(self.classes)} classes and {len(self._partial)} partial labels in all, "
@@ -71,7 +75,8 @@ class DatasetUnion:
     ) -> DatasetDescription:
         """Return what ``dataset.yaml`` would say of all datasets together.
 
-        Bands, type and scale are the first's; statistics and frequencies are weighted.
+        Bands, type and scale are the first's; statistics and frequencies are those of what is
+        drawn, and so are the training scenes and the ground resolution.
 
         Args:
             parts: What each says, by the name that its scenes' names are to begin with.
@@ -87,10 +92,13 @@ class DatasetUnion:
         frequencies = np.zeros(IGNORE_INDEX + 1)
         for part, share in zip(about, shares, strict=True):
             own = np.array(part.class_frequencies)
-            np.add.at(frequencies, self.table(part)[: len(own)], share * own)
+            pixels = share * _labelled_share(part)
+            np.add.at(frequencies, self.table(part)[: len(own)], pixels * own)
         # datasets without labels have none
         frequencies /= frequencies.sum() or 1
-        resolutions = [p.resolution for p in about if p.resolution != "unknown"]
+        drawn = {name: p for (name, p), share in zip(parts.items(), shares, strict=True) if share}
+        parts_of = {split: drawn if split == "train" else parts for split in SPLITS}
+        resolutions = [p.resolution for p in drawn.values() if p.resolution != "unknown"]
         return first.model_copy(
             update={
                 "scheme": " + ".join(dict.fromkeys(p.scheme for p in about)),
@@ -106,13 +114,13 @@ class DatasetUnion:
                 "statistics": "measured",
                 "class_frequencies": frequencies[: len(self.classes)].tolist(),
                 "resolution": middle_resolution(min(resolutions), max(resolutions))
-                if len(resolutions) == len(about)
+                if len(resolutions) == len(drawn)
                 else "unknown",
                 "patch_size": min(p.patch_size for p in about),
                 "splits": {
-                    split: self._content(split, parts)
-                    for split in SPLITS
-                    if any(p.split_content(split) for p in about)
+                    split: self._content(split, own)
+                    for split, own in parts_of.items()
+                    if any(p.split_content(split) for p in own.values())
                 },
             }
         )
@@ -146,8 +154,27 @@ class DatasetUnion:
         name = label.name if label.name not in taken else " or ".join(listed)
         self._partial[candidates] = PartialLabel(name=name, colour=label.colour, classes=listed)
 
+    def _settle_partial_colours(self) -> None:
+        """Give partial labels whose colour a class or another one has a colour of their own."""
+        names = [name for name, _ in self.classes.values()]
+        names += [label.name for label in self._partial.values()]
+        own = [colour for _, colour in self.classes.values()]
+        own += [label.colour for label in self._partial.values()]
+        different = chosen_colours(names, own)[len(self.classes) :]
+        self._partial = {
+            candidates: label.model_copy(update={"colour": colour})
+            for (candidates, label), colour in zip(self._partial.items(), different, strict=True)
+        }
+
     def _candidates(self, label: PartialLabel) -> frozenset[int]:
         return frozenset(self._indices[name.casefold()] for name in label.classes)
+
+
+def _labelled_share(description: DatasetDescription) -> float:
+    """Return which share of a dataset's training pixels has a label."""
+    content = description.split_content("train")
+    labelled = sum(content.label_pixels) if content else 0
+    return labelled / (labelled + content.ignored_pixels) if content and labelled else 0.0
 
 
 def band_gains(

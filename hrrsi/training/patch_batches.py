@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.progress import progress
 from hrrsi.runs.task import EpochBatches, leave_signals_to_the_run
-from hrrsi.tiling.dataset import TiledDataset
+from hrrsi.tiling.dataset import Patch, TiledDataset
 from hrrsi.training.augmentation import (
     Augmentation,
     CameraChanges,
@@ -206,12 +206,7 @@ def validation_batches(
         rank: This process.
         processes: How many processes share the patches.
     """
-    data = PlainPatches(
-        dataset,
-        "train" if options.overfit else "val",
-        options.overfit,
-        None if options.overfit else options.recipe.resolutions,
-    )
+    data = validation_patches(dataset, options)
     share = max(1, options.recipe.batch // processes)
     batches: list[list[int]] = []
     for source, indices in enumerate(data.indices):
@@ -220,6 +215,13 @@ def validation_batches(
         batches += [part[start : start + share] for start in range(0, len(part), share)]
     loader = DataLoader(data, batch_sampler=batches, **_loading(options.workers))
     return EpochBatches(loader, len(data))
+
+
+def validation_patches(dataset: TiledDataset | RunData, options: TrainOptions) -> PlainPatches:
+    """Return the patches that are validated on, as `validation_batches` sees them."""
+    if options.overfit:
+        return PlainPatches(dataset, "train", options.overfit)
+    return PlainPatches(dataset, "val", resolutions=options.recipe.resolutions)
 
 
 class TrainingPatches(Dataset[Batch]):
@@ -235,11 +237,9 @@ class TrainingPatches(Dataset[Batch]):
         self._patches = self._data.patches("train", options.overfit)
         self._views = input_resolutions(self._data, options)
         self._crop = input_size(self._data, options)
-        sizes = [source.description.patch_size for source in self._data.sources]
         name = "none" if options.overfit else options.recipe.augmentation  # by heart: as they are
         self._augmentations = [
-            Augmentation(name, size, self._crop, scales=view is None)
-            for size, view in zip(sizes, self._views, strict=True)
+            Augmentation(name, self._crop, scales=view is None) for view in self._views
         ]
         description = self._data.description
         self._camera = CameraChanges(
@@ -325,14 +325,24 @@ class PlainPatches(Dataset[Batch]):
         else:
             patch = self._patches[index]
             source = self._data.source_index(patch)
-            image, label = self._data.sources[source].read(patch)
-            image = np.ascontiguousarray(image.transpose(1, 2, 0))
-            size = self._sizes[source]
-            if size != len(label):
-                random = np.random.default_rng(0)  # the whole patch lies nowhere else
-                image, label = scaled_crop(image, label, size / len(label), size, random)
+            image, label = self.read(patch)
         pixels = torch.from_numpy(image), torch.from_numpy(label)
         return (*pixels, torch.tensor(source)) if self._data.is_mixed else pixels
+
+    def read(self, patch: Patch) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """Return image (size, size, bands) and label (size, size) of one of the patches.
+
+        Raises:
+            InputError: A file can't be read, or is not what the dataset says.
+        """
+        source = self._data.source_index(patch)
+        image, label = self._data.sources[source].read(patch)
+        image = np.ascontiguousarray(image.transpose(1, 2, 0))
+        size = self._sizes[source]
+        if size != len(label):
+            random = np.random.default_rng(0)  # the whole patch lies nowhere else
+            image, label = scaled_crop(image, label, size / len(label), size, random)
+        return image, label
 
     def _blank(self, source: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         size = self._sizes[source]
@@ -379,9 +389,9 @@ def patch_weights(
     data = as_run_data(dataset)
     description = data.description
     patches = data.patches("train")
-    if description.is_unlabelled:
-        return np.full(len(patches), 1 / len(patches))
     frequencies = np.asarray(description.class_frequencies, dtype=np.float64)
+    if not frequencies.any():
+        return np.full(len(patches), 1 / len(patches))
     worth = 1 / np.sqrt(np.maximum(frequencies, frequencies[frequencies > 0].min()))
     worth = np.array([worth[classes].mean() for classes in description.candidates])
     weights = []

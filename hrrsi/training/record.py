@@ -36,6 +36,7 @@ _PROTOCOL = "every class counts, no test-time augmentation"
 # Of TrainOptions: what the weights can't tell, and says nothing of the machine's folders.
 _SETTINGS = ("freeze_encoder", "seed", "patience", "precision", "devices", "nodes", "compile")
 _SCORES = (("val_OA", "OA"), ("val_mF1", "mF1"), ("val_mIoU", "mIoU"))
+_MIOU_OF = "val_mIoU_"  # and the name of one of several datasets
 _LIGHT = 0.4  # a relative luminance that stands out from white by a contrast of 2.3
 
 
@@ -99,15 +100,17 @@ class RunRecord(EpochRecord):
         """Draw the sample pictures of an epoch that is the best so far.
 
         Raises:
-            SharedError: No pixel was validated, or none was trained on, whatever dataset.yaml says
-                of the labels.
+            SharedError: No pixel was validated that shows a single class, or none was trained on,
+                whatever dataset.yaml says of the labels.
         """
         overfit = self._options.overfit
-        if not task.matrix.pixels:
+        if math.isnan(task.mean_iou):
             raise SharedError(
-                "no pixel validated on has a label, so no weights are the best",
+                "no pixel validated on has a label of a single class, so no weights are the best",
                 where=self._place("train" if overfit else "val"),
-                fix="give a higher `overfit`" if overfit else "tile validation scenes with labels",
+                fix="give a higher `overfit`"
+                if overfit
+                else "tile validation scenes with labels that show a class",
             )
         if not self.rows and task.losses["loss"] == 0:  # ignored pixels alone cost nothing
             raise SharedError(
@@ -162,7 +165,7 @@ class RunRecord(EpochRecord):
         }
         if self._data.is_mixed:
             for name, own in zip(self._data.names, scores, strict=True):
-                metrics[f"val_mIoU_{name}"] = own.mean_iou
+                metrics[f"{_MIOU_OF}{name}"] = own.mean_iou
                 for c in own.classes:
                     metrics[_class_key(c.name, name)] = c.iou
         return metrics
@@ -170,7 +173,7 @@ class RunRecord(EpochRecord):
     def _summary(self, row: dict[str, float]) -> str:
         losses = [f"{key.removesuffix('_loss')} {row[key]:.3f}" for key in training_losses(row)]
         validated = "train" if self._options.overfit else "val"
-        dataset_scores = [f"{name} {_percent(row[f'val_mIoU_{name}'])}" for name in self._names]
+        dataset_scores = [f"{name} {_percent(row[_MIOU_OF + name])}" for name in self._names]
         return (
             f"{' '.join(losses)} | {validated} mIoU {100 * row['val_mIoU']:.2f} "
             + (f"({', '.join(dataset_scores)}) " if dataset_scores else "")
@@ -196,7 +199,7 @@ class RunRecord(EpochRecord):
             keys = [*(_class_key(c, name) for name in self._names), f"val_IoU_{c}"]
             table.add_row([c, *(_percent(best[key]) for key in keys)])
         if self._names:
-            keys = [*(f"val_mIoU_{name}" for name in self._names), "val_mIoU"]
+            keys = [*(_MIOU_OF + name for name in self._names), "val_mIoU"]
             table.add_row(["mIoU", *(_percent(best[key]) for key in keys)])
         validated = "training patches" if self._options.overfit else "validation"
         return f"epoch {best['epoch']:.0f}, the best, {validated}, in percent:\n{table}"
@@ -251,7 +254,7 @@ class RunRecord(EpochRecord):
                 **{
                     f"validation, {name}": {
                         "protocol": protocol,
-                        "mIoU": _defined(row[f"val_mIoU_{name}"]),
+                        "mIoU": _defined(row[_MIOU_OF + name]),
                         "IoU": {c: _defined(row[_class_key(c, name)]) for c in description.classes},
                     }
                     for name in self._names
@@ -284,6 +287,12 @@ class RunRecord(EpochRecord):
         return training_likeness(datasets, self._options.overfit)
 
 
+def recorded_names(checkpoint: Mapping[str, Any] | None) -> list[str]:
+    """Return what a checkpoint's metrics call each of several datasets, in their order."""
+    rows = (checkpoint or {}).get("record", {}).get("rows") or [{}]
+    return [key.removeprefix(_MIOU_OF) for key in rows[0] if key.startswith(_MIOU_OF)]
+
+
 def write_curves(
     epochs: Sequence[Mapping[str, float]],
     colours: Mapping[str, Colour],
@@ -311,8 +320,8 @@ def write_curves(
     for key, label in _SCORES:
         panels.plot(scores, key, f"{label} {100 * best[key]:.1f}", factor=100)
     for name in datasets:
-        label = f"mIoU {name} {_percent(best[f'val_mIoU_{name}'])}"
-        panels.plot(scores, f"val_mIoU_{name}", label, factor=100, linestyle="--")
+        label = f"mIoU {name} {_percent(best[_MIOU_OF + name])}"
+        panels.plot(scores, _MIOU_OF + name, label, factor=100, linestyle="--")
     panels.star(scores, "val_mIoU")
     set_percent(
         scores, f"Validation, in percent (legend: epoch {best['epoch']:.0f}, the best mIoU)"

@@ -191,8 +191,9 @@ def train(
     from hrrsi.training.initial_weights import first_network
     from hrrsi.training.module import SegmentationTraining
     from hrrsi.training.patch_batches import training_batches, validation_batches
-    from hrrsi.training.record import RunRecord
+    from hrrsi.training.record import RunRecord, recorded_names
     from hrrsi.training.run_checks import check_run, training_warnings
+    from hrrsi.training.run_data import run_data
 
     processes = run_processes(options)
     data = check_run(options, resume=resume, overwrite=overwrite)
@@ -205,6 +206,9 @@ def train(
         run_start(options, processes, resume=resume, overwrite=overwrite) as start,
         ExitStack() as open_files,
     ):
+        names = recorded_names(start.checkpoint)
+        if len(names) == len(data.sources):  # whatever their folders are called now
+            data = run_data(options, names)
         batches = open_files.enter_context(
             training_batches(data, options, quiet=quiet, **start.share, **start.first)
         )

@@ -74,7 +74,7 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) ->
     """Return what is odd about a training run, as `run_warnings`."""
     data = as_run_data(dataset)
     # to overfit, a batch of all patches is what is meant
-    patches = options.recipe.batch if options.overfit else len(data.patches("train"))
+    patches = options.recipe.batch if options.overfit else data.epoch_length()
     lines = run_warnings(options, patches)
     bounds = options.recipe.resolutions
     for source, span in zip(data.sources, input_resolutions(data, options), strict=True):
@@ -111,6 +111,13 @@ def _check_trainable(data: RunData, options: TrainOptions, processes: Processes)
             if data.description.split_content("val") is None:
                 raise InputError("have no val split", where=data.place, fix=_TILE_VALIDATION)
             _check_classes(data.description, "val", 1, data.place)
+    if not options.overfit and not sum(data.description.splits["val"].class_pixels):
+        raise InputError(
+            "the labels of its val split are partial, each of several classes, so no score tells "
+            "which weights are the best",
+            where=data.place,
+            fix="tile validation scenes that show a single class (of outlines: with polygons)",
+        )
     if options.recipe.crop > data.smallest_patch:
         raise OptionError(
             f"is more than the {data.smallest_patch} px of the patches",
@@ -124,7 +131,7 @@ def _check_trainable(data: RunData, options: TrainOptions, processes: Processes)
             fix="give as many or fewer",
             parameter="overfit",
         ).at(f"`overfit={options.overfit}`")
-    patches = options.overfit or patches
+    patches = data.epoch_length(options.overfit)
     batch = min(options.recipe.batch, patches)
     if batch % processes.count:
         raise InputError(

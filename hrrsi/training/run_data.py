@@ -87,6 +87,7 @@ class RunData:
     Args:
         datasets: The datasets.
         mix: Shares of the patches drawn, in any unit; empty: as many as each dataset has.
+        names: What records call each of several; empty: as its folder is called.
 
     Attributes:
         sources: The datasets, and how they are read.
@@ -96,7 +97,12 @@ class RunData:
         InputError: They have other numbers of bands, heights in some only, or no class in common.
     """
 
-    def __init__(self, datasets: Sequence[TiledDataset], mix: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[TiledDataset],
+        mix: Sequence[float] = (),
+        names: Sequence[str] = (),
+    ) -> None:
         self.has_mix = bool(mix)
         if len(datasets) == 1:
             self.sources: tuple[Source, ...] = (Source(datasets[0].folder.name, datasets[0]),)
@@ -108,7 +114,7 @@ class RunData:
         if not weights.sum():
             weights[:] = 1  # no patches at all: an error of its own
         shares = (weights / weights.sum()).tolist()
-        names = distinct_names([dataset.folder for dataset in datasets])
+        names = names or distinct_names([dataset.folder for dataset in datasets])
         first = datasets[0].description
         is_same = len({(d.description.patch_dtype, d.description.scale) for d in datasets}) == 1
         self.sources = tuple(
@@ -241,13 +247,17 @@ def as_run_data(data: TiledDataset | RunData) -> RunData:
     return data if isinstance(data, RunData) else RunData([data])
 
 
-def run_data(options: TrainOptions) -> RunData:
+def run_data(options: TrainOptions, names: Sequence[str] = ()) -> RunData:
     """Return what a run trains on.
+
+    Args:
+        options: Its datasets and their shares.
+        names: As for `RunData`.
 
     Raises:
         InputError: A folder is no tiled dataset, or they don't go together.
     """
-    return RunData([TiledDataset(folder) for folder in options.folders], options.mix)
+    return RunData([TiledDataset(folder) for folder in options.folders], options.mix, names)
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:

@@ -17,6 +17,7 @@ from hrrsi.runs.options import SAMPLES
 from hrrsi.tiling.dataset import DatasetDescription, Patch, TiledDataset
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.options import TrainOptions
+from hrrsi.training.patch_batches import PlainPatches, validation_patches
 from hrrsi.training.patch_pictures import (
     RGB,
     Group,
@@ -108,7 +109,8 @@ class SamplePictures:
     def _draw(self, task: SegmentationTraining) -> None:
         if self._patches is None:
             self._patches = shown_patches(self._data, self._options)
-        picture = _picture(self._patches, self._data, task, self._title())
+        pairs = validation_patches(self._data, self._options)
+        picture = _picture(self._patches, pairs, self._data.description, task, self._title())
         with replacing(self._path(self._epoch)) as temporary:
             picture.save(temporary, format="PNG")
         self._drop_some()
@@ -183,10 +185,14 @@ def shown_patches(
 
 
 def _picture(
-    patches: Sequence[Patch], data: RunData, task: SegmentationTraining, title: str
+    patches: Sequence[Patch],
+    pairs: PlainPatches,
+    description: DatasetDescription,
+    task: SegmentationTraining,
+    title: str,
 ) -> Any:
-    description = data.description
-    images, labels = zip(*map(data.read, patches), strict=True)
+    pixels, labels = zip(*map(pairs.read, patches), strict=True)
+    images = [image.transpose(2, 0, 1) for image in pixels]
     limits = stretch_limits(images)
     side = panel_side(description.patch_size)
     groups = []
@@ -224,7 +230,7 @@ def _picture(
 def _maps(task: SegmentationTraining, image: npt.NDArray[Any]) -> dict[str, Any]:
     """Return the maps of a patch (bands, size, size) as float32 arrays without a batch axis."""
     with torch.inference_mode():
-        batch = torch.from_numpy(image)[None].to(task.device)
+        batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(task.device)
         maps = task.kept_network(task.normalised(batch))
         return {name: values[0].float().cpu().numpy() for name, values in maps.items()}
 

@@ -71,9 +71,19 @@ def test_maps_are_scored_and_compared_where_both_predict(labelled_scenes, weight
     assert comparison.first.evaluation.is_compared
 
 
-@pytest.mark.parametrize("trained", ["b", "b_r02c11"])  # the scene, or a block of it
-def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path, trained):
-    seen = write_weights(tmp_path / "seen.safetensors", CLASSES, training={"scenes": [trained]})
+OF_SEVERAL = {"first": {"scheme": "mine"}, "other": {"scheme": "theirs"}}
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"scenes": ["b"]},
+        {"scenes": ["b_r02c11"]},  # a block of it
+        {"scenes": ["other/c", "first/b"], "datasets": OF_SEVERAL},
+    ],
+)
+def test_what_a_reader_has_to_know_is_warned_of(labelled_scenes, tmp_path, training):
+    seen = write_weights(tmp_path / "seen.safetensors", CLASSES, training=training)
     options = scene_options(labelled_scenes, split="first:test")
     with pytest.warns(EvaluationWarning, match="first:test also names d, not found here"):
         hrrsi.evaluate(

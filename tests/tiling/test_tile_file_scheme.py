@@ -80,6 +80,15 @@ def test_the_scheme_can_be_edited_and_used_again(tmp_path: Path, ortho: Path) ->
     assert not (tmp_path / "d" / "scheme.yaml").exists()
 
 
+def test_codes_from_1_leave_room_for_a_background(tmp_path: Path, ortho: Path) -> None:
+    labels = write_polygons(tmp_path / "areas.gpkg", SQUARES, {"kind": [1, 2, 1, 3]})
+    about = described(ortho, labels, "--attribute", "kind", "--background", "rest")
+    assert about["classes"] == ["class 1", "class 2", "class 3", "rest"]
+    label = label_of(tmp_path / "d")
+    assert (label[:40, :40] == 0).all()
+    assert (label[91:, :] == 3).all()
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_colours_and_names_of_a_qgis_style_count(tmp_path: Path, ortho: Path, stored: bool) -> None:
     labels = write_polygons(

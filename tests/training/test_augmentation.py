@@ -44,7 +44,7 @@ def test_result_does_not_depend_on_what_was_drawn_before() -> None:
 @pytest.mark.parametrize("name", ["published", "default", "none"])
 def test_sent_to_another_process_it_augments_alike(name: Name) -> None:
     image, label = pair_that_shows_where_pixels_come_from()
-    augmentation = Augmentation(name, SIZE, 48)
+    augmentation = Augmentation(name, 48)
     sent = pickle.loads(pickle.dumps(augmentation))
     for array, sent_array in zip(augmentation(image, label, 3), sent(image, label, 3), strict=True):
         assert np.array_equal(array, sent_array)
@@ -75,6 +75,27 @@ def test_ignored_pixels_stay_ignored(augmentation: Augmentation) -> None:
     image, _ = pair_that_shows_where_pixels_come_from()
     nothing = np.full((SIZE, SIZE), 255, np.uint8)
     assert (augmentation(image, nothing, 1)[1] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["published", "default"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_labels_lie_on_their_pixels(name: Name, axis: int) -> None:
+    # both bands and label hold where a pixel comes from, so that a shift shows in pixels
+    place = np.indices((200, 200))[axis]
+    image = np.stack([place, place[::-1]], axis=-1).astype(np.float32)
+    augmentation = Augmentation(name, 200)
+    shifts = []
+    for seed in range(40):
+        moved, labels = augmentation(image, place.astype(np.uint8), seed)
+        middle = slice(70, 130), slice(70, 130)
+        if (labels[middle] == 255).any():
+            continue
+        steps = [np.median(np.diff(moved[(*middle, 0)], axis=way)) for way in (0, 1)]
+        step = max(steps, key=abs)
+        shifts.append(float((labels[middle] - moved[(*middle, 0)]).mean() / step))
+    assert len(shifts) > 20
+    assert abs(np.mean(shifts)) < 0.03
+    assert np.abs(shifts).max() < 0.2
 
 
 @pytest.mark.long
@@ -154,7 +175,7 @@ def test_none_is_the_pair_itself_or_a_part_of_it() -> None:
     same, labels = Augmentation("none", SIZE)(image, label, 1)
     np.testing.assert_array_equal(same, image)
     np.testing.assert_array_equal(labels, label)
-    part, labels = Augmentation("none", SIZE, crop=32)(image, label, 1)
+    part, labels = Augmentation("none", 32)(image, label, 1)
     row, col = (part[0, 0, :2] - 40) // 2
     np.testing.assert_array_equal(part, image[row : row + 32, col : col + 32])
     np.testing.assert_array_equal(labels, label[row : row + 32, col : col + 32])
@@ -165,7 +186,7 @@ def test_a_crop_is_scaled_as_its_patch_is(name: Name) -> None:
     rows, cols = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     image = np.stack([rows + 100, cols + 100], axis=-1)
     label = np.zeros((SIZE, SIZE), np.uint8)
-    augmentation = Augmentation(name, SIZE, crop=32)
+    augmentation = Augmentation(name, 32)
     scales = []
     for seed in range(120):
         moved, labels = augmentation(image, label, seed)

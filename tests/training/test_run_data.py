@@ -10,6 +10,7 @@ from samples.training_runs import quick
 
 from hrrsi.errors import HrrsiError, InputError, OptionError
 from hrrsi.evaluation.scores import ConfusionMatrix
+from hrrsi.labels.scheme import PartialLabel
 from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.module import defined_mean, scores_of_shown_classes
 from hrrsi.training.options import TrainOptions
@@ -102,9 +103,44 @@ def test_statistics_are_those_of_the_draws(
     np.testing.assert_allclose(about.mean, [a * 0.2 + b * 0.6, 0.3, a * 0.4 + b * 0.2])
     second = a * (0.1**2 + 0.2**2) + b * (0.3**2 + 0.6**2)
     assert about.std[0] == pytest.approx((second - about.mean[0] ** 2) ** 0.5)
-    expected = [a * 0.5 + b * 0.4, a * 0.3 + b * 0.2, a * 0.2 + b * 0.1, b * 0.3]
-    np.testing.assert_allclose(about.class_frequencies, expected)
+    a, b = a * (1 - 4 / 48**2), b * (1 - 4 / 64**2)  # four pixels of a patch have no label
+    expected = np.array([a * 0.5 + b * 0.4, a * 0.3 + b * 0.2, a * 0.2 + b * 0.1, b * 0.3])
+    np.testing.assert_allclose(about.class_frequencies, expected / expected.sum())
     assert about.resolution == pytest.approx(0.3**0.5 * 0.1**0.5, abs=1e-6)
+
+
+def with_train(folder: Path, **changes: object) -> Path:
+    """Make a dataset say something else of its training patches."""
+    about = TiledDataset(folder).description
+    train = about.splits["train"].model_copy(update=changes)
+    about = about.model_copy(update={"splits": {**about.splits, "train": train}})
+    (folder / "dataset.yaml").write_text(about.to_yaml())
+    return folder
+
+
+def test_few_labels_count_as_few(town: Path, outlines: Path) -> None:
+    pixels = [100, 200, 300, 400]
+    with_train(outlines, class_pixels=pixels, partial_pixels=[0], ignored_pixels=99_000)
+    about = data_of(town, outlines, mix=(1, 1)).description
+    town_share = 1 - 4 / 48**2
+    expected = np.array([0.5, 0.3, 0.2, 0]) * town_share + 0.01 * np.array([0.4, 0.2, 0.1, 0.3])
+    np.testing.assert_allclose(about.class_frequencies, expected / expected.sum())
+
+
+def test_what_is_not_drawn_from_is_not_trained_on(town: Path, outlines: Path) -> None:
+    about = data_of(town, outlines, mix=(1, 0)).description
+    assert about.splits["train"].scenes == ["town/scene"]
+    assert about.splits["train"].patches == 6
+    assert about.splits["val"].scenes == ["town/scene", "outlines/scene"]
+    assert about.resolution == 0.3
+    assert about.classes == ["Building", "Road", "Vegetation", "water"]
+
+
+def test_no_two_classes_or_partial_labels_have_one_colour(town: Path, outlines: Path) -> None:
+    # the third class of either dataset is blue there
+    about = data_of(town, outlines).description
+    assert about.colours[:3] == TiledDataset(town).description.colours
+    assert len({*about.colours, *about.label_colours}) == len(about.label_names) == 5
 
 
 def test_values_are_brought_to_the_first_scale(tmp_path: Path, town: Path) -> None:
@@ -283,6 +319,32 @@ def test_imagery_without_labels_goes_with_teachers_only(town: Path, tmp_path: Pa
     assert data.description.class_frequencies == pytest.approx([0.5, 0.3, 0.2])
     batches = list(validation_batches(data, quick((town, other), Path("unused"))))
     assert {int(n) for _, _, numbers in batches for n in numbers} == {0}
+
+
+def test_imagery_without_labels_alone_is_drawn_evenly(town: Path, tmp_path: Path) -> None:
+    other = without_labels(save_drawn_dataset(tmp_path / "other", TOWN, val=0))
+    weights = patch_weights(data_of(other, town, mix=(1, 0)), taught=True)
+    np.testing.assert_allclose(weights, np.full(10, 0.1))
+
+
+def test_partial_labels_alone_choose_no_weights(town: Path, tmp_path: Path) -> None:
+    for folder in (town, save_drawn_dataset(tmp_path / "other", TOWN)):
+        about = TiledDataset(folder).description
+        val = about.splits["val"]
+        pixels = {"class_pixels": [0] * 3, "partial_pixels": [sum(val.class_pixels)]}
+        train = about.splits["train"].model_copy(update={"partial_pixels": [0]})
+        partial = {"name": "no building", "colour": (9, 9, 9), "classes": TOWN[1:]}
+        splits = {"train": train, "val": val.model_copy(update=pixels)}
+        about = about.model_copy(update={"splits": splits, "partial": [PartialLabel(**partial)]})
+        (folder / "dataset.yaml").write_text(about.to_yaml())
+    assert "the labels of its val split are partial" in refusal(town)
+    assert "the labels of its val split are partial" in refusal(town, tmp_path / "other")
+
+
+def test_processes_share_what_is_drawn(town: Path, tmp_path: Path) -> None:
+    other = save_drawn_dataset(tmp_path / "other", TOWN, train=1)
+    message = refusal(other, town, mix=(1, 0), batch=2, devices=2, device="cpu")
+    assert "1 training patches can't be shared out among 2 processes" in message
 
 
 def refusal(*folders: Path, **changes: object) -> str:

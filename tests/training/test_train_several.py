@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,11 @@ def test_a_step_and_a_kill_later_it_is_the_same_run(
         "epoch": 1,
         "batches": 1,
     }
-    resumed, _ = quietly(options, resume=True)
+    # the datasets have moved meanwhile, into folders of other names
+    moved = tuple(tmp_path / name for name in ("first", "second"))
+    for folder, place in zip(folders, moved, strict=True):
+        shutil.copytree(folder, place)
+    resumed, _ = quietly(replace(options, data=moved), resume=True)
     assert_same_run(resumed.folder, whole.folder)
 
 
