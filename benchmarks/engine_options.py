@@ -30,6 +30,7 @@ import rasterio
 import torch
 from engine_ways import CORES, REFERENCE, SIZE, WAYS, Logit, Pixels, Run, Setup
 
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
@@ -70,7 +71,7 @@ def windows_of(paths: Sequence[Path], count: int) -> list[Pixels]:
 def labels_of(logits: Logit) -> npt.NDArray[np.uint8]:
     if logits.shape[1] == SIZE:
         return logits.argmax(axis=0).astype(np.uint8)
-    return window_labels(logits, SIZE, SIZE)
+    return window_labels(logits, SIZE, SIZE, LogitGrid())
 
 
 def chosen_ways(with_compile: bool) -> dict[str, Callable[[Setup], Run]]:

@@ -363,6 +363,16 @@ RECIPE_FLAGS: Flags = {
             rich_help_panel=RECIPE_PANEL,
         )
     ),
+    "logit_alignment": Flag(
+        typer.Option(
+            "--logit-alignment",
+            help="Where the network's logits, one for 4 x 4 px, lie on a patch: each in the centre "
+            "of its pixels (centres), or the outermost ones on the outermost pixels (corners, as "
+            "published), which puts maps up to 1.5 px off towards the borders of patches and "
+            f"windows. Maps are made likewise. {_recipes_own('logit_alignment')}",
+            rich_help_panel=RECIPE_PANEL,
+        )
+    ),
     "distillation": Flag(
         typer.Option(
             "--distillation",

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -36,6 +36,7 @@ from hrrsi.maps.partial_map import (
     refuse_differences,
     remove_strips,
 )
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.map_writer import SCENE_FILES, MapRecord, scene_file_states
@@ -112,7 +113,7 @@ class EngineOfWorkers:
     precision: str
     device: str
     meta: ModelMeta
-    logit_stride: int = 4
+    logit_grid: LogitGrid = field(default_factory=LogitGrid)
     side_by_side: int = 1
 
     def prepare(self, height: int, width: int) -> None:

@@ -283,7 +283,7 @@ def _compared(
     for pixels, logits in zip(windows, engine.logits(iter(windows), *normal), strict=True):
         assert logits is not None
         on_window()
-        expected = window_labels(logits, window, window, engine.logit_stride)
+        expected = window_labels(logits, window, window, engine.logit_grid)
         probabilities = run(pixels[None].astype(np.float32) / np.float32(INPUT_SCALE))
         compared += expected.size
         different += int((probabilities[0].argmax(axis=0) != expected).sum())

@@ -189,7 +189,7 @@ def patch_labels(
         with closing(engine.logits(images, *meta.normalisation(description.scale))) as results:
             for logits in results:
                 assert logits is not None
-                yield window_labels(logits, size, size, engine.logit_stride)
+                yield window_labels(logits, size, size, engine.logit_grid)
         return
     options = MapOptions(scale=description.scale)
     if meta.window is None:  # one window holds all of a patch

@@ -14,6 +14,7 @@ from hrrsi.errors import DeviceError, OptionError, WeightsError, one_line
 from hrrsi.graphs.graph import PRECISE, Floats
 from hrrsi.graphs.segmentation import NetworkGraph
 from hrrsi.interruption import signal_stack_kept
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.exported_file import (
     exported_file,
     is_exported,
@@ -31,11 +32,11 @@ class InferenceGraph(Protocol):
 
     Attributes:
         meta: What the weights say of themselves.
-        logit_stride: Pixels of a window that one of its logits stands for along an axis.
+        logit_grid: Where the logits of a window lie on its pixels.
     """
 
     meta: ModelMeta
-    logit_stride: int
+    logit_grid: LogitGrid
 
     def onnx(self, bands: int, height: int, width: int, dtype: str) -> bytes:
         """Return it as an ONNX model, as `hrrsi.graphs.segmentation.logits_graph` describes it."""
@@ -63,13 +64,13 @@ class ExportedGraph:
 
     Attributes:
         meta: What it says of itself.
-        logit_stride: 1: its output has the size of its window.
+        logit_grid: That of an output which has the size of its window.
 
     Raises:
         WeightsError: As `hrrsi.networks.exported_file.exported_file`.
     """
 
-    logit_stride = 1
+    logit_grid = LogitGrid(1)
 
     def __init__(self, path: Path) -> None:
         self._path = path

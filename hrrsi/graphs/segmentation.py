@@ -31,6 +31,8 @@ from hrrsi.networks.architecture import (
     STRIDES,
     Bottleneck,
     LiteSize,
+    LogitAlignment,
+    LogitGrid,
     ModelName,
     parsed_model,
 )
@@ -235,6 +237,7 @@ def probabilities_graph(
     gain: Floats,
     offset: Floats,
     *,
+    alignment: LogitAlignment = "corners",
     pruned: bool = False,
 ) -> ModelProto:
     """Return the graph of a network from a window to probabilities, for other programs.
@@ -250,6 +253,7 @@ def probabilities_graph(
         window: Rows and columns.
         gain: (1, bands, 1, 1), and
         offset: (1, bands, 1, 1), of the normalisation.
+        alignment: Where the network's logits lie on its input.
         pruned: As for `encoder_maps`.
 
     Raises:
@@ -262,9 +266,16 @@ def probabilities_graph(
     scaled = graph.node("Mul", pixels, graph.constant(gain))
     image = Map(graph.node("Add", scaled, graph.constant(offset)), bands, window, window)
     logits = _logits(graph, image, parsed_model(model), classes, pruned=pruned)
-    whole = graph.resize(logits, window, window, align_corners=True)
-    graph.output(graph.softmax(whole), "output")
+    graph.output(graph.softmax(_whole(graph, logits, window, alignment)), "output")
     return graph.model()
+
+
+def _whole(graph: Graph, logits: Map, window: int, alignment: LogitAlignment) -> Map:
+    """Return logits at the size of their window, as `SegmentationNetwork.resized`."""
+    if alignment == "corners":
+        return graph.resize(logits, window, window, align_corners=True)
+    height, width = (length * LogitGrid().stride for length in (logits.height, logits.width))
+    return graph.cut(graph.resize(logits, height, width, align_corners=False), window, window)
 
 
 def _logits(graph: Graph, image: Map, name: ModelName, classes: int, *, pruned: bool) -> Map:
@@ -409,17 +420,16 @@ class NetworkGraph:
 
     Attributes:
         meta: What the weights say of themselves.
-        logit_stride: Pixels of a window that one of its logits stands for along an axis.
+        logit_grid: Where the logits of a window lie on its pixels.
 
     Raises:
         WeightsError: It can't be read, or its network is one that only PyTorch runs.
     """
 
-    logit_stride = 4
-
     def __init__(self, weights: Path) -> None:
         self._path = weights
         self.meta, self._tensors = read_weights(weights)
+        self.logit_grid = LogitGrid(alignment=self.meta.logit_alignment)
         if not parsed_model(self.meta.model).has_graph:
             raise WeightsError(
                 f"holds the model {self.meta.model!r}, which only PyTorch runs",
@@ -463,7 +473,12 @@ class NetworkGraph:
         """
         with self._of_its_network():
             return probabilities_graph(
-                *self._network, window, gain, offset, pruned=bool(self.meta.pruned)
+                *self._network,
+                window,
+                gain,
+                offset,
+                alignment=self.meta.logit_alignment,
+                pruned=bool(self.meta.pruned),
             )
 
     @property

@@ -7,9 +7,51 @@ the published checkpoints.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from hrrsi.errors import OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_Position = TypeVar("_Position", float, "npt.NDArray[np.float64]")
+# Where the logits of a network lie on its input, where each stands for some pixels: the outermost
+# ones on the outermost pixels (``corners``, as published), or each in the centre of its pixels.
+LogitAlignment = Literal["corners", "centres"]
+
+
+class LogitGrid(NamedTuple):
+    """Where the logits of a network lie on the pixels of its input.
+
+    Attributes:
+        stride: Pixels that a logit stands for along an axis: 4, or 1 where they have the input's
+            size.
+        alignment: ``corners``: the outermost logits lie on the outermost pixels, so the distance of
+            two is a little more than the stride, and a map is up to 1.5 px off towards the borders
+            of its window; ``centres``: each lies in the centre of its pixels, in any window.
+    """
+
+    stride: int = 4
+    alignment: LogitAlignment = "corners"
+
+    def count(self, size: int) -> int:
+        """Return how many logits a network gives along an axis of `size` pixels."""
+        return -(-size // self.stride)
+
+    def place(self, position: _Position, size: int) -> _Position:
+        """Return where among its logits a position lies, along an axis of a window.
+
+        Args:
+            position: Counted in pixels from the centre of the first one; one or many.
+            size: Pixels of the window.
+
+        Returns:
+            Counted from the first logit; beyond the outermost ones where it lies there.
+        """
+        if self.alignment == "corners":
+            return position * ((self.count(size) - 1) / max(size - 1, 1))
+        return (position + 0.5) / self.stride - 0.5
 
 
 class Bottleneck(NamedTuple):

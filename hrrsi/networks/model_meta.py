@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import OptionError, WeightsError
 from hrrsi.labels.scheme import built_in_meanings
-from hrrsi.networks.architecture import parsed_model
+from hrrsi.networks.architecture import LogitAlignment, parsed_model
 from hrrsi.quantities import counted, share_text, time_text
 from hrrsi.scenes.likeness import Likeness
 
@@ -69,6 +69,8 @@ class ModelMeta(Mapping[str, Any]):
             (before and after, of each part that lost some); None: nothing.
         window: Rows and columns of the only windows that an exported network takes; None: any.
         overlap: Pixels that its windows should share, or None.
+        logit_alignment: Where the network's logits lie on its input
+            (`hrrsi.networks.architecture.LogitGrid`).
         quantized: How its numbers were rounded, and what that cost
             (`hrrsi.deployment.quantization`), or None.
 
@@ -103,6 +105,7 @@ class ModelMeta(Mapping[str, Any]):
     window: int | None = None
     overlap: int | None = None
     quantized: dict[str, Any] | None = None
+    logit_alignment: LogitAlignment = "corners"
 
     def __post_init__(self) -> None:
         if self.resolutions is not None and not (

@@ -13,7 +13,13 @@ from timm.models.ghostnet import GhostNet
 from torch import nn
 
 from hrrsi.errors import OptionError, first_line
-from hrrsi.networks.architecture import MAP_STAGES, STAGES, STRIDES
+from hrrsi.networks.architecture import (
+    MAP_STAGES,
+    STAGES,
+    STRIDES,
+    LogitAlignment,
+    LogitGrid,
+)
 
 if TYPE_CHECKING:
     from hrrsi.networks.model_meta import ModelMeta
@@ -72,12 +78,14 @@ class SegmentationNetwork(nn.Module, ABC):
         bands: Number of input bands.
         logit_stride: Pixels that one of `coarse_logits` stands for along an axis: 4, or 1 where
             they have the input's size.
+        logit_alignment: Where they lie on the input (`hrrsi.networks.architecture.LogitGrid`).
         class_heads: Names of the convolutions whose output channels are the classes.
         pruned: What was cut out of it (`hrrsi.networks.model_meta.ModelMeta`), or None.
         meta: What the weights say of themselves; not there until weights are loaded.
     """
 
     logit_stride: int = 4
+    logit_alignment: LogitAlignment = "corners"
     class_heads: tuple[str, ...]
     pruned: list[dict[str, Any]] | None = None
     meta: ModelMeta
@@ -86,6 +94,11 @@ class SegmentationNetwork(nn.Module, ABC):
         super().__init__()
         self.num_classes = num_classes
         self.bands = bands
+
+    @property
+    def logit_grid(self) -> LogitGrid:
+        """Where `coarse_logits` lie on the pixels of the input."""
+        return LogitGrid(self.logit_stride, self.logit_alignment)
 
     @property
     @abstractmethod
@@ -134,7 +147,12 @@ class SegmentationNetwork(nn.Module, ABC):
         """
         if self.logit_stride == 1:
             return coarse
-        return F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True)
+        height, width = image.shape[-2:]
+        if self.logit_alignment == "corners":
+            return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)
+        # by the stride itself: sizes that are no multiples of it would scale by another factor
+        whole = F.interpolate(coarse, scale_factor=self.logit_stride, mode="bilinear")
+        return whole[..., :height, :width]
 
 
 def ghostnet_classifier(width: float, bands: int, classes: int) -> GhostNet:

@@ -60,6 +60,7 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, ModelMeta]:
     except ValueError as error:
         raise _wrong_shapes(path) from error
     network.pruned = meta.pruned
+    network.logit_alignment = meta.logit_alignment
     _load_tensors(network, tensors, path)
     network.meta = meta
     return network.eval(), meta

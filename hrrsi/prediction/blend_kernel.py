@@ -22,6 +22,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from hrrsi.interruption import signal_stack_kept
+from hrrsi.networks.architecture import LogitGrid
 
 Floats = npt.NDArray[np.float32]
 _TAPS = 4  # two of the window itself, two of the window before it
@@ -130,7 +131,7 @@ class Axis:
     """
 
     def __init__(
-        self, span: Span, size: int, overlap: int, step: float, length: int, logit_stride: int
+        self, span: Span, size: int, overlap: int, step: float, length: int, logits: LogitGrid
     ) -> None:
         """Work out the part of a window.
 
@@ -140,10 +141,10 @@ class Axis:
             overlap: Pixels that neighbours are blended over.
             step: The scene's pixels in one of the network's.
             length: The scene's pixels along the axis.
-            logit_stride: Pixels of a window that one of its logits stands for.
+            logits: Where the logits of a window lie on its pixels.
         """
-        carried = kept_logits(size, overlap, logit_stride)
-        count = logit_count(size, logit_stride)
+        carried = kept_logits(size, overlap, logits)
+        count = logits.count(size)
         self.first = first_pixel(span.start, step)
         stop = min(first_pixel(span.stop, step), length)
         # centres of the scene's pixels, on the network's grid
@@ -153,13 +154,13 @@ class Axis:
         # as `WindowSource.raster_window` has it
         self.pixels = np.arange(self.first, stop) - math.floor(span.window * step)
         share = blend_share(centres - span.start, span.shared)
-        taps, weights = _interpolation(centres - 0.5 - span.window, size, count)
+        taps, weights = _interpolation(centres - 0.5 - span.window, size, logits)
         self.taps = np.zeros((_TAPS, len(centres)), dtype=np.int32)
         self.weights = np.zeros((_TAPS, len(centres)), dtype=np.float32)
         self.taps[:2] = taps + carried
         self.weights[:2] = weights * share
         if span.previous is not None and carried:
-            taps, weights = _interpolation(centres - 0.5 - span.previous, size, count)
+            taps, weights = _interpolation(centres - 0.5 - span.previous, size, logits)
             blended = share < 1
             self.taps[2:] = np.where(blended, taps - (count - carried), 0)
             self.weights[2:] = np.where(blended, weights * (1 - share), 0)
@@ -190,19 +191,13 @@ class Axis:
         return matrix
 
 
-def logit_count(size: int, logit_stride: int) -> int:
-    """Return how many logits a network gives along an axis of `size` pixels."""
-    return -(-size // logit_stride)
-
-
-def kept_logits(size: int, overlap: int, logit_stride: int) -> int:
+def kept_logits(size: int, overlap: int, logits: LogitGrid) -> int:
     """Return how many of a window's last logits along an axis the next window is blended with."""
     if not overlap:
         return 0
-    count = logit_count(size, logit_stride)
     # one more pixel: the centre of a scene's pixel may lie before that of the network's
-    first = max(size - overlap - 1, 0)
-    return count - int(first * (count - 1) / max(size - 1, 1))
+    first = float(max(size - overlap - 1, 0))
+    return logits.count(size) - max(int(logits.place(first, size)), 0)
 
 
 def blocks_of_equal_size(rows: list[list[Block]], all_logits: int) -> list[list[Block]]:
@@ -281,16 +276,17 @@ def first_pixel(position: int, step: float) -> int:
 
 
 def _interpolation(
-    positions: npt.NDArray[np.float64], size: int, count: int
+    positions: npt.NDArray[np.float64], size: int, logits: LogitGrid
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return which two of `count` logits lie around positions in a window, and what each weighs.
+    """Return which two logits lie around positions in a window, and what each weighs.
 
-    The logits' outermost centres lie on the outermost pixels' (``align_corners=True``).
+    Beyond the outermost ones, these count alone.
     """
-    if count == 1 or size == 1:
+    count = logits.count(size)
+    if count == 1:
         taps = np.zeros((2, len(positions)), dtype=np.int64)
         return taps, np.stack((np.ones(len(positions)), np.zeros(len(positions))))
-    place = np.clip(positions * ((count - 1) / (size - 1)), 0, count - 1)
+    place = np.clip(logits.place(positions, size), 0, count - 1)
     lower = np.minimum(place.astype(np.int64), count - 2)
     return np.stack((lower, lower + 1)), np.stack((1 - (place - lower), place - lower))
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, ScoreType
 from hrrsi.maps.rasters import empty_scores, stored_scores
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.prediction.blend_kernel import (
     Axis,
     BlendKernel,
@@ -20,7 +21,6 @@ from hrrsi.prediction.blend_kernel import (
     Span,
     blocks_of_equal_size,
     kept_logits,
-    logit_count,
 )
 
 
@@ -42,19 +42,19 @@ class Strip(NamedTuple):
 
 
 def window_labels(
-    logits: Floats, height: int, width: int, logit_stride: int = 4
+    logits: Floats, height: int, width: int, grid: LogitGrid
 ) -> npt.NDArray[np.uint8]:
     """Return the labels of one window by itself, (height, width) uint8.
 
     Args:
-        logits: (classes, ceil(height / logit_stride), ceil(width / logit_stride)).
+        logits: (classes, rows, columns), as many as `grid` counts.
         height: Rows of the window.
         width: Columns of the window.
-        logit_stride: The engine's.
+        grid: Where they lie on the window, the engine's.
     """
     rows, columns = ([Span(0, None, 0, size, 0)] for size in (height, width))
     shape = (height, width)
-    blender = RowBlender(rows, columns, shape, 0, len(logits), shape, logit_stride=logit_stride)
+    blender = RowBlender(rows, columns, shape, 0, len(logits), shape, grid)
     blender.start_row(0)
     blender.add(0, logits, None)
     return blender.strip().labels
@@ -73,10 +73,10 @@ class RowBlender:
         overlap: Pixels that neighbours are blended over.
         num_classes: Number of classes.
         scene: Rows and columns of the scene.
+        logits: Where the logits of a window lie on its pixels, the engine's.
         step: The scene's pixels in one of the network's.
         confidence: Type in which strips hold confidences, or None for none.
         probabilities: Type in which strips hold class probabilities, or None for none.
-        logit_stride: Pixels of a window that one of its logits stands for, the engine's.
     """
 
     def __init__(
@@ -87,28 +87,23 @@ class RowBlender:
         overlap: int,
         num_classes: int,
         scene: tuple[int, int],
+        logits: LogitGrid,
         *,
         step: float = 1.0,
         confidence: ScoreType | None = None,
         probabilities: ScoreType | None = None,
-        logit_stride: int = 4,
     ) -> None:
         height, width = shape
         self._classes = num_classes
         self._scene = scene
         self._score_types = (confidence, probabilities)
-        self._logits = (logit_count(height, logit_stride), logit_count(width, logit_stride))
-        self._kept = (
-            kept_logits(height, overlap, logit_stride),
-            kept_logits(width, overlap, logit_stride),
-        )
-        self._rows = [Axis(span, height, overlap, step, scene[0], logit_stride) for span in rows]
+        self._logits = (logits.count(height), logits.count(width))
+        self._kept = (kept_logits(height, overlap, logits), kept_logits(width, overlap, logits))
+        self._rows = [Axis(span, height, overlap, step, scene[0], logits) for span in rows]
         self._blocks = blocks_of_equal_size(
             [axis.blocks() for axis in self._rows], sum((self._kept[0], self._logits[0]))
         )
-        self._columns = [
-            Axis(span, width, overlap, step, scene[1], logit_stride) for span in columns
-        ]
+        self._columns = [Axis(span, width, overlap, step, scene[1], logits) for span in columns]
         kept_columns, own_columns = self._kept[1], self._logits[1]
         widest = max(len(axis.pixels) for axis in self._columns)
         matrices: dict[bytes, Floats] = {}  # those in the middle are the same

@@ -372,10 +372,10 @@ def _strips(
         overlap,
         len(meta.classes),
         source.raster_grid,
+        engine.logit_grid,
         step=source.step,
         confidence=confidence,
         probabilities=probabilities,
-        logit_stride=engine.logit_stride,
     )
     # the row of windows above the first strip is blended with it
     first_row, stop_row = rows

@@ -51,7 +51,7 @@ from hrrsi.runs.processes import Processes
 _FREE_ON_RESUME = ("data", "teachers", "out", "device", "workers", "patience")
 # Of what runs keep in their checkpoints; another number where a run could not go on from an older
 # one as if it had not been stopped.
-FORMAT = 2
+FORMAT = 3
 
 _POSITION = "position"
 # of `train`, of `pretrain`, or of both

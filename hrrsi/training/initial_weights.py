@@ -61,6 +61,7 @@ def first_network(
             raise
         raise unfit_checkpoint(options.run_folder / LAST_CHECKPOINT) from error
     network.pruned = pruned
+    network.logit_alignment = options.recipe.logit_alignment
     if not resume and options.init_file is not None:
         report(f"weights: {weights_line(options.init_file, read_meta(options.init_file))}")
         report(load_initial_weights(network, options.init_file, classes, bands).summary)

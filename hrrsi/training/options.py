@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hrrsi.errors import OptionError
 from hrrsi.extras import requiring
+from hrrsi.networks.architecture import LogitAlignment
 from hrrsi.quantities import counted
 from hrrsi.runs.options import (
     Precision,
@@ -31,6 +32,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "augmentation": ("published", "default", "none"),
     "sampling": ("uniform", "rare"),
     "class_weights": ("published", "none"),
+    "logit_alignment": ("corners", "centres"),
 }
 OF_TEACHERS = ("distillation", "temperature", "features")
 _SHARES = ("warmup", "average")
@@ -80,6 +82,10 @@ class Recipe:
             the higher, the more counts which classes are unlikely, and how much so.
         features: Weight of the loss towards the maps of the teachers' encoders; 0: none. Where
             `distillation` is 0, only these are learned, and teachers may have other classes.
+        logit_alignment: Where the network's logits, of which one stands for 4 x 4 px, lie on a
+            patch: with the outermost ones on the outermost pixels (``corners``, as published, which
+            puts maps up to 1.5 px off towards the borders of patches and windows), or each in the
+            centre of its pixels (``centres``). Maps are made likewise.
         resolutions: The finest and the coarsest ground resolution, in metres per pixel, that
             patches are scaled to, instead of as the augmentation says; each time it is drawn, all
             octaves alike. None: as the augmentation says, whatever the ground resolution.
@@ -106,6 +112,7 @@ class Recipe:
     distillation: float = 1.0
     temperature: float = 2.0
     features: float = 0.0
+    logit_alignment: LogitAlignment = "centres"
     resolutions: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -192,6 +199,7 @@ PUBLISHED = Recipe(
     sampling="uniform",
     class_weights="published",
     dice=0.0,
+    logit_alignment="corners",
 )
 DEFAULT = Recipe(
     name="default",

@@ -265,6 +265,7 @@ class RunRecord(EpochRecord):
             resolutions=resolutions,
             likeness=None if self._likeness is None else self._likeness.to_plain(),
             pruned=self._pruned,
+            logit_alignment=options.recipe.logit_alignment,
         )
 
     def _sources_meta(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typer.testing import CliRunner, Result
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.deployment import export as export_module
+from hrrsi.networks.architecture import LogitAlignment
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 
@@ -102,13 +103,18 @@ def test_the_file_is_what_plugins_read(weights: Path, tmp_path: Path) -> None:
     }
 
 
-def test_it_gives_the_networks_probabilities(weights: Path, tmp_path: Path) -> None:
-    options = hrrsi.ExportOptions(window=SIDE, resolution=0.3)
+# a multiple of the stride of the logits, and none
+@pytest.mark.parametrize(("alignment", "side"), [("corners", SIDE), ("centres", SIDE - 2)])
+def test_it_gives_the_networks_probabilities(
+    tmp_path: Path, alignment: LogitAlignment, side: int
+) -> None:
+    weights = save_made_weights(tmp_path / "made.safetensors", alignment=alignment)
+    options = hrrsi.ExportOptions(window=side, resolution=0.3)
     written = hrrsi.export(weights, tmp_path / "model.onnx", options=options)
     assert written.runtime == "onnxruntime"
-    assert (written.compared, written.different) == (3 * SIDE**2, 0)
+    assert (written.compared, written.different) == (3 * side**2, 0)
     assert written.file_bytes == written.path.stat().st_size
-    pixels = np.moveaxis(scene_pixels()[:SIDE, :SIDE], -1, 0)
+    pixels = np.moveaxis(scene_pixels()[:side, :side], -1, 0)
     window = (pixels[None] / 255).astype(np.float32)
     (probabilities,) = session_of(written.path).run(None, {"input": window})
     np.testing.assert_allclose(probabilities, probabilities_of(weights, pixels, 255), atol=1e-4)

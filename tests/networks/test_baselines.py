@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.evaluation.patch_evaluation import evaluate_dataset
-from hrrsi.networks.architecture import BASELINE_MODELS
+from hrrsi.networks.architecture import BASELINE_MODELS, LogitGrid
 from hrrsi.networks.network import TimmEncoder
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
@@ -253,7 +253,7 @@ def test_a_window_has_the_labels_that_its_network_gives(
     gain = np.full((1, 3, 1, 1), 1 / 255 / 0.2, dtype=np.float32)
     offset = np.full((1, 3, 1, 1), -0.5 / 0.2, dtype=np.float32)
     (logits,) = engine.logits([np.moveaxis(pixels, 2, 0)], gain, offset)
-    labels = window_labels(logits, 101, 90, logit_stride=engine.logit_stride)
+    labels = window_labels(logits, 101, 90, engine.logit_grid)
     expected = labels_of(weights[model], pixels)
     assert len(np.unique(expected)) > 2
     assert (labels == expected).mean() > 0.999
@@ -295,8 +295,8 @@ def test_blended_logits_of_every_pixel_are_their_weighted_mean(weights: dict[str
         overlap,
         2,
         (size, length),
+        LogitGrid(1),
         probabilities="float32",
-        logit_stride=1,
     )
     blender.start_row(0)
     for index, logits in enumerate(windows):

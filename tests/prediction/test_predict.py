@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.weights_reading import load_model
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
@@ -329,12 +330,13 @@ def test_threads_do_not_disturb_each_other(made_weights: Path) -> None:
     expected = [segment(i) for segment, i in zip(segmenters, images, strict=True)]
     rng = np.random.default_rng(0)
     logits = [rng.normal(size=(5, 32, 32)).astype(np.float32) for _ in range(2)]
-    alone = [window_labels(each, 128, 128) for each in logits]
+    alone = [window_labels(each, 128, 128, LogitGrid()) for each in logits]
     wrong: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(60):
-            wrong.append(int((window_labels(logits[number], 128, 128) != alone[number]).sum()))
+            labels = window_labels(logits[number], 128, 128, LogitGrid())
+            wrong.append(int((labels != alone[number]).sum()))
         wrong.append(int((segmenters[number](images[number]) != expected[number]).sum()))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from samples.made_weights import scene_pixels
+from samples.made_weights import save_made_weights, scene_pixels
 from samples.naive_prediction import naive_labels
 
 from hrrsi.errors import HrrsiError, OptionError
@@ -97,6 +97,49 @@ def test_equals_the_naive_implementation(
     expected = naive_labels(values, valid, load_model(made_weights), window, overlap)
     assert len(np.unique(expected)) >= 4  # a map of one class would prove nothing
     assert (labels != expected).sum() <= 1  # float32 sums may tie where the naive ones do not
+
+
+@pytest.fixture(scope="module")
+def centred_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "centred.safetensors"
+    return save_made_weights(path, alignment="centres")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("window", "overlap"),
+    [(64, 16), pytest.param(50, 7, marks=pytest.mark.slow), (64, 0)],
+)
+def test_logits_in_the_centres_of_their_pixels(
+    write: Write, centred_weights: Path, window: int, overlap: int
+) -> None:
+    values = pixels(129, 200)
+    labels = stitched(write(values), centred_weights, window=window, overlap=overlap)
+    network = load_model(centred_weights)
+    assert network.logit_alignment == "centres"
+    expected = naive_labels(values, np.ones((129, 200), bool), network, window, overlap)
+    assert (labels != expected).sum() <= 1
+    network.logit_alignment = "corners"
+    assert (labels != naive_labels(values, labels != 255, network, window, overlap)).sum() > 100
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 61), (3, 5)])
+def test_where_logits_lie(size: tuple[int, int]) -> None:
+    network = build_network("ued", 2)
+    image = torch.zeros(1, 3, *size)
+    counts = [-(-length // 4) for length in size]
+    # logits that hold their places: the first lies between the pixels 1 and 2
+    places = [4 * np.indices(counts)[axis] + 1.5 for axis in (0, 1)]
+    coarse = torch.from_numpy(np.stack(places)[None].astype(np.float32))
+    network.logit_alignment = "centres"
+    resized = network.resized(coarse, image)[0].numpy()
+    ends = [(1.5, 4 * count - 2.5) for count in counts]
+    for axis, (first, last) in enumerate(ends):
+        np.testing.assert_allclose(resized[axis], np.indices(size)[axis].clip(first, last))
+    network.logit_alignment = "corners"
+    corners = network.resized(coarse, image)[0].numpy()
+    np.testing.assert_allclose(corners[:, 0, 0], 1.5)
+    np.testing.assert_allclose(corners[:, -1, -1], [last for _, last in ends], rtol=1e-6)
 
 
 @pytest.mark.long

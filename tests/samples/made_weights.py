@@ -8,6 +8,7 @@ from PIL import Image
 from samples.repository import REPOSITORY
 
 from hrrsi.labels.scheme import load_scheme
+from hrrsi.networks.architecture import LogitAlignment
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
@@ -19,7 +20,9 @@ def scene_pixels() -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def meta(bands: int = 3, resolution: float | None = None) -> ModelMeta:
+def meta(
+    bands: int = 3, resolution: float | None = None, alignment: LogitAlignment = "corners"
+) -> ModelMeta:
     scheme = load_scheme("dubai")
     return ModelMeta(
         model="ued_bes_sfm",
@@ -35,12 +38,19 @@ def meta(bands: int = 3, resolution: float | None = None) -> ModelMeta:
         training={"data": "none"},
         scores={},
         licence="none",
+        logit_alignment=alignment,
     )
 
 
-def save_made_weights(path: Path, *, bands: int = 3, resolution: float | None = None) -> Path:
+def save_made_weights(
+    path: Path,
+    *,
+    bands: int = 3,
+    resolution: float | None = None,
+    alignment: LogitAlignment = "corners",
+) -> Path:
     torch.manual_seed(5)
-    described = meta(bands, resolution)
+    described = meta(bands, resolution, alignment)
     network = build_network("ued_bes_sfm", len(described.classes), bands).eval()
     pixels = scene_pixels().astype(np.float32) / 255
     stack = np.concatenate([pixels, pixels[..., :1]], axis=-1)[..., :bands]

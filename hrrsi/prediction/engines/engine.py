@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hrrsi.errors import InputError
 from hrrsi.graphs.graph import Floats
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.model_meta import ModelMeta
 
 Pixels = npt.NDArray[Any]
@@ -27,7 +28,7 @@ class Engine(Protocol):
         precision: One of `hrrsi.prediction.options.PRECISIONS` but ``auto``.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         meta: What the weights say of themselves.
-        logit_stride: Pixels of a window that one of its logits stands for along an axis: 4, or 1.
+        logit_grid: Where the logits of a window lie on its pixels.
         side_by_side: Steps of the network that are computed at once, each by threads of its own.
     """
 
@@ -35,7 +36,7 @@ class Engine(Protocol):
     precision: str
     device: str
     meta: ModelMeta
-    logit_stride: int
+    logit_grid: LogitGrid
     side_by_side: int
 
     def prepare(self, height: int, width: int) -> None:
@@ -56,7 +57,7 @@ class Engine(Protocol):
             offset: (1, bands, 1, 1): the network sees pixels * gain + offset.
 
         Yields:
-            (classes, ceil(height / logit_stride), ceil(width / logit_stride)) float32, or None.
+            (classes, rows, columns) float32, as many as `logit_grid` counts, or None.
 
         Raises:
             InputError: Logits are not finite.

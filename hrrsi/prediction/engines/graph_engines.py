@@ -65,7 +65,7 @@ class OpenVinoEngine:
     def __init__(self, weights: Path, precision: str, *, threads: int, batch: int) -> None:
         self._graph = inference_graph(weights)
         self.meta = self._graph.meta
-        self.logit_stride = self._graph.logit_stride
+        self.logit_grid = self._graph.logit_grid
         with signal_stack_kept():
             self._core = ov.Core()
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -199,7 +199,7 @@ class OnnxRuntimeEngine:
         self._runtime = onnxruntime
         self._graph = inference_graph(weights)
         self.meta = self._graph.meta
-        self.logit_stride = self._graph.logit_stride
+        self.logit_grid = self._graph.logit_grid
         self.side_by_side = threads
         self._batch = batch
         self._sessions: dict[tuple[Any, ...], Any] = {}

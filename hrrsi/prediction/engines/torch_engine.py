@@ -64,7 +64,7 @@ class TorchEngine:
         self._threads = threads
         network, self.meta = load_network(weights)
         self._network = network
-        self.logit_stride = network.logit_stride
+        self.logit_grid = network.logit_grid
         try:
             # torch's stubs lack this overload
             network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
