@@ -124,6 +124,7 @@ def evaluate_scenes(
                 declared[scale] = None
             resolution = checks.reading_resolution(scene.path, scene.resolution, mapping.resample)
             checks.compare_resolution(scene, resolution)
+            checks.compare_pixel_shape(scene)
             windows = stack.enter_context(open_scene_windows(scene, resolution=resolution))
             checks.compare_likeness(windows, scale)
             if windows.step != 1:

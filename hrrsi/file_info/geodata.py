@@ -28,6 +28,7 @@ from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".fgb", ".shp", ".kml", ".gml", ".gdb", ".parquet")
+_SQUARE = 1.01  # longer than wide, or wider than long, up to which one length says it
 _WINDOW, _OVERLAP = DEFAULT_WINDOW, default_overlap(DEFAULT_WINDOW)
 _MOST_VALUES = 50  # of an attribute that could hold classes
 _MOST_ATTRIBUTES, _MOST_LAYERS = 3, 12
@@ -64,7 +65,7 @@ def raster_info(path: str) -> FileInfo:
     # one as it is stored, one with the CRS that stands beside it
     with open_raster(path) as dataset, open_imagery(path, 1) as placed:
         scene = Scene(path, placed, tuple(range(1, dataset.count + 1)))
-        resolution = scene.resolution
+        resolution, sides = scene.resolution, scene.pixel_sides
         meanings = [meaning.name for meaning in dataset.colorinterp]
         types = sorted(set(dataset.dtypes))
         windows = len(window_starts(scene.height, _WINDOW, _WINDOW - _OVERLAP)) * len(
@@ -81,7 +82,8 @@ def raster_info(path: str) -> FileInfo:
             "crs": _crs_name(placed),
             "bounds": None if placed.crs is None else list(placed.bounds),
             "resolution": resolution,
-            "nodata": _nodata_sources(dataset),
+            "pixel_sides": sides,
+            "nodata": _nodata_sources(dataset, masks_nothing=scene.has_imagery_alpha),
             "compression": compression,
             "overviews": dataset.overviews(1),
             "windows": windows,
@@ -97,7 +99,7 @@ def raster_info(path: str) -> FileInfo:
             f"{counted(data['bands'], 'band')} ({', '.join(meanings)}), {', '.join(types)}",
         ),
         ("CRS", data["crs"] or "none"),
-        ("resolution", "unknown" if resolution is None else f"{length_text(resolution)} a pixel"),
+        ("resolution", _resolution_text(resolution, sides)),
         ("no data", data["nodata"] or "not declared"),
         ("stored", f"compression {compression}, {counted(len(data['overviews']), 'overview')}"),
     ]
@@ -410,12 +412,25 @@ def _crs_name(dataset: Any) -> str | None:
     return crs_name(dataset.crs)
 
 
-def _nodata_sources(dataset: Any) -> str | None:
+def _resolution_text(resolution: float | None, sides: tuple[float, float] | None) -> str:
+    if resolution is None or sides is None:
+        return "unknown"
+    text = f"{length_text(resolution)} a pixel"
+    if max(sides) > min(sides) * _SQUARE:
+        across, down = map(length_text, sides)
+        text += f" ({across} across, {down} down)"
+    return text
+
+
+def _nodata_sources(dataset: Any, *, masks_nothing: bool) -> str | None:
+    """Return what marks pixels without data; an alpha with values of imagery doesn't."""
     alpha = alpha_bands(dataset)  # before the masks, as `PixelReader` says
     flags = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
     if "nodata" in flags:
         values = list(dict.fromkeys(f"{v:g}" for v in dataset.nodatavals if v is not None))
         return f"value {', '.join(values)}"
+    if masks_nothing:
+        return "none (the alpha band holds values of imagery)"
     if "alpha" in flags or alpha:
         return "alpha band"
     return "mask" if "per_dataset" in flags else None

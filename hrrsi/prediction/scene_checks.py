@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hrrsi.errors import InputError, OptionError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
 
 _RESOLUTION_FACTOR = 1.5
+_SQUARE_FACTOR = 1.1  # longer than wide, or wider than long, up to which pixels pass for squares
+_SCENES_NAMED = 5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
 
 
@@ -343,7 +346,17 @@ class SceneChecks:
             )
             return None
         nearest = nearest_resolution(own, meta.resolutions)
-        if nearest is not None:
+        if nearest is not None and own > nearest * _RESOLUTION_FACTOR:
+            self._warn(
+                ResolutionWarning,
+                path,
+                f"has {own:.3g} m a pixel where the weights were trained on "
+                f"{meta.resolutions_text}; read at {nearest:.3g} m, which adds no detail: expect "
+                "much worse maps",
+                once_for="coarse",
+                counted="pixels too coarse for the weights",
+            )
+        elif nearest is not None:
             self._warn(
                 ResolutionNotice,
                 path,
@@ -356,14 +369,37 @@ class SceneChecks:
     def count_scenes(self, scenes: int) -> None:
         """Say of how many scenes things were said, and nothing from now on.
 
+        Where a warning is not for all of them, the first ones are named.
+
         Args:
             scenes: How many were looked at.
         """
         for remark in self._remarks.values():
             if remark.counted is not None and len(remark.paths) > 1 and not self._is_silent:
                 line = f"{len(remark.paths)} of {scenes} scenes: {remark.counted}"
+                if len(remark.paths) < scenes and not issubclass(remark.kind, SceneNotice):
+                    names = sorted(Path(path).name for path in remark.paths)
+                    more = len(names) - _SCENES_NAMED
+                    line += f" ({', '.join(names[:_SCENES_NAMED])}"
+                    line += f" and {more} more)" if more > 0 else ")"
                 warnings.warn(line, remark.kind, stacklevel=2)
         self._is_silent = True
+
+    def compare_pixel_shape(self, scene: Scene) -> None:
+        """Warn where pixels are no squares on the ground, as they were in training."""
+        sides = scene.pixel_sides
+        if sides is None or max(sides) <= min(sides) * _SQUARE_FACTOR:
+            return
+        across, down = sides
+        self._warn(
+            ResolutionWarning,
+            scene.path,
+            f"has pixels of {across:.3g} x {down:.3g} m on the ground, which the network takes for "
+            f"squares: what it sees is stretched, so expect worse maps, or bring it to square "
+            "pixels first (`gdalwarp -t_srs` with a CRS in metres, e.g. its UTM zone)",
+            once_for="shape",
+            counted="pixels that are no squares on the ground",
+        )
 
     def compare_resolution(self, scene: Scene, reading: float | None = None) -> None:
         """Warn where the ground resolution that a scene is read at is far from that of training.

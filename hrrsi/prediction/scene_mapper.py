@@ -199,6 +199,7 @@ class SceneMapper:
         resample, aoi = self._options.resample, self._options.aoi
         resolution = self._checks.reading_resolution(scene.path, scene.resolution, resample)
         self._checks.compare_resolution(scene, resolution)
+        self._checks.compare_pixel_shape(scene)
         return open_scene_windows(scene, resolution=resolution, aoi=aoi)
 
     def count_scenes(self, scenes: int) -> None:

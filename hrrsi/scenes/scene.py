@@ -19,6 +19,7 @@ from hrrsi.scenes.bands import (
     open_imagery,
 )
 from hrrsi.scenes.georeference import (
+    ground_pixel,
     ground_resolution,
 )
 from hrrsi.scenes.height_model import HeightModel, open_height_model
@@ -119,6 +120,12 @@ class Scene:
     def resolution(self) -> float | None:
         """Ground sampling distance in metres per pixel, or None where unknown."""
         return ground_resolution(self.dataset)
+
+    @property
+    def pixel_sides(self) -> tuple[float, float] | None:
+        """Metres from a pixel to the next column and to the next row, or None where unknown."""
+        pixel = ground_pixel(self.dataset)
+        return None if pixel is None else (pixel.across, pixel.down)
 
     @cached_property
     def reader(self) -> PixelReader:

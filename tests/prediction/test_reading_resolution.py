@@ -114,6 +114,35 @@ def test_a_folder_is_said_once_with_a_count(ranged_weights: Path, tmp_path: Path
     assert count == "note: 3 of 5 scenes: read at a resolution of the weights' training"
 
 
+def test_a_coarse_scene_is_read_and_warned_of(ranged_weights: Path, tmp_path: Path) -> None:
+    for name, resolution in (("a", 1), ("b", 2), ("c", 3)):
+        scene_of(tmp_path, resolution, f"{name}.tif")
+    result = predicted(tmp_path, "--weights", ranged_weights, "--out", tmp_path / "maps")
+    assert result.exit_code == 0, result.output
+    note, first, count = notices(result)
+    assert note.startswith(f"note: {tmp_path / 'a.tif'}: read at 0.8 m")  # a little coarser
+    assert first == (
+        f"warning: {tmp_path / 'b.tif'}: has 2 m a pixel where the weights were trained on 0.25 to "
+        "0.8 m; read at 0.8 m, which adds no detail: expect much worse maps"
+    )
+    assert count == "warning: 2 of 3 scenes: pixels too coarse for the weights (b.tif, c.tif)"
+
+
+def test_pixels_that_are_no_squares_are_warned_of(ranged_weights: Path, tmp_path: Path) -> None:
+    # 60 degrees north: a degree of longitude is half as long as one of latitude
+    place = {"crs": "EPSG:4326", "transform": from_origin(10, 60, 4.5e-6, 4.5e-6)}
+    scene = save_scene(tmp_path / "degrees.tif", VALUES, **place)
+    line = (scene, "--weights", ranged_weights, "--out", tmp_path / "map.tif")
+    (warning,) = notices(predicted(*line))
+    assert "has pixels of 0.251 x 0.501 m on the ground" in warning
+    assert "gdalwarp -t_srs" in warning
+    info = CliRunner().invoke(app, ["info", str(scene)]).stdout
+    assert "35.5 cm a pixel (25.1 cm across, 50.1 cm down)" in info
+    place["transform"] = from_origin(10, 60, 9e-6, 4.5e-6)
+    save_scene(scene, VALUES, **place)
+    assert notices(predicted(*line, "--overwrite")) == []
+
+
 def test_a_dry_run_counts_the_windows_that_are_read(ranged_weights: Path, tmp_path: Path) -> None:
     scene = scene_of(tmp_path, 0.1)
     result = predicted(scene, "--weights", ranged_weights, "--dry-run")

@@ -232,4 +232,6 @@ def test_predict_warns_once_and_counts(
         f"(distance {distance:.2g}, 99% of training patches are below {likeness.threshold:.2g}); "
         "check the map before you use it"
     )
-    assert count == "warning: 2 of 3 scenes: unlike anything the weights were trained on"
+    assert count == (
+        "warning: 2 of 3 scenes: unlike anything the weights were trained on (b.tif, c.tif)"
+    )
