@@ -24,6 +24,8 @@ LICENCE = (
     "(MBRSC), published as CC0, one derivative CC BY 4.0. The default weights' encoder began with "
     "EfficientNet-Lite's ImageNet weights, Apache-2.0."
 )
+# whose scenes others may score weights on, under these names
+PUBLISHED_DATA = "dubai/"
 
 
 def main() -> None:
@@ -52,7 +54,8 @@ def main() -> None:
     }
     training = dict(network.meta.training)
     if arguments.places:
-        training |= {"places": arguments.places.split(", "), "scenes": []}
+        scenes = [s for s in training["scenes"] if s.startswith(PUBLISHED_DATA)]
+        training |= {"places": arguments.places.split(", "), "scenes": scenes}
     meta = replace(
         network.meta,
         band_meanings=["red", "green", "blue"],

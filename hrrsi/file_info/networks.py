@@ -70,6 +70,7 @@ def _weights_info(path: Path) -> FileInfo:
         ("mean", _decimals(meta.mean)),
         ("std", _decimals(meta.std)),
         ("resolution", _resolution_text(meta)),
+        *([] if meta.window else [("logits", _ALIGNMENTS[meta.logit_alignment])]),
         *([("meant for", meta.purpose)] if meta.purpose else []),
         ("scheme", meta.scheme),
         *training_lines(meta.training),
@@ -191,6 +192,12 @@ def _sees(bands: Sequence[int], dtype: str, scale: float, height: bool | str | N
     if not height:
         return text
     return f"{text}; then heights" + (f" ({height})" if isinstance(height, str) else "")
+
+
+_ALIGNMENTS = {
+    "corners": "the outermost ones on the outermost pixels",
+    "centres": "each in the centre of its pixels",
+}
 
 
 def _resolution_text(meta: ModelMeta) -> str:

@@ -296,11 +296,11 @@ def training_lines(training: Mapping[str, Any]) -> list[tuple[str, str]]:
             of a run.
     """
     left = dict(training)
+    data = [left.pop(key, None) for key in ("data", "scenes", "patches", "patch_size")]
+    if "places" in left:
+        data[1] = None  # of these, scenes are some alone
     lines = [
-        (
-            "trained on",
-            _data_text(*(left.pop(k, None) for k in ("data", "scenes", "patches", "patch_size"))),
-        ),
+        ("trained on", _data_text(*data)),
         (
             "start",
             _start_text(

@@ -21,6 +21,7 @@ from hrrsi.maps.outputs import (
     map_paths,
     scene_outputs,
 )
+from hrrsi.maps.styles import files_beside
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines import open_engine
@@ -34,7 +35,7 @@ from hrrsi.prediction.mapped_scene import (
     seconds_a_window,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneNotice
+from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.height_files import height_files
@@ -293,7 +294,28 @@ def map_inputs(task: MapTask) -> MapInputs:
     check_outputs(
         files, [*read, *polygons, *models], overwrite=outputs.overwrite, resume=outputs.resume
     )
+    if outputs.overwrite:
+        _warn_of_left_files([each for whole in files for each in whole.maps])
     return MapInputs(scenes, files, mosaic)
+
+
+def _warn_of_left_files(maps: Sequence[Outputs]) -> None:
+    """Warn of files that were made of maps which are replaced, and that nothing replaces."""
+    left = []
+    for files in maps:
+        if files.classes.exists():
+            own = {path.name for path in files.files}
+            beside = (files.classes.parent / name for name in files_beside(files.classes))
+            left += [path for path in beside if path.name not in own and path.exists()]
+    if left:
+        names = ", ".join(path.name for path in left[:3])
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        warnings.warn(
+            f"{names}{more}: made of a map that is replaced, and left as before; remove them, or "
+            "ask for them again",
+            SceneWarning,
+            stacklevel=5,
+        )
 
 
 def _check_tiles(options: MapOptions, outputs: OutputOptions) -> None:

@@ -415,6 +415,8 @@ def _crs(path: str | Path, text: str | None, scene: Scene, scene_crs: CRS | None
     if (text is None) != (scene_crs is None):
         without_crs, other = (path, scene.path) if text is None else (scene.path, path)
         fix = "name it with `crs`"
+        if text is not None and not has_transform(scene.own_grid.dataset):
+            fix = "it has no transform either: put its world file beside it, and name its CRS"
         if text is not None and scene.own_grid.dataset.tags(ns="RPC"):
             fix = "bring it onto the map by its rational polynomials first: `gdalwarp -rpc`"
         if text is None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import hrrsi
 from hrrsi.cli import app
 from hrrsi.errors import MissingInputError, WeightsError
+from hrrsi.evaluation.evaluation import scenes_seen_in_training
 from hrrsi.networks import weights_file
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights import save_weights
@@ -130,6 +131,14 @@ def test_weights_that_nobody_named_say_what_they_are(
     assert line in planned.stderr.splitlines()
     missing = run("predict", "none.tif", *SMALL)
     assert len(missing.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", list(PACKAGED_FILES))
+def test_packaged_weights_know_published_scenes_that_they_saw(name: str) -> None:
+    meta = read_meta(weights_path(name))
+    scenes = ["tile1_part_001", "tile4_part001", "tile8_part006", "tile8_part007"]
+    assert scenes_seen_in_training(meta, "dubai", scenes) == ("tile4_part001", "tile8_part006")
+    assert meta.logit_alignment == "centres"
 
 
 def test_what_is_not_said_has_no_name_in_the_description() -> None:

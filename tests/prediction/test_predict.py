@@ -112,6 +112,19 @@ def test_an_existing_map_is_only_replaced_with_overwrite(run: Run, tmp_path: Pat
     assert rasterio.open("scene_classes.tif").count == 1
 
 
+def test_files_of_a_replaced_map_are_named(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    assert run(scene, "--vector", "gpkg", "--confidence", "uint8").exit_code == 0
+    again = run(scene, "--overwrite", "--confidence", "uint8")
+    assert again.exit_code == 0
+    assert (
+        "warning: scene_classes.gpkg: made of a map that is replaced, and left as before; remove "
+        "them, or ask for them again"
+    ) in again.stderr
+    assert Path("scene_classes.gpkg").exists()
+    assert "made of a map" not in run(scene, "--overwrite", "--confidence", "uint8").stderr
+
+
 @pytest.mark.long
 def test_the_python_call_returns_what_was_mapped(tmp_path: Path, made_weights: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")
