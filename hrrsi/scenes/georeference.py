@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rasterio import Affine
+from rasterio import Affine, Env
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
@@ -163,7 +163,8 @@ def crs_named(text: str) -> CRS:
         OptionError: There is none of that name.
     """
     try:
-        return CRS.from_user_input(text)
+        with Env():  # else PROJ writes a line of its own
+            return CRS.from_user_input(text)
     except (CRSError, ValueError) as error:  # EPSG:nine
         raise OptionError(
             f"{text!r} is no coordinate reference system",

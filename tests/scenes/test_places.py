@@ -161,3 +161,9 @@ def test_a_crs_that_can_not_be_assigned_is_one_line(tmp_path: Path) -> None:
         open_scene(save_world_file_scene(tmp_path, "nonsense")).__enter__()
     with pytest.raises(OptionError, match="`crs`: 'EPSG:nine' is no coordinate reference system"):
         MapOptions(crs="EPSG:nine")
+
+
+def test_an_unknown_code_is_one_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError, match="'EPSG:999999' is no coordinate reference system"):
+        MapOptions(crs="EPSG:999999")
+    assert capfd.readouterr().err == ""  # PROJ writes to the descriptor
