@@ -304,7 +304,7 @@ def _warn_of_left_files(maps: Sequence[Outputs]) -> None:
     left = []
     for files in maps:
         if files.classes.exists():
-            own = {path.name for path in files.files}
+            own = {path.name for path in (*files.files, *files.sidecars)}
             beside = (files.classes.parent / name for name in files_beside(files.classes))
             left += [path for path in beside if path.name not in own and path.exists()]
     if left:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 import hrrsi.training.run  # noqa: F401 (takes what it imports before a test replaces it)
 from hrrsi.cli import app
+from hrrsi.networks.architecture import LogitAlignment
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.runs.options import run_warnings
@@ -60,6 +61,7 @@ OTHERS: dict[str, Any] = {
     "distillation": 0.75,
     "temperature": 4.0,
     "features": 0.5,
+    "logit_alignment": another(LogitAlignment, DEFAULT.logit_alignment),
     "resolutions": [0.2, 0.9],
     "encoder_weights": "none",
     "init": "/other/best.safetensors",
