@@ -338,7 +338,8 @@ READING_FLAGS: Flags = {
             metavar="auto|off|METRES",
             help="Ground resolution to read scenes at, in metres a pixel; maps keep the scenes' "
             "grid. auto: the scene's own, or the nearest of the weights' training where it is "
-            "outside of them. off: the scene's own.",
+            "outside of them; pixels that are no squares on the ground (degrees) as squares. off: "
+            "the scene's own.",
         ),
         str,
         _resolution,

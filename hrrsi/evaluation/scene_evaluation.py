@@ -30,6 +30,7 @@ from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
 from hrrsi.scenes.raster_opening import bounded_block_cache
+from hrrsi.scenes.resampling import OWN_STEPS
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
 from hrrsi.scenes.windows import Window
@@ -122,12 +123,14 @@ def evaluate_scenes(
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
-            resolution = checks.reading_resolution(scene.path, scene.resolution, mapping.resample)
+            resolution = checks.reading_resolution(
+                scene.path, scene.resolution, mapping.resample, scene.pixel_sides
+            )
             checks.compare_resolution(scene, resolution)
-            checks.compare_pixel_shape(scene)
+            checks.compare_pixel_shape(scene, resolution)
             windows = stack.enter_context(open_scene_windows(scene, resolution=resolution))
             checks.compare_likeness(windows, scale)
-            if windows.step != 1:
+            if windows.steps != OWN_STEPS:
                 resolutions[f"{windows.resolution:.3g} m"] = None
             reading = SceneReading(file, kind, replace(mapping, scale=scale), resolution)
             readings.append(reading)

@@ -22,6 +22,7 @@ from hrrsi.prediction.blend_kernel import (
     blocks_of_equal_size,
     kept_logits,
 )
+from hrrsi.scenes.resampling import OWN_STEPS, Steps
 
 
 class Strip(NamedTuple):
@@ -74,7 +75,7 @@ class RowBlender:
         num_classes: Number of classes.
         scene: Rows and columns of the scene.
         logits: Where the logits of a window lie on its pixels, the engine's.
-        step: The scene's pixels in one of the network's.
+        steps: The scene's pixels in one of the network's, down and across.
         confidence: Type in which strips hold confidences, or None for none.
         probabilities: Type in which strips hold class probabilities, or None for none.
     """
@@ -89,7 +90,7 @@ class RowBlender:
         scene: tuple[int, int],
         logits: LogitGrid,
         *,
-        step: float = 1.0,
+        steps: Steps = OWN_STEPS,
         confidence: ScoreType | None = None,
         probabilities: ScoreType | None = None,
     ) -> None:
@@ -99,11 +100,12 @@ class RowBlender:
         self._score_types = (confidence, probabilities)
         self._logits = (logits.count(height), logits.count(width))
         self._kept = (kept_logits(height, overlap, logits), kept_logits(width, overlap, logits))
-        self._rows = [Axis(span, height, overlap, step, scene[0], logits) for span in rows]
+        down, across = steps
+        self._rows = [Axis(span, height, overlap, down, scene[0], logits) for span in rows]
         self._blocks = blocks_of_equal_size(
             [axis.blocks() for axis in self._rows], sum((self._kept[0], self._logits[0]))
         )
-        self._columns = [Axis(span, width, overlap, step, scene[1], logits) for span in columns]
+        self._columns = [Axis(span, width, overlap, across, scene[1], logits) for span in columns]
         kept_columns, own_columns = self._kept[1], self._logits[1]
         widest = max(len(axis.pixels) for axis in self._columns)
         matrices: dict[bytes, Floats] = {}  # those in the middle are the same

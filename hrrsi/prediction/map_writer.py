@@ -47,6 +47,7 @@ from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.progress import progress
 from hrrsi.quantities import byte_text
 from hrrsi.scenes.raster_opening import is_local, mosaic_files, mosaic_tiles
+from hrrsi.scenes.resampling import OWN_STEPS
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.window_source import SceneWindows
@@ -92,7 +93,7 @@ class MapRecord:
             tags["MIN_AREA"] = f"{self.min_area:g}"
         if source.scene.height_model is not None:
             tags["HEIGHT"] = PurePosixPath(source.scene.height_model.path).name
-        if source.step != 1 and source.resolution is not None:
+        if source.steps != OWN_STEPS and source.resolution is not None:
             tags["READ_RESOLUTION"] = f"{source.resolution:.6g}"
         if options.scale is None:
             if not same_values(source.dtype, meta.dtype):
@@ -391,7 +392,7 @@ def map_identity(
         "scene": scene_address(scene) if scene.mosaic is None else scene.mosaic.digest,
         **scene_file_states(scene),
         "scale": scale,
-        "pixels of the scene in one that is read": source.step,
+        "pixels of the scene in one that is read": list(source.steps),
         "area of interest": None if source.area is None else source.area.digest,
         "device": device,
         "confidence": outputs.confidence,

@@ -187,8 +187,8 @@ def planned_scene(
     windows = len(starts[0]) * len(starts[1])
     if source.area is not None:
         extent, raster_window = source.area.extent, source.raster_window
-        rows = _reaching(starts[0], window, source.step, extent.row, extent.height)
-        cols = _reaching(starts[1], window, source.step, extent.col, extent.width)
+        rows = _reaching(starts[0], window, source.steps[0], extent.row, extent.height)
+        cols = _reaching(starts[1], window, source.steps[1], extent.col, extent.width)
         windows = 0
         places = np.array([raster_window(Window(0, col, window, window)) for col in cols])
         for row in rows:  # a row at a time: there may be millions

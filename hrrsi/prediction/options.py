@@ -47,7 +47,8 @@ class MapOptions:
         crop: Whether maps are as large as the area of interest, instead of as their scenes.
         resample: The ground resolution that scenes are read at, in metres per pixel; maps are on
             the scenes' own grids all the same. ``auto``: a scene's own, or the nearest of those
-            that the weights were trained on where it lies outside of them. ``off``: its own.
+            that the weights were trained on where it lies outside of them; pixels that are no
+            squares on the ground (degrees) as squares of the same area. ``off``: its own.
         window: Rows and columns of a window, in pixels, 1 to 4096; None: 512, or those that an
             exported network takes.
         overlap: Pixels that neighbouring windows share, 0 to half of `window`; None: 3/16 of it,

@@ -319,8 +319,14 @@ class SceneChecks:
                 "others with `bands` if these show something else",
             )
 
-    def reading_resolution(self, path: str, own: float | None, resample: Resample) -> float | None:
-        """Return the ground resolution to read pixels at, or None for their own.
+    def reading_resolution(
+        self,
+        path: str,
+        own: float | None,
+        resample: Resample,
+        sides: tuple[float, float] | None = None,
+    ) -> float | None:
+        """Return the ground resolution to read pixels at, as squares, or None for their own.
 
         Says where it chooses one, for the first scene; `count_scenes` says how often.
 
@@ -328,14 +334,26 @@ class SceneChecks:
             path: What messages call the pixels.
             own: Metres per pixel, or None where they are not known.
             resample: As in `MapOptions`.
+            sides: Metres from a pixel to the next column and to the next row, or None.
         """
         if resample == "off":
             return None
         if resample != "auto":
             return resample
         meta = self._meta
+        square = None
+        if own is not None and sides is not None and not _are_alike(sides):
+            square = nearest_resolution(own, meta.resolutions) or own
+            self._warn(
+                ResolutionNotice,
+                path,
+                f"has pixels of {sides[0]:.3g} x {sides[1]:.3g} m on the ground; read as squares "
+                f"of {square:.3g} m, as in training; `resample=off` reads them as they are",
+                once_for="shape",
+                counted="pixels that are no squares on the ground",
+            )
         if meta.resolutions is None:
-            return None
+            return square
         if own is None:
             self._warn(
                 ResolutionNotice,
@@ -356,7 +374,7 @@ class SceneChecks:
                 once_for="coarse",
                 counted="pixels too coarse for the weights",
             )
-        elif nearest is not None:
+        elif nearest is not None and square is None:
             self._warn(
                 ResolutionNotice,
                 path,
@@ -364,7 +382,7 @@ class SceneChecks:
                 f"{meta.resolutions_text}; `resample=off` reads the scene's own {own:.3g} m",
                 counted="read at a resolution of the weights' training",
             )
-        return nearest
+        return square or nearest
 
     def count_scenes(self, scenes: int) -> None:
         """Say of how many scenes things were said, and nothing from now on.
@@ -385,18 +403,23 @@ class SceneChecks:
                 warnings.warn(line, remark.kind, stacklevel=2)
         self._is_silent = True
 
-    def compare_pixel_shape(self, scene: Scene) -> None:
-        """Warn where pixels are no squares on the ground, as they were in training."""
+    def compare_pixel_shape(self, scene: Scene, reading: float | None = None) -> None:
+        """Warn where pixels that are no squares on the ground are read as they are.
+
+        Args:
+            scene: The scene.
+            reading: Metres per pixel at which it is read; None: its own.
+        """
         sides = scene.pixel_sides
-        if sides is None or max(sides) <= min(sides) * _SQUARE_FACTOR:
+        if reading is not None or sides is None or _are_alike(sides):
             return
         across, down = sides
         self._warn(
             ResolutionWarning,
             scene.path,
             f"has pixels of {across:.3g} x {down:.3g} m on the ground, which the network takes for "
-            f"squares: what it sees is stretched, so expect worse maps, or bring it to square "
-            "pixels first (`gdalwarp -t_srs` with a CRS in metres, e.g. its UTM zone)",
+            f"squares: what it sees is stretched, so expect worse maps, or map it with "
+            "`resample=auto`",
             once_for="shape",
             counted="pixels that are no squares on the ground",
         )
@@ -500,6 +523,10 @@ class _Remark(NamedTuple):
     kind: type[SceneWarning]
     counted: str | None
     paths: set[str]
+
+
+def _are_alike(sides: tuple[float, float]) -> bool:
+    return max(sides) <= min(sides) * _SQUARE_FACTOR
 
 
 def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:

@@ -197,9 +197,11 @@ class SceneMapper:
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
         resample, aoi = self._options.resample, self._options.aoi
-        resolution = self._checks.reading_resolution(scene.path, scene.resolution, resample)
+        resolution = self._checks.reading_resolution(
+            scene.path, scene.resolution, resample, scene.pixel_sides
+        )
         self._checks.compare_resolution(scene, resolution)
-        self._checks.compare_pixel_shape(scene)
+        self._checks.compare_pixel_shape(scene, resolution)
         return open_scene_windows(scene, resolution=resolution, aoi=aoi)
 
     def count_scenes(self, scenes: int) -> None:

@@ -27,6 +27,7 @@ from hrrsi.prediction.blend_kernel import first_pixel, spans
 from hrrsi.prediction.blending import RowBlender, Strip
 from hrrsi.prediction.engines.engine import Engine, Pixels
 from hrrsi.prediction.options import Augmentation, MapOptions
+from hrrsi.scenes.resampling import OWN_STEPS
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import same_values
 from hrrsi.scenes.window_source import WindowSource
@@ -190,7 +191,7 @@ def _on_map(
     source: WindowSource, window: Window, valid: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.bool_] | None:
     """Return which of the map's pixels hold data, given which of the network's do."""
-    if source.step == 1 or not source.declares_nodata:
+    if source.steps == OWN_STEPS or not source.declares_nodata:
         return valid
     # a pixel of the network's may be valid for a part of what it covers
     on_map = source.read_raster_valid(window)
@@ -330,7 +331,10 @@ def strip_rows(source: WindowSource, options: MapOptions) -> list[int]:
     window, overlap = options.effective_window, options.effective_overlap
     height = source.network_grid.height
     parts = spans(window_starts(height, window, window - overlap), window, overlap, height)
-    return [*(first_pixel(part.start, source.step) for part in parts), source.raster_grid.height]
+    return [
+        *(first_pixel(part.start, source.steps[0]) for part in parts),
+        source.raster_grid.height,
+    ]
 
 
 def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | None) -> float:
@@ -373,7 +377,7 @@ def _strips(
         len(meta.classes),
         source.raster_grid,
         engine.logit_grid,
-        step=source.step,
+        steps=source.steps,
         confidence=confidence,
         probabilities=probabilities,
     )

@@ -10,6 +10,7 @@ distance) misses an orthophoto of the Netherlands, and says nothing of a trainin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -196,7 +197,8 @@ def scene_squares(source: WindowSource, scale: float) -> Numbers:
     """
     grid = source.network_grid
     side = min(SQUARE, *grid)
-    most = int(np.clip(_MOST_PIXELS / (side * max(source.step, 1)) ** 2, 3, _SCENE_SQUARES))
+    read = side**2 * math.prod(max(step, 1) for step in source.steps)
+    most = int(np.clip(_MOST_PIXELS / read, 3, _SCENE_SQUARES))
     squares: list[Numbers] = []
     for positions in _POSITIONS if side >= SMALLEST_SQUARE else ():
         if not squares:

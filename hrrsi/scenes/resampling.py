@@ -22,6 +22,9 @@ _SOURCE_PIXELS = 1 << 23  # so many are read at a time
 _WHOLE_STEP = 0.01
 _SAME_RESOLUTION = 0.01
 _FINEST_STEP = 1 / 16
+# source pixels in one pixel of a grid, down and across
+Steps = tuple[float, float]
+OWN_STEPS: Steps = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ def resampled_window(
 ) -> tuple[npt.NDArray[Any], Valid]:
     """Return a window of a grid over source pixels.
 
-    A pixel without data counts in no mean. On a coarser grid a pixel holds data where any of the
-    source pixels that it covers does, on a finer one where the source pixel at its centre does:
-    so every source pixel with data lies in a pixel with data.
+    A pixel without data counts in no mean. Along an axis that is coarser a pixel holds data where
+    any of the source pixels that it covers does, along a finer one where the source pixel at its
+    centre does: so every source pixel with data lies in a pixel with data.
 
     Args:
         window: On the grid.
@@ -114,7 +117,7 @@ def resampled_window(
     across = columns.taps(window.col, window.width)
     source_width = int(across.places.max() - across.places.min()) + 1
     rows_each = max(1, int(_SOURCE_PIXELS / (source_width * max(1.0, rows.step))))
-    averages = rows.averages
+    averages = (rows.averages, columns.averages)
     pieces = [
         _resampled(down.part(start, start + rows_each), across, read, averages)
         for start in range(0, window.height, rows_each)
@@ -133,7 +136,7 @@ def _resampled(
     down: _Taps,
     across: _Taps,
     read: Callable[[Window], tuple[npt.NDArray[Any], Valid]],
-    averages: bool,
+    averages: tuple[bool, bool],
 ) -> tuple[npt.NDArray[Any], Valid]:
     top, left = int(down.places.min()), int(across.places.min())
     source = Window(
@@ -152,7 +155,7 @@ def _resampled(
     result = _along_columns(_along_rows(values, down), across)
     result_valid: Valid = None
     if valid is not None:
-        result_valid = weight[0] > 0 if averages else valid[np.ix_(down.nearest, across.nearest)]
+        result_valid = _covered(valid, weight, down, across, averages)
         weight[weight <= 0] = 1
     result /= weight
     if result_valid is not None:
@@ -162,6 +165,34 @@ def _resampled(
         np.rint(result, out=result)
         np.clip(result, limits.min, limits.max, out=result)
     return result.astype(values.dtype), result_valid
+
+
+def _covered(
+    valid: npt.NDArray[np.bool_],
+    weight: npt.NDArray[Any],
+    down: _Taps,
+    across: _Taps,
+    averages: tuple[bool, bool],
+) -> npt.NDArray[np.bool_]:
+    """Return which pixels of a grid hold data, by what they are along each axis.
+
+    Args:
+        valid: Which source pixels do.
+        weight: (1, height, width), what those that do weigh in each pixel of the grid.
+        down: What pixels of the grid are made of along the height,
+        across: and along the width.
+        averages: Whether they are means along the height, and along the width.
+    """
+    if all(averages):
+        return np.asarray(weight[0] > 0)
+    if not any(averages):
+        return valid[np.ix_(down.nearest, across.nearest)]
+    # means along one axis, of the nearest pixels along the other
+    if averages[0]:
+        share = _along_rows(valid[None, :, across.nearest].astype(weight.dtype), down)
+    else:
+        share = _along_columns(valid[None, down.nearest].astype(weight.dtype), across)
+    return np.asarray(share[0] > 0)
 
 
 def _all_valid(down: npt.NDArray[Any], across: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -215,6 +246,19 @@ def resolution_step(own: float, target: float) -> float | None:
     if not (math.isfinite(step) and step >= _FINEST_STEP):
         return None
     return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def steps_to(sides: tuple[float, float] | None, target: float) -> Steps | None:
+    """Return the steps to square pixels of a ground resolution; None where sides are alike.
+
+    Args:
+        sides: Metres from a pixel to the next column and to the next row, or None.
+        target: Metres per pixel.
+    """
+    if sides is None or max(sides) <= min(sides) * (1 + _SAME_RESOLUTION):
+        return None
+    across, down = sides
+    return target / down, target / across
 
 
 def required_step(

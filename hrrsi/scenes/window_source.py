@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.scenes.georeference import scaled_grid
-from hrrsi.scenes.resampling import GridAxis, Valid, required_step, resampled_window
+from hrrsi.scenes.resampling import (
+    OWN_STEPS,
+    GridAxis,
+    Steps,
+    Valid,
+    required_step,
+    resampled_window,
+    steps_to,
+)
 from hrrsi.scenes.scene import Scene, open_overview
 from hrrsi.scenes.windows import Grid, Window
 
@@ -45,8 +53,8 @@ class WindowSource(Protocol):
         ...
 
     @property
-    def step(self) -> float:
-        """The raster's pixels in one of the network's, along each axis."""
+    def steps(self) -> Steps:
+        """The raster's pixels in one of the network's, down and across."""
         ...
 
     @property
@@ -109,13 +117,13 @@ class SceneWindows:
 
     Attributes:
         scene: The scene; nobody else may read it meanwhile.
-        step: The raster's pixels in one of the network's.
+        steps: The raster's pixels in one of the network's, down and across.
         area: The area of interest, or None.
         overview: The overview that a coarser grid is read from, or None.
     """
 
     scene: Scene
-    step: float = 1.0
+    steps: Steps = (1.0, 1.0)
     area: AreaOfInterest | None = None
     overview: Scene | None = None
 
@@ -127,7 +135,7 @@ class SceneWindows:
     @property
     def network_grid(self) -> Grid:
         """Rows and columns of the pixels that the network sees; they cover the raster."""
-        return _network_grid(self.raster_grid, self.step)
+        return _network_grid(self.raster_grid, self.steps)
 
     @property
     def raster_grid(self) -> Grid:
@@ -153,19 +161,19 @@ class SceneWindows:
     def resolution(self) -> float | None:
         """Metres per pixel of the network's grid, or None where they are not known."""
         own = self.scene.resolution
-        return None if own is None else own * self.step
+        return None if own is None else own * math.sqrt(math.prod(self.steps))
 
     def raster_window(self, window: Window) -> Window:
         """Return the raster's pixels that a window covers, wholly or in part."""
-        return _raster_window(window, self.raster_grid, self.step)
+        return _raster_window(window, self.raster_grid, self.steps)
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
         """Return the values of a window, and which of its pixels hold data."""
-        if self.step == 1:
+        if self.steps == OWN_STEPS:
             values = self.scene.read(window)
             return values, _valid(self.scene, window, values)
         source, (height, width) = self.overview or self.scene, self.raster_grid
-        averages = self.step > 1
+        down, across = self.steps
 
         def read(place: Window) -> tuple[npt.NDArray[Any], Valid]:
             values = source.read(place)
@@ -173,8 +181,8 @@ class SceneWindows:
 
         return resampled_window(
             window,
-            GridAxis(self.step * source.height / height, source.height, averages),
-            GridAxis(self.step * source.width / width, source.width, averages),
+            GridAxis(down * source.height / height, source.height, averages=down > 1),
+            GridAxis(across * source.width / width, source.width, averages=across > 1),
             read,
         )
 
@@ -184,17 +192,20 @@ class SceneWindows:
         return self.scene.read_valid(part, self.scene.read(part))
 
 
-def _network_grid(raster: Grid, step: float) -> Grid:
-    return Grid(*(max(1, math.ceil(n / step - 1e-6)) for n in raster))
+def _network_grid(raster: Grid, steps: Steps) -> Grid:
+    return Grid(
+        *(max(1, math.ceil(n / step - 1e-6)) for n, step in zip(raster, steps, strict=True))
+    )
 
 
-def _raster_window(window: Window, raster: Grid, step: float) -> Window:
-    if step == 1:
+def _raster_window(window: Window, raster: Grid, steps: Steps) -> Window:
+    if steps == OWN_STEPS:
         return window
-    row = min(math.floor(window.row * step), raster.height - 1)
-    col = min(math.floor(window.col * step), raster.width - 1)
-    stop_row = min(math.ceil((window.row + window.height) * step), raster.height)
-    stop_col = min(math.ceil((window.col + window.width) * step), raster.width)
+    down, across = steps
+    row = min(math.floor(window.row * down), raster.height - 1)
+    col = min(math.floor(window.col * across), raster.width - 1)
+    stop_row = min(math.ceil((window.row + window.height) * down), raster.height)
+    stop_col = min(math.ceil((window.col + window.width) * across), raster.width)
     return Window(row, col, max(1, stop_row - row), max(1, stop_col - col))
 
 
@@ -213,8 +224,8 @@ def open_scene_windows(
 
     Args:
         scene: The open scene.
-        resolution: Metres a pixel at which it is read; by default the raster's own. A difference
-            of less than 1 % is left as it is.
+        resolution: Metres a pixel, down and across, at which it is read; by default the raster's
+            own. A difference of less than 1 % is left as it is.
         aoi: A vector file of polygons, the area of interest.
 
     Raises:
@@ -222,10 +233,11 @@ def open_scene_windows(
             its own to start from.
     """
     with ExitStack() as stack:
-        step = (
-            1.0 if resolution is None else required_step(scene.resolution, resolution, scene.path)
-        )
-        overview = None if resolution is None else _coarsest_overview(stack, scene, step)
+        steps = OWN_STEPS
+        if resolution is not None:
+            step = required_step(scene.resolution, resolution, scene.path)
+            steps = steps_to(scene.pixel_sides, resolution) or (step, step)
+        overview = None if resolution is None else _coarsest_overview(stack, scene, min(steps))
         area = None
         if aoi is not None:
             from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
@@ -233,7 +245,7 @@ def open_scene_windows(
             area = area_of_interest(aoi, scene)
             if scene.is_part:  # of a map service, maybe: nothing else of it is looked at
                 scene = replace(scene, alpha_area=area)
-        yield SceneWindows(scene, step, area, overview)
+        yield SceneWindows(scene, steps, area, overview)
 
 
 @dataclass(frozen=True)
@@ -275,7 +287,7 @@ class ResampledScene(Scene):
     @cached_property
     def _windows(self) -> SceneWindows:
         # without overviews: these may be of the nearest pixel, or blurred
-        return SceneWindows(self.original, self.step)
+        return SceneWindows(self.original, (self.step, self.step))
 
     @cached_property
     def _valid_of(self) -> dict[Window, Valid]:
@@ -377,9 +389,14 @@ class ArrayWindows:
     area: None = None
 
     @property
+    def steps(self) -> Steps:
+        """The array's pixels in one of the network's, down and across."""
+        return self.step, self.step
+
+    @property
     def network_grid(self) -> Grid:
         """Rows and columns of the pixels that the network sees; they cover the array."""
-        return _network_grid(self.raster_grid, self.step)
+        return _network_grid(self.raster_grid, self.steps)
 
     @property
     def raster_grid(self) -> Grid:
@@ -398,7 +415,7 @@ class ArrayWindows:
 
     def raster_window(self, window: Window) -> Window:
         """Return the array's pixels that a window covers, wholly or in part."""
-        return _raster_window(window, self.raster_grid, self.step)
+        return _raster_window(window, self.raster_grid, self.steps)
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
         """Return the values of a window, and which of its pixels hold data."""

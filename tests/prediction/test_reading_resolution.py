@@ -128,19 +128,38 @@ def test_a_coarse_scene_is_read_and_warned_of(ranged_weights: Path, tmp_path: Pa
     assert count == "warning: 2 of 3 scenes: pixels too coarse for the weights (b.tif, c.tif)"
 
 
-def test_pixels_that_are_no_squares_are_warned_of(ranged_weights: Path, tmp_path: Path) -> None:
-    # 60 degrees north: a degree of longitude is half as long as one of latitude
-    place = {"crs": "EPSG:4326", "transform": from_origin(10, 60, 4.5e-6, 4.5e-6)}
-    scene = save_scene(tmp_path / "degrees.tif", VALUES, **place)
-    line = (scene, "--weights", ranged_weights, "--out", tmp_path / "map.tif")
-    (warning,) = notices(predicted(*line))
-    assert "has pixels of 0.251 x 0.501 m on the ground" in warning
-    assert "gdalwarp -t_srs" in warning
+def in_degrees(folder: Path, across: float, down: float) -> Path:
+    """Save a scene at 60 degrees north, where a degree of longitude is 55,800 m."""
+    place = {"crs": "EPSG:4326", "transform": from_origin(10, 60, across / 55800, down / 111412)}
+    return save_scene(folder / "degrees.tif", VALUES, **place)
+
+
+def test_pixels_that_are_no_squares_are_read_as_squares(
+    ranged_weights: Path, tmp_path: Path
+) -> None:
+    scene = in_degrees(tmp_path, 0.25, 0.5)
     info = CliRunner().invoke(app, ["info", str(scene)]).stdout
-    assert "35.5 cm a pixel (25.1 cm across, 50.1 cm down)" in info
-    place["transform"] = from_origin(10, 60, 9e-6, 4.5e-6)
-    save_scene(scene, VALUES, **place)
-    assert notices(predicted(*line, "--overwrite")) == []
+    assert "35.4 cm a pixel (25 cm across, 50 cm down)" in info
+    line = (scene, "--weights", ranged_weights, "--out", tmp_path / "map.tif", "--overwrite")
+    (note,) = notices(predicted(*line))
+    assert note == (
+        f"note: {scene}: has pixels of 0.25 x 0.5 m on the ground; read as squares of 0.354 m, as "
+        "in training; --resample off reads them as they are"
+    )
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert dataset.shape == VALUES.shape[1:]
+        assert float(dataset.tags()["HRRSI_READ_RESOLUTION"]) == pytest.approx(0.354, abs=0.001)
+        mapped = dataset.read(1)
+    (warning,) = notices(predicted(*line, "--resample", "off"))
+    assert "has pixels of 0.25 x 0.5 m on the ground, which the network takes for sq" in warning
+    assert warning.endswith("or map it with --resample auto")
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert (dataset.read(1) != mapped).mean() > 0.05
+
+
+def test_nearly_square_pixels_are_read_as_they_are(ranged_weights: Path, tmp_path: Path) -> None:
+    scene = in_degrees(tmp_path, 0.4, 0.42)
+    assert notices(predicted(scene, "--weights", ranged_weights, "--out", tmp_path)) == []
 
 
 def test_a_dry_run_counts_the_windows_that_are_read(ranged_weights: Path, tmp_path: Path) -> None:

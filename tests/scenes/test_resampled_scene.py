@@ -1,5 +1,6 @@
 """Scenes read at another resolution, against plain loops over pixels."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_a_coarser_grid_holds_means_of_pixels_with_data(
     valid = ~(pixels == 250).all(axis=0)
     expected, with_data = area_means(pixels.astype(float), valid, step)
     with opened_windows(path, resolution=0.1 * step) as source:
-        assert source.step == pytest.approx(step)
+        assert source.steps == pytest.approx((step, step))
         assert source.raster_grid == PIXELS.shape[1:]
         values, values_valid = whole(source)
     assert values.dtype == dtype
@@ -80,6 +81,43 @@ def test_a_coarser_grid_holds_means_of_pixels_with_data(
     assert not with_data.all()
     tolerance = 0.501 if "int" in dtype else 1e-3
     np.testing.assert_allclose(values, np.where(with_data, expected, 0), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("has_holes", [False, True])
+def test_pixels_that_are_no_squares_become_squares(tmp_path: Path, has_holes: bool) -> None:
+    # at 60 degrees north, twice as long from north to south as from east to west
+    pixels = PIXELS[:, :30, :36].astype("float64")
+    if has_holes:
+        pixels[:, 12:20, 10:18] = np.nan
+    valid = np.isfinite(pixels[0])
+    degrees = from_origin(10, 60, 0.25 / 55800, 0.5 / 111412)
+    path = save(tmp_path / "a.tif", pixels, crs="EPSG:4326", transform=degrees)
+    with opened_windows(path, resolution=0.35) as source:
+        down, across = source.steps
+        assert (down, across) == pytest.approx((0.7, 1.4), rel=1e-3)
+        assert source.resolution == pytest.approx(0.35)
+        values, values_valid = whole(source)
+        height, width = source.network_grid
+    assert (height, width) == (math.ceil(30 / down), math.ceil(36 / across))
+    for i in range(height):
+        # between the centres of two rows,
+        r = min(max((i + 0.5) * down - 0.5, 0), 29)
+        rows = [(min(int(r), 29), 1 - r % 1), (min(int(r) + 1, 29), r % 1)]
+        nearest = min(int((i + 0.5) * down), 29)
+        for j in range(width):
+            # and the mean of the columns that it covers
+            low, high = j * across, min((j + 1) * across, 36)
+            columns = {c: min(c + 1, high) - max(c, low) for c in range(int(low), math.ceil(high))}
+            parts = [
+                (share * part, pixels[:, row, column])
+                for row, share in rows
+                for column, part in columns.items()
+                if share * part > 1e-9 and valid[row, column]
+            ]
+            assert values_valid[i, j] == any(valid[nearest, c] for c in columns)
+            if values_valid[i, j]:
+                mean = sum(w * v for w, v in parts) / sum(w for w, _ in parts)
+                np.testing.assert_allclose(values[:, i, j], mean, rtol=1e-6)
 
 
 @pytest.mark.long
@@ -212,7 +250,7 @@ def test_a_window_knows_its_place_on_the_raster(tmp_path: Path) -> None:
 
 def test_much_the_same_resolution_is_left_alone(tmp_path: Path) -> None:
     with opened_windows(save(tmp_path / "a.tif"), resolution=0.1005) as source:
-        assert source.step == 1
+        assert source.steps == (1, 1)
         np.testing.assert_array_equal(whole(source)[0], PIXELS)
 
 
