@@ -205,7 +205,7 @@ def logits_graph(
     Its inputs are ``pixels`` (windows, bands, height, width) in the scene's type, and ``gain`` and
     ``offset`` (1, bands, 1, 1) float32, which normalise them: pixels * gain + offset. Its output is
     ``logits`` (windows, classes, ceil(height / 4), ceil(width / 4)) float32: those that `segment`
-    of the network resizes to the window's size with aligned corners.
+    of the network resizes to the window's size.
 
     Args:
         model: Name of the network, whose `ModelName.has_graph`.

@@ -196,8 +196,10 @@ def kept_logits(size: int, overlap: int, logits: LogitGrid) -> int:
     if not overlap:
         return 0
     # one more pixel: the centre of a scene's pixel may lie before that of the network's
-    first = float(max(size - overlap - 1, 0))
-    return logits.count(size) - max(int(logits.place(first, size)), 0)
+    first = int(logits.place(float(max(size - overlap - 1, 0)), size))
+    count = logits.count(size)
+    # and two of them, as `_interpolation` takes beyond the last one
+    return count - min(max(first, 0), max(count - 2, 0))
 
 
 def blocks_of_equal_size(rows: list[list[Block]], all_logits: int) -> list[list[Block]]:

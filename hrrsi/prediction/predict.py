@@ -38,6 +38,7 @@ from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.sliding_window import symmetries
+from hrrsi.quantities import counted_names
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.raster_opening import bounded_block_cache, is_local, many_files, open_raster
 
@@ -308,10 +309,9 @@ def _warn_of_left_files(maps: Sequence[Outputs]) -> None:
             beside = (files.classes.parent / name for name in files_beside(files.classes))
             left += [path for path in beside if path.name not in own and path.exists()]
     if left:
-        names = ", ".join(path.name for path in left[:3])
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        names = counted_names([path.name for path in left], 3)
         warnings.warn(
-            f"{names}{more}: made of a map that is replaced, and left as before; remove them, or "
+            f"{names}: made of a map that is replaced, and left as before; remove them, or "
             "ask for them again",
             SceneWarning,
             stacklevel=5,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.options import Resample
+from hrrsi.quantities import counted_names
 from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.missing_data import undeclared_gap
-from hrrsi.scenes.resampling import nearest_resolution
+from hrrsi.scenes.resampling import are_squares, nearest_resolution
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
 
 _RESOLUTION_FACTOR = 1.5
-_SQUARE_FACTOR = 1.1  # longer than wide, or wider than long, up to which pixels pass for squares
 _SCENES_NAMED = 5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
 
@@ -342,13 +342,13 @@ class SceneChecks:
             return resample
         meta = self._meta
         square = None
-        if own is not None and sides is not None and not _are_alike(sides):
+        if own is not None and sides is not None and not are_squares(sides):
             square = nearest_resolution(own, meta.resolutions) or own
             self._warn(
                 ResolutionNotice,
                 path,
                 f"has pixels of {sides[0]:.3g} x {sides[1]:.3g} m on the ground; read as squares "
-                f"of {square:.3g} m, as in training; `resample=off` reads them as they are",
+                f"of {square:.3g} m; `resample=off` reads them as they are",
                 once_for="shape",
                 counted="pixels that are no squares on the ground",
             )
@@ -397,9 +397,7 @@ class SceneChecks:
                 line = f"{len(remark.paths)} of {scenes} scenes: {remark.counted}"
                 if len(remark.paths) < scenes and not issubclass(remark.kind, SceneNotice):
                     names = sorted(Path(path).name for path in remark.paths)
-                    more = len(names) - _SCENES_NAMED
-                    line += f" ({', '.join(names[:_SCENES_NAMED])}"
-                    line += f" and {more} more)" if more > 0 else ")"
+                    line += f" ({counted_names(names, _SCENES_NAMED)})"
                 warnings.warn(line, remark.kind, stacklevel=2)
         self._is_silent = True
 
@@ -411,7 +409,7 @@ class SceneChecks:
             reading: Metres per pixel at which it is read; None: its own.
         """
         sides = scene.pixel_sides
-        if reading is not None or sides is None or _are_alike(sides):
+        if reading is not None or sides is None or are_squares(sides):
             return
         across, down = sides
         self._warn(
@@ -523,10 +521,6 @@ class _Remark(NamedTuple):
     kind: type[SceneWarning]
     counted: str | None
     paths: set[str]
-
-
-def _are_alike(sides: tuple[float, float]) -> bool:
-    return max(sides) <= min(sides) * _SQUARE_FACTOR
 
 
 def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:

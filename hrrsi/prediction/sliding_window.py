@@ -18,7 +18,7 @@ import numpy.typing as npt
 import rasterio
 
 from hrrsi.classes import IGNORE_INDEX, ScoreType
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, OptionError
 from hrrsi.graphs.graph import Floats
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.rasters import empty_score
@@ -366,6 +366,14 @@ def _strips(
     meta = engine.meta
     symmetry_group = symmetries(options.augmentation)
     window, overlap = options.effective_window, options.effective_overlap
+    grid = engine.logit_grid
+    if len(symmetry_group) > 1 and grid.alignment == "centres" and window % grid.stride:
+        # those of a mirrored window lie on other pixels then
+        raise OptionError(
+            f"is no multiple of {grid.stride}, as test-time augmentation takes with these weights",
+            parameter="window",
+            fix=f"give {window - window % grid.stride or grid.stride}, or no augmentation",
+        ).at(f"`window={window}`")
     row_starts, column_starts = (
         window_starts(length, window, window - overlap) for length in source.network_grid
     )
@@ -376,7 +384,7 @@ def _strips(
         overlap,
         len(meta.classes),
         source.raster_grid,
-        engine.logit_grid,
+        grid,
         steps=source.steps,
         confidence=confidence,
         probabilities=probabilities,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hrrsi.errors import HrrsiError, InputError, OutputError, OutputExistsError
+from hrrsi.errors import HrrsiError, InputError, OutputError, OutputExistsError, WeightsError
 from hrrsi.files import (
     check_unlocked,
     dump_yaml,
@@ -273,6 +273,8 @@ def _check_same_run(options: RunOptions, run: Path) -> None:
         if key not in _FREE_ON_RESUME and before.get(key) != value
     ]
     if differing:
+        with suppress(WeightsError):  # an earlier version's run can't go on anyway, and says so
+            read_checkpoint(run / LAST_CHECKPOINT)
         config = options.run_folder / CONFIG
         length = "; a run's length stays" if before.get("epochs") != now["epochs"] else ""
         raise InputError(

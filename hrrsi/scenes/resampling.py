@@ -22,6 +22,7 @@ _SOURCE_PIXELS = 1 << 23  # so many are read at a time
 _WHOLE_STEP = 0.01
 _SAME_RESOLUTION = 0.01
 _FINEST_STEP = 1 / 16
+_SQUARE_FACTOR = 1.1  # longer than wide, or wider than long
 # source pixels in one pixel of a grid, down and across
 Steps = tuple[float, float]
 OWN_STEPS: Steps = (1.0, 1.0)
@@ -246,6 +247,15 @@ def resolution_step(own: float, target: float) -> float | None:
     if not (math.isfinite(step) and step >= _FINEST_STEP):
         return None
     return 1.0 if abs(step - 1) < _SAME_RESOLUTION else step
+
+
+def are_squares(sides: tuple[float, float] | None) -> bool:
+    """Return whether pixels pass for squares on the ground; those not known do.
+
+    Args:
+        sides: Metres from a pixel to the next column and to the next row, or None.
+    """
+    return sides is None or max(sides) <= min(sides) * _SQUARE_FACTOR
 
 
 def steps_to(sides: tuple[float, float] | None, target: float) -> Steps | None:

@@ -22,7 +22,7 @@ from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scheme import Scheme, load_scheme
 from hrrsi.labels.splits import ALL_TRAIN, Part, SceneSplit, scene_split
-from hrrsi.quantities import counted, names_text
+from hrrsi.quantities import counted, counted_names, names_text
 from hrrsi.scenes.bands import (
     NATURAL_ORDER,
     band_meanings,
@@ -80,7 +80,8 @@ class TilingPlan:
             brought to another.
         steps: How many of each scene's pixels one of the patches is wide.
         placements: How labels lie on their scenes, where that is to be said.
-        scheme_notes: Lines on the scheme, where it was made of the labels, or labels hold 255.
+        scheme_notes: Lines on the scheme, where it was made of the labels, or labels hold 255, and
+            on pixels that are no squares.
         blocks: The blocks of scenes, where they are split so; else None.
         mask_note: The one of these lines that tells of 255 in labels, or None.
     """
@@ -297,6 +298,13 @@ def planned_tiling(sources: Sources, options: TileOptions) -> TilingPlan:
     scene_bands = _scene_bands(looks, scheme, options, meanings)
     bands, dtype = scene_bands.bands, looks[0].dtype
     scale = options.scale or _common_scale({look.image: look.scale for look in looks})
+    stretched = [look.name for look in looks if not look.is_square]
+    if stretched:
+        scheme_notes += (
+            "warning: pixels are no squares on the ground, and patches keep them, stretched, where "
+            f"`hrrsi predict` reads such scenes as squares: {counted_names(stretched)}; bring them "
+            "to square pixels first (`gdalwarp -t_srs` with a CRS in metres)",
+        )
     blocks = None
     pieces = {look.name: [Piece(look.name, part_of[look.name])] for look in looks}
     if options.split_blocks is not None:

@@ -19,6 +19,7 @@ from hrrsi.scenes.bands import (
     open_imagery,
     unnamed_bands,
 )
+from hrrsi.scenes.resampling import are_squares
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.value_scale import FULL_SCALE, nominal_scale
 from hrrsi.scenes.window_source import ResampledScene
@@ -67,6 +68,7 @@ class SceneLook:
         scale: The value that it declares as full brightness, or None.
         resolution: Ground sampling distance of patches in metres per pixel, or None.
         own_resolution: That of the image.
+        is_square: Whether the image's pixels pass for squares on the ground.
         ground: Where it lies.
     """
 
@@ -87,6 +89,7 @@ class SceneLook:
     scale: float | None
     resolution: float | None
     own_resolution: float | None
+    is_square: bool
     ground: Footprint
 
     def footprint(self, piece: Piece) -> Footprint:
@@ -193,6 +196,7 @@ def scene_look(
             scale=scale and scale.value,
             resolution=brought.resolution,
             own_resolution=scene.resolution or (options.resolution and scheme.resolution),
+            is_square=are_squares(scene.pixel_sides),
             ground=footprint(
                 file.name,
                 parts[0],

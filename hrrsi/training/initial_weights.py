@@ -63,7 +63,13 @@ def first_network(
     network.pruned = pruned
     network.logit_alignment = options.recipe.logit_alignment
     if not resume and options.init_file is not None:
-        report(f"weights: {weights_line(options.init_file, read_meta(options.init_file))}")
+        meta = read_meta(options.init_file)
+        report(f"weights: {weights_line(options.init_file, meta)}")
+        if meta.logit_alignment != network.logit_alignment:
+            report(
+                f"note: their logits lie at {meta.logit_alignment}, those of this run at "
+                f"{network.logit_alignment}"
+            )
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
     elif not resume:
         loaded = load_encoder_weights(network, options.model, options.encoder_weights)

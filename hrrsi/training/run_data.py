@@ -176,6 +176,9 @@ class RunData:
         lists = [self._source_patches(source, split) for source in self.sources]
         if not overfit:
             return [patch for patches in lists for patch in patches]
+        if self.has_mix and split == "train":  # nothing is learned from what is not drawn from
+            pairs = zip(lists, self.sources, strict=True)
+            lists = [patches if source.share else [] for patches, source in pairs]
         counts = [0] * len(lists)
         for _ in range(min(overfit, sum(map(len, lists)))):
             open_lists = [i for i, patches in enumerate(lists) if counts[i] < len(patches)]

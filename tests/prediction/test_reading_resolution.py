@@ -143,8 +143,8 @@ def test_pixels_that_are_no_squares_are_read_as_squares(
     line = (scene, "--weights", ranged_weights, "--out", tmp_path / "map.tif", "--overwrite")
     (note,) = notices(predicted(*line))
     assert note == (
-        f"note: {scene}: has pixels of 0.25 x 0.5 m on the ground; read as squares of 0.354 m, as "
-        "in training; --resample off reads them as they are"
+        f"note: {scene}: has pixels of 0.25 x 0.5 m on the ground; read as squares of 0.354 m; "
+        "--resample off reads them as they are"
     )
     with rasterio.open(tmp_path / "map.tif") as dataset:
         assert dataset.shape == VALUES.shape[1:]

@@ -108,7 +108,7 @@ def centred_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("window", "overlap"),
-    [(64, 16), pytest.param(50, 7, marks=pytest.mark.slow), (64, 0)],
+    [(64, 16), pytest.param(50, 7, marks=pytest.mark.slow), (64, 0), (64, 1)],
 )
 def test_logits_in_the_centres_of_their_pixels(
     write: Write, centred_weights: Path, window: int, overlap: int
@@ -121,6 +121,15 @@ def test_logits_in_the_centres_of_their_pixels(
     assert (labels != expected).sum() <= 1
     network.logit_alignment = "corners"
     assert (labels != naive_labels(values, labels != 255, network, window, overlap)).sum() > 100
+
+
+def test_mirrored_windows_have_their_logits_on_the_same_pixels(
+    write: Write, centred_weights: Path
+) -> None:
+    path = write(pixels(80, 90))
+    with pytest.raises(OptionError, match=r"`window=62`: is no multiple of 4.*give 60, or no"):
+        stitched(path, centred_weights, window=62, overlap=8, augmentation="flip")
+    stitched(path, centred_weights, window=60, overlap=8, augmentation="flip")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 61), (3, 5)])

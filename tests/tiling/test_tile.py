@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import yaml
 from PIL import Image
+from rasterio.transform import from_origin
 from samples.raw_layouts import (
     ISPRS_COLOURS,
     OWN_COLOURS,
@@ -403,3 +404,16 @@ def test_the_description_is_plain_yaml(tmp_path: Path) -> None:
     assert data["split"] == "chosen scenes"
     assert data["splits"]["val"]["scenes"] == ["b"]
     assert dataset.description.resolution == 0.5
+
+
+def test_pixels_that_are_no_squares_are_warned_of(tmp_path: Path) -> None:
+    own_folder(tmp_path / "raw", ["a", "b", "c"])
+    for path in (tmp_path / "raw").glob("*/[ab].tif"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.crs = "EPSG:4326"
+            dataset.transform = from_origin(10 + 0.1 * (path.stem == "b"), 60, 4e-6, 4e-6)
+    line = (tmp_path / "raw", "--scheme", own_scheme(tmp_path), "--size", 32)
+    result = run(*line, "--out", tmp_path / "d", "--val-scenes", "b")
+    (warning,) = (text for text in result.output.splitlines() if "no squares" in text)
+    assert warning.startswith("warning: pixels are no squares on the ground, and patches keep them")
+    assert "reads such scenes as squares: a, b; bring them to square pixels first" in warning

@@ -290,6 +290,11 @@ def test_overfitting_takes_patches_of_all_in_turn(town: Path, outlines: Path) ->
     assert data.epoch_length(overfit=3) == 3
 
 
+def test_overfitting_takes_patches_of_what_is_drawn_alone(town: Path, outlines: Path) -> None:
+    patches = data_of(town, outlines, mix=(0, 1)).patches("train", 3)
+    assert {patch.name.partition("/")[0] for patch in patches} == {"outlines"}
+
+
 def test_a_dataset_that_draws_nothing_needs_no_patches(town: Path, tmp_path: Path) -> None:
     other = save_drawn_dataset(tmp_path / "other", TOWN, train=0)
     data = check_run(quick((town, other), tmp_path / "runs", mix=(1, 0)))
