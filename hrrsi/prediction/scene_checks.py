@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.options import Resample
@@ -145,6 +147,7 @@ class SceneChecks:
             InputError: The scene can't be read somewhere, or no pixel of it has a height.
         """
         meta = self._meta
+        self._compare_nodata(scene)
         sample = scene_sample(scene, self._missing_value(scene, area), area)
         scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
@@ -266,6 +269,22 @@ class SceneChecks:
                 once_for="found",
                 counted="a value found that marks missing data",
             )
+
+    def _compare_nodata(self, scene: Scene) -> None:
+        """Warn where no pixel can hold the value that is said to mark missing data."""
+        kind = np.dtype(scene.dtype)
+        if scene.nodata is None or kind.kind not in "iu":
+            return
+        limits = np.iinfo(kind)
+        if limits.min <= scene.nodata <= limits.max and scene.nodata % 1 == 0:
+            return
+        self._warn(
+            MissingDataWarning,
+            scene.path,
+            f"`nodata={scene.nodata:g}` is no value of {scene.dtype}, so it marks no pixel",
+            once_for="impossible",
+            counted="`nodata` is no value of their type",
+        )
 
     def _compare_meanings(self, scene: Scene) -> bool:
         """Return whether a scene says what its bands show and the weights know what they want."""

@@ -131,6 +131,16 @@ def labels(tmp_path: Path, name: str) -> np.ndarray:
         return dataset.read(1)
 
 
+@pytest.mark.parametrize(("nodata", "is_told"), [("300", True), ("-1", True), ("255", False)])
+def test_a_value_that_no_pixel_can_hold_is_told(
+    tmp_path: Path, made_weights: Path, nodata: str, is_told: bool
+) -> None:
+    scene = save_scene(tmp_path / "scene.tif", collared(0)[:, 30:90, 40:100])
+    lines = notices(predicted(tmp_path, made_weights, scene, "--nodata", nodata))
+    line = f"warning: {scene}: --nodata {nodata} is no value of uint8, so it marks no pixel"
+    assert (line in lines) == is_told
+
+
 @pytest.mark.long
 def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
     tmp_path: Path, made_weights: Path
