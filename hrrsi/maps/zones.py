@@ -33,6 +33,7 @@ from hrrsi.scenes.polygons import scene_polygons
 from hrrsi.scenes.raster_opening import vector_warnings_once
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.vector_layers import chosen_layer
+from hrrsi.scenes.windows import Window
 
 _STRIP_PIXELS = 2**21  # times 2**30 units of area stays below 2**53, where floats are exact
 _LARGE = 1000  # zones of more corners are cut to a strip before they are burned
@@ -230,14 +231,16 @@ def zone_areas(
     return ZoneAreas(features, names, list(classes), pixels[:, :-1], pixels[:, -1], ground)
 
 
-def check_zones(path: str | Path, scene: Scene, attribute: str | None = None) -> None:
-    """Raise what `zone_areas` would, before any work.
+def has_zones_on(path: str | Path, scene: Scene, attribute: str | None = None) -> bool:
+    """Return whether a zone may lie on a scene, having raised what `zone_areas` would.
 
     Raises:
         InputError: As `zone_areas`.
     """
-    scene_polygons(path, scene)
+    polygons = scene_polygons(path, scene)
     _features(path, attribute)
+    whole = Window(0, 0, *scene.shape)
+    return bool(len(polygons.geometries) and polygons.near(whole).size)
     _zone_features(path)
 
 

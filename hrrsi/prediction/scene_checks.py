@@ -76,6 +76,10 @@ class MissingDataNotice(SceneNotice):
     """A value was found to mark pixels without data."""
 
 
+class ZonesWarning(SceneWarning):
+    """No zone lies on a scene."""
+
+
 class UnlikeTrainingWarning(SceneWarning):
     """A scene's bands or heights are unlike those that the weights were trained on."""
 
@@ -269,6 +273,16 @@ class SceneChecks:
                 once_for="found",
                 counted="a value found that marks missing data",
             )
+
+    def warn_of_empty_zones(self, scene: Scene, zones: str | Path) -> None:
+        """Warn that no zone of a file lies on a scene, so that all of them are empty."""
+        self._warn(
+            ZonesWarning,
+            scene.path,
+            f"no zone of {zones} lies on it, so all of them are empty; check its CRS",
+            once_for="zones",
+            counted="no zone lies on them",
+        )
 
     def _compare_nodata(self, scene: Scene) -> None:
         """Warn where no pixel can hold the value that is said to mark missing data."""

@@ -299,9 +299,11 @@ class SceneMapper:
         scale = self._scales.get(name) or self._look_at(source)
         if self._outputs.zones is not None:  # before hours of work
             # polygons' libraries, seldom asked for
-            from hrrsi.maps.zones import check_zones
+            from hrrsi.maps.zones import has_zones_on
 
-            check_zones(self._outputs.zones, source.scene, self._outputs.zone_name)
+            zones = self._outputs.zones
+            if not has_zones_on(zones, source.scene, self._outputs.zone_name):
+                self._checks.warn_of_empty_zones(source.scene, zones)
         return SceneFacts(scale, self._record(source, scale))
 
     def map(

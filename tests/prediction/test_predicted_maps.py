@@ -230,6 +230,18 @@ def test_resampled_maps_keep_holes_to_the_pixel(run: Run, tmp_path: Path) -> Non
     np.testing.assert_array_equal(labels == 255, (values == 0).all(0))
 
 
+def test_zones_that_lie_elsewhere_are_told(run: Run, tmp_path: Path) -> None:
+    place = {"crs": "EPSG:28992", "transform": from_origin(1000, 2000, 1, 1)}
+    scene = save_scene(tmp_path / "scene.tif", **place)
+    away = write_polygons(tmp_path / "away.gpkg", {"a": (5000, 1900, 5050, 2000)})
+    result = run(scene, "--zones", away)
+    assert result.exit_code == 0, result.output
+    told = f"warning: {scene}: no zone of {away} lies on it, so all of them are empty"
+    assert told in result.stderr
+    here = write_polygons(tmp_path / "here.gpkg", {"a": (1000, 1900, 1050, 2000)})
+    assert "lies on it" not in run(scene, "--zones", here, "--overwrite").stderr
+
+
 def test_wrong_zones_fail_before_the_network_runs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
