@@ -211,7 +211,7 @@ def _check_brightness(
             raise InputError(
                 f"holds {extreme:g} where {scale:g} is full brightness",
                 where=source.path,
-                fix="name the value of pixels without data with `nodata`, or correct `scale`",
+                fix=f"give `nodata={extreme:g}` where that marks missing data, or correct `scale`",
             )
 
 
