@@ -237,7 +237,7 @@ def probabilities_graph(
     gain: Floats,
     offset: Floats,
     *,
-    alignment: LogitAlignment = "corners",
+    alignment: LogitAlignment,
     pruned: bool = False,
 ) -> ModelProto:
     """Return the graph of a network from a window to probabilities, for other programs.

@@ -239,9 +239,9 @@ def has_zones_on(path: str | Path, scene: Scene, attribute: str | None = None) -
     """
     polygons = scene_polygons(path, scene)
     _features(path, attribute)
+    _zone_features(path)
     whole = Window(0, 0, *scene.shape)
     return bool(len(polygons.geometries) and polygons.near(whole).size)
-    _zone_features(path)
 
 
 class _Zones:

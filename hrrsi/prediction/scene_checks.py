@@ -449,7 +449,7 @@ class SceneChecks:
             ResolutionWarning,
             scene.path,
             f"has pixels of {across:.3g} x {down:.3g} m on the ground, which the network takes for "
-            f"squares: what it sees is stretched, so expect worse maps, or map it with "
+            "squares: what it sees is stretched, so expect worse maps, or map it with "
             "`resample=auto`",
             once_for="shape",
             counted="pixels that are no squares on the ground",

@@ -123,7 +123,7 @@ class SceneWindows:
     """
 
     scene: Scene
-    steps: Steps = (1.0, 1.0)
+    steps: Steps = OWN_STEPS
     area: AreaOfInterest | None = None
     overview: Scene | None = None
 

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
+from hrrsi.errors import InputError
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_file import packaged_weights
 from hrrsi.networks.weights_reading import load_model
@@ -253,6 +254,13 @@ def test_wrong_zones_fail_before_the_network_runs(
     line = one_error_line(run(scene, "--zones", zones, "--zone-name", "nome"))
     assert "has no attribute 'nome'" in line
     assert "give --zones" in one_error_line(run(scene, "--zone-name", "name"))
+
+    def damaged(path: Path) -> None:
+        raise InputError("cannot be read (a ring is cut off)", where=path, fix="repair the file")
+
+    # what only the copy of the zones with their classes reads
+    monkeypatch.setattr("hrrsi.maps.zones._zone_features", damaged)
+    assert "a ring is cut off" in one_error_line(run(scene, "--zones", zones))
     assert os.listdir() == []
 
 
