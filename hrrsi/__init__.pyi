@@ -35,7 +35,7 @@ from .prediction.options import (
     OutputOptions as OutputOptions,
 )
 from .prediction.predict import MapObserver as MapObserver, ScenesFailedError as ScenesFailedError
-from .prediction.scene_checks import SceneWarning as SceneWarning
+from .prediction.scene_remarks import SceneWarning as SceneWarning
 from .prediction.segmenter import Segmenter as Segmenter
 from .pretraining.options import (
     PretrainOptions as PretrainOptions,

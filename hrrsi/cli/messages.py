@@ -130,7 +130,7 @@ def print_weights(weights: str | Path | None, meta: ModelMeta | None = None) -> 
 @contextmanager
 def scene_warnings_in_one_line() -> Iterator[None]:
     """Print each warning about a scene or file as a line for the user, above any progress bar."""
-    from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
+    from hrrsi.prediction.scene_remarks import SceneNotice, SceneWarning
 
     with warnings.catch_warnings(action="always", category=SceneWarning):
         warnings.simplefilter("always", FileWarning)

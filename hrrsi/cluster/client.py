@@ -44,8 +44,8 @@ from hrrsi.prediction.map_writer import run_provenance
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.predict import MapInputs, MapObserver, MapTask, map_inputs
-from hrrsi.prediction.scene_checks import SceneNotice
 from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_remarks import SceneNotice
 from hrrsi.scenes.raster_opening import is_local
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from hrrsi.files import prepare_folder, require_regular
 from hrrsi.hardware import available_cores
 from hrrsi.interruption import interrupt_kept_from_children
 from hrrsi.maps.raw_pyramid import write_errors
-from hrrsi.prediction.scene_checks import SceneWarning
+from hrrsi.prediction.scene_remarks import SceneWarning
 
 if TYPE_CHECKING:
     from distributed import Client

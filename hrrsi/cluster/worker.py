@@ -51,8 +51,8 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import is_finished
 from hrrsi.prediction.mapped_scene import MappedScene, seconds_a_window
-from hrrsi.prediction.scene_checks import SceneWarning
 from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
+from hrrsi.prediction.scene_remarks import SceneWarning
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.raster_opening import bounded_block_cache, many_files
 from hrrsi.scenes.window_source import SceneWindows

@@ -25,7 +25,7 @@ from hrrsi.networks.weights_file import (
     weights_words,
 )
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.scene_checks import SceneWarning
+from hrrsi.prediction.scene_remarks import SceneWarning
 from hrrsi.tiling.result import placement_notes
 
 

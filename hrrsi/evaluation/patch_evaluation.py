@@ -28,7 +28,8 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import LARGEST_WINDOW, MapOptions, Resample
-from hrrsi.prediction.scene_checks import BandWarning, SceneChecks
+from hrrsi.prediction.reading_resolution import ReadingResolution
+from hrrsi.prediction.scene_remarks import BandWarning, SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.resampling import nearest_step, required_step
 from hrrsi.scenes.window_source import ArrayWindows
@@ -163,7 +164,7 @@ def _patch_step(
         InputError: Their own is not known, or too coarse for it.
     """
     own = description.metres_per_pixel
-    resolution = SceneChecks(meta).reading_resolution(where, own, resample)
+    resolution = ReadingResolution(meta, resample, SceneRemarks()).of_pixels(where, own)
     return 1.0 if resolution is None else required_step(own, resolution, where)
 
 

@@ -25,7 +25,9 @@ from hrrsi.labels.scheme import Scheme
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions
+from hrrsi.prediction.reading_resolution import ReadingResolution
 from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
+from hrrsi.prediction.scene_remarks import SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
@@ -108,7 +110,9 @@ def evaluate_scenes(
     merged = merged_classes(scheme, options.merges)
     _predicted_index(engine.meta.classes, scheme, merged)
     kind = labels_read(files)
-    checks = SceneChecks(engine.meta)
+    remarks = SceneRemarks()
+    checks = SceneChecks(engine.meta, remarks)
+    reading_resolution = ReadingResolution(engine.meta, mapping.resample, remarks)
     declared: dict[float, None] = {}
     resolutions: dict[str, None] = {}
     readings: list[SceneReading] = []
@@ -123,11 +127,7 @@ def evaluate_scenes(
             scale = checks.scale(scene, mapping.scale)
             if scale not in (mapping.scale, engine.meta.scale):
                 declared[scale] = None
-            resolution = checks.reading_resolution(
-                scene.path, scene.resolution, mapping.resample, scene.pixel_sides
-            )
-            checks.compare_resolution(scene, resolution)
-            checks.compare_pixel_shape(scene, resolution)
+            resolution = reading_resolution.of_scene(scene)
             windows = stack.enter_context(open_scene_windows(scene, resolution=resolution))
             checks.compare_likeness(windows, scale)
             if windows.steps != OWN_STEPS:
@@ -141,7 +141,7 @@ def evaluate_scenes(
                 )
     if elsewhere is not None:
         counted += elsewhere(readings)
-    checks.count_scenes(len(files))
+    remarks.count_scenes(len(files))
     names = tuple(f.name for f in files)
     counts = [scene.counts for scene in counted]
     return Evaluation(

@@ -43,7 +43,7 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import packaged_name
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneWarning
+from hrrsi.prediction.scene_remarks import SceneWarning
 from hrrsi.progress import progress
 from hrrsi.quantities import byte_text
 from hrrsi.scenes.raster_opening import is_local, mosaic_files, mosaic_tiles

@@ -22,7 +22,7 @@ from hrrsi.maps.partial_map import rows_kept
 from hrrsi.maps.rasters import MapSummary, is_product
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneNotice
+from hrrsi.prediction.scene_remarks import SceneNotice
 from hrrsi.progress import progress
 from hrrsi.quantities import area_text, counted, share_text
 from hrrsi.scenes.raster_opening import (

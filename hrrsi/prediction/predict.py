@@ -35,8 +35,8 @@ from hrrsi.prediction.mapped_scene import (
     seconds_a_window,
 )
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import SceneNotice, SceneWarning
 from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_remarks import SceneNotice, SceneWarning
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.quantities import counted_names
 from hrrsi.scenes.height_files import height_files

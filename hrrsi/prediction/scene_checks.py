@@ -1,23 +1,29 @@
-"""Looks at a scene before it is mapped: full brightness, and what is unlike training."""
+"""Looks at a scene before it is mapped: bands, full brightness, what is unlike training."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.prediction.options import Resample
-from hrrsi.quantities import counted_names
+from hrrsi.prediction.scene_remarks import (
+    BandNotice,
+    BandWarning,
+    HeightWarning,
+    MissingDataNotice,
+    MissingDataWarning,
+    ScaleWarning,
+    SceneRemarks,
+    UnlikeTrainingWarning,
+    ZonesWarning,
+)
 from hrrsi.scenes.bands import band_meanings, names_bands, unnamed_bands
 from hrrsi.scenes.likeness import QUANTILE, Likeness, scene_squares
 from hrrsi.scenes.missing_data import undeclared_gap
-from hrrsi.scenes.resampling import are_squares, nearest_resolution
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.value_scale import (
     EstimatedScale,
@@ -35,92 +41,20 @@ from hrrsi.scenes.window_source import WindowSource
 if TYPE_CHECKING:
     from hrrsi.scenes.polygons import AreaOfInterest
 
-_RESOLUTION_FACTOR = 1.5
-_SCENES_NAMED = 5
 _SAME_SCALE = 1e-3  # 1/255 is a scale of 0.00392 to some
 
 
-class SceneWarning(UserWarning):
-    """Something about a scene that may make its map worse; the map is made all the same."""
-
-
-class ResolutionWarning(SceneWarning):
-    """A scene's ground resolution is far from the one that the weights were trained on."""
-
-
-class SceneNotice(SceneWarning):
-    """Something that was decided for a scene, as it should be."""
-
-
-class ResolutionNotice(SceneNotice):
-    """A scene is read at another ground resolution than its own, or at an unknown one."""
-
-
-class ScaleWarning(SceneWarning):
-    """The value of full brightness was estimated, or is another one than in training."""
-
-
-class BandWarning(SceneWarning):
-    """The bands that the network sees may not be those that it was trained on."""
-
-
-class BandNotice(SceneNotice):
-    """A scene's own word on its bands decided which are read."""
-
-
-class MissingDataWarning(SceneWarning):
-    """Pixels that seem to hold no data get a class, since nothing says so."""
-
-
-class MissingDataNotice(SceneNotice):
-    """A value was found to mark pixels without data."""
-
-
-class ZonesWarning(SceneWarning):
-    """No zone lies on a scene."""
-
-
-class UnlikeTrainingWarning(SceneWarning):
-    """A scene's bands or heights are unlike those that the weights were trained on."""
-
-
-class HeightWarning(SceneWarning):
-    """Some pixels of a scene have no height."""
-
-
-class SceneRemark(NamedTuple):
-    """Something to be said of a scene.
-
-    Attributes:
-        kind: The warning.
-        path: The scene.
-        text: What is to be said of it.
-        once_for: What tells this from other things of the same kind.
-        counted: What `SceneChecks.count_scenes` says of several scenes; None: nothing.
-    """
-
-    kind: type[SceneWarning]
-    path: str
-    text: str
-    once_for: float | str | None
-    counted: str | None
-
-
 class SceneChecks:
-    """Looks at scenes, one after the other, and warns of each thing once.
+    """Looks at the values and bands of scenes, one after the other.
 
     Args:
         meta: What the weights say of themselves.
-
-    Attributes:
-        on_remark: Called with each remark instead, for another process to `say`; None: it is said.
+        remarks: Says what there is to say of them.
     """
 
-    def __init__(self, meta: ModelMeta) -> None:
+    def __init__(self, meta: ModelMeta, remarks: SceneRemarks) -> None:
         self._meta = meta
-        self.on_remark: Callable[[SceneRemark], object] | None = None
-        self._remarks: dict[object, _Remark] = {}
-        self._is_silent = False
+        self._remarks = remarks
         likeness = meta.likeness
         self._likeness = None if likeness is None else Likeness.from_plain(likeness)
 
@@ -153,13 +87,22 @@ class SceneChecks:
         meta = self._meta
         self._compare_nodata(scene)
         sample = scene_sample(scene, self._missing_value(scene, area), area)
+        if not sample.values.size and not sample.without_height:
+            self._remarks.warn(
+                MissingDataWarning,
+                scene.path,
+                "no pixel that was looked at holds data, so its map may be empty; check what marks "
+                "missing data: its alpha, its mask or its nodata value",
+                once_for="empty",
+                counted="no pixel that was looked at holds data",
+            )
         scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
         if scale is None:
             scale, reason = estimate or estimated_scale(sample)
             scope = "" if estimate is None else " in all scenes of this type"
-            self._warn(
+            self._remarks.warn(
                 ScaleWarning,
                 scene.path,
                 f"holds {scene.dtype} where the weights were trained on "
@@ -169,7 +112,7 @@ class SceneChecks:
             )
         unlike = unlike_training(sample, scale, meta.mean, meta.std)
         if unlike is not None:
-            self._warn(
+            self._remarks.warn(
                 UnlikeTrainingWarning,
                 scene.path,
                 unlike,
@@ -200,7 +143,7 @@ class SceneChecks:
             return None
         distance, threshold = self._likeness.distance(squares), self._likeness.threshold
         if distance > threshold:
-            self._warn(
+            self._remarks.warn(
                 UnlikeTrainingWarning,
                 source.path,
                 f"looks unlike anything the weights were trained on (distance "
@@ -220,7 +163,7 @@ class SceneChecks:
         """
         if scene.has_imagery_alpha:
             band = scene.reader.alpha_bands[0]
-            self._warn(
+            self._remarks.warn(
                 BandWarning,
                 scene.path,
                 f"calls band {band} alpha, but it holds as many values as imagery does (near "
@@ -232,7 +175,7 @@ class SceneChecks:
         if not unasked:
             return
         if scene.is_palette_picture:
-            self._warn(
+            self._remarks.warn(
                 BandNotice,
                 scene.path,
                 "is a picture with a palette, read as its colours",
@@ -247,7 +190,7 @@ class SceneChecks:
         gap = undeclared_gap(scene, area)
         if gap is None:
             return None
-        self._warn(
+        self._remarks.warn(
             MissingDataWarning,
             scene.path,
             f"{gap.share:.1%} of its pixels hold {gap.value:g} in all bands, at the rim or in "
@@ -265,7 +208,7 @@ class SceneChecks:
             scene: The scene, opened with ``nodata="auto"``.
         """
         if scene.nodata is not None:
-            self._warn(
+            self._remarks.warn(
                 MissingDataNotice,
                 scene.path,
                 f"pixels of {scene.nodata:g} in all bands count as missing data, as `nodata=auto` "
@@ -276,7 +219,7 @@ class SceneChecks:
 
     def warn_of_empty_zones(self, scene: Scene, zones: str | Path) -> None:
         """Warn that no zone of a file lies on a scene, so that all of them are empty."""
-        self._warn(
+        self._remarks.warn(
             ZonesWarning,
             scene.path,
             f"no zone of {zones} lies on it, so all of them are empty; check its CRS",
@@ -292,7 +235,7 @@ class SceneChecks:
         limits = np.iinfo(kind)
         if limits.min <= scene.nodata <= limits.max and scene.nodata % 1 == 0:
             return
-        self._warn(
+        self._remarks.warn(
             MissingDataWarning,
             scene.path,
             f"`nodata={scene.nodata:g}` is no value of {scene.dtype}, so it marks no pixel",
@@ -311,7 +254,7 @@ class SceneChecks:
             return False
         names = ", ".join(map(str, shown))
         if tuple(shown) != expected and None not in expected:
-            self._warn(
+            self._remarks.warn(
                 BandWarning,
                 scene.path,
                 f"calls bands {listed} {names} where the weights were trained on "
@@ -321,7 +264,7 @@ class SceneChecks:
                 counted="bands that the weights were not trained on",
             )
         elif bands != list(unnamed_bands(scene.dataset, self._meta.bands)):
-            self._warn(
+            self._remarks.warn(
                 BandNotice,
                 scene.path,
                 f"bands {listed} are read, which it calls {names}, as in training; `bands` "
@@ -336,7 +279,7 @@ class SceneChecks:
         listed = ",".join(map(str, bands))
         alpha = sorted(set(alphas) & set(bands))
         if alpha:
-            self._warn(
+            self._remarks.warn(
                 BandWarning,
                 scene.path,
                 f"calls band {alpha[0]} alpha, which is read as imagery since the "
@@ -345,149 +288,12 @@ class SceneChecks:
             )
         # the first bands may be all that the scenes of training had
         elif bands == list(range(1, len(bands) + 1)) and count - len(alphas) > len(bands):
-            self._warn(
+            self._remarks.warn(
                 BandWarning,
                 scene.path,
                 f"bands {listed} of {count} are read, as in training; choose "
                 "others with `bands` if these show something else",
             )
-
-    def reading_resolution(
-        self,
-        path: str,
-        own: float | None,
-        resample: Resample,
-        sides: tuple[float, float] | None = None,
-    ) -> float | None:
-        """Return the ground resolution to read pixels at, as squares, or None for their own.
-
-        Says where it chooses one, for the first scene; `count_scenes` says how often.
-
-        Args:
-            path: What messages call the pixels.
-            own: Metres per pixel, or None where they are not known.
-            resample: As in `MapOptions`.
-            sides: Metres from a pixel to the next column and to the next row, or None.
-        """
-        if resample == "off":
-            return None
-        if resample != "auto":
-            return resample
-        meta = self._meta
-        square = None
-        if own is not None and sides is not None and not are_squares(sides):
-            square = nearest_resolution(own, meta.resolutions) or own
-            self._warn(
-                ResolutionNotice,
-                path,
-                f"has pixels of {sides[0]:.3g} x {sides[1]:.3g} m on the ground; read as squares "
-                f"of {square:.3g} m; `resample=off` reads them as they are",
-                once_for="shape",
-                counted="pixels that are no squares on the ground",
-            )
-        if meta.resolutions is None:
-            return square
-        if own is None:
-            self._warn(
-                ResolutionNotice,
-                path,
-                f"is read as it is, since its ground resolution is not known; the weights "
-                f"were trained on {meta.resolutions_text} a pixel",
-                once_for="unknown",
-            )
-            return None
-        nearest = nearest_resolution(own, meta.resolutions)
-        if nearest is not None and own > nearest * _RESOLUTION_FACTOR:
-            self._warn(
-                ResolutionWarning,
-                path,
-                f"has {own:.3g} m a pixel where the weights were trained on "
-                f"{meta.resolutions_text}; read at {nearest:.3g} m, which adds no detail: expect "
-                "much worse maps",
-                once_for="coarse",
-                counted="pixels too coarse for the weights",
-            )
-        elif nearest is not None and square is None:
-            self._warn(
-                ResolutionNotice,
-                path,
-                f"read at {nearest:.3g} m, since the weights were trained on "
-                f"{meta.resolutions_text}; `resample=off` reads the scene's own {own:.3g} m",
-                counted="read at a resolution of the weights' training",
-            )
-        return square or nearest
-
-    def count_scenes(self, scenes: int) -> None:
-        """Say of how many scenes things were said, and nothing from now on.
-
-        Where a warning is not for all of them, the first ones are named.
-
-        Args:
-            scenes: How many were looked at.
-        """
-        for remark in self._remarks.values():
-            if remark.counted is not None and len(remark.paths) > 1 and not self._is_silent:
-                line = f"{len(remark.paths)} of {scenes} scenes: {remark.counted}"
-                if len(remark.paths) < scenes and not issubclass(remark.kind, SceneNotice):
-                    names = sorted(Path(path).name for path in remark.paths)
-                    line += f" ({counted_names(names, _SCENES_NAMED)})"
-                warnings.warn(line, remark.kind, stacklevel=2)
-        self._is_silent = True
-
-    def compare_pixel_shape(self, scene: Scene, reading: float | None = None) -> None:
-        """Warn where pixels that are no squares on the ground are read as they are.
-
-        Args:
-            scene: The scene.
-            reading: Metres per pixel at which it is read; None: its own.
-        """
-        sides = scene.pixel_sides
-        if reading is not None or sides is None or are_squares(sides):
-            return
-        across, down = sides
-        self._warn(
-            ResolutionWarning,
-            scene.path,
-            f"has pixels of {across:.3g} x {down:.3g} m on the ground, which the network takes for "
-            "squares: what it sees is stretched, so expect worse maps, or map it with "
-            "`resample=auto`",
-            once_for="shape",
-            counted="pixels that are no squares on the ground",
-        )
-
-    def compare_resolution(self, scene: Scene, reading: float | None = None) -> None:
-        """Warn where the ground resolution that a scene is read at is far from that of training.
-
-        Args:
-            scene: The scene.
-            reading: Metres per pixel at which it is read; None: its own.
-        """
-        meta = self._meta
-        trained = meta.resolutions or (meta.resolution and (meta.resolution, meta.resolution))
-        resolution = reading or scene.resolution
-        if not trained or resolution is None:
-            return
-        nearest = min(max(resolution, trained[0]), trained[1])
-        if max(nearest / resolution, resolution / nearest) <= _RESOLUTION_FACTOR:
-            return
-        if reading is not None:
-            advice = ""
-        elif meta.resolutions is None:
-            advice = f", or map it with `resample={nearest:.4g}`"
-        else:  # too coarse, or read so by wish
-            is_possible = nearest_resolution(resolution, meta.resolutions) is not None
-            advice = ", or map it with `resample=auto`" if is_possible else ""
-        verb = "has" if reading is None else "is read at"
-        own = f"{resolution * 100:.3g} cm"
-        trained_on = (
-            f"{nearest * 100:.3g} cm" if meta.resolutions is None else meta.resolutions_text
-        )
-        self._warn(
-            ResolutionWarning,
-            scene.path,
-            f"{verb} {own} a pixel where the weights were trained on {trained_on}; "
-            f"expect worse maps{advice}",
-        )
 
     def _own_scale(self, scene: Scene) -> float:
         """Return full brightness by a scene's own word, else the weights', and say which differ."""
@@ -496,7 +302,7 @@ class SceneChecks:
         if declared is None or math.isclose(declared.value, trained, rel_tol=_SAME_SCALE):
             return trained
         value, reason = declared
-        self._warn(
+        self._remarks.warn(
             ScaleWarning,
             scene.path,
             f"{value:g} counts as full brightness ({reason}) where the weights were "
@@ -516,7 +322,7 @@ class SceneChecks:
             )
         if sample.without_height:
             share = max(sample.without_height, 0.0001)
-            self._warn(
+            self._remarks.warn(
                 HeightWarning,
                 path,
                 f"about {share:.2%} of the scene's pixels have no height, and so no class "
@@ -525,35 +331,7 @@ class SceneChecks:
             )
         unlike = heights_unlike_training(sample, meta.scale, meta.mean[-1], meta.std[-1])
         if unlike is not None:
-            self._warn(UnlikeTrainingWarning, path, unlike, once_for="heights")
-
-    def _warn(
-        self,
-        kind: type[SceneWarning],
-        path: str,
-        text: str,
-        *,
-        once_for: float | str | None = None,
-        counted: str | None = None,
-    ) -> None:
-        remark = SceneRemark(kind, path, text, once_for, counted)
-        (self.on_remark or self.say)(remark)
-
-    def say(self, remark: SceneRemark) -> None:
-        """Warn of the first scene of which this is to be said, and remember the others."""
-        kind, path, text, once_for, counted = remark
-        same = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
-        if not same.paths and not self._is_silent:
-            warnings.warn(f"{path}: {text}", kind, stacklevel=4)
-        same.paths.add(path)
-
-
-class _Remark(NamedTuple):
-    """Of which scenes something was to be said, and how their number is."""
-
-    kind: type[SceneWarning]
-    counted: str | None
-    paths: set[str]
+            self._remarks.warn(UnlikeTrainingWarning, path, unlike, once_for="heights")
 
 
 def require_height_as_trained(meta: ModelMeta, height: str | None) -> None:

@@ -22,12 +22,9 @@ from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import MapRecord, MapWriter, is_finished, map_identity
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
-from hrrsi.prediction.scene_checks import (
-    SceneChecks,
-    SceneNotice,
-    SceneRemark,
-    require_height_as_trained,
-)
+from hrrsi.prediction.reading_resolution import ReadingResolution
+from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
+from hrrsi.prediction.scene_remarks import SceneNotice, SceneRemark, SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.progress import progress
 from hrrsi.scenes.bands import open_imagery
@@ -148,7 +145,9 @@ class SceneMapper:
         window = options.effective_window
         engine.prepare(window, window)  # while the first scene is looked at
         self._show_progress = show_progress
-        self._checks = SceneChecks(engine.meta)
+        self._remarks = SceneRemarks()
+        self._checks = SceneChecks(engine.meta, self._remarks)
+        self._reading = ReadingResolution(engine.meta, options.resample, self._remarks)
         self._scales: dict[str, float] = {}  # of scenes that were looked at
         self._provenance = provenance
         self._writer = MapWriter(engine.meta, options, outputs, show_progress=show_progress)
@@ -196,17 +195,12 @@ class SceneMapper:
             return area_of_interest(self._options.aoi, scene).extent
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
-        resample, aoi = self._options.resample, self._options.aoi
-        resolution = self._checks.reading_resolution(
-            scene.path, scene.resolution, resample, scene.pixel_sides
-        )
-        self._checks.compare_resolution(scene, resolution)
-        self._checks.compare_pixel_shape(scene, resolution)
-        return open_scene_windows(scene, resolution=resolution, aoi=aoi)
+        resolution = self._reading.of_scene(scene)
+        return open_scene_windows(scene, resolution=resolution, aoi=self._options.aoi)
 
     def count_scenes(self, scenes: int) -> None:
         """Say of how many scenes something was said."""
-        self._checks.count_scenes(scenes)
+        self._remarks.count_scenes(scenes)
 
     def looked_at(self, name: str, called: str) -> SceneLook | None:
         """Return what there is to find at a scene and to say of it, for another process' `look`.
@@ -222,7 +216,7 @@ class SceneMapper:
             HrrsiError: It can't be read, or does not fit.
         """
         remarks: list[SceneRemark] = []
-        self._checks.on_remark = remarks.append
+        self._remarks.on_remark = remarks.append
         try:
             with self.open(name) as source:
                 if self._checks.needs_estimate(source.scene, self._options.scale):
@@ -231,7 +225,7 @@ class SceneMapper:
             own_remarks = (r._replace(path=called) if r.path == path else r for r in remarks)
             return SceneLook(scale, tuple(own_remarks))
         finally:
-            self._checks.on_remark = None
+            self._remarks.on_remark = None
 
     def look(self, names: Sequence[str], looks: Mapping[str, SceneLook] | None = None) -> None:
         """Look at all scenes before the first is mapped, and say what there is to say of them.
@@ -251,7 +245,7 @@ class SceneMapper:
             if name in looks:
                 self._scales[name] = looks[name].scale
                 for remark in looks[name].remarks:
-                    self._checks.say(remark)
+                    self._remarks.say(remark)
                 continue
             with suppress(Exception), self.open(name) as source:
                 scene = source.scene
@@ -269,7 +263,7 @@ class SceneMapper:
             stop_if_requested()
             with suppress(Exception), self.open(name) as source:
                 self._scales[name] = self._look_at(source, estimates[dtype])
-        self._checks.count_scenes(len(names))
+        self._remarks.count_scenes(len(names))
 
     def _look_at(self, source: SceneWindows, estimate: EstimatedScale | None = None) -> float:
         """Say what there is to say of a scene, and return its value of full brightness."""

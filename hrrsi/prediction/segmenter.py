@@ -18,7 +18,8 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.data_arrays import DataArrayT, ImageArray, image_array, is_data_array
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions, Resample
-from hrrsi.prediction.scene_checks import SceneChecks
+from hrrsi.prediction.reading_resolution import ReadingResolution
+from hrrsi.prediction.scene_remarks import SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.resampling import required_step
 from hrrsi.scenes.window_source import ArrayWindows
@@ -71,7 +72,7 @@ class Segmenter:
         self._engine = open_engine(weights, engine)
         self._options = options.fitting(self._engine.meta)
         self.meta: ModelMeta = self._engine.meta
-        self._checks = SceneChecks(self.meta)
+        self._reading = ReadingResolution(self.meta, resample, SceneRemarks())
 
     @property
     def classes(self) -> list[str]:
@@ -257,5 +258,5 @@ class Segmenter:
         """Return how many of an array's pixels one is wide that the network sees."""
         if own is None:
             return 1.0
-        reading = self._checks.reading_resolution("array", own, self._options.resample)
+        reading = self._reading.of_pixels("array", own)
         return 1.0 if reading is None else required_step(own, reading, "array")

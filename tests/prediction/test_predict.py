@@ -27,7 +27,7 @@ from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import MapOptions
 from hrrsi.prediction.predict import ScenesFailedError
-from hrrsi.prediction.scene_checks import ResolutionWarning
+from hrrsi.prediction.scene_remarks import ResolutionWarning
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.window_source import SceneWindows

@@ -19,7 +19,7 @@ from hrrsi.cli import app
 from hrrsi.errors import InputError, OptionError
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import load_model
-from hrrsi.prediction.scene_checks import ResolutionNotice
+from hrrsi.prediction.scene_remarks import ResolutionNotice
 from hrrsi.scenes.resampling import nearest_resolution, resolution_step
 from hrrsi.scenes.window_source import ArrayWindows
 from hrrsi.scenes.windows import Window

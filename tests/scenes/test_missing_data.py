@@ -141,6 +141,15 @@ def test_a_value_that_no_pixel_can_hold_is_told(
     assert (line in lines) == is_told
 
 
+def test_a_scene_without_any_data_is_told(tmp_path: Path, made_weights: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif", np.zeros_like(PIXELS[:, :60, :60]), nodata=0)
+    other = save_scene(tmp_path / "other.tif", PIXELS[:, :60, :60], nodata=0)
+    lines = notices(predicted(tmp_path, made_weights, scene, other))
+    (line,) = [line for line in lines if "holds data" in line]
+    assert line.startswith(f"warning: {scene}: no pixel that was looked at holds data")
+    assert (labels(tmp_path, "scene") == 255).all()
+
+
 @pytest.mark.long
 def test_a_folder_of_collars_is_told_of_once_and_mapped_without_them(
     tmp_path: Path, made_weights: Path
