@@ -36,7 +36,8 @@ _FLAGS: Flags = {
             "--encoder",
             "-e",
             help="ghostnet_100, ghostnet_130, ghostnet_150 (GhostNet, the number is the width in "
-            "percent: any will do), or any network of timm, e.g. mobilenetv4_conv_small.",
+            "percent; hrrsi train takes these three and timm's 050), or any network of timm, e.g. "
+            "mobilenetv4_conv_small.",
         )
     ),
     "out": Flag(typer.Option("--out", help="Folder of the runs; a run is the folder OUT/ENCODER.")),

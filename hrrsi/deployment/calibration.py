@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from hrrsi.graphs.graph import OPSET, Floats
@@ -197,6 +198,24 @@ def evenly_chosen(items: Sequence[_Item], most: int) -> list[_Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
+def network_pixels(
+    patch: Patch, description: DatasetDescription, meta: ModelMeta
+) -> npt.NDArray[Any]:
+    """Return the pixels of a patch at the ground resolution that weights read them at, as in maps.
+
+    Args:
+        patch: The patch.
+        description: What its dataset says of it.
+        meta: What the weights say of themselves.
+
+    Returns:
+        (bands, rows, columns), values as the dataset holds them.
+    """
+    step = nearest_step(description.metres_per_pixel, meta.resolutions)
+    source = ArrayWindows(read_image(patch, description), has_height=meta.height, step=step)
+    return source.read(Window(0, 0, *source.network_grid))[0]
+
+
 def network_windows(
     patches: Sequence[Patch], description: DatasetDescription, meta: ModelMeta, window: int
 ) -> list[Floats]:
@@ -216,16 +235,14 @@ def network_windows(
     if meta.height:
         factor[-1] = 1
     windows = []
-    step = nearest_step(description.metres_per_pixel, meta.resolutions)  # as maps read them
     for patch in patches:
-        source = ArrayWindows(read_image(patch, description), has_height=meta.height, step=step)
-        pixels = source.read(Window(0, 0, *source.network_grid))[0].astype(np.float32)
+        pixels = network_pixels(patch, description, meta).astype(np.float32)
         inner = max(0, (pixels.shape[1] - window) // 2)
         pixels = pixels[:, inner : inner + window, inner : inner + window]
         margin = window - pixels.shape[1]
         while margin > 0:  # a mirror image is at most as large as what it shows
-            step = min(margin, pixels.shape[1])
-            pixels = np.pad(pixels, ((0, 0), (0, step), (0, step)), mode="symmetric")
-            margin -= step
+            width = min(margin, pixels.shape[1])
+            pixels = np.pad(pixels, ((0, 0), (0, width), (0, width)), mode="symmetric")
+            margin -= width
         windows.append(np.ascontiguousarray(pixels * factor / np.float32(INPUT_SCALE)))
     return windows

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hrrsi.deployment.calibration import evenly_chosen
+from hrrsi.deployment.calibration import evenly_chosen, network_pixels
 from hrrsi.deployment.options import PruneOptions
 from hrrsi.errors import InputError, OptionError
 from hrrsi.evaluation.evaluation import class_lookup
-from hrrsi.evaluation.patch_evaluation import checked_reading, paired_counts
+from hrrsi.evaluation.patch_evaluation import checked_reading, paired_counts, require_scores
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.extras import requiring
 from hrrsi.files import refuse_existing, scratch_folder
@@ -32,7 +32,8 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.options import EngineOptions
 from hrrsi.progress import progress
 from hrrsi.quantities import TextTable
-from hrrsi.tiling.dataset import Patch, TiledDataset, read_image, read_label
+from hrrsi.scenes.resampling import nearest_step
+from hrrsi.tiling.dataset import Patch, TiledDataset, read_label
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +189,7 @@ def _check_dataset(dataset: TiledDataset, meta: ModelMeta) -> None:
                 where=where,
                 fix="tile it with labels",
             )
+    require_scores(dataset, "val")
 
 
 def _pruned(
@@ -231,6 +233,7 @@ def _pruned(
             shapes = {key: tensor.shape for key, tensor in tensors.items()}
             smaller = build_network(meta.model, len(meta.classes), meta.band_count, shapes).eval()
             smaller.load_state_dict(tensors)
+            smaller.logit_alignment = network.logit_alignment
             coupled = channel_cuts.left_channels(coupled, cuts)
             if costs.total > target - beside:
                 break
@@ -265,17 +268,25 @@ def _batches(
     device: str,
     on_patches: Callable[[int], object],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield normalised images (N, bands, H, W) and labels (N, H, W) on a device."""
+    """Yield normalised images (N, bands, H, W) and labels (N, H, W) on a device.
+
+    Both are at the ground resolution that the weights read patches at.
+    """
     import torch
 
     description = dataset.description
+    step = nearest_step(description.metres_per_pixel, meta.resolutions)
     size = max(1, _BATCH_PIXELS // description.patch_size**2)
     gain, offset = meta.normalisation(description.scale)
     for first in range(0, len(patches), size):
         part = patches[first : first + size]
-        images = np.stack([read_image(patch, description) for patch in part])
+        images = np.stack([network_pixels(patch, description, meta) for patch in part])
         normal = np.nan_to_num(images * gain + offset, nan=0, posinf=0, neginf=0)
         labels = np.stack([read_label(patch, description) for patch in part])
+        if step != 1:  # those of the pixels that the centres lie on
+            centres = ((np.arange(images.shape[-1]) + 0.5) * step).astype(np.int64)
+            centres = np.minimum(centres, labels.shape[-1] - 1)
+            labels = labels[:, centres[:, None], centres]
         yield torch.from_numpy(normal).to(device), torch.from_numpy(labels).to(device)
         on_patches(len(part))
 

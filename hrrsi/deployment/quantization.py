@@ -35,7 +35,7 @@ from hrrsi.deployment.export import (
 )
 from hrrsi.deployment.options import LEAST_PATCHES, ExportOptions, QuantizationOptions
 from hrrsi.errors import DependencyError, DeviceError, InputError, WeightsError
-from hrrsi.evaluation.patch_evaluation import paired_counts, split_reading
+from hrrsi.evaluation.patch_evaluation import paired_counts, require_scores, split_reading
 from hrrsi.evaluation.scores import ConfusionMatrix
 from hrrsi.extras import is_installed
 from hrrsi.files import scratch_folder
@@ -135,7 +135,8 @@ def quantize(
     files = files_of(path, export, overwrite=overwrite)
     meta = read_meta(source)
     dataset = TiledDataset(Path(data))
-    split_reading(dataset, meta, "val")  # raises before minutes of work
+    split_reading(dataset, meta, "val")  # these raise before minutes of work
+    require_scores(dataset, "val")
     resolution = resolution_of(meta, source, export)
     trained_on = [] if options.precision == "16" else _training_patches(dataset, options)
     model = described(probabilities_graph(source, meta, export.window), meta, export, resolution)
@@ -177,7 +178,7 @@ def quantize(
             "hardware": f"{processor_name()}, {available_cores()} threads",
         }
         scores["before"]["bytes"] = float_bytes
-        quantized_meta = replace(meta, quantized=quantized)
+        quantized_meta = replace(meta, quantized=quantized, scores={})  # those are of before
         size = -1
         while size != scores["after"].get("bytes"):  # which stands in the file itself
             scores["after"]["bytes"] = size

@@ -269,6 +269,22 @@ def default_split(dataset: TiledDataset) -> str:
     )
 
 
+def require_scores(dataset: TiledDataset, split: str) -> None:
+    """Raise where no pixel of a split's labels is of a single class, so that nothing has a score.
+
+    Raises:
+        InputError: All its labels are partial.
+    """
+    content = dataset.description.split_content(split)
+    if content is not None and not sum(content.class_pixels):
+        raise InputError(
+            f"the labels of its {split} split are partial, each of several classes, so there is no "
+            "score",
+            where=dataset.folder,
+            fix="tile scenes for it whose labels show single classes (of outlines: with polygons)",
+        )
+
+
 def checked_reading(
     description: DatasetDescription, meta: ModelMeta, where: str
 ) -> tuple[str, ...]:
@@ -279,13 +295,14 @@ def checked_reading(
         meta: What the weights say of themselves.
         where: The dataset, for messages.
 
-    Warns of bands with other numbers: in another scheme's scenes they may mean the same.
+    Warns of bands that show something else, or, where nobody says what they show, have other
+    numbers: in another scheme's scenes these may mean the same.
 
     Raises:
         InputError: There are more or fewer bands, or others of the same scheme's scenes.
     """
-    content = (len(description.bands), description.height is not None)
-    expected = (meta.image_bands, meta.height)
+    pair = description.input_bands, meta.input_bands
+    content, expected = ((len(bands.numbers), bands.has_height) for bands in pair)
     if content != expected:
         words = [f"{bands} bands{' and heights' * height}" for bands, height in (content, expected)]
         raise InputError(
@@ -294,23 +311,23 @@ def checked_reading(
             fix="take weights that were trained on such patches",
         )
     reading = []
-    if description.bands != meta.bands:
-        bands, trained = (",".join(map(str, own)) for own in (description.bands, meta.bands))
-        difference = (
-            f"its patches hold bands {bands} where the weights were trained on bands {trained}"
-        )
-        if description.scheme == meta.scheme:
+    names = pair[0].difference(pair[1])
+    if names is not None:
+        own, trained = (", ".join(part) for part in names)
+        difference = f"its patches hold {own} where the weights were trained on {trained}"
+        if description.scheme == meta.scheme and description.bands != meta.bands:
+            numbers = ",".join(map(str, meta.bands))
             raise InputError(
                 difference,
                 where=where,
-                fix=f"tile the scenes with `bands={trained}`, or take other weights",
+                fix=f"tile the scenes with `bands={numbers}`, or take other weights",
             )
         warnings.warn(
-            f"{where}: {difference} of other scenes; check that they mean the same",
+            f"{where}: {difference}; check that they mean the same, or expect worse scores",
             BandWarning,
             stacklevel=3,
         )
-        reading.append(f"bands {bands} for {trained}")
+        reading.append(f"{own} for {trained}")
     if description.scale != meta.scale:
         reading.append(f"full brightness = {description.scale:g}")
     return tuple(reading)

@@ -24,6 +24,10 @@ from hrrsi.networks.model_meta import ModelMeta
 
 # below it, probabilities are 0 in single precision
 _LEAST_PROBABILITY = 1e-30
+_PRODUCTS = (
+    *("Convolution", "GroupConvolution", "MatMul"),
+    *("ConvolutionBackpropData", "GroupConvolutionBackpropData"),
+)
 _NAMES = ("pixels", "gain", "offset")
 
 
@@ -105,14 +109,14 @@ class ExportedGraph:
         model.reshape([1, self.meta.band_count, self.meta.window, self.meta.window])
         for step in model.get_ordered_ops():
             kind = step.get_type_name()
-            if kind in ("Convolution", "GroupConvolution", "MatMul"):
-                kernel, outputs = (
-                    math.prod(port.get_shape()) for port in (step.input(1), step.output(0))
-                )
-                shape = step.input(1).get_shape()
-                taps = math.prod(shape[2:] if kind == "GroupConvolution" else shape[1:])
-                parameters += kernel
-                macs += outputs * (step.input(0).get_shape()[-1] if kind == "MatMul" else taps)
+            if kind not in _PRODUCTS:
+                continue
+            inputs, kernel = step.input(0).get_shape(), step.input(1).get_shape()
+            taps = kernel[2:] if kind.startswith("Group") else kernel[1:]
+            # a transposed convolution uses each of its taps for each input
+            users = inputs if kind.endswith("BackpropData") else step.output(0).get_shape()
+            parameters += math.prod(kernel)
+            macs += math.prod(users) * (inputs[-1] if kind == "MatMul" else math.prod(taps))
         return parameters, macs
 
     def onnx(self, bands: int, height: int, width: int, dtype: str) -> bytes:

@@ -16,6 +16,7 @@ from hrrsi.errors import OptionError, WeightsError
 from hrrsi.labels.scheme import built_in_meanings
 from hrrsi.networks.architecture import LogitAlignment, parsed_model
 from hrrsi.quantities import counted, share_text, time_text
+from hrrsi.scenes.input_bands import InputBands
 from hrrsi.scenes.likeness import Likeness
 
 if TYPE_CHECKING:
@@ -210,6 +211,11 @@ class ModelMeta(Mapping[str, Any]):
         if self.band_meanings is not None:
             return tuple(self.band_meanings)
         return built_in_meanings(self.scheme, tuple(self.bands))
+
+    @property
+    def input_bands(self) -> InputBands:
+        """The bands that the network sees."""
+        return InputBands(tuple(self.bands), self.input_meanings, self.height)
 
     @property
     def band_count(self) -> int:

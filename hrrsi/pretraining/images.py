@@ -223,9 +223,11 @@ def decoded_image(content: bytes) -> Image.Image:
         content: The file.
 
     Raises:
-        CorruptImage: It can't be decoded to its end.
+        CorruptImage: It can't be decoded to its end, or has one channel of more than 8 bits.
     """
     image = _opened(content)
+    if image.mode.startswith(("I", "F")):  # whose conversion cuts off all beyond 255
+        raise CorruptImage(f"has more than 8 bits a channel (Pillow's mode {image.mode})")
     try:
         return image.convert("RGB")
     except Exception as error:  # each format has its own, from struct's to zlib's

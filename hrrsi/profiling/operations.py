@@ -12,12 +12,17 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hrrsi.errors import InputError
 from hrrsi.networks.network import SegmentationNetwork
 from hrrsi.networks.segmentation import ScoreFusion, build_network
 from hrrsi.networks.weights import load_network
 from hrrsi.profiling.figures import PUBLISHED_CLASSES, PUBLISHED_SIZE, Operations, Profile
+
+_ATEN = torch.ops.aten
+# products with weights; those of queries, keys and values are `bmm` and attention's own
+_LAYER_PRODUCTS = (_ATEN.convolution, _ATEN._convolution, _ATEN.addmm, _ATEN.mm)
 
 
 def profile_model(
@@ -71,12 +76,7 @@ def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
     counts: Counter[str] = Counter()
 
     def count(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(module, nn.Conv2d):
-            taps = module.weight[0].numel()
-            counts["convolutions"] += output.numel() * taps
-            counts["biases"] += output.numel() if module.bias is not None else 0
-        elif isinstance(module, nn.Linear):
-            counts["convolutions"] += output.numel() * module.in_features
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             counts["biases"] += output.numel() if module.bias is not None else 0
         elif isinstance(module, nn.BatchNorm2d):
             counts["norms"] += 2 * output.numel()
@@ -86,12 +86,16 @@ def count_operations(network: nn.Module, bands: int, size: int) -> Operations:
             # the outer product of row and column means: a matrix product of inner dimension 1
             counts["matrix products"] += output[1].numel()
 
-    with _hooked(network, count), torch.inference_mode():
+    # not by modules: some layers (SwinV2's, CondConv's) call functions
+    flops = FlopCounterMode(display=False)
+    with _hooked(network, count), flops, torch.no_grad():
         device = next(network.parameters()).device
         network(torch.zeros(1, bands, size, size, device=device))
+    kinds = flops.get_flop_counts().get("Global", {})
+    convolutions = sum(number for kind, number in kinds.items() if kind in _LAYER_PRODUCTS) // 2
     return Operations(
-        macs=counts["convolutions"] + counts["matrix products"],
-        published=sum(counts[kind] for kind in ("convolutions", "biases", "norms", "relus")),
+        macs=convolutions + counts["matrix products"],
+        published=convolutions + sum(counts.values()) - counts["matrix products"],
     )
 
 

@@ -27,10 +27,12 @@ from hrrsi.labels.merged_classes import label_candidates, label_colours
 from hrrsi.labels.scheme import (
     PartialLabel,
     ValidatedColour,
+    built_in_meanings,
     check_statistics,
     invalid_file,
 )
 from hrrsi.labels.splits import Part
+from hrrsi.scenes.input_bands import InputBands
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -194,8 +196,14 @@ class DatasetDescription(BaseModel):
 
     @property
     def band_names(self) -> list[str]:
-        """What each band of the patches is, as `band_names` calls it."""
-        return band_names(self.bands, has_height=self.height is not None)
+        """What each band of the patches is, as `hrrsi.scenes.input_bands.band_names` calls it."""
+        return self.input_bands.names
+
+    @property
+    def input_bands(self) -> InputBands:
+        """The bands of the patches; what they show also by the word of a built-in scheme."""
+        meanings = self.band_meanings or built_in_meanings(self.scheme, tuple(self.bands))
+        return InputBands(tuple(self.bands), meanings, self.height is not None)
 
     def to_yaml(self) -> str:
         """Return the text of ``dataset.yaml``."""
@@ -211,16 +219,6 @@ class DatasetDescription(BaseModel):
             for content in values["splits"].values():
                 del content["partial_pixels"]
         return dump_yaml(values)
-
-
-def band_names(bands: Sequence[int], *, has_height: bool) -> list[str]:
-    """Return what bands are: ``band 4`` of the scenes, or ``height``, the last one.
-
-    Args:
-        bands: The 1-based bands of the scenes.
-        has_height: Whether heights come after them.
-    """
-    return [f"band {band}" for band in bands] + ["height"] * has_height
 
 
 class Patch(NamedTuple):

@@ -30,8 +30,9 @@ from hrrsi.scenes.bands import (
     colour_bands,
     open_imagery,
 )
+from hrrsi.scenes.input_bands import band_names
 from hrrsi.tiling.blocks import BlockSplit, block_split
-from hrrsi.tiling.dataset import band_names, patch_format
+from hrrsi.tiling.dataset import patch_format
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.result import (
     MUCH_IGNORED,

@@ -25,6 +25,7 @@ from hrrsi.labels.merged_classes import MergedClasses
 from hrrsi.labels.scheme import Scheme
 from hrrsi.labels.splits import Part, scene_of_block
 from hrrsi.progress import progress
+from hrrsi.scenes.input_bands import band_names
 from hrrsi.scenes.missing_data import UndeclaredGap, undeclared_gap
 from hrrsi.scenes.raster_opening import unchanged
 from hrrsi.scenes.value_scale import (
@@ -40,7 +41,6 @@ from hrrsi.tiling.dataset import (
     DatasetDescription,
     SplitContent,
     SplitLabels,
-    band_names,
 )
 from hrrsi.tiling.options import TileOptions
 from hrrsi.tiling.plan import TilingPlan, planned_tiling, scheme_statistics, tiling_sources

@@ -19,7 +19,7 @@ from hrrsi.networks.weights_file import weights_line
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.quantities import length_text
 from hrrsi.runs.environment import file_source
-from hrrsi.tiling.dataset import DatasetDescription, band_names
+from hrrsi.tiling.dataset import DatasetDescription
 from hrrsi.training.options import Recipe, TrainOptions
 
 _RESOLUTION_FACTOR = 1.5  # beyond which maps, too, are warned of
@@ -261,11 +261,11 @@ def check_teacher(path: Path, description: DatasetDescription, recipe: Recipe) -
             fix="give weights of the same classes, in any order, or tile the dataset with the "
             "teacher's",
         )
-    bands = band_names(meta.bands, has_height=meta.height)
-    has_height = description.height is not None
-    if len(bands) != len(description.band_names) or meta.height != has_height:
+    bands, patch_bands = meta.input_bands, description.input_bands
+    has_other_count = len(bands.names) != len(patch_bands.names)
+    if has_other_count or bands.has_height != patch_bands.has_height:
         raise WeightsError(
-            f"sees {', '.join(bands)}, where the patches hold {', '.join(description.band_names)}",
+            f"sees {', '.join(bands.names)}, where the patches hold {', '.join(patch_bands.names)}",
             where=path,
             fix="give a teacher that sees as many bands, or tile the dataset with `bands`",
         )
@@ -286,24 +286,23 @@ def teacher_warnings(
     lines = []
     for path in paths:
         meta = read_meta(path)
-        if list(meta.bands) != description.bands:
+        difference = meta.input_bands.difference(description.input_bands)
+        if difference is not None:
+            saw, hold = (", ".join(names) for names in difference)
             lines.append(
-                f"`teachers`: {path} saw {_listed(meta.bands)} where the patches hold "
-                f"{_listed(description.bands)}, taken in this order"
+                f"`teachers`: {path} saw {saw} where the patches hold {hold}, taken in this order"
             )
-        if meta.resolution is None or resolution is None:
+        trained = meta.resolutions or (meta.resolution and (meta.resolution, meta.resolution))
+        if not trained or resolution is None:
             continue
-        ratio = meta.resolution / resolution
-        if max(ratio, 1 / ratio) > _RESOLUTION_FACTOR:
+        nearest = min(max(resolution, trained[0]), trained[1])
+        if max(nearest / resolution, resolution / nearest) > _RESOLUTION_FACTOR:
+            learned = meta.resolutions_text if meta.resolutions else length_text(nearest)
             lines.append(
-                f"`teachers`: {path} learned from {length_text(meta.resolution)} a pixel where the "
+                f"`teachers`: {path} learned from {learned} a pixel where the "
                 f"patches are seen at about {length_text(resolution)}, so it may be wrong there"
             )
     return lines
-
-
-def _listed(bands: Sequence[int]) -> str:
-    return f"bands {', '.join(map(str, bands))}"
 
 
 def _folded(names: Sequence[str]) -> dict[str, int]:

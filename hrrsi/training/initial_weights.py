@@ -20,7 +20,8 @@ from hrrsi.networks.weights_file import weights_line
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.runs.folder import unfit_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
-from hrrsi.tiling.dataset import TiledDataset, band_names
+from hrrsi.scenes.input_bands import InputBands
+from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.training.options import TrainOptions
 from hrrsi.training.run_data import RunData
@@ -52,10 +53,10 @@ def first_network(
         HrrsiError: Weights can't be had, don't fit, or hold what is not a number.
     """
     torch.manual_seed(options.seed)
-    classes, bands = dataset.description.classes, dataset.description.band_names
+    classes, bands = dataset.description.classes, dataset.description.input_bands
     pruned, shapes = _pruning(options, checkpoint, resume=resume)
     try:
-        network = build_network(options.model, len(classes), len(bands), shapes)
+        network = build_network(options.model, len(classes), len(bands.names), shapes)
     except ValueError as error:
         if checkpoint is None:
             raise
@@ -116,7 +117,7 @@ def _pruning(
 
 
 def load_initial_weights(
-    network: SegmentationNetwork, path: str | Path, classes: Sequence[str], bands: Sequence[str]
+    network: SegmentationNetwork, path: str | Path, classes: Sequence[str], bands: InputBands
 ) -> KeptTensors:
     """Start a network from a weights file, as far as it fits.
 
@@ -129,7 +130,7 @@ def load_initial_weights(
         network: The network; it is changed.
         path: A weights file of hrrsi, or a published checkpoint.
         classes: The network's class names, in the order of its logits.
-        bands: What its bands are, as `hrrsi.tiling.dataset.band_names` calls them.
+        bands: The bands that it sees.
 
     Returns:
         What was taken over.
@@ -178,8 +179,7 @@ def load_initial_weights(
         classes=tuple(classes[row] for row in rows) if heads & tensors.keys() else (),
         all_classes=tuple(classes),
         bands_adapted=adapted,
-        bands=tuple(bands),
-        source_bands=tuple(band_names(meta["bands"], has_height=meta.get("height", False))),
+        bands_differing=meta.input_bands.difference(bands),
     )
 
 
@@ -197,8 +197,8 @@ class KeptTensors:
         classes: Classes whose rows of the heads were taken over.
         all_classes: Classes of the network.
         bands_adapted: The number of bands that the file's network sees, where it is another one.
-        bands: What the bands that the network sees are, in their order.
-        source_bands: What those of the file's network are, likewise.
+        bands_differing: Names of the bands that the file's network saw and of those that the
+            network sees, in their order; None where they are the same.
     """
 
     source: str
@@ -210,8 +210,7 @@ class KeptTensors:
     classes: tuple[str, ...]
     all_classes: tuple[str, ...]
     bands_adapted: int | None
-    bands: tuple[str, ...]
-    source_bands: tuple[str, ...]
+    bands_differing: tuple[list[str], list[str]] | None
 
     @property
     def share(self) -> float:
@@ -232,10 +231,10 @@ class KeptTensors:
             line += f"; new: {', '.join(new)}"
         if self.bands_adapted is not None:
             line += f"; its first layer adapted from {self.bands_adapted} bands"
-        elif self.bands != self.source_bands:
+        elif self.bands_differing is not None:
+            saw, hold = (", ".join(names) for names in self.bands_differing)
             line += (
-                f"; its first layer saw {', '.join(self.source_bands)} where the patches hold "
-                f"{', '.join(self.bands)}, taken in this order"
+                f"; its first layer saw {saw} where the patches hold {hold}, taken in this order"
             )
         return line
 

@@ -205,6 +205,24 @@ def write_foreign(
     return path
 
 
+def test_profile_counts_transposed_convolutions(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "roads.onnx")
+    model = onnx.load(path)
+    kernel = np.ones((3, 3, 2, 2), dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "wider"))
+    (first,) = (node for node in model.graph.node if node.op_type == "Conv")
+    first.attribute.append(helper.make_attribute("strides", [2, 2]))
+    first.output[0] = "half"
+    wider = helper.make_node("ConvTranspose", ["half", "wider"], ["map"], strides=[2, 2])
+    model.graph.node.insert(1, wider)
+    onnx.save(model, path)
+    (profile,) = hrrsi.profile(weights=path)
+    assert profile.parameters == KERNEL.size + kernel.size
+    assert profile.operations is not None
+    half = (SIDE // 2) ** 2
+    assert profile.operations.macs == half * KERNEL.size + half * kernel.size
+
+
 @pytest.mark.parametrize("last", ["Softmax", None])
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_networks_of_other_tools_map(

@@ -34,8 +34,9 @@ from hrrsi.deployment.channel_cuts import (
 from hrrsi.graphs.segmentation import logits_graph
 from hrrsi.networks.architecture import parsed_model
 from hrrsi.networks.segmentation import build_network
-from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights import load_network, save_weights
 from hrrsi.runs import loop
+from hrrsi.tiling.dataset import TiledDataset
 
 SIDE = 96
 NETWORKS = [
@@ -212,6 +213,36 @@ def test_the_file_is_smaller_and_says_what_was_cut(folder: Path) -> None:
     for command in (["info", str(out)], ["profile", "--weights", str(out)]):
         text = " ".join(CliRunner().invoke(app, command).stdout.split())
         assert f"to {share:.1%} of the multiply-accumulates of made.safetensors" in text
+
+
+def test_the_loss_is_that_of_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits lie where the weights' lie, in each round; pixels are as wide as maps read them."""
+    network, about = load_network(folder / "made.safetensors")
+    about = replace(about, logit_alignment="centres", resolutions=[1.0, 1.2])
+    path = tmp_path / "made.safetensors"
+    save_weights(network.state_dict(), about, path)
+    seen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+
+    def importances(network: Any, coupled: Any, batches: Any, candidates: Any) -> Any:
+        batches = list(batches)
+        for images, labels in batches:
+            seen.append((network.logit_alignment, images.shape[2:], labels.shape[1:]))
+        return taylor_importances(network, coupled, batches, candidates)
+
+    monkeypatch.setattr("hrrsi.deployment.channel_cuts.taylor_importances", importances)
+    dataset = TiledDataset(folder / "data")
+    described = dataset.description.model_copy(update={"resolution": 0.5})
+    (dataset.folder / "dataset.yaml").write_text(described.to_yaml())
+    try:
+        result = run(path, "--data", folder / "data", "--dry-run", "--patches", 2)
+    finally:
+        (dataset.folder / "dataset.yaml").write_text(dataset.description.to_yaml())
+    assert result.exit_code == 0, result.output
+    side = dataset.description.patch_size // 2
+    assert len(seen) > 1
+    assert set(seen) == {("centres", (side, side), (side, side))}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from samples.command_results import error_of, run_line
 from samples.made_dataset import save_made_dataset
 from samples.made_weights import save_made_weights
@@ -16,8 +17,11 @@ from samples.repository import REPOSITORY
 
 import hrrsi
 from hrrsi.deployment import quantization
-from hrrsi.deployment.calibration import METHODS, Calibration, with_float_nodes
+from hrrsi.deployment.calibration import METHODS, Calibration, network_windows, with_float_nodes
 from hrrsi.deployment.quantization import layer_name
+from hrrsi.networks.exported_file import INPUT_SCALE
+from hrrsi.networks.weights_reading import read_meta
+from hrrsi.tiling.dataset import TiledDataset
 
 SIDE = 64
 
@@ -41,6 +45,20 @@ def kernels_of(path: Path) -> list[np.dtype]:
     """The types of the arrays of numbers in a file that are kernels by their shapes."""
     arrays = (numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer)
     return [array.dtype for array in arrays if array.ndim == 4 and array.size > 9]
+
+
+def test_windows_hold_each_patch_whatever_came_before(folder: Path) -> None:
+    dataset = TiledDataset(folder / "data")
+    meta = read_meta(folder / "made.safetensors")
+    patches, side = dataset.patches("train"), dataset.description.patch_size
+    for window in (2 * side, 3 * side, side // 2):
+        together = network_windows(patches, dataset.description, meta, window)
+        for patch, seen in zip(patches, together, strict=True):
+            (alone,) = network_windows([patch], dataset.description, meta, window)
+            np.testing.assert_array_equal(seen, alone)
+            assert seen.shape == (3, window, window)
+            values = np.unique(seen * np.float32(INPUT_SCALE))
+            assert set(np.rint(values)) <= set(np.unique(np.asarray(Image.open(patch.image))))
 
 
 @pytest.mark.slow  # a minute: ranges by every method, and each layer in float in turn

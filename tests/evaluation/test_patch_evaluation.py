@@ -251,13 +251,23 @@ def test_bands_that_do_not_match(dataset, weights, tmp_path):
     assert "2 bands where the weights expect 3" in error_of(two, "--weights", weights)
     three = changed(dataset, bands=[3, 2, 1], mean=[0.1] * 3, std=[1] * 3)
     line = error_of(three, "--weights", weights)
-    assert "hold bands 3,2,1 where the weights were trained on bands 1,2,3; tile the scenes" in line
+    assert "hold band 3, band 2, band 1 where the weights were trained on band 1, band 2" in line
+    assert line.endswith("tile the scenes with --bands 1,2,3, or take other weights")
     other = write_weights(tmp_path / "other.safetensors", CLASSES, scheme="another")
     result = evaluated(three, "--weights", other)
     assert result.exit_code == 0
     (line,) = notices(result)
-    assert line.startswith(f"warning: {dataset}: its patches hold bands 3,2,1 where the weights")
-    assert "bands 3,2,1 for 1,2,3" in " ".join(result.stdout.split())
+    assert line.startswith(f"warning: {dataset}: its patches hold band 3, band 2, band 1 where the")
+    assert "band 3, band 2, band 1 for band 1, band 2" in " ".join(result.stdout.split())
+
+
+def test_bands_that_show_something_else_are_told(dataset, tmp_path):
+    infrared = ["near infrared", "red", "green"]
+    other = write_weights(tmp_path / "other.safetensors", CLASSES, band_meanings=infrared)
+    shown = changed(dataset, band_meanings=["red", "green", "blue"])
+    (line,) = notices(evaluated(shown, "--weights", other))
+    assert "hold red, green, blue where the weights were trained on near infrared, red" in line
+    assert not notices(evaluated(changed(shown, band_meanings=infrared), "--weights", other))
 
 
 @pytest.mark.long

@@ -127,6 +127,49 @@ def test_teachers_of_other_classes_or_bands_are_refused(
     assert not (tmp_path / "ued").exists()
 
 
+@pytest.mark.parametrize(
+    ("numbers", "shown", "words"),
+    [
+        (
+            [1, 2, 3],
+            ["near infrared", "red", "green"],
+            "saw near infrared, red, green where the patches hold red, green, blue, taken in",
+        ),
+        ([4, 1, 2], ["red", "green", "blue"], None),
+        ([4, 1, 2], None, "saw band 4, band 1, band 2 where the patches hold band 1, band 2"),
+    ],
+)
+def test_bands_of_teachers_are_compared_by_what_they_show(
+    numbers: list[int],
+    shown: list[str] | None,
+    words: str | None,
+    dataset: Path,
+    teacher: Path,
+    tmp_path: Path,
+) -> None:
+    about = {"bands": numbers, "band_meanings": shown, "scheme": "town"}
+    other = changed(teacher, tmp_path / "other.safetensors", **about)
+    tiled = TiledDataset(dataset)
+    colours = {"band_meanings": ("red", "green", "blue")}
+    tiled.description = tiled.description.model_copy(update=colours)
+    lines = training_warnings(quick(dataset, tmp_path, teachers=(other,)), tiled)
+    assert len(lines) == (words is not None)
+    assert words is None or words in lines[0]
+
+
+@pytest.mark.parametrize(("resolution", "is_warned"), [(0.25, False), (0.8, False), (0.1, True)])
+def test_teachers_of_a_range_of_resolutions_know_all_of_it(
+    resolution: float, is_warned: bool, dataset: Path, teacher: Path, tmp_path: Path
+) -> None:
+    about = {"resolution": 0.45, "resolutions": [0.25, 0.8]}
+    other = changed(teacher, tmp_path / "other.safetensors", **about)
+    tiled = TiledDataset(dataset)
+    tiled.description = tiled.description.model_copy(update={"resolution": resolution})
+    lines = training_warnings(quick(dataset, tmp_path, teachers=(other,)), tiled)
+    assert [line for line in lines if "learned from" in line] == (lines if is_warned else [])
+    assert bool(lines) == is_warned
+
+
 def test_teachers_that_saw_other_ground_are_warned_of(
     dataset: Path, teacher: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +178,7 @@ def test_teachers_that_saw_other_ground_are_warned_of(
     tiled.description = tiled.description.model_copy(update={"resolution": 0.3})
     lines = training_warnings(quick(dataset, tmp_path, teachers=(teacher, other)), tiled)
     assert len(lines) == 2
-    assert "saw bands 3, 2, 1 where the patches hold bands 1, 2, 3" in lines[0]
+    assert "saw blue, green, red where the patches hold red, green, blue, taken in" in lines[0]
     assert "learned from 5 cm a pixel where the patches are seen at about 30 cm" in lines[1]
     # drawn at what the second one saw, the patches are like its own
     scaled = quick(dataset, tmp_path, teachers=(other,), resolutions=(0.04, 0.06))

@@ -13,10 +13,10 @@ from hrrsi.networks.network import SegmentationNetwork, adapted_to_bands
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import read_meta
-from hrrsi.training.initial_weights import load_initial_weights
+from hrrsi.scenes.input_bands import InputBands
+from hrrsi.training.initial_weights import KeptTensors, load_initial_weights
 
-NAMES = ("band 1", "band 2", "band 3", "band 4")
-RGB = NAMES[:3]
+RGB = InputBands((1, 2, 3), None, has_height=False)
 
 
 def saved(
@@ -112,7 +112,9 @@ def test_as_many_classes_as_features_are_not_taken_for_them(tmp_path: Path) -> N
 def test_the_first_layer_adapts_to_bands(source_bands: int, bands: int, tmp_path: Path) -> None:
     path, tensors = saved(tmp_path, "ued_bes-resnet18", ["road", "water"], source_bands)
     network = fresh("ued_bes-resnet18", 2, bands)
-    kept = load_initial_weights(network, path, ["road", "water"], NAMES[:bands])
+    kept = load_initial_weights(
+        network, path, ["road", "water"], RGB._replace(numbers=tuple(range(1, bands + 1)))
+    )
     first = "base_network.features.conv1.weight"
     assert torch.equal(network.state_dict()[first], adapted_to_bands(tensors[first], bands))
     assert kept.bands_adapted == source_bands
@@ -120,29 +122,62 @@ def test_the_first_layer_adapts_to_bands(source_bands: int, bands: int, tmp_path
     assert kept.summary.endswith(f"; its first layer adapted from {source_bands} bands")
 
 
+COLOURS = RGB._replace(meanings=("red", "green", "blue"))
+
+
 @pytest.mark.parametrize(
-    ("trained_bands", "height", "meanings", "words"),
+    ("trained", "bands", "words"),
     [
         (
-            [1, 2, 3],
-            True,
-            NAMES,
+            RGB._replace(has_height=True),
+            RGB._replace(numbers=(1, 2, 3, 4)),
             "saw band 1, band 2, band 3, height where the patches hold band 1",
         ),
-        ([3, 2, 1], False, RGB, "saw band 3, band 2, band 1 where the patches hold band 1"),
-        ([1, 2, 3], False, (*NAMES[:2], "height"), "where the patches hold band 1, band 2, height"),
+        (
+            RGB._replace(numbers=(3, 2, 1)),
+            RGB,
+            "saw band 3, band 2, band 1 where the patches hold band 1",
+        ),
+        (
+            RGB,
+            InputBands((1, 2), None, has_height=True),
+            "where the patches hold band 1, band 2, height",
+        ),
+        (
+            RGB._replace(meanings=("near infrared", "red", "green")),
+            COLOURS,
+            "saw near infrared, red, green where the patches hold red, green, blue",
+        ),
     ],
 )
 def test_bands_that_mean_something_else_are_told(
-    trained_bands: list[int], height: bool, meanings: tuple[str, ...], words: str, tmp_path: Path
+    trained: InputBands, bands: InputBands, words: str, tmp_path: Path
 ) -> None:
-    path, tensors = saved(tmp_path, "ued", ["road", "water"], len(meanings))
-    meta = replace(read_meta(path), bands=trained_bands, height=height)
-    save_weights(tensors, meta, path)
-    kept = load_initial_weights(fresh("ued", 2, len(meanings)), path, ["road", "water"], meanings)
+    kept = started(trained, bands, tmp_path)
     assert kept.share == 1
     assert words in kept.summary
     assert kept.summary.endswith(", taken in this order")
+
+
+def test_bands_that_show_the_same_under_other_numbers_are_the_same(tmp_path: Path) -> None:
+    kept = started(COLOURS._replace(numbers=(4, 1, 2)), COLOURS, tmp_path)
+    assert "first layer" not in kept.summary
+
+
+def started(trained: InputBands, bands: InputBands, folder: Path) -> KeptTensors:
+    """What a network takes over from weights that were trained on some bands."""
+    path, tensors = saved(folder, "ued", ["road", "water"], len(bands.names))
+    shown = None if trained.meanings is None else list(trained.meanings)
+    meta = replace(
+        read_meta(path),
+        bands=list(trained.numbers),
+        band_meanings=shown,
+        height=trained.has_height,
+        scheme="town",
+    )
+    save_weights(tensors, meta, path)
+    network = fresh("ued", 2, len(bands.names))
+    return load_initial_weights(network, path, ["road", "water"], bands)
 
 
 @pytest.mark.parametrize(
