@@ -13,9 +13,10 @@ from hrrsi.evaluation.options import LabelKind
 from hrrsi.files import named_layer
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.scheme import Scheme, match_scene, scenes_matching
-from hrrsi.maps.rasters import is_product, read_class_raster
+from hrrsi.maps.rasters import read_class_raster
 from hrrsi.quantities import names_text
 from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
+from hrrsi.scenes.scene_rasters import is_product
 from hrrsi.tiling.dataset import SPLITS
 
 _MAP_ENDING = "_classes"

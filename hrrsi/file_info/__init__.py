@@ -24,11 +24,11 @@ from hrrsi.file_info.networks import (
 )
 from hrrsi.file_info.runs import compared_runs, is_run, run_info, run_table
 from hrrsi.files import named_layer
-from hrrsi.maps.rasters import TAG
 from hrrsi.networks.weights_file import WEIGHTS_SUFFIXES, is_packaged_name, weights_path
 from hrrsi.quantities import counted, counted_names, length_text
 from hrrsi.scenes.georeference import ground_resolution
 from hrrsi.scenes.raster_opening import NOT_A_RASTER, RASTER_SUFFIXES, is_local, open_raster
+from hrrsi.scenes.scene_rasters import TAG
 from hrrsi.tiling.dataset import DESCRIPTION
 
 __all__ = ["FileInfo", "info"]

@@ -18,13 +18,14 @@ from rasterio.errors import CRSError
 from hrrsi.class_styles import polygon_categories
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import content_digest, named_layer
-from hrrsi.maps.rasters import TAG, ClassRasterContent, map_areas, read_class_raster
+from hrrsi.maps.rasters import ClassRasterContent, map_areas, read_class_raster
 from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of, tiles_of
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
 from hrrsi.scenes.georeference import crs_name
 from hrrsi.scenes.raster_opening import is_local, open_raster, require_vector_path
 from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.scene_rasters import TAG
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap, window_starts
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".fgb", ".shp", ".kml", ".gml", ".gdb", ".parquet")

@@ -27,8 +27,10 @@ from hrrsi.scenes.raster_opening import RASTER_SUFFIXES
 
 _BACKGROUND = "background"  # of masks
 _LONGEST_NAME = 60  # of a scheme made of several files
-# Patterns under which any raster of a folder is a scene.
-_ANY_IMAGE = tuple(f"{{scene}}{suffix}" for suffix in sorted(RASTER_SUFFIXES))
+# Patterns under which any raster of a folder is a scene; what may be its quick-look comes last.
+_PICTURES = (".png", ".jpg", ".jpeg")
+_SUFFIXES = (".tif", ".tiff", *sorted(RASTER_SUFFIXES - {".tif", ".tiff", *_PICTURES}), *_PICTURES)
+_ANY_IMAGE = tuple(f"{{scene}}{suffix}" for suffix in _SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from hrrsi.errors import InputError, MissingInputError
+from hrrsi.errors import FileWarning, InputError, MissingInputError
 from hrrsi.files import named_layer, require_regular
 from hrrsi.labels.scheme import VECTOR_SUFFIXES, Scheme, match_scene
 from hrrsi.scenes.height_files import (
@@ -23,7 +24,8 @@ from hrrsi.scenes.height_files import (
     template_files,
     template_match,
 )
-from hrrsi.scenes.raster_opening import is_local
+from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local
+from hrrsi.scenes.scene_rasters import distinct_rasters, may_be_scene
 
 FROM_SCHEME = "scheme"
 
@@ -82,7 +84,9 @@ def labelled_scenes(
     A raster that is given by itself is a scene too, named after its file where the scheme does not
     say otherwise. Archives are read through GDAL's ``/vsizip/``, never unpacked. Where several
     files fit one scene, the scheme's earlier pattern wins, then a plain file over one in an
-    archive.
+    archive. Rasters that hrrsi wrote are no scenes, nor are files of a mosaic (VRT) beside them.
+
+    Warns (`FileWarning`) of such files, and of those that differ from an image in their suffix.
 
     Args:
         raw: Folders (searched with their subfolders, and the archives in them), zip archives and
@@ -107,9 +111,10 @@ def labelled_scenes(
                 where=label,
                 fix="name a file in it, or say in a scheme which files are whose labels",
             )
-    own = {Path(named_layer(label)[0]).absolute() for label in labels}
-    candidates = [c for c in candidates if Path(c.path).absolute() not in own]
-    images = _matches(candidates, scheme, scheme.images)
+    own = {os.path.realpath(named_layer(label)[0]) for label in labels}
+    candidates = [c for c in candidates if os.path.realpath(c.path) not in own]
+    candidates = [c for c in candidates if not _is_image_by_hrrsi(c, scheme)]
+    images = _without_doubles(_matches(candidates, scheme, scheme.images), candidates, scheme)
     for candidate in candidates:
         if candidate.is_chosen and candidate.path not in images.values():
             _add_chosen(images, candidate.path)
@@ -214,6 +219,45 @@ def _plain_first(files: Sequence[HeightFile]) -> list[HeightFile]:
     """Return files without those in archives that lie unpacked beside them."""
     unpacked = {Path(file.path).name for file in files if is_local(file.path)}
     return [f for f in files if is_local(f.path) or Path(f.path).name not in unpacked]
+
+
+def _is_image_by_hrrsi(candidate: _Candidate, scheme: Scheme) -> bool:
+    """Return whether a file would be an image by its name, and is a map that hrrsi made of one."""
+    if candidate.is_chosen or match_scene(scheme, scheme.images, candidate.virtual) is None:
+        return False
+    as_label = match_scene(scheme, (*scheme.labels, *scheme.eroded_labels), candidate.virtual)
+    return as_label is None and not may_be_scene(candidate.path)
+
+
+def _without_doubles(
+    images: dict[str, str], candidates: Sequence[_Candidate], scheme: Scheme
+) -> dict[str, str]:
+    """Return images by scene without those that a mosaic among them shows, and say what is not cut.
+
+    That is also a file beside an image that differs in its suffix alone, such as a quick-look.
+    """
+    chosen = {c.path for c in candidates if c.is_chosen}
+    distinct = distinct_rasters([path for path in images.values() if path not in chosen])
+    images = {n: p for n, p in images.items() if p in chosen or p in distinct.rasters}
+    others = (*scheme.labels, *scheme.eroded_labels, *scheme.heights)
+    stems = {Path(path).with_suffix(""): path for path in images.values()}
+    beside = [
+        (c.path, stems[stem])
+        for c in candidates
+        if c.path not in images.values()
+        and not c.is_chosen
+        and match_scene(scheme, others, c.virtual) is None
+        and Path(c.path).suffix.lower() in RASTER_SUFFIXES
+        and (stem := Path(c.path).with_suffix("")) in stems
+    ]
+    notes = distinct.notes
+    if beside:
+        path, image = beside[0]
+        more = f", and so are {len(beside) - 1} more" if len(beside) > 1 else ""
+        notes.append(f"{path}: left out, since {Path(image).name} has its name{more}")
+    for note in notes:
+        warnings.warn(note, FileWarning, stacklevel=3)
+    return images
 
 
 class _Candidate(NamedTuple):

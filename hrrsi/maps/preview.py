@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 
 from hrrsi.classes import Colour, class_palette
 from hrrsi.files import replacing
-from hrrsi.maps.rasters import TAG, MapSummary
+from hrrsi.maps.rasters import MapSummary
 from hrrsi.quantities import area_text, length_text
 from hrrsi.scenes.georeference import (
     GroundPixel,
@@ -29,6 +29,7 @@ from hrrsi.scenes.georeference import (
 )
 from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, fitting_text, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene_rasters import TAG
 
 _PANEL = 900  # longer side of the scene and of the map, in pixels
 _MARGIN = 40

@@ -23,9 +23,9 @@ from hrrsi.maps.styles import map_record, pam_xml, qml_style, sidecar_path
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.pixel_reader import rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
+from hrrsi.scenes.scene_rasters import TAG
 from hrrsi.scenes.windows import Window
 
-TAG = "HRRSI_"  # what our tags begin with
 SCORE_STEPS = 250  # 1 in the files of uint8; a step is 0.004
 _STRIP_ROWS = 512
 
@@ -228,16 +228,6 @@ def map_strips(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
             stop_if_requested()
             part = Window(row, 0, min(_STRIP_ROWS, dataset.height - row), dataset.width)
             yield dataset.read(1, window=rasterio_window(part))
-
-
-def is_product(path: str | Path) -> bool:
-    """Return whether a raster is one of ours: a class map, its confidences, its probabilities.
-
-    Raises:
-        InputError: Not a readable raster.
-    """
-    with open_raster(path) as dataset:
-        return any(key.startswith(TAG) for key in dataset.tags())
 
 
 def stored_scores(

@@ -7,7 +7,6 @@ import glob
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,19 +18,19 @@ from hrrsi.class_styles import legend_html
 from hrrsi.errors import InputError
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import rows_kept
-from hrrsi.maps.rasters import MapSummary, is_product
+from hrrsi.maps.rasters import MapSummary
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.scene_remarks import SceneNotice
 from hrrsi.progress import progress
-from hrrsi.quantities import area_text, counted, share_text
+from hrrsi.quantities import area_text, share_text
 from hrrsi.scenes.raster_opening import (
     RASTER_SUFFIXES,
     is_local,
     many_files,
-    opened_raster,
     raster_parts,
 )
+from hrrsi.scenes.scene_rasters import distinct_rasters, may_be_scene
 from hrrsi.scenes.window_source import SceneWindows
 from hrrsi.scenes.windows import Window, window_starts
 
@@ -230,13 +229,13 @@ def _expanded(name: str, bar: Any, *, tiles: bool) -> list[str]:
         rasters += [
             part for f in files if Path(f).suffix.lower() == _GEOPACKAGE for part in raster_parts(f)
         ]
-        scenes = _distinct_scenes(_without_products(rasters, bar), tiles=tiles)
+        scenes = _scenes_among(rasters, bar, tiles=tiles)
         if not scenes:
             raise InputError("holds no rasters", where=name, fix="name a folder of scenes")
         return scenes
     if glob.has_magic(name):
         matches = sorted(m for m in glob.glob(name, recursive=True) if Path(m).is_file())
-        scenes = _distinct_scenes(_without_products(matches, bar), tiles=tiles)
+        scenes = _scenes_among(matches, bar, tiles=tiles)
         if not scenes:
             reason = "matches class maps only" if matches else "matches no file"
             raise InputError(reason, where=name, fix="check the pattern")
@@ -244,68 +243,20 @@ def _expanded(name: str, bar: Any, *, tiles: bool) -> list[str]:
     return [name]
 
 
-def _without_products(rasters: Sequence[str], bar: Any) -> list[str]:
-    """Return rasters without those that hrrsi wrote.
+def _scenes_among(rasters: Sequence[str], bar: Any, *, tiles: bool) -> list[str]:
+    """Return rasters without what hrrsi wrote, and without what mosaics show; say the latter.
 
     Args:
         rasters: The rasters.
         bar: From `progress`: counts those that were looked at.
+        tiles: Whether to take the files of a mosaic instead of it.
     """
     scenes = []
     for raster in rasters:
-        if not _is_product(raster):
+        if may_be_scene(raster):
             scenes.append(raster)
         bar.update()
-    return scenes
-
-
-def _distinct_scenes(scenes: Sequence[str], *, tiles: bool) -> list[str]:
-    """Return scenes without those that a mosaic among them shows whole, and say so.
-
-    Args:
-        scenes: The scenes.
-        tiles: Whether the mosaics are left out instead.
-    """
-    by_path = {Path(scene).resolve(): scene for scene in scenes}
-    shown: set[str] = set()
-    for scene in scenes:
-        if not scene.lower().endswith(".vrt"):
-            continue
-        whole: set[str] = set()
-        with suppress(InputError), opened_raster(scene) as mosaic:  # or who maps it says so
-            files = {Path(file).resolve() for file in mosaic.files} - {Path(scene).resolve()}
-            beside = [by_path[file] for file in files & by_path.keys()]
-            whole = {tile for tile in beside if _is_within(tile, mosaic)}
-        if whole - shown:
-            shown |= {scene} if tiles else whole
-            verb = "is" if len(whole) == 1 else "are"
-            treatment = (
-                "taken in its place" if tiles else "left out; name files one by one to have all"
-            )
-            warnings.warn(
-                f"{scene}: shows {counted(len(whole), 'raster')} beside it, which {verb} "
-                f"{treatment}",
-                SceneNotice,
-                stacklevel=2,
-            )
-    return [scene for scene in scenes if scene not in shown]
-
-
-def _is_within(path: str, mosaic: Any) -> bool:
-    """Return whether all of a raster lies on a mosaic, to a pixel."""
-    with opened_raster(path) as tile:
-        pixel = max(map(abs, mosaic.res))
-        inner, outer = tile.bounds, mosaic.bounds
-        return tile.crs == mosaic.crs and bool(
-            inner.left >= outer.left - pixel
-            and inner.right <= outer.right + pixel
-            and inner.bottom >= outer.bottom - pixel
-            and inner.top <= outer.top + pixel
-        )
-
-
-def _is_product(name: str) -> bool:
-    try:
-        return is_product(name)
-    except InputError:
-        return False  # a damaged file: whoever opens it as a scene says so
+    distinct = distinct_rasters(scenes, tiles=tiles)
+    for note in distinct.notes:
+        warnings.warn(note, SceneNotice, stacklevel=2)
+    return distinct.rasters

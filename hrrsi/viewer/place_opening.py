@@ -18,7 +18,7 @@ from hrrsi.labels.laid_classes import GridClasses, LaidMap, has_place, on_grid, 
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import load_scheme
-from hrrsi.maps.rasters import TAG, read_class_raster
+from hrrsi.maps.rasters import read_class_raster
 from hrrsi.maps.styles import is_as_written, scene_of, tiles_of
 from hrrsi.quantities import counted_names, names_text
 from hrrsi.scenes.bands import (
@@ -35,6 +35,7 @@ from hrrsi.scenes.bands import (
 from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local, open_raster, opened_raster
 from hrrsi.scenes.scene import Scene
+from hrrsi.scenes.scene_rasters import TAG
 from hrrsi.scenes.value_scale import scene_sample
 from hrrsi.scenes.windows import Window
 from hrrsi.viewer import ViewOptions

@@ -44,9 +44,10 @@ from hrrsi.errors import HrrsiError
 from hrrsi.file_info import info
 from hrrsi.labels.labelled_scenes import labelled_scenes
 from hrrsi.labels.scheme import Scheme, load_scheme
-from hrrsi.maps.rasters import is_product, read_class_raster
+from hrrsi.maps.rasters import read_class_raster
 from hrrsi.networks.weights_reading import read_weights
 from hrrsi.scenes.scene import open_scene
+from hrrsi.scenes.scene_rasters import is_product
 from hrrsi.scenes.windows import Window
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.tiling.options import TileOptions
