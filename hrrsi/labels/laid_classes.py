@@ -14,7 +14,12 @@ from rasterio.warp import transform as transform_coordinates, transform_bounds
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError, one_line
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.scenes.georeference import MapCoordinates, is_on_earth, map_coordinates
+from hrrsi.scenes.georeference import (
+    MapCoordinates,
+    is_on_earth,
+    map_coordinates,
+    warn_of_datums,
+)
 from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window
@@ -212,6 +217,8 @@ def on_grid(classes: Classes, grid: Scene, noun: str = "label") -> GridClasses:
     if crs is None and is_same_size and _same_places(places, target, grid):
         return classes
     _require_overlap(classes, places, target, crs, grid, noun)
+    if crs is not None:
+        warn_of_datums(scene.path, *crs)
     return LaidMap(classes, places, target, crs, noun)
 
 

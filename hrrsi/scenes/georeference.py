@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import GCPTransformer, array_bounds as bounds_of_transform
 from rasterio.warp import transform as transform_coordinates
 
-from hrrsi.errors import InputError, OptionError
+from hrrsi.errors import FileWarning, InputError, OptionError
 from hrrsi.scenes.raster_opening import is_local, unified_gdal_errors
 
 Numbers = npt.NDArray[np.float64]
 _SAME_PLACE = 1e-3  # of a pixel
 # How far a projection's units may be from metres on the ground to count as them.
 _TRUE_TO_SCALE = 0.01
+_datum_messages: set[str] = set()
 
 
 class GroundPixel(NamedTuple):
@@ -223,6 +225,44 @@ def _crs_beside(path: str | Path) -> CRS | None:
         ) from error
 
 
+def warn_of_datums(path: str | Path, crs: CRS, scene_crs: CRS) -> None:
+    """Warn once a process that a file and a scene rest on other figures of the Earth.
+
+    Between these, coordinates are changed by formulas that can be some metres off (of OSGB 36,
+    ED 50, DHDN): rasterio comes without the grids of exact shifts.
+
+    Args:
+        path: The file.
+        crs: Its CRS.
+        scene_crs: That of the scene.
+    """
+    ellipsoids = _ellipsoid(crs), _ellipsoid(scene_crs)
+    if None in ellipsoids or ellipsoids[0] == ellipsoids[1]:
+        return
+    line = (
+        f"{path}: is in {crs_name(crs)} where the scene is in {crs_name(scene_crs)}; these rest on "
+        f"different figures of the Earth ({ellipsoids[0]}, {ellipsoids[1]}), so it may lie up to "
+        "some metres off; if it does, bring it into the scene's CRS in a GIS that has the grids of "
+        "exact shifts"
+    )
+    if line not in _datum_messages:
+        _datum_messages.add(line)
+        warnings.warn(line, FileWarning, stacklevel=3)
+
+
+def _ellipsoid(crs: CRS) -> str | None:
+    """Return the name of the ellipsoid of a CRS, None where it says none; GRS 80 is WGS 84's."""
+    part: Any = crs.to_dict(projjson=True)
+    while isinstance(part, dict):
+        if "ellipsoid" in part:
+            name = str(part["ellipsoid"].get("name"))
+            return "WGS 84" if name in ("GRS 1980", "GRS80", "WGS84") else name
+        inner = ("base_crs", "source_crs", "datum", "datum_ensemble")
+        part = next((part[key] for key in inner if key in part), part.get("components"))
+        part = part[0] if isinstance(part, list) else part
+    return None
+
+
 def is_on_earth(crs: CRS | None) -> bool:
     """Return whether a CRS has a place on the Earth: an engineering or local one has none."""
     return crs is not None and bool(crs.is_geographic or crs.is_projected)
@@ -317,7 +357,8 @@ def pixel_areas(dataset: Any) -> Numbers | None:
     Mercator or of degrees are far from square metres on the ground, and differ from row to row.
     Where a projection is true to within 1 % at the raster's centre, as national grids and UTM
     are, its own units count, in all rows. Ground control points count where there is no
-    transform.
+    transform, in each row for itself: pixels of an oblique picture grow from row to row. Along a
+    row all pixels count as the one in its middle.
 
     Returns:
         (height,) float64, or None where the raster has no CRS or one without place on the Earth.
@@ -332,7 +373,10 @@ def pixel_areas(dataset: Any) -> Numbers | None:
         if middle_areas is None or not nominal:
             return None
         if abs(np.sqrt(middle_areas[0] / nominal) - 1) < _TRUE_TO_SCALE:
-            return np.full(dataset.height, nominal)
+            if has_transform(dataset):
+                return np.full(dataset.height, nominal)
+            unit = float(crs.linear_units_factor[1]) ** 2
+            return _map_areas(places, dataset.width, np.arange(dataset.height) + 0.5) * unit
     return _ground_areas(places, dataset.width, np.arange(dataset.height) + 0.5)
 
 
@@ -402,15 +446,31 @@ def _around(longitudes: Numbers, middle: float) -> Numbers:
     return turned
 
 
-def _ground_areas(places: MapCoordinates, width: int, rows: Numbers) -> Numbers | None:
-    """Return the ground area of a pixel in the middle of the width at some rows, or None."""
+def _sides(places: MapCoordinates, width: int, rows: Numbers) -> tuple[Numbers, Numbers]:
+    """Return where left, right, top and bottom of a pixel in the middle of the width lie.
+
+    Returns:
+        x and y of all left sides, at each of the rows, then of all right ones and so on.
+    """
     columns = np.full_like(rows, width / 2)
-    # left, right, top and bottom of each pixel
     sides = ((-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5))
-    xs, ys = places.of_pixels(
+    return places.of_pixels(
         np.concatenate([columns + across for across, _ in sides]),
         np.concatenate([rows + down for _, down in sides]),
     )
+
+
+def _map_areas(places: MapCoordinates, width: int, rows: Numbers) -> Numbers:
+    """Return the area on the map of a pixel in the middle of the width at some rows."""
+    xs, ys = (np.reshape(values, (4, -1)) for values in _sides(places, width, rows))
+    across, down = (xs[1] - xs[0], ys[1] - ys[0]), (xs[3] - xs[2], ys[3] - ys[2])
+    areas: Numbers = np.abs(across[0] * down[1] - across[1] * down[0])
+    return areas
+
+
+def _ground_areas(places: MapCoordinates, width: int, rows: Numbers) -> Numbers | None:
+    """Return the ground area of a pixel in the middle of the width at some rows, or None."""
+    xs, ys = _sides(places, width, rows)
     try:
         with unified_gdal_errors():
             coordinates = transform_coordinates(places.crs, "EPSG:4326", xs.tolist(), ys.tolist())

@@ -23,7 +23,13 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.georeference import MapCoordinates, has_transform, is_on_earth, map_coordinates
+from hrrsi.scenes.georeference import (
+    MapCoordinates,
+    has_transform,
+    is_on_earth,
+    map_coordinates,
+    warn_of_datums,
+)
 from hrrsi.scenes.raster_opening import (
     unified_gdal_errors,
     vector_warnings_once,
@@ -234,6 +240,9 @@ def scene_polygons(
     box, read_box = places.bounds(), _bounds(places, scene, within)
     is_same_crs = crs == places.crs
     if not is_same_crs:
+        assert crs is not None
+        assert places.crs is not None
+        warn_of_datums(path, crs, places.crs)
         try:
             with unified_gdal_errors():
                 box = transform_bounds(places.crs, crs, *box)
@@ -372,22 +381,57 @@ def _reprojected(
     crs: CRS | None,
     scene_crs: CRS | None,
 ) -> npt.NDArray[Any]:
-    """Return polygons in the scene's CRS; long edges get more corners, to bend with the map."""
+    """Return polygons in the scene's CRS, as far as they lie near the scene.
+
+    Long edges get more corners, to bend with the map.
+
+    Args:
+        geometries: The polygons.
+        box: Bounds of the scene in their CRS.
+        crs: Their CRS.
+        scene_crs: That of the scene.
+    """
+    geometries = _near_box(geometries, box)
     extents = shapely.bounds(geometries)
     spans = np.maximum(extents[:, 2] - extents[:, 0], extents[:, 3] - extents[:, 1])
     # of a map of the world, polygons are a small part: pieces of it would not bend with them
-    largest = min(max(box[2] - box[0], box[3] - box[1]), max(spans, default=0.0))
+    largest = min(max(box[2] - box[0], box[3] - box[1]), np.nanmax(spans, initial=0.0))
     piece = largest / _EDGE_PIECES
-    near = np.flatnonzero((spans > piece) & (spans < 100 * _EDGE_PIECES * piece))
+    longer = np.flatnonzero(spans > piece)
     geometries = geometries.copy()
     # corners between those of rings that cross themselves would lose parts of them
-    crossing = near[~shapely.is_valid(geometries[near])]
+    crossing = longer[~shapely.is_valid(geometries[longer])]
     geometries[crossing] = [_untangled(shape) for shape in geometries[crossing]]
-    geometries[near] = shapely.segmentize(geometries[near], piece)
+    geometries[longer] = shapely.segmentize(geometries[longer], piece)
     moved: npt.NDArray[Any] = shapely.transform(
         geometries, lambda xy: np.column_stack(transform(crs, scene_crs, xy[:, 0], xy[:, 1]))
     )
     return moved
+
+
+def _near_box(
+    geometries: npt.NDArray[Any], box: tuple[float, float, float, float]
+) -> npt.NDArray[Any]:
+    """Return polygons cut off where they go far beyond a box: corners there serve nothing.
+
+    What goes to the ends of the Earth may lie nowhere in another CRS.
+    """
+    margin = max(box[2] - box[0], box[3] - box[1])
+    if box[0] > box[2] or not 0 < margin < math.inf:  # across the antimeridian, or without bounds
+        return geometries
+    left, bottom, right, top = box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+    extents = shapely.bounds(geometries)
+    beyond = (extents < (left, bottom, -math.inf, -math.inf)) | (
+        extents > (math.inf, math.inf, right, top)
+    )
+    far = np.flatnonzero(beyond.any(axis=1))
+    near = geometries.copy()
+    frame = shapely.box(left, bottom, right, top)
+    near[far] = [
+        shapely.multipolygons(_areas(shapely.intersection(_untangled(shape), frame)))
+        for shape in geometries[far]
+    ]
+    return near
 
 
 def _untangled(shape: Any) -> Any:

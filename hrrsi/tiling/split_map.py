@@ -15,6 +15,7 @@ from hrrsi.class_styles import add_default_style, polygon_style
 from hrrsi.classes import Colour
 from hrrsi.errors import OutputError
 from hrrsi.quantities import counted
+from hrrsi.scenes.bands import open_imagery
 from hrrsi.scenes.georeference import is_on_earth, map_coordinates
 from hrrsi.scenes.pixel_reader import fitting_text, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
@@ -58,7 +59,11 @@ class BlockScene(NamedTuple):
 
 
 def write_split_map(
-    folder: Path, split: BlockSplit, scenes: Sequence[BlockScene], colours: Sequence[Colour]
+    folder: Path,
+    split: BlockSplit,
+    scenes: Sequence[BlockScene],
+    colours: Sequence[Colour],
+    crs: str | None = None,
 ) -> None:
     """Write ``split.gpkg`` and ``split.png`` into a dataset's folder.
 
@@ -71,16 +76,19 @@ def write_split_map(
         split: The blocks.
         scenes: The scenes.
         colours: Colours of the classes, then of partial labels.
+        crs: The CRS of scenes that hold none, as `TileOptions.crs`.
 
     Raises:
         InputError: A scene can't be read.
         OutputError: A file can't be written.
     """
-    _write_polygons(folder / POLYGONS, split, scenes)
+    _write_polygons(folder / POLYGONS, split, scenes, crs)
     _picture(split, scenes, colours).save(folder / PICTURE, format="PNG")
 
 
-def _write_polygons(path: Path, split: BlockSplit, scenes: Sequence[BlockScene]) -> None:
+def _write_polygons(
+    path: Path, split: BlockSplit, scenes: Sequence[BlockScene], assigned_crs: str | None
+) -> None:
     import pyogrio  # 40 MB that other datasets do without
     import shapely
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
@@ -91,7 +99,7 @@ def _write_polygons(path: Path, split: BlockSplit, scenes: Sequence[BlockScene])
     blocks: list[Block] = []
     crs: Any = None
     for number, scene in enumerate(scenes):
-        with open_raster(scene.image) as dataset:
+        with open_imagery(scene.image, 1, assigned_crs) as dataset:
             places = map_coordinates(dataset)
         crs = places.crs if not number else crs
         for block in (block for block in split.blocks if block.scene == scene.name):

@@ -133,8 +133,9 @@ def tile(
                 r.scene: BlockScene(r.scene, r.image, r.bands, plan.steps[r.scene])
                 for r in plan.rows
             }
+            colours = plan.tiling.merged.label_colours
             write_split_map(
-                folder, plan.blocks, list(scenes.values()), plan.tiling.merged.label_colours
+                folder, plan.blocks, list(scenes.values()), colours, plan.tiling.options.crs
             )
         if sources.scheme_notes:
             (folder / SCHEME).write_text(scheme_yaml(sources.scheme), encoding="utf-8")

@@ -204,6 +204,21 @@ def test_ground_control_points_place_polygons(tmp_path: Path):
     np.testing.assert_allclose(sorted(fields["area_m2"]), [70.0, 1130.0], rtol=1e-4)
 
 
+def test_areas_of_an_oblique_picture_are_those_of_its_polygons(tmp_path: Path):
+    labels = np.repeat(np.arange(4, dtype=np.uint8) % 3, 75)[:, None].repeat(400, axis=1)
+    points = []
+    for row in np.linspace(0, 300, 7):
+        for column in np.linspace(0, 400, 9):
+            nearness = 1 - 0.4 * row / 300  # pixels are larger at the top
+            x, y = UTM @ (200 + (column - 200) * nearness, row - 0.2 * row**2 / 300)
+            points.append(GroundControlPoint(row, column, x, y, 0))
+    scene = scene_file(tmp_path / "oblique.tif", labels.shape, points=points)
+    geometries, fields, _ = written(tmp_path / "map.gpkg", scene, labels)
+    areas = np.array([shape.area for shape in geometries])
+    assert areas.max() > 1.8 * areas.min()
+    np.testing.assert_allclose(fields["area_m2"], areas, rtol=0.01)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
 def test_without_crs_coordinates_are_pixels(tmp_path: Path, textured: np.ndarray, suffix: str):

@@ -1,5 +1,6 @@
 """The area of interest, pixel by pixel against shapely."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform
 from samples.opened_windows import opened_windows
 
-from hrrsi.errors import InputError
+from hrrsi.errors import FileWarning, InputError
 from hrrsi.scenes.missing_data import undeclared_gap
 from hrrsi.scenes.polygons import AreaOfInterest
 from hrrsi.scenes.value_scale import scene_sample
@@ -93,6 +94,7 @@ def assert_is(
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".shp"])
+@pytest.mark.filterwarnings("ignore:.*figures of the Earth:hrrsi.errors.FileWarning")
 def test_pixels_whose_centre_lies_in_a_polygon(tmp_path: Path, suffix: str) -> None:
     crs = "EPSG:4326" if suffix == ".geojson" else "EPSG:28992"
     shapes = SHAPES
@@ -294,3 +296,56 @@ def test_an_alpha_of_a_part_is_looked_at_within_the_area(tmp_path: Path) -> None
         assert source.scene.has_imagery_alpha
     with opened_windows(tmp_path / "a.tif", aoi=aoi, part=Window(0, 0, 400, 500)) as source:
         assert not source.scene.has_imagery_alpha
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "box"),
+    [
+        # a straight edge along 51 N from far west to far east, which bends in UTM by kilometres
+        ("EPSG:32632", (500_000, 5_650_000), (-40, 51, 58, 80)),
+        # Colorado, and a tile at its southern border
+        ("EPSG:32613", (500_000, 4_094_900), (-109.05, 37, -102.05, 41)),
+        # from the Black Sea to Kamchatka: corners that UTM does not reach
+        ("EPSG:32637", (412_000, 6_180_000), (28, 45, 180, 78)),
+        ("EPSG:32637", (412_000, 6_180_000), (-180, -90, 180, 90)),
+    ],
+)
+@pytest.mark.parametrize("side", [0.5, 8])
+def test_edges_far_longer_than_the_scene_bend_with_it(
+    crs: str, place: tuple[float, float], box: tuple[float, ...], side: float, tmp_path: Path
+) -> None:
+    north_west = from_origin(*place, side, side)
+    scene = scene_file(tmp_path / "a.tif", crs=crs, transform=north_west)
+    polygon = shapely.box(*box)
+    pyogrio.raw.write(
+        tmp_path / "aoi.gpkg",
+        np.array([shapely.to_wkb(polygon)], dtype=object),
+        [],
+        [],
+        geometry_type="Polygon",
+        crs="EPSG:4326",
+    )
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    x, y = north_west @ (columns, rows)
+    longitudes, latitudes = transform(crs, "EPSG:4326", x.ravel(), y.ravel())
+    inside = shapely.contains_xy(polygon, longitudes, latitudes).reshape(HEIGHT, WIDTH)
+    with opened_windows(scene, aoi=tmp_path / "aoi.gpkg") as source:
+        assert source.area is not None
+        taken = source.area.inside(Window(0, 0, HEIGHT, WIDTH))
+    assert (taken != inside).mean() < 0.01  # a pixel along the edge
+    assert inside.any()
+
+
+def test_figures_of_the_earth_that_differ_are_told_once(tmp_path: Path) -> None:
+    scene = scene_file(tmp_path / "a.tif")
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES, crs="EPSG:4326")
+    with pytest.warns(FileWarning, match=r"aoi.gpkg: is in EPSG:4326 where .* in EPSG:28992"):
+        open_with_area(scene, aoi)
+    with warnings.catch_warnings(action="error"):
+        open_with_area(scene, aoi)
+        open_with_area(scene, polygon_file(tmp_path / "same.gpkg", SHAPES))
+
+
+def open_with_area(scene: Path, aoi: Path) -> None:
+    with opened_windows(scene, aoi=aoi):
+        pass

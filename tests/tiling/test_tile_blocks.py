@@ -196,6 +196,13 @@ def test_collars_and_bare_ground_are_in_no_block(tmp_path: Path) -> None:
     assert val / (train + val + test) == pytest.approx(0.15, abs=0.04)
 
 
+def test_the_map_of_the_split_is_in_the_crs_that_is_given(tmp_path: Path) -> None:
+    write_ortho(tmp_path, crs=None, transform=utm()["transform"])
+    write_areas(tmp_path)
+    dataset = tiled(tmp_path, "--crs", "EPSG:32632")
+    assert pyogrio.read_info(dataset / "split.gpkg", layer="split")["crs"] == "EPSG:32632"
+
+
 def test_the_map_of_the_split_shows_what_patches_are_cut_from(block_dataset: BlockDataset) -> None:
     dataset, labels, _ = block_dataset
     meta, _, shapes, columns = pyogrio.raw.read(dataset / "split.gpkg", layer="split")
