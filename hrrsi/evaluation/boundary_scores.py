@@ -352,7 +352,10 @@ class BoundaryArrays(NamedTuple):
 
 
 def boundary_arrays(
-    counts: Counts, averaged: Sequence[int] | None = None, required_classes: Sequence[int] = ()
+    counts: Counts,
+    averaged: Sequence[int] | None = None,
+    required_classes: Sequence[int] = (),
+    wrong_classes: Sequence[int] = (),
 ) -> BoundaryArrays:
     """Return the scores of many counts at once.
 
@@ -360,6 +363,7 @@ def boundary_arrays(
         counts: (..., tolerances, 7, classes), as in `BoundaryCounts.counts`.
         averaged: Indices of the classes that means are of; None: of each.
         required_classes: Indices of those without whose true border means are undefined.
+        wrong_classes: Indices of those that count as 0 in means where neither has a border of them.
     """
     predicted, true, predicted_near, true_near, predicted_rim, true_rim, common_rim = np.moveaxis(
         counts, -2, 0
@@ -373,7 +377,8 @@ def boundary_arrays(
     iou = iou_scores(common_rim, predicted_rim, true_rim)
     complete = (true[..., list(required_classes)] > 0).all(axis=-1)
     class_indices = list(range(counts.shape[-1])) if averaged is None else list(averaged)
-    mean_f1, mean_iou = (complete_means(values, class_indices, complete) for values in (f1, iou))
+    wrong = np.isin(np.arange(counts.shape[-1]), list(wrong_classes))
+    mean_f1, mean_iou = (complete_means(v, class_indices, complete, wrong) for v in (f1, iou))
     return BoundaryArrays(precision, recall, f1, iou, mean_f1, mean_iou)
 
 

@@ -93,12 +93,17 @@ def score_intervals(
     support = support or dict.fromkeys(values, len(blocks))
     return {
         name: Interval(float(value[0]), *_ends(draws[name], support[name]))
+        if not np.isnan(value[0])
+        else Interval(*[float("nan")] * 3)  # some draws may have one, of other pixels
         for name, value in values.items()
     }
 
 
 def score_differences(
-    first: Counts, second: Counts, scores: ScoresOf, support: Mapping[str, int] | None = None
+    first: Counts,
+    second: Counts,
+    scores: ScoresOf | tuple[ScoresOf, ScoresOf],
+    support: Mapping[str, int] | None = None,
 ) -> dict[str, Difference]:
     """Return how much the scores of two maps differ, over the same blocks.
 
@@ -108,7 +113,7 @@ def score_differences(
     Args:
         first: (blocks, ...) what was counted of the first map.
         second: What was counted of the second, in the same blocks in the same order.
-        scores: As for `score_intervals`.
+        scores: As for `score_intervals`; one for both, or one for each.
         support: Likewise.
 
     Raises:
@@ -119,8 +124,10 @@ def score_differences(
     counted = _counted(first + second)
     first, second = first[counted], second[counted]
 
+    of_maps = scores if isinstance(scores, tuple) else (scores, scores)
+
     def differences(first_sums: Counts, second_sums: Counts) -> dict[str, Floats]:
-        of_first, of_second = scores(first_sums), scores(second_sums)
+        of_first, of_second = of_maps[0](first_sums), of_maps[1](second_sums)
         return {name: of_second[name] - of_first[name] for name in of_first}
 
     values = differences(first.sum(axis=0, keepdims=True), second.sum(axis=0, keepdims=True))
@@ -137,7 +144,9 @@ def score_differences(
     swapped = _joined(differences(*sums) for sums in _swapped(first, second))
     return {
         name: Difference(
-            Interval(float(value[0]), *_ends(drawn[name], support[name])),
+            Interval(float(value[0]), *_ends(drawn[name], support[name]))
+            if not np.isnan(value[0])
+            else Interval(*[float("nan")] * 3),
             _p_value(float(value[0]), swapped[name]),
         )
         for name, value in values.items()

@@ -87,12 +87,18 @@ def evaluate_maps(
     counts, unknown, models, aligned, touched = [], 0, set(), 0, False
     outside = uncompared = 0
     other_maps, grids_of = ({file.name: file for file in maps} for maps in (compared_with, grids))
-    opener, _ = _opener([*files, *compared_with], scheme, options, reading)
+    # each set of maps has values of its own: masks of 0 and 255, say, beside indices
+    opener, other_opener, grid_opener = (
+        _opener(maps, scheme, options, reading)[0] for maps in (files, compared_with, grids)
+    )
     for file in files:
         with ExitStack() as stack:
-            pair = opener.labelled_map(stack, file, grids_of.get(file.name))
+            grid_map = None
+            if file.name in grids_of:
+                grid_map = grid_opener.map(stack, grids_of[file.name]).scene
+            pair = opener.labelled_map(stack, file, grid_map)
             if file.name in other_maps:
-                other = opener.map(stack, other_maps[file.name])
+                other = other_opener.map(stack, other_maps[file.name])
                 pair = replace(pair, other=on_grid(other, pair.grid))
             areas = pixel_areas(pair.grid.dataset)
             scene_counts = SceneCounts(
@@ -346,9 +352,14 @@ class _Opener:
         )
 
     def labelled_map(
-        self, stack: ExitStack, file: SceneFiles, grid_of: SceneFiles | None = None
+        self, stack: ExitStack, file: SceneFiles, grid_map: Scene | None = None
     ) -> _LabelledMap:
         """Open a map and its labels until `stack` closes.
+
+        Args:
+            stack: Closes them.
+            file: The map and its labels.
+            grid_map: The map on whose grid polygons are burned; None: this one.
 
         Raises:
             InputError: One can't be opened, or they don't fit each other or the scheme.
@@ -357,7 +368,7 @@ class _Opener:
         scheme = self.label_scheme.reading(file.label or file.eroded_label or "")
         label = file.label_raster(scheme)
         if label is None:
-            grid = classes.scene if grid_of is None else self.map(stack, grid_of).scene
+            grid = grid_map or classes.scene
         else:
             grid = Scene(label, stack.enter_context(open_imagery(label, 1)), (1,))
         truth = stack.enter_context(open_truth(file, grid, scheme, unknown=self.options.unknown))

@@ -114,8 +114,10 @@ class EvaluationResult:
         """Return the scores of each class with their intervals as a table, for notebooks."""
         table = TextTable(["class", "precision", "recall", "F1", "IoU", "95 %", "pixels"])
         for c in self.scores.classes:
-            interval = self.intervals[f"IoU {c.name}"]
-            ends = f"{share_text(interval.low)} to {share_text(interval.high)}"
+            interval = self.intervals.get(f"IoU {c.name}")  # none of what no mean is of
+            ends = "-"
+            if interval is not None:
+                ends = f"{share_text(interval.low)} to {share_text(interval.high)}"
             shares = [share_text(v) for v in (c.precision, c.recall, c.f1, c.iou)]
             table.add_row([c.name, *shares, ends, f"{c.pixels:,}"])
         return f"<p>{escape(repr(self))}</p>{table.html()}"
@@ -171,11 +173,13 @@ class EvaluationResult:
         Means of parts of the pixels are over the classes of all pixels.
         """
         matrix = self.matrix
+        wrong = {c.name for c in self.scores.classes if not c.pixels and not np.isnan(c.iou)}
         return partial(
             named_scores,
             classes=matrix.classes,
             protocol=self.protocol,
             required_classes=matrix.counts.sum(axis=0) > 0,
+            wrong_classes=np.array([name in wrong for name in matrix.classes]),
         )
 
     @cached_property
@@ -214,6 +218,7 @@ class EvaluationResult:
             mean_boundary_scores,
             averaged=self.protocol.averaged(self.matrix.classes),
             required_classes=self._bordered,
+            wrong_classes=self._wrongly_bordered,
         )
 
     def boundary_support(self, blocks: Counts) -> dict[str, int]:
@@ -228,6 +233,13 @@ class EvaluationResult:
         true = self.evaluation.counts.boundary_blocks.sum(axis=0)[0, 1]
         return [i for i in self.protocol.averaged(self.matrix.classes) if true[i] > 0]
 
+    @property
+    def _wrongly_bordered(self) -> list[int]:
+        """Indices of those that have a border in the map alone."""
+        scores = self.boundaries[0].classes
+        averaged = self.protocol.averaged(self.matrix.classes)
+        return [i for i in averaged if i not in self._bordered and not np.isnan(scores[i].f1)]
+
     @cached_property
     def areas(self) -> tuple[ClassArea, ...]:
         """The error-adjusted share of each class in the mapped area.
@@ -235,7 +247,7 @@ class EvaluationResult:
         Empty for patches, which overlap: what of a scene they map is not known. Empty under partial
         labels: the pixels that tell classes apart are no sample of the whole.
         """
-        if self.evaluation.unit == "patches" or self.matrix.partial.any():
+        if self.evaluation.unit == "patches" or self._full_matrix.partial.any():
             return ()
         return class_areas(self._full_matrix, self._mapped)
 
@@ -244,7 +256,9 @@ class EvaluationResult:
         """The same shares, with intervals over blocks, which allow for neighbours being alike."""
         if not self.areas:
             return ()
-        blocks = self.evaluation.counts.blocks(self.evaluation.labels)
+        # without the columns of partial labels: where any counts, there are no areas
+        count = len(self.matrix.classes)
+        blocks = self.evaluation.counts.blocks(self.evaluation.labels)[..., :count]
         # each share needs every class that is mapped, so as many blocks tell as of the rarest
         mapped = np.array(self._mapped) > 0
         labelled = (blocks.sum(axis=2) > 0).sum(axis=0)
@@ -295,7 +309,10 @@ class EvaluationResult:
 
 
 def mean_boundary_scores(
-    counts: Counts, averaged: Sequence[int] | None = None, required_classes: Sequence[int] = ()
+    counts: Counts,
+    averaged: Sequence[int] | None = None,
+    required_classes: Sequence[int] = (),
+    wrong_classes: Sequence[int] = (),
 ) -> dict[str, Floats]:
     """Return the means over classes of many boundary counts, as ``F1 at 3 px``.
 
@@ -303,8 +320,9 @@ def mean_boundary_scores(
         counts: (n, tolerances, 7, classes), as `hrrsi.evaluation.boundary_scores` has them.
         averaged: As for `boundary_arrays`.
         required_classes: Likewise.
+        wrong_classes: Likewise.
     """
-    arrays = boundary_arrays(counts, averaged, required_classes)
+    arrays = boundary_arrays(counts, averaged, required_classes, wrong_classes)
     means = {}
     for index, tolerance in enumerate(TOLERANCES):
         means[f"F1 at {tolerance} px"] = arrays.mean_f1[..., index]
@@ -347,7 +365,8 @@ class Comparison:
         """How much each score of the second differs, as `named_scores` names them."""
         first, second = self.blocks
         support = score_support(first + second, self.first.matrix.classes, self.first.protocol)
-        return score_differences(first, second, self.first.scores_of, support)
+        of_both = self.first.scores_of, self.second.scores_of
+        return score_differences(first, second, of_both, support)
 
     @cached_property
     def scene_differences(self) -> dict[str, Difference]:
@@ -356,7 +375,8 @@ class Comparison:
         if first is None or second is None:
             return {}
         support = score_support(first + second, self.first.matrix.classes, self.first.protocol)
-        return score_differences(first, second, self.first.scores_of, support)
+        of_both = self.first.scores_of, self.second.scores_of
+        return score_differences(first, second, of_both, support)
 
     @cached_property
     def boundary_differences(self) -> dict[str, Difference]:
@@ -365,7 +385,8 @@ class Comparison:
             return {}
         first, second = (r.evaluation.counts.boundary_blocks for r in (self.first, self.second))
         support = self.first.boundary_support(first + second)
-        return score_differences(first, second, self.first.boundary_scores_of, support)
+        of_both = self.first.boundary_scores_of, self.second.boundary_scores_of
+        return score_differences(first, second, of_both, support)
 
     @property
     def blocks(self) -> tuple[Counts, Counts]:

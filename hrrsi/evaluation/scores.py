@@ -70,14 +70,18 @@ def defined_means(values: Floats) -> Floats:
     return shares(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def complete_means(values: Floats, averaged: Sequence[int], complete: npt.ArrayLike) -> Floats:
+def complete_means(
+    values: Floats, averaged: Sequence[int], complete: npt.ArrayLike, wrong: npt.ArrayLike = False
+) -> Floats:
     """Return means over classes, NaN where a class is lacking that they need.
 
     Args:
         values: (..., classes).
         averaged: Indices of the classes that means are of.
         complete: (...) bool, whether no class is lacking.
+        wrong: (classes,) bool, which count as 0 where they have no value.
     """
+    values = np.where(np.isnan(values) & np.asarray(wrong), 0.0, values)
     return np.where(complete, defined_means(values[..., list(averaged)]), np.nan)
 
 
@@ -131,6 +135,7 @@ def score_arrays(
     classes: Sequence[str],
     protocol: Protocol,
     required_classes: npt.NDArray[np.bool_] | None = None,
+    wrong_classes: npt.NDArray[np.bool_] | None = None,
 ) -> ScoreArrays:
     """Return the scores of many confusion matrices at once.
 
@@ -140,6 +145,8 @@ def score_arrays(
         protocol: What counts.
         required_classes: (classes,) those without whose truth mF1 and mIoU are undefined, so that
             means of parts of a whole are over the classes of the whole; None: no class is.
+        wrong_classes: (classes,) those that the whole predicts and its truth lacks: they count as 0
+            in mF1 and mIoU of each part, also of one that does not predict them; None: none is.
     """
     overall, _ = _without(counts, classes, protocol.dropped_from_overall)
     means, names = _without(counts, classes, protocol.dropped_from_means)
@@ -152,6 +159,9 @@ def score_arrays(
     if required_classes is not None:
         class_indices = [i for i in averaged if required_classes[list(classes).index(names[i])]]
         complete = np.asarray((true[..., class_indices] > 0).all(axis=-1))
+    wrong = np.zeros(len(names), dtype=np.bool_)
+    if wrong_classes is not None:
+        wrong = np.array([wrong_classes[list(classes).index(name)] for name in names])
     pixels = overall.sum(axis=(-2, -1))
     right = _margins(overall)[0].sum(axis=-1) + overall[..., _right(overall)].sum(axis=(-2, -1))
     return ScoreArrays(
@@ -164,8 +174,8 @@ def score_arrays(
         f1=f1,
         iou=iou,
         overall_accuracy=shares(right, pixels),
-        mean_f1=complete_means(f1, averaged, complete),
-        mean_iou=complete_means(iou, averaged, complete),
+        mean_f1=complete_means(f1, averaged, complete, wrong),
+        mean_iou=complete_means(iou, averaged, complete, wrong),
         kappa=kappa_scores(overall),
     )
 
@@ -175,9 +185,10 @@ def named_scores(
     classes: Sequence[str],
     protocol: Protocol,
     required_classes: npt.NDArray[np.bool_] | None = None,
+    wrong_classes: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Floats]:
     """Return what `score_arrays` does by the scores' names, as `ScoreArrays.by_name`."""
-    return score_arrays(counts, classes, protocol, required_classes).by_name
+    return score_arrays(counts, classes, protocol, required_classes, wrong_classes).by_name
 
 
 def score_support(blocks: Counts, classes: Sequence[str], protocol: Protocol) -> dict[str, int]:

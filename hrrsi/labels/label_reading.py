@@ -49,7 +49,8 @@ def mask_scheme(
 
     Args:
         scheme: Says what they mean.
-        rasters: The files, of which up to 20 are looked at; those of polygons are left out.
+        rasters: The files, of which 20 are looked at that hold more than 0; those of polygons are
+            left out.
         noun: What they are, for messages.
         most_ignored: The share of 255 above which a line warns that it is ignored.
 
@@ -65,12 +66,15 @@ def mask_scheme(
         return scheme, None
     counts: dict[float, int] = {}
     masks = []
-    looked_at = files[:_MASKS_LOOKED_AT]
-    for path in looked_at:
+    looked_at = 0
+    for path in files:
+        if looked_at == _MASKS_LOOKED_AT:
+            break
         stop_if_requested()
         value_counts = value_sample(path)
         if set(value_counts) == {IGNORE_INDEX}:  # which tells nothing
             continue
+        looked_at += set(value_counts) != {0}  # nor does this, of what else there is
         for value, count in value_counts.items():
             counts[value] = counts.get(value, 0) + count
         if set(value_counts) == {0, IGNORE_INDEX}:
@@ -87,7 +91,7 @@ def mask_scheme(
         line = f"the {noun} seem to hold 0 and 255 alone, and 255 ({share:.0%}) is ignored"
     elif masks and len(scheme.all_labels) == 2:
         line = (
-            f"{len(masks)} of the {len(looked_at)} {noun} looked at hold 0 and 255 alone, such as "
+            f"{len(masks)} of the {looked_at} {noun} looked at hold 0 and 255 alone, such as "
             f"{masks[0]}, and others other values; 255 is ignored"
         )
         fix = "write masks with the values of the others"

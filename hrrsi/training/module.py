@@ -140,10 +140,9 @@ class SegmentationTraining(Task):
     def dataset_scores(self) -> list[Scores]:
         """The last validation's scores of each dataset.
 
-        Of several, none counts classes that its labels don't show, in which it can only be wrong.
+        None counts classes that its labels don't show, in which it can only be wrong: a stray pixel
+        of such a class would decide which epoch is the best.
         """
-        if len(self.matrices) == 1:
-            return [self.matrices[0].scores()]
         return [scores_of_shown_classes(matrix) for matrix in self.matrices]
 
     @property

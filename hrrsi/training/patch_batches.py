@@ -102,6 +102,8 @@ class EpochOrder:
                 rounds = -(-count // patches) if patches else 0
                 order = [random.permutation(patches) for _ in range(rounds)]
                 chosen = np.concatenate([*order, np.zeros(0, dtype=np.int64)])[:count]
+            elif not count:
+                chosen = np.zeros(0, dtype=np.int64)
             else:
                 weights = self._weights[first : first + patches]
                 chosen = random.choice(patches, count, p=weights / weights.sum())

@@ -124,6 +124,12 @@ def _check_trainable(data: RunData, options: TrainOptions, processes: Processes)
             fix="give a smaller one, or tile larger patches",
             parameter="crop",
         ).at(f"`crop={options.recipe.crop}`")
+    if options.overfit and _sizes(data) != str(data.smallest_patch):
+        raise OptionError(
+            f"takes whole patches, and those of the datasets are of {_sizes(data)} px",
+            fix="give one dataset, or several whose patches are of one size",
+            parameter="overfit",
+        )
     patches = len(data.patches("train"))
     if options.overfit > patches:
         raise OptionError(

@@ -138,6 +138,38 @@ def test_means_of_all_draws_are_over_the_same_classes():
     assert interval.low < interval.value < interval.high < SCORES(without)["mIoU"] - 0.1
 
 
+def test_a_class_that_is_only_wrong_is_so_in_all_draws():
+    blocks = blocks_of(4, 30)
+    blocks[:, 2, :] = blocks[:, :, 2] = 0
+    blocks[3, 2, 0] = 20  # stray pixels of clutter, which no truth holds
+    matrix = blocks.sum(axis=0)
+    true, predicted = matrix.sum(axis=0) > 0, matrix.sum(axis=1) > 0
+    scores = partial(
+        named_scores,
+        classes=NAMES,
+        protocol=ALL,
+        required_classes=true,
+        wrong_classes=predicted & ~true,
+    )
+    support = score_support(blocks, NAMES, ALL)
+    for name in ("mIoU", "mF1"):
+        interval = score_intervals(blocks, scores, support)[name]
+        assert interval.value == pytest.approx(float(SCORES(matrix[None])[name][0]))
+        assert interval.low < interval.value < interval.high < interval.low + 0.1
+
+
+def test_what_has_no_figure_has_no_interval():
+    blocks = blocks_of(4, 30)
+    blocks[1:, 2] = 0  # a third of the draws are without clutter
+
+    def scores(sums):
+        kappa = np.where(sums[:, 2].any(axis=-1), np.nan, 0.8)  # defined without clutter alone
+        return {"kappa": kappa}
+
+    interval = score_intervals(blocks, scores)["kappa"]
+    assert np.isnan([interval.value, interval.low, interval.high]).all()
+
+
 def test_false_predictions_of_a_class_tell_nothing_of_it():
     blocks = blocks_of(4, 20)
     blocks[1:, :, 2] = 0  # clutter in one block, but drawn in all

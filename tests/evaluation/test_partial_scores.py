@@ -1,13 +1,20 @@
 """Scores of labels that tell only some classes apart, against counting by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 from samples.class_borders import blobs, naive_boundary
+from samples.predicted_scenes import save_scene
 
+import hrrsi
 from hrrsi.evaluation.boundary_scores import BorderDistanceCounts, boundary_scores
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.evaluation.scores import ConfusionMatrix
+
+PLACE = {"crs": "EPSG:32640", "transform": from_origin(500000, 2790000, 0.3, 0.3)}
 
 CLASSES = ["building", "road", "vegetation"]
 CANDIDATES = [[0], [1], [2], [1, 2]]  # the last label: no building
@@ -103,3 +110,28 @@ def test_a_class_that_no_label_tells_apart_has_no_score() -> None:
 def test_matrices_of_other_labels_do_not_merge() -> None:
     with pytest.raises(ValueError, match="differ"):
         ConfusionMatrix(CLASSES).merge(ConfusionMatrix(CLASSES, candidates=CANDIDATES))
+
+
+@pytest.mark.parametrize("protocol", ["all", "isprs"])
+def test_a_scheme_may_have_partial_labels_that_no_scene_holds(
+    protocol: str, tmp_path: Path
+) -> None:
+    """And a table for notebooks has a row for a class that no mean is of."""
+    truth, prediction = blobs(0, classes=3), blobs(1, classes=3)
+    prediction[: len(truth) // 2] = truth[: len(truth) // 2]
+    for name, values in (("label", truth), ("map", prediction)):
+        save_scene(tmp_path / f"{name}.tif", values[None], **PLACE)
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text(
+        "{name: s, label_format: indices, classes: [{name: road, colour: [9, 0, 0]}, "
+        "{name: building, colour: [0, 9, 0]}, {name: clutter, colour: [0, 0, 9]}], partial: "
+        "[{name: no building, index: 7, colour: [9, 9, 9], classes: [road, clutter]}]}"
+    )
+    result = hrrsi.evaluate(
+        tmp_path / "label.tif",
+        maps=tmp_path / "map.tif",
+        options=hrrsi.EvaluationOptions(scheme=str(scheme), protocol=protocol, block=32),
+    )
+    assert len(result.areas) == len(result.area_intervals) == 3
+    assert sum(area.estimated for area in result.areas) == pytest.approx(1)
+    assert "clutter" in result._repr_html_()

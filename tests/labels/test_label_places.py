@@ -17,7 +17,7 @@ from samples.predicted_scenes import save_scene
 from typer.testing import CliRunner
 
 from hrrsi.cli import app
-from hrrsi.labels.label_reading import open_labels
+from hrrsi.labels.label_reading import mask_scheme, open_labels
 from hrrsi.labels.scheme import Scheme, SchemeClass
 from hrrsi.scenes.scene import open_scene
 from hrrsi.scenes.windows import Window
@@ -224,6 +224,52 @@ def test_masks_that_may_mean_something_else_are_told_of_before_they_are_cut(tmp_
     (early,) = [note for note in result.notes if "255" in note]
     assert early.startswith("warning: 1 of the 2 labels looked at hold 0 and 255 alone, such as ")
     assert early.endswith("; write masks with the values of the others")
+
+
+def test_masks_without_the_class_don_t_hide_that_others_have_it(tmp_path: Path) -> None:
+    empty = save_scene(tmp_path / "empty.tif", np.zeros_like(TRUTH))
+    copies = [tmp_path / f"{number}.tif" for number in range(22)]
+    for copy in copies:
+        copy.symlink_to(empty)
+    mask = save_scene(tmp_path / "mask.tif", TRUTH * np.uint8(255))
+    for files in ([*copies, mask], [mask, *copies]):
+        scheme, line = mask_scheme(SCHEME, list(map(str, files)))
+        assert scheme.classes[1].index == 255
+        assert line is not None
+        assert "255 counts as b" in line
+
+
+def test_a_mask_is_compared_with_a_map_of_indices_as_if_it_were_one(tmp_path: Path) -> None:
+    truth = save_scene(tmp_path / "truth.tif", TRUTH, **PLACE)
+    maps = {}
+    for name, share in (("first", 10), ("second", 30)):
+        values = TRUTH.copy()
+        values[0, :share] = 1 - values[0, :share]
+        maps[name] = save_scene(tmp_path / f"{name}.tif", values, **PLACE)
+        maps[f"{name}-255"] = save_scene(tmp_path / f"{name}-255.tif", values * 255, **PLACE)
+    scheme = tmp_path / "s.yaml"
+    scheme.write_text(
+        "{name: s, label_format: indices, classes: [{name: a, colour: [0, 0, 0]}, "
+        "{name: b, colour: [9, 9, 9]}]}"
+    )
+
+    def scores(first: str, second: str) -> list[float]:
+        flags = ["--label", str(truth), "--scheme", str(scheme), "-q", "--format", "json"]
+        compared = [str(maps[first]), str(maps[second])]
+        result = CliRunner().invoke(app, ["eval", *compared, *flags])
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        return [
+            _value(part, name)
+            for part in (report["first"], report["second"])
+            for name in ("OA", "mIoU")
+        ]
+
+    expected = scores("first", "second")
+    assert expected[0] == pytest.approx(1 - 10 / SIDE)
+    assert scores("first-255", "second") == expected
+    assert scores("first", "second-255") == expected
+    assert scores("first-255", "second-255") == expected
 
 
 @pytest.mark.long

@@ -223,6 +223,9 @@ def test_a_mix_is_met_in_every_epoch() -> None:
         assert draws == order.draws()
         epochs.append([draw.patch for draw in draws])
     assert epochs[0] != epochs[1]
+    weights = np.append(np.ones(20), np.zeros(10))  # of what draws nothing, all may be 0
+    order = EpochOrder(30, 4, weights, parts=[(20, 20), (10, 0)])
+    assert {draw.patch for draw in order.draws()} <= set(range(20))
     firsts = [patch < 20 for patches in epochs for patch in patches[:10]]
     assert 0 < sum(firsts) < 12, "the parts are not shuffled"
 
@@ -293,6 +296,12 @@ def test_overfitting_takes_patches_of_all_in_turn(town: Path, outlines: Path) ->
 def test_overfitting_takes_patches_of_what_is_drawn_alone(town: Path, outlines: Path) -> None:
     patches = data_of(town, outlines, mix=(0, 1)).patches("train", 3)
     assert {patch.name.partition("/")[0] for patch in patches} == {"outlines"}
+
+
+def test_overfitting_takes_patches_of_one_size(town: Path, tmp_path: Path) -> None:
+    other = save_drawn_dataset(tmp_path / "other", TOWN, size=96)
+    with pytest.raises(OptionError, match=r"whole patches.* are of 48, 96 px"):
+        check_run(quick((town, other), tmp_path / "runs", overfit=2))
 
 
 def test_a_dataset_that_draws_nothing_needs_no_patches(town: Path, tmp_path: Path) -> None:
