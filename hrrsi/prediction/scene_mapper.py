@@ -25,7 +25,7 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.reading_resolution import ReadingResolution
 from hrrsi.prediction.scene_checks import SceneChecks, require_height_as_trained
 from hrrsi.prediction.scene_remarks import SceneNotice, SceneRemark, SceneRemarks
-from hrrsi.prediction.sliding_window import predict_strips
+from hrrsi.prediction.sliding_window import predict_strips, require_mirrored_windows
 from hrrsi.progress import progress
 from hrrsi.scenes.bands import open_imagery
 from hrrsi.scenes.height_files import height_files
@@ -141,6 +141,7 @@ class SceneMapper:
         height = None if options.height is None else str(options.height)
         require_height_as_trained(engine.meta, height)
         _require_classes(outputs, engine.meta)
+        require_mirrored_windows(options, engine.logit_grid)
         self._heights = None if height is None else height_files(height)
         window = options.effective_window
         engine.prepare(window, window)  # while the first scene is looked at

@@ -22,6 +22,7 @@ from hrrsi.errors import InputError, OptionError
 from hrrsi.graphs.graph import Floats
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.rasters import empty_score
+from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blend_kernel import first_pixel, spans
 from hrrsi.prediction.blending import RowBlender, Strip
@@ -353,6 +354,26 @@ def value_scale(scene: Scene | WindowSource, meta: ModelMeta, scale: float | Non
     return meta.scale if scale is None else scale
 
 
+def require_mirrored_windows(options: MapOptions, grid: LogitGrid) -> None:
+    """Raise where mirrored windows can't be averaged: their logits would lie on other pixels.
+
+    Args:
+        options: How scenes are mapped.
+        grid: Where logits lie on a window.
+
+    Raises:
+        OptionError: Windows are no multiple of the pixels of a logit, as augmentation takes.
+    """
+    window = options.effective_window
+    is_mirrored = len(symmetries(options.augmentation)) > 1
+    if is_mirrored and grid.alignment == "centres" and window % grid.stride:
+        raise OptionError(
+            f"is no multiple of {grid.stride}, as test-time augmentation takes with these weights",
+            parameter="window",
+            fix=f"give {window - window % grid.stride or grid.stride}, or no augmentation",
+        ).at(f"`window={window}`")
+
+
 def _strips(
     source: WindowSource,
     engine: Engine,
@@ -367,13 +388,7 @@ def _strips(
     symmetry_group = symmetries(options.augmentation)
     window, overlap = options.effective_window, options.effective_overlap
     grid = engine.logit_grid
-    if len(symmetry_group) > 1 and grid.alignment == "centres" and window % grid.stride:
-        # those of a mirrored window lie on other pixels then
-        raise OptionError(
-            f"is no multiple of {grid.stride}, as test-time augmentation takes with these weights",
-            parameter="window",
-            fix=f"give {window - window % grid.stride or grid.stride}, or no augmentation",
-        ).at(f"`window={window}`")
+    require_mirrored_windows(options, grid)
     row_starts, column_starts = (
         window_starts(length, window, window - overlap) for length in source.network_grid
     )

@@ -11,7 +11,9 @@ import rasterio
 import torch
 from samples.made_weights import save_made_weights, scene_pixels
 from samples.naive_prediction import naive_labels
+from typer.testing import CliRunner
 
+from hrrsi.cli import app
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights_reading import load_model
@@ -130,6 +132,10 @@ def test_mirrored_windows_have_their_logits_on_the_same_pixels(
     with pytest.raises(OptionError, match=r"`window=62`: is no multiple of 4.*give 60, or no"):
         stitched(path, centred_weights, window=62, overlap=8, augmentation="flip")
     stitched(path, centred_weights, window=60, overlap=8, augmentation="flip")
+    flags = ["--weights", str(centred_weights), "--tta", "flip", "--window", "62", "--dry-run"]
+    result = CliRunner().invoke(app, ["predict", str(path), *flags])
+    assert result.exit_code == 1
+    assert "--window 62: is no multiple of 4" in result.stderr
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 61), (3, 5)])
