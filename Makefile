@@ -32,6 +32,7 @@ docs: $(VENV)/installed ## build the site into site/, which opens from the disk 
 	@echo "Open site/index.html."
 
 plugin: ## build the QGIS plugin into dist/, to install it from its zip
+	$(require_python)
 	@$(PYTHON) tools/plugin_zip.py dist
 
 quick: $(VENV)/installed-test ## lint, and tests in under 90 s: none that trains, opens a browser or takes over half a second
@@ -58,11 +59,16 @@ $(VENV)/installed-test: $(INSTALLED_FROM)
 	@touch $(VENV)/installed
 
 comma := ,
+
+define require_python
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12"; exit 1; }
+endef
+
 # uv takes a quarter of pip's time, but reads no settings of pip's (mirrors, certificates): where it
 # fails, pip installs.
 define install
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12"; exit 1; }
+	$(require_python)
 	@echo "Installing into $(VENV): $(2)."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv

@@ -212,7 +212,8 @@ def network_pixels(
         (bands, rows, columns), values as the dataset holds them.
     """
     step = nearest_step(description.metres_per_pixel, meta.resolutions)
-    source = ArrayWindows(read_image(patch, description), has_height=meta.height, step=step)
+    image = read_image(patch, description)
+    source = ArrayWindows(image, has_height=meta.height, steps=(step, step))
     return source.read(Window(0, 0, *source.network_grid))[0]
 
 

@@ -198,7 +198,7 @@ def patch_labels(
         options = replace(options, window=min(side, LARGEST_WINDOW), overlap=0)
     options = options.fitting(meta)
     for image in images:
-        source = ArrayWindows(image, has_height=meta.height, step=step)
+        source = ArrayWindows(image, has_height=meta.height, steps=(step, step))
         with closing(predict_strips(source, engine, options)) as strips:
             yield np.concatenate([strip.labels for strip in strips])
 

@@ -16,9 +16,10 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from hrrsi.class_styles import polygon_categories
+from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError, MissingInputError
 from hrrsi.files import content_digest, named_layer
-from hrrsi.maps.rasters import ClassRasterContent, map_areas, read_class_raster
+from hrrsi.maps.rasters import ClassRasterContent, map_areas, map_strips, read_class_raster
 from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of, tiles_of
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
@@ -91,6 +92,8 @@ def raster_info(path: str) -> FileInfo:
         }
         tags = {k.removeprefix(TAG): v for k, v in dataset.tags().items() if k.startswith(TAG)}
         content = read_class_raster(path)
+        if content is not None and not (is_local(path) and is_as_written(Path(path))):
+            content = _counted(path, content)  # tags travel with what other tools made of it
         areas = None if content is None else map_areas(Path(path), placed, content.class_pixels)
     megapixels = scene.width * scene.height / 1e6
     lines = [
@@ -121,6 +124,17 @@ def raster_info(path: str) -> FileInfo:
     several = f"{windows:,} of {_WINDOW} px that overlap by {_OVERLAP} px"
     lines.append(("windows", "1 (the raster is no larger than a window)" if fits else several))
     return FileInfo("raster", lines, data)
+
+
+def _counted(path: str, content: ClassRasterContent) -> ClassRasterContent:
+    """Return what a map says of itself, with the pixels that it holds."""
+    counts = np.zeros(IGNORE_INDEX + 1, dtype=np.int64)
+    for labels in map_strips(Path(path)):
+        counts += np.bincount(labels.ravel(), minlength=len(counts))
+    class_pixels = counts[: len(content.classes)].tolist()
+    return content._replace(
+        class_pixels=class_pixels, nodata_pixels=int(counts.sum()) - sum(class_pixels)
+    )
 
 
 def _map_info(

@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from rasterio import Affine
 
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError
-from hrrsi.scenes.georeference import RasterGrid, ground_resolution
+from hrrsi.scenes.georeference import RasterGrid, ground_pixel
 
 _X, _Y = ("x", "lon", "longitude", "easting"), ("y", "lat", "latitude", "northing")
 
@@ -61,6 +62,7 @@ class ImageArray:
         valid: (height, width), false where all bands hold the value of missing data; None: it
             has no such value.
         resolution: Metres per pixel on the ground, or None where it has no CRS.
+        sides: Metres from a pixel to the next column and to the next row, likewise.
         place: Names of the dimensions that rows and columns run along.
     """
 
@@ -68,6 +70,7 @@ class ImageArray:
     pixels: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_] | None
     resolution: float | None
+    sides: tuple[float, float] | None
     place: tuple[Hashable, Hashable]
 
     def labelled(self, labels: npt.NDArray[np.uint8], classes: Sequence[str]) -> Any:
@@ -114,7 +117,8 @@ def image_array(image: DataArray) -> ImageArray:
     """Return an image of xarray, with bands in any place, as plain arrays.
 
     Its missing data are those of ``rio.nodata`` where rioxarray is imported, else of the attribute
-    ``_FillValue``; its CRS, by which the ground resolution is known, is that of rioxarray.
+    ``_FillValue``; its CRS, by which the ground resolution is known, is that of rioxarray. Its
+    coordinates say where its pixels lie: a transform that it was read with may be of others.
 
     Args:
         image: Three dimensions: one of bands, one along rows and one along columns.
@@ -132,11 +136,24 @@ def image_array(image: DataArray) -> ImageArray:
     valid = None
     if nodata is not None and not (isinstance(nodata, float) and math.isnan(nodata)):
         valid = (pixels != nodata).any(axis=0)
-    resolution = None
+    pixel = None
     if rio is not None and rio.crs is not None and min(pixels.shape[1:]) > 1:
-        grid = RasterGrid("array", rio.crs, turned.rio.transform(), ([], None), *pixels.shape[1:])
-        resolution = ground_resolution(grid)
-    return ImageArray(image, pixels, valid, resolution, (rows, columns))
+        transform = _transform(turned, rows, columns)
+        grid = RasterGrid("array", rio.crs, transform, ([], None), *pixels.shape[1:])
+        pixel = ground_pixel(grid)
+    resolution = None if pixel is None else pixel.resolution
+    sides = None if pixel is None else (pixel.across, pixel.down)
+    return ImageArray(image, pixels, valid, resolution, sides, (rows, columns))
+
+
+def _transform(image: Any, rows: Hashable, columns: Hashable) -> Affine:
+    """Return where pixels lie: by their coordinates, else by what rioxarray has read."""
+    if not {rows, columns} <= {name for name in image.coords if image.coords[name].ndim == 1}:
+        stored: Affine = image.rio.transform()
+        return stored
+    x, y = (np.asarray(image.coords[name], dtype=np.float64) for name in (columns, rows))
+    across, down = (float(values[-1] - values[0]) / (len(values) - 1) for values in (x, y))
+    return Affine(across, 0, float(x[0]) - across / 2, 0, down, float(y[0]) - down / 2)
 
 
 def _dimension(image: DataArray, names: tuple[str, ...]) -> Hashable:

@@ -21,7 +21,7 @@ from hrrsi.prediction.options import Augmentation, EngineOptions, MapOptions, Re
 from hrrsi.prediction.reading_resolution import ReadingResolution
 from hrrsi.prediction.scene_remarks import SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips
-from hrrsi.scenes.resampling import required_step
+from hrrsi.scenes.resampling import OWN_STEPS, Steps, required_step, steps_to
 from hrrsi.scenes.window_source import ArrayWindows
 
 
@@ -209,10 +209,12 @@ class Segmenter:
         probabilities: bool,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, ImageArray | None]:
         array = image_array(image) if is_data_array(image) else None
+        sides = None
         if array is not None:
             image, bands_first = array.pixels, True
             valid = array.valid if valid is None else valid
-            resolution = array.resolution if resolution is None else resolution
+            if resolution is None:
+                resolution, sides = array.resolution, array.sides
         pixels = np.asarray(image)
         bands = self.meta.band_count
         order = "(bands, height, width)" if bands_first else "(height, width, bands)"
@@ -236,7 +238,7 @@ class Segmenter:
             )
         if self.meta.height and scale is None and pixels.dtype.kind == "f":
             scale = self.meta.scale  # the other bands became floats beside the heights
-        source = ArrayWindows(pixels, has_data, self.meta.height, self._step(resolution))
+        source = ArrayWindows(pixels, has_data, self.meta.height, self._steps(resolution, sides))
         strips = predict_strips(
             source,
             self._engine,
@@ -254,9 +256,12 @@ class Segmenter:
                     scores[:, rows] = strip.probabilities
         return labels, scores, array
 
-    def _step(self, own: float | None) -> float:
-        """Return how many of an array's pixels one is wide that the network sees."""
+    def _steps(self, own: float | None, sides: tuple[float, float] | None) -> Steps:
+        """Return how many of an array's pixels one is that the network sees, down and across."""
         if own is None:
-            return 1.0
-        reading = self._reading.of_pixels("array", own)
-        return 1.0 if reading is None else required_step(own, reading, "array")
+            return OWN_STEPS
+        reading = self._reading.of_pixels("array", own, sides)
+        if reading is None:
+            return OWN_STEPS
+        step = required_step(own, reading, "array")
+        return steps_to(sides, reading) or (step, step)

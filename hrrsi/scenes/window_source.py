@@ -377,21 +377,16 @@ class ArrayWindows:
         pixels: (bands, height, width) of any real type.
         valid: (height, width) bool, which pixels hold data; None where all do.
         has_height: Whether the last band is a height.
-        step: The array's pixels in one of the network's.
+        steps: The array's pixels in one of the network's, down and across.
     """
 
     pixels: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_] | None = None
     has_height: bool = False
-    step: float = 1.0
+    steps: Steps = OWN_STEPS
 
     path: str = "array"
     area: None = None
-
-    @property
-    def steps(self) -> Steps:
-        """The array's pixels in one of the network's, down and across."""
-        return self.step, self.step
 
     @property
     def network_grid(self) -> Grid:
@@ -419,16 +414,13 @@ class ArrayWindows:
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], Valid]:
         """Return the values of a window, and which of its pixels hold data."""
-        if self.step == 1:
+        if self.steps == OWN_STEPS:
             return self._part(window)
-        height, width = self.raster_grid
-        averages = self.step > 1
-        return resampled_window(
-            window,
-            GridAxis(self.step, height, averages),
-            GridAxis(self.step, width, averages),
-            self._part,
+        rows, columns = (
+            GridAxis(step, length, averages=step > 1)
+            for step, length in zip(self.steps, self.raster_grid, strict=True)
         )
+        return resampled_window(window, rows, columns, self._part)
 
     def read_raster_valid(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return which of the array's pixels in a window hold data, as (height, width)."""

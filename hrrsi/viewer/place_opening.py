@@ -12,6 +12,8 @@ from rasterio.io import MemoryFile
 
 from hrrsi.errors import HrrsiError, InputError, MissingInputError
 from hrrsi.evaluation.map_classes import open_map
+from hrrsi.evaluation.options import MapFormat
+from hrrsi.files import content_digest
 from hrrsi.labels.file_scheme import FileSchemeOptions, file_scheme
 from hrrsi.labels.label_reading import mask_scheme, open_labels
 from hrrsi.labels.laid_classes import GridClasses, LaidMap, has_place, on_grid, placement
@@ -19,7 +21,7 @@ from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.maps.rasters import read_class_raster
-from hrrsi.maps.styles import is_as_written, scene_of, tiles_of
+from hrrsi.maps.styles import files_beside, is_as_written, scene_of, tiles_of
 from hrrsi.quantities import counted_names, names_text
 from hrrsi.scenes.bands import (
     BLUE,
@@ -53,6 +55,7 @@ from hrrsi.viewer.pictures import SceneLayer, ScoreLayer
 from hrrsi.viewer.places import MAP_ENDING, OpenLabels, OpenMap, Place
 
 _MOST_MAPS = 100
+_MOST_TEXT = 1 << 24  # bytes of a VRT
 _LEAST_COVERED = 0.5  # of a map, by another one that is shown on its grid
 _SAME_RUN = ("VERSION", "MODEL", "WEIGHTS_SHA256", "ENGINE", "OPTIONS")
 
@@ -160,6 +163,13 @@ def _map_files(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
+def _may_name_addresses(path: Path) -> bool:
+    """Return whether a file is text (a VRT, a map service) that makes GDAL read elsewhere."""
+    with path.open("rb") as file:
+        text = file.read(_MOST_TEXT)
+    return text.lstrip().startswith(b"<") and (b"/vsi" in text or b"://" in text)
+
+
 def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
     """Return what reads a map on the grid of a place, None where it is of another place."""
     raster = viewed_map.classes.scene
@@ -222,15 +232,20 @@ class _Opener:
     def _other_map(self, path: str) -> OpenMap:
         """Open a map of another tool's."""
         try:
+            map_format: MapFormat | None = None
             if self.options.scheme is not None:
                 scheme = load_scheme(self.options.scheme)
             else:
                 of_file = file_scheme([path], [path])
                 scheme = of_file.scheme
+                # whose colours may be those of a style, other than the palette's
+                map_format = "colours" if scheme.label_format == "colours" else "indices"
                 for note in of_file.notes:
                     self.say(note)
             merged = merged_classes(scheme)
-            classes = self.stack.enter_context(open_map(path, scheme, merged, name=Path(path).stem))
+            classes = self.stack.enter_context(
+                open_map(path, scheme, merged, name=Path(path).stem, map_format=map_format)
+            )
         except InputError as error:
             if error.where is None or str(error.where) != path or "cannot be read" in error.what:
                 raise
@@ -257,7 +272,11 @@ class _Opener:
             stem = file.stem.removesuffix(MAP_ENDING)
             candidates += [str(file.with_name(stem + end)) for end in sorted(RASTER_SUFFIXES)]
         # a map of a stranger's must not make this machine ask another one
-        candidates = [name for name in candidates if is_local(name) and Path(name).is_file()]
+        candidates = [
+            name
+            for name in candidates
+            if is_local(name) and Path(name).is_file() and not _may_name_addresses(Path(name))
+        ]
         if tiles:
             candidates = [*self._mosaic(file, tiles), *candidates]
         for name in candidates:
@@ -356,6 +375,9 @@ class _Opener:
         is_of_run = all(tags.get(key) == content.provenance.get(key) for key in _SAME_RUN)
         raster = viewed_map.classes.scene.dataset
         is_on_map = dataset.shape == raster.shape and dataset.transform == raster.transform
+        if viewed_map.is_as_written:  # options are alike for any scene
+            own = files_beside(Path(viewed_map.path)).get(file.name)
+            is_of_run = is_of_run and own == content_digest(file)
         if tags.get("CONTENT") != "confidence" or not (is_of_run and is_on_map):
             self.say(f"note: {file}: left out, for it is of another run than {viewed_map.path}")
             return None

@@ -15,7 +15,11 @@ from .program import ProgramError
 
 # What the plugin itself gives, so that results are where QGIS looks for them.
 _OWN = ("--out", "-o", "--resume", "--overwrite", "--dry-run", "--quiet", "-q", "--mosaic")
-_OWN_OF_MAPS = (*_OWN, "--tiles", "--vector", "--preview", "--confidence")
+# and what it would leave behind beside the map, since it does not know these files
+_OWN_OF_MAPS = (
+    *(*_OWN, "--tiles", "--vector", "--preview", "--confidence"),
+    *("--probabilities", "--zones", "--zone-name"),
+)
 _OWN_OF_SCORES = (*_OWN, "--json", "--report", "--format", "--pred", "--label", "--image")
 _WEIGHTS = re.compile(r"weights in (.+\.safetensors)$")
 _VALIDATION = re.compile(r"best epoch \d+, validation mIoU (\d+(?:\.\d+)?)")

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from affine import Affine
 from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
@@ -147,6 +148,17 @@ def test_a_class_map(scene: Path, tmp_path: Path) -> None:
     assert data["class_pixels"] == [315000, 315000]
     assert data["areas"] == [315000 / 16, 315000 / 16]
     assert data["provenance"]["MODEL"] == "ued"
+    # what another tool makes of it has its tags, not its pixels
+    with rasterio.open(tmp_path / "map.tif") as whole:
+        values, tags = whole.read().repeat(2, axis=1).repeat(2, axis=2), whole.tags()
+        form = {**whole.profile, "height": 1400, "width": 2000, "driver": "GTiff"}
+        form["transform"] = whole.transform @ Affine.scale(0.5)
+    with rasterio.open(tmp_path / "fine.tif", "w", **form) as dataset:
+        dataset.write(values)
+        dataset.update_tags(**tags)
+    data = facts(tmp_path / "fine.tif")
+    assert (data["class_pixels"], data["nodata_pixels"]) == ([1260000, 1260000], 280000)
+    assert data["areas"] == [315000 / 16, 315000 / 16]
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """Arrays of xarray through `Segmenter`, and what results show of themselves."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from rasterio import Affine
 from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
 from samples.repository import REPOSITORY
 
 import hrrsi
@@ -47,6 +50,45 @@ def test_the_map_of_an_xarray_is_that_of_its_file(
         assert (ours.crs, ours.transform, ours.nodata) == (file.crs, file.transform, 255)
     assert (labels.values[:20, :30] == 255).all()
     assert labels.attrs["flag_meanings"].split() == segmenter.classes
+
+
+@pytest.mark.filterwarnings("ignore::hrrsi.prediction.scene_remarks.SceneWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cube: cube.coarsen(x=2, y=2).mean().round().astype("uint8"),
+        lambda cube: cube.isel(x=slice(None, None, 2), y=slice(None, None, 2)),
+        lambda cube: cube.isel(y=slice(None, None, -1)),
+    ],
+)
+def test_pixels_lie_where_coordinates_say(
+    segmenter: Segmenter, scene: Path, change: Callable[[xr.DataArray], xr.DataArray]
+) -> None:
+    with rioxarray.open_rasterio(scene) as cube:
+        changed = change(cube.where(cube != 0, 1))
+    step = abs(float(changed.x[1] - changed.x[0]))
+    pixels = changed.values.astype(np.uint8)
+    labels = segmenter(changed.astype(np.uint8))
+    expected = segmenter(pixels, resolution=step, bands_first=True)
+    np.testing.assert_array_equal(labels.values, expected)
+    named = changed.astype(np.uint8).rename(x="easting", y="northing")
+    np.testing.assert_array_equal(segmenter(named).values, expected)
+
+
+@pytest.mark.filterwarnings("ignore::hrrsi.prediction.scene_remarks.SceneWarning")
+def test_pixels_that_are_no_squares_are_read_as_those_of_files(
+    segmenter: Segmenter, scene: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "degrees.tif"
+    with rasterio.open(scene) as source, WarpedVRT(source, crs="EPSG:4326") as turned:
+        place = {"crs": turned.crs, "transform": turned.transform @ Affine.scale(1, 2)}
+        pixels = turned.read(out_shape=(3, turned.height // 2, turned.width))
+    size = {"height": pixels.shape[1], "width": pixels.shape[2], "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", **size, **place) as dataset:
+        dataset.write(pixels)
+    (mapped,) = hrrsi.predict(path, out=tmp_path)
+    with rioxarray.open_rasterio(path) as cube, rasterio.open(mapped.path) as file:
+        np.testing.assert_array_equal(segmenter(cube).values, file.read(1))
 
 
 def test_probabilities_have_a_coordinate_of_classes(segmenter: Segmenter, scene: Path) -> None:

@@ -200,7 +200,7 @@ def test_wrong_resolutions_are_wrong_usage(text: str, tmp_path: Path) -> None:
 def test_an_array_is_resampled_like_a_scene(tmp_path: Path, step: float) -> None:
     valid = np.ones(VALUES.shape[1:], dtype=bool)
     valid[20:50, 30:70] = False
-    array = ArrayWindows(VALUES, valid, step=step)
+    array = ArrayWindows(VALUES, valid, steps=(step, step))
     path = scene_of(tmp_path, 0.1)
     holed = np.where(valid, np.maximum(VALUES, 1), 0).astype(np.uint8)
     save_scene(path, holed, nodata=0, crs="EPSG:28992", transform=from_origin(0, 99, 0.1, 0.1))
@@ -208,7 +208,7 @@ def test_an_array_is_resampled_like_a_scene(tmp_path: Path, step: float) -> None
         assert array.network_grid == scene.network_grid
         window = Window(3, 5, 20, 25)
         expected, expected_valid = scene.read(window)
-        pixels, has_data = ArrayWindows(holed, valid, step=step).read(window)
+        pixels, has_data = ArrayWindows(holed, valid, steps=(step, step)).read(window)
         np.testing.assert_array_equal(pixels, expected)
         np.testing.assert_array_equal(has_data, expected_valid)
         assert array.raster_window(window) == scene.raster_window(window)

@@ -101,7 +101,7 @@ def test_further_options_are_split_as_by_a_shell() -> None:
         further_words("--classes 'low")
     with pytest.raises(ProgramError, match="further options: --out is chosen by the fields above"):
         MapOptions("scene.tif", further="--out x.tif").words()
-    for word in ("--vector=gpkg", "-ox.tif", "-o=x.tif", "-q"):
+    for word in ("--vector=gpkg", "--zones=a.gpkg", "-ox.tif", "-o=x.tif", "-q"):
         with pytest.raises(ProgramError, match=f"further options: {word} is chosen by"):
             MapOptions("scene.tif", further=word).words()
     assert further_words("--scale -1") == ["--scale", "-1"]

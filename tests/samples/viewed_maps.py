@@ -85,6 +85,15 @@ def made_map(
     pixels = np.moveaxis(np.clip(shown, 0, 255).astype(np.uint8), -1, 0)
     scene = write_scene(folder / f"{name}.tif", pixels, **profile)
     path = folder / f"{name}_classes.tif"
+    confidence, beside = None, []
+    if with_confidence:
+        confidence = random.integers(60, 251, labels.shape, dtype=np.uint8)
+        confidence[labels == 255] = 255
+        beside = [folder / f"{name}_confidence.tif"]
+        write_scene(beside[0], confidence[None], nodata=255, **profile)
+        with rasterio.open(beside[0], "r+") as file:
+            tags = {"CONTENT": "confidence", **MADE_BY}
+            file.update_tags(**{f"HRRSI_{key}": value for key, value in tags.items()})
     with rasterio.open(scene) as dataset:
         write_class_raster(
             path,
@@ -94,17 +103,9 @@ def made_map(
             colours=COLOURS,
             has_nodata=bool((labels == 255).any()),
             provenance=MADE_BY,
+            beside=beside,
             scene_path=[str(tile) for tile in tiles] or str(scene),
         )
-    confidence = None
-    if with_confidence:
-        confidence = random.integers(60, 251, labels.shape, dtype=np.uint8)
-        confidence[labels == 255] = 255
-        beside = folder / f"{name}_confidence.tif"
-        write_scene(beside, confidence[None], nodata=255, **profile)
-        with rasterio.open(beside, "r+") as file:
-            tags = {"CONTENT": "confidence", **MADE_BY}
-            file.update_tags(**{f"HRRSI_{key}": value for key, value in tags.items()})
     return MadeMap(path, scene, labels, pixels, confidence)
 
 

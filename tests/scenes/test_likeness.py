@@ -191,7 +191,7 @@ def test_only_squares_that_hold_data_count(tmp_path: Path, examples: Path) -> No
     assert 4 <= len(upper) < 16
     assert len(scene_squares(ArrayWindows(image, np.zeros_like(valid)), 255)) == 0
     assert len(scene_squares(ArrayWindows(image[:, :20]), 255)) == 0  # too small
-    assert len(scene_squares(ArrayWindows(image, step=8.0), 255)) == 4  # of 32 px
+    assert len(scene_squares(ArrayWindows(image, steps=(8.0, 8.0)), 255)) == 4  # of 32 px
     expected = square_numbers(image[:, :128, :128], 255)
     np.testing.assert_allclose(whole[0], expected, atol=1e-4)
     path = save_scene(

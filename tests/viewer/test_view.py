@@ -17,6 +17,7 @@ import rasterio.shutil
 import rasterio.vrt
 from affine import Affine
 from rasterio.warp import transform
+from samples.made_weights import save_made_weights
 from samples.viewed_maps import (
     CLASSES,
     COLOURS,
@@ -34,6 +35,7 @@ from samples.viewed_maps import (
 )
 
 import hrrsi
+from hrrsi.maps.styles import qml_style
 from hrrsi.scenes.pixel_reader import scene_picture
 from hrrsi.viewer import layers, pictures, places
 
@@ -143,6 +145,56 @@ def test_confidences_of_another_run_are_left_out(tmp_path: Path) -> None:
     with hrrsi.view(class_map.path) as viewer:
         assert [layer["label"] for layer in described(viewer)["layers"]] == ["Map", "Scene"]
     assert any("is of another run" in note for note in viewer.notes)
+
+
+@pytest.mark.filterwarnings("ignore::hrrsi.prediction.scene_remarks.SceneWarning")
+def test_confidences_of_the_scene_before_are_left_out(tmp_path: Path) -> None:
+    """The same weights and options mapped both, so that tags are alike."""
+    scene = write_scene(tmp_path / "scene.tif", 60 * blobs(90, 120, 0)[None].repeat(3, axis=0) + 9)
+    weights = save_made_weights(tmp_path / "made.safetensors")
+    options = hrrsi.MapOptions(window=64)
+    with_scores = hrrsi.OutputOptions(confidence="uint8")
+    replacing = hrrsi.OutputOptions(overwrite=True)
+    hrrsi.predict(scene, weights, out=tmp_path, options=options, outputs=with_scores)
+    class_map = tmp_path / "scene_classes.tif"
+    with hrrsi.view(class_map) as viewer:
+        assert "Confidence" in [layer["label"] for layer in described(viewer)["layers"]]
+    write_scene(scene, 60 * blobs(90, 120, 5)[None].repeat(3, axis=0) + 9)
+    hrrsi.predict(scene, weights, out=tmp_path, options=options, outputs=replacing)
+    with hrrsi.view(class_map) as viewer:
+        assert "Confidence" not in [layer["label"] for layer in described(viewer)["layers"]]
+    assert any("is of another run" in note for note in viewer.notes)
+
+
+def test_classes_of_a_palette_are_those_of_its_style(tmp_path: Path) -> None:
+    """Whose colours may be exchanged, or alike."""
+    labels = np.repeat(np.arange(3, dtype=np.uint8), [10, 20, 30])[None, :, None].repeat(50, 2)
+    path = write_scene(tmp_path / "other.tif", labels)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (200, 0, 0), 1: (0, 200, 0), 2: (0, 0, 200)})
+    exchanged = [(0, 200, 0), (200, 0, 0), (0, 0, 200)]
+    path.with_suffix(".qml").write_text(qml_style(["roof", "soil", "lake"], exchanged))
+    with hrrsi.view(path) as viewer:
+        number = layer_named(viewer, "Map")
+        places = asked(viewer, "view.json")["places"]
+        counts = counted(viewer)["layers"][str(number)]["pixels"]
+        point = asked(viewer, "point/0/15/5.json")
+    assert places[0]["layers"][number]["names"] == ["roof", "soil", "lake"]
+    assert counts == [500, 1000, 1500]
+    assert point["layers"][str(number)] == labels[0, 15, 5] == 1
+
+
+def test_a_scene_that_names_an_address_is_not_asked(tmp_path: Path) -> None:
+    class_map = made_map(tmp_path)
+    class_map.scene.unlink()
+    vrt = (
+        '<VRTDataset rasterXSize="420" rasterYSize="300"><VRTRasterBand dataType="Byte" band="1">'
+        "<SimpleSource><SourceFilename>/vsicurl/http://127.0.0.1:9/a.tif</SourceFilename>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    class_map.scene.write_text(vrt)
+    with hrrsi.view(class_map.path) as viewer:
+        assert "Scene" not in [layer["label"] for layer in described(viewer)["layers"]]
 
 
 def test_the_scene_is_shown_as_it_is(tmp_path: Path) -> None:
