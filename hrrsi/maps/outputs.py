@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from hrrsi.errors import OutputError
 from hrrsi.files import refuse_existing
 from hrrsi.maps.partial_map import partial_map_folder
+from hrrsi.maps.styles import files_beside
 from hrrsi.scenes.raster_opening import (
     NOT_IN_VECTOR_PATHS,
     is_local,
@@ -268,10 +269,30 @@ def check_outputs(
             if files.vector is not None:
                 require_vector_path(files.vector)
             # what a run that was stopped has left is its own; a finished map says whose it is
-            is_begun = has_partial or files.classes.exists()
+            is_begun = resume and (has_partial or files.classes.exists())
+            own = _files_of_runs(files) if is_begun else []
             for output in (*files.files, *files.sidecars):
-                if not (resume and is_begun):
+                if output not in own:
                     refuse_existing(output, overwrite=overwrite)
+
+
+def _files_of_runs(files: Outputs) -> list[Path]:
+    """Return those files of a map that runs can have left: what a user has named may be his own.
+
+    These are the ones that have their names of the map, and those that its sidecar names.
+    """
+    stem = files.classes.stem
+    base = stem.removesuffix(_MAP_ENDING)
+    of_map = (f"{stem}.", *(f"{base}_{noun}." for noun in ("confidence", "probabilities", "zones")))
+    recorded = set(files_beside(files.classes))
+    if files.vector is not None and files.vector.name in recorded:
+        recorded |= {path.name for path in files.sidecars}
+    return [
+        path
+        for path in (*files.files, *files.sidecars)
+        if path.name in recorded
+        or (path.parent == files.classes.parent and path.name.startswith(of_map))
+    ]
 
 
 def _check_length(path: Path) -> None:

@@ -282,7 +282,15 @@ def map_inputs(task: MapTask) -> MapInputs:
     if options.mosaic:
         from hrrsi.scenes.mosaic import tile_mosaic  # polygons' libraries, seldom asked for
 
-        mosaic = tile_mosaic(scenes, crs=options.crs, show_progress=show_progress)
+        value = None if options.nodata == "auto" else options.nodata
+        mosaic = tile_mosaic(scenes, crs=options.crs, nodata=value, show_progress=show_progress)
+        if options.nodata == "auto" and mosaic.overlapping:
+            # it would be looked for in the mosaic, where collars have hidden other tiles
+            raise OptionError(
+                "is not looked for in tiles that overlap",
+                parameter="nodata",
+                fix="give the value that their collars hold, e.g. `nodata=0`",
+            ).at("`nodata=auto`")
         for line in mosaic.notices():
             warnings.warn(line, SceneNotice, stacklevel=5)
     files = _files(scenes, mosaic, task.out, outputs)

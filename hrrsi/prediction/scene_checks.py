@@ -96,6 +96,7 @@ class SceneChecks:
                 once_for="empty",
                 counted="no pixel that was looked at holds data",
             )
+        self._compare_offsets(scene)
         scale = user_scale
         if scale is None and same_values(scene.dtype, meta.dtype):
             scale = self._own_scale(scene)
@@ -241,6 +242,22 @@ class SceneChecks:
             f"`nodata={scene.nodata:g}` is no value of {scene.dtype}, so it marks no pixel",
             once_for="impossible",
             counted="`nodata` is no value of their type",
+        )
+
+    def _compare_offsets(self, scene: Scene) -> None:
+        """Warn of offsets that a scene declares for its values, which nothing adds to them."""
+        offsets = [float(scene.dataset.offsets[band - 1]) for band in scene.bands]
+        # scenes of training had theirs likewise
+        if not any(offsets) or same_values(scene.dtype, self._meta.dtype):
+            return
+        listed = ", ".join(f"{offset:g}" for offset in dict.fromkeys(offsets))
+        self._remarks.warn(
+            ScaleWarning,
+            scene.path,
+            f"declares an offset of {listed} for its values, which is not added to them; where it "
+            "is much of their range, write them out with it (`gdal_translate -unscale -ot Float32`)",
+            once_for="offset",
+            counted="an offset of values that is not added",
         )
 
     def _compare_meanings(self, scene: Scene) -> bool:

@@ -90,6 +90,7 @@ class Mosaic:
     pixel_area: float | None
     _transform: Affine = field(repr=False)
     _headers: tuple[TileHeader, ...] = field(repr=False)
+    _nodata: float | None = field(default=None, repr=False)
 
     @property
     def title(self) -> str:
@@ -222,6 +223,10 @@ class Mosaic:
         if header.has_mask or (header.has_alpha and band.interpretation != ColorInterp.alpha):
             return "<UseMaskBand>true</UseMaskBand>"
         value = 0.0 if band.interpretation == ColorInterp.alpha else band.nodata
+        if value is None:
+            value = self._nodata
+        if value is None and np.dtype(band.dtype).kind == "f":
+            value = math.nan  # which is missing in any scene
         return "" if value is None else f"<NODATA>{_number(value)}</NODATA>"
 
     def _sources(self, band: str, more: str | Callable[[TileHeader], str]) -> Iterator[str]:
@@ -246,7 +251,11 @@ class Mosaic:
 
 
 def tile_mosaic(
-    paths: Sequence[str], *, crs: str | None = None, show_progress: bool = False
+    paths: Sequence[str],
+    *,
+    crs: str | None = None,
+    nodata: float | None = None,
+    show_progress: bool = False,
 ) -> Mosaic:
     """Return tiles as one scene.
 
@@ -256,6 +265,8 @@ def tile_mosaic(
     Args:
         paths: The tiles; where they overlap, the later one counts.
         crs: The CRS of tiles that hold none, as `georeference.crs_to_assign` says.
+        nodata: A value that marks pixels without data in tiles that declare none, through which
+            earlier tiles are seen.
         show_progress: Whether to show progress on a terminal.
 
     Raises:
@@ -303,6 +314,7 @@ def tile_mosaic(
         pixel_area=None if resolution is None else resolution**2,
         _transform=transform,
         _headers=tuple(headers),
+        _nodata=nodata,
     )
 
 

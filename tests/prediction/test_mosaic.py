@@ -199,6 +199,8 @@ def test_gaps_and_overlaps_are_told(run: Run, tiles: Path, whole: Path) -> None:
     share, area = f"{gap / 52000:.2%}", f"{gap * 0.09:,.0f} m²"
     assert f"5 tiles of city: {share} ({area}) of its rectangle of 260 x 200 px lie in no" in lines
     assert f"{overlap / 52000:.2%} ({overlap * 0.09:,.0f} m²) of its rectangle lie in sev" in lines
+    line = one_error_line(run(tiles, "--mosaic", "--out", "other.tif", "--nodata", "auto"))
+    assert "--nodata auto: is not looked for in tiles that overlap; give the value" in line
     class_map = labels("city.tif")
     assert (class_map[90:, 70:150] == 255).all()
     assert (class_map == 255).sum() == gap

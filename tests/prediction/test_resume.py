@@ -186,6 +186,20 @@ def test_resume_never_replaces_what_is_not_its_own(run: Run, tmp_path: Path) -> 
         Path(name).unlink()
 
 
+def test_resume_refuses_files_that_a_user_has_named_and_made(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    for name in ("parcels.gpkg", "photo.png"):
+        Path(name).write_text("mine")
+        os.utime(name, (1e9, 1e9))  # older than any map
+    assert run(scene).exit_code == 0
+    for flag, name in (("--vector", "parcels.gpkg"), ("--preview", "photo.png")):
+        line = one_error_line(run(scene, "--resume", flag, name))
+        assert f"{name}: exists already" in line
+        assert Path(name).read_text() == "mine"
+    assert run(scene, "--resume", "--vector", "own.gpkg").exit_code == 0
+    assert run(scene, "--resume", "--vector", "own.gpkg").exit_code == 0
+
+
 @pytest.mark.long
 def test_resume_makes_what_is_missing_from_a_finished_map(run: Run, tmp_path: Path) -> None:
     scene = save_scene(tmp_path / "scene.tif")

@@ -157,6 +157,11 @@ def test_predict_takes_what_a_scene_declares(tmp_path: Path, made_weights: Path)
     assert "10000 counts as full brightness (the file declares a scale of 0.0001)" in result.stderr
     labels, again = (read(tmp_path / f"{name}_classes.tif") for name in ("plain", "unit"))
     assert (labels == again).mean() > 0.995
+    assert "offset" not in result.stderr
+    with rasterio.open(reflectance, "r+") as dataset:
+        dataset.offsets = [-0.1] * 3
+    result = done("predict", reflectance, *command, "--out", tmp_path / "offset")
+    assert "declares an offset of -0.1 for its values, which is not added to them" in result.stderr
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ def with_collar(pixels: np.ndarray) -> np.ndarray:
     return changed
 
 
-@pytest.mark.parametrize("how", ["nodata", "mask", "alpha"])
+@pytest.mark.parametrize("how", ["nodata", "mask", "alpha", "named", "not a number"])
 def test_missing_data_of_a_tile_shows_what_lies_below(tmp_path: Path, how: str) -> None:
     left = with_collar(PIXELS[:, :, :150])
     profile: dict[str, Any] = {"nodata": 0} if how == "nodata" else {}
@@ -32,6 +32,8 @@ def test_missing_data_of_a_tile_shows_what_lies_below(tmp_path: Path, how: str) 
         left = np.concatenate([left, valid[None]])
         profile |= {"photometric": "RGB", "alpha": "YES"}
     right = np.concatenate([PIXELS, np.full((1, 200, 260), 255, np.uint8)])[: len(left)]
+    if how == "not a number":
+        left, right = np.where(valid, left, np.nan).astype(np.float32), right.astype(np.float32)
     # the later one lies above: its last 20 columns hold no data
     paths = [
         save_tile(tmp_path / "a" / "1.tif", Window(100, 0, 160, 200), right, **profile),
@@ -40,7 +42,8 @@ def test_missing_data_of_a_tile_shows_what_lies_below(tmp_path: Path, how: str) 
     if how == "mask":
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(paths[1], "r+") as dataset:
             dataset.write_mask(valid)
-    mosaic = tile_mosaic(list(map(str, paths)))
+    named = 0 if how == "named" else None
+    mosaic = tile_mosaic(list(map(str, paths)), nodata=named)
     assert mosaic.missing == 0
     assert mosaic.overlapping * 260 * 200 == pytest.approx(50 * 200)
     mosaic.write_vrt(tmp_path / "mosaic.vrt")
