@@ -254,8 +254,8 @@ class SceneChecks:
         self._remarks.warn(
             ScaleWarning,
             scene.path,
-            f"declares an offset of {listed} for its values, which is not added to them; where it "
-            "is much of their range, write them out with it (`gdal_translate -unscale -ot Float32`)",
+            f"declares an offset of {listed} for its values, which is not added to them; where "
+            "that is much, write them out with it (`gdal_translate -unscale -ot Float32`)",
             once_for="offset",
             counted="an offset of values that is not added",
         )
