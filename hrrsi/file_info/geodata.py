@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -93,7 +94,8 @@ def raster_info(path: str) -> FileInfo:
         tags = {k.removeprefix(TAG): v for k, v in dataset.tags().items() if k.startswith(TAG)}
         content = read_class_raster(path)
         if content is not None and not (is_local(path) and is_as_written(Path(path))):
-            content = _counted(path, content)  # tags travel with what other tools made of it
+            with suppress(InputError):  # of a damaged one, a line says so
+                content = _counted(path, content)  # tags travel with what other tools made of it
         areas = None if content is None else map_areas(Path(path), placed, content.class_pixels)
     megapixels = scene.width * scene.height / 1e6
     lines = [

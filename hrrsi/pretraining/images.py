@@ -223,12 +223,14 @@ def decoded_image(content: bytes) -> Image.Image:
         content: The file.
 
     Raises:
-        CorruptImage: It can't be decoded to its end, or has one channel of more than 8 bits.
+        CorruptImage: It can't be decoded to its end, or holds floating-point values.
     """
     image = _opened(content)
-    if image.mode.startswith(("I", "F")):  # whose conversion cuts off all beyond 255
-        raise CorruptImage(f"has more than 8 bits a channel (Pillow's mode {image.mode})")
+    if image.mode == "F":
+        raise CorruptImage("holds floating-point values")
     try:
+        if image.mode.startswith("I"):  # 16 bits, whose conversion cuts off all beyond 255
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
         return image.convert("RGB")
     except Exception as error:  # each format has its own, from struct's to zlib's
         raise CorruptImage(f"can't be decoded ({error})") from error

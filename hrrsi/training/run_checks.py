@@ -124,12 +124,6 @@ def _check_trainable(data: RunData, options: TrainOptions, processes: Processes)
             fix="give a smaller one, or tile larger patches",
             parameter="crop",
         ).at(f"`crop={options.recipe.crop}`")
-    if options.overfit and _sizes(data) != str(data.smallest_patch):
-        raise OptionError(
-            f"takes whole patches, and those of the datasets are of {_sizes(data)} px",
-            fix="give one dataset, or several whose patches are of one size",
-            parameter="overfit",
-        )
     patches = len(data.patches("train"))
     if options.overfit > patches:
         raise OptionError(
@@ -326,6 +320,10 @@ def _sizes(data: RunData) -> str:
 
 def _views(options: TrainOptions, data: RunData) -> str:
     recipe = options.recipe
+    if options.overfit and _sizes(data) != str(data.smallest_patch):
+        return (
+            f"the same patches each time, larger ones cut to {data.smallest_patch} px (`overfit`)"
+        )
     if options.overfit:
         return "the same whole patches each time (`overfit`)"
     if recipe.crop or _sizes(data) != str(data.smallest_patch):

@@ -277,6 +277,7 @@ def test_unusual_images_simply_work(add_files: Callable[..., Path], loader: str)
         assert (pictures[name].double() - plain).abs().mean() < 6, name
     assert (pictures["grey.jpg"].double() - plain.mean(0)).abs().mean() < 12
     assert torch.equal(pictures["grey.jpg"][0], pictures["grey.jpg"][2])
+    assert (pictures["deep.png"].double() - 900 / 256).abs().max() < 1  # of 16 bits, the upper 8
 
 
 @both_loaders

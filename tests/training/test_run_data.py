@@ -298,12 +298,6 @@ def test_overfitting_takes_patches_of_what_is_drawn_alone(town: Path, outlines: 
     assert {patch.name.partition("/")[0] for patch in patches} == {"outlines"}
 
 
-def test_overfitting_takes_patches_of_one_size(town: Path, tmp_path: Path) -> None:
-    other = save_drawn_dataset(tmp_path / "other", TOWN, size=96)
-    with pytest.raises(OptionError, match=r"whole patches.* are of 48, 96 px"):
-        check_run(quick((town, other), tmp_path / "runs", overfit=2))
-
-
 def test_a_dataset_that_draws_nothing_needs_no_patches(town: Path, tmp_path: Path) -> None:
     other = save_drawn_dataset(tmp_path / "other", TOWN, train=0)
     data = check_run(quick((town, other), tmp_path / "runs", mix=(1, 0)))
