@@ -24,6 +24,7 @@ from rasterio.errors import EnvError
 from hrrsi import __version__
 from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.interruption import heeding_signals, stop_requested
+from hrrsi.labels.scheme import load_scheme
 from hrrsi.scenes.raster_opening import bounded_block_cache
 from hrrsi.viewer import ViewOptions
 from hrrsi.viewer.layers import ClosedError
@@ -187,6 +188,15 @@ def view(
         OptionError: The port is in use, or options don't fit the files.
         InputError: A file can't be read, is no map of classes, or lies elsewhere than the map.
     """
+    for name in ("label_format", "attribute"):
+        if labels is None and getattr(options, name) is not None:
+            raise OptionError(
+                "is of labels, and there are none",
+                parameter=name,
+                fix="leave it out, or give `labels` too",
+            )
+    if options.scheme is not None:
+        load_scheme(options.scheme)  # raises, also where nothing needs it
     return Viewer(maps, scene, labels, options)
 
 

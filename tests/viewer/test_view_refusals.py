@@ -188,3 +188,19 @@ def test_what_can_not_be_shown_is_said_in_a_line(tmp_path: Path, case, line: str
 def test_options_check_themselves(options: dict) -> None:
     with pytest.raises(hrrsi.OptionError):
         hrrsi.ViewOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"attribute": "nope"}, "`attribute`: is of labels, and there are none"),
+        ({"label_format": "polygons"}, "`label_format`: is of labels, and there are none"),
+        ({"scheme": "typo.yaml"}, "typo.yaml"),
+    ],
+)
+def test_options_that_nothing_would_use_are_refused(
+    tmp_path: Path, options: dict, words: str
+) -> None:
+    class_map = made_map(tmp_path, height=40, width=50)
+    with pytest.raises(hrrsi.HrrsiError, match=re.escape(words)):
+        hrrsi.view(class_map.path, options=hrrsi.ViewOptions(**options))
