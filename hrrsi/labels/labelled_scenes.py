@@ -238,17 +238,19 @@ def _without_doubles(
     """
     chosen = {c.path for c in candidates if c.is_chosen}
     distinct = distinct_rasters([path for path in images.values() if path not in chosen])
-    images = {n: p for n, p in images.items() if p in chosen or p in distinct.rasters}
+    kept = chosen | set(distinct.rasters)
+    images = {name: path for name, path in images.items() if path in kept}
+    taken = set(images.values())
     others = (*scheme.labels, *scheme.eroded_labels, *scheme.heights)
     stems = {Path(path).with_suffix(""): path for path in images.values()}
     beside = [
         (c.path, stems[stem])
         for c in candidates
-        if c.path not in images.values()
+        if c.path not in taken
         and not c.is_chosen
-        and match_scene(scheme, others, c.virtual) is None
         and Path(c.path).suffix.lower() in RASTER_SUFFIXES
         and (stem := Path(c.path).with_suffix("")) in stems
+        and match_scene(scheme, others, c.virtual) is None
     ]
     notes = distinct.notes
     if beside:

@@ -166,8 +166,9 @@ def _map_files(paths: Sequence[str]) -> list[str]:
 def _may_name_addresses(path: Path) -> bool:
     """Return whether a file is text (a VRT, a map service) that makes GDAL read elsewhere."""
     with path.open("rb") as file:
-        text = file.read(_MOST_TEXT)
-    return text.lstrip().startswith(b"<") and (b"/vsi" in text or b"://" in text)
+        head = file.read(64)
+        text = head + file.read(_MOST_TEXT) if head.lstrip().startswith(b"<") else b""
+    return b"/vsi" in text or b"://" in text
 
 
 def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
