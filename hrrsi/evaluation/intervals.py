@@ -11,6 +11,7 @@ confusion matrix, whose predicted classes are the strata.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,11 +93,16 @@ def score_intervals(
     draws = _joined(scores(sums) for sums in _resampled(blocks))
     support = support or dict.fromkeys(values, len(blocks))
     return {
-        name: Interval(float(value[0]), *_ends(draws[name], support[name]))
-        if not np.isnan(value[0])
-        else Interval(*[float("nan")] * 3)  # some draws may have one, of other pixels
+        name: _interval(float(value[0]), draws[name], support[name])
         for name, value in values.items()
     }
+
+
+def _interval(value: float, draws: Floats, support: int) -> Interval:
+    """Return a score with its interval; without a value it has none, whatever draws have."""
+    if math.isnan(value):
+        return Interval(value, value, value)
+    return Interval(value, *_ends(draws, support))
 
 
 def score_differences(
@@ -144,9 +150,7 @@ def score_differences(
     swapped = _joined(differences(*sums) for sums in _swapped(first, second))
     return {
         name: Difference(
-            Interval(float(value[0]), *_ends(drawn[name], support[name]))
-            if not np.isnan(value[0])
-            else Interval(*[float("nan")] * 3),
+            _interval(float(value[0]), drawn[name], support[name]),
             _p_value(float(value[0]), swapped[name]),
         )
         for name, value in values.items()

@@ -184,17 +184,20 @@ def test_classes_of_a_palette_are_those_of_its_style(tmp_path: Path) -> None:
     assert point["layers"][str(number)] == labels[0, 15, 5] == 1
 
 
-def test_a_scene_that_names_an_address_is_not_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("address", "is_shown"), [("http://127.0.0.1:9/", False), ("", True)])
+def test_a_scene_that_names_an_address_is_not_opened(
+    tmp_path: Path, address: str, is_shown: bool
+) -> None:
     class_map = made_map(tmp_path)
-    class_map.scene.unlink()
-    vrt = (
-        '<VRTDataset rasterXSize="420" rasterYSize="300"><VRTRasterBand dataType="Byte" band="1">'
-        "<SimpleSource><SourceFilename>/vsicurl/http://127.0.0.1:9/a.tif</SourceFilename>"
-        "</SimpleSource></VRTRasterBand></VRTDataset>"
-    )
-    class_map.scene.write_text(vrt)
+    class_map.scene.rename(tmp_path / "pixels.tif")
+    with rasterio.open(tmp_path / "pixels.tif") as pixels:
+        rasterio.shutil.copy(pixels, class_map.scene, driver="VRT")
+    text = class_map.scene.read_text()
+    named = f"<Description>{address}</Description>"
+    class_map.scene.write_text(text.replace("</VRTDataset>", f"<!-- {named} --></VRTDataset>"))
     with hrrsi.view(class_map.path) as viewer:
-        assert "Scene" not in [layer["label"] for layer in described(viewer)["layers"]]
+        labels = [layer["label"] for layer in described(viewer)["layers"]]
+    assert ("Scene" in labels) == is_shown
 
 
 def test_the_scene_is_shown_as_it_is(tmp_path: Path) -> None:
