@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rasterio.io import MemoryFile
-
-from hrrsi.errors import HrrsiError, InputError, MissingInputError
+from hrrsi.errors import InputError, MissingInputError
 from hrrsi.evaluation.map_classes import open_map
 from hrrsi.evaluation.options import MapFormat
 from hrrsi.files import content_digest
@@ -18,11 +16,10 @@ from hrrsi.labels.file_scheme import FileSchemeOptions, file_scheme
 from hrrsi.labels.label_reading import mask_scheme, open_labels
 from hrrsi.labels.laid_classes import GridClasses, LaidMap, has_place, on_grid, placement
 from hrrsi.labels.merged_classes import merged_classes
-from hrrsi.labels.scene_labels import Indices
 from hrrsi.labels.scheme import load_scheme
 from hrrsi.maps.rasters import read_class_raster
-from hrrsi.maps.styles import files_beside, is_as_written, scene_of, tiles_of
-from hrrsi.quantities import counted_names, names_text
+from hrrsi.maps.styles import files_beside, is_as_written, scene_of
+from hrrsi.quantities import names_text
 from hrrsi.scenes.bands import (
     BLUE,
     GREEN,
@@ -39,7 +36,6 @@ from hrrsi.scenes.raster_opening import RASTER_SUFFIXES, is_local, open_raster, 
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.scene_rasters import TAG
 from hrrsi.scenes.value_scale import scene_sample
-from hrrsi.scenes.windows import Window
 from hrrsi.viewer import ViewOptions
 from hrrsi.viewer.layers import (
     RIGHT_COLOUR,
@@ -51,11 +47,11 @@ from hrrsi.viewer.layers import (
     level_shape,
     stored_colours,
 )
+from hrrsi.viewer.map_scene import UnreadRaster, map_scene
 from hrrsi.viewer.pictures import SceneLayer, ScoreLayer
 from hrrsi.viewer.places import MAP_ENDING, OpenLabels, OpenMap, Place
 
 _MOST_MAPS = 100
-_MOST_TEXT = 1 << 24  # bytes of a VRT
 _LEAST_COVERED = 0.5  # of a map, by another one that is shown on its grid
 _SAME_RUN = ("VERSION", "MODEL", "WEIGHTS_SHA256", "ENGINE", "OPTIONS")
 
@@ -163,14 +159,6 @@ def _map_files(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def _may_name_addresses(path: Path) -> bool:
-    """Return whether a file is text (a VRT, a map service) that makes GDAL read elsewhere."""
-    with path.open("rb") as file:
-        head = file.read(64)
-        text = head + file.read(_MOST_TEXT) if head.lstrip().startswith(b"<") else b""
-    return b"/vsi" in text or b"://" in text
-
-
 def _classes_on(viewed_map: OpenMap, place: Place) -> GridClasses | None:
     """Return what reads a map on the grid of a place, None where it is of another place."""
     raster = viewed_map.classes.scene
@@ -225,7 +213,7 @@ class _Opener:
             content.classes,
             colours,
             content,
-            self._scene_of(path, scene),
+            self._scene_path(path, scene),
             as_written is True,
             self.scene or (scene_of(Path(path)) if is_local(path) else None) or path,
         )
@@ -255,62 +243,14 @@ class _Opener:
                 where=path,
                 fix="name a raster of classes, and imagery as `scene`",
             ) from error
-        scene_path = self._scene_of(path, classes.scene)
+        scene_path = self._scene_path(path, classes.scene)
         return OpenMap(
             path, classes, merged.names, merged.colours, None, scene_path, False, scene_path
         )
 
-    def _scene_of(self, path: str, raster: Scene) -> str | None:
-        """Return the scene that a map was made of, where it still is or lies beside the map."""
-        if self.scene is not None or not is_local(path):
-            return self.scene
-        file = Path(path)
-        recorded, tiles = scene_of(file), tiles_of(file)
-        candidates = []
-        if recorded is not None:
-            candidates += [recorded, str(file.with_name(Path(recorded).name))]
-        if file.stem.endswith(MAP_ENDING):
-            stem = file.stem.removesuffix(MAP_ENDING)
-            candidates += [str(file.with_name(stem + end)) for end in sorted(RASTER_SUFFIXES)]
-        # a map of a stranger's must not make this machine ask another one
-        candidates = [
-            name
-            for name in candidates
-            if is_local(name) and Path(name).is_file() and not _may_name_addresses(Path(name))
-        ]
-        if tiles:
-            candidates = [*self._mosaic(file, tiles), *candidates]
-        for name in candidates:
-            try:
-                with open_imagery(name, 3) as dataset:
-                    on_grid(_Raster(Scene(name, dataset, (1,))), raster, "map")
-            except HrrsiError:
-                continue
-            return name
-        words, fix = "does not say which scene it is of", "give it as `scene`"
-        if recorded is not None:
-            words = f"its scene is not where it was ({recorded})"
-            if not is_local(recorded):
-                words = f"its scene is on another machine ({recorded})"
-        elif tiles:
-            words = f"its tiles are not all where they were ({counted_names(tiles, most=2)})"
-            fix = "make them one with `gdalbuildvrt scene.vrt TILES`, and give that as `scene`"
-        self.say(f"note: {path}: {words}; {fix}")
-        return None
-
-    def _mosaic(self, map_file: Path, tiles: Sequence[str]) -> list[str]:
-        """Return the virtual raster of a map's tiles, in memory; none where a tile is gone."""
-        # polygons' libraries, seldom asked for
-        from hrrsi.scenes.mosaic import tile_mosaic
-
-        for paths in (tiles, [str(map_file.with_name(Path(tile).name)) for tile in tiles]):
-            if not all(is_local(tile) and Path(tile).is_file() for tile in paths):
-                continue
-            with suppress(InputError):  # they were changed since
-                mosaic = tile_mosaic(paths)
-                file = MemoryFile(mosaic.vrt(), filename=f"{mosaic.name}.vrt")
-                return [str(self.stack.enter_context(file).name)]
-        return []
+    def _scene_path(self, path: str, raster: Scene) -> str | None:
+        """Return the scene of all maps, else that of a map."""
+        return self.scene or map_scene(path, raster, self.stack, self.say)
 
     def place(self, viewed_map: OpenMap) -> Place:
         """Return a place with a map on its own grid."""
@@ -401,7 +341,7 @@ class _Opener:
         dataset = self.stack.enter_context(open_imagery(path, 3))
         bands = self._shown_bands(place, dataset, path)
         scene = Scene(path, dataset, tuple(bands))
-        has_other_grid = isinstance(on_grid(_Raster(scene), place.grid, "map"), LaidMap)
+        has_other_grid = isinstance(on_grid(UnreadRaster(scene), place.grid, "map"), LaidMap)
         if has_other_grid and not all(has_transform(own) for own in (dataset, place.grid.dataset)):
             raise InputError(
                 f"has another grid than {place.first.path}, and control points place one of them",
@@ -505,13 +445,3 @@ class _Opener:
         class_names += [{name.casefold() for name in label.classes} for label in scheme.partial]
         colours = [label.colour for label in scheme.all_labels]
         return OpenLabels(labels, names, colours, class_names)
-
-
-class _Raster:
-    """A raster that is laid on another one, of which nothing is read."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-
-    def read(self, window: Window) -> Indices:
-        raise NotImplementedError
