@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from ptflops import get_model_complexity_info
 from safetensors.torch import load_file
-from samples.made_dataset import save_made_dataset
+from samples.made_dataset import save_made_dataset, with_partial_validation
 from samples.made_weights import meta, save_made_weights, scene_pixels
 from samples.training_runs import quick, quietly, weights_of
 from typer.testing import CliRunner, Result
@@ -388,6 +388,7 @@ def test_wrong_input_is_one_line(
 
 
 UNFIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "labels of its val split are partial": with_partial_validation,
     "do not predict its classes": lambda c: {"classes": [*c["classes"][:4], "Snow"]},
     "val split has no labels": lambda c: {
         "splits": c["splits"]

@@ -1,6 +1,7 @@
 """Quantized networks: what they cost is what `hrrsi eval` says, and what they say of themselves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from safetensors.torch import load_file
 from samples.command_results import error_of, run_line
-from samples.made_dataset import save_made_dataset
+from samples.made_dataset import save_made_dataset, with_partial_validation
 from samples.made_weights import save_made_weights
 from samples.repository import REPOSITORY
 
@@ -20,6 +22,7 @@ from hrrsi.deployment import quantization
 from hrrsi.deployment.calibration import METHODS, Calibration, network_windows, with_float_nodes
 from hrrsi.deployment.quantization import layer_name
 from hrrsi.networks.exported_file import INPUT_SCALE
+from hrrsi.networks.weights import save_weights
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.tiling.dataset import TiledDataset
 
@@ -113,6 +116,27 @@ def test_openvinos_format_is_as_small(folder: Path, tmp_path: Path) -> None:
     assert set(figures["milliseconds"]) == {"openvino"}
 
 
+def test_scores_of_the_float_network_are_not_said_of_another(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"onnxruntime": [2.0, 1.0], "openvino": [2.0, 1.0]}
+    monkeypatch.setattr(quantization, "_milliseconds", lambda *_: (times, None))
+    tensors = load_file(folder / "made.safetensors")
+    scored = tmp_path / "scored.safetensors"
+    scores = {"test": {"OA": 0.9, "mIoU": 0.7}}
+    save_weights(tensors, replace(read_meta(folder / "made.safetensors"), scores=scores), scored)
+    assert json.loads(run_line(f"info {scored} --format json").stdout)["scores"] == scores
+    out = tmp_path / "half.onnx"
+    result = run_line(
+        f"quantize {scored} --data {folder / 'data'} --out {out} --window {SIDE} --max-drop 100 "
+        "--precision 16"
+    )
+    assert result.exit_code == 0, result.output
+    content = json.loads(run_line(f"info {out} --format json").stdout)
+    assert not content.get("scores")
+    assert content["quantized"]["after"]["mIoU"] > 0
+
+
 @pytest.mark.parametrize("bf16", [12.0, 14.0, 16.0, None])
 def test_bf16_is_recommended_where_it_is_as_fast(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float | None
@@ -156,6 +180,12 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     description["splits"]["val"]["labels"] = "none"
     (small_dataset / "dataset.yaml").write_text(yaml.safe_dump(description))
     assert "its val split has no labels" in error_of(f"{line} --data {small_dataset}")
+    partial_dataset = save_made_dataset(tmp_path / "partial", train=4, val=1)
+    description = yaml.safe_load((partial_dataset / "dataset.yaml").read_text())
+    (partial_dataset / "dataset.yaml").write_text(
+        yaml.safe_dump(with_partial_validation(description))
+    )
+    assert "labels of its val split are partial" in error_of(f"{line} --data {partial_dataset}")
     assert "nowhere" in error_of(f"{line} --data {tmp_path / 'nowhere'}")
     data = f"--data {folder / 'data'}"
     assert "3 patches don't show" in error_of(f"{line} {data} --patches 3")

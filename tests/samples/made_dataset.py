@@ -5,6 +5,7 @@ import functools
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from samples.repository import REPOSITORY
@@ -29,6 +30,16 @@ def save_made_dataset(folder: Path, *, train: int = 16, val: int = 7) -> Path:
         content["splits"][split]["patches"] = len(kept)
     (folder / "dataset.yaml").write_text(yaml.safe_dump(content))
     return folder
+
+
+def with_partial_validation(description: dict[str, Any]) -> dict[str, Any]:
+    """What a `dataset.yaml` says, as if all its validation labels were of "no building"."""
+    classes, splits = description["classes"], description["splits"]
+    partial = {"name": "no building", "colour": [9, 9, 9], "classes": classes[1:]}
+    pixels = sum(splits["val"]["class_pixels"])
+    val = splits["val"] | {"class_pixels": [0] * len(classes), "partial_pixels": [pixels]}
+    train = splits["train"] | {"partial_pixels": [0]}
+    return description | {"partial": [partial], "splits": {"train": train, "val": val}}
 
 
 @functools.cache
