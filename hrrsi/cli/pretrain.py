@@ -22,6 +22,7 @@ from hrrsi.cli.training_options import (
     HARDWARE_PANEL,
     hardware_flags,
     naming_config,
+    require_run_folder,
     take_config,
 )
 from hrrsi.extras import requiring
@@ -172,6 +173,8 @@ def pretrain(
     require_memory(LEAST_TO_TRAIN, "pre-training")
     with naming_config(ctx, config):
         options = PretrainOptions(data=data, recipe=PretrainRecipe(**recipe), **settings)
+        if resume:
+            require_run_folder(ctx, config, [options.run_folder])
         if dry_run:
             from hrrsi.pretraining.run import planned_pretraining
 

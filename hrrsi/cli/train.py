@@ -28,6 +28,7 @@ from hrrsi.cli.training_options import (
     naming_config,
     parsed_mix,
     recipe_precision,
+    require_run_folder,
     take_recipe_config,
 )
 from hrrsi.extras import requiring
@@ -234,6 +235,8 @@ def train(
         runs = [
             TrainOptions(data=tuple(data), model=name, recipe=own, **settings) for name in models
         ]
+        if resume:
+            require_run_folder(ctx, config, [options.run_folder for options in runs])
         if show_batches is not None:
             from hrrsi.training.patch_pictures import write_batch_picture
 

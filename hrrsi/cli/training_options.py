@@ -4,7 +4,7 @@ What is not given is as in the recipe, or in the YAML file of options that a run
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ import typer
 
 from hrrsi.cli.options import DEVICE_HELP, Flag, Flags, names
 from hrrsi.errors import HrrsiError, InputError
-from hrrsi.runs.options import Precision
+from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, Precision
 from hrrsi.training.options import (
     CAMERA_CHANGES,
     FEWEST_EPOCHS,
@@ -67,7 +67,37 @@ def config_defaults(ctx: typer.Context, path: Path) -> dict[str, Any]:
             raise InputError(
                 f"{key}: {value}: {error.message.rstrip('.')}", where=path, fix="correct it"
             ) from error
+    if _is_of_run(path):  # which may have been moved, or copied, since it wrote the file
+        values["out"] = str(path.absolute().parent.parent)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_of_run(path: Path) -> bool:
+    """Return whether a file of options is a run's own."""
+    return path.name == CONFIG and (path.parent / LAST_CHECKPOINT).is_file()
+
+
+def require_run_folder(ctx: typer.Context, path: Path | None, folders: Sequence[Path]) -> None:
+    """Raise where a run is to be resumed by its own file of options, and is not what would be.
+
+    Args:
+        ctx: Context of the command.
+        path: The file of options.
+        folders: The runs that would be resumed, or started.
+
+    Raises:
+        InputError: Its folder has another name than the run's; the command line asks for no other.
+    """
+    naming = ("out", "model", "encoder", "overfit")
+    if path is None or not _is_of_run(path) or any(is_on_command_line(ctx, n) for n in naming):
+        return
+    own = path.absolute().parent
+    if all(folder.absolute() != own for folder in folders):
+        raise InputError(
+            f"is called {own.name}, where a run of these options is called {folders[0].name}",
+            where=path.parent,
+            fix=f"rename it, or give --out to start another run than {folders[0]}",
+        )
 
 
 def _option_value(value: Any, option: Any) -> Any:

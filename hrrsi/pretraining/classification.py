@@ -294,7 +294,7 @@ class PretrainRecord(EpochRecord):
         report: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        super().__init__(options, "val_top1", report)
+        super().__init__(options, ENCODER_WEIGHTS, "val_top1", report)
         self._folders = folders
         self._warn = warn
         self._warned: set[tuple[str, int]] = set()
@@ -368,7 +368,7 @@ class PretrainRecord(EpochRecord):
         }
         tensors: Mapping[str, torch.Tensor] = task.network.state_dict()
         stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        with replacing(options.run_folder / ENCODER_WEIGHTS) as temporary:
+        with replacing(self._weights) as temporary:
             # written by us, so that a full disk shows as such
             temporary.write_bytes(save(stored, {ENCODER_METADATA: json.dumps(about)}))
 

@@ -104,6 +104,7 @@ def pretrain(
     )
     from hrrsi.runs.loop import fit
     from hrrsi.runs.processes import run_processes, say_nothing
+    from hrrsi.runs.record import require_best
 
     processes = run_processes(options)
     quiet = quiet or not processes.is_first
@@ -124,7 +125,7 @@ def pretrain(
             training_batches(folders, options, device, **start.share, **start.first)
         )
         if resume:
-            report(starting_line(options, start.position, len(batches)))
+            report(starting_line(options, start.checkpoint, len(batches)))
         validation = loading.enter_context(
             validation_batches(folders, options, device, **start.share)
         )
@@ -155,6 +156,8 @@ def pretrain(
     if changed:
         warn(changed_data_text(changed[0], len(changed)))
     best, folder = record.best, options.run_folder
+    if processes.is_first:
+        require_best(folder / ENCODER_WEIGHTS, best)
     run = PretrainedRun(folder, folder / ENCODER_WEIGHTS, int(best["epoch"]), best["val_top1"])
     report(
         f"{options.encoder}: best epoch {run.best_epoch}, validation top-1 "

@@ -31,7 +31,7 @@ from hrrsi.files import (
 )
 from hrrsi.networks.weights import read_tensor_file
 from hrrsi.networks.weights_file import BEST_WEIGHTS, ENCODER_WEIGHTS, RUN_CHECKPOINT
-from hrrsi.quantities import counted
+from hrrsi.quantities import counted, names_text
 from hrrsi.runs.options import (
     CONFIG,
     CURVES,
@@ -45,6 +45,7 @@ from hrrsi.runs.options import (
     plain_value,
 )
 from hrrsi.runs.processes import Processes
+from hrrsi.runs.record import EPOCHS_SINCE_BEST
 
 # What a resumed run may change: the rest would make its curve another one.
 # (Data and teachers may lie elsewhere; their digests are compared.)
@@ -53,6 +54,7 @@ _FREE_ON_RESUME = ("data", "teachers", "out", "device", "workers", "patience")
 # one as if it had not been stopped.
 FORMAT = 3
 
+OPTIONS = "options"  # in a checkpoint: those of its run, as its config.yaml had them
 _POSITION = "position"
 # of `train`, of `pretrain`, or of both
 _OWN_NAMES = (
@@ -157,17 +159,17 @@ def has_checkpoint(options: RunOptions, *, resume: bool) -> bool:
     return resume and (_present_run(options.run_folder) / LAST_CHECKPOINT).is_file()
 
 
-def starting_line(options: RunOptions, position: Position, steps: int) -> str:
+def starting_line(options: RunOptions, checkpoint: Mapping[str, Any] | None, steps: int) -> str:
     """Return what a resumed run says of where it begins.
 
     Args:
         options: Options of the run.
-        position: Where that is.
+        checkpoint: What it goes on from; None where it starts.
         steps: Steps of an epoch.
     """
-    if position.is_start:
-        return f"{options.model}: there is no checkpoint to go on from, so it starts"
-    return f"{options.model}: {_resumed(options, position, steps)}"
+    if checkpoint is None:
+        return f"{options.run_folder}: there is no checkpoint to go on from, so it starts"
+    return f"{options.run_folder}: {_resumed(options, checkpoint, steps)}"
 
 
 def present_run_notes(
@@ -188,8 +190,8 @@ def present_run_notes(
         return [f"note: {holds}, which `overwrite=True` replaces"]
     try:
         _check_same_run(options, _present_run(options.run_folder))
-        position = checkpoint_position(starting_checkpoint(options, resume=True))
-        resumed = f"it {_resumed(options, position, steps)}"
+        checkpoint = starting_checkpoint(options, resume=True)
+        resumed = f"it {_resumed(options, checkpoint or {}, steps)}"
     except HrrsiError as error:
         resumed = f"it is refused, too: it {error.what}"
     if resume:
@@ -264,24 +266,27 @@ def _check_content(options: RunOptions, *, resume: bool, overwrite: bool) -> Non
 
 
 def _check_same_run(options: RunOptions, run: Path) -> None:
+    config = read_yaml(run / CONFIG)
+    checkpoint: dict[str, Any] = {}
+    with suppress(WeightsError):  # which says so once it is gone on from
+        checkpoint = read_checkpoint(run / LAST_CHECKPOINT)
     # a run of an earlier version had the default of an option that has come since
-    before = {**_defaults(options), **read_yaml(run / CONFIG)}
+    before = {**_defaults(options), **config, **checkpoint.get(OPTIONS, {})}
     now = options.to_config()
     differing = [
-        f"{key} {before.get(key)}, not {value}"
-        for key, value in now.items()
-        if key not in _FREE_ON_RESUME and before.get(key) != value
+        key for key, value in now.items() if key not in _FREE_ON_RESUME and before.get(key) != value
     ]
     if differing:
-        with suppress(WeightsError):  # an earlier version's run can't go on anyway, and says so
-            read_checkpoint(run / LAST_CHECKPOINT)
-        config = options.run_folder / CONFIG
+        file = options.run_folder / CONFIG
         length = "; a run's length stays" if before.get("epochs") != now["epochs"] else ""
+        words = "; ".join(f"{key} {before.get(key)}, not {now[key]}" for key in differing)
+        edited = [key for key in differing if key in config and config[key] != before[key]]
+        put_back = f"put {names_text(edited)} back in {file}, " if edited else ""
         raise InputError(
-            f"was started with {'; '.join(differing)}{length}",
+            f"was started with {words}{length}",
             where=options.run_folder,
-            fix=f"continue it as it was with `config={config}` `resume=True`, or start another run"
-            + _from_its_weights(options),
+            fix=f"{put_back}continue it as it was with `config={file}` `resume=True`, or start "
+            "another run" + _from_its_weights(options),
         )
 
 
@@ -302,8 +307,14 @@ def _from_its_weights(options: RunOptions) -> str:
     return f" with `init={weights}` and another `out`" if "init" in options.to_config() else ""
 
 
-def _resumed(options: RunOptions, position: Position, steps: int) -> str:
-    epochs = options.recipe.epochs
+def _resumed(options: RunOptions, checkpoint: Mapping[str, Any], steps: int) -> str:
+    epochs, position = options.recipe.epochs, checkpoint_position(checkpoint)
+    patience = options.to_config().get("patience", 0)
+    if patience and checkpoint["record"].get(EPOCHS_SINCE_BEST, 0) >= patience:
+        return (
+            f"has ended after epoch {position.epoch} of {epochs}, {counted(patience, 'epoch')} "
+            "without a better score; a higher `patience` goes on, 0 to the end"
+        )
     if position.epoch >= epochs:
         return (
             f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
@@ -353,11 +364,6 @@ class Position:
         numbers = (self.epoch, self.batches)
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError(f"{numbers} is no place in a run")
-
-    @property
-    def is_start(self) -> bool:
-        """Whether nothing was trained yet."""
-        return self == Position()
 
 
 def write_checkpoint(position: Position, content: Mapping[str, Any], path: Path) -> None:

@@ -29,6 +29,7 @@ from hrrsi.runs.failures import (
     run_error,
 )
 from hrrsi.runs.folder import (
+    OPTIONS,
     Position,
     checkpoint_position,
     random_state,
@@ -319,6 +320,8 @@ class Loop:
         with torch.no_grad():
             self._task.share_statistics()
         content = {
+            # what the run was started with; a person may edit its config.yaml
+            OPTIONS: self._options.to_config(),
             **self._steps.state(),
             "counts": self._task.counts(),
             "record": self._record.state(),

@@ -13,9 +13,11 @@ from typing import Any
 
 from PIL import Image
 
+from hrrsi.errors import MissingInputError
 from hrrsi.files import replacing
 from hrrsi.runs.options import CURVES, METRICS, TENSORBOARD, RunOptions
 
+EPOCHS_SINCE_BEST = "epochs_since_best"  # in the record of a checkpoint
 SAMPLES_TAG = "samples"
 
 _MARKED_EPOCHS = 30  # up to so many, each has a marker
@@ -31,15 +33,22 @@ class EpochRecord(ABC):
 
     Args:
         options: Options of the run.
+        weights: Name of the file of the best epoch's weights.
         score: The metric whose highest value makes an epoch the best.
         report: Called with a line an epoch.
         patience: Epochs without a better score after which the run is over; 0: never.
     """
 
     def __init__(
-        self, options: RunOptions, score: str, report: Callable[[str], None], patience: int = 0
+        self,
+        options: RunOptions,
+        weights: str,
+        score: str,
+        report: Callable[[str], None],
+        patience: int = 0,
     ) -> None:
         self._options = options
+        self._weights = options.run_folder / weights
         self._score = score
         self._report = report
         self._patience = patience
@@ -59,13 +68,16 @@ class EpochRecord(ABC):
     @property
     def is_over(self) -> bool:
         """Whether the last epochs were no better, for as long as the run was patient."""
-        if not self._rows or not self._patience:
-            return False
-        return self._rows[-1]["epoch"] - self.best["epoch"] >= self._patience
+        return 0 < self._patience <= self._epochs_since_best
+
+    @property
+    def _epochs_since_best(self) -> int:
+        return int(self._rows[-1]["epoch"] - self.best["epoch"]) if self._rows else 0
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the metrics so far, and the time spent on this epoch."""
-        return {"rows": self._rows, **self._clock.state()}
+        since = {EPOCHS_SINCE_BEST: self._epochs_since_best}
+        return {"rows": self._rows, **since, **self._clock.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned.
@@ -133,9 +145,10 @@ class EpochRecord(ABC):
             task: What was trained, as it was after that epoch.
         """
         folder, row = self._options.run_folder, self._rows[-1]
-        if holds_metrics(self._rows, folder / METRICS):
+        is_best = row is self.best
+        if holds_metrics(self._rows, folder / METRICS) and (self._weights.is_file() or not is_best):
             return  # of a run that goes on after all was written
-        if row is self.best:
+        if is_best:
             self._write_best(task, row)
         self._write_curves(folder / CURVES)
         write_metrics(self._rows, folder / METRICS)  # last: it says that all is written
@@ -199,6 +212,24 @@ class EpochClock:
         """Take back what `state` returned; the time since then does not count."""
         self._started = time.monotonic() - state["seconds"]
         self._trained = None if state["trained"] is None else float(state["trained"])
+
+
+def require_best(path: Path, row: Mapping[str, float]) -> None:
+    """Raise where the best epoch's weights, which a run wrote once, are gone.
+
+    Args:
+        path: Their file.
+        row: The metrics of that epoch.
+
+    Raises:
+        MissingInputError: There is no such file.
+    """
+    if not path.is_file():
+        raise MissingInputError(
+            f"the weights of epoch {row['epoch']:.0f}, the best, are no longer there",
+            where=path,
+            fix="put the file back, or start the run again with `overwrite=True`",
+        )
 
 
 def write_metrics(epochs: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -182,7 +182,7 @@ def training_batches(
     weights = None
     if rare:
         weights = patch_weights(whole, taught=bool(options.teachers), quiet=quiet)
-    parts = None if options.overfit else whole.draws()
+    parts = None if options.overfit else whole.draws(weighted=rare)
     order = EpochOrder(len(data), options.seed, weights, epoch, parts)
     batches = ProcessBatches(
         order, options.recipe.batch, rank=rank, processes=processes, first=first

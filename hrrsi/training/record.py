@@ -69,7 +69,7 @@ class RunRecord(EpochRecord):
         is_first: bool = True,
         pruned: list[dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(options, "val_mIoU", report, options.patience)
+        super().__init__(options, BEST_WEIGHTS, "val_mIoU", report, options.patience)
         self._data = as_run_data(dataset)
         self._description = self._data.description
         patches = self._data.epoch_length(options.overfit)
@@ -184,7 +184,7 @@ class RunRecord(EpochRecord):
         weights = task.kept_network.state_dict()
         teachers = [] if task.teachers is None else task.teachers.sources
         meta = self._meta(row, teachers)
-        save_weights(weights, meta, self._options.run_folder / BEST_WEIGHTS)
+        save_weights(weights, meta, self._weights)
 
     def _write_curves(self, path: Path) -> None:
         description = self._description
@@ -272,13 +272,14 @@ class RunRecord(EpochRecord):
         """Return what weights say of several datasets."""
         if not self._data.is_mixed:
             return {}
+        shares = self._data.drawn_shares(self._options.overfit)
         datasets = {
             source.name: {
                 "scheme": source.description.scheme,
-                "share": round(source.share, 6),
+                "share": round(share, 6),
                 "resolution": source.resolution,
             }
-            for source in self._data.sources
+            for source, share in zip(self._data.sources, shares, strict=True)
         }
         return {"datasets": datasets}
 

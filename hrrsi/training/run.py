@@ -187,6 +187,7 @@ def train(
     )
     from hrrsi.runs.loop import fit
     from hrrsi.runs.processes import run_processes, say_nothing
+    from hrrsi.runs.record import require_best
     from hrrsi.training.distillation import run_teachers
     from hrrsi.training.initial_weights import first_network
     from hrrsi.training.module import SegmentationTraining
@@ -213,7 +214,7 @@ def train(
             training_batches(data, options, quiet=quiet, **start.share, **start.first)
         )
         if resume:
-            report(starting_line(options, start.position, len(batches)))
+            report(starting_line(options, start.checkpoint, len(batches)))
         validation = open_files.enter_context(validation_batches(data, options, **start.share))
         goes_on = start.checkpoint is not None
         network = first_network(
@@ -251,6 +252,8 @@ def train(
     if changed:
         warn(changed_data_text(changed[0], len(changed)))
     best, folder = record.best, options.run_folder
+    if processes.is_first:
+        require_best(folder / BEST_WEIGHTS, best)
     run = TrainedRun(
         folder, folder / BEST_WEIGHTS, int(best["epoch"]), best["val_mIoU"], record.is_over
     )

@@ -76,6 +76,15 @@ def training_warnings(options: TrainOptions, dataset: TiledDataset | RunData) ->
     # to overfit, a batch of all patches is what is meant
     patches = options.recipe.batch if options.overfit else data.epoch_length()
     lines = run_warnings(options, patches)
+    first, *others = data.sources
+    for source in others:
+        bands = source.description.input_bands.difference(first.description.input_bands)
+        if bands is not None:
+            own, of_first = (", ".join(names) for names in bands)
+            lines.append(
+                f"{source.dataset.folder}: its patches show {own}, those of {first.dataset.folder} "
+                f"{of_first}: the network sees them as the same, in this order"
+            )
     bounds = options.recipe.resolutions
     for source, span in zip(data.sources, input_resolutions(data, options), strict=True):
         if bounds and span and (span.low > bounds[1] or span.high < bounds[0]):
@@ -305,8 +314,9 @@ def _start(options: TrainOptions) -> str:
 def _source_lines(data: RunData, options: TrainOptions) -> list[str]:
     """Return what is drawn of each dataset, and at which ground resolutions."""
     lines = []
-    for source, span in zip(data.sources, input_resolutions(data, options), strict=True):
-        line = f"{source.name} {source.share:.1%} of the patches drawn"
+    spans, shares = input_resolutions(data, options), data.drawn_shares(options.overfit)
+    for source, span, share in zip(data.sources, spans, shares, strict=True):
+        line = f"{source.name} {share:.1%} of the patches drawn"
         if source.resolution is not None:
             line += f", {source.resolution:g} m a pixel"
         lines.append(line if span is None else f"{line} seen at {span.low:.3g} to {span.high:.3g}")

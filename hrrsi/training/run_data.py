@@ -212,13 +212,28 @@ class RunData:
             return len(self.patches("train", overfit))
         return sum(count for _, count in parts)
 
-    def draws(self) -> list[tuple[int, int]] | None:
+    def drawn_shares(self, overfit: int = 0) -> list[float]:
+        """Return how much is drawn of each dataset: shares of an epoch's patches.
+
+        Args:
+            overfit: As for `patches`.
+        """
+        if not overfit:
+            return [source.share for source in self.sources]
+        numbers = [self.source_index(patch) for patch in self.patches("train", overfit)]
+        return [numbers.count(index) / len(numbers) for index in range(len(self.sources))]
+
+    def draws(self, *, weighted: bool = False) -> list[tuple[int, int]] | None:
         """Return patches to train on, and draws of them in an epoch, of each dataset.
 
-        None where each patch is to be drawn once. An epoch has as many draws as there are patches
-        of datasets that are drawn from; shares are met to a draw.
+        None where each patch is to be drawn once, or one dataset alone is drawn from. An epoch has
+        as many draws as there are patches of datasets that are drawn from; shares are met to a
+        draw.
+
+        Args:
+            weighted: Whether some patches of a dataset are drawn more often than others.
         """
-        if not self.has_mix:
+        if not self.has_mix and not (weighted and self.is_mixed):
             return None
         sizes = [len(self._source_patches(source, "train")) for source in self.sources]
         total = sum(n for n, source in zip(sizes, self.sources, strict=True) if source.share)

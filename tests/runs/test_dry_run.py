@@ -217,11 +217,11 @@ def test_overfitting_has_a_folder_of_its_own(dataset: Path, finished: TrainedRun
 def test_a_resumed_run_says_where_it_goes_on(dataset: Path, tmp_path: Path) -> None:
     options = quick(dataset, tmp_path, epochs=1)
     _, lines = quietly(options, resume=True)
-    assert lines[0] == f"{SMALL}: there is no checkpoint to go on from, so it starts"
+    assert lines[0] == f"{options.run_folder}: there is no checkpoint to go on from, so it starts"
     _, lines = quietly(options, resume=True)
     weights = options.run_folder / "best.safetensors"
     assert lines[0] == (
-        f"{SMALL}: is finished (1 epoch); to train longer, start another run with "
+        f"{options.run_folder}: is finished (1 epoch); to train longer, start another run with "
         f"`init={weights}` and another `out`"
     )
 

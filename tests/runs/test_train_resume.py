@@ -19,7 +19,9 @@ from samples.full_disk import largest_file
 from samples.made_dataset import save_made_dataset
 from samples.training_runs import SMALL, assert_same_run, quick, quietly, rows_of, say_nothing
 from torch import nn
+from typer.testing import CliRunner, Result
 
+from hrrsi.cli import app
 from hrrsi.errors import HrrsiError
 from hrrsi.runs import loop
 from hrrsi.runs.folder import FORMAT, Position, check_folder, write_checkpoint
@@ -184,6 +186,7 @@ def test_early_stopping_is_remembered_and_counts_on_after_a_resume(
     before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.suffix in (".ckpt", ".csv")}
     again, lines = quietly(options(tmp_path), resume=True)
     assert again == run
+    assert f"has ended after epoch {epochs} of 50, 2 epochs without a better score" in lines[0]
     assert "stopped early" in lines[-1]
     assert {name: (run.folder / name).read_bytes() for name in before} == before
 
@@ -349,6 +352,65 @@ def test_a_run_from_before_an_option_had_its_default(tmp_path: Path) -> None:
         check_folder(other, resume=True, overwrite=False)
 
 
+def test_what_was_edited_in_its_config_is_not_what_a_run_was_started_with(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / SMALL)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    own = config["lr"]
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "lr": own / 10, "epochs": 5}))
+    words = rf"started with epochs 3, not 5; lr {own}, not {own / 10}.*put epochs, lr back in "
+    with pytest.raises(HrrsiError, match=words + str(folder / "config.yaml")):
+        quietly(quick(dataset, tmp_path, epochs=5, lr=own / 10, workers=1), resume=True)
+
+
+def resumed_by_its_config(folder: Path, *more: str) -> Result:
+    return CliRunner().invoke(
+        app, ["train", "--config", str(folder / "config.yaml"), "--resume", "--quiet", *more]
+    )
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(undisturbed: Path, tmp_path: Path) -> None:
+    before = (undisturbed / "environment.yaml").read_bytes()
+    moved = shutil.copytree(undisturbed, tmp_path / "elsewhere" / SMALL)
+    result = resumed_by_its_config(moved)
+    assert result.exit_code == 0, result.output
+    assert f"{moved}: is finished (3 epochs)" in result.stdout
+    assert (undisturbed / "environment.yaml").read_bytes() == before
+    renamed = moved.rename(moved.with_name("mine"))
+    result = resumed_by_its_config(renamed)
+    assert result.exit_code == 1
+    assert (
+        f"{renamed}: is called mine, where a run of these options is called {SMALL}"
+        in (result.stderr.splitlines()[-1])
+    )
+    result = resumed_by_its_config(renamed, "--out", str(tmp_path / "new"), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in renamed.parent.iterdir()) == ["mine"]
+
+
+def test_weights_that_are_gone_are_written_again_or_missed(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(undisturbed, tmp_path / SMALL)
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    rows, weights = checkpoint["record"]["rows"], folder / "best.safetensors"
+    weights.unlink()
+    rows[-1]["val_mIoU"] = 0.98
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    run, _ = quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert (run.best_epoch, run.weights) == (3, weights)
+    assert weights.is_file()
+    weights.unlink()
+    quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+    assert weights.is_file()
+    weights.unlink()
+    rows[0]["val_mIoU"] = 0.99
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
+    with pytest.raises(HrrsiError, match="the weights of epoch 1, the best, are no longer there"):
+        quietly(quick(dataset, tmp_path, epochs=3, workers=1), resume=True)
+
+
 @pytest.mark.parametrize("start", ["init", "encoder_weights"])
 def test_what_a_run_started_from_is_not_needed_again(
     dataset: Path, undisturbed: Path, tmp_path: Path, start: str
@@ -361,7 +423,9 @@ def test_what_a_run_started_from_is_not_needed_again(
     options = quick(dataset, tmp_path, epochs=3, workers=1, **{start: value})
     with pytest.raises(HrrsiError, match="no such file"):
         check_run(options, resume=True)  # it has no checkpoint yet
-    shutil.copy(undisturbed / LAST_CHECKPOINT, tmp_path / SMALL)
+    checkpoint = torch.load(undisturbed / LAST_CHECKPOINT, weights_only=True)
+    checkpoint["options"][start] = str(gone)
+    torch.save(checkpoint, tmp_path / SMALL / LAST_CHECKPOINT)
     with pytest.raises(HrrsiError, match="no such file"):
         check_run(options, overwrite=True)
     resumed, _ = quietly(options, resume=True)
@@ -375,6 +439,9 @@ def test_full_disk_keeps_the_checkpoint_before(
     folder = tmp_path / SMALL
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, "epochs": 9}))
+    checkpoint = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
+    checkpoint["options"]["epochs"] = 9
+    torch.save(checkpoint, folder / LAST_CHECKPOINT)
     before = {name: (folder / name).read_bytes() for name in (LAST_CHECKPOINT, "metrics.csv")}
     options = quick(dataset, tmp_path, epochs=9, workers=1)
     with (

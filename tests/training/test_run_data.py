@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from samples.drawn_dataset import save_drawn_dataset
 from samples.training_runs import quick
 
@@ -20,7 +21,7 @@ from hrrsi.training.patch_batches import (
     training_batches,
     validation_batches,
 )
-from hrrsi.training.run_checks import check_run
+from hrrsi.training.run_checks import check_run, planned_run, training_warnings
 from hrrsi.training.run_data import RunData, distinct_names, run_data
 
 TOWN = ["Building", "Road", "Vegetation"]
@@ -327,6 +328,35 @@ def test_imagery_without_labels_goes_with_teachers_only(town: Path, tmp_path: Pa
     assert data.description.class_frequencies == pytest.approx([0.5, 0.3, 0.2])
     batches = list(validation_batches(data, quick((town, other), Path("unused"))))
     assert {int(n) for _, _, numbers in batches for n in numbers} == {0}
+
+
+def test_shares_are_what_is_drawn(town: Path, outlines: Path, tmp_path: Path) -> None:
+    numbers = dict(enumerate(["town"] * 6 + ["outlines"] * 4))
+    options = quick((town, outlines), tmp_path, sampling="rare", batch=1)
+    data = check_run(options)
+    batches = training_batches(data, options)
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        drawn = Counter(numbers[int(n)] for _, _, index in batches for n in index)
+        assert drawn == {"town": 6, "outlines": 4}
+    assert data.drawn_shares() == [0.6, 0.4]
+    of_three = quick((town, outlines), tmp_path, mix=(5, 1), overfit=3)
+    assert check_run(of_three).drawn_shares(3) == pytest.approx([2 / 3, 1 / 3])
+    assert "town 66.7% of the patches drawn" in str(planned_run(of_three))
+
+
+def test_bands_that_show_something_else_are_told(town: Path, tmp_path: Path) -> None:
+    other = save_drawn_dataset(tmp_path / "other", TOWN)
+    for folder, names in ((town, "red,green,blue"), (other, "red,green,near infrared")):
+        about = yaml.safe_load((folder / "dataset.yaml").read_text())
+        about["band_meanings"] = names.split(",")
+        (folder / "dataset.yaml").write_text(yaml.safe_dump(about))
+    options = quick((town, other), tmp_path / "runs")
+    (line,) = (line for line in training_warnings(options, check_run(options)) if "show" in line)
+    assert line == (
+        f"{other}: its patches show red, green, near infrared, those of {town} red, green, blue: "
+        "the network sees them as the same, in this order"
+    )
 
 
 def test_imagery_without_labels_alone_is_drawn_evenly(town: Path, tmp_path: Path) -> None:
