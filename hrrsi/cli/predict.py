@@ -107,7 +107,8 @@ _OUTPUT_FLAGS: Flags = {
     "confidence": Flag(
         typer.Option(
             "--confidence",
-            help="Also write SCENE_confidence.tif: the probability of each pixel's class.",
+            help="Also write SCENE_confidence.tif: the probability of each pixel's class, before "
+            "--min-area merges any.",
             rich_help_panel=_MORE,
         )
     ),

@@ -42,6 +42,7 @@ from hrrsi.labels.label_reading import mask_scheme
 from hrrsi.labels.labelled_scenes import SceneFiles, labelled_scenes
 from hrrsi.labels.merged_classes import merged_classes
 from hrrsi.labels.scheme import Scheme, load_scheme
+from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.networks.weights_file import is_weights_file
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
@@ -49,6 +50,7 @@ from hrrsi.prediction.options import EngineOptions, MapOptions
 from hrrsi.prediction.scene_checks import require_height_as_trained
 from hrrsi.progress import progress
 from hrrsi.quantities import counted_names
+from hrrsi.scenes.bands import chosen_bands
 from hrrsi.scenes.raster_opening import file_states, refuse_changed, unchanged
 from hrrsi.tiling.dataset import DESCRIPTION, TiledDataset
 
@@ -63,14 +65,15 @@ class SceneSet:
         files: Their files; of maps that are there, each scene's image is its map.
         scheme: What labels mean.
         colours: Colours of the classes in the order of their indices.
-        bands: The 1-based bands that a picture of a scene shows; None: the first three.
+        bands_of: Returns the 1-based bands that are read of a scene, by its path and rasterio
+            dataset; None: nothing is read of them.
         are_maps: Whether they are maps that are there.
     """
 
     files: Sequence[SceneFiles]
     scheme: Scheme
     colours: tuple[Colour, ...]
-    bands: tuple[int, ...] | None
+    bands_of: Callable[[str, Any], Sequence[int]] | None
     are_maps: bool
 
 
@@ -216,8 +219,7 @@ class EvaluationTask:
             _warn(note.partition(": ")[2])
         total = scene_pixels(chosen.files, scheme, runner, self.options, self.mapping) / 1e6
         if observer is not None:
-            bands = self.mapping.bands or runner.meta.bands
-            observer.begin(self._scene_set(self.scheme, chosen, tuple(bands)))
+            observer.begin(self._scene_set(self.scheme, chosen, partial(self._bands, runner.meta)))
         evaluations: list[Evaluation] = []
         elsewhere = self.elsewhere
         before = file_states(path for file in chosen.files for path in file.paths)
@@ -315,18 +317,39 @@ class EvaluationTask:
         if chosen.absent:
             absent = counted_names(chosen.absent)
             _warn(f"the split {chosen.split} also names {absent}, not found here")
+        self._check_attribute(scheme, chosen)
         return chosen
 
+    def _check_attribute(self, scheme: Scheme, chosen: ChosenScenes) -> None:
+        labels = [label for file in chosen.files for label in file.labels]
+        formats = {scheme.reading(label).label_format for label in labels}
+        if self.options.attribute is not None and formats and "polygons" not in formats:
+            raise OptionError(
+                f"is of polygons, and {labels[0]} is a raster",
+                parameter="attribute",
+                fix="leave it out",
+            )
+
     def _paired(self, scheme: Scheme, maps: Sequence[Path]) -> ChosenScenes:
-        return paired_maps(
+        chosen = paired_maps(
             maps, self.data, scheme, split=self.options.split, scenes=self.options.scenes
+        )
+        self._check_attribute(scheme, chosen)
+        return chosen
+
+    def _bands(self, meta: ModelMeta, path: str, dataset: Any) -> tuple[int, ...]:
+        return chosen_bands(
+            path, dataset, self.mapping.bands, meta.image_bands, meta.bands, meta.input_meanings
         )
 
     def _scene_set(
-        self, scheme: Scheme, chosen: ChosenScenes, bands: tuple[int, ...] | None
+        self,
+        scheme: Scheme,
+        chosen: ChosenScenes,
+        bands_of: Callable[[str, Any], Sequence[int]] | None,
     ) -> SceneSet:
         colours = merged_classes(scheme, self.options.merges).colours
-        return SceneSet(chosen.files, scheme, colours, bands, are_maps=False)
+        return SceneSet(chosen.files, scheme, colours, bands_of, are_maps=False)
 
     def _result(
         self, evaluation: Evaluation, source: MapSource, augmented: Evaluation | None = None

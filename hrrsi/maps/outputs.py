@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from hrrsi.errors import OutputError
@@ -277,22 +277,15 @@ def check_outputs(
 
 
 def _files_of_runs(files: Outputs) -> list[Path]:
-    """Return those files of a map that runs can have left: what a user has named may be his own.
+    """Return those files of a map that runs can have left: others may be a user's own.
 
-    These are the ones that have their names of the map, and those that its sidecar names.
+    These are its rasters, and what is made of them as far as its sidecar names it.
     """
-    stem = files.classes.stem
-    base = stem.removesuffix(_MAP_ENDING)
-    of_map = (f"{stem}.", *(f"{base}_{noun}." for noun in ("confidence", "probabilities", "zones")))
+    rasters = (files.classes, files.confidence, files.probabilities)
     recorded = set(files_beside(files.classes))
-    if files.vector is not None and files.vector.name in recorded:
-        recorded |= {path.name for path in files.sidecars}
-    return [
-        path
-        for path in (*files.files, *files.sidecars)
-        if path.name in recorded
-        or (path.parent == files.classes.parent and path.name.startswith(of_map))
-    ]
+    own = [path for path in files.files if path in rasters or path.name in recorded]
+    sidecars = replace(files, vector=files.vector if files.vector in own else None).sidecars
+    return [*own, *sidecars]
 
 
 def _check_length(path: Path) -> None:

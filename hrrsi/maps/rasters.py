@@ -19,7 +19,7 @@ from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.cloud_optimised import FREE_SPACE, write_cloud_optimised
 from hrrsi.maps.components import Labels
 from hrrsi.maps.raw_pyramid import LabelPyramid, RawPyramid, write_errors
-from hrrsi.maps.styles import map_record, pam_xml, qml_style, sidecar_path
+from hrrsi.maps.styles import files_left, map_record, pam_xml, qml_style, sidecar_path
 from hrrsi.scenes.georeference import exact_areas, pixel_areas
 from hrrsi.scenes.pixel_reader import rasterio_window
 from hrrsi.scenes.raster_opening import open_raster
@@ -91,7 +91,8 @@ def write_class_raster(
     """
     style = path.with_suffix(".qml")
     sidecar = sidecar_path(path)
-    digests = {file.name: content_digest(file) for file in beside}
+    digests: dict[str, str | None] = dict.fromkeys(files_left(path))
+    digests |= {file.name: content_digest(file) for file in beside}
     # left in reverse order: the map gets its name last, when its sidecars have theirs
     with (
         replacing(path) as raster_file,

@@ -158,13 +158,26 @@ def files_beside(path: Path) -> dict[str, str | None]:
     """Return the files that runs made from a map or with it, by name.
 
     Returns:
-        The SHA-256 of each; None where it was begun, and nothing says that it was finished.
+        The SHA-256 of each; None where it was begun, and nothing says that it was finished, or was
+        made of a map that had this one's place before.
     """
     try:
         files = json.loads(_sidecar_record(path).get("FILES", "{}"))
     except ValueError:
         return {}
     return files if isinstance(files, dict) else {}
+
+
+def files_left(path: Path) -> list[str]:
+    """Return the names of files that runs made of a map, and that are still as they were then.
+
+    Once another map has its place, they are of the map before.
+    """
+    return [
+        name
+        for name, digest in files_beside(path).items()
+        if path.with_name(name).is_file() and digest in (None, content_digest(path.with_name(name)))
+    ]
 
 
 def is_current(path: Path, parts: Sequence[Path], options: str = "") -> bool:
@@ -182,9 +195,6 @@ def is_current(path: Path, parts: Sequence[Path], options: str = "") -> bool:
     present = [part for part in parts if part.exists()]
     if not present or any(part.name in digests and digests[part.name] is None for part in parts):
         return False
-    newest = max(part.stat().st_mtime_ns for part in present)
-    if parts[0].name not in digests and newest < path.stat().st_mtime_ns:
-        return False  # of an earlier map, which was replaced
     for part in present:
         if digests.get(part.name) != content_digest(part):
             raise OutputExistsError(

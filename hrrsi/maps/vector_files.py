@@ -28,6 +28,7 @@ from hrrsi.scenes.georeference import (
     ground_resolution,
     map_coordinates,
     pixel_areas,
+    warn_of_longitudes,
 )
 from hrrsi.scenes.vector_layers import undated_vector_files
 
@@ -103,6 +104,8 @@ def write_class_polygons(
     crs = places.crs
     on_earth = crs is not None and bool(crs.is_geographic or crs.is_projected)
     lonlat = suffix == ".geojson" and on_earth
+    if lonlat and crs is not None:
+        warn_of_longitudes(path, crs)
     by_points = dataset.transform.is_identity and bool(dataset.gcps[0])
     # edges that are straight in pixels are curves there
     curved = by_points or (lonlat and crs is not None and crs.is_projected)

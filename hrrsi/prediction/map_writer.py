@@ -69,7 +69,7 @@ class MapRecord:
     """All that the map of a scene depends on.
 
     Attributes:
-        provenance: What made it, from `run_provenance`: tags of its rasters.
+        provenance: What made it, from `run_provenance`.
         identity: What its labels and scores depend on, by the names that messages give it.
         min_area: As in `MapOptions`: what its class map depends on beside them.
     """
@@ -84,13 +84,17 @@ class MapRecord:
         text = json.dumps([self.identity, self.min_area], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of its rasters."""
+        merged = {} if self.min_area is None else {"MIN_AREA": f"{self.min_area:g}"}
+        return {**self.provenance, **merged}
+
     def class_map_provenance(
         self, source: SceneWindows, meta: ModelMeta, options: MapOptions
     ) -> dict[str, str]:
         """Return the tags of the class map: also what was found out about its scene."""
-        tags, scale = dict(self.provenance), self.identity["scale"]
-        if self.min_area is not None:
-            tags["MIN_AREA"] = f"{self.min_area:g}"
+        tags, scale = self.tags, self.identity["scale"]
         if source.scene.height_model is not None:
             tags["HEIGHT"] = PurePosixPath(source.scene.height_model.path).name
         if source.steps != OWN_STEPS and source.resolution is not None:
@@ -194,7 +198,7 @@ class MapWriter:
                 grid,
                 bands.confidence,
                 has_nodata=has_nodata,
-                provenance=record.provenance,
+                provenance=record.tags,
             )
         if files.probabilities is not None:
             write_probability_raster(
@@ -203,7 +207,7 @@ class MapWriter:
                 bands.probabilities,
                 classes=self._meta.classes,
                 has_nodata=has_nodata,
-                provenance=record.provenance,
+                provenance=record.tags,
             )
         write_class_raster(
             files.classes,
@@ -391,6 +395,7 @@ def map_identity(
         # a mosaic's virtual raster is made anew in every run
         "scene": scene_address(scene) if scene.mosaic is None else scene.mosaic.digest,
         **scene_file_states(scene),
+        "place of the map": _grid_place(scene.dataset),
         "scale": scale,
         "pixels of the scene in one that is read": list(source.steps),
         "area of interest": None if source.area is None else source.area.digest,
@@ -399,6 +404,17 @@ def map_identity(
         "probabilities": outputs.probabilities,
         **{key.lower().replace("_", " "): value for key, value in provenance.items()},
     }
+
+
+def _grid_place(dataset: Any) -> str:
+    """Return where a grid lies, in words that differ for another place.
+
+    Files beside a raster can change it, and the area of interest that it is cut to.
+    """
+    points = [(p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0]]
+    crs = dataset.crs or dataset.gcps[1]
+    place = [*dataset.transform[:6], *points, dataset.tags(ns="RPC"), crs and crs.to_wkt()]
+    return hashlib.sha256(repr(place).encode()).hexdigest()
 
 
 def scene_address(scene: Scene) -> str:

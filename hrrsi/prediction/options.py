@@ -208,7 +208,8 @@ class OutputOptions:
     """What is written beside the class map of each scene, and what may be there already.
 
     Attributes:
-        confidence: Also write the probability of each pixel's class, in this type.
+        confidence: Also write the probability of each pixel's class, before `min_area` merges
+            any, in this type.
         probabilities: Also write the probability of every class, in this type.
         vector: Also write polygons: a file for one scene; or ``gpkg``, ``geojson``, ``fgb`` or
             ``shp`` for one beside each map.

@@ -174,6 +174,7 @@ def planned_scenes(task: MapTask) -> list[PlannedScene]:
         for name, map_files in zip(names, inputs.files, strict=True):
             try:
                 with mapper.open(name) as source:
+                    mapper.check_zones(source)
                     plans.append(
                         planned_scene(source, map_files, options, task.outputs, runner, seconds)
                     )

@@ -28,6 +28,7 @@ from hrrsi.prediction.scene_remarks import SceneNotice, SceneRemark, SceneRemark
 from hrrsi.prediction.sliding_window import predict_strips, require_mirrored_windows
 from hrrsi.progress import progress
 from hrrsi.scenes.bands import open_imagery
+from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.height_files import height_files
 from hrrsi.scenes.missing_data import undeclared_gap
 from hrrsi.scenes.scene import Scene, open_scene, scene_title
@@ -186,13 +187,24 @@ class SceneMapper:
             yield source
 
     def _part(self, name: str) -> Window:
-        """Return the window of a scene that the area of interest takes."""
+        """Return the window of a scene that the area of interest takes.
+
+        Raises:
+            InputError: It has no place on the map, or no polygon lies on it.
+        """
         assert self._options.aoi is not None
         # not `open_scene`, which may look at pixels all over a map service
         with open_imagery(name, 1, self._options.crs) as dataset:
             from hrrsi.scenes.polygons import area_of_interest  # libraries that few maps need
 
             scene = Scene(scene_title(dataset, name), dataset, (1,))
+            if not has_transform(dataset) and len(dataset.gcps[0]) < 3:
+                # columns and rows of the part would be others than those of the polygons
+                raise InputError(
+                    "has no place on the map, so no part of it can be mapped by itself",
+                    where=scene.path,
+                    fix="leave `crop` out, or put its world file beside it",
+                )
             return area_of_interest(self._options.aoi, scene).extent
 
     def _windows(self, scene: Scene) -> AbstractContextManager[SceneWindows]:
@@ -292,14 +304,22 @@ class SceneMapper:
             HrrsiError: It can't be read, or zones don't fit it.
         """
         scale = self._scales.get(name) or self._look_at(source)
-        if self._outputs.zones is not None:  # before hours of work
+        self.check_zones(source)  # before hours of work
+        return SceneFacts(scale, self._record(source, scale))
+
+    def check_zones(self, source: SceneWindows) -> None:
+        """Raise where zones can't be counted on an open scene, warn where none lies on it.
+
+        Raises:
+            InputError: As `hrrsi.maps.zones.zone_areas`.
+        """
+        zones = self._outputs.zones
+        if zones is not None:
             # polygons' libraries, seldom asked for
             from hrrsi.maps.zones import has_zones_on
 
-            zones = self._outputs.zones
             if not has_zones_on(zones, source.scene, self._outputs.zone_name):
                 self._checks.warn_of_empty_zones(source.scene, zones)
-        return SceneFacts(scale, self._record(source, scale))
 
     def map(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ class SceneViewCollector:
     def __init__(self, images: Sequence[Path] = ()) -> None:
         self._images = tuple(images)
         self._image_of: Mapping[str, str] = {}
-        self._bands: Sequence[int] | None = None
+        self._bands_of: Callable[[str, Any], Sequence[int]] | None = None
         self._colours: tuple[Colour, ...] = ()
         self._side = _LONGER_SIDE
         self._views: list[SceneView] = []
@@ -92,7 +93,7 @@ class SceneViewCollector:
         Raises:
             InputError: As for the images: none is of any scene, or two are of one.
         """
-        self._bands, self._colours = scenes.bands, scenes.colours
+        self._bands_of, self._colours = scenes.bands_of, scenes.colours
         count = max(len(scenes.files), 1)
         self._side = max(320, int(_LONGER_SIDE * min(1.0, (_LARGE_SCENES / count) ** 0.5)))
         if not scenes.are_maps:
@@ -143,7 +144,8 @@ class SceneViewCollector:
         with open_raster(image) as dataset:
             if dataset.shape != (rows.height, rows.width):
                 return None  # of another grid: it would not lie on the labels
-        pixels = scene_picture(image, self._bands, *shape[:2])
+            bands = None if self._bands_of is None else self._bands_of(image, dataset)
+        pixels = scene_picture(image, bands, *shape[:2])
         return _encoded(Image.fromarray(pixels), "JPEG", quality=_JPEG_QUALITY, optimize=True)
 
 

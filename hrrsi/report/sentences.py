@@ -129,7 +129,8 @@ def unscored_text(result: EvaluationResult) -> str:
         why += ", repeated where patches overlap, or padding"
     parts = [f"{e.unlabelled_pixels:,} pixels {why}"]
     if e.unknown_pixels:
-        parts[0] += f" ({e.unknown_pixels:,} of them with one that the scheme doesn't know)"
+        which = "in and outside of the area" if e.outside_pixels else "of them"
+        parts[0] += f" ({e.unknown_pixels:,} {which} with one that the scheme doesn't know)"
     if result.protocol.labels == "eroded" and e.labels == "full":
         full = e.counts.matrix("full")
         at_borders = full.pixels + full.unpredicted.sum() - matrix.pixels

@@ -236,18 +236,44 @@ def warn_of_datums(path: str | Path, crs: CRS, scene_crs: CRS) -> None:
         crs: Its CRS.
         scene_crs: That of the scene.
     """
-    ellipsoids = _ellipsoid(crs), _ellipsoid(scene_crs)
+    figures = _other_figures(crs, scene_crs)
+    if figures is not None:
+        _warn_once(
+            f"{path}: is in {crs_name(crs)} where the scene is in {crs_name(scene_crs)}; {figures}"
+            ", so it may lie up to some metres off; if it does, bring it into the scene's CRS in a "
+            "GIS that has the grids of exact shifts"
+        )
+
+
+def warn_of_longitudes(path: str | Path, crs: CRS) -> None:
+    """Warn once a process that WGS 84 longitudes and latitudes rest on another figure of the Earth.
+
+    As `warn_of_datums`, of a file that is written.
+
+    Args:
+        path: The file.
+        crs: The CRS of what is written.
+    """
+    figures = _other_figures(crs, CRS.from_epsg(4326))
+    if figures is not None:
+        _warn_once(
+            f"{path}: holds WGS 84 longitudes and latitudes where the scene is in {crs_name(crs)}; "
+            f"{figures}, so they may lie up to some metres off; `vector=gpkg` keeps the scene's CRS"
+        )
+
+
+def _other_figures(first: CRS, second: CRS) -> str | None:
+    """Return in words that two CRS rest on different figures of the Earth, or None."""
+    ellipsoids = _ellipsoid(first), _ellipsoid(second)
     if None in ellipsoids or ellipsoids[0] == ellipsoids[1]:
-        return
-    line = (
-        f"{path}: is in {crs_name(crs)} where the scene is in {crs_name(scene_crs)}; these rest on "
-        f"different figures of the Earth ({ellipsoids[0]}, {ellipsoids[1]}), so it may lie up to "
-        "some metres off; if it does, bring it into the scene's CRS in a GIS that has the grids of "
-        "exact shifts"
-    )
+        return None
+    return f"these rest on different figures of the Earth ({ellipsoids[0]}, {ellipsoids[1]})"
+
+
+def _warn_once(line: str) -> None:
     if line not in _datum_messages:
         _datum_messages.add(line)
-        warnings.warn(line, FileWarning, stacklevel=3)
+        warnings.warn(line, FileWarning, stacklevel=4)
 
 
 def _ellipsoid(crs: CRS) -> str | None:

@@ -19,7 +19,15 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from hrrsi.errors import InputError, one_line
-from hrrsi.scenes.bands import alpha_bands, colour_bands, open_imagery
+from hrrsi.scenes.bands import (
+    BLUE,
+    GREEN,
+    RED,
+    alpha_bands,
+    bands_showing,
+    colour_bands,
+    open_imagery,
+)
 from hrrsi.scenes.raster_opening import (
     bounded_block_cache,
     is_local,
@@ -49,7 +57,7 @@ def scene_picture(
     Args:
         name: The raster, as GDAL opens it.
         bands: 1-based bands, of which the first three (or the first alone) are shown; by default
-            all that are not alpha.
+            those that it says are red, green and blue, else all that are not alpha.
         height: Rows of the picture.
         width: Columns of the picture.
 
@@ -57,7 +65,8 @@ def scene_picture(
         InputError: The raster can't be opened.
     """
     with open_imagery(name, 3) as dataset:
-        candidates = bands or colour_bands(dataset)
+        colours = bands_showing(dataset, (RED, GREEN, BLUE))
+        candidates = bands or colours or colour_bands(dataset)
         triple = list(candidates[:3]) if len(candidates) >= 3 else [candidates[0]] * 3
         size = (3, height, width)
         enlarged = height > dataset.height

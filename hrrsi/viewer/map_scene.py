@@ -61,7 +61,9 @@ def map_scene(path: str, raster: Scene, stack: ExitStack, say: Callable[[str], N
     words, fix = "does not say which scene it is of", "give it as `scene`"
     if recorded is not None:
         words = f"its scene is not where it was ({recorded})"
-        if not is_local(recorded):
+        if is_local(recorded) and Path(recorded).exists():
+            words = f"its scene lies elsewhere, or can't be read ({recorded})"
+        elif not is_local(recorded):
             words = f"its scene is on another machine ({recorded})"
     elif tiles:
         words = f"its tiles are not all where they were ({counted_names(tiles, most=2)})"

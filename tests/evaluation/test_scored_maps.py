@@ -209,6 +209,16 @@ def test_pixels_outside_of_the_area_are_counted_apart(labelled_scenes, tmp_path)
     assert scores["not_scored"]["unlabelled_pixels"] == (inside == 255).sum()
 
 
+def test_an_attribute_is_of_polygons(labelled_scenes, tmp_path):
+    label = map_of(tmp_path / "gt.tif", labelled_scenes["truths"]["b"])
+    result = evaluated(
+        "--pred", label, "--label", label, "--attribute", "kind", *labelled_scenes["options"]
+    )
+    assert result.exit_code == 1
+    words = f"--attribute: is of polygons, and {label} is a raster; leave it out"
+    assert words in " ".join(result.stderr.split())
+
+
 def test_areas_of_a_class_in_few_blocks_have_no_interval(labelled_scenes, tmp_path):
     indices = np.zeros((160, 160), np.uint8)
     indices[:, 80:] = 1

@@ -56,6 +56,29 @@ def test_a_cropped_map_is_that_of_the_cropped_scene(run: Run, tmp_path: Path) ->
     assert run(scene, "--aoi", aoi, "--out", "map.tif", "--resume").exit_code == 1
 
 
+def test_a_map_of_another_place_is_not_gone_on_with(run: Run, tmp_path: Path) -> None:
+    place = from_origin(500000, 2790000, 0.3, 0.3)
+    scene = save_scene(tmp_path / "scene.tif", crs="EPSG:32640", transform=place)
+    for name, left in (("a", 20), ("b", 40)):
+        (tmp_path / name).mkdir()
+        box = shapely.box(*(place @ (left, 90)), *(place @ (left + 60, 30)))
+        save_area(tmp_path / name / "aoi.gpkg", box, "EPSG:32640")
+    line = (scene, "--crop", "--resume", "--out", "map.tif", "--aoi")
+    assert run(*line, tmp_path / "a" / "aoi.gpkg").exit_code == 0
+    assert run(*line, tmp_path / "a" / "aoi.gpkg").exit_code == 0
+    refused = one_error_line(run(*line, tmp_path / "b" / "aoi.gpkg"))
+    assert "map.tif: exists already, and was made otherwise, or of another scene" in refused
+
+
+def test_without_a_place_nothing_is_cropped(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "plain.tif")
+    aoi = save_area(tmp_path / "aoi.gpkg", shapely.box(60, 50, 160, 100), None)
+    assert run(scene, "--aoi", aoi).exit_code == 0
+    refused = one_error_line(run(scene, "--aoi", aoi, "--crop", "--overwrite"))
+    assert "plain.tif: has no place on the map, so no part of it can be mapped" in refused
+    assert "leave --crop out" in refused
+
+
 def test_names_with_question_marks_are_cropped(run: Run, tmp_path: Path) -> None:
     place = from_origin(500000, 2790000, 0.3, 0.3)
     names = ("a.tif", "b.tif?size=3&c=1.tif")

@@ -243,6 +243,18 @@ def test_zones_that_lie_elsewhere_are_told(run: Run, tmp_path: Path) -> None:
     assert "lies on it" not in run(scene, "--zones", here, "--overwrite").stderr
 
 
+def test_longitudes_on_another_figure_of_the_earth_are_told(run: Run, tmp_path: Path) -> None:
+    for epsg, is_told in ((28992, True), (25832, False)):
+        scene = save_scene(
+            tmp_path / f"{epsg}.tif", crs=f"EPSG:{epsg}", transform=from_origin(2e5, 5e5, 1, 1)
+        )
+        result = run(scene, "--vector", "geojson")
+        assert result.exit_code == 0, result.output
+        words = "holds WGS 84 longitudes and latitudes where the scene is in EPSG:28992"
+        assert (words in result.stderr) is is_told
+        assert ("--vector gpkg keeps the scene's CRS" in result.stderr) is is_told
+
+
 def test_wrong_zones_fail_before_the_network_runs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +262,8 @@ def test_wrong_zones_fail_before_the_network_runs(
         tmp_path / "scene.tif", crs="EPSG:28992", transform=from_origin(1000, 2000, 1, 1)
     )
     zones = write_polygons(tmp_path / "zones.gpkg", {"a": (1000, 1900, 1050, 2000)})
+    planned = run(scene, "--zones", zones, "--zone-name", "nome", "--dry-run")
+    assert "has no attribute 'nome'" in planned.output
     monkeypatch.setattr(OpenVinoEngine, "logits", None)
     line = one_error_line(run(scene, "--zones", zones, "--zone-name", "nome"))
     assert "has no attribute 'nome'" in line

@@ -16,6 +16,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from samples.made_weights import scene_pixels
 from samples.predicted_scenes import one_error_line, save_scene
@@ -198,6 +199,24 @@ def test_resume_refuses_files_that_a_user_has_named_and_made(run: Run, tmp_path:
         assert Path(name).read_text() == "mine"
     assert run(scene, "--resume", "--vector", "own.gpkg").exit_code == 0
     assert run(scene, "--resume", "--vector", "own.gpkg").exit_code == 0
+
+
+def test_resume_leaves_what_a_user_has_named_like_its_own(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif")
+    own = Path("scene_classes.geojson")
+    own.write_text("drawn by hand")
+    assert run(scene).exit_code == 0
+    line = one_error_line(run(scene, "--resume", "--vector", "geojson"))
+    assert "scene_classes.geojson: exists already; give --overwrite" in line
+    assert own.read_text() == "drawn by hand"
+
+
+def test_resume_knows_a_crs_that_came_since(run: Run, tmp_path: Path) -> None:
+    scene = save_scene(tmp_path / "scene.tif", transform=from_origin(500000, 2790000, 0.3, 0.3))
+    assert run(scene, "--resume").exit_code == 0
+    scene.with_suffix(".prj").write_text(CRS.from_epsg(32640).to_wkt())
+    line = one_error_line(run(scene, "--resume"))
+    assert "scene_classes.tif: exists already, and was made otherwise" in line
 
 
 @pytest.mark.long

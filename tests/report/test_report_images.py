@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from click.testing import Result
 from PIL import Image
+from rasterio.enums import ColorInterp
 from samples.raw_layouts import write_raster
 from samples.repository import REPOSITORY
 from typer.testing import CliRunner
@@ -100,6 +101,21 @@ def test_one_image_is_of_the_one_map_where_it_lies_on_it(
     assert result.exit_code == 0, result.output
     assert ("left out because of another size or place" in result.stderr) is not is_shown
     assert is_of(pictures(page)["gt"], "007") is is_shown
+
+
+def test_red_is_red_in_whatever_order_bands_are(tmp_path: Path) -> None:
+    pixels = np.moveaxis(np.asarray(Image.open(of_part("007")).convert("RGB")), -1, 0)
+    shown = write_raster(tmp_path / "tile1_part007.tif", pixels[::-1])
+    with rasterio.open(shown, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    page = tmp_path / "page.html"
+    result = report(page, "--image", shown)
+    assert result.exit_code == 0, result.output
+    picture = pictures(page)["tile1_part007"]
+    assert picture is not None
+    colours = picture.astype(int).mean((0, 1))
+    np.testing.assert_allclose(colours, pixels.mean((1, 2)), atol=1)
+    assert abs(colours[0] - colours[2]) > 5
 
 
 def test_two_maps_have_each_image_once_and_short_names(tmp_path: Path) -> None:

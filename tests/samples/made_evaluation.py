@@ -95,7 +95,7 @@ def begun_views(files: Sequence[SceneFiles], *, are_maps: bool = False) -> Scene
     """Return what collects pictures of scenes whose strips follow."""
     collector = SceneViewCollector()
     scheme = load_scheme("vaihingen")
-    collector.begin(SceneSet(files, scheme, COLOURS, bands=None, are_maps=are_maps))
+    collector.begin(SceneSet(files, scheme, COLOURS, bands_of=None, are_maps=are_maps))
     return collector
 
 
