@@ -28,6 +28,7 @@ from hrrsi.cluster.run import (
     moved,
     new_run_id,
     own_versions,
+    polygon_state,
     scene_state,
 )
 from hrrsi.cluster.scene_dealer import PlannedRun, SceneDealer
@@ -153,6 +154,7 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
             *_absolute_options(options, outputs),
             task.engine,
             own_versions(),
+            tuple(polygon_state(*_absolute_options(options, outputs))),
         )
         mapper_of = _mapper_of(weights_file, meta, options, outputs)
         probe = mapper_of(("", "", ""))

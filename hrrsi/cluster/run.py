@@ -39,12 +39,12 @@ from hrrsi.maps.partial_map import (
 from hrrsi.networks.architecture import LogitGrid
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip
-from hrrsi.prediction.map_writer import SCENE_FILES, MapRecord, scene_file_states
+from hrrsi.prediction.map_writer import AREA, SCENE_FILES, MapRecord, scene_file_states
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import EngineOptions, MapOptions, OutputOptions
 from hrrsi.prediction.scene_mapper import SceneFacts
 from hrrsi.quantities import counted
-from hrrsi.scenes.raster_opening import is_local, subdataset_parts
+from hrrsi.scenes.raster_opening import file_states, is_local, subdataset_parts
 from hrrsi.scenes.window_source import SceneWindows
 
 # what labels depend on beside the code; an engine's own is named by `EngineFacts.name`
@@ -70,6 +70,7 @@ class Run:
         outputs: What is written, likewise.
         engine: What runs the network.
         versions: The packages that the client runs with.
+        polygons: Names, sizes and times of change of the files of areas and zones.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Run:
     outputs: OutputOptions
     engine: EngineOptions
     versions: tuple[tuple[str, str], ...]
+    polygons: tuple[tuple[str | int, ...], ...] = ()
 
 
 def new_run_id() -> str:
@@ -149,13 +151,26 @@ def scene_state(source: SceneWindows) -> SceneState:
 
     Folders may be mounted elsewhere on another machine, so that paths differ.
     """
-    return states_of(scene_file_states(source.scene))
+    area = None if source.area is None else source.area.digest
+    return states_of({**scene_file_states(source.scene), AREA: area})
+
+
+def polygon_state(options: MapOptions, outputs: OutputOptions) -> SceneState:
+    """Return names, sizes and times of change of the files of areas and zones."""
+    files = (path for path in (options.aoi, outputs.zones) if path is not None)
+    return named_states(file_states(str(path).partition("|")[0] for path in files))
+
+
+def named_states(states: Mapping[str, tuple[int, int]]) -> SceneState:
+    """Return states of files by their names alone: other machines may have other folders."""
+    return sorted((Path(file).name, *state) for file, state in states.items())
 
 
 def states_of(identity: Mapping[str, Any]) -> SceneState:
-    """Return the same of what a map depends on."""
+    """Return the same of what a map depends on, and what tells its area of interest from others."""
     groups = [identity.get(name) or {} for name in SCENE_FILES]
     of_many: SceneState = [(group,) for group in groups if isinstance(group, str)]
+    of_many += [(AREA, identity[AREA])] if identity.get(AREA) else []
     listed = (group for group in groups if not isinstance(group, str))
     return of_many + sorted((Path(name).name, *s) for group in listed for name, s in group.items())
 

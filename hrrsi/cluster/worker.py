@@ -32,6 +32,8 @@ from hrrsi.cluster.run import (
     facts_of,
     missing_rows,
     moved,
+    named_states,
+    polygon_state,
     require_unchanged,
     require_versions,
     scene_state,
@@ -54,7 +56,7 @@ from hrrsi.prediction.mapped_scene import MappedScene, seconds_a_window
 from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
 from hrrsi.prediction.scene_remarks import SceneWarning
 from hrrsi.prediction.sliding_window import symmetries
-from hrrsi.scenes.raster_opening import bounded_block_cache, many_files
+from hrrsi.scenes.raster_opening import bounded_block_cache, file_states, many_files
 from hrrsi.scenes.window_source import SceneWindows
 
 if TYPE_CHECKING:
@@ -124,6 +126,9 @@ def check_worker(
         # what makes the maps is in their records, which the client has
         mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
         mapper.count_scenes(0)  # the client has said what there is to say
+        if tuple(polygon_state(run.options, run.outputs)) != run.polygons:
+            path = run.options.aoi or run.outputs.zones
+            raise _other_file(str(path), name)
         if scene is not None:
             _require_same(mapper, scene, state, name)
         _ready[run.id] = Ready(engine, mapper, weights.parent)
@@ -189,11 +194,15 @@ def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str)
             "an address such as s3://",
         ) from error
     if own != state:
-        raise ClusterError(
-            f"is another file on worker {name} than here, by size or time",
-            where=scene,
-            fix="let workers and client see the same files",
-        )
+        raise _other_file(scene, name)
+
+
+def _other_file(path: str, name: str) -> ClusterError:
+    return ClusterError(
+        f"is another file on worker {name} than here, by size or time",
+        where=path,
+        fix="let workers and client see the same files",
+    )
 
 
 def end_run(run_id: str) -> None:
@@ -342,6 +351,11 @@ def evaluate_scene(
     from hrrsi.evaluation.scene_evaluation import count_scene
 
     ready = ready_for(run)
+    expected = dict.fromkeys(named_states(reading.states))
+    for path in reading.file.paths:
+        for state in named_states(file_states([path])):
+            if state not in expected:
+                raise _other_file(str(path), f"{socket.gethostname()} ({_address()})")
     with _working(run, key) as work:
         return count_scene(reading, scheme, ready.engine, options, on_pixels=work.add)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
@@ -31,7 +31,7 @@ from hrrsi.prediction.scene_remarks import SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips, value_scale
 from hrrsi.quantities import names_text
 from hrrsi.scenes.georeference import pixel_areas
-from hrrsi.scenes.raster_opening import bounded_block_cache
+from hrrsi.scenes.raster_opening import bounded_block_cache, file_states
 from hrrsi.scenes.resampling import OWN_STEPS
 from hrrsi.scenes.scene import Scene, open_scene
 from hrrsi.scenes.window_source import SceneWindows, open_scene_windows
@@ -47,12 +47,14 @@ class SceneReading:
         kind: Which labels of the scenes are the truth.
         mapping: How it is mapped, with the value of full brightness.
         resolution: Metres per pixel that it is read at; None: its own.
+        states: Size and time of change of its files, as `file_states` returns them.
     """
 
     file: SceneFiles
     kind: LabelKind
     mapping: MapOptions
     resolution: float | None
+    states: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def evaluate_scenes(
             checks.compare_likeness(windows, scale)
             if windows.steps != OWN_STEPS:
                 resolutions[f"{windows.resolution:.3g} m"] = None
-            reading = SceneReading(file, kind, replace(mapping, scale=scale), resolution)
+            read_by = replace(mapping, scale=scale)
+            reading = SceneReading(file, kind, read_by, resolution, file_states(file.paths))
             readings.append(reading)
             if elsewhere is None:
                 opened = (windows, truth)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from hrrsi.maps.zones import ZoneAreas
 
 SCENE_FILES = ("the scene's files", "the height model")  # as messages call them
+AREA = "area of interest"
 
 
 # size and time of change in ns by file; of many files a digest of these
@@ -398,7 +399,7 @@ def map_identity(
         "place of the map": _grid_place(scene.dataset),
         "scale": scale,
         "pixels of the scene in one that is read": list(source.steps),
-        "area of interest": None if source.area is None else source.area.digest,
+        AREA: None if source.area is None else source.area.digest,
         "device": device,
         "confidence": outputs.confidence,
         "probabilities": outputs.probabilities,

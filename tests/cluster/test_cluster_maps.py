@@ -48,7 +48,11 @@ def test_bands_of_any_height_give_the_bytes_of_one_process(
 
 
 def test_a_resampled_scene_with_an_area_is_cut_in_the_same_bytes(
-    tmp_path: Path, scene: Path, made_weights: Path, on_cluster: Callable[..., Any]
+    tmp_path: Path,
+    scene: Path,
+    made_weights: Path,
+    on_cluster: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     placed = tmp_path / "placed.tif"
     with rasterio.open(scene) as source:
@@ -65,6 +69,9 @@ def test_a_resampled_scene_with_an_area_is_cut_in_the_same_bytes(
     hrrsi.predict(placed, made_weights, tmp_path / "alone", options, SINGLE, outputs)
     on_cluster(placed, tmp_path / "bands", outputs, options=options)
     assert files_of(tmp_path / "bands") == files_of(tmp_path / "alone")
+    monkeypatch.setattr(worker, "polygon_state", lambda *_: [("area.geojson", 1, 2)])
+    with pytest.raises(ClusterError, match=r"area.geojson: is another file on worker .* than here"):
+        on_cluster(placed, tmp_path / "others", outputs, options=options)
 
 
 def test_a_failed_run_goes_on_from_its_strips_with_another_cut(

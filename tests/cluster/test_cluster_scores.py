@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import hrrsi
 from hrrsi.cli import app
-from hrrsi.errors import OptionError
+from hrrsi.cluster import worker
+from hrrsi.errors import HrrsiError, OptionError
 from hrrsi.report.plain_data import json_document
 
 SMALL = hrrsi.MapOptions(window=128, overlap=16)
@@ -31,6 +32,16 @@ def test_scores_are_those_of_one_process_to_the_digit(
     )
     assert document_of(dealt) == document_of(alone)
     assert len(alone.evaluation.scenes) > 1
+
+
+def test_a_worker_with_other_labels_is_refused(
+    examples: Path, made_weights: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "file_states", lambda names: {str(n): (1, 2) for n in names})
+    with pytest.raises(HrrsiError, match=r"tile1.* is another file on worker .* than here"):
+        hrrsi.evaluate(
+            examples / "dubai", weights=made_weights, options=DUBAI, mapping=SMALL, cluster=client
+        )
 
 
 def test_the_command_prints_of_workers_what_it_prints_of_one_process(
