@@ -20,6 +20,7 @@ from hrrsi.errors import DeviceError
 from hrrsi.evaluation.intervals import Interval
 from hrrsi.evaluation.result import EvaluationResult
 from hrrsi.graphs.exported import ExportedGraph
+from hrrsi.networks.exported_file import file_bytes
 from hrrsi.networks.weights_file import weights_path
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
@@ -85,7 +86,7 @@ def main() -> None:
         paths = [exported(name, Path(folder)) for name in arguments.files]
         times = milliseconds(paths, arguments.rounds)
         for name, path in zip(arguments.files, paths, strict=True):
-            row = [name, f"{weights_path(name).stat().st_size / 1e6:.2f}"]
+            row = [name, f"{file_bytes(weights_path(name)) / 1e6:.2f}"]
             row.append(f"{ExportedGraph(path).macs / 1e9:.2f}")
             first = times[paths[0], WAYS[0]], times[paths[0], WAYS[1]]
             for way in WAYS:

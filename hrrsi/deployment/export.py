@@ -173,7 +173,7 @@ def _traced(path: Path, gain: Floats, offset: Floats, window: int) -> onnx.Model
 
     from hrrsi.networks.weights import load_network
 
-    network = load_network(path)[0]
+    network, meta = load_network(path)
     factors, shifts = torch.from_numpy(gain), torch.from_numpy(offset)
 
     class Probabilities(torch.nn.Module):
@@ -205,7 +205,12 @@ def _traced(path: Path, gain: Floats, offset: Floats, window: int) -> onnx.Model
             where=path,
             fix="export a network on GhostNet or EfficientNet-Lite",
         ) from error
-    return _sampled_in_single_precision(onnx.load_from_string(written.getvalue()))
+    model = onnx.load_from_string(written.getvalue())
+    # of some encoders the exporter leaves sizes unknown, and of sizes of its own says nothing else
+    sizes = model.graph.output[0].type.tensor_type.shape.dim
+    for size, number in zip(sizes, (1, len(meta.classes), window, window), strict=True):
+        size.dim_value = number
+    return _sampled_in_single_precision(model)
 
 
 @contextmanager
@@ -324,7 +329,7 @@ def files_of(path: Path, options: ExportOptions, *, overwrite: bool) -> tuple[Pa
         OptionError: `path` is not called as the format's files are.
         OutputError: One exists, and is not to be replaced.
     """
-    if path.suffix.lower() != SUFFIXES[options.format]:
+    if path.suffix != SUFFIXES[options.format]:  # OpenVINO takes no other case
         raise OptionError(
             f"{path.name} does not end in {SUFFIXES[options.format]}",
             parameter="out",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hrrsi.errors import OptionError
+from hrrsi.prediction.options import LARGEST_WINDOW
 from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
 
 Format = Literal["onnx", "openvino"]
@@ -20,7 +21,7 @@ class ExportOptions:
 
     Attributes:
         format: ``onnx``, or ``openvino`` (an ``.xml`` with a ``.bin`` beside it).
-        window: Rows and columns of the windows that it takes, 32 or more.
+        window: Rows and columns of the windows that it takes, 32 to 4096.
         overlap: Pixels that neighbouring windows should share, 0 to half of `window`, for programs
             that cut scenes as the file says; None: 3/16 of `window`.
         resolution: Metres per pixel that programs should read scenes at; None: that of the weights.
@@ -46,6 +47,12 @@ class ExportOptions:
                 f"windows of {self.window} px are too small",
                 parameter="window",
                 fix=f"give {_LEAST_WINDOW} or more",
+            )
+        if self.window > LARGEST_WINDOW:
+            raise OptionError(
+                f"windows of {self.window} px are too large to be mapped by",
+                parameter="window",
+                fix=f"give {LARGEST_WINDOW} or less",
             )
         if not 0 <= self.effective_overlap <= self.window // 2:
             raise OptionError(

@@ -79,7 +79,7 @@ def info(path: str | Path) -> FileInfo:
         if (local / DESCRIPTION).is_file():
             return dataset_info(local)
         return run_info(local) if is_run(local) else _folder_info(local)
-    if local.suffix.lower() in WEIGHTS_SUFFIXES and is_local(str(path)):
+    if is_local(str(path)) and _may_be_weights(local):
         return weights_info(local)
     file, layer = named_layer(path)
     if layer is not None:
@@ -94,6 +94,14 @@ def info(path: str | Path) -> FileInfo:
                 f"{NOT_A_RASTER}, nor a vector file or weights", where=file, fix=error.fix
             ) from error
         raise
+
+
+def _may_be_weights(path: Path) -> bool:
+    """Return whether a file is named as weights are: of XML, not GDAL's that describes a raster."""
+    if path.suffix.lower() != ".xml" or path.with_suffix(".bin").exists() or not path.is_file():
+        return path.suffix.lower() in WEIGHTS_SUFFIXES
+    with path.open("rb") as file:
+        return b"<net" in file.read(1000)
 
 
 def _folder_info(folder: Path) -> FileInfo:

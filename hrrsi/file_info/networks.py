@@ -62,8 +62,9 @@ def _weights_info(path: Path) -> FileInfo:
         if encoder is not None:
             return _encoder_info(path, encoder)
     meta, parameters = _weights_content(path)
+    counts = "numbers in kernels" if is_exported(path) else "parameters"
     lines = [
-        ("network", f"{meta.network_text}, {parameters:,} parameters, {_size(path)}"),
+        ("network", f"{meta.network_text}, {parameters:,} {counts}, {_size(path)}"),
         *_exported_lines(meta),
         ("classes", _named(meta.classes)),
         ("sees", _sees(meta.bands, meta.dtype, meta.scale, meta.height)),
@@ -115,6 +116,8 @@ def _encoder_info(path: Path, about: dict[str, Any]) -> FileInfo:
 
 def _weights_content(path: Path) -> tuple[ModelMeta, int]:
     """Return what weights say of themselves, and their number of parameters.
+
+    Of an exported network it is that of the numbers in kernels.
 
     Raises:
         WeightsError: They can't be read, or their tensors are not those of their network.

@@ -42,6 +42,11 @@ class InferenceGraph(Protocol):
     meta: ModelMeta
     logit_grid: LogitGrid
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether its numbers are rounded to integers, as `hrrsi quantize` does."""
+        ...
+
     def onnx(self, bands: int, height: int, width: int, dtype: str) -> bytes:
         """Return it as an ONNX model, as `hrrsi.graphs.segmentation.logits_graph` describes it."""
         ...
@@ -99,13 +104,22 @@ class ExportedGraph:
         """Multiply-accumulates of its convolutions and matrix products for a window."""
         return self._costs[1]
 
-    @cached_property
-    def _costs(self) -> tuple[int, int]:
+    @property
+    def is_rounded(self) -> bool:
+        """Whether its numbers are rounded to integers."""
+        return any(step.get_type_name() == "FakeQuantize" for step in self._model().get_ops())
+
+    def _model(self) -> Any:
+        """Return it as OpenVINO reads it."""
         import openvino as ov
 
-        parameters = macs = 0
         with signal_stack_kept():
-            model = ov.Core().read_model(self._path)
+            return ov.Core().read_model(self._path)
+
+    @cached_property
+    def _costs(self) -> tuple[int, int]:
+        parameters = macs = 0
+        model = self._model()
         model.reshape([1, self.meta.band_count, self.meta.window, self.meta.window])
         for step in model.get_ordered_ops():
             kind = step.get_type_name()

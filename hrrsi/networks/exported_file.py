@@ -261,7 +261,13 @@ def _input_size(inputs: _Ports, path: Path) -> tuple[int, int]:
             fix=_WHAT,
         )
     _, bands, height, width = shape
-    if not bands or not height or height != width or height > _LARGEST_WINDOW:
+    if height and height == width and height > _LARGEST_WINDOW:
+        raise WeightsError(
+            f"takes windows of {height} px, more than the {_LARGEST_WINDOW} that are mapped by",
+            where=path,
+            fix="export it again with smaller ones",
+        )
+    if not bands or not height or height != width:
         raise WeightsError(
             f"its input {name!r} is {words}, not windows of bands x S x S pixels with numbers for "
             "them",

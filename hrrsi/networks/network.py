@@ -266,7 +266,8 @@ class TimmEncoder(nn.Module):
             maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         height, width = image.shape[-2:]
         return [
-            feature_map[..., : -(-height // stride), : -(-width // stride)]
+            # not -(-height // stride): PyTorch's exporter would round it towards zero
+            feature_map[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
             for stride, feature_map in zip(STRIDES, maps, strict=True)
         ]
 

@@ -359,8 +359,10 @@ def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
 
     size = profiles[0].size
     classes = " and ".join(str(c) for c in sorted({p.classes for p in profiles}))
+    are_exported = [bool(p.operations and p.operations.published is None) for p in profiles]
+    heads = "" if all(are_exported) else ", all heads"
     notes = [
-        f"One {size}x{size} window, {classes} classes, all heads. G = 1e9, MB = 1e6 bytes.",
+        f"One {size}x{size} window, {classes} classes{heads}. G = 1e9, MB = 1e6 bytes.",
         "published FLOPs: the convention of the published table, counted here: "
         "multiply-accumulates of convolutions + 1 per element for a bias, 2 for BatchNorm, 1 for "
         "ReLU.",
@@ -372,7 +374,7 @@ def _notes(profiles: Sequence[Profile], ptflops: str) -> list[str]:
     ]
     if any(profile.operations is None for profile in profiles):
         notes.append("-: not counted, since PyTorch is not installed.")
-    if any(profile.operations and profile.operations.published is None for profile in profiles):
+    if any(are_exported):
         notes.append(
             "of an exported network, kernels are counted as parameters, and MACs of what it "
             "computes: the segmentation head alone; conventions of layers (-) don't apply to it."

@@ -29,6 +29,7 @@ from hrrsi.deployment import export as export_module
 from hrrsi.networks.architecture import LogitAlignment
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
+from hrrsi.networks.weights_reading import read_meta
 
 SIDE = 64
 METRES = 20  # of heights
@@ -157,17 +158,26 @@ def test_bands_scale_and_heights_are_the_weights_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("model", ["ued-resnet18", "ued_bes_sfm-mobilenetv4_conv_small"])
-def test_networks_without_a_graph_go_through_torch(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        ("ued-resnet18", SIDE),
+        ("ued_bes_sfm-mobilenetv4_conv_small", SIDE),
+        ("ued-tf_mobilenetv3_small_100", SIDE),  # of which the exporter knows no sizes
+        ("ued-resnet18", 90),  # no multiple of 32
+    ],
+)
+def test_networks_without_a_graph_go_through_torch(tmp_path: Path, model: str, side: int) -> None:
     path = tmp_path / "weights.safetensors"
     torch.manual_seed(2)
     described = replace(meta(resolution=0.2), model=model)
     save_weights(build_network(model, 5).state_dict(), described, path)
-    options = hrrsi.ExportOptions(window=SIDE)
+    options = hrrsi.ExportOptions(window=side)
     written = hrrsi.export(path, tmp_path / "model.onnx", options=options)
     assert written.resolution == 0.2
     assert written.different <= 1
-    pixels = np.moveaxis(scene_pixels()[:SIDE, :SIDE], -1, 0)
+    assert read_meta(written.path).window == side
+    pixels = np.moveaxis(scene_pixels()[:side, :side], -1, 0)
     window = (pixels[None] / 255).astype(np.float32)
     (probabilities,) = session_of(written.path).run(None, {"input": window})
     np.testing.assert_allclose(probabilities, probabilities_of(path, pixels, 255), atol=1e-4)
@@ -225,6 +235,9 @@ def test_wrong_input_is_one_line_and_leaves_what_is_there(
     free = tmp_path / "free.onnx"
     assert "does not say which ground resolution" in wrong_input(weights, "--out", free)
     assert "--resolution: -1 is no ground" in wrong_input(weights, "--resolution", -1)
+    assert "windows of 8192 px are too large" in wrong_input(weights, "--window", 8192)
+    capital = ("--out", tmp_path / "A.XML", "--format", "openvino", "--resolution", 0.3)
+    assert "A.XML does not end in .xml" in wrong_input(weights, *capital)
     assert "does not end in .onnx" in wrong_input(weights, "--out", tmp_path / "model.xml")
     assert "an overlap of 300 px does not fit" in wrong_input(weights, "--overlap", 300)
     assert "no such weights" in wrong_input("nowhere.safetensors", "--out", free)

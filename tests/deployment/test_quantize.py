@@ -91,6 +91,9 @@ def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     names = {prop.key for prop in model.metadata_props}
     assert {"class_names", "model_type", "resolution", "tiles_size"} <= names
     assert "numbers in int8" in run_line(f"info {out}").stdout
+    half = hrrsi.EngineOptions(engine="openvino", precision="16")
+    with pytest.raises(hrrsi.DeviceError, match=r"rounded to integers|calculate in precision 16"):
+        hrrsi.evaluate(folder / "data", weights=out, engine=half)
 
 
 @pytest.mark.slow
@@ -134,6 +137,7 @@ def test_scores_of_the_float_network_are_not_said_of_another(
     assert result.exit_code == 0, result.output
     content = json.loads(run_line(f"info {out} --format json").stdout)
     assert not content.get("scores")
+    assert "numbers in kernels" in run_line(f"info {out}").stdout
     assert content["quantized"]["after"]["mIoU"] > 0
 
 

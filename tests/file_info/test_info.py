@@ -269,6 +269,8 @@ def test_a_tiled_dataset(tmp_path: Path) -> None:
         ("folder", None, "folder: holds no files, nor do its folders; name a folder of scenes,"),
         ("areas.gpkg|layername=roads", b"", "areas.gpkg: is not a vector file that GDAL can read"),
         ("none.gpkg|layername=roads", None, "none.gpkg: no such file"),
+        ("cut.xml", b"<GDAL_WMS>", "not a raster that GDAL can read, nor a vector file or weights"),
+        ("cut.xml", b"<net name=", "lacks cut.bin, which holds its numbers"),
         ("areas.shp", b"cut", "not a raster that GDAL can read, nor a vector file or weights"),
     ],
 )

@@ -56,7 +56,7 @@ class OpenVinoEngine:
 
     Raises:
         WeightsError: The weights can't be read.
-        DeviceError: The processor does not calculate in that precision.
+        DeviceError: The processor does not calculate in that precision, or not these weights.
     """
 
     name = "openvino"
@@ -77,6 +77,13 @@ class OpenVinoEngine:
             raise DeviceError(
                 f"this processor does not calculate in precision {precision}",
                 fix="give `precision=32`",
+            )
+        if precision == "16" and self._graph.is_rounded:
+            # OpenVINO 2026.4 gives other labels for it in every process
+            raise DeviceError(
+                f"{weights.name} is rounded to integers, which OpenVINO does not calculate rightly "
+                "in precision 16",
+                fix="give `precision=32`, or none",
             )
         self.precision = precision
         self._single_precision = _single_precision_mark(self._core)
