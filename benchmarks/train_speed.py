@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from original_training import BATCH, OriginalPatches, OriginalStep
 from hrrsi.hardware import chosen_device
 from hrrsi.quantities import TextTable
 from hrrsi.runs.options import Precision
-from hrrsi.runs.steps import NetworkPrecision, keep_freed_memory
+from hrrsi.runs.precision import NetworkPrecision
+from hrrsi.runs.steps import keep_freed_memory
 from hrrsi.tiling.dataset import TiledDataset, read_image, read_label
 from hrrsi.training.augmentation import Augmentation
 from hrrsi.training.initial_weights import first_network
@@ -68,7 +70,9 @@ class OurStep:
         self.batch = [part.to(device) for part in next(iter(training_batches(dataset, options)))]
         self.steps = 0
         mixed = NetworkPrecision("bf16-mixed", torch.device(device).type)
-        self.autocast = mixed.forward_context if precision == "bf16" else nullcontext
+        self.autocast: Callable[[], Any] = (
+            mixed.forward_context if precision == "bf16" else nullcontext
+        )
 
     def forward(self) -> torch.Tensor:
         """Return the loss of the batch."""
@@ -120,6 +124,7 @@ PRECISIONS: dict[str, Precision] = {"32": "32", "bf16": "bf16"}
 STEPS = {
     "original": "original: float32, channels first",
     **{name: f"hrrsi train --precision {name}" for name in PRECISIONS},
+    "autocast": "the same in bf16 as torch.autocast alone computes it",
 }
 
 
@@ -127,7 +132,12 @@ def step_seconds(dataset: TiledDataset, model: str, device: str, which: str) -> 
     """Return the seconds of one of five steps on a batch in memory, after one."""
     if which != "original":
         keep_freed_memory()
-        return warm_seconds(OurStep(dataset, model, device, PRECISIONS[which]), device)
+        step = OurStep(dataset, model, device, PRECISIONS.get(which, "bf16"))
+        if which == "autocast":
+            step.autocast = partial(
+                torch.autocast, torch.device(device).type, torch.bfloat16, cache_enabled=False
+            )
+        return warm_seconds(step, device)
     items = [OriginalPatches(dataset)[index] for index in range(BATCH)]
     image, label, edge = (torch.stack(parts).to(device) for parts in zip(*items, strict=True))
     original = OriginalStep(dataset, model)

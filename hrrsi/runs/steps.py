@@ -13,28 +13,26 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 
 from hrrsi.hardware import available_cores
 from hrrsi.quantities import byte_text, counted, time_text
 from hrrsi.runs.failures import bad_loss_error, run_error
 from hrrsi.runs.options import RunOptions
+from hrrsi.runs.precision import MIXED, NetworkPrecision
 from hrrsi.runs.processes import Processes, accelerator_and_devices
 from hrrsi.runs.task import EpochBatches, Task
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
-_MIXED: dict[str, Any] = {"bf16": "bf16-mixed", "16": "16-mixed"}
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def run_fabric(options: RunOptions, processes: Processes | None = None) -> Any:
@@ -62,9 +60,9 @@ def run_fabric(options: RunOptions, processes: Processes | None = None) -> Any:
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-    if options.precision in _MIXED:
+    if options.precision in MIXED:
         device = "cpu" if accelerator == "cpu" else "cuda"
-        plugins.append(NetworkPrecision(_MIXED[options.precision], device))
+        plugins.append(NetworkPrecision(MIXED[options.precision], device))
     return Fabric(
         accelerator=accelerator,
         devices=devices,
@@ -72,25 +70,6 @@ def run_fabric(options: RunOptions, processes: Processes | None = None) -> Any:
         strategy=strategy,
         plugins=plugins,
     )
-
-
-class NetworkPrecision(MixedPrecision):
-    """Mixed precision that starts behind the normalisation: heights keep their digits till then."""
-
-    def convert_input(self, data: Any) -> Any:
-        """Return the data as it is, where Fabric would round it."""
-        return data
-
-    def forward_context(self) -> AbstractContextManager[Any]:
-        """Return autocast without its cache, which no weight of these networks is found in."""
-        return torch.autocast(self.device, dtype=_AUTOCAST[self.precision], cache_enabled=False)
-
-
-def step_precision(options: RunOptions, device: torch.device) -> AbstractContextManager[Any]:
-    """Return what the work of a step is computed in, for work beside it."""
-    if options.precision in _MIXED:
-        return NetworkPrecision(_MIXED[options.precision], device.type).forward_context()
-    return nullcontext()
 
 
 class Steps:

@@ -18,8 +18,9 @@ from hrrsi.runs.folder import (
     starting_checkpoint,
 )
 from hrrsi.runs.options import CONFIG, LAST_CHECKPOINT, run_warnings
+from hrrsi.runs.precision import step_precision
 from hrrsi.runs.processes import Processes, check_precision, run_processes
-from hrrsi.runs.steps import RunPlan, step_precision, timed, tried
+from hrrsi.runs.steps import RunPlan, timed, tried
 from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
