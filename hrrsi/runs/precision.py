@@ -1,6 +1,6 @@
 """What a step is computed in: single precision, or mixed with half precision.
 
-On a processor, gradients of depthwise convolutions stay in single precision.
+On a processor, gradients of some depthwise convolutions stay in single precision.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric.plugins import MixedPrecision
 from torch.overrides import TorchFunctionMode
@@ -46,11 +47,11 @@ def _on_processor(mixed: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 class _DepthwiseGradients(TorchFunctionMode):
-    """Takes gradients of depthwise convolutions in single precision.
+    """Takes gradients of some depthwise convolutions in single precision.
 
-    oneDNN (in torch 2.15) has no fast ones for them in bf16 where kernels are larger than 3 x 3, or
-    have a stride and no padding of their own: up to eighty times the time of single precision, and
-    half of a step of an EfficientNet-Lite. Outputs stay what they are, and gradients of kernels
+    oneDNN (in torch 2.15) has no fast ones in bf16 where kernels are larger than 3 x 3, or have a
+    stride and no padding of their own: up to eighty times the time of single precision, and half of
+    a step of an EfficientNet-Lite. Outputs stay what they are, and gradients of kernels
     gain digits.
     """
 
@@ -61,16 +62,23 @@ class _DepthwiseGradients(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch; one that is a depthwise convolution by `_Depthwise`."""
+        """Call a function of torch; one that is such a convolution by `_Depthwise`."""
         kwargs = dict(kwargs or {})
         is_learned = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if func is torch.conv2d and len(args) > 1 and is_learned:
             image, kernel, *more = args
             bias, *geometry, groups = [*more, *_CONVOLUTION[len(more) :]]
             is_plain = not kwargs and bias is None and not isinstance(geometry[1], str)
-            if is_plain and groups > 1 and groups == len(kernel) == image.shape[1]:
+            is_depthwise = groups > 1 and groups == len(kernel) == image.shape[1]
+            if is_plain and is_depthwise and _is_slow(kernel, *geometry):
                 return _Depthwise.apply(image, kernel, *geometry)
         return func(*args, **kwargs)
+
+
+def _is_slow(kernel: torch.Tensor, stride: Any, padding: Any, _dilation: Any) -> bool:
+    """Return whether oneDNN has no fast gradients in bf16 for a depthwise convolution."""
+    is_strided = max(np.ravel(stride)) > 1 and not np.any(padding)
+    return is_strided or max(kernel.shape[2:]) > 3
 
 
 _CONVOLUTION: list[Any] = [None, 1, 0, 1, 1]  # what torch.conv2d takes where nothing is given

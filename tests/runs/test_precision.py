@@ -25,9 +25,7 @@ def gradients_of(
     return output.detach(), image.grad, layer.weight.grad
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(3, 2, 0), (5, 1, 2), (5, 2, 0), (3, 1, 1)]
-)
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, 0), (5, 1, 2), (5, 2, 0)])
 def test_depthwise_gradients_are_those_of_single_precision(
     size: int, stride: int, padding: int
 ) -> None:
@@ -54,9 +52,10 @@ def test_other_convolutions_and_layers_are_left_alone() -> None:
     torch.manual_seed(1)
     for layer in (
         nn.Conv2d(8, 8, 3, padding=1),
-        nn.Conv2d(8, 8, 3, padding=1, groups=8),  # with a bias
+        nn.Conv2d(8, 8, 5, padding=2, groups=8),  # with a bias
         nn.Conv2d(8, 16, 3, padding=1, groups=4, bias=False),
-        nn.Conv2d(8, 8, 3, padding="same", groups=8, bias=False),
+        nn.Conv2d(8, 8, 5, padding="same", groups=8, bias=False),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),  # which half precision is faster for
     ):
         image = torch.randn(1, 8, 9, 9)
         mixed = NetworkPrecision("bf16-mixed", "cpu").forward_context()
