@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -36,7 +36,7 @@ from hrrsi.maps.partial_map import (
     refuse_differences,
     remove_strips,
 )
-from hrrsi.networks.architecture import LogitGrid
+from hrrsi.networks.architecture import LogitGrid, parsed_model
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import Strip
 from hrrsi.prediction.map_writer import AREA, SCENE_FILES, MapRecord, scene_file_states
@@ -115,8 +115,12 @@ class EngineOfWorkers:
     precision: str
     device: str
     meta: ModelMeta
-    logit_grid: LogitGrid = field(default_factory=LogitGrid)
     side_by_side: int = 1
+
+    def __post_init__(self) -> None:
+        has_own_size = self.meta.window is not None or not parsed_model(self.meta.model).has_graph
+        alignment = self.meta.logit_alignment
+        self.logit_grid = LogitGrid(1) if has_own_size else LogitGrid(alignment=alignment)
 
     def prepare(self, height: int, width: int) -> None:
         """Do nothing: workers do."""

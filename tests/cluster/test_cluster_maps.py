@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 from samples.cluster_maps import SCORES, SINGLE, SMALL, files_of, hidden
-from samples.made_weights import scene_pixels
+from samples.made_weights import save_made_weights, scene_pixels
 from samples.predicted_scenes import save_scene
 from typer.testing import CliRunner
 
@@ -326,6 +326,16 @@ def test_an_address_that_nobody_answers_fails_in_seconds(
     with pytest.raises(ClusterError, match=f"{address}: no scheduler answers"):
         hrrsi.predict(scene, made_weights, tmp_path, cluster=address)
     assert time.monotonic() - start < 8
+
+
+def test_windows_that_cannot_be_mirrored_are_refused_before_workers_have_them(
+    tmp_path: Path, scene: Path, on_cluster: Callable[..., Any]
+) -> None:
+    weights = save_made_weights(tmp_path / "centres.safetensors", alignment="centres")
+    mirrored = hrrsi.MapOptions(window=66, overlap=16, augmentation="flip")
+    with pytest.raises(OptionError, match="is no multiple of 4, as test-time augmentation takes"):
+        on_cluster(scene, tmp_path / "maps", options=mirrored, weights=weights)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_options_of_clusters_check_themselves(client: Any) -> None:
