@@ -315,8 +315,9 @@ def _warn_of_left_files(maps: Sequence[Outputs]) -> None:
     for files in maps:
         if files.classes.exists():
             own = {path.name for path in (*files.files, *files.sidecars)}
-            beside = (files.classes.parent / name for name in files_beside(files.classes))
-            left += [path for path in beside if path.name not in own and path.exists()]
+            of_map = files_beside(files.classes)  # those of a map before it were told then
+            of_this = (name for name, digest in of_map.items() if digest and name not in own)
+            left += [path for path in map(files.classes.with_name, of_this) if path.exists()]
     if left:
         names = counted_names([path.name for path in left], 3)
         warnings.warn(
