@@ -70,7 +70,8 @@ class Run:
         outputs: What is written, likewise.
         engine: What runs the network.
         versions: The packages that the client runs with.
-        polygons: Names, sizes and times of change of the files of areas and zones.
+        polygons: Name, size and time of change of the files of areas and zones, as
+            `polygon_state` returns them.
     """
 
     id: str
@@ -80,7 +81,7 @@ class Run:
     outputs: OutputOptions
     engine: EngineOptions
     versions: tuple[tuple[str, str], ...]
-    polygons: tuple[tuple[str | int, ...], ...] = ()
+    polygons: tuple[tuple[str | int, ...], ...] = ((), ())
 
 
 def new_run_id() -> str:
@@ -160,9 +161,9 @@ def scene_state(source: SceneWindows) -> SceneState:
 
 
 def polygon_state(options: MapOptions, outputs: OutputOptions) -> SceneState:
-    """Return names, sizes and times of change of the files of areas and zones."""
-    files = (path for path in (options.aoi, outputs.zones) if path is not None)
-    return named_states(file_states(str(path).partition("|")[0] for path in files))
+    """Return name, size and time of change of the files of areas and zones, () for none here."""
+    files = (str(path or "").partition("|")[0] for path in (options.aoi, outputs.zones))
+    return [next(iter(named_states(file_states([file]))), ()) for file in files]
 
 
 def named_states(states: Mapping[str, tuple[int, int]]) -> SceneState:

@@ -126,9 +126,11 @@ def check_worker(
         # what makes the maps is in their records, which the client has
         mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
         mapper.count_scenes(0)  # the client has said what there is to say
-        if tuple(polygon_state(run.options, run.outputs)) != run.polygons:
-            path = run.options.aoi or run.outputs.zones
-            raise _other_file(str(path), name)
+        files = (run.options.aoi, run.outputs.zones)
+        states = polygon_state(run.options, run.outputs)
+        for path, own, expected in zip(files, states, run.polygons, strict=True):
+            if own != expected:
+                raise _other_file(str(path), name)
         if scene is not None:
             _require_same(mapper, scene, state, name)
         _ready[run.id] = Ready(engine, mapper, weights.parent)

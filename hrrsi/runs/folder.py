@@ -310,7 +310,7 @@ def _from_its_weights(options: RunOptions) -> str:
 def _resumed(options: RunOptions, checkpoint: Mapping[str, Any], steps: int) -> str:
     epochs, position = options.recipe.epochs, checkpoint_position(checkpoint)
     patience = options.to_config().get("patience", 0)
-    if patience and checkpoint["record"].get(EPOCHS_SINCE_BEST, 0) >= patience:
+    if 0 < patience <= checkpoint.get("record", {}).get(EPOCHS_SINCE_BEST, 0):
         return (
             f"has ended after epoch {position.epoch} of {epochs}, {counted(patience, 'epoch')} "
             "without a better score; a higher `patience` goes on, 0 to the end"

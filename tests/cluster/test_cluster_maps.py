@@ -69,7 +69,7 @@ def test_a_resampled_scene_with_an_area_is_cut_in_the_same_bytes(
     hrrsi.predict(placed, made_weights, tmp_path / "alone", options, SINGLE, outputs)
     on_cluster(placed, tmp_path / "bands", outputs, options=options)
     assert files_of(tmp_path / "bands") == files_of(tmp_path / "alone")
-    monkeypatch.setattr(worker, "polygon_state", lambda *_: [("area.geojson", 1, 2)])
+    monkeypatch.setattr(worker, "polygon_state", lambda *_: [(), ("area.geojson", 1, 2)])
     with pytest.raises(ClusterError, match=r"area.geojson: is another file on worker .* than here"):
         on_cluster(placed, tmp_path / "others", outputs, options=options)
 
