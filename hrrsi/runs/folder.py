@@ -109,13 +109,11 @@ class RunStart(NamedTuple):
 
     Attributes:
         checkpoint: What it goes on from; None where it starts.
-        position: Where that is.
         share: Which part of the images this process takes, as loaders name it.
         first: The first batch to train on, likewise.
     """
 
     checkpoint: dict[str, Any] | None
-    position: Position
     share: dict[str, int]
     first: dict[str, int]
 
@@ -140,7 +138,7 @@ def run_start(
         position = checkpoint_position(checkpoint)
         share = {"rank": processes.rank, "processes": processes.count}
         first = {"epoch": position.epoch, "first": position.batches}
-        yield RunStart(checkpoint, position, share, first)
+        yield RunStart(checkpoint, share, first)
 
 
 def starting_checkpoint(options: RunOptions, *, resume: bool) -> dict[str, Any] | None:
@@ -309,16 +307,16 @@ def _from_its_weights(options: RunOptions) -> str:
 
 def _resumed(options: RunOptions, checkpoint: Mapping[str, Any], steps: int) -> str:
     epochs, position = options.recipe.epochs, checkpoint_position(checkpoint)
+    if position.epoch >= epochs:
+        return (
+            f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
+            + _from_its_weights(options)
+        )
     patience = options.to_config().get("patience", 0)
     if 0 < patience <= checkpoint.get("record", {}).get(EPOCHS_SINCE_BEST, 0):
         return (
             f"has ended after epoch {position.epoch} of {epochs}, {counted(patience, 'epoch')} "
             "without a better score; a higher `patience` goes on, 0 to the end"
-        )
-    if position.epoch >= epochs:
-        return (
-            f"is finished ({counted(epochs, 'epoch')}); to train longer, start another run"
-            + _from_its_weights(options)
         )
     batches = (
         f", {position.batches} of its {counted(steps, 'step')} done" if position.batches else ""
