@@ -105,7 +105,7 @@ def write_class_polygons(
     on_earth = crs is not None and bool(crs.is_geographic or crs.is_projected)
     lonlat = suffix == ".geojson" and on_earth
     if lonlat and crs is not None:
-        warn_of_longitudes(path, crs)
+        warn_of_longitudes(crs)
     by_points = dataset.transform.is_identity and bool(dataset.gcps[0])
     # edges that are straight in pixels are curves there
     curved = by_points or (lonlat and crs is not None and crs.is_projected)

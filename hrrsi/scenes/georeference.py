@@ -245,20 +245,19 @@ def warn_of_datums(path: str | Path, crs: CRS, scene_crs: CRS) -> None:
         )
 
 
-def warn_of_longitudes(path: str | Path, crs: CRS) -> None:
-    """Warn once a process that WGS 84 longitudes and latitudes rest on another figure of the Earth.
+def warn_of_longitudes(crs: CRS) -> None:
+    """Warn once a process that longitudes of GeoJSON rest on another figure of the Earth.
 
-    As `warn_of_datums`, of a file that is written.
+    As `warn_of_datums`, of all files that are written.
 
     Args:
-        path: The file.
-        crs: The CRS of what is written.
+        crs: The CRS of the scenes.
     """
     figures = _other_figures(crs, CRS.from_epsg(4326))
     if figures is not None:
         _warn_once(
-            f"{path}: holds WGS 84 longitudes and latitudes where the scene is in {crs_name(crs)}; "
-            f"{figures}, so they may lie up to some metres off; `vector=gpkg` keeps the scene's CRS"
+            f"GeoJSON holds WGS 84 longitudes and latitudes where scenes are in {crs_name(crs)}; "
+            f"{figures}, so they may lie up to some metres off; `vector=gpkg` keeps the scenes' CRS"
         )
 
 

@@ -243,16 +243,20 @@ def test_zones_that_lie_elsewhere_are_told(run: Run, tmp_path: Path) -> None:
     assert "lies on it" not in run(scene, "--zones", here, "--overwrite").stderr
 
 
-def test_longitudes_on_another_figure_of_the_earth_are_told(run: Run, tmp_path: Path) -> None:
+def test_longitudes_on_another_figure_of_the_earth_are_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrrsi.scenes.georeference._datum_messages", set())
     for epsg, is_told in ((28992, True), (25832, False)):
         scene = save_scene(
             tmp_path / f"{epsg}.tif", crs=f"EPSG:{epsg}", transform=from_origin(2e5, 5e5, 1, 1)
         )
         result = run(scene, "--vector", "geojson")
         assert result.exit_code == 0, result.output
-        words = "holds WGS 84 longitudes and latitudes where the scene is in EPSG:28992"
+        words = "GeoJSON holds WGS 84 longitudes and latitudes where scenes are in EPSG:28992"
         assert (words in result.stderr) is is_told
-        assert ("--vector gpkg keeps the scene's CRS" in result.stderr) is is_told
+        assert ("--vector gpkg keeps the scenes' CRS" in result.stderr) is is_told
+        assert words not in run(scene, "--vector", "geojson", "--overwrite").stderr  # once
 
 
 def test_wrong_zones_fail_before_the_network_runs(
