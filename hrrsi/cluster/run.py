@@ -119,6 +119,7 @@ class EngineOfWorkers:
     side_by_side: int = 1
 
     def __post_init__(self) -> None:
+        # of networks that only PyTorch runs, and of exported ones, workers tell where logits lie
         has_own_size = self.meta.window is not None or not parsed_model(self.meta.model).has_graph
         alignment = self.meta.logit_alignment
         self.logit_grid = LogitGrid(1) if has_own_size else LogitGrid(alignment=alignment)

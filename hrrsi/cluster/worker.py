@@ -353,7 +353,7 @@ def evaluate_scene(
     from hrrsi.evaluation.scene_evaluation import count_scene
 
     ready = ready_for(run)
-    expected = dict.fromkeys(named_states(reading.states))
+    expected = set(named_states(reading.states))
     for path in reading.file.paths:
         for state in named_states(file_states([path])):
             if state not in expected:

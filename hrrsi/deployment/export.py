@@ -206,7 +206,7 @@ def _traced(path: Path, gain: Floats, offset: Floats, window: int) -> onnx.Model
             fix="export a network on GhostNet or EfficientNet-Lite",
         ) from error
     model = onnx.load_from_string(written.getvalue())
-    # of some encoders the exporter leaves sizes unknown, and of sizes of its own says nothing else
+    # which the exporter leaves unknown of some encoders
     sizes = model.graph.output[0].type.tensor_type.shape.dim
     for size, number in zip(sizes, (1, len(meta.classes), window, window), strict=True):
         size.dim_value = number

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hrrsi.errors import OptionError
-from hrrsi.prediction.options import LARGEST_WINDOW
-from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
+from hrrsi.scenes.windows import DEFAULT_WINDOW, LARGEST_WINDOW, default_overlap
 
 Format = Literal["onnx", "openvino"]
 Quantized = Literal["int8", "16"]

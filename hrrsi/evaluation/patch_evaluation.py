@@ -27,12 +27,13 @@ from hrrsi.labels.scene_labels import Indices
 from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.blending import window_labels
 from hrrsi.prediction.engines.engine import Engine
-from hrrsi.prediction.options import LARGEST_WINDOW, MapOptions, Resample
+from hrrsi.prediction.options import MapOptions, Resample
 from hrrsi.prediction.reading_resolution import ReadingResolution
 from hrrsi.prediction.scene_remarks import BandWarning, SceneRemarks
 from hrrsi.prediction.sliding_window import predict_strips
 from hrrsi.scenes.resampling import nearest_step, required_step
 from hrrsi.scenes.window_source import ArrayWindows
+from hrrsi.scenes.windows import LARGEST_WINDOW
 from hrrsi.tiling.dataset import (
     DESCRIPTION,
     TILE_AGAIN,

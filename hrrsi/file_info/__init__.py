@@ -97,7 +97,7 @@ def info(path: str | Path) -> FileInfo:
 
 
 def _may_be_weights(path: Path) -> bool:
-    """Return whether a file is named as weights are: of XML, not GDAL's that describes a raster."""
+    """Return whether a file is named as weights are; one of XML may describe a raster to GDAL."""
     if path.suffix.lower() != ".xml" or path.with_suffix(".bin").exists() or not path.is_file():
         return path.suffix.lower() in WEIGHTS_SUFFIXES
     with path.open("rb") as file:

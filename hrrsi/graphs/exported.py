@@ -43,7 +43,7 @@ class InferenceGraph(Protocol):
     logit_grid: LogitGrid
 
     @property
-    def is_rounded(self) -> bool:
+    def is_quantized(self) -> bool:
         """Whether its numbers are rounded to integers, as `hrrsi quantize` does."""
         ...
 
@@ -105,7 +105,7 @@ class ExportedGraph:
         return self._costs[1]
 
     @property
-    def is_rounded(self) -> bool:
+    def is_quantized(self) -> bool:
         """Whether its numbers are rounded to integers."""
         return any(step.get_type_name() == "FakeQuantize" for step in self._model().get_ops())
 

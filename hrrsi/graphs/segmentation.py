@@ -421,13 +421,13 @@ class NetworkGraph:
     Attributes:
         meta: What the weights say of themselves.
         logit_grid: Where the logits of a window lie on its pixels.
-        is_rounded: Whether its numbers are rounded to integers: never.
+        is_quantized: Whether its numbers are rounded to integers: never.
 
     Raises:
         WeightsError: It can't be read, or its network is one that only PyTorch runs.
     """
 
-    is_rounded = False
+    is_quantized = False
 
     def __init__(self, weights: Path) -> None:
         self._path = weights

@@ -22,13 +22,13 @@ from hrrsi.errors import MissingInputError, WeightsError, one_line
 from hrrsi.files import require_regular
 from hrrsi.interruption import signal_stack_kept
 from hrrsi.networks.model_meta import Floats, ModelMeta, metadata_value
+from hrrsi.scenes.windows import LARGEST_WINDOW
 
 SUFFIXES = (".onnx", ".xml")
 METADATA_KEY = "hrrsi"  # of all that the weights say of themselves
 INPUT_SCALE = 255.0  # what Deepness and GeoDeep divide the values of scenes by
 MODEL_INFO = "model_info"  # where OpenVINO's files keep metadata
 _MODEL_TYPE = "Segmentor"
-_LARGEST_WINDOW = 4096
 _BACKGROUND = "background"  # what Deepness calls the other of two classes
 _WHAT = "`hrrsi export` writes such files, with all that they have to say"
 
@@ -261,9 +261,9 @@ def _input_size(inputs: _Ports, path: Path) -> tuple[int, int]:
             fix=_WHAT,
         )
     _, bands, height, width = shape
-    if height and height == width and height > _LARGEST_WINDOW:
+    if height and height == width and height > LARGEST_WINDOW:
         raise WeightsError(
-            f"takes windows of {height} px, more than the {_LARGEST_WINDOW} that are mapped by",
+            f"takes windows of {height} px, more than the {LARGEST_WINDOW} that are mapped by",
             where=path,
             fix="export it again with smaller ones",
         )

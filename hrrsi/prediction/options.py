@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from hrrsi.classes import ScoreType
 from hrrsi.errors import OptionError
-from hrrsi.scenes.windows import DEFAULT_WINDOW, default_overlap
+from hrrsi.scenes.windows import DEFAULT_WINDOW, LARGEST_WINDOW, default_overlap
 
 if TYPE_CHECKING:
     from hrrsi.networks.model_meta import ModelMeta
@@ -21,7 +21,6 @@ ENGINES = ("auto", "openvino", "onnxruntime", "torch")
 PRECISIONS = ("auto", "32", "bf16", "16", "fast")
 Resample = float | Literal["auto", "off"]
 SMALLEST_WINDOW = 1  # networks of other programs may take any
-LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 SMALLEST_BATCH = 1
 
 

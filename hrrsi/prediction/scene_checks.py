@@ -218,15 +218,27 @@ class SceneChecks:
                 counted="a value found that marks missing data",
             )
 
-    def warn_of_empty_zones(self, scene: Scene, zones: str | Path) -> None:
-        """Warn that no zone of a file lies on a scene, so that all of them are empty."""
-        self._remarks.warn(
-            ZonesWarning,
-            scene.path,
-            f"no zone of {zones} lies on it, so all of them are empty; check its CRS",
-            once_for="zones",
-            counted="no zone lies on them",
-        )
+    def check_zones(self, scene: Scene, zones: str | Path, attribute: str | None) -> None:
+        """Raise where zones can't be counted on a scene; warn where none of them lies on it.
+
+        Args:
+            scene: The open scene.
+            zones: Their file.
+            attribute: Their names.
+
+        Raises:
+            InputError: As `hrrsi.maps.zones.zone_areas`.
+        """
+        from hrrsi.maps.zones import has_zones_on  # polygons' libraries, seldom asked for
+
+        if not has_zones_on(zones, scene, attribute):
+            self._remarks.warn(
+                ZonesWarning,
+                scene.path,
+                f"no zone of {zones} lies on it, so all of them are empty; check its CRS",
+                once_for="zones",
+                counted="no zone lies on them",
+            )
 
     def _compare_nodata(self, scene: Scene) -> None:
         """Warn where no pixel can hold the value that is said to mark missing data."""

@@ -308,18 +308,9 @@ class SceneMapper:
         return SceneFacts(scale, self._record(source, scale))
 
     def check_zones(self, source: SceneWindows) -> None:
-        """Raise where zones can't be counted on an open scene, warn where none lies on it.
-
-        Raises:
-            InputError: As `hrrsi.maps.zones.zone_areas`.
-        """
-        zones = self._outputs.zones
-        if zones is not None:
-            # polygons' libraries, seldom asked for
-            from hrrsi.maps.zones import has_zones_on
-
-            if not has_zones_on(zones, source.scene, self._outputs.zone_name):
-                self._checks.warn_of_empty_zones(source.scene, zones)
+        """Look at the zones of an open scene, where there are any; as `SceneChecks.check_zones`."""
+        if self._outputs.zones is not None:
+            self._checks.check_zones(source.scene, self._outputs.zones, self._outputs.zone_name)
 
     def map(
         self,

@@ -51,8 +51,7 @@ class _DepthwiseGradients(TorchFunctionMode):
 
     oneDNN (in torch 2.15) has no fast ones in bf16 where kernels are larger than 3 x 3, or have a
     stride and no padding of their own: up to eighty times the time of single precision, and half of
-    a step of an EfficientNet-Lite. Outputs stay what they are, and gradients of kernels
-    gain digits.
+    a step of an EfficientNet-Lite. Outputs stay what they are; gradients of kernels gain digits.
     """
 
     def __torch_function__(

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 DEFAULT_WINDOW = 512
+LARGEST_WINDOW = 4096  # a thread takes about 4 GB for it
 
 
 class Grid(NamedTuple):

@@ -29,7 +29,7 @@ def map_scene(path: str, raster: Scene, stack: ExitStack, say: Callable[[str], N
 
     Args:
         path: The map.
-        raster: It.
+        raster: The map, open.
         stack: Closes what is made in memory.
         say: Called where no scene is known, with what a person can do.
     """

@@ -11,7 +11,7 @@ from hrrsi.runs.precision import NetworkPrecision
 
 
 def gradients_of(
-    layer: nn.Conv2d, image: torch.Tensor, context: Any
+    layer: nn.Conv2d, image: torch.Tensor, context: Any, *, in_single: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Output of a layer, and the gradients of image and kernel for the mean of its squares."""
     layer.zero_grad()
@@ -19,6 +19,7 @@ def gradients_of(
     with context:
         output = layer(image)
         loss = output.float().square().mean()
+    assert (type(output.grad_fn).__name__ == "_DepthwiseBackward") is in_single
     loss.backward()
     assert image.grad is not None
     assert layer.weight.grad is not None
@@ -34,7 +35,7 @@ def test_depthwise_gradients_are_those_of_single_precision(
     image = torch.randn(2, 24, 19, 19).bfloat16().float()
     mixed = NetworkPrecision("bf16-mixed", "cpu").forward_context()
     plain = torch.autocast("cpu", dtype=torch.bfloat16)
-    output, of_image, of_kernel = gradients_of(layer, image, mixed)
+    output, of_image, of_kernel = gradients_of(layer, image, mixed, in_single=True)
     expected, *_ = gradients_of(layer, image, plain)
     assert output.dtype == torch.bfloat16
     assert torch.equal(output, expected)

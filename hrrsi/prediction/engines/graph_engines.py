@@ -78,7 +78,7 @@ class OpenVinoEngine:
                 f"this processor does not calculate in precision {precision}",
                 fix="give `precision=32`",
             )
-        if precision == "16" and self._graph.is_rounded:
+        if precision == "16" and self._graph.is_quantized:
             # OpenVINO 2026.4 gives other labels for it in every process
             raise DeviceError(
                 f"{weights.name} is rounded to integers, which OpenVINO does not calculate rightly "
