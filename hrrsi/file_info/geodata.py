@@ -24,7 +24,7 @@ from hrrsi.maps.rasters import ClassRasterContent, map_areas, map_strips, read_c
 from hrrsi.maps.styles import CLASS_FIELD, files_beside, is_as_written, scene_of, tiles_of
 from hrrsi.quantities import area_text, counted, counted_names, length_text
 from hrrsi.scenes.bands import alpha_bands, open_imagery
-from hrrsi.scenes.georeference import crs_name
+from hrrsi.scenes.crs import crs_name
 from hrrsi.scenes.raster_opening import is_local, open_raster, require_vector_path
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.scene_rasters import TAG

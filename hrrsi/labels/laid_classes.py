@@ -14,12 +14,8 @@ from rasterio.warp import transform as transform_coordinates, transform_bounds
 from hrrsi.classes import IGNORE_INDEX
 from hrrsi.errors import InputError, one_line
 from hrrsi.labels.scene_labels import Indices
-from hrrsi.scenes.georeference import (
-    MapCoordinates,
-    is_on_earth,
-    map_coordinates,
-    warn_of_datums,
-)
+from hrrsi.scenes.crs import warn_of_datums
+from hrrsi.scenes.georeference import MapCoordinates, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

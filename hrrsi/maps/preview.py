@@ -19,14 +19,8 @@ from hrrsi.classes import Colour, class_palette
 from hrrsi.files import replacing
 from hrrsi.maps.rasters import MapSummary
 from hrrsi.quantities import area_text, length_text
-from hrrsi.scenes.georeference import (
-    GroundPixel,
-    crs_name,
-    crs_title,
-    ground_pixel,
-    is_on_earth,
-    map_coordinates,
-)
+from hrrsi.scenes.crs import crs_name, crs_title
+from hrrsi.scenes.georeference import GroundPixel, ground_pixel, is_on_earth, map_coordinates
 from hrrsi.scenes.pixel_reader import NO_DATA_COLOUR, fitting_text, scene_picture, text_font
 from hrrsi.scenes.raster_opening import open_raster
 from hrrsi.scenes.scene_rasters import TAG

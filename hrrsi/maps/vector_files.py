@@ -23,12 +23,12 @@ from hrrsi.maps.components import ClassPolygons, Labels, class_polygons
 from hrrsi.maps.outputs import VECTOR_SUFFIXES, vector_parts
 from hrrsi.maps.styles import CLASS_FIELD, qml_style
 from hrrsi.quantities import byte_text
+from hrrsi.scenes.crs import warn_of_longitudes
 from hrrsi.scenes.georeference import (
     MapCoordinates,
     ground_resolution,
     map_coordinates,
     pixel_areas,
-    warn_of_longitudes,
 )
 from hrrsi.scenes.vector_layers import undated_vector_files
 

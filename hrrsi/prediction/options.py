@@ -115,7 +115,7 @@ class MapOptions:
                 f"{self.min_area:g} is no area", parameter="min_area", fix="give 0 or more"
             )
         if self.crs is not None:
-            from hrrsi.scenes.georeference import crs_named  # rasterio, which --help does without
+            from hrrsi.scenes.crs import crs_named  # rasterio, which --help does without
 
             crs_named(self.crs)
         if self.scale is not None:

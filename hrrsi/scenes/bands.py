@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.georeference import crs_to_assign
+from hrrsi.scenes.crs import crs_to_assign
 from hrrsi.scenes.raster_opening import open_raster, opened_raster
 from hrrsi.scenes.windows import Window, spread_starts
 

@@ -23,13 +23,8 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from hrrsi.errors import InputError
-from hrrsi.scenes.georeference import (
-    MapCoordinates,
-    has_transform,
-    is_on_earth,
-    map_coordinates,
-    warn_of_datums,
-)
+from hrrsi.scenes.crs import warn_of_datums
+from hrrsi.scenes.georeference import MapCoordinates, has_transform, is_on_earth, map_coordinates
 from hrrsi.scenes.raster_opening import (
     unified_gdal_errors,
     vector_warnings_once,

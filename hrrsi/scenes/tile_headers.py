@@ -14,11 +14,8 @@ from rasterio.enums import ColorInterp, MaskFlags
 from hrrsi.errors import InputError
 from hrrsi.quantities import counted
 from hrrsi.scenes.bands import band_meanings, is_palette
-from hrrsi.scenes.georeference import (
-    crs_name,
-    crs_to_assign,
-    has_transform,
-)
+from hrrsi.scenes.crs import crs_name, crs_to_assign
+from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.missing_data import is_lossy
 from hrrsi.scenes.raster_opening import is_local, open_raster
 

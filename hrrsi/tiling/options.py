@@ -104,7 +104,7 @@ class TileOptions:
                 f"{self.nodata!r} is no value", parameter="nodata", fix="give a number, or auto"
             )
         if self.crs is not None:
-            from hrrsi.scenes.georeference import crs_named  # rasterio, which --help does without
+            from hrrsi.scenes.crs import crs_named  # rasterio, which --help does without
 
             crs_named(self.crs)
         if self.background is not None and not self.background.strip():

@@ -24,13 +24,8 @@ from hrrsi.maps.rasters import (
     map_areas,
 )
 from hrrsi.quantities import area_text, names_text
-from hrrsi.scenes.georeference import (
-    crs_name,
-    ground_pixel,
-    is_on_earth,
-    map_coordinates,
-    pixel_areas,
-)
+from hrrsi.scenes.crs import crs_name
+from hrrsi.scenes.georeference import ground_pixel, is_on_earth, map_coordinates, pixel_areas
 from hrrsi.scenes.raster_opening import unified_gdal_errors
 from hrrsi.scenes.scene import Scene
 from hrrsi.scenes.windows import Window

@@ -246,7 +246,7 @@ def test_zones_that_lie_elsewhere_are_told(run: Run, tmp_path: Path) -> None:
 def test_longitudes_on_another_figure_of_the_earth_are_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hrrsi.scenes.georeference._datum_messages", set())
+    monkeypatch.setattr("hrrsi.scenes.crs._datum_messages", set())
     for epsg, is_told in ((28992, True), (25832, False)):
         scene = save_scene(
             tmp_path / f"{epsg}.tif", crs=f"EPSG:{epsg}", transform=from_origin(2e5, 5e5, 1, 1)
