@@ -34,7 +34,7 @@ from hrrsi.interruption import (
 from hrrsi.networks.architecture import BASELINE_MODELS, GHOSTNET_MODELS, parsed_model
 from hrrsi.networks.exported_file import file_bytes, is_exported
 from hrrsi.networks.model_meta import ModelMeta
-from hrrsi.networks.weights_file import packaged_name, weights_path
+from hrrsi.networks.weights_file import is_weights_file, packaged_name, weights_path
 from hrrsi.networks.weights_reading import read_meta
 from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine, Pixels
@@ -94,8 +94,10 @@ def profile(
             models = (*GHOSTNET_MODELS, *BASELINE_MODELS)
         else:
             weights = weights_path(None)
-    for name in models:
-        parsed_model(name)  # an unknown name fails before the first is measured
+    for name in models:  # an unknown name fails before the first is measured
+        if is_weights_file(Path(name)):
+            raise OptionError(f"{name!r} names weights, no model", fix=f"give `weights={name}`")
+        parsed_model(name)
     path = None if weights is None else weights_path(weights)
     options = replace(options, device=chosen_device(options.device))
     if path is not None and is_exported(path):

@@ -94,6 +94,8 @@ def test_int8_says_what_it_costs(folder: Path, tmp_path: Path) -> None:
     half = hrrsi.EngineOptions(engine="openvino", precision="16")
     with pytest.raises(hrrsi.DeviceError, match=r"rounded to integers|calculate in precision 16"):
         hrrsi.evaluate(folder / "data", weights=out, engine=half)
+    line = error_of(f"profile --weights {out} --latency --engine openvino --precision 16")
+    assert "rounded to integers" in line or "calculate in precision 16" in line
 
 
 @pytest.mark.slow

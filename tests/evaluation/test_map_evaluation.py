@@ -154,6 +154,25 @@ def test_unknown_values_on_request_are_no_prediction(tmp_path: Path) -> None:
     assert evaluation.reading == ("unknown labels ignored",)
 
 
+def test_unknown_labels_are_said_to_lie_on_both_sides_of_the_area(tmp_path: Path) -> None:
+    truth = TRUTH.copy()
+    near = inside(SHAPE, PLACE, PLACE, SHAPES[1][1])
+    for side in (near, ~near):
+        truth[tuple(np.argwhere(side)[0])] = 8
+    path = write_raster(tmp_path / "map.tif", MAP, **UTM)
+    label = write_raster(tmp_path / "label.tif", truth, **UTM)
+    aoi = polygon_file(tmp_path / "aoi.gpkg", SHAPES[1:2])
+    scheme_of(tmp_path)
+    words = ["eval", "--pred", path, "--label", label, "--scheme", tmp_path / "own.yaml"]
+    words += ["--unknown", "ignore"]
+    result = CliRunner().invoke(app, [*map(str, words), "--aoi", str(aoi)])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert "(2 in and outside of the area with one that the scheme doesn't know)" in text
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert "(2 of them with one that the scheme doesn't know)" in " ".join(result.stdout.split())
+
+
 def test_bad_labels_are_one_line(tmp_path: Path) -> None:
     path, scheme = write_raster(tmp_path / "map.tif", MAP, **UTM), scheme_of(tmp_path)
     strange = TRUTH.copy()

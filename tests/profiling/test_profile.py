@@ -380,6 +380,8 @@ def test_python_profiles_as_the_command_does(tmp_path):
     ("arguments", "code", "message"),
     [
         (["ued_bex"], 1, "error: unknown model 'ued_bex'; choose from ued"),
+        (["my/w.pth"], 1, "error: 'my/w.pth' names weights, no model; give --weights my/w.pth"),
+        (["light"], 1, "error: 'light' names weights, no model; give --weights light"),
         (["ued-resnet19"], 1, "has no encoder 'resnet19'; did you mean resnet18"),
         (["--weights", "missing.pth"], 1, "error: missing.pth: no such weights file"),
         (["ued", "--device", "cuda:99"], 1, "CUDA device"),

@@ -12,6 +12,7 @@ import rasterio
 from click.testing import Result
 from PIL import Image
 from rasterio.enums import ColorInterp
+from samples.evaluated_data import CLASSES, SCHEME, evaluated, write_scene, write_weights
 from samples.raw_layouts import write_raster
 from samples.repository import REPOSITORY
 from typer.testing import CliRunner
@@ -116,6 +117,28 @@ def test_red_is_red_in_whatever_order_bands_are(tmp_path: Path) -> None:
     colours = picture.astype(int).mean((0, 1))
     np.testing.assert_allclose(colours, pixels.mean((1, 2)), atol=1)
     assert abs(colours[0] - colours[2]) > 5
+
+
+@pytest.mark.long
+def test_pictures_of_scenes_show_the_bands_that_the_network_reads(tmp_path: Path) -> None:
+    pixels, _, _ = write_scene(tmp_path / "raw", "b", 1, 70, 64)
+    pixels[..., 0] //= 4
+    with rasterio.open(tmp_path / "raw" / "b.tif", "r+") as dataset:
+        dataset.write(pixels[..., ::-1].transpose(2, 0, 1))
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    (tmp_path / "mine.yaml").write_text(SCHEME)
+    weights = write_weights(
+        tmp_path / "w.safetensors", CLASSES, band_meanings=["red", "green", "blue"]
+    )
+    page = tmp_path / "page.html"
+    options = ["--scheme", tmp_path / "mine.yaml", "--weights", weights, "--report", page]
+    result = evaluated(tmp_path / "raw", *options)
+    assert result.exit_code == 0, result.output
+    picture = pictures(page)["b"]
+    assert picture is not None
+    red, green, blue = picture.astype(int).mean((0, 1))
+    assert red < green / 2
+    assert red < blue / 2
 
 
 def test_two_maps_have_each_image_once_and_short_names(tmp_path: Path) -> None:
