@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from hrrsi.errors import InputError, MissingInputError, OptionError
 from hrrsi.files import require_regular
 from hrrsi.labels.splits import Part
 from hrrsi.networks.architecture import parsed_model
+from hrrsi.networks.weights_file import is_weights_file
 from hrrsi.quantities import counted
 from hrrsi.runs.folder import (
     check_folder,
@@ -49,6 +51,10 @@ def check_run(options: TrainOptions, *, resume: bool = False, overwrite: bool = 
     Raises:
         HrrsiError: As `hrrsi.training.run.train`, for what shows before training.
     """
+    if is_weights_file(Path(options.model)):
+        raise OptionError(
+            f"{options.model!r} names weights, no model", fix=f"give `init={options.model}`"
+        )
     parsed_model(options.model)
     processes = run_processes(options)
     data = run_data(options)
