@@ -120,7 +120,7 @@ def test_a_bad_source_is_said_as_the_run_does(dataset: Path, tmp_path: Path) -> 
         planned_run(quick(dataset, tmp_path, encoder_weights="missing.pth"))
     with pytest.raises(HrrsiError, match="unknown model"):
         planned_run(quick(dataset, tmp_path, model="you"))
-    with pytest.raises(HrrsiError, match="names weights, no model; give `init=w.safetensors`"):
+    with pytest.raises(HrrsiError, match="names weights, no model; give `init=w"):
         planned_run(quick(dataset, tmp_path, model="w.safetensors"))
 
 
