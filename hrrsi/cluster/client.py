@@ -47,6 +47,7 @@ from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.predict import MapInputs, MapObserver, MapTask, map_inputs
 from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.scene_remarks import SceneNotice
+from hrrsi.prediction.scene_survey import SceneSurvey
 from hrrsi.scenes.raster_opening import is_local
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
             tuple(polygon_state(*_absolute_options(options, outputs))),
         )
         mapper_of = _mapper_of(weights_file, meta, options, outputs)
-        probe = mapper_of(("", "", ""))
+        probe = mapper_of(("", "", "")).survey
         probe.count_scenes(0)
         first, state = _readable(probe, names)
         force = stack.enter_context(
@@ -340,7 +341,7 @@ def _mapper_of(
     return mapper
 
 
-def _readable(mapper: SceneMapper, names: list[str]) -> tuple[str | None, Any]:
+def _readable(survey: SceneSurvey, names: list[str]) -> tuple[str | None, Any]:
     """Return the first scene that can be opened here, and the state of its files; else None.
 
     Raises:
@@ -348,7 +349,7 @@ def _readable(mapper: SceneMapper, names: list[str]) -> tuple[str | None, Any]:
     """
     for name in names:
         try:
-            with mapper.open(name) as source:
+            with survey.open(name) as source:
                 return absolute(name), scene_state(source)
         except Exception:  # of several, each is told of when its turn comes
             if len(names) == 1:

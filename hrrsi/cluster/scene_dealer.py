@@ -34,7 +34,8 @@ from hrrsi.networks.model_meta import ModelMeta
 from hrrsi.prediction.mapped_scene import MappedScene
 from hrrsi.prediction.options import MapOptions, OutputOptions
 from hrrsi.prediction.predict import MapObserver, ScenesFailedError
-from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
+from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_survey import SceneLook
 from hrrsi.prediction.sliding_window import strip_rows
 from hrrsi.progress import progress
 from hrrsi.quantities import counted_names
@@ -216,12 +217,12 @@ class SceneDealer:
         """Look at all scenes, and return those that can be mapped."""
         if len(self._names) > 1:
             is_many = len(self._names) >= _MANY_SCENES
-            self._mapper.look(self._names, self._looks() if is_many else {})
+            self._mapper.survey.look(self._names, self._looks() if is_many else {})
         scenes = []
         for name, files in zip(self._names, self._files, strict=True):
             stop_if_requested()
             try:
-                with self._mapper.open(name) as source:
+                with self._mapper.survey.open(name) as source:
                     scenes.append(self._scene(name, files, source))
             except MemoryError:
                 raise

@@ -53,8 +53,9 @@ from hrrsi.prediction.engines import open_engine
 from hrrsi.prediction.engines.engine import Engine
 from hrrsi.prediction.map_writer import is_finished
 from hrrsi.prediction.mapped_scene import MappedScene, seconds_a_window
-from hrrsi.prediction.scene_mapper import SceneLook, SceneMapper
+from hrrsi.prediction.scene_mapper import SceneMapper
 from hrrsi.prediction.scene_remarks import SceneWarning
+from hrrsi.prediction.scene_survey import SceneLook, SceneSurvey
 from hrrsi.prediction.sliding_window import symmetries
 from hrrsi.scenes.raster_opening import bounded_block_cache, file_states, many_files
 from hrrsi.scenes.window_source import SceneWindows
@@ -125,14 +126,14 @@ def check_worker(
         map_options = run.options.fitting(engine.meta)
         # what makes the maps is in their records, which the client has
         mapper = SceneMapper(engine, {}, map_options, run.outputs, show_progress=False)
-        mapper.count_scenes(0)  # the client has said what there is to say
+        mapper.survey.count_scenes(0)  # the client has said what there is to say
         files = (run.options.aoi, run.outputs.zones)
         states = polygon_state(run.options, run.outputs)
         for path, own, expected in zip(files, states, run.polygons, strict=True):
             if own != expected:
                 raise _other_file(str(path), name)
         if scene is not None:
-            _require_same(mapper, scene, state, name)
+            _require_same(mapper.survey, scene, state, name)
         _ready[run.id] = Ready(engine, mapper, weights.parent)
         reuse_freed_memory(of_run=True)
         seconds = None
@@ -179,14 +180,14 @@ def _require_going_on(run: Run) -> None:
         raise RunEndedError("the run was stopped")
 
 
-def _require_same(mapper: SceneMapper, scene: str, state: SceneState, name: str) -> None:
+def _require_same(survey: SceneSurvey, scene: str, state: SceneState, name: str) -> None:
     """Raise where a scene can't be read on this worker, or is another one.
 
     Raises:
         ClusterError: It can't, or is.
     """
     try:
-        with mapper.open(scene) as source:
+        with survey.open(scene) as source:
             own = scene_state(source)
     except InputError as error:
         raise ClusterError(
@@ -296,12 +297,12 @@ def look_at_scenes(run: Run, names: dict[str, str], key: str) -> dict[str, Scene
         names: What all can open, by what the client calls it.
         key: The task, as progress is told.
     """
-    mapper, looks = ready_for(run).mapper, {}
+    survey, looks = ready_for(run).mapper.survey, {}
     with _working(run, key) as work:
         for called, name in names.items():
             work.pause()
             with suppress(InputError):
-                looks[called] = mapper.looked_at(name, called)
+                looks[called] = survey.looked_at(name, called)
     return {called: look for called, look in looks.items() if look is not None}
 
 
@@ -316,7 +317,7 @@ def map_band(run: Run, scene: SceneTask, rows: tuple[int, int], key: str) -> Don
     """
     ready = ready_for(run)
     facts = facts_of(run, scene)
-    with _working(run, key) as work, ready.mapper.open(scene.name) as source:
+    with _working(run, key) as work, ready.mapper.survey.open(scene.name) as source:
         require_unchanged(source, facts)
         width, strips = source.raster_grid.width, scene.strips
         kept = strips.rows()
@@ -334,7 +335,7 @@ def map_scene(run: Run, scene: SceneTask, key: str) -> Done:
     """Map a scene that is small enough for one task, as one process does."""
     ready, facts = ready_for(run), facts_of(run, scene)
     with _working(run, key) as work, _local_outputs(scene, resume=run.outputs.resume) as outputs:
-        with ready.mapper.open(scene.name) as source:
+        with ready.mapper.survey.open(scene.name) as source:
             require_unchanged(source, facts)
 
         def strips(source: SceneWindows, scale: float, row: int) -> Generator[Strip, None, None]:
@@ -379,7 +380,7 @@ def finish_scene(run: Run, scene: SceneTask, key: str) -> Done:
         return ready.mapper.map(scene.name, outputs, facts=facts, strips=strips, resume=resume)
 
     with _working(run, key, is_watched=False) as work:
-        with ready.mapper.open(scene.name) as source:
+        with ready.mapper.survey.open(scene.name) as source:
             require_unchanged(source, facts)
         try:
             with _local_outputs(scene, resume=run.outputs.resume) as outputs:

@@ -131,7 +131,7 @@ def mapped_scenes(task: MapTask, observer: MapObserver) -> list[MappedScene]:
     # beside the map, where other machines see the mosaic too
     with bounded_block_cache(), inputs.scenes(scratch_folder) as names:
         if len(names) > 1:
-            mapper.look(names)
+            mapper.survey.look(names)
         for name, map_files in zip(names, files, strict=True):
             try:
                 maps = mapper.map(name, map_files)
@@ -173,14 +173,14 @@ def planned_scenes(task: MapTask) -> list[PlannedScene]:
     with inputs.scenes(temporary_folder) as names:
         for name, map_files in zip(names, inputs.files, strict=True):
             try:
-                with mapper.open(name) as source:
+                with mapper.survey.open(name) as source:
                     mapper.check_zones(source)
                     plans.append(
                         planned_scene(source, map_files, options, task.outputs, runner, seconds)
                     )
             except HrrsiError as error:
                 plans.append(PlannedScene(name, map_files, problem=str(error)))
-        mapper.count_scenes(len(names))
+        mapper.survey.count_scenes(len(names))
     return plans
 
 

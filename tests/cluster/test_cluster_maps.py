@@ -28,6 +28,7 @@ from hrrsi.files import lock_held
 from hrrsi.maps.partial_map import PartialMap
 from hrrsi.prediction.predict import ScenesFailedError
 from hrrsi.prediction.scene_mapper import SceneMapper
+from hrrsi.prediction.scene_survey import SceneSurvey
 
 RESUMED = replace(SCORES, resume=True)
 OTHERWISE = replace(SMALL, overlap=8)
@@ -216,9 +217,9 @@ def test_workers_look_at_many_scenes_and_the_same_is_said_and_mapped(
         save_scene(folder / f"deep{number}.tif", values.astype(np.uint16) * (number + 3))
     (folder / "bad.tif").write_bytes(b"no raster")
     looked: list[str] = []
-    looked_at = SceneMapper.looked_at
+    looked_at = SceneSurvey.looked_at
     monkeypatch.setattr(
-        SceneMapper,
+        SceneSurvey,
         "looked_at",
         lambda *arguments: looked.append(arguments[1]) or looked_at(*arguments),
     )
