@@ -79,6 +79,7 @@ def map_scene(scene: Path, out: Path, overlap: int, options: argparse.Namespace)
     command = [sys.executable, "-m", "hrrsi", "predict", str(scene), "--quiet", "--overwrite"]
     command += ["--weights", str(options.weights), "--out", str(out)]
     command += ["--window", str(WINDOW), "--overlap", str(overlap), *options.options.split()]
+    command += ["--resample", "off"]  # else windows don't lie on the scene's own pixels
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return out
 
