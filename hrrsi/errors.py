@@ -1,4 +1,4 @@
-"""Errors that the user can put right, one class a kind, each the matching built-in too.
+"""Errors that the user can put right, one class a kind, each the matching built-in too; warnings.
 
 A message names parameters of the library between backticks, e.g. ```min_area``` or
 ```overwrite=True```; the command line turns them into its flags (`hrrsi.cli.messages`).
@@ -7,8 +7,11 @@ A message names parameters of the library between backticks, e.g. ```min_area```
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Self, TypeVar
 
 # control characters but tab and line feed, and what turns the direction of writing
@@ -186,3 +189,21 @@ def _line(what: str, where: object, fix: str | None) -> str:
 
 class FileWarning(UserWarning):
     """What GDAL says of a vector file that is read all the same."""
+
+
+def warn(text: str, kind: type[Warning]) -> None:
+    """Warn who called hrrsi: Python shows their own line, however deep in hrrsi this is said.
+
+    Args:
+        text: The warning, in one line.
+        kind: Its class.
+    """
+    level = depth = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        # a decorated function of ours is called by its decorator's module
+        if module.partition(".")[0] == "hrrsi" or (module == "contextlib" and level == depth - 1):
+            level = depth
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, kind, stacklevel=level + 1)

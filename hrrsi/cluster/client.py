@@ -11,7 +11,6 @@ import socket
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -34,7 +33,7 @@ from hrrsi.cluster.run import (
 from hrrsi.cluster.scene_dealer import PlannedRun, SceneDealer
 from hrrsi.cluster.worker import check_worker, evaluate_scene
 from hrrsi.cluster.workforce import Job, Workforce
-from hrrsi.errors import ClusterError, HrrsiError, OutputError, OutputExistsError
+from hrrsi.errors import ClusterError, HrrsiError, OutputError, OutputExistsError, warn
 from hrrsi.files import content_digest, prepare_folder, scratch_folder
 from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import Outputs
@@ -172,7 +171,7 @@ def _dealer(task: MapTask, dealt: ClusterOptions) -> Iterator[SceneDealer]:
 
 def _workers(force: Workforce) -> list[WorkerFacts]:
     """Return what the workers that are there say of themselves."""
-    return force.gather(lambda text: warnings.warn(text, SceneNotice, stacklevel=2))
+    return force.gather(lambda text: warn(text, SceneNotice))
 
 
 def _absolute_options(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from hrrsi.cluster.run import (
 )
 from hrrsi.cluster.worker import finish_scene, look_at_scenes, map_band, map_scene
 from hrrsi.cluster.workforce import Job, Workforce
-from hrrsi.errors import ClusterError, HrrsiError
+from hrrsi.errors import ClusterError, HrrsiError, warn
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import cluster_lock_held, is_unfinished, rows_kept
@@ -363,7 +362,7 @@ class SceneDealer:
         """Take up what a task has given."""
         scene: _Scene = job.owner
         for kind, text in result.warnings:
-            warnings.warn(text, kind, stacklevel=2)
+            warn(text, kind)
         scene.out -= 1
         scene.heard.pop(job.title, None)
         if not result.scenes:

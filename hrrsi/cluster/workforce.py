@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hrrsi.cluster.connection import RETURN_SECONDS, ClusterOptions, ClusterWarning
 from hrrsi.cluster.run import StripsMissingError, WorkerFacts
 from hrrsi.cluster.worker import NotReadyError, end_run
-from hrrsi.errors import ClusterError, HrrsiError, OptionError, OutputError
+from hrrsi.errors import ClusterError, HrrsiError, OptionError, OutputError, warn
 from hrrsi.interruption import stop_if_requested
 from hrrsi.quantities import counted, time_text
 
@@ -278,7 +277,7 @@ class Workforce:
             refusal = _of_worker(error, address)
             if strict:
                 raise refusal from error
-            warnings.warn(f"{refusal}; it gets no tasks", ClusterWarning, stacklevel=2)
+            warn(f"{refusal}; it gets no tasks", ClusterWarning)
 
     def _unlike(self, facts: WorkerFacts) -> ClusterError | None:
         """Return what is wrong with a worker whose labels would differ from the others'."""
@@ -293,11 +292,10 @@ class Workforce:
                     fix=f"say which with `{parameter}`, or use workers of one kind",
                 )
         if facts.processor != first.processor:
-            warnings.warn(
+            warn(
                 f"worker {facts.name} has a {facts.processor}, {first.name} a {first.processor}: "
                 "roundings differ between processors, so a few labels may",
                 ClusterWarning,
-                stacklevel=2,
             )
         return None
 
@@ -415,11 +413,10 @@ class Workforce:
             del self._running[key]
             running.future.cancel(force=True)
             self.facts.pop(address, None)
-            warnings.warn(
+            warn(
                 f"worker {address} hangs: no pixel more of {job.title.partition('-')[2]} for "
                 f"{time_text(now - running.heard)}; others take its tasks",
                 ClusterWarning,
-                stacklevel=2,
             )
             if job.failed() >= _ATTEMPTS:
                 self._refused.add(address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hrrsi.classes import Colour
-from hrrsi.errors import InputError, OptionError
+from hrrsi.errors import InputError, OptionError, warn
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -375,4 +374,4 @@ def _in_megapixels(bar: Any) -> Callable[[int], None]:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EvaluationWarning, stacklevel=4)
+    warn(message, EvaluationWarning)

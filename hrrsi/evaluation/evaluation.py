@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX, Colour
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, warn
 from hrrsi.evaluation.options import LabelKind
 from hrrsi.evaluation.scene_counts import PooledCounts, SceneCounts
 from hrrsi.files import content_digest
@@ -40,7 +39,7 @@ def warn_of_placements(placements: Mapping[str, str]) -> None:
         placements: How they lie, by scene.
     """
     for line in placement_notes(placements):
-        warnings.warn(line.removeprefix("warning: "), EvaluationWarning, stacklevel=3)
+        warn(line.removeprefix("warning: "), EvaluationWarning)
 
 
 @dataclass(frozen=True)

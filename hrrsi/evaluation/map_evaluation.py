@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrrsi.classes import IGNORE_INDEX
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, warn
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip, Truth, observed, open_truth
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -152,12 +151,11 @@ def _warn_of_counting_from_one(matrix: npt.NDArray[np.int64], files: Sequence[Sc
     shifted = int(np.trace(matrix, offset=-1))
     if not matrix[0].sum() and shifted > max(np.trace(matrix), matrix.sum() // 2):
         share = shifted / matrix.sum()
-        warnings.warn(
+        warn(
             f"{files[0].image}: predicts no pixel of the first class, and {share:.0%} "
             "of the labelled pixels as the class after theirs: its indices seem to count from 1; "
             "give `first_index=1` if they do",
             EvaluationWarning,
-            stacklevel=3,
         )
 
 
@@ -174,7 +172,7 @@ def map_pixels(
     """
     opener, notes = _opener(files, scheme, options, reading)
     for line in notes:
-        warnings.warn(line, EvaluationWarning, stacklevel=3)
+        warn(line, EvaluationWarning)
     labels_read(files)
     pixels = 0
     placements: dict[str, str] = {}

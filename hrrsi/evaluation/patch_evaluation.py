@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, warn
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import (
     Evaluation,
@@ -323,10 +322,9 @@ def checked_reading(
                 where=where,
                 fix=f"tile the scenes with `bands={numbers}`, or take other weights",
             )
-        warnings.warn(
+        warn(
             f"{where}: {difference}; check that they mean the same, or expect worse scores",
             BandWarning,
-            stacklevel=3,
         )
         reading.append(f"{own} for {trained}")
     if description.scale != meta.scale:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from hrrsi.errors import FileWarning, InputError, MissingInputError
+from hrrsi.errors import FileWarning, InputError, MissingInputError, warn
 from hrrsi.files import named_layer, require_regular
 from hrrsi.labels.scheme import VECTOR_SUFFIXES, Scheme, match_scene
 from hrrsi.scenes.height_files import (
@@ -258,7 +257,7 @@ def _without_doubles(
         more = f", and so are {len(beside) - 1} more" if len(beside) > 1 else ""
         notes.append(f"{path}: left out, since {Path(image).name} has its name{more}")
     for note in notes:
-        warnings.warn(note, FileWarning, stacklevel=3)
+        warn(note, FileWarning)
     return images
 
 

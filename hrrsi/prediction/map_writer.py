@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from hrrsi import __version__
-from hrrsi.errors import OutputExistsError
+from hrrsi.errors import OutputExistsError, warn
 from hrrsi.files import content_digest, scratch_folder
 from hrrsi.interruption import stop_if_requested
 from hrrsi.maps.cloud_optimised import FREE_SPACE
@@ -323,11 +322,10 @@ class MapWriter:
             )
         size = max(part.stat().st_size for part in vector_parts(path) if part.exists())
         if path.suffix.lower() == ".shp" and size > SHAPEFILE_BYTES:
-            warnings.warn(
+            warn(
                 f"{path}: takes {byte_text(size)}; many programs read shapefiles up to "
                 f"{byte_text(SHAPEFILE_BYTES)} alone: `vector=gpkg` has no such limit",
                 SceneWarning,
-                stacklevel=2,
             )
 
     def _zones(self, scene: Scene, files: Outputs) -> ZoneAreas:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import glob
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrrsi.class_styles import legend_html
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, warn
 from hrrsi.maps.outputs import Outputs
 from hrrsi.maps.partial_map import rows_kept
 from hrrsi.maps.rasters import MapSummary
@@ -258,5 +257,5 @@ def _scenes_among(rasters: Sequence[str], bar: Any, *, tiles: bool) -> list[str]
         bar.update()
     distinct = distinct_rasters(scenes, tiles=tiles)
     for note in distinct.notes:
-        warnings.warn(note, SceneNotice, stacklevel=2)
+        warn(note, SceneNotice)
     return distinct.rasters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hrrsi.errors import HrrsiError, MissingInputError, OptionError
+from hrrsi.errors import HrrsiError, MissingInputError, OptionError, warn
 from hrrsi.files import named_layer, prepare_folder, scratch_folder
 from hrrsi.interruption import heeding_signals
 from hrrsi.maps.outputs import (
@@ -293,7 +292,7 @@ def map_inputs(task: MapTask) -> MapInputs:
                 fix="give the value that their collars hold, e.g. `nodata=0`",
             ).at("`nodata=auto`")
         for line in mosaic.notices():
-            warnings.warn(line, SceneNotice, stacklevel=5)
+            warn(line, SceneNotice)
     files = _files(scenes, mosaic, task.out, outputs)
     if len(scenes) == 1:
         with open_raster(scenes[0]):  # a wrong name should neither wait nor make folders
@@ -320,11 +319,10 @@ def _warn_of_left_files(maps: Sequence[Outputs]) -> None:
             left += [path for path in map(files.classes.with_name, of_this) if path.exists()]
     if left:
         names = counted_names([path.name for path in left], 3)
-        warnings.warn(
+        warn(
             f"{names}: made of a map that is replaced, and left as before; remove them, or "
             "ask for them again",
             SceneWarning,
-            stacklevel=5,
         )
 
 

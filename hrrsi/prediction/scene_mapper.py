@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrrsi.errors import HrrsiError, InputError, OptionError
+from hrrsi.errors import HrrsiError, InputError, OptionError, warn
 from hrrsi.maps.outputs import SHAPEFILE_TEXT_BYTES, Outputs
 from hrrsi.maps.partial_map import PartialMap, open_partial_map, rows_kept
 from hrrsi.maps.rasters import MapSummary
@@ -71,11 +70,10 @@ def _say_unfinished(path: Path, height: int) -> None:
     """Say that an unfinished map is begun anew."""
     rows = rows_kept(path, {})
     if rows:
-        warnings.warn(
+        warn(
             f"{path}: an unfinished map of it ({rows / height:.0%}) is begun anew; with `resume` "
             "a run goes on where another one was stopped",
             SceneNotice,
-            stacklevel=3,
         )
 
 
@@ -304,11 +302,10 @@ def _within(outputs: Outputs, source: SceneWindows) -> Outputs:
             fix="check its CRS, or leave the mosaic out",
         )
     if len(reached) < len(outputs.tiles):
-        warnings.warn(
+        warn(
             f"{source.path}: {len(outputs.tiles) - len(reached):,} lie outside of the area of "
             "interest, and get no map",
             SceneNotice,
-            stacklevel=2,
         )
     return replace(outputs, tiles=reached)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hrrsi.errors import warn
 from hrrsi.quantities import counted_names
 
 _SCENES_NAMED = 5
@@ -116,7 +116,7 @@ class SceneRemarks:
         kind, path, text, once_for, counted = remark
         same = self._remarks.setdefault((kind, once_for), _Remark(kind, counted, set()))
         if not same.paths and not self._is_silent:
-            warnings.warn(f"{path}: {text}", kind, stacklevel=4)
+            warn(f"{path}: {text}", kind)
         same.paths.add(path)
 
     def count_scenes(self, scenes: int) -> None:
@@ -133,7 +133,7 @@ class SceneRemarks:
                 if len(remark.paths) < scenes and not issubclass(remark.kind, SceneNotice):
                     names = sorted(Path(path).name for path in remark.paths)
                     line += f" ({counted_names(names, _SCENES_NAMED)})"
-                warnings.warn(line, remark.kind, stacklevel=2)
+                warn(line, remark.kind)
         self._is_silent = True
 
 

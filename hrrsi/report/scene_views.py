@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hrrsi.classes import IGNORE_INDEX, Colour
-from hrrsi.errors import InputError
+from hrrsi.errors import InputError, warn
 from hrrsi.evaluation.evaluate import SceneSet
 from hrrsi.evaluation.evaluated_strips import EvaluatedStrip
 from hrrsi.evaluation.evaluation import EvaluationWarning
@@ -240,7 +239,7 @@ def _images_under_maps(images: Sequence[Path], scenes: SceneSet) -> dict[str, st
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, EvaluationWarning, stacklevel=5)
+    warn(message, EvaluationWarning)
 
 
 def _scene_images(images: Sequence[Path], scenes: Sequence[str], scheme: Scheme) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rasterio import Env
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from hrrsi.errors import FileWarning, InputError, OptionError
+from hrrsi.errors import FileWarning, InputError, OptionError, warn
 from hrrsi.scenes.georeference import has_transform
 from hrrsi.scenes.raster_opening import is_local
 
@@ -142,7 +141,7 @@ def _other_figures(first: CRS, second: CRS) -> str | None:
 def _warn_once(line: str) -> None:
     if line not in _datum_messages:
         _datum_messages.add(line)
-        warnings.warn(line, FileWarning, stacklevel=4)
+        warn(line, FileWarning)
 
 
 def _ellipsoid(crs: CRS) -> str | None:

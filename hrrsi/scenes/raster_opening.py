@@ -15,7 +15,7 @@ from rasterio._err import CPLE_BaseError  # what rasterio lets pass: no public c
 from rasterio.env import get_gdal_config, set_proj_data_search_path
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from hrrsi.errors import FileWarning, InputError, MissingInputError, one_line
+from hrrsi.errors import FileWarning, InputError, MissingInputError, one_line, warn
 from hrrsi.files import require_regular
 from hrrsi.hardware import memory_limit
 from hrrsi.scenes.windows import Window
@@ -198,7 +198,7 @@ def vector_warnings_once(path: str | Path, *, muted: bool = False) -> Iterator[N
         line = f"{path}: {' '.join(str(warning.message).split())}"
         if not muted and line not in _file_messages:
             _file_messages.add(line)
-            warnings.warn(line, FileWarning, stacklevel=3)
+            warn(line, FileWarning)
 
 
 def require_mosaic_files(dataset: Any, where: str) -> list[str]:

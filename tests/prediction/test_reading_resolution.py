@@ -225,8 +225,9 @@ def test_a_segmenter_reads_arrays_of_known_resolution(ranged_weights: Path, tmp_
     segmenter = hrrsi.Segmenter(ranged_weights, window=64, overlap=16, engine=EXACT)
     with pytest.warns(ResolutionNotice, match=r"array: read at 0\.25 m"):
         labels = segmenter(image, resolution=0.1)
-    with pytest.warns(ResolutionNotice, match=r"scene.tif: read at 0\.25 m"):
+    with pytest.warns(ResolutionNotice, match=r"scene.tif: read at 0\.25 m") as warned:
         mapped = hrrsi.predict(scene, ranged_weights, tmp_path / "map.tif", options, EXACT)[0]
+    assert {warning.filename for warning in warned} == {__file__}  # not a file of hrrsi's
     np.testing.assert_array_equal(labels, rasterio.open(mapped.path).read(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
