@@ -264,21 +264,46 @@ def unlike_training(
     with np.errstate(over="ignore", invalid="ignore"):
         scene_mean = sample.values.mean(axis=1) / scale
         scene_std = sample.values.std(axis=1) / scale
-        distance = np.sqrt(
-            np.mean(((scene_mean - centre) ** 2 + (scene_std - deviation) ** 2) / deviation**2)
-        )
-    tint = ((scene_mean - scene_mean.mean()) - (centre - centre.mean())) / deviation.mean()
-    if not distance <= _FAR:
-        fix = "check `scale` and `bands`"
-    elif not np.abs(tint).max() <= _TINTED:
-        fix = "check the order of `bands`"
-    else:
+    is_near, is_untinted = _likeness_of_bands(scene_mean, scene_std, centre, deviation)
+    if is_near and is_untinted:
         return None
+    fix = "check the order of `bands`" if is_near else "check `scale` and `bands`"
     return (
         f"imagery unlike what the weights were trained on: band means {_list(scene_mean)} "
         f"(deviations {_list(scene_std)}) where training had {_list(centre)} "
         f"({_list(deviation)}); {fix}, and expect worse maps"
     )
+
+
+def alike_bands(
+    mean: Sequence[float],
+    std: Sequence[float],
+    other_mean: Sequence[float],
+    other_std: Sequence[float],
+) -> bool:
+    """Return whether imagery is so like other imagery that `unlike_training` says nothing of it.
+
+    Args:
+        mean: Mean of each band, after division by its scale.
+        std: Standard deviation of each band, likewise.
+        other_mean: The other imagery's.
+        other_std: Likewise.
+    """
+    return all(_likeness_of_bands(*map(np.asarray, (mean, std, other_mean, other_std))))
+
+
+def _likeness_of_bands(
+    mean: npt.NDArray[np.float64],
+    std: npt.NDArray[np.float64],
+    centre: npt.NDArray[np.float64],
+    deviation: npt.NDArray[np.float64],
+) -> tuple[bool, bool]:
+    """Return whether bands are as bright and rich in contrast as others, and of the same tint."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = ((mean - centre) ** 2 + (std - deviation) ** 2) / deviation**2
+        distance = np.sqrt(np.mean(squares))
+    tint = ((mean - mean.mean()) - (centre - centre.mean())) / deviation.mean()
+    return bool(distance <= _FAR), bool(np.abs(tint).max() <= _TINTED)
 
 
 def heights_unlike_training(

@@ -21,6 +21,7 @@ from hrrsi.networks.weights_reading import read_meta
 from hrrsi.runs.folder import unfit_checkpoint
 from hrrsi.runs.options import LAST_CHECKPOINT
 from hrrsi.scenes.input_bands import InputBands
+from hrrsi.scenes.value_scale import alike_bands
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.encoder_weights import load_encoder_weights
 from hrrsi.training.options import TrainOptions
@@ -72,6 +73,12 @@ def first_network(
                 f"{network.logit_alignment}"
             )
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
+        own = dataset.description
+        if list(own.mean[: len(bands.numbers)]) != list(meta.mean[: len(bands.numbers)]):
+            report(
+                "note: the bands are normalised by the dataset's own mean and deviation, not as "
+                f"those of {options.init_file.name} were: they are others, or look unlike"
+            )
     elif not resume:
         loaded = load_encoder_weights(network, options.model, options.encoder_weights)
         if loaded is not None:
@@ -86,6 +93,37 @@ def first_network(
         converted: SegmentationNetwork = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # timm
         return converted
     return network
+
+
+def normalised_data(
+    data: RunData, options: TrainOptions, checkpoint: Mapping[str, Any] | None
+) -> RunData:
+    """Return a run's data, normalised as the run goes on with it.
+
+    Weights that a run starts from were trained on bands of their own mean and deviation. Shown
+    others, they see other contrast and colours than they know; so they keep theirs where the data
+    holds the same bands and looks alike (as `hrrsi.scenes.value_scale.alike_bands` has it). Of
+    heights, which stand above another sea, the data's own count.
+
+    Args:
+        data: The datasets, by their own statistics.
+        options: What the run starts from.
+        checkpoint: What it goes on from; None: it starts.
+    """
+    if checkpoint is not None:
+        statistics = checkpoint.get("record", {}).get("statistics")
+        return data.normalised(*statistics) if statistics else data
+    if options.init_file is None:
+        return data
+    meta, own = read_meta(options.init_file), data.description
+    if meta.input_bands.difference(own.input_bands) is not None:
+        return data
+    bands = len(own.bands)
+    if not alike_bands(own.mean[:bands], own.std[:bands], meta.mean[:bands], meta.std[:bands]):
+        return data
+    return data.normalised(
+        [*meta.mean[:bands], *own.mean[bands:]], [*meta.std[:bands], *own.std[bands:]]
+    )
 
 
 def _pruning(

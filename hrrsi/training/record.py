@@ -86,7 +86,9 @@ class RunRecord(EpochRecord):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {**super().state(), "samples": self._samples.state(), "pruned": self._pruned}
+        statistics = [list(self._description.mean), list(self._description.std)]
+        own = {"samples": self._samples.state(), "pruned": self._pruned, "statistics": statistics}
+        return {**super().state(), **own}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""

@@ -189,7 +189,7 @@ def train(
     from hrrsi.runs.processes import run_processes, say_nothing
     from hrrsi.runs.record import require_best
     from hrrsi.training.distillation import run_teachers
-    from hrrsi.training.initial_weights import first_network
+    from hrrsi.training.initial_weights import first_network, normalised_data
     from hrrsi.training.module import SegmentationTraining
     from hrrsi.training.patch_batches import training_batches, validation_batches
     from hrrsi.training.record import RunRecord, recorded_names
@@ -210,6 +210,7 @@ def train(
         names = recorded_names(start.checkpoint)
         if len(names) == len(data.sources):  # whatever their folders are called now
             data = run_data(options, names)
+        data = normalised_data(data, options, start.checkpoint)
         batches = open_files.enter_context(
             training_batches(data, options, quiet=quiet, **start.share, **start.first)
         )

@@ -27,7 +27,7 @@ from hrrsi.runs.task import EpochBatches
 from hrrsi.tiling.dataset import DatasetDescription, SplitContent, TiledDataset
 from hrrsi.training.distillation import Teachers, check_teacher, run_teachers, teacher_warnings
 from hrrsi.training.encoder_weights import check_encoder_source
-from hrrsi.training.initial_weights import first_network
+from hrrsi.training.initial_weights import first_network, normalised_data
 from hrrsi.training.module import SegmentationTraining
 from hrrsi.training.network_input import input_resolutions, input_size, middle_input_resolution
 from hrrsi.training.options import OF_TEACHERS, RECIPES, TrainOptions
@@ -235,6 +235,7 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     data = check_run(options, resume=resume, overwrite=not resume)
     notes = [f"warning: {line}" for line in training_warnings(options, data)]
     checkpoint = starting_checkpoint(options, resume=resume)
+    data = normalised_data(data, options, checkpoint)
     here = replace(options, workers=0, devices=1, nodes=1)
     network = first_network(
         here, data, resume=checkpoint is not None, report=notes.append, checkpoint=checkpoint

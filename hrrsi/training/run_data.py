@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +130,18 @@ class RunData:
         )
         parts = {source.name: source.description for source in self.sources}
         self.description = union.description(parts, shares)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> RunData:
+        """Return the same data, whose bands are normalised by other statistics than its own.
+
+        Args:
+            mean: Mean of each band, as `DatasetDescription.mean`.
+            std: Standard deviation of each band, likewise.
+        """
+        other = copy(self)
+        update = {"mean": list(mean), "std": list(std)}
+        other.description = self.description.model_copy(update=update)
+        return other
 
     @property
     def is_mixed(self) -> bool:
