@@ -73,8 +73,7 @@ def first_network(
                 f"{network.logit_alignment}"
             )
         report(load_initial_weights(network, options.init_file, classes, bands).summary)
-        own = dataset.description
-        if list(own.mean[: len(bands.numbers)]) != list(meta.mean[: len(bands.numbers)]):
+        if not (isinstance(dataset, RunData) and dataset.has_initial_statistics):
             report(
                 "note: the bands are normalised by the dataset's own mean and deviation, not as "
                 f"those of {options.init_file.name} were: they are others, or look unlike"
@@ -111,7 +110,7 @@ def normalised_data(
         checkpoint: What it goes on from; None: it starts.
     """
     if checkpoint is not None:
-        statistics = checkpoint.get("record", {}).get("statistics")
+        statistics = checkpoint.get("record", {}).get("initial_statistics")
         return data.normalised(*statistics) if statistics else data
     if options.init_file is None:
         return data

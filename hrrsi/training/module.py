@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hrrsi.classes import IGNORE_INDEX
@@ -43,6 +44,8 @@ class SegmentationTraining(Task):
         names: Names of the training patches, by index.
         teachers: Networks that it learns from too, or None.
         datasets: How many datasets validation patches come from.
+        keeps_statistics: Whether batch norms keep the running statistics that they start with, and
+            normalise by these: those of a few scenes would take the place of what many have shown.
 
     Attributes:
         network: What is trained.
@@ -71,8 +74,11 @@ class SegmentationTraining(Task):
         names: Sequence[str] = (),
         teachers: Teachers | None = None,
         datasets: int = 1,
+        *,
+        keeps_statistics: bool = False,
     ) -> None:
         super().__init__(names)
+        self._keeps_statistics = keeps_statistics
         self.teachers = teachers
         self.feature_matching: FeatureMatching | None = None
         if teachers is not None and options.recipe.features:
@@ -235,6 +241,10 @@ class SegmentationTraining(Task):
             encoder.train(mode and not self._is_frozen)
             if world_size() == 1:  # DDP waits for the gradients of all it knows
                 encoder.requires_grad_(not self._is_frozen)
+        if self._keeps_statistics:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def start_epoch(self) -> None:

@@ -86,8 +86,10 @@ class RunRecord(EpochRecord):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        statistics = [list(self._description.mean), list(self._description.std)]
-        own = {"samples": self._samples.state(), "pruned": self._pruned, "statistics": statistics}
+        own: dict[str, Any] = {"samples": self._samples.state(), "pruned": self._pruned}
+        if self._data.has_initial_statistics:
+            about = self._description
+            own["initial_statistics"] = [list(about.mean), list(about.std)]
         return {**super().state(), **own}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

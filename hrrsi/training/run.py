@@ -236,7 +236,15 @@ def train(
         names = [patch.name for patch in data.patches("train", options.overfit)]
         steps = options.recipe.epochs * len(batches)
         task = SegmentationTraining(
-            network, options, data.description, steps, names, teachers, len(data.sources)
+            network,
+            options,
+            data.description,
+            steps,
+            names,
+            teachers,
+            len(data.sources),
+            # after pruning they have to be found anew
+            keeps_statistics=data.has_initial_statistics and not network.pruned,
         )
         fit(
             task,

@@ -248,7 +248,15 @@ def planned_run(options: TrainOptions, *, resume: bool = False, overwrite: bool 
     steps = options.recipe.epochs * len(batches)
     names = [patch.name for patch in data.patches("train", options.overfit)]
     task = SegmentationTraining(
-        network, options, data.description, steps, names, teachers, len(data.sources)
+        network,
+        options,
+        data.description,
+        steps,
+        names,
+        teachers,
+        len(data.sources),
+        # after pruning they have to be found anew
+        keeps_statistics=data.has_initial_statistics and not network.pruned,
     )
     trial = tried(task, batches, validation, options)
     taught = {} if teachers is None else {"teachers": _teaching(task, teachers, batches)}

@@ -93,6 +93,7 @@ class RunData:
     Attributes:
         sources: The datasets, and how they are read.
         description: What ``dataset.yaml`` says of the only dataset, or would say of all of them.
+        has_initial_statistics: Whether bands are normalised as for weights that a run starts from.
 
     Raises:
         InputError: They have other numbers of bands, heights in some only, or no class in common.
@@ -105,6 +106,7 @@ class RunData:
         names: Sequence[str] = (),
     ) -> None:
         self.has_mix = bool(mix)
+        self.has_initial_statistics = False
         if len(datasets) == 1:
             self.sources: tuple[Source, ...] = (Source(datasets[0].folder.name, datasets[0]),)
             self.description = datasets[0].description
@@ -132,13 +134,14 @@ class RunData:
         self.description = union.description(parts, shares)
 
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> RunData:
-        """Return the same data, whose bands are normalised by other statistics than its own.
+        """Return the same data, whose bands are normalised as for weights that the run starts from.
 
         Args:
             mean: Mean of each band, as `DatasetDescription.mean`.
             std: Standard deviation of each band, likewise.
         """
         other = copy(self)
+        other.has_initial_statistics = True
         update = {"mean": list(mean), "std": list(std)}
         other.description = self.description.model_copy(update=update)
         return other

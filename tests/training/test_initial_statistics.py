@@ -13,7 +13,7 @@ from samples.training_runs import SMALL, quick, quietly
 
 from hrrsi.networks.segmentation import build_network
 from hrrsi.networks.weights import save_weights
-from hrrsi.networks.weights_reading import read_meta
+from hrrsi.networks.weights_reading import load_model, read_meta
 from hrrsi.runs.folder import read_checkpoint
 from hrrsi.tiling.dataset import TiledDataset
 from hrrsi.training.initial_weights import first_network, normalised_data
@@ -106,10 +106,16 @@ def test_heights_are_normalised_by_their_own(dataset: Path, tmp_path: Path) -> N
 def test_a_run_goes_on_as_it_started(dataset: Path, tmp_path: Path) -> None:
     weights = saved(tmp_path, dataset, brighter=0.1)
     meta = read_meta(weights)
-    options = quick(dataset, tmp_path / "runs", init=weights, epochs=1)
+    options = quick(dataset, tmp_path / "runs", init=weights, epochs=1, freeze_encoder=0)
     run, lines = quietly(options)
     assert not any("normalised" in line for line in lines)
     assert (read_meta(run.weights).mean, read_meta(run.weights).std) == (meta.mean, meta.std)
+    # few patches don't take the place of what batch norms learned from many
+    start, trained = load_model(weights).state_dict(), load_model(run.weights).state_dict()
+    kept = [key for key in start if key.endswith(("running_mean", "running_var"))]
+    assert len(kept) > 20
+    assert all(torch.equal(trained[key], start[key].to(trained[key].dtype)) for key in kept)
+    assert any(not torch.equal(trained[key], start[key]) for key in start)
     weights.unlink()
     checkpoint = read_checkpoint(run.folder / "last.ckpt")
     seen = normalised_data(run_data(options), options, checkpoint).description
